@@ -1,0 +1,125 @@
+# make demo      builds rt and runs a container: its output is what you see
+# make test      unit and integration tests on this machine's kernel (as root)
+# make check     formatting, lints, unit tests; no root
+# make install   PREFIX (/usr/local) and DESTDIR as usual
+# make clean     everything that was built here
+#
+# What a target lacks it installs with apt-get; only make and Rust must be here.
+# make test TEST=word runs the tests with that word in their name.
+
+SHELL   := /bin/sh
+PREFIX  ?= /usr/local
+DESTDIR ?=
+TEST    ?=
+
+# A fresh toolchain is not always on the PATH of the shell that runs make.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+CARGO       ?= cargo
+HOST_TRIPLE := $(shell PATH="$(PATH)" rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TRIPLE      := $(or $(CARGO_BUILD_TARGET),$(HOST_TRIPLE))
+BINARY      := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/rt
+
+BUNDLES := bundles/hello bundles/shell bundles/limits
+
+# The release whose lints the code is kept clean of: a newer clippy knows more
+# of them, and that must not fail the tests of a stranger's machine.
+LINTS_OF := 1.95
+
+# What runs as root. The environment is kept: RT and RUST_BACKTRACE are the tests'.
+ifeq ($(shell id -u),0)
+AS_ROOT :=
+else
+AS_ROOT := sudo -E env PATH="$(PATH)"
+# cargo builds as the user; only the test programs run as root.
+RUNNER  := --config "target.'cfg(unix)'.runner = ['sudo', '-E', 'env', 'PATH=$(PATH)']"
+endif
+
+# $(call need,TEST PACKAGES[,…]): a shell fragment that adds PACKAGES to the list
+# of missing ones unless the shell command TEST succeeds.
+need = { $(1); } >/dev/null 2>&1 || missing="$$missing $(2)";
+
+# $(call install-missing,NEEDS): installs what the needs have found missing.
+define install-missing
+	@missing=; $(1) \
+	[ -n "$$missing" ] || exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+	    echo "make: please install (Debian's names):$$missing" >&2; exit 1; fi; \
+	root=; \
+	if [ "$$(id -u)" != 0 ]; then \
+	    command -v sudo >/dev/null || { \
+	        echo "make: as root, please: apt-get install$$missing" >&2; exit 1; }; \
+	    root=sudo; fi; \
+	echo "installing$$missing"; \
+	$$root apt-get -qq update && \
+	$$root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+	    -o Dpkg::Use-Pty=0 install $$missing >/dev/null
+endef
+
+# A static program needs libc.a, which gcc alone does not bring.
+NEED_LINKER  := $(call need,cc -print-file-name=libc.a | grep -q /,gcc libc6-dev)
+NEED_BUSYBOX := $(call need,sh bundles/rootfs.sh --check,busybox-static)
+NEED_TESTS   := $(call need,command -v runc,runc) \
+                $(call need,command -v strace,strace) \
+                $(call need,command -v ip,iproute2) \
+                $(call need,command -v unshare && command -v nsenter && command -v setpriv,util-linux)
+
+# Two apt-get at a time would fail.
+.NOTPARALLEL:
+.PHONY: all demo test check lint build rootfs install clean toolchain linker root
+all: build
+
+demo: root build rootfs
+	@$(AS_ROOT) $(BINARY) delete --force hello-demo 2>/dev/null || true
+	@echo rt run --bundle bundles/hello hello-demo
+	@$(AS_ROOT) $(BINARY) run --bundle bundles/hello hello-demo
+
+# The profile is release, so that what is tested is what is installed.
+test: toolchain root
+	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX) $(NEED_TESTS))
+	@if ! $(CARGO) fmt --version >/dev/null 2>&1 || ! $(CARGO) clippy --version >/dev/null 2>&1; then \
+	    echo "formatting and lints are not checked: this toolchain has no rustfmt and clippy"; \
+	elif ! rustc --version | grep -q '^rustc $(LINTS_OF)\.'; then \
+	    echo "formatting and lints are not checked: they are kept for Rust $(LINTS_OF) (make check checks them)"; \
+	else $(MAKE) --no-print-directory lint; fi
+	@$(MAKE) --no-print-directory rootfs
+	$(CARGO) test --quiet --locked --release --no-run
+	@$(CARGO) $(RUNNER) test --locked --release $(TEST)
+
+check: linker
+	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || \
+	    rustup component add rustfmt clippy
+	@$(MAKE) --no-print-directory lint
+	$(CARGO) test --quiet --locked --bin rt $(TEST)
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+
+build: linker
+	$(CARGO) build --quiet --locked --release
+
+rootfs:
+	$(call install-missing,$(NEED_BUSYBOX))
+	@for bundle in $(BUNDLES); do sh bundles/rootfs.sh $$bundle || exit 1; done
+
+install: build
+	@root=; mkdir -p "$(DESTDIR)$(PREFIX)/bin" 2>/dev/null && [ -w "$(DESTDIR)$(PREFIX)/bin" ] || root=sudo; \
+	[ -z "$$root" ] || command -v sudo >/dev/null || { \
+	    echo "make: $(DESTDIR)$(PREFIX)/bin: not writable, and there is no sudo here" >&2; exit 1; }; \
+	set -x; $$root install -D -m 755 $(BINARY) "$(DESTDIR)$(PREFIX)/bin/rt"
+
+clean: toolchain
+	$(CARGO) clean --quiet
+	rm -rf --one-file-system $(BUNDLES:=/rootfs) $(BUNDLES:=/.rootfs.*)
+
+toolchain:
+	@command -v $(CARGO) >/dev/null && rustc --version >/dev/null || { \
+	    echo "make: the Rust toolchain is missing: see https://rustup.rs" >&2; exit 1; }
+
+linker: toolchain
+	$(call install-missing,$(NEED_LINKER))
+
+root:
+	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || { \
+	    echo "make: containers are started as root, and there is no sudo here: run make as root" >&2; exit 1; }

@@ -1,0 +1,189 @@
+//! The device filter of version 2: a BPF_PROG_TYPE_CGROUP_DEVICE program. The kernel runs it with
+//! `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`, in which the upper half
+//! of `access_type` is the access and the lower half the type; it returns 1 to allow, 0 to deny.
+
+use super::{ALL, Devices, Kind, Rule};
+
+// <linux/bpf.h> and <linux/bpf_common.h>: operation | source | class. All of it in 32 bits, as the
+// device numbers are.
+const LOAD_WORD: u8 = 0x61;
+const SET: u8 = 0xb7;
+const COPY: u8 = 0xbc;
+const AND: u8 = 0x54;
+const SHIFT_RIGHT: u8 = 0x74;
+const JUMP_IF_EQUAL: u8 = 0x16;
+const JUMP_UNLESS_EQUAL: u8 = 0x56;
+const EXIT: u8 = 0x95;
+
+// Registers. The context is in r1 at the start, the result in r0 at the end.
+const RESULT: u8 = 0;
+const CONTEXT: u8 = 1;
+const TYPE: u8 = 2;
+/// The accesses that no rule has decided yet.
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+
+// BPF_DEVCG_DEV_* of <linux/bpf.h>.
+const BLOCK: u32 = 1;
+const CHAR: u32 = 2;
+
+/// `struct bpf_insn` as it lies in memory.
+fn instruction(code: u8, (to, from): (u8, u8), offset: i16, value: u32) -> u64 {
+    // The registers are bit fields, whose order is that of the machine's bytes.
+    let registers = if cfg!(target_endian = "little") {
+        to | from << 4
+    } else {
+        to << 4 | from
+    };
+    let mut bytes = [code, registers, 0, 0, 0, 0, 0, 0];
+    bytes[2..4].copy_from_slice(&offset.to_ne_bytes());
+    bytes[4..].copy_from_slice(&value.to_ne_bytes());
+    u64::from_ne_bytes(bytes)
+}
+
+fn load(to: u8, offset: i16) -> u64 {
+    instruction(LOAD_WORD, (to, CONTEXT), offset, 0)
+}
+
+fn result(allow: bool) -> [u64; 2] {
+    [
+        instruction(SET, (RESULT, 0), 0, allow.into()),
+        instruction(EXIT, (0, 0), 0, 0),
+    ]
+}
+
+/// The program for `rules`, or None if it would allow everything. It tries the last rule first and
+/// ends as soon as an access is denied or the last one is allowed.
+pub(super) fn assemble(rules: &[Rule]) -> Option<Vec<u64>> {
+    // Earlier rules than one for everything cannot be reached, which the verifier would refuse.
+    let start = rules.iter().rposition(|rule| rule.devices.is_none());
+    let default = start.is_some_and(|i| rules[i].allow);
+    let rules = &rules[start.map_or(0, |i| i + 1)..];
+    if default && rules.iter().all(|rule| rule.allow) {
+        return None;
+    }
+    let mut program = vec![
+        load(TYPE, 0),
+        instruction(COPY, (ACCESS, TYPE), 0, 0),
+        instruction(AND, (TYPE, 0), 0, 0xffff),
+        instruction(SHIFT_RIGHT, (ACCESS, 0), 0, 16),
+        load(MAJOR, 4),
+        load(MINOR, 8),
+    ];
+    for rule in rules.iter().rev() {
+        if let Some(devices) = &rule.devices {
+            program.extend(block(devices, rule.allow));
+        }
+    }
+    program.extend(result(default));
+    Some(program)
+}
+
+/// The instructions of one rule; they go on behind themselves if it does not decide.
+fn block(devices: &Devices, allow: bool) -> Vec<u64> {
+    let kind = if devices.kind == Kind::Char {
+        CHAR
+    } else {
+        BLOCK
+    };
+    let access = u32::from(devices.access);
+    // Jumps to the end of the block, as (place, code, register, value).
+    let mut jumps = Vec::new();
+    let mut block = Vec::new();
+    let mut jump = |block: &mut Vec<u64>, code, register, value| {
+        jumps.push((block.len(), code, register, value));
+        block.push(0);
+    };
+    jump(&mut block, JUMP_UNLESS_EQUAL, TYPE, kind);
+    for (register, number) in [(MAJOR, devices.major), (MINOR, devices.minor)] {
+        if let Some(number) = number {
+            jump(&mut block, JUMP_UNLESS_EQUAL, register, number);
+        }
+    }
+    if devices.access != ALL && allow {
+        block.push(instruction(AND, (ACCESS, 0), 0, !access));
+        jump(&mut block, JUMP_UNLESS_EQUAL, ACCESS, 0);
+    } else if devices.access != ALL {
+        block.push(instruction(COPY, (RESULT, ACCESS), 0, 0));
+        block.push(instruction(AND, (RESULT, 0), 0, access));
+        jump(&mut block, JUMP_IF_EQUAL, RESULT, 0);
+    }
+    block.extend(result(allow));
+    for (place, code, register, value) in jumps {
+        // At most ten instructions.
+        let distance = (block.len() - place - 1) as i16;
+        block[place] = instruction(code, (register, 0), distance, value);
+    }
+    block
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Runs a program as the kernel would: type, access, major, minor.
+    pub(in super::super) fn run(program: &[u64], context: (u32, u32, u32, u32)) -> bool {
+        let (kind, access, major, minor) = context;
+        let memory = [kind | access << 16, major, minor];
+        let mut registers = [u64::MAX; 11];
+        let mut at = 0;
+        loop {
+            let bytes = program[at].to_ne_bytes();
+            let offset = i16::from_ne_bytes([bytes[2], bytes[3]]);
+            let value = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+            let (to, from) = match cfg!(target_endian = "little") {
+                true => (bytes[1] & 15, bytes[1] >> 4),
+                false => (bytes[1] >> 4, bytes[1] & 15),
+            };
+            let (to, from) = (usize::from(to), usize::from(from));
+            let word = registers[to] as u32;
+            at += 1;
+            let jump = match bytes[0] {
+                LOAD_WORD => {
+                    assert_eq!(from, 1);
+                    registers[to] = memory[offset as usize / 4].into();
+                    false
+                }
+                SET => {
+                    registers[to] = value.into();
+                    false
+                }
+                COPY => {
+                    registers[to] = u64::from(registers[from] as u32);
+                    false
+                }
+                AND => {
+                    registers[to] = u64::from(word & value);
+                    false
+                }
+                SHIFT_RIGHT => {
+                    registers[to] = u64::from(word >> value);
+                    false
+                }
+                JUMP_IF_EQUAL => word == value,
+                JUMP_UNLESS_EQUAL => word != value,
+                EXIT => {
+                    assert!(registers[0] <= 1);
+                    return registers[0] == 1;
+                }
+                code => panic!("instruction {code:#x}"),
+            };
+            if jump {
+                assert!(offset > 0);
+                at += offset as usize;
+            }
+        }
+    }
+
+    #[test]
+    fn an_instruction_is_laid_out_as_the_kernel_reads_it() {
+        // BPF_JMP_IMM32(BPF_JNE, BPF_REG_4, 0x0a0b0c0d, 3)
+        let bytes = instruction(JUMP_UNLESS_EQUAL, (MAJOR, 0), 3, 0x0a0b_0c0d).to_ne_bytes();
+        if cfg!(target_endian = "little") {
+            assert_eq!(bytes, [0x56, 0x04, 3, 0, 0x0d, 0x0c, 0x0b, 0x0a]);
+        } else {
+            assert_eq!(bytes, [0x56, 0x40, 0, 3, 0x0a, 0x0b, 0x0c, 0x0d]);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Control files: one open, one read or write, one close each; nothing is stat(2)ed.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::Result;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+
+/// Opens `path` below the directory `dir`, close-on-exec.
+pub(super) fn open_at(
+    dir: impl AsFd,
+    path: &(impl AsRef<Path> + ?Sized),
+    flags: OFlag,
+) -> Result<OwnedFd> {
+    openat(dir, path.as_ref(), flags | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Opens `path`, close-on-exec.
+pub(super) fn open(path: &Path, flags: OFlag) -> Result<OwnedFd> {
+    open_at(AT_FDCWD, path, flags)
+}
+
+/// Writes `value` with one write(2), which is how the kernel wants a control file to be written.
+pub(super) fn write(path: &Path, value: &str) -> Result<()> {
+    write_to(open(path, OFlag::O_WRONLY)?, value)
+}
+
+/// As [`write`], for a file that is open already.
+pub(super) fn write_to(file: impl AsFd, value: &str) -> Result<()> {
+    nix::unistd::write(file, value.as_bytes()).map(drop)
+}
+
+/// The start of a control file that is shorter than a page, without the last newline.
+pub(super) fn read(path: &Path) -> Result<String> {
+    let file = open(path, OFlag::O_RDONLY)?;
+    let mut buffer = [0; 4096];
+    let length = nix::unistd::read(&file, &mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length])
+        .trim_end()
+        .to_owned())
+}
+
+/// A file of any length, to its end.
+pub(super) fn read_all(file: impl AsFd) -> Result<String> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match nix::unistd::read(&file, &mut buffer)? {
+            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            length => text.extend_from_slice(&buffer[..length]),
+        }
+    }
+}

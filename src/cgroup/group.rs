@@ -1,0 +1,155 @@
+//! The directory of one hierarchy: made, looked at, removed.
+
+use std::borrow::Cow;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+
+use super::hierarchy::{self, Version};
+use super::{file, members, walk};
+
+/// The group on one hierarchy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Group {
+    /// As in `/proc/PID/cgroup`: `cpu,cpuacct`, `name=systemd`, or nothing for version 2.
+    pub(super) controllers: String,
+    pub(super) directory: PathBuf,
+    /// The deepest directory at or above `directory` that was there before the container:
+    /// everything below it is removed with the container.
+    pub(super) existing: PathBuf,
+}
+
+impl Group {
+    pub(super) fn is_v2(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    pub(super) fn has_controller(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|name| name == controller)
+    }
+
+    pub(super) fn open_procs(&self) -> Result<OwnedFd> {
+        let path = self.directory.join("cgroup.procs");
+        file::open(&path, OFlag::O_WRONLY).with_context(|| path.display().to_string())
+    }
+
+    /// Makes the directory and those above that are missing.
+    pub(super) fn make(&self, made: &mut Made) -> Result<()> {
+        let mut existing = Cow::Borrowed(self.existing.as_path());
+        // Another container's removal may take away a directory above at any moment.
+        for _ in 0..8 {
+            match self.make_below(&existing, made) {
+                Err(Errno::ENOENT) => {}
+                Ok(true) => return Ok(()),
+                Ok(false) => return self.refuse_processes(),
+                Err(errno) => {
+                    return Err(errno).with_context(|| self.directory.display().to_string());
+                }
+            }
+            let version = if self.is_v2() {
+                Version::V2
+            } else {
+                Version::V1
+            };
+            let found = hierarchy::existing_ancestor(&self.directory, Path::new("/"), version)?;
+            existing = found
+                .with_context(|| self.directory.display().to_string())?
+                .into();
+        }
+        Err(Errno::ENOENT).with_context(|| self.directory.display().to_string())
+    }
+
+    /// Makes what is missing below `existing`; whether the last directory is new.
+    fn make_below(&self, existing: &Path, made: &mut Made) -> nix::Result<bool> {
+        let missing = self
+            .directory
+            .ancestors()
+            .take_while(|path| *path != existing);
+        let missing: Vec<&Path> = missing.collect();
+        let mut new = false;
+        for directory in missing.into_iter().rev() {
+            new = match nix::unistd::mkdir(directory, Mode::from_bits_truncate(0o755)) {
+                Ok(()) => {
+                    made.0.push(directory.to_owned());
+                    true
+                }
+                Err(Errno::EEXIST) => false,
+                Err(errno) => return Err(errno),
+            };
+        }
+        Ok(new)
+    }
+
+    fn refuse_processes(&self) -> Result<()> {
+        match members::pids(std::slice::from_ref(self))?.len() {
+            0 => Ok(()),
+            count => bail!(
+                "container's cgroup is not empty: {count} process(es) found in {}",
+                self.directory.display()
+            ),
+        }
+    }
+
+    pub(super) fn is_frozen(&self) -> Result<bool> {
+        let name = if self.is_v2() {
+            "cgroup.events"
+        } else {
+            "freezer.state"
+        };
+        let path = self.directory.join(name);
+        match file::read(&path) {
+            Ok(text) => Ok(text
+                .lines()
+                .any(|l| matches!(l, "frozen 1" | "FROZEN" | "FREEZING"))),
+            Err(errno) if walk::is_gone(errno) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| path.display().to_string()),
+        }
+    }
+
+    pub(super) fn remove(&self, deadline: Instant) -> Result<()> {
+        if self.existing == self.directory {
+            return Ok(());
+        }
+        walk::remove(&self.directory, deadline)
+            .with_context(|| self.directory.display().to_string())?;
+        let above = self.directory.ancestors().skip(1);
+        for directory in above.take_while(|path| *path != self.existing) {
+            match walk::rmdir(directory) {
+                Ok(()) => {}
+                // Another container is in it; the last one takes it away.
+                Err(Errno::EBUSY | Errno::ENOTEMPTY) => break,
+                Err(errno) => return Err(errno).with_context(|| directory.display().to_string()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directories that `create` has made so far; dropping it removes them.
+#[derive(Default)]
+pub(super) struct Made(Vec<PathBuf>);
+
+impl Made {
+    pub(super) fn includes(&self, directory: &Path) -> bool {
+        self.0.iter().any(|made| made == directory)
+    }
+
+    pub(super) fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for directory in self.0.iter().rev() {
+            // The error that is under way says more than this one would.
+            let _ = walk::rmdir(directory);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The processes of groups and of the groups below them.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::Pid;
+
+use super::{Group, PATIENCE, file, v1, walk};
+use crate::sys;
+
+/// How long a version 1 group may take to freeze before it is killed all the same: a process in
+/// an uninterruptible wait never freezes.
+const FREEZING: Duration = Duration::from_millis(100);
+
+/// All processes, sorted, each once.
+pub(super) fn pids(groups: &[Group]) -> Result<Vec<i32>> {
+    let mut pids = BTreeSet::new();
+    for group in groups {
+        walk::visit(&group.directory, |directory| {
+            match file::open_at(directory, "cgroup.procs", OFlag::O_RDONLY).and_then(file::read_all)
+            {
+                // A pid of 0 is a process that this pid namespace does not show.
+                Ok(text) => pids.extend(
+                    text.lines()
+                        .filter_map(|line| line.parse().ok())
+                        .filter(|pid: &i32| *pid > 0),
+                ),
+                // A threaded group: its processes are listed in the group above.
+                Err(Errno::EOPNOTSUPP) => {}
+                Err(errno) => return Err(errno),
+            }
+            Ok(())
+        })
+        .with_context(|| group.directory.display().to_string())?;
+    }
+    Ok(pids.into_iter().collect())
+}
+
+/// As [`pids`], for those who are about to be hit: never the caller.
+fn victims(groups: &[Group]) -> Result<Vec<i32>> {
+    let pids = pids(groups)?;
+    if pids.binary_search(&Pid::this().as_raw()).is_ok() {
+        bail!("the container's cgroup holds the calling process, nothing is killed");
+    }
+    Ok(pids)
+}
+
+/// By pidfd, since nix cannot name a real-time signal.
+fn signal(pids: &[i32], signal: i32) -> Result<()> {
+    for pid in pids {
+        match sys::pidfd_open(*pid).and_then(|fd| sys::pidfd_send_signal(fd.as_fd(), signal)) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("signal {signal} to {pid}")),
+        }
+    }
+    Ok(())
+}
+
+/// Sends a signal to all processes, and to those that were forked meanwhile.
+pub(super) fn signal_all(groups: &[Group], number: i32) -> Result<()> {
+    if number == libc::SIGKILL {
+        let pids = victims(groups)?;
+        return if pids.is_empty() {
+            Ok(())
+        } else {
+            strike(groups, &pids)
+        };
+    }
+    let mut done = BTreeSet::new();
+    // A container that forks without end must not hold the caller for ever.
+    for _ in 0..100 {
+        let new: Vec<i32> = victims(groups)?
+            .into_iter()
+            .filter(|pid| !done.contains(pid))
+            .collect();
+        if new.is_empty() {
+            break;
+        }
+        signal(&new, number)?;
+        done.extend(new);
+    }
+    Ok(())
+}
+
+/// Kills all processes and waits until they are gone.
+pub(super) fn kill(groups: &[Group]) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let pids = victims(groups)?;
+        let Some(first) = pids.first() else {
+            return Ok(());
+        };
+        if Instant::now() >= deadline {
+            bail!(
+                "{} process(es) of the container survive SIGKILL, the first is {first}",
+                pids.len()
+            );
+        }
+        strike(groups, &pids)?;
+        sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// SIGKILL once for everything that is there now.
+fn strike(groups: &[Group], pids: &[i32]) -> Result<()> {
+    // The kernel's own way has no race with fork; a group of threads refuses it.
+    let at_once = groups
+        .iter()
+        .find(|group| group.is_v2())
+        .is_some_and(|group| file::write(&group.directory.join("cgroup.kill"), "1").is_ok());
+    let freezer = v1::with_controller(groups, "freezer").map(|group| group.directory.as_path());
+    let frozen = freezer.map(Frozen);
+    if let Some(Frozen(directory)) = &frozen
+        && !at_once
+    {
+        freeze(directory)?;
+    }
+    signal(pids, libc::SIGKILL)
+}
+
+/// A version 1 group that may be frozen; dropping it thaws it with all groups below, since a
+/// frozen process does not even die.
+struct Frozen<'a>(&'a Path);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // Each group has a switch of its own, and a container may have used those below.
+        let _ = walk::visit(self.0, |group: BorrowedFd<'_>| {
+            file::open_at(group, "freezer.state", OFlag::O_WRONLY)
+                .and_then(|state| file::write_to(state, "THAWED"))
+        });
+    }
+}
+
+fn freeze(directory: &Path) -> Result<()> {
+    let path = directory.join("freezer.state");
+    let deadline = Instant::now() + FREEZING;
+    loop {
+        let state = file::write(&path, "FROZEN").and_then(|()| file::read(&path));
+        match state {
+            Ok(state) if state != "FROZEN" && Instant::now() < deadline => {
+                sleep(Duration::from_millis(1));
+            }
+            Ok(_) => return Ok(()),
+            Err(errno) if walk::is_gone(errno) => return Ok(()),
+            Err(errno) => return Err(errno).with_context(|| path.display().to_string()),
+        }
+    }
+}

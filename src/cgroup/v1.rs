@@ -1,0 +1,309 @@
+//! Version 1: one hierarchy per controller or a few of them, each with its own control files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+
+use super::devices::{self, Rule};
+use super::limits::{Limits, Setting, set};
+use super::{Group, file, limits};
+
+/// The kernel clamps `cpu.shares` to this range without an error.
+const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
+
+/// The writes that `resources` come to.
+pub(super) fn settings(resources: &LinuxResources, limits: &mut Limits) -> Result<()> {
+    if let Some(pids) = resources.pids() {
+        limits.settings.push(pids_max(pids.limit()));
+    }
+    if let Some(memory) = resources.memory() {
+        memory_settings(memory, &mut limits.settings)?;
+    }
+    if let Some(cpu) = resources.cpu() {
+        cpu_settings(cpu, &mut limits.settings)?;
+        limits.settings.extend(cpuset(cpu));
+    }
+    Ok(())
+}
+
+/// `pids.max` is the same file in both versions. A limit of 0 becomes 1, as in runc: init counts
+/// itself, so both mean "no second task".
+pub(super) fn pids_max(limit: i64) -> Setting {
+    let value = if limit < 0 {
+        "max".to_owned()
+    } else {
+        limit.max(1).to_string()
+    };
+    Setting::new("linux.resources.pids.limit", "pids", "pids.max", value)
+}
+
+/// The two files that both versions have under one name.
+pub(super) fn cpuset(cpu: &LinuxCpu) -> impl Iterator<Item = Setting> {
+    let list = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+    let cpus = list(cpu.cpus())
+        .map(|cpus| Setting::new("linux.resources.cpu.cpus", "cpuset", "cpuset.cpus", cpus));
+    let mems = list(cpu.mems())
+        .map(|mems| Setting::new("linux.resources.cpu.mems", "cpuset", "cpuset.mems", mems));
+    cpus.into_iter().chain(mems)
+}
+
+fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<()> {
+    const LIMIT: &str = "linux.resources.memory.limit";
+    const MEMSW: &str = "memory.memsw.limit_in_bytes";
+    let new = |field, file, value: i64| Setting::new(field, "memory", file, value);
+    let limit = set(memory.limit());
+    let swap = set(memory.swap());
+    if let Some(limit) = limit {
+        settings.push(new(LIMIT, "memory.limit_in_bytes", limit));
+    }
+    match (limit, swap) {
+        // Without swap accounting there is nothing to unlimit.
+        (_, Some(swap)) => {
+            settings.push(new("linux.resources.memory.swap", MEMSW, swap).met_if_absent(swap == -1))
+        }
+        (Some(-1), None) => settings.push(new(LIMIT, MEMSW, -1).met_if_absent(true)),
+        _ => {}
+    }
+    if let Some(reservation) = set(memory.reservation()) {
+        let field = "linux.resources.memory.reservation";
+        settings.push(new(field, "memory.soft_limit_in_bytes", reservation));
+    }
+    if memory.disable_oom_killer() == Some(true) {
+        settings.push(new(
+            "linux.resources.memory.disableOOMKiller",
+            "memory.oom_control",
+            1,
+        ));
+    }
+    if let Some(swappiness) = memory.swappiness() {
+        let field = "linux.resources.memory.swappiness";
+        if swappiness > 100 {
+            bail!("{field}: {swappiness} is outside of 0..100");
+        }
+        settings.push(Setting::new(
+            field,
+            "memory",
+            "memory.swappiness",
+            swappiness,
+        ));
+    }
+    Ok(())
+}
+
+fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
+    if let Some(shares) = set(cpu.shares()).filter(|shares| !SHARES.contains(shares)) {
+        bail!("linux.resources.cpu.shares: {shares} is outside of 2..262144");
+    }
+    let text = |value: Option<u64>| value.map(|value| value.to_string());
+    let values = [
+        (
+            "linux.resources.cpu.shares",
+            "cpu.shares",
+            text(set(cpu.shares())),
+        ),
+        (
+            "linux.resources.cpu.period",
+            "cpu.cfs_period_us",
+            text(set(cpu.period())),
+        ),
+        // Any negative quota is "no limit".
+        (
+            "linux.resources.cpu.quota",
+            "cpu.cfs_quota_us",
+            set(cpu.quota()).map(|quota| quota.max(-1).to_string()),
+        ),
+        (
+            "linux.resources.cpu.burst",
+            "cpu.cfs_burst_us",
+            text(cpu.burst()),
+        ),
+        (
+            "linux.resources.cpu.idle",
+            "cpu.idle",
+            cpu.idle().map(|idle| idle.to_string()),
+        ),
+        (
+            "linux.resources.cpu.realtimePeriod",
+            "cpu.rt_period_us",
+            text(set(cpu.realtime_period())),
+        ),
+        (
+            "linux.resources.cpu.realtimeRuntime",
+            "cpu.rt_runtime_us",
+            set(cpu.realtime_runtime()).map(|runtime| runtime.to_string()),
+        ),
+    ];
+    settings.extend(
+        values
+            .into_iter()
+            .filter_map(|(field, file, value)| Some(Setting::new(field, "cpu", file, value?))),
+    );
+    Ok(())
+}
+
+/// Applies `limits` to the groups of a host that has version 1 hierarchies.
+pub(super) fn apply(groups: &[Group], limits: &Limits) -> Result<()> {
+    for settings in limits
+        .settings
+        .chunk_by(|a, b| a.controller == b.controller)
+    {
+        let Setting {
+            field, controller, ..
+        } = settings[0];
+        let group = with_controller(groups, controller).with_context(|| {
+            format!("{field}: no cgroup hierarchy with the controller `{controller}` is mounted")
+        })?;
+        limits::write(settings, &group.directory)?;
+    }
+    let Some(rules) = &limits.devices else {
+        return Ok(());
+    };
+    match with_controller(groups, "devices") {
+        Some(group) => apply_devices(&group.directory, rules),
+        None => devices::attach(groups.iter().find(|group| group.is_v2()), rules),
+    }
+}
+
+/// The version 1 group of `controller`.
+pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Option<&'a Group> {
+    groups
+        .iter()
+        .find(|group| group.controllers.split(',').any(|name| name == controller))
+}
+
+fn apply_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
+    let open = |name| {
+        let path = directory.join(name);
+        let fd = file::open(&path, nix::fcntl::OFlag::O_WRONLY);
+        fd.with_context(|| format!("linux.resources.devices: {}", path.display()))
+    };
+    let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
+    for write in devices::v1_writes(rules)? {
+        match file::write_to(if write.allow { &allow } else { &deny }, &write.text) {
+            // The group above forbids the device: nothing is lost of what nobody asked for.
+            Err(Errno::EPERM) if write.rule.is_none() => {}
+            result => result.with_context(|| {
+                let name = if write.allow {
+                    "devices.allow"
+                } else {
+                    "devices.deny"
+                };
+                let path = directory.join(name);
+                let field = write.rule.map_or_else(String::new, |i| format!("[{i}]"));
+                format!(
+                    "linux.resources.devices{field}: {}: {}",
+                    path.display(),
+                    write.text
+                )
+            })?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives a new cpuset group the values of the group above: while one of its lists is empty, no
+/// process can enter. Groups above that nobody has initialised are treated in the same way.
+pub(super) fn fill_cpuset(directory: &Path) -> Result<()> {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let value = inherited(directory, name)?;
+        let path = directory.join(name);
+        file::write(&path, &value).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn inherited(directory: &Path, name: &str) -> Result<String> {
+    let mut empty: Vec<PathBuf> = Vec::new();
+    // The root of the hierarchy is never empty; above it there is no such file.
+    for above in directory.ancestors().skip(1) {
+        let path = above.join(name);
+        let value = file::read(&path).with_context(|| path.display().to_string())?;
+        if value.is_empty() {
+            empty.push(path);
+            continue;
+        }
+        for path in empty.iter().rev() {
+            file::write(path, &value).with_context(|| path.display().to_string())?;
+        }
+        return Ok(value);
+    }
+    bail!(
+        "{}: no group above has a value",
+        directory.join(name).display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::tests::{error, settings};
+
+    fn v1(json: &str) -> Vec<String> {
+        settings(json, false)
+            .unwrap()
+            .iter()
+            .map(|(f, v)| format!("{f}={v}"))
+            .collect()
+    }
+
+    #[test]
+    fn pids() {
+        assert_eq!(v1(r#"{"pids":{"limit":7}}"#), ["pids.max=7"]);
+        assert_eq!(v1(r#"{"pids":{"limit":0}}"#), ["pids.max=1"]);
+        assert_eq!(v1(r#"{"pids":{"limit":-1}}"#), ["pids.max=max"]);
+    }
+
+    #[test]
+    fn memory() {
+        assert_eq!(
+            v1(
+                r#"{"memory":{"limit":1000000,"swap":2000000,"reservation":500000,"swappiness":0,
+                "disableOOMKiller":true,"useHierarchy":true,"checkBeforeUpdate":true}}"#
+            ),
+            [
+                "memory.limit_in_bytes=1000000",
+                "memory.memsw.limit_in_bytes=2000000",
+                "memory.soft_limit_in_bytes=500000",
+                "memory.oom_control=1",
+                "memory.swappiness=0",
+            ]
+        );
+        assert_eq!(
+            v1(r#"{"memory":{"limit":-1}}"#),
+            ["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"]
+        );
+        let swappiness = error(r#"{"memory":{"swappiness":101}}"#, false);
+        assert_eq!(
+            swappiness,
+            "linux.resources.memory.swappiness: 101 is outside of 0..100"
+        );
+    }
+
+    #[test]
+    fn cpu() {
+        assert_eq!(
+            v1(
+                r#"{"cpu":{"shares":512,"quota":5000,"period":10000,"burst":0,"idle":0,
+                "realtimeRuntime":95,"realtimePeriod":100,"cpus":"0-1","mems":"0"}}"#
+            ),
+            [
+                "cpu.shares=512",
+                "cpu.cfs_period_us=10000",
+                "cpu.cfs_quota_us=5000",
+                "cpu.cfs_burst_us=0",
+                "cpu.idle=0",
+                "cpu.rt_period_us=100",
+                "cpu.rt_runtime_us=95",
+                "cpuset.cpus=0-1",
+                "cpuset.mems=0",
+            ]
+        );
+        assert_eq!(v1(r#"{"cpu":{"quota":-5}}"#), ["cpu.cfs_quota_us=-1"]);
+        let shares = error(r#"{"cpu":{"shares":1}}"#, false);
+        assert_eq!(
+            shares,
+            "linux.resources.cpu.shares: 1 is outside of 2..262144"
+        );
+    }
+}

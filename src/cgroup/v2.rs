@@ -1,0 +1,299 @@
+//! Version 2: one hierarchy, whose controllers are enabled group by group from the root.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+
+use super::limits::{Limits, Setting, set};
+use super::{Group, devices, file, hierarchy, limits, v1};
+
+/// The kernel's default of the second number in `cpu.max`, in microseconds.
+const DEFAULT_PERIOD: u64 = 100_000;
+
+/// The writes that `resources` come to.
+pub(super) fn settings(resources: &LinuxResources, limits: &mut Limits) -> Result<()> {
+    if let Some(pids) = resources.pids() {
+        limits.settings.push(v1::pids_max(pids.limit()));
+    }
+    if let Some(memory) = resources.memory() {
+        memory_settings(memory, limits)?;
+    }
+    if let Some(cpu) = resources.cpu() {
+        cpu_settings(cpu, &mut limits.settings)?;
+        limits.settings.extend(v1::cpuset(cpu));
+    }
+    Ok(())
+}
+
+/// -1 as this version spells it.
+fn bytes(value: i64) -> String {
+    if value < 0 {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
+    const LIMIT: &str = "linux.resources.memory.limit";
+    const SWAP: &str = "linux.resources.memory.swap";
+    if memory.swappiness().is_some() {
+        bail!("linux.resources.memory.swappiness: cgroup v2 has no such limit");
+    }
+    if memory.disable_oom_killer() == Some(true) {
+        bail!("linux.resources.memory.disableOOMKiller: cgroup v2 has no such limit");
+    }
+    let limit = set(memory.limit());
+    // The configuration counts memory and swap together, the kernel swap alone.
+    let swap = match (set(memory.swap()), limit) {
+        (None, Some(-1)) => Some((LIMIT, -1)),
+        (None, _) => None,
+        (Some(-1), _) => Some((SWAP, -1)),
+        (Some(_), None) => bail!("{SWAP}: cannot be computed without memory.limit"),
+        (Some(swap), Some(limit)) => Some((SWAP, swap - limit.max(0))),
+    };
+    let settings = &mut limits.settings;
+    if let Some((field, swap)) = swap {
+        // A kernel without swap accounting has no swap to limit or to unlimit.
+        settings.push(
+            Setting::new(field, "memory", "memory.swap.max", bytes(swap)).met_if_absent(swap <= 0),
+        );
+    }
+    if let Some(limit) = limit {
+        settings.push(Setting::new(LIMIT, "memory", "memory.max", bytes(limit)));
+    }
+    if let Some(reservation) = set(memory.reservation()) {
+        let field = "linux.resources.memory.reservation";
+        settings.push(Setting::new(
+            field,
+            "memory",
+            "memory.low",
+            bytes(reservation),
+        ));
+    }
+    if memory.check_before_update() == Some(true) {
+        limits.usage_below = limit
+            .and_then(|limit| u64::try_from(limit).ok())
+            .map(|limit| (LIMIT, limit));
+    }
+    Ok(())
+}
+
+fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
+    let realtime = [
+        (
+            "realtimeRuntime",
+            cpu.realtime_runtime().is_some_and(|runtime| runtime != 0),
+        ),
+        (
+            "realtimePeriod",
+            cpu.realtime_period().is_some_and(|period| period != 0),
+        ),
+    ];
+    if let Some((name, _)) = realtime.iter().find(|(_, set)| *set) {
+        bail!("linux.resources.cpu.{name}: cgroup v2 has no such limit");
+    }
+    let mut push = |field, file, value: String| {
+        settings.push(Setting::new(field, "cpu", file, value));
+    };
+    // Before idle: an idle group has no weight of its own and refuses one.
+    if let Some(shares) = set(cpu.shares()) {
+        push(
+            "linux.resources.cpu.shares",
+            "cpu.weight",
+            weight(shares).to_string(),
+        );
+    }
+    let (quota, period) = (set(cpu.quota()), set(cpu.period()));
+    if quota.is_some() || period.is_some() {
+        let quota_text = quota
+            .filter(|quota| *quota > 0)
+            .map_or("max".into(), |q| q.to_string());
+        let field = match quota {
+            Some(_) => "linux.resources.cpu.quota",
+            None => "linux.resources.cpu.period",
+        };
+        push(
+            field,
+            "cpu.max",
+            format!("{quota_text} {}", period.unwrap_or(DEFAULT_PERIOD)),
+        );
+    }
+    if let Some(burst) = cpu.burst() {
+        push(
+            "linux.resources.cpu.burst",
+            "cpu.max.burst",
+            burst.to_string(),
+        );
+    }
+    if let Some(idle) = cpu.idle() {
+        push("linux.resources.cpu.idle", "cpu.idle", idle.to_string());
+    }
+    Ok(())
+}
+
+/// `cpu.shares` (2 to 262144, 1024 the default) as `cpu.weight` (1 to 10000, 100 the default): the
+/// curve through these three points that runc and crun agreed on.
+fn weight(shares: u64) -> u64 {
+    match shares {
+        ..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            10f64.powf(exponent).ceil() as u64
+        }
+    }
+}
+
+/// Applies `limits` to the one group of a host with the unified hierarchy.
+pub(super) fn apply(groups: &[Group], limits: &Limits) -> Result<()> {
+    if let Some(group) = groups.first() {
+        if let Some((field, limit)) = limits.usage_below {
+            limits::check_usage(&group.directory, field, limit)?;
+        }
+        for settings in limits
+            .settings
+            .chunk_by(|a, b| a.controller == b.controller)
+        {
+            limits::write(settings, &group.directory)?;
+        }
+    }
+    match &limits.devices {
+        Some(rules) => devices::attach(groups.first(), rules),
+        None => Ok(()),
+    }
+}
+
+/// Makes every controller of the host available in the group `directory`, as far as the groups
+/// above allow it. What is missing in the end is an error only when a limit needs it.
+pub(super) fn enable_controllers(directory: &Path) -> Result<()> {
+    let root = Path::new(hierarchy::ROOT);
+    let path = root.join("cgroup.controllers");
+    let available = file::read(&path).with_context(|| path.display().to_string())?;
+    // A controller is enabled from the root down: if the group above has them all, all have. Only
+    // then is nothing written, and a write may wait for groups that are just being removed.
+    let above = directory.parent().unwrap_or(root);
+    if missing(above, &available)?.is_empty() {
+        return Ok(());
+    }
+    let chain: Vec<&Path> = above
+        .ancestors()
+        .take_while(|group| group.starts_with(root))
+        .collect();
+    for group in chain.into_iter().rev() {
+        let missing = missing(group, &available)?;
+        let path = group.join("cgroup.subtree_control");
+        if !missing.is_empty() && file::write(&path, &missing.join(" ")).is_err() {
+            // All or nothing is the kernel's rule for one write: take what can be had.
+            for controller in &missing {
+                let _ = file::write(&path, controller);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The controllers of `available` that the groups below `group` do not have, each as `+name`.
+fn missing(group: &Path, available: &str) -> Result<Vec<String>> {
+    let path = group.join("cgroup.subtree_control");
+    let enabled = file::read(&path).with_context(|| path.display().to_string())?;
+    let missing = available.split_ascii_whitespace().filter(|name| {
+        !enabled
+            .split_ascii_whitespace()
+            .any(|enabled| enabled == *name)
+    });
+    Ok(missing.map(|name| format!("+{name}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::tests::{error, settings};
+    use super::weight;
+
+    fn v2(json: &str) -> Vec<String> {
+        settings(json, true)
+            .unwrap()
+            .iter()
+            .map(|(f, v)| format!("{f}={v}"))
+            .collect()
+    }
+
+    #[test]
+    fn shares_become_weight() {
+        let known = [
+            (1, 1),
+            (2, 1),
+            (3, 2),
+            (1024, 100),
+            (262_144, 10_000),
+            (u64::MAX, 10_000),
+        ];
+        for (shares, expected) in known {
+            assert_eq!(weight(shares), expected, "{shares}");
+        }
+        let all: Vec<u64> = (2..=262_144).map(weight).collect();
+        assert!(all.is_sorted() && all.iter().all(|weight| (1..=10_000).contains(weight)));
+    }
+
+    #[test]
+    fn memory() {
+        assert_eq!(
+            v2(r#"{"memory":{"limit":1000,"swap":3000,"reservation":500}}"#),
+            ["memory.swap.max=2000", "memory.max=1000", "memory.low=500"]
+        );
+        assert_eq!(
+            v2(r#"{"memory":{"limit":1000,"swap":1000}}"#),
+            ["memory.swap.max=0", "memory.max=1000"]
+        );
+        for json in [
+            r#"{"memory":{"limit":-1}}"#,
+            r#"{"memory":{"limit":-1,"swap":-1}}"#,
+        ] {
+            assert_eq!(v2(json), ["memory.swap.max=max", "memory.max=max"]);
+        }
+        assert_eq!(v2(r#"{"memory":{"swap":-1}}"#), ["memory.swap.max=max"]);
+        assert_eq!(
+            v2(r#"{"memory":{"limit":-1,"swap":7}}"#),
+            ["memory.swap.max=7", "memory.max=max"]
+        );
+        let swap = error(r#"{"memory":{"swap":5}}"#, true);
+        assert!(swap.starts_with("linux.resources.memory.swap: "), "{swap}");
+    }
+
+    #[test]
+    fn cpu() {
+        assert_eq!(
+            v2(
+                r#"{"cpu":{"shares":1024,"quota":5000,"period":10000,"burst":1,"idle":1,"cpus":"0"}}"#
+            ),
+            [
+                "cpu.weight=100",
+                "cpu.max=5000 10000",
+                "cpu.max.burst=1",
+                "cpu.idle=1",
+                "cpuset.cpus=0"
+            ]
+        );
+        assert_eq!(v2(r#"{"cpu":{"quota":5000}}"#), ["cpu.max=5000 100000"]);
+        assert_eq!(v2(r#"{"cpu":{"quota":-1}}"#), ["cpu.max=max 100000"]);
+        assert_eq!(v2(r#"{"cpu":{"period":5000}}"#), ["cpu.max=max 5000"]);
+    }
+
+    #[test]
+    fn what_version_2_lacks_is_refused() {
+        for (json, field) in [
+            (r#"{"memory":{"swappiness":0}}"#, "memory.swappiness"),
+            (
+                r#"{"memory":{"disableOOMKiller":true}}"#,
+                "memory.disableOOMKiller",
+            ),
+            (r#"{"cpu":{"realtimeRuntime":1}}"#, "cpu.realtimeRuntime"),
+            (r#"{"cpu":{"realtimePeriod":1}}"#, "cpu.realtimePeriod"),
+        ] {
+            let expected = format!("linux.resources.{field}: cgroup v2 has no such limit");
+            assert_eq!(error(json, true), expected);
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The command line: runc's commands and options, and the one `match` that leads to the verbs.
+//!
+//! Only the parser of the chosen command is built: the whole tree costs more than most of what
+//! the commands do. The help and the errors about unknown commands get the whole tree.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::error::ErrorKind;
+use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::cgroup::Cgroup;
+use crate::plan::Extras;
+use crate::{OCI_VERSION, create, delete, error, exec, image, kill, list, log, spec_cmd, start, sys};
+
+/// The status of every error but those of `exec`, as with runc.
+const FAILED: i32 = 1;
+/// `exec`'s own errors, so that they differ from what the process may answer.
+const EXEC_FAILED: i32 = 255;
+
+/// Options before the command.
+#[derive(Debug, Args)]
+struct Global {
+    /// Directory of the containers' state [default: /run/rt]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Append the log to FILE instead of writing it to standard error
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Format of the log: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: log::Format,
+    /// Log what is done as well
+    #[arg(long)]
+    debug: bool,
+    /// Let systemd make the cgroups (not yet supported)
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Tolerated for other runtimes' callers
+    #[arg(long, value_name = "WHEN", hide = true)]
+    rootless: Option<String>,
+    /// cgroupfs, systemd (not yet supported) or disabled (not yet supported)
+    #[arg(long, value_name = "MANAGER", hide = true)]
+    cgroup_manager: Option<String>,
+    /// Print the version
+    #[arg(short = 'v', long, action = ArgAction::SetTrue)]
+    version: bool,
+}
+
+/// Options of `create` and `run`.
+#[derive(Debug, Args)]
+struct Create {
+    /// Directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    bundle: PathBuf,
+    /// Unix socket that takes the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Unix socket that takes init's pidfd
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// File that takes init's pid
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Do not use pivot_root (for a host whose root is a ramfs)
+    #[arg(long)]
+    no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// Pass N more file descriptors on, from 3
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    create: Create,
+    /// Return when the program has started
+    #[arg(short, long)]
+    detach: bool,
+    /// Do not delete the container when it has ended
+    #[arg(long)]
+    keep: bool,
+    /// Leave orphans of the container to the caller
+    #[arg(long)]
+    no_subreaper: bool,
+}
+
+#[derive(Debug, Args)]
+struct Id {
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+#[derive(Debug, Args)]
+struct Exec {
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Program and arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Kill {
+    /// Signal every process of the container
+    #[arg(short, long)]
+    all: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Name or number
+    #[arg(value_name = "SIGNAL", default_value = "TERM")]
+    signal: String,
+}
+
+#[derive(Debug, Args)]
+struct Delete {
+    /// Kill it first if it runs; succeed if it does not exist
+    #[arg(short, long)]
+    force: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// table or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    format: list::Format,
+}
+
+#[derive(Debug, Args)]
+struct Spec {
+    /// Directory to write config.json to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    bundle: PathBuf,
+    /// For an ordinary user
+    #[arg(long)]
+    rootless: bool,
+}
+
+/// The commands, with the line that the help gives each.
+const COMMANDS: [(&str, &str); 9] = [
+    ("create", "Create a container from a bundle"),
+    ("start", "Run the program of a created container"),
+    ("run", "Create and start a container, and wait for it"),
+    ("exec", "Run one more process in a container"),
+    ("kill", "Send a signal to a container"),
+    ("delete", "Remove a container and everything that was made for it"),
+    ("state", "Print the state of a container as JSON"),
+    ("list", "List the containers"),
+    ("spec", "Write a config.json to start from"),
+];
+
+/// The parser of one command.
+fn parser((name, about): (&'static str, &'static str)) -> Command {
+    let command = Command::new(name).about(about);
+    match name {
+        "create" => Create::augment_args(command),
+        "run" => Run::augment_args(command),
+        "exec" => Exec::augment_args(command),
+        "kill" => Kill::augment_args(command),
+        "delete" => Delete::augment_args(command),
+        "list" => List::augment_args(command),
+        "spec" => Spec::augment_args(command),
+        _ => Id::augment_args(command),
+    }
+}
+
+fn command_line(chosen: Option<&str>) -> Command {
+    let command = Command::new("rt").about("An OCI container runtime");
+    let commands: Vec<_> = COMMANDS
+        .into_iter()
+        .filter(|(name, _)| chosen.is_none_or(|chosen| chosen == *name))
+        .map(parser)
+        .collect();
+    Global::augment_args(command).subcommands(commands)
+}
+
+/// The first argument that is neither a global option nor the value of one.
+fn chosen(args: &[OsString]) -> Option<&'static str> {
+    let mut args = args.iter().skip(1);
+    while let Some(arg) = args.next().and_then(|arg| arg.to_str()) {
+        match arg {
+            "--root" | "--log" | "--log-format" | "--rootless" | "--cgroup-manager" => {
+                args.next();
+            }
+            _ if arg.starts_with('-') => {}
+            _ => return COMMANDS.iter().map(|(name, _)| *name).find(|name| *name == arg),
+        }
+    }
+    None
+}
+
+/// How many descriptors from 3 on, without a gap, the caller passed.
+fn inherited_fds() -> u32 {
+    (3..).take_while(|fd| sys::is_open(*fd)).count() as u32
+}
+
+/// Runs the command line; the exit status.
+pub(crate) fn main() -> i32 {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let chosen = chosen(&args);
+    // Before anything of ours is open.
+    let inherited = inherited_fds();
+    // The first act of what forks into a container: see image.rs.
+    let protected = match chosen {
+        Some("create" | "run" | "exec") => image::protect(),
+        _ => Ok(()),
+    };
+    let failed = if chosen == Some("exec") { EXEC_FAILED } else { FAILED };
+    let matches = match command_line(chosen).try_get_matches_from(&args) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error, failed),
+    };
+    match protected.and_then(|()| dispatch(&matches, inherited)) {
+        Ok(status) => status,
+        Err(error) => {
+            let line = error::line(&error);
+            log::error(&line, error::phase(&error).map(|phase| phase.to_string()).as_deref());
+            let _ = writeln!(std::io::stderr(), "rt: {line}");
+            failed
+        }
+    }
+}
+
+/// Help goes to standard output; of an error the user gets one line.
+fn usage(error: &clap::Error, failed: i32) -> i32 {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return print(&error.render().to_string());
+    }
+    let text = error.render().to_string();
+    let message: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+    let message = message.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let _ = writeln!(std::io::stderr(), "rt: {message} (see rt --help)");
+    failed
+}
+
+/// Writes to standard output; a reader that has gone away is an error like any other.
+fn print(text: &str) -> i32 {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => 0,
+        Err(_) => FAILED,
+    }
+}
+
+fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
+    let global = Global::from_arg_matches(matches)?;
+    if global.version {
+        let version = env!("CARGO_PKG_VERSION");
+        return Ok(print(&format!("rt version {version}\nspec: {OCI_VERSION}\n")));
+    }
+    log::Log::open(global.log.as_deref(), global.log_format, global.debug)?.install();
+    check(&global)?;
+    let root = global.root.clone().unwrap_or_else(default_root);
+    let Some((name, matches)) = matches.subcommand() else {
+        return Ok(print(&command_line(None).render_help().to_string()));
+    };
+    match name {
+        "create" => {
+            let args = Create::from_arg_matches(matches)?;
+            create::command(&request(root, args, inherited_fds, true)).map(|()| 0)
+        }
+        "run" => {
+            let Run { create, detach, keep, no_subreaper } = Run::from_arg_matches(matches)?;
+            create::run(&request(root, create, inherited_fds, detach), keep, no_subreaper)
+        }
+        "start" => start::command(&root, &Id::from_arg_matches(matches)?.id).map(|()| 0),
+        "exec" => {
+            let Exec { id, args } = Exec::from_arg_matches(matches)?;
+            exec::exec(&exec::Request { root, id, args })
+        }
+        "kill" => {
+            let args = Kill::from_arg_matches(matches)?;
+            kill::command(&root, &args.id, &args.signal, args.all).map(|()| 0)
+        }
+        "delete" => {
+            let args = Delete::from_arg_matches(matches)?;
+            delete::command(&root, &args.id, args.force).map(|()| 0)
+        }
+        "state" => Ok(print(&list::state(&root, &Id::from_arg_matches(matches)?.id)?)),
+        "list" => {
+            let args = List::from_arg_matches(matches)?;
+            let format = if args.quiet { list::Format::Quiet } else { args.format };
+            Ok(print(&list::list(&root, global.root.is_some(), format)?))
+        }
+        "spec" => {
+            let args = Spec::from_arg_matches(matches)?;
+            let unified = Cgroup::plan(None, "rt")?.is_unified();
+            spec_cmd::spec(&args.bundle, args.rootless, unified).map(|()| 0)
+        }
+        other => bail!("{other}: not yet supported"),
+    }
+}
+
+/// Options that are known and cannot be honoured yet are refused, not ignored.
+fn check(global: &Global) -> Result<()> {
+    if global.systemd_cgroup {
+        bail!("--systemd-cgroup: not yet supported");
+    }
+    match global.cgroup_manager.as_deref() {
+        None | Some("cgroupfs") => Ok(()),
+        Some(other) => bail!("--cgroup-manager {other}: not yet supported"),
+    }
+}
+
+/// `$XDG_RUNTIME_DIR/rt` for an ordinary user.
+fn default_root() -> PathBuf {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    match runtime_dir {
+        Some(dir) if !nix::unistd::geteuid().is_root() => PathBuf::from(dir).join("rt"),
+        _ => PathBuf::from("/run/rt"),
+    }
+}
+
+fn request(
+    root: PathBuf,
+    args: Create,
+    inherited_fds: u32,
+    detached: bool,
+) -> create::Request {
+    let extras = Extras {
+        no_pivot: args.no_pivot,
+        no_new_keyring: args.no_new_keyring,
+        preserve_fds: args.preserve_fds,
+        inherited_fds,
+    };
+    create::Request {
+        root,
+        id: args.id,
+        bundle: args.bundle,
+        console_socket: args.console_socket,
+        pid_file: args.pid_file,
+        pidfd_socket: args.pidfd_socket,
+        extras,
+        detached,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> std::result::Result<ArgMatches, clap::Error> {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        command_line(chosen(&args)).try_get_matches_from(&args)
+    }
+
+    #[test]
+    fn the_whole_tree_is_consistent() {
+        command_line(None).debug_assert();
+    }
+
+    #[test]
+    fn options_may_follow_the_id() {
+        for args in [
+            ["rt", "delete", "a", "--force"],
+            ["rt", "delete", "-f", "a"],
+            ["rt", "--debug", "delete", "a"],
+            ["rt", "kill", "a", "-a"],
+        ] {
+            assert!(parse(&args).is_ok(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn exec_stops_at_the_command() {
+        let matches = parse(&["rt", "exec", "a", "sh", "-c", "--help"]).unwrap();
+        let exec = Exec::from_arg_matches(matches.subcommand().unwrap().1).unwrap();
+        assert_eq!(exec.args, ["sh", "-c", "--help"]);
+    }
+
+    #[test]
+    fn the_command_is_found_behind_global_options() {
+        let args: Vec<OsString> =
+            ["rt", "--root", "create", "--log=x", "--debug", "state", "run"].map(Into::into).into();
+        assert_eq!(chosen(&args), Some("state"));
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_an_error() {
+        assert!(parse(&["rt", "checkpoint", "--help"]).is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! What the user reads when something goes wrong: one line that names the thing to act on and
+//! its cause. Errors travel as [`anyhow::Error`] whose contexts are those nouns; the phase in
+//! which they happened is attached to the chain and shown in the log, not in the line.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The step of a command that an error belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Reading and refusing what the caller gave.
+    Config,
+    /// Computing and opening what the container needs, before any side effect.
+    Plan,
+    /// The state directory.
+    State,
+    /// Creating, entering or limiting control groups.
+    Cgroup,
+    /// Creating or joining namespaces.
+    Namespaces,
+    /// The root file system and everything mounted in it.
+    Mounts,
+    /// The terminal.
+    Terminal,
+    /// User, capabilities, limits and the working directory of the process.
+    Process,
+    /// The user's program.
+    Exec,
+}
+
+impl Phase {
+    const ALL: [Self; 9] = [
+        Self::Config,
+        Self::Plan,
+        Self::State,
+        Self::Cgroup,
+        Self::Namespaces,
+        Self::Mounts,
+        Self::Terminal,
+        Self::Process,
+        Self::Exec,
+    ];
+
+    /// The phase with that number on the wire.
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| *phase as u8 == number)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Config => "config",
+            Self::Plan => "plan",
+            Self::State => "state",
+            Self::Cgroup => "cgroup",
+            Self::Namespaces => "namespaces",
+            Self::Mounts => "mounts",
+            Self::Terminal => "terminal",
+            Self::Process => "process",
+            Self::Exec => "exec",
+        })
+    }
+}
+
+/// An error that already is the whole line, together with its phase. It carries what a
+/// container's first process reported across the process boundary.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) phase: Phase,
+    pub(crate) line: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Attaches the phase to an error on its way up; the innermost phase stands.
+pub(crate) trait InPhase<T> {
+    fn phase(self, phase: Phase) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> InPhase<T> for Result<T, E> {
+    fn phase(self, phase: Phase) -> anyhow::Result<T> {
+        self.map_err(|error| {
+            let error = error.into();
+            if error.downcast_ref::<Failure>().is_some() {
+                return error;
+            }
+            Failure { phase, line: line(&error) }.into()
+        })
+    }
+}
+
+/// The phase that the error was attached to, if any.
+pub(crate) fn phase(error: &anyhow::Error) -> Option<Phase> {
+    error.downcast_ref::<Failure>().map(|failure| failure.phase)
+}
+
+/// The error as the one line that the user reads: outermost noun first, control characters
+/// escaped so that a hostile file name cannot break the line or the log.
+pub(crate) fn line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = describe(cause);
+        // A library's error often repeats its source in its own text.
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text.chars()
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect()
+}
+
+/// An errno as strerror(3) words it, without nix's `ENOENT: ` and std's ` (os error 2)`.
+fn describe(cause: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(errno) = cause.downcast_ref::<nix::errno::Errno>() {
+        return errno.desc().to_string();
+    }
+    if let Some(number) = cause.downcast_ref::<std::io::Error>().and_then(|e| e.raw_os_error()) {
+        return nix::errno::Errno::from_raw(number).desc().to_string();
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_from_noun_to_cause() {
+        let error = Err::<(), _>(Errno::ENOENT).context("mounts[3] /data").unwrap_err();
+        assert_eq!(line(&error), "mounts[3] /data: No such file or directory");
+    }
+
+    #[test]
+    fn a_file_name_cannot_break_the_line() {
+        assert_eq!(line(&anyhow!("a\nb\u{1b}")), "a\\nb\\u{1b}");
+    }
+
+    #[test]
+    fn the_innermost_phase_stands() {
+        let error = Err::<(), _>(Errno::EIO)
+            .phase(Phase::Mounts)
+            .phase(Phase::Process)
+            .unwrap_err();
+        assert_eq!(phase(&error), Some(Phase::Mounts));
+    }
+
+    #[test]
+    fn a_phase_survives_its_number() {
+        for phase in Phase::ALL {
+            assert_eq!(Phase::from_number(phase as u8), Some(phase));
+        }
+        assert_eq!(Phase::from_number(200), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! The image that this process runs from. What enters a container can reach its own executable
+//! through `/proc/self/exe`, also with `CAP_SYS_PTRACE` from a neighbour; were that the host's
+//! `rt`, a container could overwrite it (CVE-2019-5736). So the first act of a command that
+//! forks into a container is to run again from an image that nobody can write: an overlay
+//! superblock without an upper layer, else a sealed memfd. (A read-only bind mount would not do:
+//! its holder can make it writable again.)
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl, openat};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
+use nix::unistd::execveat;
+
+use crate::sys;
+
+const SELF: &str = "/proc/self/exe";
+/// Tells the second run that it is one. It holds the pid, which only our own exec keeps, so that
+/// no process started by us, or a caller that passes its environment on, takes it for its own.
+const MARK: &str = "_RT_PROTECTED_PID";
+/// A read-only overlay needs two layers. Any directory that does not lie in the first one does.
+const SECOND_LAYER: &str = "/sys/fs";
+
+/// Returns in a process whose image is write-protected.
+pub(crate) fn protect() -> Result<()> {
+    if std::env::var(MARK).is_ok_and(|pid| pid == std::process::id().to_string()) {
+        return Ok(());
+    }
+    let exe = File::open(SELF).context(SELF)?;
+    if sys::has_verity(exe.as_fd()) {
+        return Ok(());
+    }
+    let image = match overlay() {
+        Ok(image) => image,
+        Err(_) => sealed_copy(exe).context("a sealed copy of the executable")?,
+    };
+    run_again(&image)
+}
+
+/// The executable through an overlay that is mounted nowhere.
+fn overlay() -> Result<OwnedFd> {
+    let path = std::fs::read_link(SELF)?;
+    let (directory, name) = path.parent().zip(path.file_name()).context("no path")?;
+    let layers = [escape(directory.as_os_str()), SECOND_LAYER.as_bytes().to_vec()].join(&b':');
+    let fs = sys::fsopen(c"overlay")?;
+    sys::fsconfig(fs.as_fd(), c"lowerdir", Some(&CString::new(layers)?))?;
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
+    let mount = sys::fsmount(fs.as_fd(), attributes)?;
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(openat(&mount, Path::new(name), flags, Mode::empty())?)
+}
+
+/// In the list of layers `:` separates and `\` escapes.
+fn escape(path: &OsStr) -> Vec<u8> {
+    let escaped = |byte: &u8| match byte {
+        b':' | b'\\' => vec![b'\\', *byte],
+        byte => vec![*byte],
+    };
+    path.as_bytes().iter().flat_map(escaped).collect()
+}
+
+fn sealed_copy(mut exe: File) -> Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    // Where the kernel insists (vm.memfd_noexec), a memfd must say that it will be executed.
+    let copy = memfd_create(c"rt", flags | MFdFlags::from_bits_retain(libc::MFD_EXEC))
+        .or_else(|_| memfd_create(c"rt", flags))?;
+    let mut copy = File::from(copy);
+    io::copy(&mut exe, &mut copy)?;
+    let seals = SealFlag::F_SEAL_SEAL
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals))?;
+    // Not executable while it is open for writing (ETXTBSY).
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    Ok(openat(AT_FDCWD, path.as_str(), flags, Mode::empty())?)
+}
+
+fn run_again(image: &OwnedFd) -> Result<()> {
+    let args: Vec<CString> = c_strings(std::env::args_os().map(OsStringExt::into_vec));
+    let mark = format!("{MARK}={}", std::process::id()).into_bytes();
+    let others = std::env::vars_os().filter(|(name, _)| name != MARK);
+    let entry = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        [name.as_bytes(), b"=", value.as_bytes()].concat()
+    };
+    let env = c_strings(others.map(entry).chain([mark]));
+    execveat(image, c"" as &CStr, &args, &env, AtFlags::AT_EMPTY_PATH)
+        .context("running again from a write-protected image")?;
+    Ok(())
+}
+
+fn c_strings(list: impl Iterator<Item = Vec<u8>>) -> Vec<CString> {
+    list.filter_map(|bytes| CString::new(bytes).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colon_in_the_path_does_not_end_the_layer() {
+        assert_eq!(escape(OsStr::new("/a:b\\c")), b"/a\\:b\\\\c");
+    }
+}

@@ -1,0 +1,114 @@
+//! The container's first process, and every process that joins a container: the order of
+//! confinement, one line a step. Everything below `src/init/` runs after the clone; it returns
+//! to nobody and ends in the user's program or in [`sys::exit_now`].
+
+mod devices;
+mod mount;
+mod paths;
+mod process;
+mod rootfs;
+mod terminal;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::unistd::sethostname;
+
+use crate::error::{Failure, InPhase, Phase, line, phase};
+use crate::plan::Plan;
+use crate::{netns, sync, sys};
+
+/// Runs the plan to its end. `listener` is where `start` will come; without one the program runs
+/// as soon as the caller lets go.
+pub(crate) fn run(plan: &Plan, caller: sync::Init, listener: Option<OwnedFd>) -> ! {
+    let program = match confine(plan, &caller, listener.as_ref()) {
+        Ok(program) => program,
+        Err(error) => fail(&caller, &error),
+    };
+    let starter = match listener {
+        Some(listener) => {
+            drop(caller);
+            wait_for_start(listener)
+        }
+        None => caller,
+    };
+    let Some(program) = program else {
+        let _ = starter.executing();
+        sys::exit_now(0);
+    };
+    match program.execute(&starter) {
+        Ok(never) => match never {},
+        Err(error) => fail(&starter, &error),
+    }
+}
+
+/// The order of confinement. `exec` joins what is there and has no root to build; the rest is
+/// the same for both.
+fn confine<'a>(
+    plan: &'a Plan,
+    caller: &sync::Init,
+    listener: Option<&OwnedFd>,
+) -> Result<Option<process::Ready<'a>>> {
+    process::leave_the_caller(plan, caller, listener).phase(Phase::Process)?;
+    caller.wait_go().phase(Phase::Process)?;
+    process::hide().phase(Phase::Process)?;
+    plan.namespaces.enter().phase(Phase::Namespaces)?;
+    process::new_session(plan).phase(Phase::Process)?;
+    let root = rootfs::open(plan.root.as_ref()).phase(Phase::Mounts)?;
+    if let Some(root_plan) = &plan.root {
+        rootfs::furnish(&root, root_plan).phase(Phase::Mounts)?;
+    }
+    let terminal = terminal::open(&root, plan).phase(Phase::Terminal)?;
+    if let Some(root_plan) = &plan.root {
+        name_host(plan).phase(Phase::Namespaces)?;
+        netns::bring_loopback_up(&plan.namespaces).phase(Phase::Namespaces)?;
+        paths::set_sysctls(plan).phase(Phase::Namespaces)?;
+        rootfs::seal(&root, root_plan, plan.process.as_ref()).phase(Phase::Mounts)?;
+    }
+    if let Some(terminal) = terminal {
+        terminal.take(caller).phase(Phase::Terminal)?;
+    }
+    let program = plan.process.as_ref().map(|program| process::confine(program, &root));
+    let program = program.transpose()?;
+    caller.ready().phase(Phase::Process)?;
+    caller.wait_detach().phase(Phase::Process)?;
+    Ok(program)
+}
+
+fn name_host(plan: &Plan) -> Result<()> {
+    if let Some(name) = &plan.hostname {
+        sethostname(name).context("hostname")?;
+    }
+    if let Some(name) = &plan.domainname {
+        sys::set_domain_name(name).context("domainname")?;
+    }
+    Ok(())
+}
+
+/// Waits as long as it takes. Whoever connects and goes away without a word has only looked.
+fn wait_for_start(listener: OwnedFd) -> sync::Init {
+    loop {
+        let Ok(connection) = sys::accept(listener.as_fd()) else {
+            // Nobody could start this container any more.
+            sys::exit_now(1);
+        };
+        let starter = sync::Init::from_connection(connection);
+        if starter.wait_start() {
+            return starter;
+        }
+    }
+}
+
+fn fail(peer: &sync::Init, error: &anyhow::Error) -> ! {
+    let phase = phase(error).unwrap_or(Phase::Process);
+    peer.failed(&Failure { phase, line: line(error) });
+    sys::exit_now(1)
+}
+
+/// The descriptors that stay open in init.
+fn descriptors(plan: &Plan, caller: &sync::Init, listener: Option<&OwnedFd>) -> Vec<i32> {
+    let mut keep = plan.descriptors();
+    keep.push(caller.as_raw_fd());
+    keep.extend(listener.map(AsRawFd::as_raw_fd));
+    keep
+}

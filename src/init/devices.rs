@@ -1,0 +1,151 @@
+//! `/dev`. What the image has there is hostile: every step is on the directory's descriptor, no
+//! link is followed, and a node that stands there already counts only if it is the right device.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+
+use crate::plan::Device;
+use crate::rootfd::{Missing, RootFd};
+use crate::sys;
+
+/// The links that runtime-linux.md wants, and the pseudoterminal multiplexer of this container's
+/// own devpts.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Makes the devices and the links below `/dev`.
+pub(super) fn create(root: &RootFd, devices: &[Device], by_bind: bool) -> Result<()> {
+    let dev = directory(root)?;
+    for device in devices {
+        let origin = || format!("device {}", device.path.display());
+        let (directory, name) = locate(root, &device.path).with_context(origin)?;
+        let parent = directory.as_ref().unwrap_or(&dev);
+        let made = match by_bind && device.kind != SFlag::S_IFIFO {
+            true => bind(parent, name, device),
+            false => make(parent, name, device),
+        };
+        made.with_context(origin)?;
+    }
+    for (name, target) in LINKS {
+        link(&dev, name, target).with_context(|| format!("/dev/{name}"))?;
+    }
+    Ok(())
+}
+
+/// The container's `/dev`, which must be a directory and no link to one.
+pub(super) fn directory(root: &RootFd) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    match root.open_without_links(Path::new("/dev"), flags) {
+        Err(Errno::ENOENT) => root.open_or_create(Path::new("/dev"), Missing::Directory),
+        Err(Errno::ELOOP | Errno::ENOTDIR) => {
+            bail!("/dev: must be a directory in the root file system, not a symbolic link")
+        }
+        result => result,
+    }
+    .context("/dev")
+}
+
+/// The directory of `path`, `None` for `/dev` itself, and the last name.
+fn locate<'a>(root: &RootFd, path: &'a Path) -> Result<(Option<OwnedFd>, &'a OsStr)> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("not the path of a device");
+    };
+    if parent == Path::new("/dev") {
+        return Ok((None, name));
+    }
+    Ok((Some(root.open_or_create(parent, Missing::Directory)?), name))
+}
+
+fn make(parent: &OwnedFd, name: &OsStr, device: &Device) -> Result<()> {
+    let mode = Mode::from_bits_truncate(device.mode);
+    let mut made = mknodat(parent, name, device.kind, mode, device.number);
+    if made == Err(Errno::EEXIST) {
+        if is(&look(parent, name)?, device) {
+            return Ok(());
+        }
+        unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
+        made = mknodat(parent, name, device.kind, mode, device.number);
+    }
+    made?;
+    // Only ever of the node just made: nothing that stood there before changes its owner.
+    if (device.uid, device.gid) != (0, 0) {
+        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+        fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+/// Binds the host's device, which is what it claims to be, onto an empty file.
+fn bind(parent: &OwnedFd, name: &OsStr, device: &Device) -> Result<()> {
+    let host = openat(AT_FDCWD, &device.path, no_follow(), Mode::empty()).context("on the host")?;
+    if !is(&fstat(&host)?, device) {
+        bail!("is another device on the host");
+    }
+    let tree = sys::clone_mount(host.as_fd(), false)?;
+    let target = empty_file(parent, name)?;
+    Ok(sys::move_mount(tree.as_fd(), target.as_fd())?)
+}
+
+/// An empty file at `name` to mount something on; a link or a directory there is in the way.
+pub(super) fn empty_file(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
+    let mode = Mode::from_bits_truncate(0o666);
+    match mknodat(parent, name, SFlag::S_IFREG, mode, 0) {
+        Err(Errno::EEXIST) if kind(&look(parent, name)?) == SFlag::S_IFLNK => {
+            unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
+            mknodat(parent, name, SFlag::S_IFREG, mode, 0)?;
+        }
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let file = openat(parent, name, no_follow(), Mode::empty())?;
+    match kind(&fstat(&file)?) {
+        SFlag::S_IFLNK | SFlag::S_IFDIR => bail!("changed while it was made"),
+        _ => Ok(file),
+    }
+}
+
+fn link(dev: &OwnedFd, name: &str, target: &str) -> Result<()> {
+    match symlinkat(target, dev, name) {
+        Err(Errno::EEXIST) => {}
+        result => return Ok(result?),
+    }
+    if readlinkat(dev, name).is_ok_and(|existing| existing == target) {
+        return Ok(());
+    }
+    // What a mount of the configuration put there is meant to be there.
+    match unlinkat(dev, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::EBUSY | Errno::EISDIR) => Ok(()),
+        result => {
+            result?;
+            Ok(symlinkat(target, dev, name)?)
+        }
+    }
+}
+
+fn look(parent: &OwnedFd, name: &OsStr) -> nix::Result<FileStat> {
+    nix::sys::stat::fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+fn is(stat: &FileStat, device: &Device) -> bool {
+    kind(stat) == device.kind && (stat.st_rdev == device.number || device.kind == SFlag::S_IFIFO)
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+fn no_follow() -> OFlag {
+    OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
+}

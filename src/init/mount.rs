@@ -1,0 +1,224 @@
+//! One entry of `mounts`: made detached, given its attributes, and only then moved onto a target
+//! that was resolved once to a descriptor below the root.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{SFlag, fstat, mkdirat};
+use nix::sys::statfs::fstatfs;
+use nix::unistd::read;
+
+use crate::mounts::{self, Options};
+use crate::plan::{Cgroups, MountPoint, Root, What};
+use crate::rootfd::{Missing, RootFd, file_type};
+use crate::sys;
+
+/// Mounts `entry` below `root`.
+pub(super) fn mount(root: &RootFd, entry: &MountPoint, plan: &Root) -> Result<()> {
+    let mounted = match &entry.what {
+        What::Bind { source } => bind(root, entry, source)?,
+        What::Cgroup => return cgroup(root, entry, &plan.cgroups),
+        What::FileSystem { kind, source } => file_system(root, entry, kind, source.as_deref())?,
+    };
+    propagate(mounted.as_fd(), &entry.options)
+}
+
+/// `/dev` on a file system of its own is filled after it is mounted: read-only comes last.
+pub(super) fn is_late_read_only(entry: &MountPoint) -> bool {
+    entry.destination == Path::new("/dev")
+        && matches!(entry.what, What::FileSystem { .. })
+        && entry.options.attr_set & libc::MOUNT_ATTR_RDONLY != 0
+}
+
+/// Makes what is mounted at `path` read-only.
+pub(super) fn make_read_only(root: &RootFd, path: &Path) -> Result<()> {
+    let fd = root.open(path, OFlag::O_PATH)?;
+    sys::mount_setattr(fd.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)?;
+    Ok(())
+}
+
+fn bind(root: &RootFd, entry: &MountPoint, source: &Path) -> Result<OwnedFd> {
+    let context = || format!("source {}", source.display());
+    let recursive = entry.options.bind == mounts::Bind::Recursive;
+    let source_fd =
+        nix::fcntl::open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
+            .with_context(context)?;
+    let tree = sys::clone_mount(source_fd.as_fd(), recursive).with_context(context)?;
+    set_bind_attributes(&tree, &entry.options)?;
+    let missing = match file_type(&tree)? {
+        SFlag::S_IFDIR => Missing::Directory,
+        _ => Missing::File,
+    };
+    let target = root.open_or_create(&entry.destination, missing)?;
+    sys::move_mount(tree.as_fd(), target.as_fd())?;
+    Ok(tree)
+}
+
+fn set_bind_attributes(tree: &OwnedFd, options: &Options) -> Result<()> {
+    if let Some((set, clear)) = options.bind_attr() {
+        match sys::mount_setattr(tree.as_fd(), false, set, clear, 0) {
+            // In a user namespace what the host had set is locked and stays as it is.
+            Err(Errno::EPERM) => {
+                let source = mounts::statfs_attr(fstatfs(tree)?.flags().bits());
+                let (set, clear) = options.bind_attr_locked(source)?;
+                sys::mount_setattr(tree.as_fd(), false, set, clear, 0)?;
+            }
+            result => result?,
+        }
+    }
+    set_recursive_attributes(tree.as_fd(), options)
+}
+
+fn set_recursive_attributes(tree: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    if options.rec_attr_set | options.rec_attr_clr != 0 {
+        sys::mount_setattr(tree, true, options.rec_attr_set, options.rec_attr_clr, 0)?;
+    }
+    Ok(())
+}
+
+fn propagate(mounted: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    if let Some(propagation) = options.propagation {
+        sys::mount_setattr(mounted, propagation.recursive, 0, 0, propagation.flag)?;
+    }
+    Ok(())
+}
+
+fn file_system(
+    root: &RootFd,
+    entry: &MountPoint,
+    kind: &CStr,
+    source: Option<&CStr>,
+) -> Result<OwnedFd> {
+    let options = &entry.options;
+    if options.remount {
+        bail!("remount without bind: not yet supported");
+    }
+    let mut data = Vec::new();
+    let target = if kind == c"proc" || kind == c"sysfs" {
+        plain_directory(root, &entry.destination)?
+    } else {
+        let existing = root.open(&entry.destination, OFlag::O_PATH);
+        if kind == c"tmpfs" && let Ok(below) = &existing {
+            data.extend(mode_of(below, options)?);
+        }
+        existing
+            .or_else(|_| root.open_or_create(&entry.destination, Missing::Directory))?
+    };
+    for (key, value) in &options.data {
+        data.push((CString::new(key.as_str())?, value.as_deref().map(CString::new).transpose()?));
+    }
+    let late = is_late_read_only(entry);
+    let attributes = options.attr_set & !(if late { libc::MOUNT_ATTR_RDONLY } else { 0 });
+    let fs = context_of(kind, source)?;
+    for flag in options.sb_flags.iter().filter(|flag| !late || **flag != "ro") {
+        configure(&fs, &CString::new(*flag)?, None)?;
+    }
+    for (key, value) in &data {
+        configure(&fs, key, value.as_deref())?;
+    }
+    let mounted = sys::fsmount(fs.as_fd(), attributes).map_err(|errno| explain(&fs, errno))?;
+    set_recursive_attributes(mounted.as_fd(), options)?;
+    sys::move_mount(mounted.as_fd(), target.as_fd())?;
+    Ok(mounted)
+}
+
+/// procfs and sysfs go onto real directories only: through a link of the image they could end up
+/// elsewhere and `/proc` itself be anything (CVE-2019-19921).
+fn plain_directory(root: &RootFd, path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    match root.open_without_links(path, flags) {
+        Err(Errno::ENOENT) => Ok(root.open_or_create(path, Missing::Directory)?),
+        Err(Errno::ELOOP | Errno::ENOTDIR) => {
+            bail!("must be a directory in the root file system, without symbolic links")
+        }
+        result => Ok(result?),
+    }
+}
+
+/// A tmpfs without a mode takes that of the directory that it covers, as runc's does.
+fn mode_of(below: &OwnedFd, options: &Options) -> Result<Option<(CString, Option<CString>)>> {
+    if options.data.iter().any(|(key, _)| key == "mode") {
+        return Ok(None);
+    }
+    let mode = format!("{:o}", fstat(below)?.st_mode & 0o7777);
+    Ok(Some((c"mode".to_owned(), Some(CString::new(mode)?))))
+}
+
+/// fsopen(2) with the source that mountinfo will show.
+fn context_of(kind: &CStr, source: Option<&CStr>) -> Result<OwnedFd> {
+    let fs = match sys::fsopen(kind) {
+        Err(Errno::ENODEV) => bail!("unknown file system type {:?}", kind.to_string_lossy()),
+        result => result?,
+    };
+    if let Some(source) = source.filter(|source| !source.is_empty()) {
+        configure(&fs, c"source", Some(source))?;
+    }
+    Ok(fs)
+}
+
+fn configure(fs: &OwnedFd, key: &CStr, value: Option<&CStr>) -> Result<()> {
+    sys::fsconfig(fs.as_fd(), key, value)
+        .map_err(|errno| explain(fs, errno))
+        .with_context(|| format!("option {}", key.to_string_lossy()))
+}
+
+/// The kernel says more than an errno through the context: "e tmpfs: Bad value for 'size'".
+fn explain(fs: &OwnedFd, errno: Errno) -> anyhow::Error {
+    let mut buffer = [0u8; 256];
+    match read(fs, &mut buffer) {
+        Ok(length) if length > 2 && buffer[0] == b'e' => {
+            let text = String::from_utf8_lossy(&buffer[2..length]);
+            anyhow!(errno).context(text.trim_end().to_string())
+        }
+        _ => errno.into(),
+    }
+}
+
+/// The container's own groups: on v2 its directory, on v1 and hybrid a tmpfs with a directory for
+/// each hierarchy. A bind of the group shows the same as a mount of the hierarchy from inside a
+/// cgroup namespace, and no more than that without one.
+fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
+    let target = plain_directory(root, &entry.destination)?;
+    let options = &entry.options;
+    if cgroups.unified {
+        let Some((_, directory)) = cgroups.groups.first() else { return Ok(()) };
+        let tree = clone_group(directory, options.attr_set)?;
+        sys::move_mount(tree.as_fd(), target.as_fd())?;
+        return propagate(tree.as_fd(), options);
+    }
+    let fs = context_of(c"tmpfs", Some(c"tmpfs"))?;
+    configure(&fs, c"mode", Some(c"755"))?;
+    let writable = options.attr_set & !libc::MOUNT_ATTR_RDONLY;
+    let tmpfs = sys::fsmount(fs.as_fd(), writable)?;
+    sys::move_mount(tmpfs.as_fd(), target.as_fd())?;
+    for (name, directory) in &cgroups.groups {
+        mount_group(&tmpfs, name, directory, options.attr_set).with_context(|| name.clone())?;
+    }
+    sys::mount_setattr(tmpfs.as_fd(), false, options.attr_set, 0, 0)?;
+    propagate(tmpfs.as_fd(), options)
+}
+
+fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path, attributes: u64) -> Result<()> {
+    let tree = clone_group(directory, attributes)?;
+    mkdirat(tmpfs, name, nix::sys::stat::Mode::from_bits_truncate(0o755))?;
+    // The names of co-mounted controllers lead to their hierarchy: cpu -> cpu,cpuacct.
+    for controller in name.split(',').filter(|controller| *controller != name) {
+        nix::unistd::symlinkat(name, tmpfs, controller)?;
+    }
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let target = nix::fcntl::openat(tmpfs, name, flags, nix::sys::stat::Mode::empty())?;
+    Ok(sys::move_mount(tree.as_fd(), target.as_fd())?)
+}
+
+fn clone_group(directory: &Path, attributes: u64) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let fd = nix::fcntl::openat(AT_FDCWD, directory, flags, nix::sys::stat::Mode::empty())
+        .with_context(|| directory.display().to_string())?;
+    let tree = sys::clone_mount(fd.as_fd(), false)?;
+    sys::mount_setattr(tree.as_fd(), false, attributes, 0, 0)?;
+    Ok(tree)
+}

@@ -1,0 +1,93 @@
+//! Paths that are hidden, read-only or written: `linux.maskedPaths`, `linux.readonlyPaths` and
+//! `linux.sysctl`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+
+use crate::plan::Plan;
+use crate::rootfd::{RootFd, file_type};
+use crate::sys;
+
+/// Mounts what is at each path over itself, read-only. A path that does not exist is skipped.
+pub(super) fn make_read_only(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
+    for (i, path) in paths.iter().enumerate() {
+        let context = || format!("linux.readonlyPaths[{i}] {}", path.display());
+        let Some(target) = existing(root, path).with_context(context)? else { continue };
+        read_only_copy(target.as_fd()).with_context(context)?;
+    }
+    Ok(())
+}
+
+fn read_only_copy(target: BorrowedFd<'_>) -> Result<()> {
+    let tree = sys::clone_mount(target, true)?;
+    sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)?;
+    Ok(sys::move_mount(tree.as_fd(), target)?)
+}
+
+/// Covers each path: a file with the host's `/dev/null`, a directory with an empty read-only
+/// tmpfs, of which there is one for all of them.
+pub(super) fn mask(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
+    let (mut null, mut empty) = (None, None);
+    for (i, path) in paths.iter().enumerate() {
+        let context = || format!("linux.maskedPaths[{i}] {}", path.display());
+        let Some(target) = existing(root, path).with_context(context)? else { continue };
+        let cover = match file_type(&target)? {
+            SFlag::S_IFDIR => next(&mut empty, empty_tmpfs),
+            _ => next(&mut null, host_null),
+        };
+        let cover = cover.with_context(context)?;
+        sys::move_mount(cover.as_fd(), target.as_fd()).with_context(context)?;
+    }
+    Ok(())
+}
+
+/// The first cover is made, each further one is a copy of the first, which is in place by then.
+fn next(first: &mut Option<OwnedFd>, make: fn() -> Result<OwnedFd>) -> Result<OwnedFd> {
+    if let Some(first) = first {
+        return Ok(sys::clone_mount(first.as_fd(), false)?);
+    }
+    let made = make()?;
+    *first = Some(made.try_clone()?);
+    Ok(made)
+}
+
+/// The host's `/dev/null`, not the image's, which could be anything (CVE-2025-31133). Init's
+/// root is still the host's.
+fn host_null() -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd = openat(AT_FDCWD, "/dev/null", flags, Mode::empty()).context("the host's /dev/null")?;
+    if file_type(&fd)? != SFlag::S_IFCHR || fstat(&fd)?.st_rdev != makedev(1, 3) {
+        bail!("the host's /dev/null is not the null device");
+    }
+    Ok(sys::clone_mount(fd.as_fd(), false)?)
+}
+
+fn empty_tmpfs() -> Result<OwnedFd> {
+    let fs = sys::fsopen(c"tmpfs")?;
+    sys::fsconfig(fs.as_fd(), c"source", Some(c"tmpfs"))?;
+    sys::fsconfig(fs.as_fd(), c"ro", None)?;
+    Ok(sys::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)?)
+}
+
+fn existing(root: &RootFd, path: &Path) -> nix::Result<Option<OwnedFd>> {
+    match root.open(path, OFlag::O_PATH) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Writes `linux.sysctl` through the private procfs: whatever is mounted at `/proc` sees nothing
+/// of it.
+pub(super) fn set_sysctls(plan: &Plan) -> Result<()> {
+    let Some(proc) = &plan.proc else { return Ok(()) };
+    for (path, value) in &plan.sysctls {
+        proc.write(path, value.as_bytes())
+            .with_context(|| format!("linux.sysctl {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! The process itself: what it leaves behind of the caller, who it becomes, and its program.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
+use nix::unistd::{
+    AccessFlags, Gid, Uid, access, execve, fchdir, fchown, read, setgroups, setresgid, setresuid,
+    setsid,
+};
+
+use crate::caps::Capabilities;
+use crate::error::{InPhase, Phase};
+use crate::plan::{Plan, Program};
+use crate::rootfd::RootFd;
+use crate::{sync, sys};
+
+/// More of `/etc/passwd` is not read, in bytes.
+const PASSWD_MAX: usize = 1 << 20;
+
+/// The program, found, in a process that is confined.
+#[derive(Debug)]
+pub(super) struct Ready<'a> {
+    program: &'a Program,
+    path: CString,
+    env: Vec<CString>,
+}
+
+/// Drops what belongs to the caller: every descriptor but those that init needs and those that
+/// are passed on, its signal mask, and Rust's choice for SIGPIPE.
+pub(super) fn leave_the_caller(
+    plan: &Plan,
+    caller: &sync::Init,
+    listener: Option<&OwnedFd>,
+) -> Result<()> {
+    let mut keep = super::descriptors(plan, caller, listener);
+    keep.sort_unstable();
+    let mut first = 3 + plan.preserve_fds;
+    for fd in keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()) {
+        if fd > first {
+            sys::close_range(first, fd - 1).context("close_range")?;
+        }
+        first = first.max(fd + 1);
+    }
+    sys::close_range(first, u32::MAX).context("close_range")?;
+    sys::set_signal_disposition(Signal::SIGPIPE, false).context("SIGPIPE")?;
+    SigSet::empty().thread_set_mask().context("the signal mask")
+}
+
+/// No process of the container may trace this one or read its memory while it is still on its
+/// way (exec resets this).
+pub(super) fn hide() -> Result<()> {
+    prctl::set_dumpable(false).context("PR_SET_DUMPABLE")
+}
+
+/// A session and a keyring of its own.
+pub(super) fn new_session(plan: &Plan) -> Result<()> {
+    setsid().context("setsid")?;
+    match plan.keyring.as_deref().map(sys::join_session_keyring) {
+        // A kernel without keyrings, or an outer seccomp filter that has none.
+        None | Some(Ok(()) | Err(Errno::ENOSYS | Errno::EPERM)) => Ok(()),
+        Some(Err(errno)) => Err(errno).context("a session keyring (--no-new-keyring)"),
+    }
+}
+
+/// Everything that the process gives up or becomes, as late as its rights allow.
+pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'a>> {
+    enter_directory(program, root).phase(Phase::Process)?;
+    let env = environment(program, root);
+    own_standard_streams(program).phase(Phase::Process)?;
+    umask(Mode::from_bits_truncate(program.umask));
+    if program.no_new_privileges {
+        prctl::set_no_new_privs().context("process.noNewPrivileges").phase(Phase::Process)?;
+    }
+    become_user(program).phase(Phase::Process)?;
+    let path = find_executable(program).phase(Phase::Exec)?;
+    Ok(Ready { program, path, env })
+}
+
+/// The look-up cannot leave the root and follows no magic link, so that the directory is never
+/// one that leaked from the host (CVE-2024-21626).
+fn enter_directory(program: &Program, root: &RootFd) -> Result<()> {
+    let context = || format!("process.cwd {}", program.cwd.display());
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let directory = root.open(&program.cwd, flags).with_context(context)?;
+    fchdir(directory).with_context(context)
+}
+
+/// Pipes and files that the caller made belong to the user from now on, as with runc, so that
+/// `/dev/stdout` can be opened again. Never a device (CVE-2026-88264).
+fn own_standard_streams(program: &Program) -> Result<()> {
+    if program.uid == 0 {
+        return Ok(());
+    }
+    for fd in 0..3 {
+        let Ok(stat) = fstat(sys::stdio(fd)) else { continue };
+        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        if matches!(kind, SFlag::S_IFCHR | SFlag::S_IFBLK) || stat.st_uid == program.uid {
+            continue;
+        }
+        match fchown(sys::stdio(fd), Some(Uid::from_raw(program.uid)), None) {
+            // A read-only file system, or an owner that this user namespace does not know.
+            Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("standard stream {fd}")),
+        }
+    }
+    Ok(())
+}
+
+fn become_user(program: &Program) -> Result<()> {
+    let capabilities = &program.capabilities;
+    drop_bounding(capabilities.bounding).context("process.capabilities.bounding")?;
+    prctl::set_keepcaps(true).context("PR_SET_KEEPCAPS")?;
+    let groups: Vec<Gid> = program.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).context("process.user.additionalGids")?;
+    let gid = Gid::from_raw(program.gid);
+    setresgid(gid, gid, gid).with_context(|| format!("process.user.gid {gid}"))?;
+    let uid = Uid::from_raw(program.uid);
+    setresuid(uid, uid, uid).with_context(|| format!("process.user.uid {uid}"))?;
+    set_capabilities(capabilities).context("process.capabilities")
+}
+
+fn drop_bounding(keep: u64) -> nix::Result<()> {
+    for capability in 0..64u8 {
+        if keep & 1 << capability == 0 {
+            match sys::bounding_drop(capability) {
+                // Beyond the last capability of this kernel.
+                Err(Errno::EINVAL) => break,
+                result => result?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn set_capabilities(sets: &Capabilities) -> nix::Result<()> {
+    sys::capset(sets.effective, sets.permitted, sets.inheritable)?;
+    sys::ambient_clear()?;
+    for capability in (0..64u8).filter(|capability| sets.ambient & 1 << capability != 0) {
+        sys::ambient_raise(capability)?;
+    }
+    Ok(())
+}
+
+/// The environment as configured; HOME from the container's passwd where it is missing.
+fn environment(program: &Program, root: &RootFd) -> Vec<CString> {
+    let mut env = program.env.clone();
+    if program.wants_home {
+        let home = home_of(program.uid, root).unwrap_or_else(|| b"/".to_vec());
+        env.extend(CString::new([b"HOME=".as_slice(), &home].concat()));
+    }
+    env
+}
+
+/// The directory of the first entry for `uid`; anything odd about the file means there is none.
+fn home_of(uid: u32, root: &RootFd) -> Option<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = root.open(Path::new("/etc/passwd"), flags).ok()?;
+    if crate::rootfd::file_type(&file) != Ok(SFlag::S_IFREG) {
+        return None;
+    }
+    let mut passwd = Vec::new();
+    let mut chunk = [0u8; 4096];
+    while passwd.len() < PASSWD_MAX {
+        match read(&file, &mut chunk).ok()? {
+            0 => break,
+            length => passwd.extend_from_slice(&chunk[..length]),
+        }
+    }
+    find_home(&passwd, uid).map(<[u8]>::to_vec)
+}
+
+fn find_home(passwd: &[u8], uid: u32) -> Option<&[u8]> {
+    let uid = uid.to_string();
+    passwd.split(|&byte| byte == b'\n').find_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
+        match fields[..] {
+            [_, _, id, _, _, home, ..] if id == uid.as_bytes() && !home.is_empty() => Some(home),
+            _ => None,
+        }
+    })
+}
+
+/// The program's path as execve will take it. The texts are those that docker and podman turn
+/// into exit status 127 and 126; they are the only errors in lower case.
+fn find_executable(program: &Program) -> Result<CString> {
+    let Some(name) = program.args.first() else { bail!("process.args: empty") };
+    let shown = name.to_string_lossy();
+    if name.as_bytes().contains(&b'/') {
+        return match executable(name) {
+            Ok(()) => Ok(name.clone()),
+            Err(Errno::ENOENT) => bail!("exec: {shown:?}: stat {shown}: no such file or directory"),
+            Err(errno) => Err(exec_error(&shown, errno)),
+        };
+    }
+    let mut refused = None;
+    for directory in program.path.split(':') {
+        let directory = if directory.is_empty() { "." } else { directory };
+        let path = CString::new([directory.as_bytes(), b"/", name.as_bytes()].concat())?;
+        match executable(&path) {
+            Ok(()) => return Ok(path),
+            Err(Errno::EACCES) => refused = Some(Errno::EACCES),
+            Err(_) => {}
+        }
+    }
+    match refused {
+        Some(errno) => Err(exec_error(&shown, errno)),
+        None => bail!("exec: {shown:?}: executable file not found in $PATH"),
+    }
+}
+
+fn executable(path: &CStr) -> nix::Result<()> {
+    let kind = stat(path)?.st_mode & SFlag::S_IFMT.bits();
+    if kind == SFlag::S_IFDIR.bits() {
+        return Err(Errno::EACCES);
+    }
+    access(path, AccessFlags::X_OK)
+}
+
+fn exec_error(name: &str, errno: Errno) -> anyhow::Error {
+    let text = match errno {
+        Errno::EACCES => "permission denied".to_string(),
+        Errno::ENOENT => "no such file or directory (its interpreter or loader?)".to_string(),
+        Errno::ENOEXEC => "exec format error (another architecture, or no #! line)".to_string(),
+        errno => errno.desc().to_lowercase(),
+    };
+    anyhow!("exec: {name:?}: {text}")
+}
+
+impl Ready<'_> {
+    /// The limits, last since they hold for us as well, and the program.
+    pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
+        for limit in &self.program.rlimits {
+            sys::set_rlimit(limit.resource, limit.soft, limit.hard)
+                .with_context(|| limit.origin.clone())
+                .phase(Phase::Process)?;
+        }
+        starter.executing().phase(Phase::Exec)?;
+        match execve(&self.path, &self.program.args, &self.env) {
+            Ok(never) => match never {},
+            Err(errno) => Err(exec_error(&self.path.to_string_lossy(), errno)).phase(Phase::Exec),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_is_that_of_the_first_entry_of_the_user() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbad\na:x:10:10::/a:/b\nb:x:10:10::/b:/b\n";
+        assert_eq!(find_home(passwd, 0), Some(b"/root".as_slice()));
+        assert_eq!(find_home(passwd, 10), Some(b"/a".as_slice()));
+        assert_eq!(find_home(passwd, 1), None);
+    }
+}

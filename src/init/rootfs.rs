@@ -1,0 +1,118 @@
+//! Builds the root file system in init's own mount namespace, by descriptors only, and moves in.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chdir, chroot, fchdir, pivot_root};
+
+use super::{devices, mount, paths};
+use crate::plan::{Program, Root};
+use crate::rootfd::{Missing, RootFd};
+use crate::sys;
+
+/// The root that everything below works on: a fresh mount of `root.path`, attached there so that
+/// hooks find it; for a process that joins a container, the root it is in.
+pub(super) fn open(plan: Option<&Root>) -> Result<RootFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Some(plan) = plan else {
+        return Ok(RootFd::new(openat(AT_FDCWD, "/", flags, Mode::empty()).context("/")?));
+    };
+    // No mount of ours may reach the host, whatever is shared there.
+    let (flag, recursive) = plan.propagation;
+    set_propagation(Path::new("/"), flag, recursive).context("linux.rootfsPropagation")?;
+    if flag == libc::MS_SHARED {
+        unshare_parent_of(&plan.path)?;
+    }
+    let context = || format!("root.path {}", plan.path.display());
+    let target = openat(AT_FDCWD, &plan.path, flags, Mode::empty()).with_context(context)?;
+    let tree = sys::clone_mount(target.as_fd(), true).with_context(context)?;
+    sys::move_mount(tree.as_fd(), target.as_fd()).with_context(context)?;
+    Ok(RootFd::new(tree))
+}
+
+/// Mounts and devices.
+pub(super) fn furnish(root: &RootFd, plan: &Root) -> Result<()> {
+    // Modes below are meant as they are given.
+    umask(Mode::empty());
+    for mount_point in &plan.mounts {
+        mount::mount(root, mount_point, plan).with_context(|| mount_point.origin.clone())?;
+    }
+    if let Some(list) = &plan.devices {
+        devices::create(root, list, plan.devices_by_bind)?;
+    }
+    Ok(())
+}
+
+/// Everything that ends the construction: paths that are hidden or read-only, and the root as
+/// `/`. The process's directory is made while the root can still be written.
+pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Result<()> {
+    umask(Mode::from_bits_truncate(0o022));
+    paths::make_read_only(root, &plan.read_only)?;
+    paths::mask(root, &plan.masked)?;
+    if let Some(program) = program {
+        root.open_or_create(&program.cwd, Missing::Directory)
+            .with_context(|| format!("process.cwd {}", program.cwd.display()))?;
+    }
+    for mount_point in plan.mounts.iter().filter(|m| mount::is_late_read_only(m)) {
+        mount::make_read_only(root, &mount_point.destination)
+            .with_context(|| mount_point.origin.clone())?;
+    }
+    if plan.readonly {
+        sys::mount_setattr(root.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)
+            .context("root.readonly")?;
+    }
+    let moved = if plan.no_pivot { move_root(root) } else { pivot(root) };
+    moved.with_context(|| format!("root.path {}", plan.path.display()))
+}
+
+/// pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one for a moment
+/// and is then unmounted.
+fn pivot(root: &RootFd) -> Result<()> {
+    let old = open_root()?;
+    fchdir(root)?;
+    pivot_root(".", ".").context("pivot_root")?;
+    // Unmounting must not travel to the host where the old root is shared with it.
+    sys::mount_setattr(old.as_fd(), true, 0, 0, libc::MS_SLAVE).context("the old root")?;
+    umount2(".", MntFlags::MNT_DETACH).context("the old root")?;
+    chdir("/").context("/")
+}
+
+/// `--no-pivot`, for a host whose root is a ramfs, which cannot be pivoted away from.
+fn move_root(root: &RootFd) -> Result<()> {
+    let old = open_root()?;
+    sys::move_mount(root.as_fd(), old.as_fd()).context("--no-pivot")?;
+    fchdir(root)?;
+    chroot(".").context("chroot")?;
+    chdir("/").context("/")
+}
+
+fn open_root() -> nix::Result<OwnedFd> {
+    openat(AT_FDCWD, "/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn set_propagation(path: &Path, flag: u64, recursive: bool) -> nix::Result<()> {
+    let fd = sys::open_tree(AT_FDCWD, &path_string(path)?, 0)?;
+    sys::mount_setattr(fd.as_fd(), recursive, 0, 0, flag)
+}
+
+/// The mount that `path` lies in becomes private: what is attached there stays here.
+fn unshare_parent_of(path: &Path) -> Result<()> {
+    for ancestor in path.ancestors() {
+        match set_propagation(ancestor, libc::MS_PRIVATE, false) {
+            // Not the root of a mount: look further up.
+            Err(Errno::EINVAL) => {}
+            result => return result.with_context(|| ancestor.display().to_string()),
+        }
+    }
+    Ok(())
+}
+
+fn path_string(path: &Path) -> nix::Result<std::ffi::CString> {
+    use std::os::unix::ffi::OsStrExt;
+    std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}

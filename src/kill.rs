@@ -1,0 +1,84 @@
+//! `kill`: a signal to init, or to every process of the container.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
+
+use crate::state::{Container, Status};
+use crate::sys;
+
+/// `rt kill`.
+pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<()> {
+    let signal = parse(signal)?;
+    let container = Container::open(root, id)?;
+    let (status, init) = container.status()?;
+    let Some(init) = init.filter(|_| status != Status::Creating) else {
+        if all {
+            return container.record.cgroup.signal_all(signal);
+        }
+        bail!("{id}: container not running");
+    };
+    // Without a pid namespace of its own the other processes outlive init.
+    let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
+    let alone = !kinds.contains(CloneFlags::CLONE_NEWPID);
+    if all || (signal == libc::SIGKILL && alone) {
+        return container.record.cgroup.signal_all(signal);
+    }
+    match sys::pidfd_send_signal(init.as_fd(), signal) {
+        Err(Errno::ESRCH) => bail!("{id}: container not running: process already finished"),
+        result => result.with_context(|| id.to_string()),
+    }
+}
+
+/// A name with or without SIG, or a number; 0 only asks whether there is a process.
+fn parse(text: &str) -> Result<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        if (0..=libc::SIGRTMAX()).contains(&number) {
+            return Ok(number);
+        }
+        bail!("signal {text}: unknown");
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    if let Some(number) = real_time(name) {
+        return Ok(number);
+    }
+    match Signal::from_str(&format!("SIG{name}")) {
+        Ok(signal) => Ok(signal as i32),
+        Err(_) => bail!("signal {text:?}: unknown"),
+    }
+}
+
+/// `RTMIN`, `RTMIN+3`, `RTMAX-3`, as signal(7) numbers them.
+fn real_time(name: &str) -> Option<i32> {
+    let (base, offset) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(offset), _) => (libc::SIGRTMIN(), offset),
+        (_, Some(offset)) => (libc::SIGRTMAX(), offset),
+        _ => return None,
+    };
+    let offset = if offset.is_empty() { 0 } else { offset.parse::<i32>().ok()? };
+    let number = base.checked_add(offset)?;
+    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_a_name_or_a_number() {
+        for (text, number) in
+            [("TERM", 15), ("SIGTERM", 15), ("sigkill", 9), ("9", 9), ("0", 0), ("RTMIN+1", 35)]
+        {
+            assert_eq!(parse(text).unwrap(), number, "{text}");
+        }
+        for text in ["", "SIG", "TERMX", "-1", "65", "4294967305", "RTMIN+99"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

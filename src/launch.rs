@@ -1,0 +1,44 @@
+//! The one clone. `create` and `exec` both go through here: a first process for a plan, and what
+//! only the caller may do to it before it goes on.
+
+use std::fs;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::unistd::Pid;
+
+use crate::error::{InPhase, Phase};
+use crate::plan::Plan;
+use crate::sync::{self, Caller};
+use crate::sys::{self, Fork};
+use crate::init;
+
+/// Forks the first process, on cgroup v2 into `cgroup`. It waits for [`Caller::go`].
+pub(crate) fn clone(
+    plan: &Plan,
+    cgroup: Option<BorrowedFd<'_>>,
+    listener: Option<OwnedFd>,
+) -> Result<(Pid, Caller)> {
+    let (socket, init_end) = sync::pair()?;
+    match plan.namespaces.clone(cgroup).phase(Phase::Namespaces)? {
+        Fork::Child => init::run(plan, init_end, listener),
+        Fork::Parent { pid, pidfd } => Ok((Pid::from_raw(pid), Caller::new(socket, pidfd))),
+    }
+}
+
+/// What the process itself may not do: id maps, a lower OOM score, higher limits.
+pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
+    plan.namespaces.write_id_maps(pid.as_raw()).phase(Phase::Namespaces)?;
+    let Some(program) = &plan.process else { return Ok(()) };
+    for limit in &program.rlimits {
+        sys::raise_hard_limit(pid.as_raw(), limit.resource, limit.hard)
+            .with_context(|| limit.origin.clone())
+            .phase(Phase::Process)?;
+    }
+    if let Some(score) = program.oom_score_adj {
+        fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
+            .context("process.oomScoreAdj")
+            .phase(Phase::Process)?;
+    }
+    Ok(())
+}

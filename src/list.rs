@@ -1,0 +1,120 @@
+//! `list` and `state`: what is known of the containers, in runc's formats.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::state::{Container, Status};
+
+/// runtime.md's state, with the fields that runc adds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct State {
+    oci_version: String,
+    id: String,
+    /// 0 when stopped.
+    pid: i32,
+    status: Status,
+    bundle: PathBuf,
+    rootfs: PathBuf,
+    created: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    owner: String,
+}
+
+impl State {
+    fn of(container: Container) -> Result<Self> {
+        let (status, init) = container.status()?;
+        let record = container.record;
+        let pid = record.init.filter(|_| init.is_some()).map_or(0, |process| process.pid);
+        Ok(Self {
+            oci_version: record.oci_version,
+            id: record.id,
+            pid,
+            status,
+            bundle: record.bundle,
+            rootfs: record.rootfs,
+            created: record.created,
+            annotations: record.annotations,
+            owner: user_name(record.owner),
+        })
+    }
+}
+
+/// `rt state`.
+pub(crate) fn state(root: &Path, id: &str) -> Result<String> {
+    let state = State::of(Container::open(root, id)?)?;
+    Ok(serde_json::to_string_pretty(&state)? + "\n")
+}
+
+/// How `list` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    /// Ids only.
+    #[value(skip)]
+    Quiet,
+}
+
+/// `rt list`. A missing root has no containers, unless it was asked for by name.
+pub(crate) fn list(root: &Path, explicit_root: bool, format: Format) -> Result<String> {
+    let all = if root.is_dir() {
+        Container::all(root)?
+    } else if explicit_root {
+        bail!("--root {}: no such directory", root.display())
+    } else {
+        Vec::new()
+    };
+    if format == Format::Quiet {
+        return Ok(all.iter().map(|container| container.record.id.clone() + "\n").collect());
+    }
+    let states: Vec<State> = all.into_iter().map(State::of).collect::<Result<_>>()?;
+    match format {
+        // runc says null where there is none.
+        Format::Json if states.is_empty() => Ok("null\n".to_string()),
+        Format::Json => Ok(serde_json::to_string(&states)? + "\n"),
+        _ => Ok(table(&states)),
+    }
+}
+
+fn table(states: &[State]) -> String {
+    let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from);
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(states.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..6).map(|column| width(column).max(9) + 3).collect();
+    let mut text = String::new();
+    for row in &rows {
+        for (cell, width) in row.iter().zip(&widths).take(5) {
+            let _ = write!(text, "{cell:width$}");
+        }
+        let _ = writeln!(text, "{}", row[5]);
+    }
+    text
+}
+
+fn row(state: &State) -> [String; 6] {
+    [
+        state.id.clone(),
+        state.pid.to_string(),
+        state.status.to_string(),
+        state.bundle.display().to_string(),
+        state.created.clone(),
+        state.owner.clone(),
+    ]
+}
+
+/// From /etc/passwd itself: a static executable has no name service, and needs none for this.
+fn user_name(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").context("/etc/passwd").unwrap_or_default();
+    let entry = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_string())
+    });
+    entry.unwrap_or_else(|| format!("#{uid}"))
+}

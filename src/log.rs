@@ -1,0 +1,237 @@
+//! `--log`, `--log-format` and `--debug`.
+//!
+//! Clients read the last line of level `error` from the log file and show its
+//! `msg` to their users, so every line goes out in one `write(2)`. Standard error
+//! belongs to the container's user: nothing is written there but debug output
+//! that was asked for; the error itself is printed by `main`.
+
+use std::fmt::Display;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use anyhow::{Context, Error, Result, bail};
+use serde::Serialize;
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// The word after `--log-format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// `time="…" level=error msg="…"`, as logrus writes it.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => bail!("unknown log format {word:?}: text or json"),
+        }
+    }
+}
+
+/// Where lines go, and which of them.
+#[derive(Debug)]
+pub(crate) struct Log {
+    file: Option<File>,
+    format: Format,
+    debug: bool,
+}
+
+/// A line in the order of keys that logrus writes.
+#[derive(Serialize)]
+struct Line<'a> {
+    level: &'a str,
+    msg: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<&'a str>,
+    time: &'a str,
+}
+
+impl Log {
+    /// Opens `path` for appending and creates it where it is missing. Without a
+    /// path warnings and errors go nowhere, debug lines to standard error.
+    ///
+    /// # Errors
+    /// `--log PATH: …` when the file cannot be opened.
+    pub(crate) fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<Self> {
+        let file = path
+            .filter(|path| !path.as_os_str().is_empty())
+            .map(|path| {
+                OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .mode(0o600)
+                    .open(path)
+                    .with_context(|| format!("--log {}", path.display()))
+            })
+            .transpose()?;
+        Ok(Self {
+            file,
+            format,
+            debug,
+        })
+    }
+
+    /// Makes this the log of the process. Only the first call has an effect.
+    pub(crate) fn install(self) {
+        let _ = LOG.set(self);
+    }
+
+    /// What happened, for somebody who looks for a fault; written with `--debug`.
+    pub(crate) fn debug(&self, msg: impl Display) {
+        if self.debug {
+            self.line("debug", &msg.to_string(), None);
+        }
+    }
+
+    /// Something that was asked for and cannot be had, where the specification
+    /// wants the runtime to go on.
+    pub(crate) fn warn(&self, msg: impl Display) {
+        if self.debug || self.file.is_some() {
+            self.line("warning", &msg.to_string(), None);
+        }
+    }
+
+    /// The error that ends the command; `phase` is the step of the command.
+    /// Nothing without a log file: standard error gets it from `main`.
+    pub(crate) fn error(&self, msg: impl Display, phase: Option<&str>) {
+        if self.file.is_some() {
+            self.line("error", &msg.to_string(), phase);
+        }
+    }
+
+    fn line(&self, level: &str, msg: &str, phase: Option<&str>) {
+        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let line = Line {
+            level,
+            msg,
+            phase,
+            time: &time,
+        }
+        .format(self.format);
+        // There is no better place to report a log that cannot be written.
+        let _ = match self.file.as_ref() {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            None => io::stderr().write_all(line.as_bytes()),
+        };
+    }
+}
+
+impl Line<'_> {
+    fn format(&self, format: Format) -> String {
+        let mut line = match format {
+            Format::Json => serde_json::to_string(self).unwrap_or_default(),
+            Format::Text => {
+                let phase = self
+                    .phase
+                    .map(|phase| format!(" phase={phase:?}"))
+                    .unwrap_or_default();
+                format!(
+                    "time={:?} level={} msg={:?}{phase}",
+                    self.time, self.level, self.msg
+                )
+            }
+        };
+        line.push('\n');
+        line
+    }
+}
+
+/// [`Log::debug`] of the installed log; nothing before [`Log::install`].
+pub(crate) fn debug(msg: impl Display) {
+    if let Some(log) = LOG.get() {
+        log.debug(msg);
+    }
+}
+
+/// [`Log::warn`] of the installed log.
+pub(crate) fn warn(msg: impl Display) {
+    if let Some(log) = LOG.get() {
+        log.warn(msg);
+    }
+}
+
+/// [`Log::error`] of the installed log.
+pub(crate) fn error(msg: impl Display, phase: Option<&str>) {
+    if let Some(log) = LOG.get() {
+        log.error(msg, phase);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn lines(format: Format, debug: bool) -> Vec<String> {
+        let name = format!("rt-log-{}-{format:?}-{debug}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let log = Log::open(Some(&path), format, debug).unwrap();
+        log.debug("a step");
+        log.warn("CAP_X: unknown");
+        log.error("process.cwd: \"a\nb\"", Some("create"));
+        Log::open(Some(&path), format, debug)
+            .unwrap()
+            .error("appended", None);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(mode & 0o077, 0);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_json_line_is_what_clients_parse() {
+        let lines = lines(Format::Json, false);
+        assert_eq!(lines.len(), 3);
+        let value: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
+        assert_eq!(value["level"], "error");
+        assert_eq!(value["msg"], "process.cwd: \"a\nb\"");
+        assert_eq!(value["phase"], "create");
+        assert!(humantime::parse_rfc3339(value["time"].as_str().unwrap()).is_ok());
+        assert!(!lines[2].contains("phase"), "{}", lines[2]);
+    }
+
+    #[test]
+    fn a_text_line_is_quoted_and_debug_comes_on_demand() {
+        let lines = lines(Format::Text, true);
+        assert_eq!(lines.len(), 4);
+        assert!(
+            lines[0].ends_with(" level=debug msg=\"a step\""),
+            "{}",
+            lines[0]
+        );
+        assert!(lines[1].contains(" level=warning "), "{}", lines[1]);
+        let end = r#" level=error msg="process.cwd: \"a\nb\"" phase="create""#;
+        assert!(
+            lines[2].starts_with("time=\"") && lines[2].ends_with(end),
+            "{}",
+            lines[2]
+        );
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_is_an_error() {
+        let path = Path::new("/proc/self/status/x");
+        let error = Log::open(Some(path), Format::Text, false).unwrap_err();
+        assert_eq!(error.to_string(), "--log /proc/self/status/x");
+    }
+
+    #[test]
+    fn formats_have_names() {
+        assert_eq!("json".parse::<Format>().unwrap(), Format::Json);
+        assert!("xml".parse::<Format>().is_err());
+    }
+}

@@ -1,0 +1,378 @@
+//! The namespaces of a container: which are new, which are joined, and in what order, so that
+//! one clone makes the first process of every combination.
+//!
+//! | kind | new | joined |
+//! |---|---|---|
+//! | pid | at the clone | by the caller before the clone, which goes back afterwards |
+//! | time | `unshare` by the caller before the clone (offsets cannot be set later) | likewise |
+//! | mount, network, uts, ipc | at the clone; with a new user namespace network, uts and ipc after the id maps | by init; by the caller if the user namespace is new |
+//! | cgroup | by init after Go: at the clone it gets the wrong root on v1 | as network |
+//! | user | at the clone, id maps written before Go | by a middle process, see [`Namespaces::clone_through_user`] |
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Gid, Uid, setresgid, setresuid};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
+
+use crate::sys::{self, Fork};
+
+/// time_namespaces(7); nix has no name for it.
+pub(crate) const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+/// What a new user namespace must own, but must not get before its root exists: all flags at
+/// once give an mqueue file system that belongs to the overflow user.
+const AFTER_ID_MAPS: CloneFlags =
+    CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWUTS).union(CloneFlags::CLONE_NEWIPC);
+/// What a process cannot take on itself, but only its children.
+const FOR_CHILDREN: CloneFlags = CloneFlags::CLONE_NEWPID.union(NEWTIME);
+
+/// A namespace that exists already.
+#[derive(Debug)]
+struct Joined {
+    kind: CloneFlags,
+    fd: OwnedFd,
+    /// Where the configuration names it, for errors.
+    origin: String,
+}
+
+/// The namespaces of a process to come.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    new: CloneFlags,
+    joined: Vec<Joined>,
+    /// exec: everything of `joined_kinds` is taken from this running process.
+    container: Option<OwnedFd>,
+    container_kinds: CloneFlags,
+    uid_map: String,
+    gid_map: String,
+    time_offsets: String,
+}
+
+impl Namespaces {
+    /// Opens every namespace that `linux` names by path and checks its kind.
+    pub(crate) fn from_spec(linux: &Linux) -> Result<Self> {
+        let mut this = Self {
+            new: CloneFlags::empty(),
+            joined: Vec::new(),
+            container: None,
+            container_kinds: CloneFlags::empty(),
+            uid_map: id_map(linux.uid_mappings().as_deref()),
+            gid_map: id_map(linux.gid_mappings().as_deref()),
+            time_offsets: time_offsets(linux),
+        };
+        for (i, namespace) in linux.namespaces().iter().flatten().enumerate() {
+            let kind = flag(namespace.typ());
+            match namespace.path() {
+                None => this.new |= kind,
+                Some(path) => {
+                    let origin = format!("linux.namespaces[{i}] {}", path.display());
+                    this.join(kind, path, origin)?;
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    /// The namespaces `kinds` of the running process `pidfd`.
+    pub(crate) fn of_container(pidfd: OwnedFd, kinds: CloneFlags) -> Self {
+        Self {
+            new: CloneFlags::empty(),
+            joined: Vec::new(),
+            container: Some(pidfd),
+            container_kinds: kinds,
+            uid_map: String::new(),
+            gid_map: String::new(),
+            time_offsets: String::new(),
+        }
+    }
+
+    fn join(&mut self, kind: CloneFlags, path: &Path, origin: String) -> Result<()> {
+        let fd = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .with_context(|| origin.clone())?;
+        match sys::namespace_kind(fd.as_fd()) {
+            Ok(actual) if actual == kind.bits() => {}
+            Ok(actual) => bail!(
+                "{origin}: is a {} namespace, not a {} namespace",
+                word(CloneFlags::from_bits_retain(actual)),
+                word(kind)
+            ),
+            Err(_) => bail!("{origin}: is not a namespace"),
+        }
+        if kind == CloneFlags::CLONE_NEWNS && is_own(&fd, "mnt")? {
+            bail!("{origin}: is the runtime's own mount namespace");
+        }
+        // setns(2) refuses a process's own user namespace, where it has nothing to change.
+        if kind != CloneFlags::CLONE_NEWUSER || !is_own(&fd, "user")? {
+            self.joined.push(Joined { kind, fd, origin });
+        }
+        Ok(())
+    }
+
+    /// The kinds that differ from the runtime's own; what `exec` has to join.
+    pub(crate) fn kinds(&self) -> CloneFlags {
+        self.joined.iter().fold(self.new | self.container_kinds, |all, one| all | one.kind)
+    }
+
+    /// Whether the process gets a user namespace other than the runtime's.
+    pub(crate) fn has_user(&self) -> bool {
+        self.kinds().contains(CloneFlags::CLONE_NEWUSER)
+    }
+
+    /// Whether a fresh network namespace is made.
+    pub(crate) fn has_new_network(&self) -> bool {
+        self.new.contains(CloneFlags::CLONE_NEWNET)
+    }
+
+    /// Descriptors that init still needs after the clone.
+    pub(crate) fn descriptors(&self) -> Vec<i32> {
+        let container = self.container.iter().map(AsRawFd::as_raw_fd);
+        self.joined.iter().map(|joined| joined.fd.as_raw_fd()).chain(container).collect()
+    }
+
+    fn joins(&self, kind: CloneFlags) -> bool {
+        self.joined.iter().any(|joined| joined.kind == kind)
+    }
+
+    /// In the caller: forks the first process. On cgroup v2 it is born in `cgroup`.
+    pub(crate) fn clone(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
+        if self.joins(CloneFlags::CLONE_NEWUSER) {
+            return self.clone_through_user(cgroup);
+        }
+        let before = self.kinds_joined_before_clone();
+        let home = Home::of(before | (self.new & NEWTIME) | (self.container_kinds & FOR_CHILDREN))?;
+        self.join_kinds(before)?;
+        if let Some(container) = &self.container {
+            let kinds = self.container_kinds & CloneFlags::CLONE_NEWPID;
+            if !kinds.is_empty() {
+                setns(container, kinds).context("the container's pid namespace")?;
+            }
+        }
+        self.unshare_time()?;
+        let fork = sys::clone3(self.flags_at_clone().bits() as u64, cgroup)
+            .with_context(|| format!("clone into new namespaces ({})", words(self.new)))?;
+        if matches!(fork, Fork::Parent { .. }) {
+            home.go_back()?;
+        }
+        Ok(fork)
+    }
+
+    fn kinds_joined_before_clone(&self) -> CloneFlags {
+        if self.new.contains(CloneFlags::CLONE_NEWUSER) {
+            // Once in the new user namespace, init has no rights over namespaces of the host.
+            FOR_CHILDREN | AFTER_ID_MAPS | CloneFlags::CLONE_NEWCGROUP
+        } else {
+            FOR_CHILDREN
+        }
+    }
+
+    fn flags_at_clone(&self) -> CloneFlags {
+        let late = if self.new.contains(CloneFlags::CLONE_NEWUSER) {
+            AFTER_ID_MAPS
+        } else {
+            CloneFlags::empty()
+        };
+        self.new - NEWTIME - CloneFlags::CLONE_NEWCGROUP - late
+    }
+
+    fn join_kinds(&self, kinds: CloneFlags) -> Result<()> {
+        for joined in self.joined.iter().filter(|joined| kinds.contains(joined.kind)) {
+            setns(&joined.fd, joined.kind).with_context(|| joined.origin.clone())?;
+        }
+        Ok(())
+    }
+
+    fn unshare_time(&self) -> Result<()> {
+        if self.new.contains(NEWTIME) {
+            unshare(NEWTIME).context("a new time namespace")?;
+            if !self.time_offsets.is_empty() {
+                fs::write("/proc/self/timens_offsets", &self.time_offsets)
+                    .context("linux.timeOffsets")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A user namespace that is joined must own the new ones, so it has to be joined before they
+    /// are made; and nobody comes back from it. A middle process goes there, forks init as a
+    /// child of the caller (`CLONE_PARENT`) and ends. It shares the caller's descriptor table, so
+    /// that init's pidfd is the caller's as well.
+    fn clone_through_user(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
+        let (mut reader, mut writer) = std::io::pipe().context("a pipe")?;
+        let fork = sys::clone3(libc::CLONE_FILES as u64, cgroup).context("clone")?;
+        let Fork::Parent { pidfd: middle, .. } = fork else {
+            match self.become_child_of_user() {
+                Ok(Fork::Child) => return Ok(Fork::Child),
+                Ok(Fork::Parent { pid, pidfd }) => {
+                    let fd = std::mem::ManuallyDrop::new(pidfd).as_raw_fd();
+                    let _ = writer.write_all(&[pid.to_ne_bytes(), fd.to_ne_bytes()].concat());
+                }
+                Err(error) => {
+                    let _ = writer.write_all(crate::error::line(&error).as_bytes());
+                }
+            }
+            sys::exit_now(0);
+        };
+        // The table is shared until the middle process ends: only then is the pipe's other end
+        // closed in both.
+        waitid(Id::PIDFd(middle.as_fd()), WaitPidFlag::WEXITED).context("the middle process")?;
+        drop(writer);
+        let mut answer = Vec::new();
+        reader.read_to_end(&mut answer).context("the middle process")?;
+        let Ok([a, b, c, d, e, f, g, h]) = <[u8; 8]>::try_from(answer.as_slice()) else {
+            bail!("{}", String::from_utf8_lossy(&answer));
+        };
+        let pid = i32::from_ne_bytes([a, b, c, d]);
+        let pidfd = sys::own(i32::from_ne_bytes([e, f, g, h]));
+        Ok(Fork::Parent { pid, pidfd })
+    }
+
+    fn become_child_of_user(&self) -> Result<Fork> {
+        self.join_kinds((CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWUSER)?;
+        self.join_kinds(CloneFlags::CLONE_NEWUSER)?;
+        become_root()?;
+        self.unshare_time()?;
+        let flags = self.flags_at_clone().bits() as u64 | libc::CLONE_PARENT as u64;
+        sys::clone3(flags, None)
+            .with_context(|| format!("clone into new namespaces ({})", words(self.new)))
+    }
+
+    /// In the caller, between the clone and Go: the id maps of a new user namespace.
+    pub(crate) fn write_id_maps(&self, pid: i32) -> Result<()> {
+        if self.new.contains(CloneFlags::CLONE_NEWUSER) {
+            fs::write(format!("/proc/{pid}/uid_map"), &self.uid_map)
+                .context("linux.uidMappings")?;
+            fs::write(format!("/proc/{pid}/gid_map"), &self.gid_map)
+                .context("linux.gidMappings")?;
+        }
+        Ok(())
+    }
+
+    /// In init, after Go: everything that was not there at the clone.
+    pub(crate) fn enter(&self) -> Result<()> {
+        if let Some(container) = &self.container {
+            let kinds = self.container_kinds - CloneFlags::CLONE_NEWPID;
+            if !kinds.is_empty() {
+                setns(container, kinds).context("the container's namespaces")?;
+            }
+            return if self.has_user() { become_root() } else { Ok(()) };
+        }
+        if self.new.contains(CloneFlags::CLONE_NEWUSER) {
+            become_root()?;
+            unshare(self.new & AFTER_ID_MAPS)
+                .with_context(|| format!("new namespaces ({})", words(self.new & AFTER_ID_MAPS)))?;
+            self.join_kinds(CloneFlags::CLONE_NEWNS)?;
+        } else if !self.joins(CloneFlags::CLONE_NEWUSER) {
+            self.join_kinds(CloneFlags::all() - FOR_CHILDREN)?;
+        }
+        if self.new.contains(CloneFlags::CLONE_NEWCGROUP) {
+            unshare(CloneFlags::CLONE_NEWCGROUP).context("a new cgroup namespace")?;
+        }
+        Ok(())
+    }
+}
+
+/// The caller's own namespaces, to return to after a clone into others.
+struct Home(Vec<(CloneFlags, OwnedFd)>);
+
+impl Home {
+    fn of(kinds: CloneFlags) -> Result<Self> {
+        let mut home = Vec::new();
+        for (kind, name) in FILES {
+            if kinds.contains(kind) {
+                home.push((kind, open_own(name)?));
+            }
+        }
+        Ok(Self(home))
+    }
+
+    fn go_back(&self) -> Result<()> {
+        for (kind, fd) in &self.0 {
+            setns(fd, *kind).with_context(|| format!("back to the own {}", word(*kind)))?;
+        }
+        Ok(())
+    }
+}
+
+/// The kinds and their files below `/proc/self/ns`.
+const FILES: [(CloneFlags, &str); 8] = [
+    (CloneFlags::CLONE_NEWUSER, "user"),
+    (CloneFlags::CLONE_NEWPID, "pid"),
+    (NEWTIME, "time"),
+    (CloneFlags::CLONE_NEWNS, "mnt"),
+    (CloneFlags::CLONE_NEWNET, "net"),
+    (CloneFlags::CLONE_NEWUTS, "uts"),
+    (CloneFlags::CLONE_NEWIPC, "ipc"),
+    (CloneFlags::CLONE_NEWCGROUP, "cgroup"),
+];
+
+fn open_own(name: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/self/ns/{name}");
+    open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).context(path)
+}
+
+fn is_own(fd: &OwnedFd, name: &str) -> Result<bool> {
+    let (theirs, ours) = (fstat(fd)?, fstat(open_own(name)?)?);
+    Ok((theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino))
+}
+
+/// Becomes uid and gid 0 of the user namespace just entered.
+fn become_root() -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid).context("gid 0 of the user namespace (linux.gidMappings)")?;
+    setresuid(uid, uid, uid).context("uid 0 of the user namespace (linux.uidMappings)")
+}
+
+fn flag(kind: LinuxNamespaceType) -> CloneFlags {
+    match kind {
+        LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
+        LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
+        LinuxNamespaceType::Time => NEWTIME,
+        LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
+        LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
+        LinuxNamespaceType::Uts => CloneFlags::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
+        LinuxNamespaceType::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+    }
+}
+
+fn word(kind: CloneFlags) -> &'static str {
+    match FILES.iter().find(|(flag, _)| *flag == kind) {
+        Some((_, "mnt")) => "mount",
+        Some((_, "net")) => "network",
+        Some((_, name)) => name,
+        None => "unknown",
+    }
+}
+
+fn words(kinds: CloneFlags) -> String {
+    let names: Vec<_> =
+        FILES.iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(kind, _)| word(*kind)).collect();
+    names.join(", ")
+}
+
+/// The lines of user_namespaces(7) `uid_map`: first id inside, first id outside, count.
+fn id_map(mappings: Option<&[LinuxIdMapping]>) -> String {
+    mappings
+        .unwrap_or_default()
+        .iter()
+        .map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size()))
+        .collect()
+}
+
+/// The lines of time_namespaces(7) `timens_offsets`: clock, seconds, nanoseconds.
+fn time_offsets(linux: &Linux) -> String {
+    let offsets = linux.time_offsets().iter().flatten();
+    offsets
+        .map(|(clock, offset)| {
+            let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            format!("{clock} {seconds} {nanoseconds}\n")
+        })
+        .collect()
+}

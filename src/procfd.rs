@@ -1,0 +1,76 @@
+//! The host's procfs as a type. A mount on top of `/proc`, or a link in it, cannot redirect what
+//! is written through it: it is an instance of procfs of our own that is attached nowhere, or,
+//! where the kernel does not give us one, `/proc` checked to be the root of a procfs with every
+//! look-up kept below it, on its own mount and free of magic links.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::write;
+
+use crate::sys;
+
+/// The inode number of the root of every procfs (`PROC_ROOT_INO`, <linux/proc_ns.h>).
+const PROC_ROOT_INO: u64 = 1;
+
+/// A procfs of the pid namespace that it was opened in; its `self` is right in every process
+/// that namespace can see, and so in the container's first process.
+#[derive(Debug)]
+pub(crate) struct ProcFd(OwnedFd);
+
+impl AsRawFd for ProcFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl ProcFd {
+    /// A private instance, or the checked `/proc` where a private one is refused (in a container
+    /// whose `/proc` is masked).
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        match Self::private() {
+            Ok(fd) => Ok(Self(fd)),
+            Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => Self::checked(),
+            Err(errno) => Err(errno).context("a procfs of our own"),
+        }
+    }
+
+    fn private() -> nix::Result<OwnedFd> {
+        let fs = sys::fsopen(c"proc")?;
+        sys::fsmount(fs.as_fd(), libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC)
+    }
+
+    fn checked() -> anyhow::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = open("/proc", flags, Mode::empty()).context("/proc")?;
+        if fstatfs(&fd).context("/proc")?.filesystem_type() != PROC_SUPER_MAGIC
+            || fstat(&fd).context("/proc")?.st_ino != PROC_ROOT_INO
+        {
+            bail!("/proc: is not the root of a procfs");
+        }
+        Ok(Self(fd))
+    }
+
+    /// Opens `path`, relative to the root of the procfs.
+    pub(crate) fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        let resolve = ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_XDEV
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+        openat2(&self.0, path, how)
+    }
+
+    /// Writes `value` to `path` in one write(2), as the kernel's files want it.
+    pub(crate) fn write(&self, path: impl AsRef<Path>, value: &[u8]) -> nix::Result<()> {
+        let fd = self.open(path.as_ref(), OFlag::O_WRONLY)?;
+        match write(&fd, value)? {
+            written if written == value.len() => Ok(()),
+            _ => Err(Errno::EIO),
+        }
+    }
+}

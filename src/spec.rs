@@ -1,0 +1,244 @@
+//! `config.json`: read, parsed, and refused where it cannot be honoured.
+//!
+//! oci-spec's types are the only ones. What it rejects although the specification
+//! allows it is mended on the way: only after the first parse has failed, so a
+//! plain configuration pays nothing for it.
+
+mod check;
+mod linux;
+mod process;
+mod sysctl;
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Error, Result, anyhow, ensure};
+use oci_spec::runtime::{Capability, Process, Spec};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub(crate) use check::check;
+pub(crate) use process::check as check_process;
+pub(crate) use sysctl::file as sysctl_file;
+
+/// The largest `config.json` that is read, in bytes; real ones have 10 to 60 KiB.
+const LIMIT: u64 = 16 << 20;
+
+/// A configuration, and what of it was dropped on the way in. Empty strings that
+/// mean the same as an absent property (hostname, namespace path, cgroupsPath, …)
+/// are `None`.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) spec: Spec,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The same for the `process.json` of `exec`.
+#[derive(Debug)]
+pub(crate) struct LoadedProcess {
+    pub(crate) process: Process,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads and parses `config.json` of a bundle; [`check`] is not part of it.
+///
+/// # Errors
+/// `config.json in BUNDLE: …` with the path of the property that is wrong.
+pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
+    let bytes = read(&bundle.join("config.json"));
+    let parsed = bytes.and_then(|bytes| parse_spec(&bytes));
+    parsed.with_context(|| format!("config.json in {}", bundle.display()))
+}
+
+/// Parses a `process` object that stands alone.
+///
+/// # Errors
+/// The path of the property that is wrong.
+pub(crate) fn process(bytes: &[u8]) -> Result<LoadedProcess> {
+    let mut warnings = Vec::new();
+    let process = parse(bytes, |value| mend_process(value, "", &mut warnings))?;
+    Ok(LoadedProcess { process, warnings })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    // O_NONBLOCK: a fifo must be refused, not waited for.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "not a regular file");
+    ensure!(metadata.len() <= LIMIT, "larger than {} MiB", LIMIT >> 20);
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len())? + 1);
+    file.take(LIMIT).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
+    let mut warnings = Vec::new();
+    let mut spec = parse(bytes, |value| mend_spec(value, &mut warnings))?;
+    normalise(&mut spec, bytes)?;
+    Ok(Loaded { spec, warnings })
+}
+
+/// Parses; only if that fails, mends the document and parses it again.
+fn parse<T: DeserializeOwned>(bytes: &[u8], mend: impl FnOnce(&mut Value) -> bool) -> Result<T> {
+    if let Ok(parsed) = serde_json::from_slice(bytes) {
+        return Ok(parsed);
+    }
+    let mut value = serde_json::from_slice::<Value>(bytes)?;
+    if mend(&mut value) {
+        return serde_path_to_error::deserialize(value).map_err(with_path);
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut json).map_err(with_path)
+}
+
+fn with_path(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
+    let path = error.path().to_string();
+    let inner = error.into_inner();
+    if path == "." {
+        anyhow!(inner)
+    } else {
+        anyhow!("{path}: {inner}")
+    }
+}
+
+/// Takes out of a document what oci-spec rejects and the specification does not.
+/// Says whether there was any.
+fn mend_spec(value: &mut Value, warnings: &mut Vec<String>) -> bool {
+    let mut mended = remove_nulls(value);
+    if let Some(spec) = value.as_object_mut() {
+        for other_platform in ["solaris", "vm", "windows", "zos"] {
+            mended |= spec.remove(other_platform).is_some();
+        }
+    }
+    let limits = value.pointer_mut("/linux/resources/hugepageLimits");
+    for limit in limits.and_then(Value::as_array_mut).into_iter().flatten() {
+        // The kernel's counter is a signed number of pages: beyond it is no limit.
+        if let Some(limit) = limit.get_mut("limit").filter(|n| n.is_u64() && !n.is_i64()) {
+            *limit = i64::MAX.into();
+            mended = true;
+        }
+    }
+    match value.get_mut("process") {
+        Some(process) => mended | mend_process(process, "process.", warnings),
+        None => mended,
+    }
+}
+
+fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bool {
+    let mut mended = remove_nulls(value);
+    let Some(process) = value.as_object_mut() else {
+        return mended;
+    };
+    if !process.contains_key("user") {
+        process.insert("user".into(), Value::Object(serde_json::Map::new()));
+        mended = true;
+    }
+    if let Some(sets) = process
+        .get_mut("capabilities")
+        .and_then(Value::as_object_mut)
+    {
+        for (set, names) in sets {
+            let Some(names) = names.as_array_mut() else {
+                continue;
+            };
+            let before = names.len();
+            names.retain(|name| {
+                let unknown = name.is_string() && Capability::deserialize(name).is_err();
+                if unknown {
+                    warnings.push(format!(
+                        "{path}capabilities.{set}: unknown {name}, left out"
+                    ));
+                }
+                !unknown
+            });
+            mended |= names.len() != before;
+        }
+    }
+    let flags = process
+        .get_mut("scheduler")
+        .and_then(|scheduler| scheduler.get_mut("flags"));
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        // oci-spec has its own spelling of these two.
+        let theirs = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = theirs.into();
+        mended = true;
+    }
+    if let Some(cpus) = process
+        .get_mut("execCPUAffinity")
+        .and_then(Value::as_object_mut)
+    {
+        let before = cpus.len();
+        cpus.retain(|_, list| *list != "");
+        mended |= cpus.len() != before;
+    }
+    mended
+}
+
+/// A property that is null is absent to every client's encoder.
+fn remove_nulls(value: &mut Value) -> bool {
+    match value {
+        Value::Object(object) => {
+            let before = object.len();
+            object.retain(|_, value| !value.is_null());
+            let removed = object.len() != before;
+            object
+                .values_mut()
+                .fold(removed, |removed, value| remove_nulls(value) | removed)
+        }
+        Value::Array(array) => array
+            .iter_mut()
+            .fold(false, |removed, value| remove_nulls(value) | removed),
+        _ => false,
+    }
+}
+
+/// Makes `None` of what is as good as absent.
+fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
+    let empty = |path: &PathBuf| path.as_os_str().is_empty();
+    spec.hostname_mut().take_if(|name| name.is_empty());
+    spec.domainname_mut().take_if(|name| name.is_empty());
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        mount.typ_mut().take_if(|typ| typ.is_empty());
+        mount.source_mut().take_if(|source| empty(source));
+    }
+    let Some(linux) = spec.linux_mut() else {
+        return Ok(());
+    };
+    linux.cgroups_path_mut().take_if(|path| empty(path));
+    linux
+        .rootfs_propagation_mut()
+        .take_if(|word| word.is_empty());
+    for namespace in linux.namespaces_mut().iter_mut().flatten() {
+        if namespace.path().as_ref().is_some_and(empty) {
+            namespace.set_path(None);
+        }
+    }
+    if let Some(resources) = linux.resources_mut()
+        && resources.pids().is_some_and(|pids| pids.limit() == 0)
+        && !has_pids_limit(bytes)?
+    {
+        resources.set_pids(None);
+    }
+    Ok(())
+}
+
+/// Whether a pids limit of 0, which admits no process, stands in the document.
+/// oci-spec makes the same of `"pids": {}`, which limits nothing.
+fn has_pids_limit(bytes: &[u8]) -> Result<bool> {
+    let value: Value = serde_json::from_slice(bytes)?;
+    let limit = value.pointer("/linux/resources/pids/limit");
+    Ok(limit.is_some_and(|limit| !limit.is_null()))
+}
+
+#[cfg(test)]
+mod tests;

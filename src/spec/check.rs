@@ -1,0 +1,185 @@
+//! What is refused before any side effect: the properties outside of `process`
+//! and `linux`, and the words that all checks share.
+
+use std::fmt::{Arguments, Display};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
+
+use super::linux::{self, Namespaces};
+use super::process;
+use crate::mounts::{self, Bind};
+
+/// The longest host or domain name, in bytes (`__NEW_UTS_LEN` of the kernel).
+const UTS_LEN: usize = 64;
+
+/// Decides every property of a configuration: it is honoured, it is meant for
+/// another platform, or it is refused here. Reads nothing but `/sys` (is there such
+/// a security module?) and `/proc/self/ns` (whose is the namespace of a sysctl?).
+///
+/// # Errors
+/// `JSON.PATH: what is wrong`; the first that is found.
+pub(crate) fn check(spec: &Spec) -> Result<()> {
+    version(spec.version())?;
+    root(spec)?;
+    // solaris, vm, windows and zos configure other platforms.
+    if let Some(hooks) = spec.hooks() {
+        refuse_hooks(hooks)?;
+    }
+    let linux = spec.linux().as_ref().context("linux: required")?;
+    let namespaces = Namespaces::new(linux)?;
+    linux::check(linux, &namespaces)?;
+    uts_name("hostname", spec.hostname(), &namespaces)?;
+    uts_name("domainname", spec.domainname(), &namespaces)?;
+    for (i, mount) in spec.mounts().iter().flatten().enumerate() {
+        check_mount(format_args!("mounts[{i}]"), mount)?;
+    }
+    for (key, value) in spec.annotations().iter().flatten() {
+        text("annotations", key)?;
+        text("annotations", value)?;
+    }
+    let Some(process) = spec.process() else {
+        return Ok(());
+    };
+    process::check(process)?;
+    let user = process.user();
+    linux::mapped(
+        "process.user.uid",
+        user.uid(),
+        linux.uid_mappings(),
+        &namespaces,
+    )?;
+    linux::mapped(
+        "process.user.gid",
+        user.gid(),
+        linux.gid_mappings(),
+        &namespaces,
+    )
+}
+
+/// `ociVersion` is a semantic version; all of 1.x is compatible.
+fn version(version: &str) -> Result<()> {
+    let (core, rest) = match version.find(['-', '+']) {
+        Some(end) => version.split_at(end),
+        None => (version, ""),
+    };
+    let numbers = core
+        .split('.')
+        .map(|n| n.parse::<u32>().ok().filter(|_| !n.starts_with('+')));
+    let numbers: Option<Vec<_>> = numbers.collect();
+    let well_formed = rest.is_empty()
+        || rest.len() > 1
+            && rest
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"-+.".contains(&c));
+    match numbers.as_deref() {
+        Some([1, _, _]) if well_formed => Ok(()),
+        Some([_, _, _]) if well_formed => bail!("ociVersion: {version} is not supported, 1.x is"),
+        _ => bail!("ociVersion: {version:?} is not a semantic version"),
+    }
+}
+
+fn root(spec: &Spec) -> Result<()> {
+    let root = spec.root().as_ref().context("root: required")?;
+    ensure!(!root.path().as_os_str().is_empty(), "root.path: required");
+    path_text("root.path", root.path())
+}
+
+fn refuse_hooks(hooks: &Hooks) -> Result<()> {
+    #[allow(deprecated)]
+    let prestart = hooks.prestart();
+    for (name, list) in [
+        ("prestart", prestart),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("startContainer", hooks.start_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ] {
+        let empty = list.as_ref().is_none_or(Vec::is_empty);
+        ensure!(empty, "hooks.{name}: not yet supported");
+    }
+    Ok(())
+}
+
+fn uts_name(path: &str, name: &Option<String>, namespaces: &Namespaces<'_>) -> Result<()> {
+    let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else {
+        return Ok(());
+    };
+    text(path, name)?;
+    ensure!(name.len() <= UTS_LEN, "{path}: longer than {UTS_LEN} bytes");
+    ensure!(
+        namespaces.has(LinuxNamespaceType::Uts),
+        "{path}: needs a uts namespace"
+    );
+    Ok(())
+}
+
+fn check_mount(path: Arguments<'_>, mount: &Mount) -> Result<()> {
+    let destination = mount.destination();
+    ensure!(
+        !destination.as_os_str().is_empty(),
+        "{path}.destination: required"
+    );
+    path_text(format_args!("{path}.destination"), destination)?;
+    let typ = mount.typ().as_deref().unwrap_or_default();
+    text(format_args!("{path}.type"), typ)?;
+    let source = mount.source().as_deref().unwrap_or(Path::new(""));
+    path_text(format_args!("{path}.source"), source)?;
+
+    let options = mount.options().as_deref().unwrap_or_default();
+    let options = mounts::parse(options, format_args!("{path}.options"))?;
+    if options.remount {
+        // Changes what an earlier entry has mounted: neither type nor source.
+    } else if options.bind == Bind::No {
+        ensure!(
+            !typ.is_empty(),
+            "{path}.type: required unless it is a bind mount"
+        );
+    } else {
+        ensure!(
+            !source.as_os_str().is_empty(),
+            "{path}.source: required for a bind mount"
+        );
+    }
+    for (name, mappings) in [
+        ("uidMappings", mount.uid_mappings()),
+        ("gidMappings", mount.gid_mappings()),
+    ] {
+        let empty = mappings.as_ref().is_none_or(Vec::is_empty);
+        ensure!(empty, "{path}.{name}: not yet supported");
+    }
+    Ok(())
+}
+
+/// A string becomes a C string sooner or later.
+pub(super) fn text(path: impl Display, text: &str) -> Result<()> {
+    ensure!(!text.contains('\0'), "{path}: contains a NUL byte");
+    Ok(())
+}
+
+pub(super) fn path_text(path: impl Display, text: &Path) -> Result<()> {
+    ensure!(
+        !text.as_os_str().as_bytes().contains(&0),
+        "{path}: contains a NUL byte"
+    );
+    Ok(())
+}
+
+pub(super) fn absolute(path: impl Display, value: &Path) -> Result<()> {
+    path_text(&path, value)?;
+    ensure!(
+        value.is_absolute(),
+        "{path}: {} is not an absolute path",
+        value.display()
+    );
+    Ok(())
+}
+
+/// Refuses what a later version will do.
+pub(super) fn not_yet<T>(path: &str, value: &Option<T>) -> Result<()> {
+    ensure!(value.is_none(), "{path}: not yet supported");
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The `process` object, of a container or of `exec --process`.
+
+use std::fmt::Arguments;
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+use oci_spec::runtime::{PosixRlimit, Process, User};
+
+use super::check::{absolute, not_yet, text};
+use crate::log;
+
+/// `NGROUPS_MAX` of the kernel.
+const GROUPS: usize = 65536;
+
+/// Refuses a process that could not be started as it is configured.
+///
+/// # Errors
+/// `process.…: what is wrong`.
+pub(crate) fn check(process: &Process) -> Result<()> {
+    not_yet("process.scheduler", process.scheduler())?;
+    not_yet("process.ioPriority", process.io_priority())?;
+    not_yet("process.execCPUAffinity", process.exec_cpu_affinity())?;
+    label(
+        "process.apparmorProfile",
+        process.apparmor_profile(),
+        apparmor,
+    )?;
+    label("process.selinuxLabel", process.selinux_label(), selinux)?;
+
+    absolute("process.cwd", process.cwd())?;
+    let args = process.args().as_deref().unwrap_or_default();
+    ensure!(!args.is_empty(), "process.args: at least one is required");
+    ensure!(!args[0].is_empty(), "process.args[0]: empty");
+    for (i, arg) in args.iter().enumerate() {
+        text(format_args!("process.args[{i}]"), arg)?;
+    }
+    for (i, variable) in process.env().iter().flatten().enumerate() {
+        environment(format_args!("process.env[{i}]"), variable)?;
+    }
+    user(process.user())?;
+    rlimits(process.rlimits().as_deref().unwrap_or_default())?;
+    if let Some(adj) = process.oom_score_adj() {
+        ensure!(
+            (-1000..=1000).contains(&adj),
+            "process.oomScoreAdj: {adj} is not in -1000..1000"
+        );
+    }
+    if let (Some(true), Some(size)) = (process.terminal(), process.console_size()) {
+        let fits = size.height().max(size.width()) <= u64::from(u16::MAX);
+        ensure!(fits, "process.consoleSize: larger than {}", u16::MAX);
+    }
+    // Every combination of capabilities and noNewPrivileges is answered; commandLine
+    // and user.username are for other platforms.
+    Ok(())
+}
+
+/// `NAME=value`. The message does not show it, it may be a secret.
+fn environment(path: Arguments<'_>, variable: &str) -> Result<()> {
+    text(path, variable)?;
+    match variable.find('=') {
+        None => bail!("{path}: without ="),
+        Some(0) => bail!("{path}: without a name"),
+        Some(_) => Ok(()),
+    }
+}
+
+fn user(user: &User) -> Result<()> {
+    // -1 means "leave as it is" to setresuid(2).
+    ensure!(
+        user.uid() != u32::MAX,
+        "process.user.uid: {} is no user",
+        u32::MAX
+    );
+    ensure!(
+        user.gid() != u32::MAX,
+        "process.user.gid: {} is no group",
+        u32::MAX
+    );
+    let groups = user.additional_gids().as_deref().unwrap_or_default();
+    ensure!(
+        groups.len() <= GROUPS,
+        "process.user.additionalGids: more than {GROUPS}"
+    );
+    match groups.iter().position(|gid| *gid == u32::MAX) {
+        Some(i) => bail!("process.user.additionalGids[{i}]: {} is no group", u32::MAX),
+        None => Ok(()),
+    }
+}
+
+fn rlimits(rlimits: &[PosixRlimit]) -> Result<()> {
+    for (i, rlimit) in rlimits.iter().enumerate() {
+        let (typ, soft, hard) = (rlimit.typ(), rlimit.soft(), rlimit.hard());
+        let twice = rlimits[..i].iter().any(|other| other.typ() == typ);
+        ensure!(!twice, "process.rlimits[{i}]: {typ} is given twice");
+        ensure!(
+            soft <= hard,
+            "process.rlimits[{i}]: {typ}: soft {soft} is above hard {hard}"
+        );
+    }
+    Ok(())
+}
+
+/// A label of a security module: without the module there is nothing to label.
+pub(super) fn label(path: &str, label: &Option<String>, on: fn() -> bool) -> Result<()> {
+    let Some(label) = label.as_ref().filter(|label| !label.is_empty()) else {
+        return Ok(());
+    };
+    text(path, label)?;
+    ensure!(!on(), "{path}: not yet supported");
+    log::debug(format_args!(
+        "{path}: ignored, the kernel runs without this security module"
+    ));
+    Ok(())
+}
+
+fn apparmor() -> bool {
+    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled");
+    enabled.is_ok_and(|word| word.starts_with(b"Y"))
+}
+
+/// The directory alone says nothing: container engines mask it.
+pub(super) fn selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_needs_its_security_module() {
+        let some = Some("docker-default".to_owned());
+        let refused = label("process.apparmorProfile", &some, || true).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "process.apparmorProfile: not yet supported"
+        );
+        assert!(label("process.apparmorProfile", &some, || false).is_ok());
+        assert!(label("process.apparmorProfile", &Some(String::new()), || true).is_ok());
+        assert!(label("process.apparmorProfile", &None, || true).is_ok());
+    }
+}

@@ -1,0 +1,458 @@
+//! What `rt` knows between two commands: one directory per container below `--root`.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | the directory | its mkdir(2) claims the id; a flock(2) on it serialises commands |
+//! | `state.json` | [`Record`]: the intent before any other side effect, later pid and phase |
+//! | `process.json` | `process` of the configuration, for `exec` |
+//! | `start.sock` | the listener that init holds until it is started |
+//!
+//! The status is derived from the live process and never believed: created = init is alive and
+//! the listener answers, running = alive and it does not, paused = frozen, stopped = gone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat, renameat};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, getuid, unlinkat, write};
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::sys;
+
+const STATE_FILE: &str = "state.json";
+const PROCESS_FILE: &str = "process.json";
+const LISTENER: &str = "start.sock";
+/// How long a command waits for another one that works on the same container.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
+/// runc's limit for the length of an id, in bytes.
+const ID_MAX: usize = 1024;
+
+/// How far `create` has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Progress {
+    /// The intent is recorded: everything named here may exist or not.
+    Creating,
+    /// Init waits for `start`, or has been started.
+    Created,
+}
+
+/// The status of runtime-spec's state, plus `paused` as runc has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// A process beyond doubt: its pid, and its start time in clock ticks after boot
+/// (proc_pid_stat(5) field 22), which a later process of the same pid does not share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) start_time: u64,
+}
+
+impl Process {
+    /// The process `pid` as it is now.
+    pub(crate) fn now(pid: i32) -> Result<Self> {
+        match Self::look(pid)? {
+            Some((start_time, _)) => Ok(Self { pid, start_time }),
+            None => bail!("process {pid} is gone"),
+        }
+    }
+
+    /// A pidfd if the process still lives.
+    pub(crate) fn open(self) -> Result<Option<OwnedFd>> {
+        let pidfd = match sys::pidfd_open(self.pid) {
+            Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
+            result => result.with_context(|| format!("process {}", self.pid))?,
+        };
+        // Looked at after the open: the pidfd cannot change its process any more.
+        let alive = match Self::look(self.pid)? {
+            Some((start_time, state)) => start_time == self.start_time && !b"ZX".contains(&state),
+            None => false,
+        };
+        Ok(alive.then_some(pidfd))
+    }
+
+    /// Start time and state letter of `pid`.
+    fn look(pid: i32) -> Result<Option<(u64, u8)>> {
+        let path = format!("/proc/{pid}/stat");
+        match fs::read(&path) {
+            Ok(stat) => parse_stat(&stat).map(Some).ok_or_else(|| anyhow!("{path}: unreadable")),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                Ok(None)
+            }
+            Err(error) => Err(error).context(path),
+        }
+    }
+}
+
+/// The command name, field 2, is in parentheses and may hold anything, so count from its end.
+fn parse_stat(stat: &[u8]) -> Option<(u64, u8)> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let text = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    Some((fields.nth(18)?.parse().ok()?, state))
+}
+
+/// Everything that is remembered of a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    pub(crate) oci_version: String,
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    /// RFC 3339.
+    pub(crate) created: String,
+    /// The user id that created it.
+    pub(crate) owner: u32,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) progress: Progress,
+    pub(crate) init: Option<Process>,
+    pub(crate) cgroup: Cgroup,
+    /// `CLONE_NEW*` of the namespaces that `exec` joins.
+    pub(crate) namespaces: i32,
+}
+
+/// A container's directory.
+#[derive(Debug)]
+pub(crate) struct Container {
+    directory: OwnedFd,
+    /// Where it stands, for errors and for its removal.
+    root: PathBuf,
+    pub(crate) record: Record,
+}
+
+/// The exclusive right to change a container, until dropped.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<OwnedFd>);
+
+impl Container {
+    /// Claims the id and records the intent; both are taken back if that fails.
+    pub(crate) fn claim(root: &Path, record: Record) -> Result<(Self, Lock)> {
+        check_id(&record.id)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .with_context(|| format!("--root {}", root.display()))?;
+        let path = root.join(&record.id);
+        match mkdirat(AT_FDCWD, &path, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) => bail!("{}: container with given ID already exists", record.id),
+            result => result.with_context(|| path.display().to_string())?,
+        }
+        let claimed = open_directory(&path).map_err(anyhow::Error::from).and_then(|directory| {
+            let container = Self { directory, root: root.to_owned(), record };
+            let lock = container.lock()?;
+            container.save()?;
+            Ok((container, lock))
+        });
+        if claimed.is_err() {
+            let _ = fs::remove_file(path.join(STATE_FILE));
+            let _ = fs::remove_dir(&path);
+        }
+        claimed.with_context(|| path.display().to_string())
+    }
+
+    /// The container `id`, which must exist.
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
+        Self::find(root, id)?.ok_or_else(|| anyhow!("{id}: container does not exist"))
+    }
+
+    /// The container `id` if there is one.
+    pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
+        check_id(id)?;
+        let path = root.join(id);
+        let directory = match open_directory(&path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            result => result.with_context(|| path.display().to_string())?,
+        };
+        let record = match read_at(&directory, STATE_FILE) {
+            // Killed between the claim and the intent: nothing else can exist.
+            Err(Errno::ENOENT) => Record::empty(id),
+            result => {
+                let bytes = result.with_context(|| format!("{}/{STATE_FILE}", path.display()))?;
+                serde_json::from_slice(&bytes)
+                    .with_context(|| format!("{}/{STATE_FILE}", path.display()))?
+            }
+        };
+        Ok(Some(Self { directory, root: root.to_owned(), record }))
+    }
+
+    /// Every container below `root`, by id.
+    pub(crate) fn all(root: &Path) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(root).with_context(|| format!("--root {}", root.display()))? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().filter(|id| check_id(id).is_ok()) else { continue };
+            all.extend(Self::find(root, id)?);
+        }
+        all.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        Ok(all)
+    }
+
+    /// Waits, up to a limit, until no other command works on this container.
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        let deadline = Instant::now() + LOCK_LIMIT;
+        let mut fd = open_directory(&self.path())
+            .with_context(|| format!("{}: container does not exist", self.record.id))?;
+        loop {
+            match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => {
+                    // Removed while we waited: the directory has no name any more.
+                    if fstat(self.directory.as_fd())?.st_nlink == 0 {
+                        bail!("{}: container does not exist", self.record.id);
+                    }
+                    return Ok(Lock(lock));
+                }
+                Err((back, Errno::EAGAIN)) if Instant::now() < deadline => fd = back,
+                Err((_, Errno::EAGAIN)) => {
+                    bail!("{}: another command is working on this container", self.record.id)
+                }
+                Err((_, errno)) => return Err(errno).context("flock"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether some command holds the lock right now.
+    fn is_locked(&self) -> bool {
+        open_directory(&self.path()).is_ok_and(|fd| {
+            matches!(Flock::lock(fd, FlockArg::LockSharedNonblock), Err((_, Errno::EAGAIN)))
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.root.join(&self.record.id)
+    }
+
+    /// Replaces `state.json` in one step.
+    pub(crate) fn save(&self) -> Result<()> {
+        let bytes = serde_json::to_vec(&self.record)?;
+        let temporary = ".state.json.new";
+        self.write(temporary, &bytes)?;
+        renameat(&self.directory, temporary, &self.directory, STATE_FILE).context(STATE_FILE)
+    }
+
+    /// Keeps `process` of the configuration for `exec`.
+    pub(crate) fn save_process(&self, process: Option<&oci_spec::runtime::Process>) -> Result<()> {
+        match process {
+            Some(process) => self.write(PROCESS_FILE, &serde_json::to_vec(process)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes of what [`Self::save_process`] kept.
+    pub(crate) fn process(&self) -> Result<Vec<u8>> {
+        read_at(&self.directory, PROCESS_FILE)
+            .with_context(|| format!("{}/{PROCESS_FILE}", self.path().display()))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
+        let context = || format!("{}/{name}", self.path().display());
+        let fd = openat(&self.directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .with_context(context)?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = &rest[write(&fd, rest).with_context(context)?..];
+        }
+        Ok(())
+    }
+
+    /// A listening socket in the directory; init inherits it and so can be started.
+    pub(crate) fn listen(&self) -> Result<OwnedFd> {
+        let kind = SockType::SeqPacket;
+        let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)
+            .context(LISTENER)?;
+        bind(fd.as_raw_fd(), &self.listener_address()?).context(LISTENER)?;
+        listen(&fd, Backlog::new(8)?).context(LISTENER)?;
+        Ok(fd)
+    }
+
+    /// A connection to init, which waits; `None` if it does not (any more).
+    pub(crate) fn connect(&self) -> Result<Option<OwnedFd>> {
+        let fd = connecting(SockType::SeqPacket)?;
+        match connect(fd.as_raw_fd(), &self.listener_address()?) {
+            Ok(()) => Ok(Some(fd)),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno).context(LISTENER),
+        }
+    }
+
+    /// Whether init waits for `start`. unix(7): a socket of the wrong type gets EPROTOTYPE from a
+    /// living listener, which does not even notice, and ECONNREFUSED from a dead one.
+    fn waits_for_start(&self) -> Result<bool> {
+        let fd = connecting(SockType::Stream)?;
+        match connect(fd.as_raw_fd(), &self.listener_address()?) {
+            Err(Errno::EPROTOTYPE) => Ok(true),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno).context(LISTENER),
+            Ok(()) => bail!("{LISTENER}: a stranger's socket"),
+        }
+    }
+
+    /// Through the descriptor: the path may be longer than the 107 bytes of a socket address.
+    fn listener_address(&self) -> Result<UnixAddr> {
+        let path = format!("/proc/self/fd/{}/{LISTENER}", self.directory.as_raw_fd());
+        UnixAddr::new(path.as_str()).context(LISTENER)
+    }
+
+    /// The status now, and init's pidfd if it lives.
+    pub(crate) fn status(&self) -> Result<(Status, Option<OwnedFd>)> {
+        let init = match self.record.init {
+            Some(process) => process.open()?,
+            None => None,
+        };
+        let status = match (&init, self.record.progress) {
+            (None, Progress::Creating) if self.is_locked() => Status::Creating,
+            (None, _) => Status::Stopped,
+            (Some(_), Progress::Creating) => Status::Creating,
+            (Some(_), Progress::Created) if self.record.cgroup.is_frozen()? => Status::Paused,
+            (Some(_), Progress::Created) if self.waits_for_start()? => Status::Created,
+            (Some(_), Progress::Created) => Status::Running,
+        };
+        Ok((status, init))
+    }
+
+    /// Removes the directory. The lock must be held.
+    pub(crate) fn remove(&self) -> Result<()> {
+        for name in [LISTENER, PROCESS_FILE, ".state.json.new", STATE_FILE] {
+            match unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno).with_context(|| self.path().display().to_string()),
+            }
+        }
+        match unlinkat(AT_FDCWD, &self.path(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| self.path().display().to_string()),
+        }
+    }
+}
+
+impl Record {
+    /// The intent to create `id` from `spec`; the places are still to be filled in.
+    pub(crate) fn new(id: &str, spec: &Spec) -> Self {
+        let annotations = spec.annotations().iter().flatten();
+        Self {
+            oci_version: spec.version().clone(),
+            created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+            owner: getuid().as_raw(),
+            annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            ..Self::empty(id)
+        }
+    }
+
+    fn empty(id: &str) -> Self {
+        Self {
+            oci_version: crate::OCI_VERSION.to_string(),
+            id: id.to_string(),
+            bundle: PathBuf::new(),
+            rootfs: PathBuf::new(),
+            created: String::new(),
+            owner: 0,
+            annotations: BTreeMap::new(),
+            progress: Progress::Creating,
+            init: None,
+            cgroup: Cgroup::default(),
+            namespaces: 0,
+        }
+    }
+}
+
+/// Not blocking, so that a full queue is an error and no wait.
+fn connecting(kind: SockType) -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(AddressFamily::Unix, kind, flags, None).context(LISTENER)
+}
+
+fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(AT_FDCWD, path, flags, Mode::empty())
+}
+
+fn read_at(directory: impl AsFd, name: &str) -> nix::Result<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let fd = openat(directory, name, flags, Mode::empty())?;
+    let mut bytes = Vec::new();
+    let mut chunk = [0u8; 16 * 1024];
+    loop {
+        match nix::unistd::read(&fd, &mut chunk)? {
+            0 => return Ok(bytes),
+            length => bytes.extend_from_slice(&chunk[..length]),
+        }
+    }
+}
+
+/// runc's rule for ids: letters, digits, `_ + - .`, not `.` or `..`, at most 1024 bytes.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    if id.is_empty() || id == "." || id == ".." || id.len() > ID_MAX || !id.chars().all(good) {
+        bail!("container id {id:.64?}: invalid (letters, digits, _ + - . and at most {ID_MAX} of them)");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_cannot_fake_the_start_time() {
+        let tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        let stat = format!("42 (a) R 1) 2 (b){tail}");
+        assert_eq!(parse_stat(stat.as_bytes()), Some((4711, b'S')));
+        assert_eq!(parse_stat(b"42 sh S"), None);
+    }
+
+    #[test]
+    fn ids_are_as_runc_takes_them() {
+        for id in ["a", "A_1+b-c.d", "..."] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "a b", "ä", "a\0", &"x".repeat(1025)] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_itself_and_nobody_else() {
+        let me = Process::now(std::process::id() as i32).unwrap();
+        assert!(me.open().unwrap().is_some());
+        let other = Process { start_time: me.start_time + 1, ..me };
+        assert!(other.open().unwrap().is_none());
+    }
+}

@@ -1,0 +1,367 @@
+//! The whole protocol between the caller and the container's first process, both ends.
+//!
+//! ```text
+//!  caller (create, exec)                         first process (init::run)
+//!    |                                             |
+//!    | clone3 -----------------------------------> |  waits
+//!    | cgroup.procs, id maps, oom_score_adj        |
+//!    | Go -------------------------------------->  |
+//!    |                                             |  namespaces, mounts, root attached
+//!    | <------------------------------------ Ready |  confined; the executable is found
+//!    | <----------------------- Terminal + fd      |  (before Ready, with a terminal)
+//!    | limits, final state, pid file               |
+//!    | Detach -----------------------------------> |
+//!    .                                             |  create: waits on the start listener
+//!  start (create), the caller itself (exec)        |
+//!    | Start -------- start listener ------------> |  (create only)
+//!    | <-------------------------------- Executing |  just before execve
+//!    | <------------------------------ end of file |  the program runs
+//!
+//!    | <------------------------------------ Failed |  at any point: phase and line; init exits
+//! ```
+//!
+//! One `SOCK_SEQPACKET` pair, a message a packet, the first byte its name. The caller waits for
+//! the socket *and* the process, so that nothing hangs when init dies with a copy of the socket
+//! left somewhere. End of file before `Detach` makes init exit by itself: a killed `create`
+//! leaves no process.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use crate::error::{Failure, Phase};
+use crate::sys;
+
+/// The longest message, in bytes; a failure's line is cut to fit.
+const MESSAGE_MAX: usize = 4096;
+
+/// The names of the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Name {
+    Go = 1,
+    Terminal,
+    Ready,
+    Detach,
+    Start,
+    Executing,
+    Failed,
+}
+
+impl Name {
+    const ALL: [Self; 7] = [
+        Self::Go,
+        Self::Terminal,
+        Self::Ready,
+        Self::Detach,
+        Self::Start,
+        Self::Executing,
+        Self::Failed,
+    ];
+}
+
+/// What came over the socket.
+#[derive(Debug)]
+enum Message {
+    Point(Name),
+    Terminal(OwnedFd),
+    Failed(Failure),
+    End,
+}
+
+/// The two ends of a fresh pair: the caller's and init's.
+pub(crate) fn pair() -> Result<(OwnedFd, Init)> {
+    let (caller, init) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .context("a socket pair")?;
+    Ok((caller, Init { socket: init }))
+}
+
+/// The caller's end, with the process at the other one.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    socket: OwnedFd,
+    process: OwnedFd,
+}
+
+impl Caller {
+    /// `process` is the pidfd of the first process.
+    pub(crate) fn new(socket: OwnedFd, process: OwnedFd) -> Self {
+        Self { socket, process }
+    }
+
+    /// The first process, as a pidfd.
+    pub(crate) fn process(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+
+    /// Everything that only the caller may do is done.
+    pub(crate) fn go(&self) -> Result<()> {
+        self.send(Name::Go)
+    }
+
+    /// Init is confined and waits; its terminal's master if it has one.
+    pub(crate) fn ready(&self) -> Result<Option<OwnedFd>> {
+        let mut terminal = None;
+        loop {
+            match self.receive("before it was ready")? {
+                Message::Terminal(fd) => terminal = Some(fd),
+                Message::Point(Name::Ready) => return Ok(terminal),
+                other => bail!("the container's first process answered {other:?}"),
+            }
+        }
+    }
+
+    /// Lets init go on alone.
+    pub(crate) fn detach(&self) -> Result<()> {
+        self.send(Name::Detach)
+    }
+
+    /// Waits until the program runs (exec, where no start listener stands between).
+    pub(crate) fn executed(&self) -> Result<()> {
+        let mut executing = false;
+        loop {
+            match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
+                Message::Point(Name::Executing) => executing = true,
+                Message::Failed(failure) => return Err(failure.into()),
+                Message::End if executing => return Ok(()),
+                Message::End => return Err(self.died("before the program ran")),
+                other => bail!("the container's first process answered {other:?}"),
+            }
+        }
+    }
+
+    fn send(&self, name: Name) -> Result<()> {
+        match send(self.socket.as_fd(), name, &[], None) {
+            // Init has died or is dying; what it said before tells more than the broken pipe.
+            Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                self.receive("early")?;
+                bail!("the container's first process closed its socket")
+            }
+            result => result.context("the container's first process"),
+        }
+    }
+
+    fn receive(&self, when: &str) -> Result<Message> {
+        match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
+            Message::Failed(failure) => Err(failure.into()),
+            Message::End => Err(self.died(when)),
+            message => Ok(message),
+        }
+    }
+
+    /// Init closed its end without a word: says how it ended.
+    fn died(&self, when: &str) -> anyhow::Error {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        let how = match waitid(Id::PIDFd(self.process.as_fd()), flags) {
+            Ok(WaitStatus::Exited(_, status)) => format!("exited with status {status}"),
+            Ok(WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)) => {
+                "was killed (if not by you: out of memory?)".to_string()
+            }
+            Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),
+            _ => "ended".to_string(),
+        };
+        anyhow!("the container's first process {how} {when}")
+    }
+}
+
+/// Init's end.
+#[derive(Debug)]
+pub(crate) struct Init {
+    socket: OwnedFd,
+}
+
+impl AsRawFd for Init {
+    fn as_raw_fd(&self) -> i32 {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Init {
+    /// An accepted connection of `start` takes the place of the pair.
+    pub(crate) fn from_connection(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Waits for the caller's Go.
+    pub(crate) fn wait_go(&self) -> Result<()> {
+        self.wait(Name::Go)
+    }
+
+    /// Hands the terminal's master to the caller.
+    pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
+        send(self.socket.as_fd(), Name::Terminal, &[], Some(master)).context("the caller")
+    }
+
+    /// Everything is done but the program itself.
+    pub(crate) fn ready(&self) -> Result<()> {
+        send(self.socket.as_fd(), Name::Ready, &[], None).context("the caller")
+    }
+
+    /// Waits until the caller has recorded the container.
+    pub(crate) fn wait_detach(&self) -> Result<()> {
+        self.wait(Name::Detach)
+    }
+
+    /// Whether the peer said Start; `false` when it went away, as a mere probe does.
+    pub(crate) fn wait_start(&self) -> bool {
+        matches!(receive(self.socket.as_fd(), None), Ok(Message::Point(Name::Start)))
+    }
+
+    /// The next thing is execve.
+    pub(crate) fn executing(&self) -> Result<()> {
+        send(self.socket.as_fd(), Name::Executing, &[], None).context("the caller")
+    }
+
+    /// Reports the failure; there is nobody else to tell if that fails too.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        let mut payload = vec![failure.phase as u8];
+        let room = MESSAGE_MAX - 2;
+        payload.extend(failure.line.bytes().take(room));
+        let _ = send(self.socket.as_fd(), Name::Failed, &payload, None);
+    }
+
+    fn wait(&self, name: Name) -> Result<()> {
+        match receive(self.socket.as_fd(), None)? {
+            Message::Point(got) if got == name => Ok(()),
+            Message::End => bail!("the caller is gone"),
+            other => bail!("the caller said {other:?} instead of {name:?}"),
+        }
+    }
+}
+
+/// `start`'s end of the connection to the start listener.
+pub(crate) fn start(socket: BorrowedFd<'_>, process: BorrowedFd<'_>) -> Result<()> {
+    match send(socket, Name::Start, &[], None) {
+        Err(Errno::EPIPE | Errno::ECONNRESET) => bail!("cannot start an already running container"),
+        result => result.context("the start listener")?,
+    }
+    let mut executing = false;
+    loop {
+        match receive(socket, Some(process)) {
+            Ok(Message::Point(Name::Executing)) => executing = true,
+            Ok(Message::Failed(failure)) => return Err(failure.into()),
+            Ok(Message::End) if executing => return Ok(()),
+            Ok(Message::End) => bail!("the container's first process died before the program ran"),
+            Ok(other) => bail!("the container's first process answered {other:?}"),
+            Err(error) if error.downcast_ref() == Some(&Errno::ECONNRESET) => {
+                bail!("cannot start an already running container")
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn send(
+    socket: BorrowedFd<'_>,
+    name: Name,
+    payload: &[u8],
+    fd: Option<BorrowedFd<'_>>,
+) -> nix::Result<()> {
+    let first = [name as u8];
+    let vectors = [IoSlice::new(&first), IoSlice::new(payload)];
+    let fds = fd.map(|fd| [fd.as_raw_fd()]);
+    let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &vectors, rights.as_slice(), flags, None) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// The next message; with `process`, a peer that has ended counts as end of file even if
+/// somebody else still holds a copy of its socket.
+fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<Message> {
+    let mut buffer = [0u8; MESSAGE_MAX];
+    if let Some(process) = process
+        && !wait_readable(socket, process)?
+    {
+        return Ok(Message::End);
+    }
+    let (length, fd) = loop {
+        match sys::receive(socket, &mut buffer) {
+            Err(Errno::EINTR) => {}
+            result => break result?,
+        }
+    };
+    decode(&buffer[..length], fd)
+}
+
+/// Waits for the socket or the end of the process; false if only the latter came.
+fn wait_readable(socket: BorrowedFd<'_>, process: BorrowedFd<'_>) -> nix::Result<bool> {
+    let mut fds = [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(process, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            result => {
+                result?;
+                return Ok(fds[0].any().unwrap_or(true));
+            }
+        }
+    }
+}
+
+fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
+    let Some((&first, payload)) = packet.split_first() else {
+        return Ok(Message::End);
+    };
+    let name = Name::ALL.into_iter().find(|name| *name as u8 == first);
+    match (name, fd) {
+        (Some(Name::Terminal), Some(fd)) => Ok(Message::Terminal(fd)),
+        (Some(Name::Failed), _) => {
+            let (phase, line) = payload.split_first().unwrap_or((&0, &[]));
+            let phase = Phase::from_number(*phase).unwrap_or(Phase::Process);
+            let line = String::from_utf8_lossy(line).into_owned();
+            Ok(Message::Failed(Failure { phase, line }))
+        }
+        (Some(name), None) => Ok(Message::Point(name)),
+        _ => bail!("a message that is not of the protocol: {first}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_crosses_the_socket_whole() {
+        let (caller, init) = pair().unwrap();
+        init.failed(&Failure { phase: Phase::Mounts, line: "mounts[3] /data: gone".into() });
+        match receive(caller.as_fd(), None).unwrap() {
+            Message::Failed(failure) => {
+                assert_eq!(failure.phase, Phase::Mounts);
+                assert_eq!(failure.line, "mounts[3] /data: gone");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_long_failure_is_cut_to_one_message() {
+        let (caller, init) = pair().unwrap();
+        init.failed(&Failure { phase: Phase::Exec, line: "x".repeat(100_000) });
+        assert!(matches!(receive(caller.as_fd(), None).unwrap(), Message::Failed(_)));
+    }
+
+    #[test]
+    fn a_caller_that_is_gone_ends_the_wait() {
+        let (caller, init) = pair().unwrap();
+        drop(caller);
+        assert!(init.wait_go().is_err());
+    }
+
+    #[test]
+    fn noise_is_refused() {
+        assert!(decode(&[99], None).is_err());
+        assert!(matches!(decode(&[], None), Ok(Message::End)));
+    }
+}
