@@ -112,8 +112,8 @@ impl Cgroup {
         let mut made = Made::default();
         for group in &self.groups {
             group.make(&mut made)?;
-            if group.has_controller("cpuset") && made.includes(&group.directory) {
-                v1::fill_cpuset(&group.directory)?;
+            if group.has_controller("cpuset") {
+                v1::fill_cpuset(&group.directory, made.includes(&group.directory))?;
             }
         }
         if self.unified {

@@ -13,10 +13,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
@@ -49,7 +51,8 @@ pub(crate) struct Request {
 #[derive(Debug)]
 struct Created {
     container: Container,
-    init: Pid,
+    pid: Pid,
+    init: OwnedFd,
     /// The master of its terminal, where no console socket took it.
     terminal: Option<OwnedFd>,
 }
@@ -111,11 +114,10 @@ fn check_terminal(request: &Request, spec: &Spec) -> Result<()> {
 
 /// Step 2.
 fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
-    let bundle = fs::canonicalize(&request.bundle)
+    let bundle = resolve(&request.bundle)
         .with_context(|| format!("--bundle {}", request.bundle.display()))?;
     let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
-    let rootfs =
-        fs::canonicalize(&rootfs).with_context(|| format!("root.path {}", rootfs.display()))?;
+    let rootfs = resolve(&rootfs).with_context(|| format!("root.path {}", rootfs.display()))?;
     let linux = spec.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = Cgroup::plan(path, &request.id)?;
@@ -138,6 +140,13 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         ..Record::new(&request.id, spec)
     };
     Ok(Prepared { plan, cgroup, limits, record, console, pidfd_socket })
+}
+
+/// The absolute path of a directory without links: three system calls, however deep it lies.
+fn resolve(directory: &Path) -> Result<PathBuf> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let fd = openat(AT_FDCWD, directory, flags, Mode::empty())?;
+    Ok(fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?)
 }
 
 /// Step 3.
@@ -214,7 +223,7 @@ impl Guard {
     /// The container stays.
     fn release(mut self, terminal: Option<OwnedFd>) -> Result<Created> {
         match (self.container.take(), self.init.take()) {
-            (Some(container), Some((init, _))) => Ok(Created { container, init, terminal }),
+            (Some(container), Some((pid, init))) => Ok(Created { container, pid, init, terminal }),
             _ => bail!("no container"),
         }
     }
@@ -238,15 +247,15 @@ impl Drop for Guard {
 pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i32> {
     if request.detached {
         let (created, _lock) = create(request)?;
-        return start_or_delete(&created.container).map(|()| 0);
+        return start_or_delete(&created).map(|()| 0);
     }
     let foreground = Foreground::prepare(!no_subreaper)?;
-    let (Created { container, init, terminal }, lock) = create(request)?;
-    start_or_delete(&container)?;
+    let (mut created, lock) = create(request)?;
+    start_or_delete(&created)?;
     // While it runs, other commands may do what they like with it.
     drop(lock);
-    let relay = terminal.map(Relay::new).transpose();
-    let status = relay.and_then(|relay| foreground.wait(init, relay));
+    let relay = created.terminal.take().map(Relay::new).transpose();
+    let status = relay.and_then(|relay| foreground.wait(created.pid, relay));
     if !keep {
         delete::command(&request.root, &request.id, true)?;
     }
@@ -254,9 +263,11 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
 }
 
 /// A container that could not be started is of no use to anybody.
-fn start_or_delete(container: &Container) -> Result<()> {
-    start::start(container).inspect_err(|_| {
-        if let Err(error) = delete::force(container) {
+fn start_or_delete(created: &Created) -> Result<()> {
+    let Created { container, init, .. } = created;
+    start::start(container, init.as_fd()).inspect_err(|_| {
+        let id = &container.record.id;
+        if let Err(error) = delete::end(init, id).and_then(|()| delete::clean_up(container)) {
             log::warn(format!("cleaning up: {}", crate::error::line(&error)));
         }
     })

@@ -17,35 +17,23 @@ const KILL_LIMIT_MS: u16 = 10_000;
 
 /// `rt delete`. With `force` also a running one, and one that does not exist.
 pub(crate) fn command(root: &Path, id: &str, force_it: bool) -> Result<()> {
-    let container = match Container::find(root, id)? {
-        Some(container) => container,
+    let (container, _lock) = match Container::open_locked(root, id)? {
+        Some(locked) => locked,
         None if force_it => return Ok(()),
         None => bail!("{id}: container does not exist"),
     };
-    let _lock = match container.lock() {
-        // Somebody else removed it while we waited for the lock.
-        Err(_) if force_it && Container::find(root, id)?.is_none() => return Ok(()),
-        result => result?,
-    };
-    // Read again: what stood there before the lock may be out of date.
-    let Some(container) = Container::find(root, id)? else { return Ok(()) };
-    let (status, _) = container.status()?;
+    let (status, init) = container.status()?;
     if !force_it && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
         bail!("{id}: cannot delete container that is not stopped: {status}");
     }
-    force(&container)
-}
-
-/// Ends the container, if it lives, and removes it. The lock must be held.
-pub(crate) fn force(container: &Container) -> Result<()> {
-    let (_, init) = container.status()?;
     if let Some(init) = init {
-        end(&init, &container.record.id)?;
+        end(&init, id)?;
     }
-    clean_up(container)
+    clean_up(&container)
 }
 
-fn end(init: &OwnedFd, id: &str) -> Result<()> {
+/// Waits for the end of init after SIGKILL.
+pub(crate) fn end(init: &OwnedFd, id: &str) -> Result<()> {
     match sys::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => return Err(errno.into()),

@@ -117,7 +117,11 @@ impl Namespaces {
 
     /// The kinds that differ from the runtime's own; what `exec` has to join.
     pub(crate) fn kinds(&self) -> CloneFlags {
-        self.joined.iter().fold(self.new | self.container_kinds, |all, one| all | one.kind)
+        self.new | self.container_kinds | self.joined_kinds()
+    }
+
+    fn joined_kinds(&self) -> CloneFlags {
+        self.joined.iter().fold(CloneFlags::empty(), |all, joined| all | joined.kind)
     }
 
     /// Whether the process gets a user namespace other than the runtime's.
@@ -146,7 +150,7 @@ impl Namespaces {
             return self.clone_through_user(cgroup);
         }
         let before = self.kinds_joined_before_clone();
-        let home = Home::of(before | (self.new & NEWTIME) | (self.container_kinds & FOR_CHILDREN))?;
+        let home = Home::of((before & self.joined_kinds()) | (self.new & NEWTIME) | (self.container_kinds & FOR_CHILDREN))?;
         self.join_kinds(before)?;
         if let Some(container) = &self.container {
             let kinds = self.container_kinds & CloneFlags::CLONE_NEWPID;

@@ -72,11 +72,27 @@ impl RootFd {
         }
     }
 
+    /// Creates `path`, of which something is missing. Mostly that is the last name alone; what
+    /// stands there nevertheless is a dangling link, which the walk follows.
+    pub(crate) fn create(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return self.walk(path, missing);
+        };
+        match self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+            Ok(parent) => match create_one(parent.as_fd(), name, missing) {
+                Err(Errno::EEXIST) => self.walk(path, missing),
+                result => result,
+            },
+            Err(Errno::ENOENT) => self.walk(path, missing),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// Walks `path` component by component, each step on the descriptor of the last one, and
     /// creates what is missing. A dangling link leads to where its target is then created, which
     /// is below the root like everything else: `..` stops at the root and an absolute link
     /// starts there again.
-    fn create(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
+    fn walk(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
         let mut open: Vec<OwnedFd> = Vec::new();
         let mut todo: Vec<OsString> = components(path);
         let mut links = 0;
@@ -89,8 +105,12 @@ impl RootFd {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let next = match openat(parent, &*name, flags, Mode::empty()) {
                 Err(Errno::ENOENT) => {
-                    let last = todo.is_empty() && missing == Missing::File;
-                    create_one(parent, &name, if last { missing } else { Missing::Directory })?
+                    let missing = if todo.is_empty() { missing } else { Missing::Directory };
+                    match create_one(parent, &name, missing) {
+                        // Somebody was faster: what is there now is looked at like the rest.
+                        Err(Errno::EEXIST) => openat(parent, &*name, flags, Mode::empty())?,
+                        result => result?,
+                    }
                 }
                 result => result?,
             };
@@ -129,16 +149,17 @@ fn components(path: &Path) -> Vec<OsString> {
 
 fn create_one(parent: BorrowedFd<'_>, name: &OsStr, missing: Missing) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let created = match missing {
-        Missing::Directory => mkdirat(parent, name, Mode::from_bits_truncate(0o755)),
+    match missing {
+        Missing::Directory => mkdirat(parent, name, Mode::from_bits_truncate(0o755))?,
         Missing::File => {
-            mknodat(parent, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
+            mknodat(parent, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
         }
-    };
-    match created {
-        // Somebody was faster: what is there now is checked like everything else.
-        Ok(()) | Err(Errno::EEXIST) => openat(parent, name, flags, Mode::empty()),
-        Err(errno) => Err(errno),
+    }
+    let fd = openat(parent, name, flags, Mode::empty())?;
+    // Between the two calls somebody may have put a link in its place.
+    match file_type(&fd)? {
+        SFlag::S_IFLNK => Err(Errno::EEXIST),
+        _ => Ok(fd),
     }
 }
 

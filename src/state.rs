@@ -24,7 +24,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, getuid, unlinkat, write};
+use nix::unistd::{UnlinkatFlags, getuid, read, unlinkat, write};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
@@ -107,12 +107,10 @@ impl Process {
     /// Start time and state letter of `pid`.
     fn look(pid: i32) -> Result<Option<(u64, u8)>> {
         let path = format!("/proc/{pid}/stat");
-        match fs::read(&path) {
+        match read_at(AT_FDCWD, &path) {
             Ok(stat) => parse_stat(&stat).map(Some).ok_or_else(|| anyhow!("{path}: unreadable")),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
-                Ok(None)
-            }
-            Err(error) => Err(error).context(path),
+            Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+            Err(errno) => Err(errno).context(path),
         }
     }
 }
@@ -161,22 +159,43 @@ pub(crate) struct Container {
 pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<OwnedFd>);
 
 impl Container {
+    /// The container `id` with the right to change it; what stands in its record then stays true.
+    pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, Lock)>> {
+        check_id(id)?;
+        let path = root.join(id);
+        let directory = match open_directory(&path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            result => result.with_context(|| path.display().to_string())?,
+        };
+        let lock = lock(directory.try_clone()?, id)?;
+        // Removed while we waited: the directory has no name any more.
+        if fstat(&directory)?.st_nlink == 0 {
+            return Ok(None);
+        }
+        Ok(Some((Self::read(directory, root, id)?, lock)))
+    }
+
     /// Claims the id and records the intent; both are taken back if that fails.
     pub(crate) fn claim(root: &Path, record: Record) -> Result<(Self, Lock)> {
         check_id(&record.id)?;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
-            .with_context(|| format!("--root {}", root.display()))?;
         let path = root.join(&record.id);
-        match mkdirat(AT_FDCWD, &path, Mode::S_IRWXU) {
+        let mut made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
+        if made == Err(Errno::ENOENT) {
+            let mut all = fs::DirBuilder::new();
+            all.recursive(true).mode(0o700);
+            all.create(root).with_context(|| format!("--root {}", root.display()))?;
+            made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
+        }
+        match made {
             Err(Errno::EEXIST) => bail!("{}: container with given ID already exists", record.id),
             result => result.with_context(|| path.display().to_string())?,
         }
         let claimed = open_directory(&path).map_err(anyhow::Error::from).and_then(|directory| {
+            let lock = lock(directory.try_clone()?, &record.id)?;
+            if fstat(&directory)?.st_nlink == 0 {
+                bail!("removed by another command");
+            }
             let container = Self { directory, root: root.to_owned(), record };
-            let lock = container.lock()?;
             container.save()?;
             Ok((container, lock))
         });
@@ -200,6 +219,11 @@ impl Container {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             result => result.with_context(|| path.display().to_string())?,
         };
+        Self::read(directory, root, id).map(Some)
+    }
+
+    fn read(directory: OwnedFd, root: &Path, id: &str) -> Result<Self> {
+        let path = root.join(id);
         let record = match read_at(&directory, STATE_FILE) {
             // Killed between the claim and the intent: nothing else can exist.
             Err(Errno::ENOENT) => Record::empty(id),
@@ -209,7 +233,7 @@ impl Container {
                     .with_context(|| format!("{}/{STATE_FILE}", path.display()))?
             }
         };
-        Ok(Some(Self { directory, root: root.to_owned(), record }))
+        Ok(Self { directory, root: root.to_owned(), record })
     }
 
     /// Every container below `root`, by id.
@@ -222,30 +246,6 @@ impl Container {
         }
         all.sort_by(|a, b| a.record.id.cmp(&b.record.id));
         Ok(all)
-    }
-
-    /// Waits, up to a limit, until no other command works on this container.
-    pub(crate) fn lock(&self) -> Result<Lock> {
-        let deadline = Instant::now() + LOCK_LIMIT;
-        let mut fd = open_directory(&self.path())
-            .with_context(|| format!("{}: container does not exist", self.record.id))?;
-        loop {
-            match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => {
-                    // Removed while we waited: the directory has no name any more.
-                    if fstat(self.directory.as_fd())?.st_nlink == 0 {
-                        bail!("{}: container does not exist", self.record.id);
-                    }
-                    return Ok(Lock(lock));
-                }
-                Err((back, Errno::EAGAIN)) if Instant::now() < deadline => fd = back,
-                Err((_, Errno::EAGAIN)) => {
-                    bail!("{}: another command is working on this container", self.record.id)
-                }
-                Err((_, errno)) => return Err(errno).context("flock"),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 
     /// Whether some command holds the lock right now.
@@ -363,6 +363,20 @@ impl Container {
     }
 }
 
+/// Waits, up to a limit, until no other command works on the container.
+fn lock(mut directory: OwnedFd, id: &str) -> Result<Lock> {
+    let deadline = Instant::now() + LOCK_LIMIT;
+    loop {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Lock(lock)),
+            Err((back, Errno::EAGAIN)) if Instant::now() < deadline => directory = back,
+            Err((_, Errno::EAGAIN)) => bail!("{id}: another command is working on this container"),
+            Err((_, errno)) => return Err(errno).context("flock"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 impl Record {
     /// The intent to create `id` from `spec`; the places are still to be filled in.
     pub(crate) fn new(id: &str, spec: &Spec) -> Self {
@@ -410,9 +424,11 @@ fn read_at(directory: impl AsFd, name: &str) -> nix::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut chunk = [0u8; 16 * 1024];
     loop {
-        match nix::unistd::read(&fd, &mut chunk)? {
-            0 => return Ok(bytes),
-            length => bytes.extend_from_slice(&chunk[..length]),
+        let length = read(&fd, &mut chunk)?;
+        bytes.extend_from_slice(&chunk[..length]);
+        // Regular files and procfs fill the buffer as long as there is more.
+        if length < chunk.len() {
+            return Ok(bytes);
         }
     }
 }

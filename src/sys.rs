@@ -7,8 +7,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::Result;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::stat::Mode;
 
 // <linux/fs.h> and <linux/keyctl.h>, which libc does not have.
 const AT_RECURSIVE: u32 = 0x8000;
@@ -20,6 +22,29 @@ const BPF_CGROUP_DEVICE: u32 = 6;
 // libc's is cut off at 32 bits.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
+
+/// What the C library calls. Does what Rust's start-up would have done and is needed: SIGPIPE is
+/// ignored, and standard streams that the caller closed become `/dev/null`, so that no descriptor
+/// of ours takes their number and ends up as the output of a container.
+#[cfg(not(test))]
+#[unsafe(no_mangle)]
+extern "C" fn main() -> c_int {
+    if open_standard_streams().and_then(|()| set_signal_disposition(Signal::SIGPIPE, true)).is_err()
+    {
+        return 1;
+    }
+    crate::cli::main()
+}
+
+fn open_standard_streams() -> Result<()> {
+    let closed = (0..3).filter(|fd| !is_open(*fd)).count();
+    for _ in 0..closed {
+        // The lowest number that is free is one of the closed ones.
+        let null = nix::fcntl::open(c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
+        std::mem::forget(null);
+    }
+    Ok(())
+}
 
 fn call(result: c_long) -> Result<c_long> {
     Errno::result(result)
@@ -107,6 +132,22 @@ pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()>
             to.as_raw_fd(),
             c"".as_ptr(),
             flags,
+        )
+    })
+    .map(drop)
+}
+
+/// move_mount(2) of the mount `from` onto `name` in the directory `to`.
+pub(crate) fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    // SAFETY: both paths are NUL-terminated and outlive the call.
+    call(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            from.as_raw_fd(),
+            c"".as_ptr(),
+            to.as_raw_fd(),
+            name.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
         )
     })
     .map(drop)

@@ -203,13 +203,16 @@ fn apply_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
     Ok(())
 }
 
-/// Gives a new cpuset group the values of the group above: while one of its lists is empty, no
-/// process can enter. Groups above that nobody has initialised are treated in the same way.
-pub(super) fn fill_cpuset(directory: &Path) -> Result<()> {
+/// Gives a cpuset group the values of the group above: while one of its lists is empty, as in a
+/// new one, no process can enter. Groups above are treated in the same way.
+pub(super) fn fill_cpuset(directory: &Path, is_new: bool) -> Result<()> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
-        let value = inherited(directory, name)?;
         let path = directory.join(name);
-        file::write(&path, &value).with_context(|| path.display().to_string())?;
+        let is_empty = || Ok::<_, Errno>(is_new || file::read(&path)?.is_empty());
+        if is_empty().with_context(|| path.display().to_string())? {
+            let value = inherited(directory, name)?;
+            file::write(&path, &value).with_context(|| path.display().to_string())?;
+        }
     }
     Ok(())
 }

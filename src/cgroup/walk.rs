@@ -10,6 +10,7 @@ use nix::Result;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file;
@@ -24,6 +25,10 @@ pub(super) fn is_gone(errno: Errno) -> bool {
 }
 
 fn sub_groups(group: BorrowedFd<'_>) -> Result<Vec<CString>> {
+    // A directory is linked from above, from its `.`, and from the `..` of each one below.
+    if fstat(group)?.st_nlink == 2 {
+        return Ok(vec![]);
+    }
     // Of its own, since reading moves the position.
     let mut dir = Dir::from_fd(file::open_at(group, ".", DIRECTORY)?)?;
     let mut names = Vec::new();
@@ -46,7 +51,7 @@ fn child(group: &OwnedFd, name: &CString) -> Result<OwnedFd> {
         group,
         name.as_c_str(),
         DIRECTORY | OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
+        Mode::empty(),
     )
 }
 
@@ -163,7 +168,7 @@ mod tests {
         let top = std::env::temp_dir().join(format!("rt-walk-{}", std::process::id()));
         std::fs::create_dir(&top).unwrap();
         let mut here = file::open(&top, DIRECTORY).unwrap();
-        let mode = nix::sys::stat::Mode::S_IRWXU;
+        let mode = Mode::S_IRWXU;
         for _ in 0..2500 {
             nix::sys::stat::mkdirat(&here, "beside", mode).unwrap();
             nix::sys::stat::mkdirat(&here, "deep", mode).unwrap();

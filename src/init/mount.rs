@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -101,12 +102,16 @@ fn file_system(
     let target = if kind == c"proc" || kind == c"sysfs" {
         plain_directory(root, &entry.destination)?
     } else {
-        let existing = root.open(&entry.destination, OFlag::O_PATH);
-        if kind == c"tmpfs" && let Ok(below) = &existing {
-            data.extend(mode_of(below, options)?);
+        match root.open(&entry.destination, OFlag::O_PATH) {
+            Err(Errno::ENOENT) => root.create(&entry.destination, Missing::Directory)?,
+            result => {
+                let below = result?;
+                if kind == c"tmpfs" {
+                    data.extend(mode_of(&below, options)?);
+                }
+                below
+            }
         }
-        existing
-            .or_else(|_| root.open_or_create(&entry.destination, Missing::Directory))?
     };
     for (key, value) in &options.data {
         data.push((CString::new(key.as_str())?, value.as_deref().map(CString::new).transpose()?));
@@ -186,39 +191,35 @@ fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     let options = &entry.options;
     if cgroups.unified {
         let Some((_, directory)) = cgroups.groups.first() else { return Ok(()) };
-        let tree = clone_group(directory, options.attr_set)?;
+        let tree = clone_group(directory)?;
+        sys::mount_setattr(tree.as_fd(), false, options.attr_set, 0, 0)?;
         sys::move_mount(tree.as_fd(), target.as_fd())?;
         return propagate(tree.as_fd(), options);
     }
     let fs = context_of(c"tmpfs", Some(c"tmpfs"))?;
     configure(&fs, c"mode", Some(c"755"))?;
-    let writable = options.attr_set & !libc::MOUNT_ATTR_RDONLY;
-    let tmpfs = sys::fsmount(fs.as_fd(), writable)?;
+    let tmpfs = sys::fsmount(fs.as_fd(), 0)?;
     sys::move_mount(tmpfs.as_fd(), target.as_fd())?;
     for (name, directory) in &cgroups.groups {
-        mount_group(&tmpfs, name, directory, options.attr_set).with_context(|| name.clone())?;
+        mount_group(&tmpfs, name, directory).with_context(|| name.clone())?;
     }
-    sys::mount_setattr(tmpfs.as_fd(), false, options.attr_set, 0, 0)?;
+    sys::mount_setattr(tmpfs.as_fd(), true, options.attr_set, 0, 0)?;
     propagate(tmpfs.as_fd(), options)
 }
 
-fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path, attributes: u64) -> Result<()> {
-    let tree = clone_group(directory, attributes)?;
+fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path) -> Result<()> {
+    let tree = clone_group(directory)?;
     mkdirat(tmpfs, name, nix::sys::stat::Mode::from_bits_truncate(0o755))?;
     // The names of co-mounted controllers lead to their hierarchy: cpu -> cpu,cpuacct.
     for controller in name.split(',').filter(|controller| *controller != name) {
         nix::unistd::symlinkat(name, tmpfs, controller)?;
     }
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let target = nix::fcntl::openat(tmpfs, name, flags, nix::sys::stat::Mode::empty())?;
-    Ok(sys::move_mount(tree.as_fd(), target.as_fd())?)
+    // By name: this tmpfs is a moment old, and nobody else is in this mount namespace.
+    Ok(sys::move_mount_at(tree.as_fd(), tmpfs.as_fd(), &CString::new(name)?)?)
 }
 
-fn clone_group(directory: &Path, attributes: u64) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let fd = nix::fcntl::openat(AT_FDCWD, directory, flags, nix::sys::stat::Mode::empty())
-        .with_context(|| directory.display().to_string())?;
-    let tree = sys::clone_mount(fd.as_fd(), false)?;
-    sys::mount_setattr(tree.as_fd(), false, attributes, 0, 0)?;
-    Ok(tree)
+fn clone_group(directory: &Path) -> Result<OwnedFd> {
+    let path = CString::new(directory.as_os_str().as_bytes())?;
+    sys::open_tree(AT_FDCWD, &path, libc::OPEN_TREE_CLONE)
+        .with_context(|| directory.display().to_string())
 }
