@@ -1,1 +1,25 @@
-//! t
+//! Integration tests. They drive the `rt` binary, or with `RT=PATH` any other OCI runtime, and need
+//! root. `harness.rs` says what the tests are written in.
+
+#[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod bundles;
+#[cfg(test)]
+mod cgroups;
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod namespaces;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
+mod terminal;

@@ -5,6 +5,7 @@
 //! | `hierarchy` | where the hierarchies are mounted |
 //! | `limits` `v1` `v2` `devices` | `linux.resources` as writes to control files |
 //! | `group` | the directory of one hierarchy: made, looked at, removed |
+//! | `open` | groups held open while a process is put into them |
 //! | `members` | processes: list, signal, kill |
 //! | `walk` | groups below a group, however deep; removal |
 //! | `file` | reading and writing control files |
@@ -15,25 +16,28 @@ mod group;
 mod hierarchy;
 mod limits;
 mod members;
+mod open;
 mod v1;
 mod v2;
 mod walk;
 
-use std::borrow::Cow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use group::{Group, Made};
 use hierarchy::{Finder, Version};
 pub(crate) use limits::Limits;
+pub(crate) use open::OpenCgroup;
 
 /// How long `kill` and `remove` wait for the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long `remove` waits for a group that may be another container's.
+const SHORT_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The groups of one container on every hierarchy, as its state records them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -41,6 +45,25 @@ pub(crate) struct Cgroup {
     /// The host has version 2 alone, so that there is one group at most.
     unified: bool,
     groups: Vec<Group>,
+    owned: Owned,
+}
+
+/// Whether `create` has succeeded, so that every process in the groups is the container's. Until
+/// then they may be anybody's. Clones share it: the state's copy learns of it with the caller's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "bool", into = "bool")]
+struct Owned(Arc<AtomicBool>);
+
+impl From<bool> for Owned {
+    fn from(owned: bool) -> Self {
+        Self(Arc::new(owned.into()))
+    }
+}
+
+impl From<Owned> for bool {
+    fn from(owned: Owned) -> Self {
+        owned.0.load(Ordering::Relaxed)
+    }
 }
 
 /// One group as a `cgroup` mount in the container shows it.
@@ -50,8 +73,6 @@ pub(crate) struct GroupView<'a> {
     pub(crate) name: &'a str,
     /// Absolute, on the host.
     pub(crate) directory: &'a Path,
-    /// Options of a version 1 mount of this hierarchy: `cpu,cpuacct` or `none,name=systemd`.
-    pub(crate) options: Cow<'a, str>,
     pub(crate) is_v2: bool,
 }
 
@@ -61,21 +82,15 @@ impl Cgroup {
     /// `id`, below the runtime's own group on version 1 and beside it on version 2.
     pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<Self> {
         let path = normalise(path.unwrap_or(Path::new(id))).with_context(|| {
-            format!(
-                "linux.cgroupsPath: {}",
-                path.unwrap_or(Path::new(id)).display()
-            )
+            format!("linux.cgroupsPath: {}", path.unwrap_or(Path::new(id)).display())
         })?;
         if hierarchy::host_is_unified()? {
-            let own = if path.is_absolute() {
-                vec![]
-            } else {
-                hierarchy::memberships("self")?
-            };
+            let own = if path.is_absolute() { vec![] } else { hierarchy::memberships("self")? };
             let own = own.iter().find(|own| own.version() == Version::V2);
             return Ok(Self {
                 unified: true,
                 groups: vec![hierarchy::place_unified(own, &path)?],
+                owned: false.into(),
             });
         }
         let finder = Finder::default();
@@ -83,14 +98,11 @@ impl Cgroup {
         for own in hierarchy::memberships("self")? {
             groups.extend(finder.place(&own, &path)?);
         }
-        Ok(Self {
-            unified: false,
-            groups,
-        })
+        Ok(Self { unified: false, groups, owned: false.into() })
     }
 
-    /// The groups that process `pid` is in now: a systemd in a container moves itself. Nothing
-    /// of them is ever removed.
+    /// The groups that process `pid` is in now: a systemd in a container moves itself. They can
+    /// be entered and read; nothing in them is ever killed, and none is removed.
     pub(crate) fn of_process(pid: i32) -> Result<Self> {
         let unified = hierarchy::host_is_unified()?;
         let finder = Finder::default();
@@ -102,12 +114,11 @@ impl Cgroup {
                 (false, _) => groups.extend(finder.existing(&membership)?),
             }
         }
-        Ok(Self { unified, groups })
+        Ok(Self { unified, groups, owned: false.into() })
     }
 
     /// Makes all groups and opens them. Refuses a group that is frozen or has processes. On an
-    /// error all that was made is gone again and the groups are not the container's: neither
-    /// `kill` nor `remove` may be called then, they might be another container's.
+    /// error all that was made is gone again.
     pub(crate) fn create(&self) -> Result<OpenCgroup> {
         let mut made = Made::default();
         for group in &self.groups {
@@ -117,49 +128,26 @@ impl Cgroup {
             }
         }
         if self.unified {
-            self.groups
-                .iter()
-                .try_for_each(|group| v2::enable_controllers(&group.directory))?;
+            self.groups.iter().try_for_each(|group| v2::enable_controllers(&group.directory))?;
         }
         // Also if the group is new: it would be frozen by one above, and init would hang in it.
-        if let Some(group) = self
-            .freezer()
-            .filter(|group| group.is_frozen().unwrap_or(false))
-        {
-            bail!(
-                "container's cgroup is frozen: {}",
-                group.directory.display()
-            );
+        if let Some(group) = self.freezer().filter(|group| group.is_frozen().unwrap_or(false)) {
+            bail!("container's cgroup is frozen: {}", group.directory.display());
         }
         let open = self.open()?;
         made.keep();
+        self.owned.0.store(true, Ordering::Relaxed);
         Ok(open)
     }
 
     /// Opens groups that exist.
     pub(crate) fn open(&self) -> Result<OpenCgroup> {
-        let open = |group: &Group| {
-            let directory = self.unified.then(|| {
-                file::open(&group.directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
-                    .with_context(|| group.directory.display().to_string())
-            });
-            let procs = (!self.unified).then(|| group.open_procs());
-            let (directory, procs) = (directory.transpose()?, procs.transpose()?);
-            Ok(OpenGroup {
-                group: group.clone(),
-                directory,
-                procs,
-            })
-        };
-        let groups = self.groups.iter().map(open).collect::<Result<_>>()?;
-        Ok(OpenCgroup {
-            unified: self.unified,
-            groups,
-        })
+        OpenCgroup::new(self.unified, &self.groups)
     }
 
     /// Every process of the groups and their sub-groups, as host pids, sorted, each once. A
     /// missing group has none.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for `ps`"))]
     pub(crate) fn pids(&self) -> Result<Vec<i32>> {
         members::pids(&self.groups)
     }
@@ -170,28 +158,39 @@ impl Cgroup {
     }
 
     /// Sends `signal` to every process of the groups and sub-groups, also to those that are
-    /// forked meanwhile. Refuses if the caller is one of them.
+    /// forked meanwhile. Refuses if the caller is one of them. As long as `create` has not
+    /// succeeded, nobody in the groups is the container's, and nothing is done.
     pub(crate) fn signal_all(&self, signal: i32) -> Result<()> {
-        members::signal_all(&self.groups, signal)
+        members::signal_all(self.own_groups(), signal)
     }
 
     /// Kills every process of the groups and sub-groups and waits until there is none, at most
     /// 10 s; leaves nothing frozen. Refuses if the caller is one of them. Missing groups are
-    /// success.
+    /// success. As long as `create` has not succeeded, nothing is done.
     pub(crate) fn kill(&self) -> Result<()> {
-        members::kill(&self.groups)
+        members::kill(self.own_groups())
+    }
+
+    /// Removes the groups if nothing is in them; false if something is.
+    pub(crate) fn remove_empty(&self) -> bool {
+        let owned = bool::from(self.owned.clone());
+        // A group that was there before the container stays, and only a look at it tells.
+        let gone = |group: &Group| {
+            group.existing != group.directory && group.remove(owned, Instant::now()).is_ok()
+        };
+        self.groups.iter().all(gone)
     }
 
     /// Removes sub-groups, groups, and those above that `create` made and nobody else uses. It
     /// waits at most 10 s for processes that are just going. Missing groups are success. A group
     /// that was there before the container stays as it is.
+    /// As long as `create` has not succeeded, only what is empty goes, and the rest is no error.
     pub(crate) fn remove(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let results: Vec<Result<()>> = self
-            .groups
-            .iter()
-            .map(|group| group.remove(deadline))
-            .collect();
+        let owned = bool::from(self.owned.clone());
+        let deadline = Instant::now() + if owned { PATIENCE } else { SHORT_PATIENCE };
+        let remove = |group: &Group| group.remove(owned, deadline);
+        // All of them, also after an error.
+        let results: Vec<Result<()>> = self.groups.iter().map(remove).collect();
         results.into_iter().collect()
     }
 
@@ -200,22 +199,10 @@ impl Cgroup {
         self.groups.iter().map(|group| {
             let controllers = group.controllers.as_str();
             let named = controllers.strip_prefix("name=");
-            let name = if self.unified {
-                ""
-            } else {
-                named.unwrap_or(controllers)
-            };
+            let name = if self.unified { "" } else { named.unwrap_or(controllers) };
             GroupView {
-                name: if group.is_v2() && !self.unified {
-                    "unified"
-                } else {
-                    name
-                },
+                name: if group.is_v2() && !self.unified { "unified" } else { name },
                 directory: &group.directory,
-                options: match named {
-                    Some(_) => format!("none,{controllers}").into(),
-                    None => controllers.into(),
-                },
                 is_v2: group.is_v2(),
             }
         })
@@ -226,12 +213,8 @@ impl Cgroup {
         self.unified
     }
 
-    /// The absolute directories of all groups.
-    pub(crate) fn paths(&self) -> Vec<&Path> {
-        self.groups
-            .iter()
-            .map(|group| group.directory.as_path())
-            .collect()
+    fn own_groups(&self) -> &[Group] {
+        if self.owned.clone().into() { &self.groups } else { &[] }
     }
 
     /// The group that can be frozen: that of the version 1 controller, else that of version 2.
@@ -257,60 +240,6 @@ fn normalise(path: &Path) -> Result<PathBuf> {
     Ok(normal)
 }
 
-/// Groups that exist, open.
-pub(crate) struct OpenCgroup {
-    unified: bool,
-    groups: Vec<OpenGroup>,
-}
-
-/// An open group. What is open is what the first process needs: on a host with version 2 alone
-/// the directory, to be born in it; else `cgroup.procs`.
-struct OpenGroup {
-    group: Group,
-    directory: Option<OwnedFd>,
-    procs: Option<OwnedFd>,
-}
-
-impl OpenCgroup {
-    /// The directory for `CLONE_INTO_CGROUP`; None unless the host has version 2 alone, since
-    /// one call cannot enter the other hierarchies.
-    pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        self.groups.first()?.directory.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Puts process `pid` into every group where [`Self::clone_into`] cannot have put it.
-    pub(crate) fn enter(&self, pid: i32) -> Result<()> {
-        if self.unified {
-            Ok(())
-        } else {
-            self.enter_all(pid)
-        }
-    }
-
-    /// Puts process `pid` into every group.
-    pub(crate) fn enter_all(&self, pid: i32) -> Result<()> {
-        let pid = pid.to_string();
-        for OpenGroup { group, procs, .. } in &self.groups {
-            let result = match procs {
-                Some(procs) => file::write_to(procs, &pid),
-                None => file::write_to(group.open_procs()?, &pid),
-            };
-            result.with_context(|| group.directory.join("cgroup.procs").display().to_string())?;
-        }
-        Ok(())
-    }
-
-    /// Writes all limits.
-    pub(crate) fn apply(&self, limits: &Limits) -> Result<()> {
-        let groups: Vec<Group> = self.groups.iter().map(|open| open.group.clone()).collect();
-        if self.unified {
-            v2::apply(&groups, limits)
-        } else {
-            v1::apply(&groups, limits)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,9 +257,7 @@ mod tests {
         assert_eq!(normalise(Path::new("/a//./b/")).unwrap(), Path::new("/a/b"));
         assert_eq!(normalise(Path::new("a/b")).unwrap(), Path::new("a/b"));
         assert_eq!(
-            normalise(Path::new("system.slice:rt:1"))
-                .unwrap()
-                .as_os_str(),
+            normalise(Path::new("system.slice:rt:1")).unwrap().as_os_str(),
             "system.slice:rt:1"
         );
         for bad in ["/..", "../x", "a/../b", "/", ".", ""] {
@@ -341,37 +268,34 @@ mod tests {
     #[test]
     fn views_for_mounts() {
         let groups = vec![
-            group(
-                "cpu,cpuacct",
-                "/sys/fs/cgroup/cpu,cpuacct/x",
-                "/sys/fs/cgroup/cpu,cpuacct",
-            ),
-            group(
-                "name=systemd",
-                "/sys/fs/cgroup/systemd/x",
-                "/sys/fs/cgroup/systemd",
-            ),
+            group("cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct/x", "/sys/fs/cgroup/cpu,cpuacct"),
+            group("name=systemd", "/sys/fs/cgroup/systemd/x", "/sys/fs/cgroup/systemd"),
             group("", "/sys/fs/cgroup/unified/x", "/sys/fs/cgroup/unified"),
         ];
-        let cgroup = Cgroup {
-            unified: false,
-            groups,
-        };
-        let views: Vec<_> = cgroup
-            .groups()
-            .map(|v| (v.name, v.options, v.is_v2))
-            .collect();
-        assert_eq!(views[0], ("cpu,cpuacct", "cpu,cpuacct".into(), false));
-        assert_eq!(views[1], ("systemd", "none,name=systemd".into(), false));
-        assert_eq!(views[2], ("unified", "".into(), true));
+        let cgroup = Cgroup { groups, ..Cgroup::default() };
+        let views: Vec<_> = cgroup.groups().map(|v| (v.name, v.is_v2)).collect();
+        assert_eq!(views[0], ("cpu,cpuacct", false));
+        assert_eq!(views[1], ("systemd", false));
+        assert_eq!(views[2], ("unified", true));
         let unified = Cgroup {
             unified: true,
             groups: vec![group("", "/sys/fs/cgroup/x", "/")],
+            ..Cgroup::default()
         };
-        assert_eq!(
-            unified.groups().map(|view| view.name).collect::<Vec<_>>(),
-            [""]
-        );
+        assert_eq!(unified.groups().map(|view| view.name).collect::<Vec<_>>(), [""]);
+    }
+
+    #[test]
+    fn clones_share_whether_the_groups_are_the_containers() {
+        let cgroup = Cgroup::default();
+        let record = cgroup.clone();
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(text, r#"{"unified":false,"groups":[],"owned":false}"#);
+        cgroup.create().unwrap();
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(text, r#"{"unified":false,"groups":[],"owned":true}"#);
+        let read: Cgroup = serde_json::from_str(&text).unwrap();
+        assert!(bool::from(read.owned));
     }
 
     #[test]

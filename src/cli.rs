@@ -13,7 +13,9 @@ use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::cgroup::Cgroup;
 use crate::plan::Extras;
-use crate::{OCI_VERSION, create, delete, error, exec, image, kill, list, log, spec_cmd, start, sys};
+use crate::{
+    OCI_VERSION, create, delete, error, exec, image, kill, list, log, spec_cmd, start, sys,
+};
 
 /// The status of every error but those of `exec`, as with runc.
 const FAILED: i32 = 1;
@@ -328,12 +330,7 @@ fn default_root() -> PathBuf {
     }
 }
 
-fn request(
-    root: PathBuf,
-    args: Create,
-    inherited_fds: u32,
-    detached: bool,
-) -> create::Request {
+fn request(root: PathBuf, args: Create, inherited_fds: u32, detached: bool) -> create::Request {
     let extras = Extras {
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,

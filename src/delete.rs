@@ -49,7 +49,10 @@ pub(crate) fn end(init: &OwnedFd, id: &str) -> Result<()> {
 /// order, so that a failure leaves the record for another try.
 pub(crate) fn clean_up(container: &Container) -> Result<()> {
     let cgroup = &container.record.cgroup;
-    cgroup.kill().phase(Phase::Cgroup)?;
-    cgroup.remove().phase(Phase::Cgroup)?;
+    // Mostly init was the last one, and the groups just go.
+    if !cgroup.remove_empty() {
+        cgroup.kill().phase(Phase::Cgroup)?;
+        cgroup.remove().phase(Phase::Cgroup)?;
+    }
     container.remove().phase(Phase::State)
 }

@@ -158,10 +158,8 @@ mod tests {
 
     #[test]
     fn the_innermost_phase_stands() {
-        let error = Err::<(), _>(Errno::EIO)
-            .phase(Phase::Mounts)
-            .phase(Phase::Process)
-            .unwrap_err();
+        let error =
+            Err::<(), _>(Errno::EIO).phase(Phase::Mounts).phase(Phase::Process).unwrap_err();
         assert_eq!(phase(&error), Some(Phase::Mounts));
     }
 

@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
 use crate::error::{InPhase, Phase};
+use crate::init;
 use crate::plan::Plan;
 use crate::sync::{self, Caller};
 use crate::sys::{self, Fork};
-use crate::init;
 
 /// Forks the first process, on cgroup v2 into `cgroup`. It waits for [`Caller::go`].
 pub(crate) fn clone(

@@ -77,11 +77,7 @@ impl Log {
                     .with_context(|| format!("--log {}", path.display()))
             })
             .transpose()?;
-        Ok(Self {
-            file,
-            format,
-            debug,
-        })
+        Ok(Self { file, format, debug })
     }
 
     /// Makes this the log of the process. Only the first call has an effect.
@@ -114,13 +110,7 @@ impl Log {
 
     fn line(&self, level: &str, msg: &str, phase: Option<&str>) {
         let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let line = Line {
-            level,
-            msg,
-            phase,
-            time: &time,
-        }
-        .format(self.format);
+        let line = Line { level, msg, phase, time: &time }.format(self.format);
         // There is no better place to report a log that cannot be written.
         let _ = match self.file.as_ref() {
             Some(mut file) => file.write_all(line.as_bytes()),
@@ -134,14 +124,8 @@ impl Line<'_> {
         let mut line = match format {
             Format::Json => serde_json::to_string(self).unwrap_or_default(),
             Format::Text => {
-                let phase = self
-                    .phase
-                    .map(|phase| format!(" phase={phase:?}"))
-                    .unwrap_or_default();
-                format!(
-                    "time={:?} level={} msg={:?}{phase}",
-                    self.time, self.level, self.msg
-                )
+                let phase = self.phase.map(|phase| format!(" phase={phase:?}")).unwrap_or_default();
+                format!("time={:?} level={} msg={:?}{phase}", self.time, self.level, self.msg)
             }
         };
         line.push('\n');
@@ -182,9 +166,7 @@ mod tests {
         log.debug("a step");
         log.warn("CAP_X: unknown");
         log.error("process.cwd: \"a\nb\"", Some("create"));
-        Log::open(Some(&path), format, debug)
-            .unwrap()
-            .error("appended", None);
+        Log::open(Some(&path), format, debug).unwrap().error("appended", None);
         let text = std::fs::read_to_string(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         std::fs::remove_file(&path).unwrap();
@@ -208,18 +190,10 @@ mod tests {
     fn a_text_line_is_quoted_and_debug_comes_on_demand() {
         let lines = lines(Format::Text, true);
         assert_eq!(lines.len(), 4);
-        assert!(
-            lines[0].ends_with(" level=debug msg=\"a step\""),
-            "{}",
-            lines[0]
-        );
+        assert!(lines[0].ends_with(" level=debug msg=\"a step\""), "{}", lines[0]);
         assert!(lines[1].contains(" level=warning "), "{}", lines[1]);
         let end = r#" level=error msg="process.cwd: \"a\nb\"" phase="create""#;
-        assert!(
-            lines[2].starts_with("time=\"") && lines[2].ends_with(end),
-            "{}",
-            lines[2]
-        );
+        assert!(lines[2].starts_with("time=\"") && lines[2].ends_with(end), "{}", lines[2]);
     }
 
     #[test]

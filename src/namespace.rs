@@ -150,7 +150,11 @@ impl Namespaces {
             return self.clone_through_user(cgroup);
         }
         let before = self.kinds_joined_before_clone();
-        let home = Home::of((before & self.joined_kinds()) | (self.new & NEWTIME) | (self.container_kinds & FOR_CHILDREN))?;
+        let home = Home::of(
+            (before & self.joined_kinds())
+                | (self.new & NEWTIME)
+                | (self.container_kinds & FOR_CHILDREN),
+        )?;
         self.join_kinds(before)?;
         if let Some(container) = &self.container {
             let kinds = self.container_kinds & CloneFlags::CLONE_NEWPID;
@@ -356,8 +360,11 @@ fn word(kind: CloneFlags) -> &'static str {
 }
 
 fn words(kinds: CloneFlags) -> String {
-    let names: Vec<_> =
-        FILES.iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(kind, _)| word(*kind)).collect();
+    let names: Vec<_> = FILES
+        .iter()
+        .filter(|(kind, _)| kinds.contains(*kind))
+        .map(|(kind, _)| word(*kind))
+        .collect();
     names.join(", ")
 }
 
@@ -375,7 +382,8 @@ fn time_offsets(linux: &Linux) -> String {
     let offsets = linux.time_offsets().iter().flatten();
     offsets
         .map(|(clock, offset)| {
-            let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            let (seconds, nanoseconds) =
+                (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
             format!("{clock} {seconds} {nanoseconds}\n")
         })
         .collect()

@@ -181,6 +181,8 @@ impl Plan {
                 unified: cgroup.is_unified(),
                 groups: cgroup
                     .groups()
+                    // As runc: a hybrid host's version 2 tree is not shown.
+                    .filter(|group| cgroup.is_unified() || !group.is_v2)
                     .map(|group| (group.name.to_string(), group.directory.to_owned()))
                     .collect(),
             },
@@ -247,9 +249,8 @@ impl Plan {
 impl Program {
     fn from_spec(process: &Process, has_user: bool, warnings: &mut Vec<String>) -> Result<Self> {
         let env = last_wins(process.env().as_deref().unwrap_or_default());
-        let value = |name: &str| {
-            env.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
-        };
+        let value =
+            |name: &str| env.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='));
         let user = process.user();
         let (held, last) = grantable(has_user)?;
         let size = process.console_size();
@@ -305,10 +306,7 @@ fn c_string(text: &str, origin: &str) -> Result<CString> {
 }
 
 fn c_strings<T: AsRef<str>>(texts: impl Iterator<Item = T>, origin: &str) -> Result<Vec<CString>> {
-    texts
-        .enumerate()
-        .map(|(i, text)| c_string(text.as_ref(), &format!("{origin}[{i}]")))
-        .collect()
+    texts.enumerate().map(|(i, text)| c_string(text.as_ref(), &format!("{origin}[{i}]"))).collect()
 }
 
 fn paths(list: &Option<Vec<String>>) -> Vec<PathBuf> {
@@ -375,15 +373,17 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
         return None;
     }
     let configured: Vec<Device> = linux.devices().iter().flatten().filter_map(device).collect();
-    let default = [("null", 3), ("zero", 5), ("full", 7), ("tty", 0), ("urandom", 9), ("random", 8)]
-        .map(|(name, minor)| Device {
-            path: Path::new("/dev").join(name),
-            kind: SFlag::S_IFCHR,
-            number: nix::sys::stat::makedev(if name == "tty" { 5 } else { 1 }, minor),
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
-        });
+    let default =
+        [("null", 3), ("zero", 5), ("full", 7), ("tty", 0), ("urandom", 9), ("random", 8)].map(
+            |(name, minor)| Device {
+                path: Path::new("/dev").join(name),
+                kind: SFlag::S_IFCHR,
+                number: nix::sys::stat::makedev(if name == "tty" { 5 } else { 1 }, minor),
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            },
+        );
     let given: HashSet<PathBuf> = configured.iter().map(|device| device.path.clone()).collect();
     let missing = default.into_iter().filter(|device| !given.contains(&device.path));
     Some(missing.chain(configured).collect())

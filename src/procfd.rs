@@ -42,7 +42,10 @@ impl ProcFd {
 
     fn private() -> nix::Result<OwnedFd> {
         let fs = sys::fsopen(c"proc")?;
-        sys::fsmount(fs.as_fd(), libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC)
+        sys::fsmount(
+            fs.as_fd(),
+            libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
+        )
     }
 
     fn checked() -> anyhow::Result<Self> {

@@ -111,6 +111,8 @@ impl RawMode {
         let before = tcgetattr(sys::stdio(0)).context("tcgetattr")?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
+        // The container's terminal leaves the carriage returns to this one.
+        raw.output_flags.insert(OutputFlags::OPOST);
         tcsetattr(sys::stdio(0), SetArg::TCSANOW, &raw).context("tcsetattr")?;
         Ok(Self(Some(before)))
     }

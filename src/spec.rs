@@ -65,10 +65,7 @@ pub(crate) fn process(bytes: &[u8]) -> Result<LoadedProcess> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     // O_NONBLOCK: a fifo must be refused, not waited for.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     ensure!(metadata.is_file(), "not a regular file");
     ensure!(metadata.len() <= LIMIT, "larger than {} MiB", LIMIT >> 20);
@@ -99,11 +96,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], mend: impl FnOnce(&mut Value) -> boo
 fn with_path(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
     let path = error.path().to_string();
     let inner = error.into_inner();
-    if path == "." {
-        anyhow!(inner)
-    } else {
-        anyhow!("{path}: {inner}")
-    }
+    if path == "." { anyhow!(inner) } else { anyhow!("{path}: {inner}") }
 }
 
 /// Takes out of a document what oci-spec rejects and the specification does not.
@@ -138,10 +131,7 @@ fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bo
         process.insert("user".into(), Value::Object(serde_json::Map::new()));
         mended = true;
     }
-    if let Some(sets) = process
-        .get_mut("capabilities")
-        .and_then(Value::as_object_mut)
-    {
+    if let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) {
         for (set, names) in sets {
             let Some(names) = names.as_array_mut() else {
                 continue;
@@ -150,18 +140,14 @@ fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bo
             names.retain(|name| {
                 let unknown = name.is_string() && Capability::deserialize(name).is_err();
                 if unknown {
-                    warnings.push(format!(
-                        "{path}capabilities.{set}: unknown {name}, left out"
-                    ));
+                    warnings.push(format!("{path}capabilities.{set}: unknown {name}, left out"));
                 }
                 !unknown
             });
             mended |= names.len() != before;
         }
     }
-    let flags = process
-        .get_mut("scheduler")
-        .and_then(|scheduler| scheduler.get_mut("flags"));
+    let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
     for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
         // oci-spec has its own spelling of these two.
         let theirs = match flag.as_str() {
@@ -172,10 +158,7 @@ fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bo
         *flag = theirs.into();
         mended = true;
     }
-    if let Some(cpus) = process
-        .get_mut("execCPUAffinity")
-        .and_then(Value::as_object_mut)
-    {
+    if let Some(cpus) = process.get_mut("execCPUAffinity").and_then(Value::as_object_mut) {
         let before = cpus.len();
         cpus.retain(|_, list| *list != "");
         mended |= cpus.len() != before;
@@ -190,13 +173,11 @@ fn remove_nulls(value: &mut Value) -> bool {
             let before = object.len();
             object.retain(|_, value| !value.is_null());
             let removed = object.len() != before;
-            object
-                .values_mut()
-                .fold(removed, |removed, value| remove_nulls(value) | removed)
+            object.values_mut().fold(removed, |removed, value| remove_nulls(value) | removed)
         }
-        Value::Array(array) => array
-            .iter_mut()
-            .fold(false, |removed, value| remove_nulls(value) | removed),
+        Value::Array(array) => {
+            array.iter_mut().fold(false, |removed, value| remove_nulls(value) | removed)
+        }
         _ => false,
     }
 }
@@ -214,9 +195,7 @@ fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
         return Ok(());
     };
     linux.cgroups_path_mut().take_if(|path| empty(path));
-    linux
-        .rootfs_propagation_mut()
-        .take_if(|word| word.is_empty());
+    linux.rootfs_propagation_mut().take_if(|word| word.is_empty());
     for namespace in linux.namespaces_mut().iter_mut().flatten() {
         if namespace.path().as_ref().is_some_and(empty) {
             namespace.set_path(None);

@@ -96,9 +96,7 @@ fn document(rootless: bool, cgroup_v2: bool) -> String {
         namespaces.retain(|name| *name != "network");
         namespaces.push("user");
     }
-    let namespaces = namespaces
-        .iter()
-        .map(|name| format!(r#"{{"type":"{name}"}}"#));
+    let namespaces = namespaces.iter().map(|name| format!(r#"{{"type":"{name}"}}"#));
     let namespaces = namespaces.collect::<Vec<_>>().join(",");
     [
         PROCESS,
@@ -162,12 +160,7 @@ mod tests {
 
     fn types(spec: &Spec) -> Vec<Type> {
         let linux = spec.linux().as_ref().unwrap();
-        linux
-            .namespaces()
-            .iter()
-            .flatten()
-            .map(|namespace| namespace.typ())
-            .collect()
+        linux.namespaces().iter().flatten().map(|namespace| namespace.typ()).collect()
     }
 
     #[test]
@@ -184,14 +177,7 @@ mod tests {
         let (json, spec) = parsed(true, true);
         assert_eq!(
             types(&spec),
-            [
-                Type::Pid,
-                Type::Ipc,
-                Type::Uts,
-                Type::Mount,
-                Type::Cgroup,
-                Type::User
-            ]
+            [Type::Pid, Type::Ipc, Type::Uts, Type::Mount, Type::Cgroup, Type::User]
         );
         assert!(!json.contains("gid=5") && !json.contains("sysfs"), "{json}");
         let linux = spec.linux().as_ref().unwrap();

@@ -296,8 +296,8 @@ impl Container {
     /// A listening socket in the directory; init inherits it and so can be started.
     pub(crate) fn listen(&self) -> Result<OwnedFd> {
         let kind = SockType::SeqPacket;
-        let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)
-            .context(LISTENER)?;
+        let fd =
+            socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).context(LISTENER)?;
         bind(fd.as_raw_fd(), &self.listener_address()?).context(LISTENER)?;
         listen(&fd, Backlog::new(8)?).context(LISTENER)?;
         Ok(fd)
@@ -437,7 +437,9 @@ fn read_at(directory: impl AsFd, name: &str) -> nix::Result<Vec<u8>> {
 pub(crate) fn check_id(id: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
     if id.is_empty() || id == "." || id == ".." || id.len() > ID_MAX || !id.chars().all(good) {
-        bail!("container id {id:.64?}: invalid (letters, digits, _ + - . and at most {ID_MAX} of them)");
+        bail!(
+            "container id {id:.64?}: invalid (letters, digits, _ + - . and at most {ID_MAX} of them)"
+        );
     }
     Ok(())
 }

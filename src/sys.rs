@@ -26,8 +26,8 @@ const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
 /// What the C library calls. Does what Rust's start-up would have done and is needed: SIGPIPE is
 /// ignored, and standard streams that the caller closed become `/dev/null`, so that no descriptor
 /// of ours takes their number and ends up as the output of a container.
-#[cfg(not(test))]
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code, reason = "the test harness has its own"))]
 extern "C" fn main() -> c_int {
     if open_standard_streams().and_then(|()| set_signal_disposition(Signal::SIGPIPE, true)).is_err()
     {
@@ -222,10 +222,8 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo asks the kernel to fill it in as kill(2) does.
-    call(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0)
-    })
-    .map(drop)
+    call(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) })
+        .map(drop)
 }
 
 /// close_range(2) of the descriptors `first..=last`.
@@ -354,10 +352,8 @@ pub(crate) fn terminal_peer(master: BorrowedFd<'_>) -> Result<OwnedFd> {
 pub(crate) fn unlock_terminal(master: BorrowedFd<'_>) -> Result<()> {
     let unlock: c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int.
-    Errno::result(unsafe {
-        libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock)
-    })
-    .map(drop)
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) })
+        .map(drop)
 }
 
 /// Makes `terminal` the controlling terminal of this session (`TIOCSCTTY`).
@@ -371,9 +367,7 @@ pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> Result<libc::winsize> {
     // SAFETY: winsize is four integers for which zero is valid.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: TIOCGWINSZ writes one winsize.
-    Errno::result(unsafe {
-        libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size)
-    })?;
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
     Ok(size)
 }
 
@@ -450,9 +444,8 @@ pub(crate) fn has_verity(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: statx is a plain structure of integers; the call fills it.
     let mut data: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: an empty path with AT_EMPTY_PATH means `fd` itself; `data` outlives the call.
-    let result = unsafe {
-        libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, 0, &raw mut data)
-    };
+    let result =
+        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, 0, &raw mut data) };
     result == 0 && data.stx_attributes & libc::STATX_ATTR_VERITY as u64 != 0
 }
 
@@ -467,7 +460,10 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// recvmsg(2) of one message into `buffer`: its length (0 = end of file) and the descriptor that
 /// came with it. A message longer than `buffer` is `EMSGSIZE`.
-pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<OwnedFd>)> {
     let mut space = nix::cmsg_space!(RawFd);
     let mut vectors = [std::io::IoSliceMut::new(buffer)];
     let message = recvmsg::<()>(

@@ -7,10 +7,9 @@ use std::fmt::{self, Display, Formatter};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::OFlag;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
-use super::{Group, file};
+use super::Group;
 use crate::sys;
 
 /// `BPF_F_ALLOW_MULTI` of <linux/bpf.h>: programs of the groups above and below run as well.
@@ -75,12 +74,7 @@ pub(super) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
     }
     rules.extend(DEFAULT.map(|(kind, major, minor, access)| Rule {
         allow: true,
-        devices: Some(Devices {
-            kind,
-            major,
-            minor,
-            access,
-        }),
+        devices: Some(Devices { kind, major, minor, access }),
         index: None,
     }));
     Ok(rules)
@@ -96,25 +90,15 @@ fn parse(device: &LinuxDeviceCgroup, index: usize, rules: &mut Vec<Rule>) -> Res
     let major = number(device.major()).context("major")?;
     let minor = number(device.minor()).context("minor")?;
     let access = access(device.access().as_deref().unwrap_or_default())?;
-    let mut push = |devices| {
-        rules.push(Rule {
-            allow: device.allow(),
-            devices,
-            index: Some(index),
-        })
-    };
+    let mut push =
+        |devices| rules.push(Rule { allow: device.allow(), devices, index: Some(index) });
     if kinds.len() == 2 && (major, minor, access) == (None, None, ALL) {
         push(None);
         return Ok(());
     }
     // The kernel's `a` ignores numbers and accesses: a narrower rule becomes one of each type.
     for kind in kinds {
-        push(Some(Devices {
-            kind: *kind,
-            major,
-            minor,
-            access,
-        }));
+        push(Some(Devices { kind: *kind, major, minor, access }));
     }
     Ok(())
 }
@@ -190,11 +174,7 @@ pub(super) struct Write {
 /// that a rule may need several writes, none, or be impossible.
 pub(super) fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
     let mut writes = Vec::new();
-    let mut all = |allow, rule| Write {
-        allow,
-        text: "a".to_owned(),
-        rule,
-    };
+    let all = |allow, rule| Write { allow, text: "a".to_owned(), rule };
     if rules.first().is_none_or(|rule| rule.devices.is_some()) {
         writes.push(all(false, rules.first().and_then(|rule| rule.index)));
     }
@@ -223,10 +203,7 @@ pub(super) fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
 
 /// Adds an exception; returns what is to be written.
 fn add(exceptions: &mut Vec<Devices>, devices: Devices) -> Vec<Devices> {
-    match exceptions
-        .iter_mut()
-        .find(|exception| exception.same_numbers(&devices))
-    {
+    match exceptions.iter_mut().find(|exception| exception.same_numbers(&devices)) {
         Some(exception) if exception.access | devices.access == exception.access => return vec![],
         Some(exception) => exception.access |= devices.access,
         None => exceptions.push(devices),
@@ -240,9 +217,7 @@ fn take_away(
     devices: &Devices,
     index: Option<usize>,
 ) -> Result<Vec<Devices>> {
-    let wider = exceptions
-        .iter()
-        .find(|e| e.overlaps(devices) && !devices.covers(e));
+    let wider = exceptions.iter().find(|e| e.overlaps(devices) && !devices.covers(e));
     match (wider, index) {
         // A default rule gives way to what the user has written.
         (Some(_), None) => return Ok(vec![]),
@@ -253,14 +228,8 @@ fn take_away(
         (None, _) => {}
     }
     let mut changed = Vec::new();
-    for exception in exceptions
-        .iter_mut()
-        .filter(|exception| exception.overlaps(devices))
-    {
-        changed.push(Devices {
-            access: exception.access & devices.access,
-            ..*exception
-        });
+    for exception in exceptions.iter_mut().filter(|exception| exception.overlaps(devices)) {
+        changed.push(Devices { access: exception.access & devices.access, ..*exception });
         exception.access &= !devices.access;
     }
     exceptions.retain(|exception| exception.access != 0);
@@ -276,8 +245,7 @@ pub(super) fn attach(group: Option<&Group>, rules: &[Rule]) -> Result<()> {
     let context = |call| move || format!("linux.resources.devices: {call} (eBPF device filter)");
     let program =
         sys::bpf_prog_load_cgroup_device(&instructions).with_context(context("BPF_PROG_LOAD"))?;
-    let directory = file::open(&group.directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
-        .with_context(|| group.directory.display().to_string())?;
+    let directory = group.open()?;
     sys::bpf_prog_attach_cgroup_device(directory.as_fd(), program.as_fd(), BPF_F_ALLOW_MULTI)
         .with_context(context("BPF_PROG_ATTACH"))
         .with_context(|| group.directory.display().to_string())

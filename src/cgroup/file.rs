@@ -36,9 +36,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
     let file = open(path, OFlag::O_RDONLY)?;
     let mut buffer = [0; 4096];
     let length = nix::unistd::read(&file, &mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..length])
-        .trim_end()
-        .to_owned())
+    Ok(String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
 }
 
 /// A file of any length, to its end.

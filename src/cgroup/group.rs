@@ -34,6 +34,11 @@ impl Group {
         self.controllers.split(',').any(|name| name == controller)
     }
 
+    pub(super) fn open(&self) -> Result<OwnedFd> {
+        file::open(&self.directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+            .with_context(|| self.directory.display().to_string())
+    }
+
     pub(super) fn open_procs(&self) -> Result<OwnedFd> {
         let path = self.directory.join("cgroup.procs");
         file::open(&path, OFlag::O_WRONLY).with_context(|| path.display().to_string())
@@ -47,30 +52,25 @@ impl Group {
             match self.make_below(&existing, made) {
                 Err(Errno::ENOENT) => {}
                 Ok(true) => return Ok(()),
-                Ok(false) => return self.refuse_processes(),
+                Ok(false) if self.existing == self.directory => return self.refuse_processes(),
+                Ok(false) => bail!(
+                    "container's cgroup has just been made by somebody else: {}",
+                    self.directory.display()
+                ),
                 Err(errno) => {
                     return Err(errno).with_context(|| self.directory.display().to_string());
                 }
             }
-            let version = if self.is_v2() {
-                Version::V2
-            } else {
-                Version::V1
-            };
+            let version = if self.is_v2() { Version::V2 } else { Version::V1 };
             let found = hierarchy::existing_ancestor(&self.directory, Path::new("/"), version)?;
-            existing = found
-                .with_context(|| self.directory.display().to_string())?
-                .into();
+            existing = found.with_context(|| self.directory.display().to_string())?.into();
         }
         Err(Errno::ENOENT).with_context(|| self.directory.display().to_string())
     }
 
     /// Makes what is missing below `existing`; whether the last directory is new.
     fn make_below(&self, existing: &Path, made: &mut Made) -> nix::Result<bool> {
-        let missing = self
-            .directory
-            .ancestors()
-            .take_while(|path| *path != existing);
+        let missing = self.directory.ancestors().take_while(|path| *path != existing);
         let missing: Vec<&Path> = missing.collect();
         let mut new = false;
         for directory in missing.into_iter().rev() {
@@ -97,27 +97,25 @@ impl Group {
     }
 
     pub(super) fn is_frozen(&self) -> Result<bool> {
-        let name = if self.is_v2() {
-            "cgroup.events"
-        } else {
-            "freezer.state"
-        };
+        let name = if self.is_v2() { "cgroup.events" } else { "freezer.state" };
         let path = self.directory.join(name);
         match file::read(&path) {
-            Ok(text) => Ok(text
-                .lines()
-                .any(|l| matches!(l, "frozen 1" | "FROZEN" | "FREEZING"))),
+            Ok(text) => Ok(text.lines().any(|l| matches!(l, "frozen 1" | "FROZEN" | "FREEZING"))),
             Err(errno) if walk::is_gone(errno) => Ok(false),
             Err(errno) => Err(errno).with_context(|| path.display().to_string()),
         }
     }
 
-    pub(super) fn remove(&self, deadline: Instant) -> Result<()> {
+    /// Removes the directory and those above that were made for it. What is not `owned` may have
+    /// been made by somebody else meanwhile: nothing below it is touched, and it may stay.
+    pub(super) fn remove(&self, owned: bool, deadline: Instant) -> Result<()> {
         if self.existing == self.directory {
             return Ok(());
         }
-        walk::remove(&self.directory, deadline)
-            .with_context(|| self.directory.display().to_string())?;
+        match walk::remove(&self.directory, owned, deadline) {
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) if !owned => return Ok(()),
+            removed => removed.with_context(|| self.directory.display().to_string())?,
+        }
         let above = self.directory.ancestors().skip(1);
         for directory in above.take_while(|path| *path != self.existing) {
             match walk::rmdir(directory) {

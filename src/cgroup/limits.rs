@@ -40,13 +40,7 @@ impl Setting {
         file: &'static str,
         value: impl ToString,
     ) -> Self {
-        Self {
-            field,
-            controller,
-            file,
-            value: value.to_string(),
-            met_if_absent: false,
-        }
+        Self { field, controller, file, value: value.to_string(), met_if_absent: false }
     }
 
     pub(super) fn met_if_absent(mut self, met: bool) -> Self {
@@ -69,9 +63,7 @@ impl Limits {
         let mut limits = Self {
             settings: Vec::new(),
             usage_below: None,
-            devices: Some(devices::rules(
-                resources.devices().as_deref().unwrap_or_default(),
-            )?),
+            devices: Some(devices::rules(resources.devices().as_deref().unwrap_or_default())?),
         };
         if let Some(memory) = resources.memory() {
             check_memory(memory, unified_host)?;
@@ -94,46 +86,17 @@ fn refuse_unsupported(resources: &LinuxResources) -> Result<()> {
     #[allow(deprecated, reason = "it must be looked at to be refused")]
     let kernel = memory.and_then(LinuxMemory::kernel);
     let refused = [
-        (
-            "blockIO",
-            resources.block_io().as_ref().is_some_and(sets_block_io),
-        ),
-        (
-            "hugepageLimits",
-            resources
-                .hugepage_limits()
-                .as_ref()
-                .is_some_and(|l| !l.is_empty()),
-        ),
-        (
-            "network.classID",
-            network.is_some_and(|network| network.class_id().is_some()),
-        ),
+        ("blockIO", resources.block_io().as_ref().is_some_and(sets_block_io)),
+        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|l| !l.is_empty())),
+        ("network.classID", network.is_some_and(|network| network.class_id().is_some())),
         (
             "network.priorities",
-            network
-                .and_then(|n| n.priorities().as_ref())
-                .is_some_and(|list| !list.is_empty()),
+            network.and_then(|n| n.priorities().as_ref()).is_some_and(|list| !list.is_empty()),
         ),
-        (
-            "rdma",
-            resources
-                .rdma()
-                .as_ref()
-                .is_some_and(|rdma| !rdma.is_empty()),
-        ),
-        (
-            "unified",
-            resources
-                .unified()
-                .as_ref()
-                .is_some_and(|unified| !unified.is_empty()),
-        ),
+        ("rdma", resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty())),
+        ("unified", resources.unified().as_ref().is_some_and(|unified| !unified.is_empty())),
         ("memory.kernel", number(kernel)),
-        (
-            "memory.kernelTCP",
-            number(memory.and_then(LinuxMemory::kernel_tcp)),
-        ),
+        ("memory.kernelTCP", number(memory.and_then(LinuxMemory::kernel_tcp))),
     ];
     match refused.iter().find(|(_, set)| *set) {
         Some((name, _)) => bail!("linux.resources.{name}: not yet supported"),
@@ -150,28 +113,17 @@ fn sets_block_io(io: &LinuxBlockIo) -> bool {
     ];
     io.weight().is_some_and(|weight| weight != 0)
         || io.leaf_weight().is_some_and(|weight| weight != 0)
-        || io
-            .weight_device()
-            .as_ref()
-            .is_some_and(|list| !list.is_empty())
-        || throttles
-            .iter()
-            .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+        || io.weight_device().as_ref().is_some_and(|list| !list.is_empty())
+        || throttles.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
 }
 
 /// What both versions ask of memory limits: -1 is "no limit", and no other number is negative.
 fn check_memory(memory: &LinuxMemory, unified_host: bool) -> Result<()> {
-    let values = [
-        ("limit", memory.limit()),
-        ("reservation", memory.reservation()),
-        ("swap", memory.swap()),
-    ];
+    let values =
+        [("limit", memory.limit()), ("reservation", memory.reservation()), ("swap", memory.swap())];
     for (name, value) in values {
         if value.is_some_and(|value| value < -1) {
-            bail!(
-                "linux.resources.memory.{name}: {} is negative",
-                value.unwrap_or_default()
-            );
+            bail!("linux.resources.memory.{name}: {} is negative", value.unwrap_or_default());
         }
     }
     if let (Some(limit), Some(swap)) = (set(memory.limit()), set(memory.swap())) {
@@ -215,13 +167,7 @@ pub(super) fn write(settings: &[Setting], directory: &Path) -> Result<()> {
 
 /// The error of a write: the JSON path, the control file, and what the user can do about it.
 fn refusal(setting: &Setting, directory: &Path, errno: Errno) -> Error {
-    let Setting {
-        field,
-        controller,
-        file,
-        value,
-        ..
-    } = setting;
+    let Setting { field, controller, file, value, .. } = setting;
     let path = directory.join(file);
     let path = path.display();
     match errno {
@@ -267,11 +213,7 @@ pub(super) mod tests {
     ) -> Result<Vec<(&'static str, String)>> {
         let resources: LinuxResources = serde_json::from_str(json).unwrap();
         let limits = Limits::from_spec(Some(&resources), unified)?;
-        Ok(limits
-            .settings
-            .into_iter()
-            .map(|s| (s.file, s.value))
-            .collect())
+        Ok(limits.settings.into_iter().map(|s| (s.file, s.value)).collect())
     }
 
     pub(in super::super) fn error(json: &str, unified: bool) -> String {
@@ -307,15 +249,9 @@ pub(super) mod tests {
                 r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1}]}}"#,
                 "blockIO",
             ),
-            (
-                r#"{"hugepageLimits":[{"pageSize":"2MB","limit":1}]}"#,
-                "hugepageLimits",
-            ),
+            (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":1}]}"#, "hugepageLimits"),
             (r#"{"network":{"classID":1}}"#, "network.classID"),
-            (
-                r#"{"network":{"priorities":[{"name":"lo","priority":1}]}}"#,
-                "network.priorities",
-            ),
+            (r#"{"network":{"priorities":[{"name":"lo","priority":1}]}}"#, "network.priorities"),
             (r#"{"rdma":{"mlx":{"hcaHandles":1}}}"#, "rdma"),
             (r#"{"unified":{"memory.high":"1"}}"#, "unified"),
             (r#"{"memory":{"kernel":1}}"#, "memory.kernel"),
@@ -332,15 +268,9 @@ pub(super) mod tests {
     fn impossible_memory_is_refused_before_anything_is_written() {
         for unified in [false, true] {
             let less = error(r#"{"memory":{"limit":2000000,"swap":1000000}}"#, unified);
-            assert!(
-                less.starts_with("linux.resources.memory.swap: 1000000 is less"),
-                "{less}"
-            );
+            assert!(less.starts_with("linux.resources.memory.swap: 1000000 is less"), "{less}");
             let negative = error(r#"{"memory":{"limit":-2}}"#, unified);
-            assert!(
-                negative.starts_with("linux.resources.memory.limit: -2"),
-                "{negative}"
-            );
+            assert!(negative.starts_with("linux.resources.memory.limit: -2"), "{negative}");
         }
     }
 }

@@ -27,9 +27,7 @@ pub(super) fn pids(groups: &[Group]) -> Result<Vec<i32>> {
             {
                 // A pid of 0 is a process that this pid namespace does not show.
                 Ok(text) => pids.extend(
-                    text.lines()
-                        .filter_map(|line| line.parse().ok())
-                        .filter(|pid: &i32| *pid > 0),
+                    text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0),
                 ),
                 // A threaded group: its processes are listed in the group above.
                 Err(Errno::EOPNOTSUPP) => {}
@@ -66,19 +64,13 @@ fn signal(pids: &[i32], signal: i32) -> Result<()> {
 pub(super) fn signal_all(groups: &[Group], number: i32) -> Result<()> {
     if number == libc::SIGKILL {
         let pids = victims(groups)?;
-        return if pids.is_empty() {
-            Ok(())
-        } else {
-            strike(groups, &pids)
-        };
+        return if pids.is_empty() { Ok(()) } else { strike(groups, &pids) };
     }
     let mut done = BTreeSet::new();
     // A container that forks without end must not hold the caller for ever.
     for _ in 0..100 {
-        let new: Vec<i32> = victims(groups)?
-            .into_iter()
-            .filter(|pid| !done.contains(pid))
-            .collect();
+        let new: Vec<i32> =
+            victims(groups)?.into_iter().filter(|pid| !done.contains(pid)).collect();
         if new.is_empty() {
             break;
         }

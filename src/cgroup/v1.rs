@@ -31,11 +31,7 @@ pub(super) fn settings(resources: &LinuxResources, limits: &mut Limits) -> Resul
 /// `pids.max` is the same file in both versions. A limit of 0 becomes 1, as in runc: init counts
 /// itself, so both mean "no second task".
 pub(super) fn pids_max(limit: i64) -> Setting {
-    let value = if limit < 0 {
-        "max".to_owned()
-    } else {
-        limit.max(1).to_string()
-    };
+    let value = if limit < 0 { "max".to_owned() } else { limit.max(1).to_string() };
     Setting::new("linux.resources.pids.limit", "pids", "pids.max", value)
 }
 
@@ -71,23 +67,14 @@ fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<
         settings.push(new(field, "memory.soft_limit_in_bytes", reservation));
     }
     if memory.disable_oom_killer() == Some(true) {
-        settings.push(new(
-            "linux.resources.memory.disableOOMKiller",
-            "memory.oom_control",
-            1,
-        ));
+        settings.push(new("linux.resources.memory.disableOOMKiller", "memory.oom_control", 1));
     }
     if let Some(swappiness) = memory.swappiness() {
         let field = "linux.resources.memory.swappiness";
         if swappiness > 100 {
             bail!("{field}: {swappiness} is outside of 0..100");
         }
-        settings.push(Setting::new(
-            field,
-            "memory",
-            "memory.swappiness",
-            swappiness,
-        ));
+        settings.push(Setting::new(field, "memory", "memory.swappiness", swappiness));
     }
     Ok(())
 }
@@ -98,32 +85,16 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     }
     let text = |value: Option<u64>| value.map(|value| value.to_string());
     let values = [
-        (
-            "linux.resources.cpu.shares",
-            "cpu.shares",
-            text(set(cpu.shares())),
-        ),
-        (
-            "linux.resources.cpu.period",
-            "cpu.cfs_period_us",
-            text(set(cpu.period())),
-        ),
+        ("linux.resources.cpu.shares", "cpu.shares", text(set(cpu.shares()))),
+        ("linux.resources.cpu.period", "cpu.cfs_period_us", text(set(cpu.period()))),
         // Any negative quota is "no limit".
         (
             "linux.resources.cpu.quota",
             "cpu.cfs_quota_us",
             set(cpu.quota()).map(|quota| quota.max(-1).to_string()),
         ),
-        (
-            "linux.resources.cpu.burst",
-            "cpu.cfs_burst_us",
-            text(cpu.burst()),
-        ),
-        (
-            "linux.resources.cpu.idle",
-            "cpu.idle",
-            cpu.idle().map(|idle| idle.to_string()),
-        ),
+        ("linux.resources.cpu.burst", "cpu.cfs_burst_us", text(cpu.burst())),
+        ("linux.resources.cpu.idle", "cpu.idle", cpu.idle().map(|idle| idle.to_string())),
         (
             "linux.resources.cpu.realtimePeriod",
             "cpu.rt_period_us",
@@ -145,13 +116,8 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
 
 /// Applies `limits` to the groups of a host that has version 1 hierarchies.
 pub(super) fn apply(groups: &[Group], limits: &Limits) -> Result<()> {
-    for settings in limits
-        .settings
-        .chunk_by(|a, b| a.controller == b.controller)
-    {
-        let Setting {
-            field, controller, ..
-        } = settings[0];
+    for settings in limits.settings.chunk_by(|a, b| a.controller == b.controller) {
+        let Setting { field, controller, .. } = settings[0];
         let group = with_controller(groups, controller).with_context(|| {
             format!("{field}: no cgroup hierarchy with the controller `{controller}` is mounted")
         })?;
@@ -168,9 +134,7 @@ pub(super) fn apply(groups: &[Group], limits: &Limits) -> Result<()> {
 
 /// The version 1 group of `controller`.
 pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Option<&'a Group> {
-    groups
-        .iter()
-        .find(|group| group.controllers.split(',').any(|name| name == controller))
+    groups.iter().find(|group| group.controllers.split(',').any(|name| name == controller))
 }
 
 fn apply_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
@@ -185,18 +149,10 @@ fn apply_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
             // The group above forbids the device: nothing is lost of what nobody asked for.
             Err(Errno::EPERM) if write.rule.is_none() => {}
             result => result.with_context(|| {
-                let name = if write.allow {
-                    "devices.allow"
-                } else {
-                    "devices.deny"
-                };
+                let name = if write.allow { "devices.allow" } else { "devices.deny" };
                 let path = directory.join(name);
                 let field = write.rule.map_or_else(String::new, |i| format!("[{i}]"));
-                format!(
-                    "linux.resources.devices{field}: {}: {}",
-                    path.display(),
-                    write.text
-                )
+                format!("linux.resources.devices{field}: {}: {}", path.display(), write.text)
             })?,
         }
     }
@@ -232,10 +188,7 @@ fn inherited(directory: &Path, name: &str) -> Result<String> {
         }
         return Ok(value);
     }
-    bail!(
-        "{}: no group above has a value",
-        directory.join(name).display()
-    )
+    bail!("{}: no group above has a value", directory.join(name).display())
 }
 
 #[cfg(test)]
@@ -243,11 +196,7 @@ mod tests {
     use super::super::limits::tests::{error, settings};
 
     fn v1(json: &str) -> Vec<String> {
-        settings(json, false)
-            .unwrap()
-            .iter()
-            .map(|(f, v)| format!("{f}={v}"))
-            .collect()
+        settings(json, false).unwrap().iter().map(|(f, v)| format!("{f}={v}")).collect()
     }
 
     #[test]
@@ -260,10 +209,8 @@ mod tests {
     #[test]
     fn memory() {
         assert_eq!(
-            v1(
-                r#"{"memory":{"limit":1000000,"swap":2000000,"reservation":500000,"swappiness":0,
-                "disableOOMKiller":true,"useHierarchy":true,"checkBeforeUpdate":true}}"#
-            ),
+            v1(r#"{"memory":{"limit":1000000,"swap":2000000,"reservation":500000,"swappiness":0,
+                "disableOOMKiller":true,"useHierarchy":true,"checkBeforeUpdate":true}}"#),
             [
                 "memory.limit_in_bytes=1000000",
                 "memory.memsw.limit_in_bytes=2000000",
@@ -277,19 +224,14 @@ mod tests {
             ["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"]
         );
         let swappiness = error(r#"{"memory":{"swappiness":101}}"#, false);
-        assert_eq!(
-            swappiness,
-            "linux.resources.memory.swappiness: 101 is outside of 0..100"
-        );
+        assert_eq!(swappiness, "linux.resources.memory.swappiness: 101 is outside of 0..100");
     }
 
     #[test]
     fn cpu() {
         assert_eq!(
-            v1(
-                r#"{"cpu":{"shares":512,"quota":5000,"period":10000,"burst":0,"idle":0,
-                "realtimeRuntime":95,"realtimePeriod":100,"cpus":"0-1","mems":"0"}}"#
-            ),
+            v1(r#"{"cpu":{"shares":512,"quota":5000,"period":10000,"burst":0,"idle":0,
+                "realtimeRuntime":95,"realtimePeriod":100,"cpus":"0-1","mems":"0"}}"#),
             [
                 "cpu.shares=512",
                 "cpu.cfs_period_us=10000",
@@ -304,9 +246,6 @@ mod tests {
         );
         assert_eq!(v1(r#"{"cpu":{"quota":-5}}"#), ["cpu.cfs_quota_us=-1"]);
         let shares = error(r#"{"cpu":{"shares":1}}"#, false);
-        assert_eq!(
-            shares,
-            "linux.resources.cpu.shares: 1 is outside of 2..262144"
-        );
+        assert_eq!(shares, "linux.resources.cpu.shares: 1 is outside of 2..262144");
     }
 }

@@ -28,11 +28,7 @@ pub(super) fn settings(resources: &LinuxResources, limits: &mut Limits) -> Resul
 
 /// -1 as this version spells it.
 fn bytes(value: i64) -> String {
-    if value < 0 {
-        "max".to_owned()
-    } else {
-        value.to_string()
-    }
+    if value < 0 { "max".to_owned() } else { value.to_string() }
 }
 
 fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
@@ -65,31 +61,19 @@ fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
     }
     if let Some(reservation) = set(memory.reservation()) {
         let field = "linux.resources.memory.reservation";
-        settings.push(Setting::new(
-            field,
-            "memory",
-            "memory.low",
-            bytes(reservation),
-        ));
+        settings.push(Setting::new(field, "memory", "memory.low", bytes(reservation)));
     }
     if memory.check_before_update() == Some(true) {
-        limits.usage_below = limit
-            .and_then(|limit| u64::try_from(limit).ok())
-            .map(|limit| (LIMIT, limit));
+        limits.usage_below =
+            limit.and_then(|limit| u64::try_from(limit).ok()).map(|limit| (LIMIT, limit));
     }
     Ok(())
 }
 
 fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     let realtime = [
-        (
-            "realtimeRuntime",
-            cpu.realtime_runtime().is_some_and(|runtime| runtime != 0),
-        ),
-        (
-            "realtimePeriod",
-            cpu.realtime_period().is_some_and(|period| period != 0),
-        ),
+        ("realtimeRuntime", cpu.realtime_runtime().is_some_and(|runtime| runtime != 0)),
+        ("realtimePeriod", cpu.realtime_period().is_some_and(|period| period != 0)),
     ];
     if let Some((name, _)) = realtime.iter().find(|(_, set)| *set) {
         bail!("linux.resources.cpu.{name}: cgroup v2 has no such limit");
@@ -99,33 +83,19 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     };
     // Before idle: an idle group has no weight of its own and refuses one.
     if let Some(shares) = set(cpu.shares()) {
-        push(
-            "linux.resources.cpu.shares",
-            "cpu.weight",
-            weight(shares).to_string(),
-        );
+        push("linux.resources.cpu.shares", "cpu.weight", weight(shares).to_string());
     }
     let (quota, period) = (set(cpu.quota()), set(cpu.period()));
     if quota.is_some() || period.is_some() {
-        let quota_text = quota
-            .filter(|quota| *quota > 0)
-            .map_or("max".into(), |q| q.to_string());
+        let quota_text = quota.filter(|quota| *quota > 0).map_or("max".into(), |q| q.to_string());
         let field = match quota {
             Some(_) => "linux.resources.cpu.quota",
             None => "linux.resources.cpu.period",
         };
-        push(
-            field,
-            "cpu.max",
-            format!("{quota_text} {}", period.unwrap_or(DEFAULT_PERIOD)),
-        );
+        push(field, "cpu.max", format!("{quota_text} {}", period.unwrap_or(DEFAULT_PERIOD)));
     }
     if let Some(burst) = cpu.burst() {
-        push(
-            "linux.resources.cpu.burst",
-            "cpu.max.burst",
-            burst.to_string(),
-        );
+        push("linux.resources.cpu.burst", "cpu.max.burst", burst.to_string());
     }
     if let Some(idle) = cpu.idle() {
         push("linux.resources.cpu.idle", "cpu.idle", idle.to_string());
@@ -153,10 +123,7 @@ pub(super) fn apply(groups: &[Group], limits: &Limits) -> Result<()> {
         if let Some((field, limit)) = limits.usage_below {
             limits::check_usage(&group.directory, field, limit)?;
         }
-        for settings in limits
-            .settings
-            .chunk_by(|a, b| a.controller == b.controller)
-        {
+        for settings in limits.settings.chunk_by(|a, b| a.controller == b.controller) {
             limits::write(settings, &group.directory)?;
         }
     }
@@ -178,10 +145,7 @@ pub(super) fn enable_controllers(directory: &Path) -> Result<()> {
     if missing(above, &available)?.is_empty() {
         return Ok(());
     }
-    let chain: Vec<&Path> = above
-        .ancestors()
-        .take_while(|group| group.starts_with(root))
-        .collect();
+    let chain: Vec<&Path> = above.ancestors().take_while(|group| group.starts_with(root)).collect();
     for group in chain.into_iter().rev() {
         let missing = missing(group, &available)?;
         let path = group.join("cgroup.subtree_control");
@@ -199,11 +163,9 @@ pub(super) fn enable_controllers(directory: &Path) -> Result<()> {
 fn missing(group: &Path, available: &str) -> Result<Vec<String>> {
     let path = group.join("cgroup.subtree_control");
     let enabled = file::read(&path).with_context(|| path.display().to_string())?;
-    let missing = available.split_ascii_whitespace().filter(|name| {
-        !enabled
-            .split_ascii_whitespace()
-            .any(|enabled| enabled == *name)
-    });
+    let missing = available
+        .split_ascii_whitespace()
+        .filter(|name| !enabled.split_ascii_whitespace().any(|enabled| enabled == *name));
     Ok(missing.map(|name| format!("+{name}")).collect())
 }
 
@@ -213,23 +175,12 @@ mod tests {
     use super::weight;
 
     fn v2(json: &str) -> Vec<String> {
-        settings(json, true)
-            .unwrap()
-            .iter()
-            .map(|(f, v)| format!("{f}={v}"))
-            .collect()
+        settings(json, true).unwrap().iter().map(|(f, v)| format!("{f}={v}")).collect()
     }
 
     #[test]
     fn shares_become_weight() {
-        let known = [
-            (1, 1),
-            (2, 1),
-            (3, 2),
-            (1024, 100),
-            (262_144, 10_000),
-            (u64::MAX, 10_000),
-        ];
+        let known = [(1, 1), (2, 1), (3, 2), (1024, 100), (262_144, 10_000), (u64::MAX, 10_000)];
         for (shares, expected) in known {
             assert_eq!(weight(shares), expected, "{shares}");
         }
@@ -247,10 +198,7 @@ mod tests {
             v2(r#"{"memory":{"limit":1000,"swap":1000}}"#),
             ["memory.swap.max=0", "memory.max=1000"]
         );
-        for json in [
-            r#"{"memory":{"limit":-1}}"#,
-            r#"{"memory":{"limit":-1,"swap":-1}}"#,
-        ] {
+        for json in [r#"{"memory":{"limit":-1}}"#, r#"{"memory":{"limit":-1,"swap":-1}}"#] {
             assert_eq!(v2(json), ["memory.swap.max=max", "memory.max=max"]);
         }
         assert_eq!(v2(r#"{"memory":{"swap":-1}}"#), ["memory.swap.max=max"]);
@@ -285,10 +233,7 @@ mod tests {
     fn what_version_2_lacks_is_refused() {
         for (json, field) in [
             (r#"{"memory":{"swappiness":0}}"#, "memory.swappiness"),
-            (
-                r#"{"memory":{"disableOOMKiller":true}}"#,
-                "memory.disableOOMKiller",
-            ),
+            (r#"{"memory":{"disableOOMKiller":true}}"#, "memory.disableOOMKiller"),
             (r#"{"cpu":{"realtimeRuntime":1}}"#, "cpu.realtimeRuntime"),
             (r#"{"cpu":{"realtimePeriod":1}}"#, "cpu.realtimePeriod"),
         ] {

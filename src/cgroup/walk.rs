@@ -15,9 +15,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file;
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW);
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW);
 
 /// Whether an error means that a group has been removed meanwhile.
 pub(super) fn is_gone(errno: Errno) -> bool {
@@ -47,12 +45,7 @@ fn parent(group: &OwnedFd) -> Result<OwnedFd> {
 }
 
 fn child(group: &OwnedFd, name: &CString) -> Result<OwnedFd> {
-    nix::fcntl::openat(
-        group,
-        name.as_c_str(),
-        DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+    nix::fcntl::openat(group, name.as_c_str(), DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Calls `visit` with `top` and then every group below, each after the one above it. A missing
@@ -101,15 +94,16 @@ pub(super) fn rmdir(directory: &Path) -> Result<()> {
     }
 }
 
-/// Removes `top` with all groups below it; as long as one is busy, tries again until `deadline`.
-pub(super) fn remove(top: &Path, deadline: Instant) -> Result<()> {
+/// Removes `top`, with all groups below it if `recursive`; as long as one is busy, tries again
+/// until `deadline`.
+pub(super) fn remove(top: &Path, recursive: bool, deadline: Instant) -> Result<()> {
     let mut pause = Duration::from_millis(1);
     loop {
         match rmdir(top) {
             Err(Errno::EBUSY | Errno::ENOTEMPTY) => {}
             result => return result,
         }
-        let below = remove_below(top);
+        let below = if recursive { remove_below(top) } else { Err(Errno::EBUSY) };
         if below.is_ok() && rmdir(top).is_ok() {
             return Ok(());
         }
@@ -182,9 +176,10 @@ mod tests {
         })
         .unwrap();
         assert_eq!(count, 5001);
-        remove(&top, Instant::now()).unwrap();
+        assert!(remove(&top, false, Instant::now()).is_err());
+        remove(&top, true, Instant::now()).unwrap();
         assert!(!top.exists());
-        remove(&top, Instant::now()).unwrap();
+        remove(&top, true, Instant::now()).unwrap();
         visit(&top, |_| panic!("visited a missing group")).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{SFlag, fstat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, mkdirat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::read;
 
@@ -45,9 +45,8 @@ pub(super) fn make_read_only(root: &RootFd, path: &Path) -> Result<()> {
 fn bind(root: &RootFd, entry: &MountPoint, source: &Path) -> Result<OwnedFd> {
     let context = || format!("source {}", source.display());
     let recursive = entry.options.bind == mounts::Bind::Recursive;
-    let source_fd =
-        nix::fcntl::open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
-            .with_context(context)?;
+    let source_fd = nix::fcntl::open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .with_context(context)?;
     let tree = sys::clone_mount(source_fd.as_fd(), recursive).with_context(context)?;
     set_bind_attributes(&tree, &entry.options)?;
     let missing = match file_type(&tree)? {
@@ -184,8 +183,9 @@ fn explain(fs: &OwnedFd, errno: Errno) -> anyhow::Error {
 }
 
 /// The container's own groups: on v2 its directory, on v1 and hybrid a tmpfs with a directory for
-/// each hierarchy. A bind of the group shows the same as a mount of the hierarchy from inside a
-/// cgroup namespace, and no more than that without one.
+/// each v1 hierarchy. A bind of the group shows the same as a mount of the hierarchy from inside
+/// a cgroup namespace, and no more than that without one. As with runc, `ro` is for the
+/// hierarchies, and the tmpfs has the mode of the directory below.
 fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     let target = plain_directory(root, &entry.destination)?;
     let options = &entry.options;
@@ -199,17 +199,20 @@ fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     let fs = context_of(c"tmpfs", Some(c"tmpfs"))?;
     configure(&fs, c"mode", Some(c"755"))?;
     let tmpfs = sys::fsmount(fs.as_fd(), 0)?;
+    let mode = Mode::from_bits_truncate(fstat(&target)?.st_mode & 0o7777);
+    fchmodat(&tmpfs, ".", mode, FchmodatFlags::FollowSymlink)?;
     sys::move_mount(tmpfs.as_fd(), target.as_fd())?;
     for (name, directory) in &cgroups.groups {
         mount_group(&tmpfs, name, directory).with_context(|| name.clone())?;
     }
     sys::mount_setattr(tmpfs.as_fd(), true, options.attr_set, 0, 0)?;
+    sys::mount_setattr(tmpfs.as_fd(), false, 0, libc::MOUNT_ATTR_RDONLY, 0)?;
     propagate(tmpfs.as_fd(), options)
 }
 
 fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path) -> Result<()> {
     let tree = clone_group(directory)?;
-    mkdirat(tmpfs, name, nix::sys::stat::Mode::from_bits_truncate(0o755))?;
+    mkdirat(tmpfs, name, Mode::from_bits_truncate(0o755))?;
     // The names of co-mounted controllers lead to their hierarchy: cpu -> cpu,cpuacct.
     for controller in name.split(',').filter(|controller| *controller != name) {
         nix::unistd::symlinkat(name, tmpfs, controller)?;

@@ -45,18 +45,8 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     };
     process::check(process)?;
     let user = process.user();
-    linux::mapped(
-        "process.user.uid",
-        user.uid(),
-        linux.uid_mappings(),
-        &namespaces,
-    )?;
-    linux::mapped(
-        "process.user.gid",
-        user.gid(),
-        linux.gid_mappings(),
-        &namespaces,
-    )
+    linux::mapped("process.user.uid", user.uid(), linux.uid_mappings(), &namespaces)?;
+    linux::mapped("process.user.gid", user.gid(), linux.gid_mappings(), &namespaces)
 }
 
 /// `ociVersion` is a semantic version; all of 1.x is compatible.
@@ -65,15 +55,10 @@ fn version(version: &str) -> Result<()> {
         Some(end) => version.split_at(end),
         None => (version, ""),
     };
-    let numbers = core
-        .split('.')
-        .map(|n| n.parse::<u32>().ok().filter(|_| !n.starts_with('+')));
+    let numbers = core.split('.').map(|n| n.parse::<u32>().ok().filter(|_| !n.starts_with('+')));
     let numbers: Option<Vec<_>> = numbers.collect();
     let well_formed = rest.is_empty()
-        || rest.len() > 1
-            && rest
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || b"-+.".contains(&c));
+        || rest.len() > 1 && rest.bytes().all(|c| c.is_ascii_alphanumeric() || b"-+.".contains(&c));
     match numbers.as_deref() {
         Some([1, _, _]) if well_formed => Ok(()),
         Some([_, _, _]) if well_formed => bail!("ociVersion: {version} is not supported, 1.x is"),
@@ -110,19 +95,13 @@ fn uts_name(path: &str, name: &Option<String>, namespaces: &Namespaces<'_>) -> R
     };
     text(path, name)?;
     ensure!(name.len() <= UTS_LEN, "{path}: longer than {UTS_LEN} bytes");
-    ensure!(
-        namespaces.has(LinuxNamespaceType::Uts),
-        "{path}: needs a uts namespace"
-    );
+    ensure!(namespaces.has(LinuxNamespaceType::Uts), "{path}: needs a uts namespace");
     Ok(())
 }
 
 fn check_mount(path: Arguments<'_>, mount: &Mount) -> Result<()> {
     let destination = mount.destination();
-    ensure!(
-        !destination.as_os_str().is_empty(),
-        "{path}.destination: required"
-    );
+    ensure!(!destination.as_os_str().is_empty(), "{path}.destination: required");
     path_text(format_args!("{path}.destination"), destination)?;
     let typ = mount.typ().as_deref().unwrap_or_default();
     text(format_args!("{path}.type"), typ)?;
@@ -134,20 +113,13 @@ fn check_mount(path: Arguments<'_>, mount: &Mount) -> Result<()> {
     if options.remount {
         // Changes what an earlier entry has mounted: neither type nor source.
     } else if options.bind == Bind::No {
-        ensure!(
-            !typ.is_empty(),
-            "{path}.type: required unless it is a bind mount"
-        );
+        ensure!(!typ.is_empty(), "{path}.type: required unless it is a bind mount");
     } else {
-        ensure!(
-            !source.as_os_str().is_empty(),
-            "{path}.source: required for a bind mount"
-        );
+        ensure!(!source.as_os_str().is_empty(), "{path}.source: required for a bind mount");
     }
-    for (name, mappings) in [
-        ("uidMappings", mount.uid_mappings()),
-        ("gidMappings", mount.gid_mappings()),
-    ] {
+    for (name, mappings) in
+        [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())]
+    {
         let empty = mappings.as_ref().is_none_or(Vec::is_empty);
         ensure!(empty, "{path}.{name}: not yet supported");
     }
@@ -161,20 +133,13 @@ pub(super) fn text(path: impl Display, text: &str) -> Result<()> {
 }
 
 pub(super) fn path_text(path: impl Display, text: &Path) -> Result<()> {
-    ensure!(
-        !text.as_os_str().as_bytes().contains(&0),
-        "{path}: contains a NUL byte"
-    );
+    ensure!(!text.as_os_str().as_bytes().contains(&0), "{path}: contains a NUL byte");
     Ok(())
 }
 
 pub(super) fn absolute(path: impl Display, value: &Path) -> Result<()> {
     path_text(&path, value)?;
-    ensure!(
-        value.is_absolute(),
-        "{path}: {} is not an absolute path",
-        value.display()
-    );
+    ensure!(value.is_absolute(), "{path}: {} is not an absolute path", value.display());
     Ok(())
 }
 

@@ -38,10 +38,7 @@ impl<'a> Namespaces<'a> {
         }
         let namespaces = Self(list);
         // Nothing is ever mounted in the caller's namespace.
-        ensure!(
-            namespaces.has(Type::Mount),
-            "linux.namespaces: a mount namespace is required"
-        );
+        ensure!(namespaces.has(Type::Mount), "linux.namespaces: a mount namespace is required");
         Ok(namespaces)
     }
 
@@ -54,8 +51,7 @@ impl<'a> Namespaces<'a> {
     }
 
     fn is_new(&self, typ: Type) -> bool {
-        self.get(typ)
-            .is_some_and(|namespace| joined(namespace).is_none())
+        self.get(typ).is_some_and(|namespace| joined(namespace).is_none())
     }
 
     /// The path of a namespace that is joined.
@@ -65,10 +61,7 @@ impl<'a> Namespaces<'a> {
 }
 
 fn joined(namespace: &LinuxNamespace) -> Option<&Path> {
-    namespace
-        .path()
-        .as_deref()
-        .filter(|path| !path.as_os_str().is_empty())
+    namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())
 }
 
 pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
@@ -76,10 +69,7 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     not_yet("linux.intelRdt", linux.intel_rdt())?;
     not_yet("linux.memoryPolicy", linux.memory_policy())?;
     not_yet("linux.personality", linux.personality())?;
-    let net_devices = linux
-        .net_devices()
-        .as_ref()
-        .filter(|devices| !devices.is_empty());
+    let net_devices = linux.net_devices().as_ref().filter(|devices| !devices.is_empty());
     not_yet("linux.netDevices", &net_devices)?;
     label("linux.mountLabel", linux.mount_label(), selinux)?;
 
@@ -98,21 +88,13 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     for (i, device) in linux.devices().iter().flatten().enumerate() {
         check_device(format_args!("linux.devices[{i}]"), device)?;
     }
-    if let Some(word) = linux
-        .rootfs_propagation()
-        .as_deref()
-        .filter(|word| !word.is_empty())
-    {
+    if let Some(word) = linux.rootfs_propagation().as_deref().filter(|word| !word.is_empty()) {
         let known = mounts::propagation(word).is_some();
-        ensure!(
-            known,
-            "linux.rootfsPropagation: {word:?} is not a propagation"
-        );
+        ensure!(known, "linux.rootfsPropagation: {word:?} is not a propagation");
     }
-    for (name, paths) in [
-        ("maskedPaths", linux.masked_paths()),
-        ("readonlyPaths", linux.readonly_paths()),
-    ] {
+    for (name, paths) in
+        [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())]
+    {
         for (i, path) in paths.iter().flatten().enumerate() {
             absolute(format_args!("linux.{name}[{i}]"), Path::new(path))?;
         }
@@ -127,26 +109,18 @@ fn mappings(
 ) -> Result<()> {
     let list = list.as_deref().unwrap_or_default();
     if list.is_empty() {
-        ensure!(
-            !namespaces.is_new(Type::User),
-            "{path}: required for a new user namespace"
-        );
+        ensure!(!namespaces.is_new(Type::User), "{path}: required for a new user namespace");
     } else {
         ensure!(namespaces.has(Type::User), "{path}: needs a user namespace");
     }
     ensure!(list.len() <= MAPPINGS, "{path}: more than {MAPPINGS}");
     for (i, mapping) in list.iter().enumerate() {
         ensure!(mapping.size() > 0, "{path}[{i}].size: 0");
-        for (name, first) in [
-            ("containerID", mapping.container_id()),
-            ("hostID", mapping.host_id()),
-        ] {
+        for (name, first) in
+            [("containerID", mapping.container_id()), ("hostID", mapping.host_id())]
+        {
             let end = first.checked_add(mapping.size());
-            ensure!(
-                end.is_some(),
-                "{path}[{i}].{name}: ends beyond {}",
-                u32::MAX
-            );
+            ensure!(end.is_some(), "{path}[{i}].{name}: ends beyond {}", u32::MAX);
         }
         for (j, other) in list[..i].iter().enumerate() {
             let container = overlap(mapping.container_id(), mapping, other.container_id(), other);
@@ -158,11 +132,7 @@ fn mappings(
 }
 
 fn overlap(a: u32, a_size: &LinuxIdMapping, b: u32, b_size: &LinuxIdMapping) -> bool {
-    if a <= b {
-        b - a < a_size.size()
-    } else {
-        a - b < b_size.size()
-    }
+    if a <= b { b - a < a_size.size() } else { a - b < b_size.size() }
 }
 
 /// A user of the container must exist in its new user namespace. Of a joined one
@@ -174,8 +144,7 @@ pub(super) fn mapped(
     namespaces: &Namespaces<'_>,
 ) -> Result<()> {
     let within = |mapping: &LinuxIdMapping| {
-        id.checked_sub(mapping.container_id())
-            .is_some_and(|offset| offset < mapping.size())
+        id.checked_sub(mapping.container_id()).is_some_and(|offset| offset < mapping.size())
     };
     let known = !namespaces.is_new(Type::User) || list.iter().flatten().any(within);
     ensure!(known, "{path}: {id} is not mapped in the user namespace");
@@ -185,19 +154,10 @@ pub(super) fn mapped(
 fn time_offsets(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     for (clock, offset) in linux.time_offsets().iter().flatten() {
         let path = format_args!("linux.timeOffsets.{clock}");
-        ensure!(
-            namespaces.is_new(Type::Time),
-            "{path}: needs a new time namespace"
-        );
-        ensure!(
-            matches!(clock.as_str(), "monotonic" | "boottime"),
-            "{path}: no such clock"
-        );
+        ensure!(namespaces.is_new(Type::Time), "{path}: needs a new time namespace");
+        ensure!(matches!(clock.as_str(), "monotonic" | "boottime"), "{path}: no such clock");
         let nanosecs = offset.nanosecs().unwrap_or(0);
-        ensure!(
-            nanosecs < 1_000_000_000,
-            "{path}.nanosecs: {nanosecs} is a second or more"
-        );
+        ensure!(nanosecs < 1_000_000_000, "{path}.nanosecs: {nanosecs} is a second or more");
     }
     Ok(())
 }
@@ -211,14 +171,8 @@ fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
         LinuxDeviceType::B | LinuxDeviceType::C | LinuxDeviceType::U => {}
     }
     let (major, minor) = (device.major(), device.minor());
-    ensure!(
-        MAJORS.contains(&major),
-        "{path}.major: {major} is not a major number"
-    );
-    ensure!(
-        MINORS.contains(&minor),
-        "{path}.minor: {minor} is not a minor number"
-    );
+    ensure!(MAJORS.contains(&major), "{path}.major: {major} is not a major number");
+    ensure!(MINORS.contains(&minor), "{path}.minor: {minor} is not a minor number");
     Ok(())
 }
 
@@ -227,24 +181,15 @@ fn check_resources(resources: &LinuxResources) -> Result<()> {
         device_rule(format_args!("linux.resources.devices[{i}]"), rule)?;
     }
     if let Some(cpu) = resources.cpu() {
-        text(
-            "linux.resources.cpu.cpus",
-            cpu.cpus().as_deref().unwrap_or_default(),
-        )?;
-        text(
-            "linux.resources.cpu.mems",
-            cpu.mems().as_deref().unwrap_or_default(),
-        )?;
+        text("linux.resources.cpu.cpus", cpu.cpus().as_deref().unwrap_or_default())?;
+        text("linux.resources.cpu.mems", cpu.mems().as_deref().unwrap_or_default())?;
     }
     // These two become names of files in the cgroup.
     for (i, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
         let size = limit.page_size();
         let digits = size.trim_start_matches(|c: char| c.is_ascii_digit());
         let known = digits.len() < size.len() && matches!(digits, "KB" | "MB" | "GB");
-        ensure!(
-            known,
-            "linux.resources.hugepageLimits[{i}].pageSize: {size:?} is not a size"
-        );
+        ensure!(known, "linux.resources.hugepageLimits[{i}].pageSize: {size:?} is not a size");
     }
     for (key, value) in resources.unified().iter().flatten() {
         let path = format_args!("linux.resources.unified[{key:?}]");
@@ -257,11 +202,7 @@ fn check_resources(resources: &LinuxResources) -> Result<()> {
         text("linux.resources.rdma", name)?;
     }
     let network = resources.network().as_ref();
-    for priority in network
-        .and_then(|net| net.priorities().as_ref())
-        .into_iter()
-        .flatten()
-    {
+    for priority in network.and_then(|net| net.priorities().as_ref()).into_iter().flatten() {
         text("linux.resources.network.priorities", priority.name())?;
     }
     Ok(())

@@ -20,11 +20,7 @@ pub(crate) fn check(process: &Process) -> Result<()> {
     not_yet("process.scheduler", process.scheduler())?;
     not_yet("process.ioPriority", process.io_priority())?;
     not_yet("process.execCPUAffinity", process.exec_cpu_affinity())?;
-    label(
-        "process.apparmorProfile",
-        process.apparmor_profile(),
-        apparmor,
-    )?;
+    label("process.apparmorProfile", process.apparmor_profile(), apparmor)?;
     label("process.selinuxLabel", process.selinux_label(), selinux)?;
 
     absolute("process.cwd", process.cwd())?;
@@ -40,10 +36,7 @@ pub(crate) fn check(process: &Process) -> Result<()> {
     user(process.user())?;
     rlimits(process.rlimits().as_deref().unwrap_or_default())?;
     if let Some(adj) = process.oom_score_adj() {
-        ensure!(
-            (-1000..=1000).contains(&adj),
-            "process.oomScoreAdj: {adj} is not in -1000..1000"
-        );
+        ensure!((-1000..=1000).contains(&adj), "process.oomScoreAdj: {adj} is not in -1000..1000");
     }
     if let (Some(true), Some(size)) = (process.terminal(), process.console_size()) {
         let fits = size.height().max(size.width()) <= u64::from(u16::MAX);
@@ -66,21 +59,10 @@ fn environment(path: Arguments<'_>, variable: &str) -> Result<()> {
 
 fn user(user: &User) -> Result<()> {
     // -1 means "leave as it is" to setresuid(2).
-    ensure!(
-        user.uid() != u32::MAX,
-        "process.user.uid: {} is no user",
-        u32::MAX
-    );
-    ensure!(
-        user.gid() != u32::MAX,
-        "process.user.gid: {} is no group",
-        u32::MAX
-    );
+    ensure!(user.uid() != u32::MAX, "process.user.uid: {} is no user", u32::MAX);
+    ensure!(user.gid() != u32::MAX, "process.user.gid: {} is no group", u32::MAX);
     let groups = user.additional_gids().as_deref().unwrap_or_default();
-    ensure!(
-        groups.len() <= GROUPS,
-        "process.user.additionalGids: more than {GROUPS}"
-    );
+    ensure!(groups.len() <= GROUPS, "process.user.additionalGids: more than {GROUPS}");
     match groups.iter().position(|gid| *gid == u32::MAX) {
         Some(i) => bail!("process.user.additionalGids[{i}]: {} is no group", u32::MAX),
         None => Ok(()),
@@ -92,10 +74,7 @@ fn rlimits(rlimits: &[PosixRlimit]) -> Result<()> {
         let (typ, soft, hard) = (rlimit.typ(), rlimit.soft(), rlimit.hard());
         let twice = rlimits[..i].iter().any(|other| other.typ() == typ);
         ensure!(!twice, "process.rlimits[{i}]: {typ} is given twice");
-        ensure!(
-            soft <= hard,
-            "process.rlimits[{i}]: {typ}: soft {soft} is above hard {hard}"
-        );
+        ensure!(soft <= hard, "process.rlimits[{i}]: {typ}: soft {soft} is above hard {hard}");
     }
     Ok(())
 }
@@ -107,9 +86,7 @@ pub(super) fn label(path: &str, label: &Option<String>, on: fn() -> bool) -> Res
     };
     text(path, label)?;
     ensure!(!on(), "{path}: not yet supported");
-    log::debug(format_args!(
-        "{path}: ignored, the kernel runs without this security module"
-    ));
+    log::debug(format_args!("{path}: ignored, the kernel runs without this security module"));
     Ok(())
 }
 
@@ -131,10 +108,7 @@ mod tests {
     fn a_label_needs_its_security_module() {
         let some = Some("docker-default".to_owned());
         let refused = label("process.apparmorProfile", &some, || true).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "process.apparmorProfile: not yet supported"
-        );
+        assert_eq!(refused.to_string(), "process.apparmorProfile: not yet supported");
         assert!(label("process.apparmorProfile", &some, || false).is_ok());
         assert!(label("process.apparmorProfile", &Some(String::new()), || true).is_ok());
         assert!(label("process.apparmorProfile", &None, || true).is_ok());

@@ -25,10 +25,7 @@ const IPC: [&str; 8] = [
 /// separator is a slash the key is the path; otherwise dots separate, and a slash
 /// stands for a dot in a name: `net.ipv4.conf.eno2/100.rp_filter`.
 pub(crate) fn file(key: &str) -> String {
-    if key
-        .find(['.', '/'])
-        .is_some_and(|first| key.as_bytes()[first] == b'/')
-    {
+    if key.find(['.', '/']).is_some_and(|first| key.as_bytes()[first] == b'/') {
         return key.to_owned();
     }
     let swap = |c| match c {
@@ -54,10 +51,7 @@ pub(super) fn check(key: &str, value: &str, namespaces: &Namespaces<'_>) -> Resu
         "kernel/hostname" => bail!("{path}: stands in conflict with hostname"),
         _ => bail!("{path}: belongs to no namespace"),
     };
-    ensure!(
-        namespaces.has(typ),
-        "{path}: needs a new or joined {name} namespace"
-    );
+    ensure!(namespaces.has(typ), "{path}: needs a new or joined {name} namespace");
     let joined = namespaces.path(typ);
     let own = joined.is_some_and(|joined| is_same(joined, &format!("/proc/self/ns/{name}")));
     ensure!(!own, "{path}: the {name} namespace is the host's");
@@ -82,14 +76,8 @@ mod tests {
         for (key, path) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
-            (
-                "net.ipv4.conf.eno2/100.rp_filter",
-                "net/ipv4/conf/eno2.100/rp_filter",
-            ),
-            (
-                "net/ipv4/conf/eno2.100/rp_filter",
-                "net/ipv4/conf/eno2.100/rp_filter",
-            ),
+            ("net.ipv4.conf.eno2/100.rp_filter", "net/ipv4/conf/eno2.100/rp_filter"),
+            ("net/ipv4/conf/eno2.100/rp_filter", "net/ipv4/conf/eno2.100/rp_filter"),
             ("net.//.x", "net/../x"),
             ("", ""),
         ] {

@@ -1,0 +1,134 @@
+//! The runtime's own file, reached through `/proc/PID/exe` by a container with every capability.
+//! CVE-2019-5736 (runc), and crun's and youki's versions of it.
+//!
+//! The file under attack is a copy that only this test executes: a file that another test executes
+//! would be safe for the wrong reason (ETXTBSY).
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::try_run;
+use crate::harness::{ALL_CAPABILITIES, Bundle, runtime};
+
+/// A copy of the runtime, its bytes and its identity.
+struct Target {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    identity: (u64, u64),
+}
+
+impl Target {
+    fn beside(bundle: Bundle) -> (Self, Bundle) {
+        let path = bundle.beside("runtime");
+        fs::copy(runtime(), &path).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let identity = identity(&path).unwrap();
+        let bundle = bundle
+            .for_runtime(&path)
+            .with_capabilities(ALL_CAPABILITIES)
+            .writable();
+        (
+            Self {
+                path,
+                bytes,
+                identity,
+            },
+            bundle,
+        )
+    }
+
+    #[track_caller]
+    fn assert_unchanged(&self) {
+        assert_eq!(
+            identity(&self.path),
+            Some(self.identity),
+            "the file has been replaced"
+        );
+        assert!(
+            fs::read(&self.path).unwrap() == self.bytes,
+            "the file has been written"
+        );
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Looks at every process of the container, as fast as it can, until `stop`: whose image is it, and
+/// can it be opened for writing? What the container's root can do, the host's root can too.
+fn watch(init: i32, target: &Target, stop: &AtomicBool) -> Vec<String> {
+    let inside = PathBuf::from(format!("/proc/{init}/root/proc"));
+    let mut found = vec![];
+    while !stop.load(Ordering::Relaxed) {
+        for entry in fs::read_dir(&inside).into_iter().flatten().flatten() {
+            let exe = entry.path().join("exe");
+            if identity(&exe) == Some(target.identity) {
+                found.push(format!("{} is the host's file", exe.display()));
+                if OpenOptions::new().append(true).open(&exe).is_ok() {
+                    found.push(format!("{} could be opened for writing", exe.display()));
+                }
+            }
+        }
+    }
+    found.dedup();
+    found
+}
+
+const WRITE_ALL: &str = "for p in /proc/[0-9]*; do
+    { echo pwned >> $p/exe; } 2>/dev/null && echo wrote $p
+done; true";
+
+#[test]
+fn a_script_whose_interpreter_is_proc_self_exe_gets_no_hold_of_the_runtime() {
+    let bundle = Bundle::busybox()
+        .file("/evil", "#!/proc/self/exe\n")
+        .args(["/evil"]);
+    let (target, bundle) = Target::beside(bundle);
+    try_run(&bundle);
+    target.assert_unchanged();
+}
+
+#[test]
+fn an_exec_of_a_script_whose_interpreter_is_proc_self_exe_gets_no_hold_of_the_runtime() {
+    let bundle = Bundle::busybox()
+        .file("/evil", "#!/proc/self/exe\n")
+        .args(["sleep", "1000"]);
+    let (target, bundle) = Target::beside(bundle);
+    let c = bundle.start();
+    c.exec(["/evil"]);
+    c.exec(["sh", "-c", WRITE_ALL]).success();
+    target.assert_unchanged();
+}
+
+#[test]
+fn the_init_of_a_created_container_cannot_be_written_through_proc() {
+    let (target, bundle) = Target::beside(Bundle::busybox().args(["sleep", "1000"]));
+    let c = bundle.create();
+    let done = c.exec(["sh", "-c", WRITE_ALL]).success();
+    assert_eq!(done.stdout, "", "nothing could be written");
+    target.assert_unchanged();
+    let own = identity(Path::new(&format!("/proc/{}/exe", c.pid())));
+    assert_ne!(own, Some(target.identity), "init executes the host's file");
+}
+
+#[test]
+fn no_process_in_a_container_ever_executes_the_hosts_file() {
+    let (target, bundle) = Target::beside(Bundle::busybox().args(["sleep", "1000"]));
+    let c = bundle.start();
+    let stop = AtomicBool::new(false);
+    let found = std::thread::scope(|scope| {
+        let (shared, target) = (&stop, &target);
+        let init = c.pid();
+        let watcher = scope.spawn(move || watch(init, target, shared));
+        for _ in 0..100 {
+            c.exec(["true"]).success();
+        }
+        stop.store(true, Ordering::Relaxed);
+        watcher.join().unwrap()
+    });
+    target.assert_unchanged();
+    assert!(found.is_empty(), "{found:?}");
+}

@@ -1,0 +1,230 @@
+//! Paths of the image that lead out of it.
+
+use std::fs;
+
+use nix::sys::stat::Mode;
+use serde_json::{Value, json};
+
+use super::try_run;
+use crate::harness::{Bundle, Canary};
+
+/// What the container can show of the host from where it stands.
+const LOOK_AROUND: &str = "pwd; ls -a; ls ../../../../../../..; cat ../../../../../etc/hostname";
+
+/// CVE-2019-19921, CVE-2023-27561, CVE-2023-28642 (runc), CVE-2025-54867 (youki).
+#[test]
+fn a_proc_or_sys_that_is_a_link_in_the_image_is_refused() {
+    let canary = Canary::plant();
+    let host = canary.path().join("empty");
+    for place in ["/proc", "/sys"] {
+        for target in [
+            "/tmp",
+            "tmp",
+            "../tmp",
+            host.to_str().unwrap(),
+            "/proc/self/fd",
+        ] {
+            Bundle::busybox().writable().link(place, target).refused();
+        }
+    }
+    canary.assert_untouched();
+}
+
+/// The same through a volume that another container shares.
+#[test]
+fn a_proc_that_is_a_link_into_a_volume_is_refused() {
+    for place in ["/proc", "/sys"] {
+        let bundle = Bundle::busybox()
+            .directory("/volume")
+            .link(place, "/volume/fake");
+        fs::create_dir_all(bundle.beside("volume/fake/self/attr")).unwrap();
+        let source = bundle.beside("volume");
+        let volume = json!({ "destination": "/volume", "type": "bind", "source": source,
+            "options": ["rbind", "rw"] });
+        // Before proc and sysfs, as the attack needs it.
+        bundle
+            .config(|c| c["mounts"].as_array_mut().unwrap().insert(0, volume))
+            .refused();
+    }
+}
+
+/// CVE-2025-52881 (runc), CVE-2025-62596 (youki): writes to procfs that end in another file.
+#[test]
+fn a_sysctl_is_written_to_the_real_procfs_or_not_at_all() {
+    const NAME: &str = "net/ipv4/ip_unprivileged_port_start";
+    let bundle = Bundle::busybox().args(["sleep", "1000"]);
+    let fake = bundle.beside("fake");
+    fs::create_dir_all(fake.join("net/ipv4")).unwrap();
+    fs::write(fake.join(NAME), "1024\n").unwrap();
+    let bundle = bundle
+        .mount(
+            json!({ "destination": "/proc/sys", "type": "bind", "source": fake,
+            "options": ["bind", "rw"] }),
+        )
+        .config(|c| {
+            c["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "99" });
+            c["linux"]["readonlyPaths"] = json!([]);
+        });
+    let Ok(c) = bundle.try_start() else { return };
+    let real = std::process::Command::new("nsenter")
+        .args([format!("--net={}", c.namespace("net")), "cat".to_owned()])
+        .arg(format!("/proc/sys/{NAME}"))
+        .output()
+        .unwrap();
+    let real = String::from_utf8(real.stdout).unwrap();
+    assert_eq!(real, "99\n", "created, and the sysctl has gone elsewhere");
+    assert_eq!(fs::read_to_string(fake.join(NAME)).unwrap(), "1024\n");
+}
+
+/// CVE-2024-21626 (runc), in `run`: descriptors that the caller had open, and the runtime's own.
+#[test]
+fn a_working_directory_behind_a_descriptor_is_refused() {
+    for inherited in ["", "3</ 4</etc 5</proc 6</var/tmp 7</ 8</ 9</"] {
+        let mut bundle = Bundle::busybox()
+            .script(LOOK_AROUND)
+            .redirections(inherited);
+        for number in 3..=20 {
+            let cwd = format!("/proc/self/fd/{number}");
+            bundle = bundle.config(|c| c["process"]["cwd"] = cwd.into());
+            let done = try_run(&bundle).failure();
+            assert_eq!(done.stdout, "", "it has seen something\n{done}");
+        }
+    }
+}
+
+#[test]
+fn a_working_directory_behind_a_preserved_descriptor_is_refused() {
+    for cwd in [
+        "/proc/self/fd/3",
+        "/proc/1/fd/3",
+        "/dev/fd/3",
+        "/proc/self/fd/3/../etc",
+    ] {
+        let bundle = Bundle::busybox()
+            .redirections("3</var/tmp")
+            .options(["--preserve-fds", "1"])
+            .config(|c| c["process"]["cwd"] = cwd.into())
+            .script(LOOK_AROUND);
+        let done = bundle.run().failure();
+        assert_eq!(done.stdout, "", "it has seen something\n{done}");
+    }
+}
+
+/// CVE-2024-21626 in `exec`, also through a link of the image.
+#[test]
+fn exec_refuses_a_working_directory_behind_a_descriptor() {
+    let c = (3..=20)
+        .fold(Bundle::busybox(), |bundle, number| {
+            bundle.link(&format!("/to/{number}"), format!("/proc/self/fd/{number}"))
+        })
+        .args(["sleep", "1000"])
+        .start();
+    for number in 3..=20 {
+        for cwd in [format!("/proc/self/fd/{number}"), format!("/to/{number}")] {
+            let rt = c.exec_rt(&["--cwd", &cwd], ["sh", "-c", LOOK_AROUND]);
+            let done = rt
+                .redirections("3</ 4</etc 5</proc 6</var/tmp 7</ 8</ 9</")
+                .run()
+                .failure();
+            assert_eq!(done.stdout, "", "it has seen something\n{done}");
+        }
+    }
+}
+
+#[test]
+fn a_working_directory_that_is_a_link_to_the_host_stays_in_the_image() {
+    let canary = Canary::plant();
+    let host = canary.path().join("made");
+    let bundle = Bundle::busybox().writable().link("/work", &host);
+    let done = bundle
+        .config(|c| c["process"]["cwd"] = "/work".into())
+        .script("ls")
+        .run();
+    assert!(!done.stdout.contains("file"), "{done}");
+    canary.assert_untouched();
+}
+
+/// CVE-2025-24965 (crun), CVE-2024-45310 (runc): files and directories made for mounts.
+#[test]
+fn what_is_made_for_a_mount_is_made_in_the_image() {
+    let canary = Canary::plant();
+    let host = canary.path();
+    let up = "../".repeat(20);
+    let above = format!("{up}{}", host.display());
+    for target in [host.to_str().unwrap(), &above] {
+        for (destination, link) in [
+            ("/etc/made", "/etc/made"),
+            ("/etc/made/deeper/file", "/etc/made"),
+            ("/link/made", "/link"),
+            ("/link/empty/made", "/link"),
+        ] {
+            let bundle = Bundle::busybox().writable();
+            let leaf = if link == "/etc/made" { "/made" } else { "" };
+            let bundle = bundle.link(link, format!("{target}{leaf}"));
+            let source = bundle.beside("source");
+            fs::write(&source, "given\n").unwrap();
+            let file = json!({ "destination": destination, "type": "bind", "source": source,
+                "options": ["bind", "rw"] });
+            let directory = json!({ "destination": format!("{destination}.d"), "type": "tmpfs",
+                "source": "tmpfs" });
+            try_run(&bundle.mount(file).mount(directory).args(["true"]));
+            canary.assert_untouched();
+        }
+    }
+}
+
+#[test]
+fn a_destination_with_dots_stays_in_the_image() {
+    let canary = Canary::plant();
+    for dots in ["/..", "/../../../../../..", "/tmp/../../../../../../.."] {
+        let destination = format!("{dots}{}/empty", canary.path().display());
+        let mount = json!({ "destination": destination, "type": "tmpfs", "source": "race-mark" });
+        let bundle = Bundle::busybox().writable().mount(mount);
+        try_run(&bundle.args(["true"]));
+        canary.assert_untouched();
+    }
+}
+
+#[test]
+fn a_loop_of_links_is_refused() {
+    let bundle = Bundle::busybox().link("/one", "/two").link("/two", "/one");
+    bundle
+        .mount(json!({ "destination": "/one/x", "type": "tmpfs", "source": "tmpfs" }))
+        .refused();
+}
+
+#[test]
+fn a_root_that_is_no_directory_is_refused() {
+    let refused = |path: &str| {
+        let path = Value::from(path);
+        Bundle::busybox()
+            .config(|c| c["root"]["path"] = path)
+            .refused();
+    };
+    refused("");
+    refused("config.json");
+    refused("nowhere");
+}
+
+#[test]
+fn the_home_directory_is_not_read_from_outside_the_image() {
+    let bundle = Bundle::busybox();
+    let outside = bundle.beside("passwd");
+    fs::write(&outside, "root:x:0:0:root:/leaked:/bin/sh\n").unwrap();
+    let bundle = bundle
+        .link("/etc/passwd", &outside)
+        .script("echo home $HOME");
+    let done = try_run(&bundle);
+    assert!(!done.stdout.contains("leaked"), "{done}");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_passwd_does_not_stop_the_runtime() {
+    for name in ["etc/passwd", "etc/group"] {
+        let bundle = Bundle::busybox().args(["true"]);
+        let path = bundle.rootfs().join(name);
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, Mode::S_IRUSR).unwrap();
+        try_run(&bundle);
+    }
+}

@@ -1,0 +1,238 @@
+//! What is the same for every command: options, errors, the log, silence, and the small commands.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Bundle, Rt};
+
+#[test]
+fn ids_that_are_not_names_are_refused() {
+    for id in ["", ".", "..", "../x", "a/b", "a b", "a\nb", "/"] {
+        let bundle = Bundle::busybox();
+        bundle.write();
+        let path = bundle.path();
+        let done = bundle
+            .rt(["create", "--bundle", path.to_str().unwrap(), id])
+            .run()
+            .failure();
+        assert!(!bundle.beside("x").exists(), "{done}");
+    }
+}
+
+#[test]
+fn commands_on_an_unknown_id_say_that_it_does_not_exist() {
+    let bundle = Bundle::busybox();
+    for args in [
+        &["state", "nobody"][..],
+        &["start", "nobody"],
+        &["kill", "nobody"],
+    ] {
+        bundle.rt(args).run().says(&["does not exist"]);
+    }
+    bundle
+        .rt(["delete", "nobody"])
+        .run()
+        .says(&["does not exist"]);
+    let done = bundle
+        .rt(["exec", "nobody", "true"])
+        .run()
+        .says(&["does not exist"]);
+    assert_eq!(done.status, 255);
+}
+
+#[test]
+fn options_may_stand_after_the_id() {
+    let c = Bundle::busybox().args(["sleep", "100"]).start();
+    c.rt(["delete", &c.id, "--force"]).run().success();
+    c.rt(["state", &c.id]).run().failure();
+    let bundle = Bundle::busybox().args(["echo", "after"]);
+    bundle.write();
+    let path = bundle.path();
+    let done = bundle
+        .rt(["run", &bundle.id(), "--bundle", path.to_str().unwrap()])
+        .run();
+    assert_eq!(done.success().stdout, "after\n");
+}
+
+#[test]
+fn a_signal_that_does_not_exist_is_refused() {
+    let c = Bundle::busybox().args(["sleep", "100"]).start();
+    for signal in ["NOSUCH", "1000", "-1", "9x"] {
+        c.rt(["kill", &c.id, signal]).run().failure();
+    }
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn list_shows_the_containers_of_its_root() {
+    let c = Bundle::busybox().create();
+    let table = c.rt(["list"]).run().success().stdout;
+    let head: Vec<_> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..3], [&*c.id, &*c.pid().to_string(), "created"]);
+    assert_eq!(
+        c.rt(["list", "--quiet"]).run().success().stdout,
+        format!("{}\n", c.id)
+    );
+    let json = c.rt(["list", "--format", "json"]).run().success().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["id"], Value::from(&*c.id));
+    assert_eq!(json[0]["status"], "created");
+}
+
+#[test]
+fn list_of_a_root_that_does_not_exist_fails() {
+    Bundle::busybox().rt(["list"]).run().failure();
+}
+
+#[test]
+fn checkpoint_is_not_there_yet_and_its_help_says_so_by_failing() {
+    Rt::bare(["checkpoint", "--help"]).run().failure();
+}
+
+#[test]
+fn version_is_a_name_the_word_version_and_a_number() {
+    let done = Rt::bare(["--version"]).run().success();
+    let words: Vec<_> = done.stdout.lines().next().unwrap().split(' ').collect();
+    assert!(words.len() >= 3 && words[1] == "version", "{done}");
+}
+
+#[test]
+fn help_is_a_success() {
+    let done = Rt::bare(["--help"]).run().success();
+    assert!(done.stdout.contains("create"), "{done}");
+}
+
+#[test]
+fn the_log_ends_with_the_error() {
+    let bundle = Bundle::busybox();
+    let log = bundle.beside("log");
+    let path = log.to_str().unwrap();
+    bundle
+        .rt(["--log", path, "--log-format", "json", "state", "nobody"])
+        .run()
+        .failure();
+    let text = fs::read_to_string(&log).unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["level"], "error", "{text}");
+    assert!(
+        last["msg"].as_str().unwrap().contains("does not exist"),
+        "{text}"
+    );
+    assert!(last["time"].as_str().unwrap().contains('T'), "{text}");
+    fs::remove_file(&log).unwrap();
+    bundle
+        .rt(["--log", path, "state", "nobody"])
+        .run()
+        .failure();
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(
+        text.lines().last().unwrap().contains("level=error msg="),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_error_is_one_line() {
+    let bundle = Bundle::busybox();
+    bundle.rt(["state", "nobody"]).run().failure().one_line();
+    Bundle::busybox()
+        .args(["/no/such/program"])
+        .run()
+        .failure()
+        .one_line();
+    Bundle::busybox()
+        .config(|c| c["root"]["path"] = "nowhere".into())
+        .refused()
+        .one_line();
+}
+
+#[test]
+fn a_missing_program_is_named_as_clients_expect() {
+    let done = Bundle::busybox().args(["no-such-program"]).run();
+    done.says(&["no-such-program", "executable file not found in $PATH"]);
+    Bundle::busybox()
+        .args(["/no/such"])
+        .run()
+        .says(&["/no/such", "no such file or directory"]);
+    let bundle = Bundle::busybox().file("/plain", "data").args(["/plain"]);
+    let mode = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(bundle.rootfs().join("plain"), mode).unwrap();
+    bundle.run().says(&["/plain", "permission denied"]);
+}
+
+#[test]
+fn success_is_silent() {
+    let c = Bundle::busybox().args(["sleep", "100"]).create();
+    for args in [
+        &["start", &c.id][..],
+        &["kill", &c.id, "KILL"],
+        &["delete", "--force", &c.id],
+    ] {
+        let done = c.rt(args).run();
+        assert_eq!((&*done.stdout, &*done.stderr), ("", ""), "{done}");
+    }
+    assert_eq!(c.errors(), "");
+}
+
+#[test]
+fn commands_are_quick_on_a_container_that_is_not_theirs_to_wait_for() {
+    let c = Bundle::busybox().create();
+    let begin = Instant::now();
+    c.rt(["state", &c.id])
+        .limit(Duration::from_secs(5))
+        .run()
+        .success();
+    c.rt(["list"]).limit(Duration::from_secs(5)).run().success();
+    assert!(begin.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn spec_writes_a_configuration_that_runs() {
+    let bundle = Bundle::busybox();
+    let path = bundle.path();
+    let spec = ["spec", "--bundle", path.to_str().unwrap()];
+    let done = Rt::bare(spec).run().success();
+    assert_eq!((&*done.stdout, &*done.stderr), ("", ""));
+    Rt::bare(spec).run().failure();
+    let mut text = String::new();
+    fs::File::open(path.join("config.json"))
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(config["process"]["args"], serde_json::json!(["sh"]));
+    assert_eq!(config["process"]["terminal"], true);
+    assert_eq!(config["root"]["readonly"], true);
+    let done = bundle
+        .config(|c| {
+            *c = config;
+            c["process"]["terminal"] = false.into();
+            c["process"]["args"] = serde_json::json!(["echo", "from spec"]);
+        })
+        .run()
+        .success();
+    assert_eq!(done.stdout, "from spec\n");
+}
+
+#[test]
+fn what_is_not_supported_yet_is_refused_and_never_ignored() {
+    let refused = |change: fn(&mut Value), path: &str| {
+        Bundle::busybox().config(change).refused().says(&[path]);
+    };
+    refused(|c| c["ociVersion"] = "7.0.0".into(), "ociVersion");
+    refused(
+        |c| c["process"]["args"] = serde_json::json!([]),
+        "process.args",
+    );
+    refused(|c| c["process"]["cwd"] = "relative".into(), "process.cwd");
+    let seccomp = |c: &mut Value| {
+        c["linux"]["seccomp"] = serde_json::json!({ "defaultAction": "SCMP_ACT_FUTURE" });
+    };
+    refused(seccomp, "seccomp");
+}

@@ -1,0 +1,140 @@
+//! Every system call of a command fails once, and its process is killed once at every call.
+
+mod case;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+
+use crate::harness::View;
+use crate::harness::inject::{At, CALLER, Call, Fault};
+use case::{Case, Subject, Verb};
+
+#[test]
+fn a_fault_at_any_system_call_of_create_leaves_nothing() {
+    sweep(&Subject::new(Verb::Create, View::Host));
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_create_on_a_v2_host_leaves_nothing() {
+    if View::all().any(|view| view == View::V2) {
+        sweep(&Subject::new(Verb::Create, View::V2));
+    }
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_start_leaves_nothing() {
+    sweep(&Subject::new(Verb::Start, View::Host));
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_run_leaves_nothing() {
+    sweep(&Subject::new(Verb::Run, View::Host));
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_exec_leaves_the_container_as_it_was() {
+    sweep(&Subject::new(Verb::Exec, View::Host));
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_kill_leaves_nothing() {
+    sweep(&Subject::new(Verb::Kill, View::Host));
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_delete_leaves_nothing_for_the_next() {
+    sweep(&Subject::new(Verb::Delete, View::Host));
+}
+
+/// One fault to be tried.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    at: At,
+    fault: Fault,
+    /// A child's call after its last message: the caller cannot know of it any more.
+    after_ready: bool,
+}
+
+/// Every call of the caller and of its children, each with an error and with SIGKILL; with
+/// `RT_SWEEP_STEP=N` only every N-th.
+fn sweep(subject: &Subject) {
+    let sample = Case::new(subject, "sample");
+    let traced = sample.trace();
+    let broken = sample.verdict(&traced, None);
+    assert!(broken.is_empty(), "without a fault: {broken:?}");
+
+    let cases = plan(&traced.calls);
+    let next = AtomicUsize::new(0);
+    let broken = Mutex::new(BTreeMap::<String, Vec<String>>::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(planned) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    for (kind, what) in fault_at(subject, planned) {
+                        broken.lock().unwrap().entry(kind).or_default().push(what);
+                    }
+                }
+            });
+        }
+    });
+    let broken = broken.into_inner().unwrap();
+    assert!(broken.is_empty(), "{}", report(&broken, cases.len()));
+}
+
+fn plan(calls: &[Call]) -> Vec<Planned> {
+    let step = std::env::var("RT_SWEEP_STEP").map_or(1, |step| step.parse().unwrap());
+    let after_ready = |call: &Call| {
+        let later = |other: &&Call| other.process == call.process && other.n >= call.n;
+        call.process != CALLER && !calls.iter().filter(later).any(Call::is_message)
+    };
+    let both = |call: &Call| {
+        let after_ready = after_ready(call);
+        let at = At {
+            process: call.process,
+            n: call.n,
+        };
+        let error = call.can_fail().then_some(Fault::Error(Errno::EIO));
+        let planned = move |fault| Planned {
+            at,
+            fault,
+            after_ready,
+        };
+        error
+            .into_iter()
+            .chain([Fault::Kill])
+            .map(planned)
+            .collect::<Vec<_>>()
+    };
+    calls.iter().step_by(step).flat_map(both).collect()
+}
+
+fn fault_at(subject: &Subject, planned: &Planned) -> Vec<(String, String)> {
+    let Planned { at, fault, .. } = *planned;
+    let letter = if matches!(fault, Fault::Kill) {
+        'k'
+    } else {
+        'e'
+    };
+    let case = Case::new(subject, &format!("{}-{}{letter}", at.process, at.n));
+    let traced = case.inject(at, fault);
+    let met = traced
+        .hit
+        .as_ref()
+        .map_or("met no call".to_owned(), ToString::to_string);
+    let broken = case.verdict(&traced, Some(planned));
+    broken
+        .into_iter()
+        .map(|(kind, what)| (kind, format!("{fault} at {met}: {what}")))
+        .collect()
+}
+
+fn report(broken: &BTreeMap<String, Vec<String>>, cases: usize) -> String {
+    let mut text = format!("of {cases} faults:\n");
+    for (kind, all) in broken {
+        text += &format!("== {kind}: {} times\n  {}\n", all.len(), all.join("\n  "));
+    }
+    text
+}

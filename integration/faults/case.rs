@@ -1,0 +1,280 @@
+//! One command with one fault in it, judged by what it says and what it leaves.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Planned;
+use crate::harness::inject::{At, CALLER, Fault, Traced, inject, trace};
+use crate::harness::{Bundle, Leftovers, Rt, View, reap};
+
+const OUTPUT: &str = "all is well\n";
+const STATUS: i32 = 7;
+const SCRIPT: &str = "echo all is well; exit 7";
+
+/// The command that meets the faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Create,
+    /// Of a created container.
+    Start,
+    Run,
+    /// In a running container.
+    Exec,
+    /// Of a running container.
+    Kill,
+    /// Of a stopped container.
+    Delete,
+}
+
+/// What all cases of a sweep share.
+#[derive(Debug)]
+pub(super) struct Subject {
+    verb: Verb,
+    bundle: Bundle,
+}
+
+impl Subject {
+    pub(super) fn new(verb: Verb, view: View) -> Self {
+        let bundle = Bundle::busybox().in_view(view);
+        let bundle = match verb {
+            Verb::Create | Verb::Start | Verb::Run => bundle.script(SCRIPT),
+            Verb::Exec | Verb::Kill | Verb::Delete => bundle.args(["sleep", "1000"]),
+        };
+        bundle.write();
+        Self { verb, bundle }
+    }
+}
+
+/// A container of its own, with a state directory and a mark of its own, since two run at once.
+pub(super) struct Case<'a> {
+    subject: &'a Subject,
+    id: String,
+    root: PathBuf,
+    out: PathBuf,
+    err: PathBuf,
+    pid_file: PathBuf,
+    leftovers: Leftovers,
+}
+
+type Broken = Vec<(String, String)>;
+
+impl<'a> Case<'a> {
+    /// With everything done that has to come before the command.
+    pub(super) fn new(subject: &'a Subject, name: &str) -> Self {
+        let bundle = &subject.bundle;
+        let id = format!("{}{name}.", bundle.mark());
+        let root = bundle.beside(&format!("{name}.state"));
+        let [out, err, pid_file] =
+            ["out", "err", "pid"].map(|kind| bundle.beside(&format!("{name}.{kind}")));
+        let leftovers = Leftovers::before(&root, &id, bundle.view());
+        let case = Self {
+            subject,
+            id,
+            root,
+            out,
+            err,
+            pid_file,
+            leftovers,
+        };
+        if !matches!(subject.verb, Verb::Create | Verb::Run) {
+            case.launch("create")
+                .files(&case.out, &case.err)
+                .run()
+                .success();
+        }
+        if matches!(subject.verb, Verb::Exec | Verb::Kill | Verb::Delete) {
+            case.rt(&["start", &case.id]).run().success();
+        }
+        if subject.verb == Verb::Delete {
+            case.rt(&["kill", &case.id, "KILL"]).run().success();
+            let ended = case
+                .init()
+                .and_then(|pid| reap(pid, Duration::from_secs(10)));
+            assert!(ended.is_some(), "{} is killed and does not end", case.id);
+        }
+        case
+    }
+
+    pub(super) fn trace(&self) -> Traced {
+        trace(&self.command(), &self.out, &self.err)
+    }
+
+    pub(super) fn inject(&self, at: At, fault: Fault) -> Traced {
+        inject(&self.command(), (&self.out, &self.err), at, fault)
+    }
+
+    fn rt(&self, args: &[&str]) -> Rt {
+        let rt = self.subject.bundle.rt(args).root(&self.root, &self.id);
+        rt.limit(Duration::from_secs(10))
+    }
+
+    fn launch(&self, verb: &str) -> Rt {
+        let (bundle, pid_file) = (
+            self.subject.bundle.path(),
+            self.pid_file.display().to_string(),
+        );
+        self.rt(&[
+            verb,
+            "--bundle",
+            &bundle.to_string_lossy(),
+            "--pid-file",
+            &pid_file,
+            &self.id,
+        ])
+    }
+
+    fn command(&self) -> Rt {
+        match self.subject.verb {
+            Verb::Create => self.launch("create"),
+            Verb::Run => self.launch("run"),
+            Verb::Start => self.rt(&["start", &self.id]),
+            Verb::Exec => self.rt(&["exec", &self.id, "sh", "-c", SCRIPT]),
+            Verb::Kill => self.rt(&["kill", &self.id, "KILL"]),
+            Verb::Delete => self.rt(&["delete", &self.id]),
+        }
+    }
+
+    /// From the pid file.
+    fn init(&self) -> Option<i32> {
+        fs::read_to_string(&self.pid_file).ok()?.parse().ok()
+    }
+
+    fn output(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    fn errors(&self) -> String {
+        fs::read_to_string(&self.err).unwrap_or_default()
+    }
+
+    /// What breaks the rules: `(kind, details)`.
+    pub(super) fn verdict(&self, traced: &Traced, planned: Option<&Planned>) -> Broken {
+        let mut broken = vec![];
+        let good = match self.subject.verb {
+            Verb::Run | Verb::Exec => STATUS,
+            _ => 0,
+        };
+        let mut note = |kind: &str, what: Option<String>| {
+            broken.extend(what.map(|what| (kind.to_owned(), what)));
+        };
+        if traced.hung {
+            note("it hangs", Some(self.errors()));
+        } else if traced.status == good {
+            note("success that was none", self.is_no_success(planned));
+        } else {
+            let what = self.is_not_explained(traced, planned);
+            note("not one line about the failure", what);
+        }
+        if self.subject.verb == Verb::Exec {
+            note(
+                "the container has suffered",
+                self.has_suffered(&traced.children),
+            );
+        }
+        // As a shim does: init cannot end before every process that entered its namespace is reaped.
+        let delete = self.rt(&["delete", "--force", &self.id]).spawn();
+        for child in traced.children.iter().copied().chain(self.init()) {
+            reap(child, Duration::from_secs(2));
+        }
+        let delete = delete.finish();
+        let failed = delete.status != 0;
+        note("delete --force fails", failed.then(|| delete.to_string()));
+        self.clear_away(&mut broken);
+        broken
+    }
+
+    fn clear_away(&self, broken: &mut Broken) {
+        let left = self.leftovers.since();
+        if !left.is_empty() {
+            let kinds: BTreeSet<_> = left
+                .iter()
+                .filter_map(|one| one.split(':').next())
+                .collect();
+            let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+            let what = format!("{} in all, {}", left.len(), left[0]);
+            broken.push((format!("left behind: {kinds}"), what));
+            self.leftovers.clear_away(&left);
+        }
+        for file in [&self.out, &self.err, &self.pid_file] {
+            let _ = fs::remove_file(file);
+        }
+    }
+
+    /// What has to be true when the command says that it has succeeded.
+    fn is_no_success(&self, planned: Option<&Planned>) -> Option<String> {
+        let Some(init) = self.init() else {
+            return Some(format!(
+                "the pid file: {:?}",
+                fs::read_to_string(&self.pid_file)
+            ));
+        };
+        match self.subject.verb {
+            Verb::Create => self.does_not_start(init, planned),
+            Verb::Start => self.does_not_run(init),
+            Verb::Run | Verb::Exec => {
+                (self.output() != OUTPUT).then(|| format!("output {:?}", self.output()))
+            }
+            Verb::Kill => match reap(init, Duration::from_secs(10)) {
+                Some(137) => None,
+                other => Some(format!("init has ended with {other:?}")),
+            },
+            Verb::Delete => {
+                let left = self.leftovers.since();
+                (!left.is_empty()).then(|| left.join("\n"))
+            }
+        }
+    }
+
+    /// Where init could no longer tell the caller, `start` has to say it.
+    fn does_not_start(&self, init: i32, planned: Option<&Planned>) -> Option<String> {
+        let start = self.rt(&["start", &self.id]).run();
+        if start.status != 0 {
+            let excused = planned.is_some_and(|planned| planned.after_ready);
+            let explained = start.stderr.lines().count() == 1;
+            return (!excused || !explained).then_some(start.stderr);
+        }
+        self.does_not_run(init)
+    }
+
+    fn does_not_run(&self, init: i32) -> Option<String> {
+        let (status, output) = (reap(init, Duration::from_secs(10)), self.output());
+        let good = status == Some(STATUS) && output == OUTPUT;
+        (!good).then(|| format!("status {status:?}, output {output:?}, {:?}", self.errors()))
+    }
+
+    /// A killed caller says nothing, and before `main` it has no words yet. A process that is
+    /// killed when it is already on its own is no error of `run` and `exec`.
+    fn is_not_explained(&self, traced: &Traced, planned: Option<&Planned>) -> Option<String> {
+        let killed = planned.is_some_and(|planned| matches!(planned.fault, Fault::Kill));
+        let mute = traced.hit.as_ref().is_some_and(|hit| match hit.process {
+            CALLER => hit.startup || killed,
+            _ => traced.status == 137 && killed && planned.is_some_and(|one| one.after_ready),
+        });
+        let errors = self.errors();
+        let good = errors.lines().count() == 1 && errors.starts_with("rt: ");
+        (!mute && !good).then(|| format!("status {}, {errors:?}", traced.status))
+    }
+
+    /// After `exec`, in whatever way it ended, the container has its init and nothing else.
+    fn has_suffered(&self, children: &[i32]) -> Option<String> {
+        let proc = format!("/proc/{}/root/proc", self.init()?);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            for child in children {
+                reap(*child, Duration::ZERO);
+            }
+            let entries = fs::read_dir(&proc).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let pids: Vec<_> = names.filter(|name| name.parse::<i32>().is_ok()).collect();
+            if pids == ["1"] {
+                return None;
+            }
+            if Instant::now() > deadline {
+                return Some(format!("processes {pids:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

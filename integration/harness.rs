@@ -1,0 +1,29 @@
+//! What the tests are written in: bundles, containers, a runtime under a time limit, cgroup views,
+//! a search for leftovers, and faults at exact system calls.
+//!
+//! `RT=/path/to/runtime` puts any other OCI runtime in the place of `rt`.
+
+mod bundle;
+mod canary;
+mod config;
+mod container;
+mod host;
+pub(crate) mod inject;
+mod leftovers;
+mod race;
+mod rt;
+mod syscalls;
+mod temp;
+pub(crate) mod terminal;
+mod view;
+
+pub(crate) use bundle::Bundle;
+pub(crate) use canary::Canary;
+pub(crate) use config::ALL_CAPABILITIES;
+pub(crate) use container::Container;
+pub(crate) use host::{Host, namespace_of, proc_status, reap, until};
+pub(crate) use leftovers::Leftovers;
+pub(crate) use race::Exchange;
+pub(crate) use rt::{Done, Rt, runtime};
+pub(crate) use temp::TempDir;
+pub(crate) use view::View;

@@ -1,0 +1,81 @@
+//! The host of a test and what can be seen of it from outside the container.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// A host made for one test.
+#[derive(Debug)]
+pub(crate) struct Host;
+
+impl Host {
+    /// Runs `test` in a thread with a net namespace of its own, which everything it starts inherits.
+    pub(crate) fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                test()
+            });
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+/// The identity of a process's namespace, as `pid:[4026531836]`. `"self"` is the calling thread.
+#[track_caller]
+pub(crate) fn namespace_of(pid: impl ToString, kind: &str) -> String {
+    let pid = match pid.to_string() {
+        own if own == "self" => "thread-self".to_owned(),
+        other => other,
+    };
+    let link = PathBuf::from(format!("/proc/{pid}/ns/{kind}"));
+    let target = fs::read_link(&link).unwrap_or_else(|error| panic!("{}: {error}", link.display()));
+    target.to_string_lossy().into_owned()
+}
+
+/// A field of `/proc/PID/status`, without white space around it.
+#[track_caller]
+pub(crate) fn proc_status(pid: i32, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("/proc/{pid}/status has no {field}"))
+        .trim()
+        .to_owned()
+}
+
+/// Waits for one child of this process by its id: `None` when it is alive after the time limit or
+/// is nobody's child here. Never for any child: tests share the process.
+pub(crate) fn reap(pid: i32, limit: Duration) -> Option<i32> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => return Some(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(128 + signal as i32),
+            Err(Errno::EINTR) | Ok(_) => {}
+            Err(_) => return None,
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// Asks until the answer is yes, for at most ten seconds.
+#[track_caller]
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited ten seconds until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
