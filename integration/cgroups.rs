@@ -62,10 +62,10 @@ fn assert_limit(controller: &str, resources: &Value, path: &str, [v1, v2]: [(&st
         if has(view, controller) {
             let c = bundle.start();
             let (name, value) = if is_v2(view) { v2 } else { v1 };
-            assert_eq!(
-                file(&c, view, controller, name).as_deref(),
-                Some(value),
-                "{view:?} {name}"
+            let written = file(&c, view, controller, name).unwrap_or_default();
+            assert!(
+                value.split('|').any(|one| one == written),
+                "{view:?} {name}: {written:?}"
             );
         } else {
             bundle.refused().says(&[path]);
@@ -188,7 +188,8 @@ fn half_a_megabyte_is_enough_to_start() {
 
 #[test]
 fn the_shares_of_the_cpu_are_written() {
-    let files = [("cpu.shares", "512"), ("cpu.weight", "20")];
+    // Two conversions are in use: runc's older one and the newer, which keeps 1024 at 100.
+    let files = [("cpu.shares", "512"), ("cpu.weight", "20|59")];
     assert_limit(
         "cpu",
         &json!({ "cpu": { "shares": 512 } }),

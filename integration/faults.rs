@@ -19,7 +19,8 @@ fn a_fault_at_any_system_call_of_create_leaves_nothing() {
 
 #[test]
 fn a_fault_at_any_system_call_of_create_on_a_v2_host_leaves_nothing() {
-    if View::all().any(|view| view == View::V2) {
+    // On a host that is v2 and nothing else it would be the same again.
+    if View::all().any(|view| view == View::V2) && View::all().count() > 1 {
         sweep(&Subject::new(Verb::Create, View::V2));
     }
 }

@@ -215,6 +215,7 @@ fn inherited_fds() -> u32 {
 
 /// Runs the command line; the exit status.
 pub(crate) fn main() -> i32 {
+    std::panic::set_hook(Box::new(report_panic));
     let args: Vec<OsString> = std::env::args_os().collect();
     let chosen = chosen(&args);
     // Before anything of ours is open.
@@ -238,6 +239,13 @@ pub(crate) fn main() -> i32 {
             failed
         }
     }
+}
+
+/// A fault of our own is one line as well; the process then aborts.
+fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let cause = info.payload_as_str().unwrap_or("unknown").replace('\n', " ");
+    let _ = writeln!(std::io::stderr(), "rt: internal error at {place}: {cause}");
 }
 
 /// Help goes to standard output; of an error the user gets one line.

@@ -43,8 +43,10 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     caller.ready()?;
     caller.detach().phase(Phase::Process)?;
     caller.executed()?;
+    // From here on the process may run on without us only if we are killed.
+    let status = foreground.wait(pid, None)?;
     std::mem::forget(guard);
-    foreground.wait(pid, None)
+    Ok(status)
 }
 
 fn plan(request: &Request, container: &Container) -> Result<Plan> {

@@ -11,7 +11,7 @@
 //! the listener answers, running = alive and it does not, paused = frozen, stopped = gone.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -156,7 +156,14 @@ pub(crate) struct Container {
 
 /// The exclusive right to change a container, until dropped.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<OwnedFd>);
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: the container's own descriptor shares the lock.
+        let _ = self.0.unlock();
+    }
+}
 
 impl Container {
     /// The container `id` with the right to change it; what stands in its record then stays true.
@@ -250,9 +257,8 @@ impl Container {
 
     /// Whether some command holds the lock right now.
     fn is_locked(&self) -> bool {
-        open_directory(&self.path()).is_ok_and(|fd| {
-            matches!(Flock::lock(fd, FlockArg::LockSharedNonblock), Err((_, Errno::EAGAIN)))
-        })
+        let again = open_directory(&self.path()).map(File::from);
+        again.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     fn path(&self) -> PathBuf {
@@ -363,15 +369,18 @@ impl Container {
     }
 }
 
-/// Waits, up to a limit, until no other command works on the container.
-fn lock(mut directory: OwnedFd, id: &str) -> Result<Lock> {
+/// Waits, up to a limit, until no other command works on the container (flock(2)).
+fn lock(directory: OwnedFd, id: &str) -> Result<Lock> {
+    let directory = File::from(directory);
     let deadline = Instant::now() + LOCK_LIMIT;
     loop {
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(Lock(lock)),
-            Err((back, Errno::EAGAIN)) if Instant::now() < deadline => directory = back,
-            Err((_, Errno::EAGAIN)) => bail!("{id}: another command is working on this container"),
-            Err((_, errno)) => return Err(errno).context("flock"),
+        match directory.try_lock() {
+            Ok(()) => return Ok(Lock(directory)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
+            Err(TryLockError::WouldBlock) => {
+                bail!("{id}: another command is working on this container")
+            }
+            Err(TryLockError::Error(error)) => return Err(error).context("flock"),
         }
         std::thread::sleep(Duration::from_millis(5));
     }

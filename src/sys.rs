@@ -29,10 +29,12 @@ const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code, reason = "the test harness has its own"))]
 extern "C" fn main() -> c_int {
-    if open_standard_streams().and_then(|()| set_signal_disposition(Signal::SIGPIPE, true)).is_err()
-    {
+    if let Err(errno) = open_standard_streams() {
+        eprintln!("rt: /dev/null: {}", errno.desc());
         return 1;
     }
+    // It cannot fail with these arguments, and if it did, a broken pipe would end us.
+    let _ = set_signal_disposition(Signal::SIGPIPE, true);
     crate::cli::main()
 }
 
