@@ -32,21 +32,12 @@ fn has(view: View, controller: &str) -> bool {
         "[ -e /sys/fs/cgroup/{controller}/cgroup.procs ] ||
         grep -qw {controller} /sys/fs/cgroup/cgroup.controllers"
     );
-    view.command("sh")
-        .args(["-c", &script])
-        .output()
-        .unwrap()
-        .status
-        .success()
+    view.command("sh").args(["-c", &script]).output().unwrap().status.success()
 }
 
 /// The v2 hierarchy is the only one: v1 files have other names.
 fn is_v2(view: View) -> bool {
-    let test = view
-        .command("test")
-        .args(["-e", "/sys/fs/cgroup/cgroup.procs"])
-        .status()
-        .unwrap();
+    let test = view.command("test").args(["-e", "/sys/fs/cgroup/cgroup.procs"]).status().unwrap();
     test.success()
 }
 
@@ -63,10 +54,7 @@ fn assert_limit(controller: &str, resources: &Value, path: &str, [v1, v2]: [(&st
             let c = bundle.start();
             let (name, value) = if is_v2(view) { v2 } else { v1 };
             let written = file(&c, view, controller, name).unwrap_or_default();
-            assert!(
-                value.split('|').any(|one| one == written),
-                "{view:?} {name}: {written:?}"
-            );
+            assert!(value.split('|').any(|one| one == written), "{view:?} {name}: {written:?}");
         } else {
             bundle.refused().says(&[path]);
         }
@@ -79,11 +67,7 @@ fn a_container_has_a_cgroup_in_every_hierarchy_of_the_view_and_leaves_none() {
         let c = sleeper(view).start();
         let text = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
         let entered = text.lines().filter(|line| line.contains(&c.id)).count();
-        let wanted = if is_v2(view) {
-            1
-        } else {
-            text.lines().count() - 1
-        };
+        let wanted = if is_v2(view) { 1 } else { text.lines().count() - 1 };
         assert!(entered >= wanted, "{view:?}:\n{text}");
         c.delete_force();
         c.bundle.leftovers().assert_none_since();
@@ -93,11 +77,7 @@ fn a_container_has_a_cgroup_in_every_hierarchy_of_the_view_and_leaves_none() {
 #[test]
 fn a_container_runs_on_every_view() {
     for view in View::all() {
-        let done = Bundle::busybox()
-            .in_view(view)
-            .args(["echo", "hello"])
-            .run()
-            .success();
+        let done = Bundle::busybox().in_view(view).args(["echo", "hello"]).run().success();
         assert_eq!(done.stdout, "hello\n", "{view:?}");
     }
 }
@@ -115,12 +95,7 @@ fn exec_enters_the_cgroups_on_every_view() {
 #[test]
 fn the_limit_of_pids_is_written() {
     let files = [("pids.max", "33"), ("pids.max", "33")];
-    assert_limit(
-        "pids",
-        &json!({ "pids": { "limit": 33 } }),
-        "linux.resources.pids",
-        files,
-    );
+    assert_limit("pids", &json!({ "pids": { "limit": 33 } }), "linux.resources.pids", files);
 }
 
 #[test]
@@ -138,23 +113,15 @@ fn the_limit_of_pids_holds() {
 #[test]
 fn a_limit_of_one_pid_is_enough_to_start() {
     for view in View::all().filter(|view| has(*view, "pids")) {
-        let bundle = Bundle::busybox()
-            .in_view(view)
-            .resources(json!({ "pids": { "limit": 1 } }));
-        assert_eq!(
-            bundle.args(["echo", "alone"]).run().success().stdout,
-            "alone\n"
-        );
+        let bundle = Bundle::busybox().in_view(view).resources(json!({ "pids": { "limit": 1 } }));
+        assert_eq!(bundle.args(["echo", "alone"]).run().success().stdout, "alone\n");
     }
 }
 
 #[test]
 fn the_limit_of_memory_is_written() {
     let resources = json!({ "memory": { "limit": 16 << 20 } });
-    let files = [
-        ("memory.limit_in_bytes", "16777216"),
-        ("memory.max", "16777216"),
-    ];
+    let files = [("memory.limit_in_bytes", "16777216"), ("memory.max", "16777216")];
     assert_limit("memory", &resources, "linux.resources.memory", files);
 }
 
@@ -167,10 +134,7 @@ fn the_limit_of_memory_holds() {
             .mount(json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" }))
             .script("dd if=/dev/zero of=/tmp/full bs=1M count=64; echo survived")
             .run();
-        assert!(
-            !done.stdout.contains("survived") || done.stderr.contains("Killed"),
-            "{done}"
-        );
+        assert!(!done.stdout.contains("survived") || done.stderr.contains("Killed"), "{done}");
     }
 }
 
@@ -179,10 +143,7 @@ fn half_a_megabyte_is_enough_to_start() {
     for view in View::all().filter(|view| has(*view, "memory")) {
         let bundle = Bundle::busybox().in_view(view);
         let bundle = bundle.resources(json!({ "memory": { "limit": 512 << 10 } }));
-        assert_eq!(
-            bundle.args(["echo", "small"]).run().success().stdout,
-            "small\n"
-        );
+        assert_eq!(bundle.args(["echo", "small"]).run().success().stdout, "small\n");
     }
 }
 
@@ -190,12 +151,7 @@ fn half_a_megabyte_is_enough_to_start() {
 fn the_shares_of_the_cpu_are_written() {
     // Two conversions are in use: runc's older one and the newer, which keeps 1024 at 100.
     let files = [("cpu.shares", "512"), ("cpu.weight", "20|59")];
-    assert_limit(
-        "cpu",
-        &json!({ "cpu": { "shares": 512 } }),
-        "linux.resources.cpu",
-        files,
-    );
+    assert_limit("cpu", &json!({ "cpu": { "shares": 512 } }), "linux.resources.cpu", files);
 }
 
 #[test]
@@ -216,14 +172,9 @@ fn the_quota_of_the_cpu_holds() {
             .run();
         let last = done.stdout.lines().last().unwrap_or_default().to_owned();
         let user = last.split_whitespace().next().unwrap_or_default();
-        let seconds = user
-            .split_once('m')
-            .map(|(_, rest)| rest.trim_end_matches('s').to_owned());
+        let seconds = user.split_once('m').map(|(_, rest)| rest.trim_end_matches('s').to_owned());
         let seconds: f64 = seconds.unwrap_or_default().parse().unwrap_or(9.0);
-        assert!(
-            seconds < 0.5,
-            "{view:?}: a tenth of a second was allowed\n{done}"
-        );
+        assert!(seconds < 0.5, "{view:?}: a tenth of a second was allowed\n{done}");
     }
 }
 
@@ -278,26 +229,11 @@ fn an_allowed_device_can_be_opened_as_its_rule_says() {
 #[test]
 fn a_resource_that_is_not_supported_yet_is_refused_by_its_path() {
     for (resource, path) in [
-        (
-            json!({ "blockIO": { "weight": 100 } }),
-            "linux.resources.blockIO",
-        ),
-        (
-            json!({ "network": { "classID": 7 } }),
-            "linux.resources.network",
-        ),
-        (
-            json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 0 }] }),
-            "hugepageLimits",
-        ),
-        (
-            json!({ "rdma": { "mlx5_1": { "hcaHandles": 3 } } }),
-            "linux.resources.rdma",
-        ),
-        (
-            json!({ "unified": { "memory.high": "1000" } }),
-            "linux.resources.unified",
-        ),
+        (json!({ "blockIO": { "weight": 100 } }), "linux.resources.blockIO"),
+        (json!({ "network": { "classID": 7 } }), "linux.resources.network"),
+        (json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 0 }] }), "hugepageLimits"),
+        (json!({ "rdma": { "mlx5_1": { "hcaHandles": 3 } } }), "linux.resources.rdma"),
+        (json!({ "unified": { "memory.high": "1000" } }), "linux.resources.unified"),
     ] {
         let done = Bundle::busybox().resources(resource).refused();
         done.says(&[path, "not yet supported"]);
@@ -309,14 +245,9 @@ fn the_cgroup_path_of_the_configuration_is_used() {
     for view in View::all() {
         let bundle = sleeper(view);
         let path = format!("/{}parent/{}child", bundle.mark(), bundle.mark());
-        let c = bundle
-            .config(|c| c["linux"]["cgroupsPath"] = path.clone().into())
-            .start();
+        let c = bundle.config(|c| c["linux"]["cgroupsPath"] = path.clone().into()).start();
         let text = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
-        assert!(
-            text.lines().any(|line| line.ends_with(&path)),
-            "{view:?}: {text}"
-        );
+        assert!(text.lines().any(|line| line.ends_with(&path)), "{view:?}: {text}");
         c.delete_force();
         // The parent was not there before; runtimes may leave what they did not name, we clean it.
         let parent = format!("/{}parent", c.bundle.mark());
@@ -331,9 +262,7 @@ fn a_cgroup_that_has_processes_is_refused() {
     for view in View::all() {
         let c = sleeper(view).start();
         let text = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
-        let own = text
-            .lines()
-            .find(|line| line.contains("pids:") || line.starts_with("0::"));
+        let own = text.lines().find(|line| line.contains("pids:") || line.starts_with("0::"));
         let path = own.unwrap().rsplit(':').next().unwrap().to_owned();
         let other = sleeper(view).config(|c| c["linux"]["cgroupsPath"] = path.into());
         other.refused();
@@ -346,20 +275,12 @@ fn sub_cgroups_made_inside_are_removed_with_the_container() {
     for view in View::all() {
         let c = sleeper(view).start();
         let text = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
-        let line = text
-            .lines()
-            .find(|line| line.contains("pids:") || line.starts_with("0::"));
+        let line = text.lines().find(|line| line.contains("pids:") || line.starts_with("0::"));
         let line = line.unwrap();
         let path = line.rsplit(':').next().unwrap();
         let top = if is_v2(view) { "" } else { "pids" };
         let script = format!("mkdir -p /sys/fs/cgroup/{top}{path}/one/two");
-        assert!(
-            view.command("sh")
-                .args(["-c", &script])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(view.command("sh").args(["-c", &script]).status().unwrap().success());
         c.kill("KILL");
         c.wait();
         c.delete();

@@ -15,10 +15,7 @@ fn ids_that_are_not_names_are_refused() {
         let bundle = Bundle::busybox();
         bundle.write();
         let path = bundle.path();
-        let done = bundle
-            .rt(["create", "--bundle", path.to_str().unwrap(), id])
-            .run()
-            .failure();
+        let done = bundle.rt(["create", "--bundle", path.to_str().unwrap(), id]).run().failure();
         assert!(!bundle.beside("x").exists(), "{done}");
     }
 }
@@ -26,21 +23,11 @@ fn ids_that_are_not_names_are_refused() {
 #[test]
 fn commands_on_an_unknown_id_say_that_it_does_not_exist() {
     let bundle = Bundle::busybox();
-    for args in [
-        &["state", "nobody"][..],
-        &["start", "nobody"],
-        &["kill", "nobody"],
-    ] {
+    for args in [&["state", "nobody"][..], &["start", "nobody"], &["kill", "nobody"]] {
         bundle.rt(args).run().says(&["does not exist"]);
     }
-    bundle
-        .rt(["delete", "nobody"])
-        .run()
-        .says(&["does not exist"]);
-    let done = bundle
-        .rt(["exec", "nobody", "true"])
-        .run()
-        .says(&["does not exist"]);
+    bundle.rt(["delete", "nobody"]).run().says(&["does not exist"]);
+    let done = bundle.rt(["exec", "nobody", "true"]).run().says(&["does not exist"]);
     assert_eq!(done.status, 255);
 }
 
@@ -52,9 +39,7 @@ fn options_may_stand_after_the_id() {
     let bundle = Bundle::busybox().args(["echo", "after"]);
     bundle.write();
     let path = bundle.path();
-    let done = bundle
-        .rt(["run", &bundle.id(), "--bundle", path.to_str().unwrap()])
-        .run();
+    let done = bundle.rt(["run", &bundle.id(), "--bundle", path.to_str().unwrap()]).run();
     assert_eq!(done.success().stdout, "after\n");
 }
 
@@ -75,10 +60,7 @@ fn list_shows_the_containers_of_its_root() {
     assert_eq!(head, ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
     let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(row[..3], [&*c.id, &*c.pid().to_string(), "created"]);
-    assert_eq!(
-        c.rt(["list", "--quiet"]).run().success().stdout,
-        format!("{}\n", c.id)
-    );
+    assert_eq!(c.rt(["list", "--quiet"]).run().success().stdout, format!("{}\n", c.id));
     let json = c.rt(["list", "--format", "json"]).run().success().stdout;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json[0]["id"], Value::from(&*c.id));
@@ -113,53 +95,31 @@ fn the_log_ends_with_the_error() {
     let bundle = Bundle::busybox();
     let log = bundle.beside("log");
     let path = log.to_str().unwrap();
-    bundle
-        .rt(["--log", path, "--log-format", "json", "state", "nobody"])
-        .run()
-        .failure();
+    bundle.rt(["--log", path, "--log-format", "json", "state", "nobody"]).run().failure();
     let text = fs::read_to_string(&log).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["level"], "error", "{text}");
-    assert!(
-        last["msg"].as_str().unwrap().contains("does not exist"),
-        "{text}"
-    );
+    assert!(last["msg"].as_str().unwrap().contains("does not exist"), "{text}");
     assert!(last["time"].as_str().unwrap().contains('T'), "{text}");
     fs::remove_file(&log).unwrap();
-    bundle
-        .rt(["--log", path, "state", "nobody"])
-        .run()
-        .failure();
+    bundle.rt(["--log", path, "state", "nobody"]).run().failure();
     let text = fs::read_to_string(&log).unwrap();
-    assert!(
-        text.lines().last().unwrap().contains("level=error msg="),
-        "{text}"
-    );
+    assert!(text.lines().last().unwrap().contains("level=error msg="), "{text}");
 }
 
 #[test]
 fn an_error_is_one_line() {
     let bundle = Bundle::busybox();
     bundle.rt(["state", "nobody"]).run().failure().one_line();
-    Bundle::busybox()
-        .args(["/no/such/program"])
-        .run()
-        .failure()
-        .one_line();
-    Bundle::busybox()
-        .config(|c| c["root"]["path"] = "nowhere".into())
-        .refused()
-        .one_line();
+    Bundle::busybox().args(["/no/such/program"]).run().failure().one_line();
+    Bundle::busybox().config(|c| c["root"]["path"] = "nowhere".into()).refused().one_line();
 }
 
 #[test]
 fn a_missing_program_is_named_as_clients_expect() {
     let done = Bundle::busybox().args(["no-such-program"]).run();
     done.says(&["no-such-program", "executable file not found in $PATH"]);
-    Bundle::busybox()
-        .args(["/no/such"])
-        .run()
-        .says(&["/no/such", "no such file or directory"]);
+    Bundle::busybox().args(["/no/such"]).run().says(&["/no/such", "no such file or directory"]);
     let bundle = Bundle::busybox().file("/plain", "data").args(["/plain"]);
     let mode = fs::Permissions::from_mode(0o644);
     fs::set_permissions(bundle.rootfs().join("plain"), mode).unwrap();
@@ -169,11 +129,7 @@ fn a_missing_program_is_named_as_clients_expect() {
 #[test]
 fn success_is_silent() {
     let c = Bundle::busybox().args(["sleep", "100"]).create();
-    for args in [
-        &["start", &c.id][..],
-        &["kill", &c.id, "KILL"],
-        &["delete", "--force", &c.id],
-    ] {
+    for args in [&["start", &c.id][..], &["kill", &c.id, "KILL"], &["delete", "--force", &c.id]] {
         let done = c.rt(args).run();
         assert_eq!((&*done.stdout, &*done.stderr), ("", ""), "{done}");
     }
@@ -184,10 +140,7 @@ fn success_is_silent() {
 fn commands_are_quick_on_a_container_that_is_not_theirs_to_wait_for() {
     let c = Bundle::busybox().create();
     let begin = Instant::now();
-    c.rt(["state", &c.id])
-        .limit(Duration::from_secs(5))
-        .run()
-        .success();
+    c.rt(["state", &c.id]).limit(Duration::from_secs(5)).run().success();
     c.rt(["list"]).limit(Duration::from_secs(5)).run().success();
     assert!(begin.elapsed() < Duration::from_secs(2));
 }
@@ -201,10 +154,7 @@ fn spec_writes_a_configuration_that_runs() {
     assert_eq!((&*done.stdout, &*done.stderr), ("", ""));
     Rt::bare(spec).run().failure();
     let mut text = String::new();
-    fs::File::open(path.join("config.json"))
-        .unwrap()
-        .read_to_string(&mut text)
-        .unwrap();
+    fs::File::open(path.join("config.json")).unwrap().read_to_string(&mut text).unwrap();
     let config: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(config["process"]["args"], serde_json::json!(["sh"]));
     assert_eq!(config["process"]["terminal"], true);
@@ -226,10 +176,7 @@ fn what_is_not_supported_yet_is_refused_and_never_ignored() {
         Bundle::busybox().config(change).refused().says(&[path]);
     };
     refused(|c| c["ociVersion"] = "7.0.0".into(), "ociVersion");
-    refused(
-        |c| c["process"]["args"] = serde_json::json!([]),
-        "process.args",
-    );
+    refused(|c| c["process"]["args"] = serde_json::json!([]), "process.args");
     refused(|c| c["process"]["cwd"] = "relative".into(), "process.cwd");
     let seccomp = |c: &mut Value| {
         c["linux"]["seccomp"] = serde_json::json!({ "defaultAction": "SCMP_ACT_FUTURE" });

@@ -12,10 +12,7 @@ fn sleeper() -> Container {
 fn exec_gives_the_output_and_the_status_of_the_process() {
     let c = sleeper();
     let done = c.exec(["sh", "-c", "echo out; echo err >&2; exit 6"]);
-    assert_eq!(
-        (done.status, &*done.stdout, &*done.stderr),
-        (6, "out\n", "err\n")
-    );
+    assert_eq!((done.status, &*done.stdout, &*done.stderr), (6, "out\n", "err\n"));
     assert_eq!(c.exec(["true"]).success().stdout, "");
 }
 
@@ -36,9 +33,7 @@ fn exec_gives_255_for_every_error_of_the_runtime() {
     assert_eq!(done.status, 255, "{done}");
     done.says(&["no such file or directory"]);
     assert_eq!(c.rt(["exec", &c.id]).run().status, 255);
-    c.rt(["exec", "--no-such-option", &c.id, "true"])
-        .run()
-        .failure();
+    c.rt(["exec", "--no-such-option", &c.id, "true"]).run().failure();
 }
 
 #[test]
@@ -57,11 +52,7 @@ fn exec_enters_every_namespace_and_the_root_of_the_container() {
         .file("/here", "the image\n")
         .args(["sleep", "1000"])
         .start();
-    let done = c.exec([
-        "sh",
-        "-c",
-        "cat /here; for n in /proc/self/ns/*; do readlink $n; done",
-    ]);
+    let done = c.exec(["sh", "-c", "cat /here; for n in /proc/self/ns/*; do readlink $n; done"]);
     let done = done.success();
     let mut seen = done.stdout.lines();
     assert_eq!(seen.next(), Some("the image"));
@@ -87,52 +78,30 @@ fn exec_has_the_users_environment_directory_and_limits_of_the_container() {
             let process = &mut c["process"];
             process["cwd"] = "/tmp".into();
             process["user"] = serde_json::json!({ "uid": 7, "gid": 8 });
-            process["env"]
-                .as_array_mut()
-                .unwrap()
-                .push("GREETING=hello".into());
+            process["env"].as_array_mut().unwrap().push("GREETING=hello".into());
         })
         .args(["sleep", "1000"])
         .start();
-    let done = c
-        .exec(["sh", "-c", "pwd; id -u; id -g; echo $GREETING; ulimit -n"])
-        .success();
+    let done = c.exec(["sh", "-c", "pwd; id -u; id -g; echo $GREETING; ulimit -n"]).success();
     assert_eq!(done.stdout, "/tmp\n7\n8\nhello\n1024\n");
 }
 
 #[test]
 fn exec_is_confined_like_the_process_of_the_container() {
     let c = sleeper();
-    let fields = [
-        "CapInh",
-        "CapPrm",
-        "CapEff",
-        "CapBnd",
-        "CapAmb",
-        "NoNewPrivs",
-        "Seccomp",
-    ];
+    let fields = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"];
     let status = c.exec(["cat", "/proc/self/status"]).success().stdout;
     for field in fields {
-        let own = status
-            .lines()
-            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let own = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         assert_eq!(own.unwrap().trim(), proc_status(c.pid(), field), "{field}");
     }
 }
 
 #[test]
 fn nothing_is_ever_inheritable() {
-    let c = Bundle::busybox()
-        .with_capabilities(ALL_CAPABILITIES)
-        .args(["sleep", "1000"])
-        .start();
+    let c = Bundle::busybox().with_capabilities(ALL_CAPABILITIES).args(["sleep", "1000"]).start();
     for set in ["CapInh", "CapAmb"] {
-        assert_eq!(
-            proc_status(c.pid(), set),
-            "0000000000000000",
-            "{set} of init"
-        );
+        assert_eq!(proc_status(c.pid(), set), "0000000000000000", "{set} of init");
         let done = c.exec(["grep", set, "/proc/self/status"]).success();
         assert!(done.stdout.contains("0000000000000000"), "{done}");
     }
@@ -141,10 +110,7 @@ fn nothing_is_ever_inheritable() {
 #[test]
 fn exec_works_in_a_created_container() {
     let c = Bundle::busybox().args(["echo", "init"]).create();
-    assert_eq!(
-        c.exec(["echo", "before init"]).success().stdout,
-        "before init\n"
-    );
+    assert_eq!(c.exec(["echo", "before init"]).success().stdout, "before init\n");
     assert_eq!(c.status(), "created");
     assert_eq!(c.finish(), (0, "init\n".to_owned()));
 }
@@ -153,9 +119,7 @@ fn exec_works_in_a_created_container() {
 fn exec_in_a_stopped_container_is_refused() {
     let c = Bundle::busybox().args(["true"]).start();
     c.wait();
-    let done = c
-        .exec(["true"])
-        .says(&["cannot exec in a stopped container"]);
+    let done = c.exec(["true"]).says(&["cannot exec in a stopped container"]);
     assert_eq!(done.status, 255);
 }
 
@@ -172,12 +136,8 @@ fn exec_forwards_signals() {
 #[test]
 fn exec_ends_when_the_container_is_killed() {
     let c = sleeper();
-    let exec = c
-        .exec_rt(&[], ["sh", "-c", "echo ready; sleep 1000"])
-        .spawn();
-    until("the process runs", || {
-        exec.output_so_far().contains("ready")
-    });
+    let exec = c.exec_rt(&[], ["sh", "-c", "echo ready; sleep 1000"]).spawn();
+    until("the process runs", || exec.output_so_far().contains("ready"));
     c.kill("KILL");
     c.wait();
     assert_eq!(exec.finish().status, 128 + 9);
@@ -204,9 +164,7 @@ fn exec_gives_the_process_three_streams_and_nothing_more() {
 #[test]
 fn many_execs_at_once_all_succeed() {
     let c = sleeper();
-    let all: Vec<_> = (0..20)
-        .map(|n| c.exec_rt(&[], ["echo", &n.to_string()]).spawn())
-        .collect();
+    let all: Vec<_> = (0..20).map(|n| c.exec_rt(&[], ["echo", &n.to_string()]).spawn()).collect();
     for (n, exec) in all.into_iter().enumerate() {
         assert_eq!(exec.finish().success().stdout, format!("{n}\n"));
     }

@@ -93,43 +93,22 @@ fn plan(calls: &[Call]) -> Vec<Planned> {
     };
     let both = |call: &Call| {
         let after_ready = after_ready(call);
-        let at = At {
-            process: call.process,
-            n: call.n,
-        };
+        let at = At { process: call.process, n: call.n };
         let error = call.can_fail().then_some(Fault::Error(Errno::EIO));
-        let planned = move |fault| Planned {
-            at,
-            fault,
-            after_ready,
-        };
-        error
-            .into_iter()
-            .chain([Fault::Kill])
-            .map(planned)
-            .collect::<Vec<_>>()
+        let planned = move |fault| Planned { at, fault, after_ready };
+        error.into_iter().chain([Fault::Kill]).map(planned).collect::<Vec<_>>()
     };
     calls.iter().step_by(step).flat_map(both).collect()
 }
 
 fn fault_at(subject: &Subject, planned: &Planned) -> Vec<(String, String)> {
     let Planned { at, fault, .. } = *planned;
-    let letter = if matches!(fault, Fault::Kill) {
-        'k'
-    } else {
-        'e'
-    };
+    let letter = if matches!(fault, Fault::Kill) { 'k' } else { 'e' };
     let case = Case::new(subject, &format!("{}-{}{letter}", at.process, at.n));
     let traced = case.inject(at, fault);
-    let met = traced
-        .hit
-        .as_ref()
-        .map_or("met no call".to_owned(), ToString::to_string);
+    let met = traced.hit.as_ref().map_or("met no call".to_owned(), ToString::to_string);
     let broken = case.verdict(&traced, Some(planned));
-    broken
-        .into_iter()
-        .map(|(kind, what)| (kind, format!("{fault} at {met}: {what}")))
-        .collect()
+    broken.into_iter().map(|(kind, what)| (kind, format!("{fault} at {met}: {what}"))).collect()
 }
 
 fn report(broken: &BTreeMap<String, Vec<String>>, cases: usize) -> String {

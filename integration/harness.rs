@@ -25,5 +25,5 @@ pub(crate) use host::{Host, namespace_of, proc_status, reap, until};
 pub(crate) use leftovers::Leftovers;
 pub(crate) use race::Exchange;
 pub(crate) use rt::{Done, Rt, runtime};
-pub(crate) use temp::TempDir;
+pub(crate) use temp::{TempDir, copy_program};
 pub(crate) use view::View;

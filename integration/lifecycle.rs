@@ -19,9 +19,7 @@ fn a_created_container_waits_for_start() {
 
 #[test]
 fn a_container_passes_through_created_running_and_stopped() {
-    let c = Bundle::busybox()
-        .script("read line < /dev/null; sleep 100")
-        .create();
+    let c = Bundle::busybox().script("read line < /dev/null; sleep 100").create();
     assert_eq!(c.status(), "created");
     c.start();
     assert_eq!(c.status(), "running");
@@ -35,9 +33,7 @@ fn a_container_passes_through_created_running_and_stopped() {
 #[test]
 fn a_dead_init_that_nobody_has_reaped_is_stopped() {
     let c = Bundle::busybox().args(["true"]).start();
-    until("init is a zombie", || {
-        proc_status(c.pid(), "State").starts_with('Z')
-    });
+    until("init is a zombie", || proc_status(c.pid(), "State").starts_with('Z'));
     assert_eq!(c.status(), "stopped");
     c.delete();
 }
@@ -66,21 +62,14 @@ fn a_stopped_container_has_no_pid() {
 
 #[test]
 fn run_gives_the_exit_status_and_both_streams() {
-    let done = Bundle::busybox()
-        .script("echo out; echo err >&2; exit 42")
-        .run();
-    assert_eq!(
-        (done.status, &*done.stdout, &*done.stderr),
-        (42, "out\n", "err\n")
-    );
+    let done = Bundle::busybox().script("echo out; echo err >&2; exit 42").run();
+    assert_eq!((done.status, &*done.stdout, &*done.stderr), (42, "out\n", "err\n"));
 }
 
 #[test]
 fn run_of_a_killed_process_gives_128_and_the_signal() {
     // As pid 1 it would be spared its own signal.
-    let bundle = Bundle::busybox()
-        .without_namespace("pid")
-        .script("kill -9 $$");
+    let bundle = Bundle::busybox().without_namespace("pid").script("kill -9 $$");
     assert_eq!(bundle.run().status, 128 + 9);
 }
 
@@ -116,13 +105,7 @@ fn the_pid_file_is_relative_to_the_callers_directory() {
     let directory = TempDir::new();
     bundle.write();
     let path = bundle.path();
-    let args = [
-        "create",
-        "--bundle",
-        path.to_str().unwrap(),
-        "--pid-file",
-        "here",
-    ];
+    let args = ["create", "--bundle", path.to_str().unwrap(), "--pid-file", "here"];
     let rt = bundle.rt(args.into_iter().chain([&*bundle.id()]));
     rt.directory(directory.path()).run().success();
     let pid = fs::read_to_string(directory.path().join("here")).unwrap();
@@ -136,11 +119,7 @@ fn the_pid_file_is_relative_to_the_callers_directory() {
 fn the_bundle_is_the_working_directory_when_none_is_named() {
     let bundle = Bundle::busybox().args(["echo", "here"]);
     bundle.write();
-    let done = bundle
-        .rt(["run", &bundle.id()])
-        .directory(&bundle.path())
-        .run()
-        .success();
+    let done = bundle.rt(["run", &bundle.id()]).directory(&bundle.path()).run().success();
     assert_eq!(done.stdout, "here\n");
 }
 
@@ -148,14 +127,10 @@ fn the_bundle_is_the_working_directory_when_none_is_named() {
 fn an_id_in_use_is_refused_and_its_container_lives_on() {
     let c = Bundle::busybox().args(["sleep", "100"]).create();
     let path = c.bundle.path();
-    c.rt(["create", "--bundle", path.to_str().unwrap(), &c.id])
-        .run()
-        .failure();
+    c.rt(["create", "--bundle", path.to_str().unwrap(), &c.id]).run().failure();
     assert_eq!(c.status(), "created");
     c.start();
-    c.rt(["create", "--bundle", path.to_str().unwrap(), &c.id])
-        .run()
-        .failure();
+    c.rt(["create", "--bundle", path.to_str().unwrap(), &c.id]).run().failure();
     assert_eq!(c.status(), "running");
 }
 
@@ -241,15 +216,8 @@ fn kill_of_a_stopped_container_says_what_clients_look_for() {
     let c = Bundle::busybox().args(["true"]).start();
     c.wait();
     let done = c.rt(["kill", &c.id, "KILL"]).run().failure();
-    let known = [
-        "process already finished",
-        "container not running",
-        "no such process",
-    ];
-    assert!(
-        known.iter().any(|text| done.stderr.contains(text)),
-        "{done}"
-    );
+    let known = ["process already finished", "container not running", "no such process"];
+    assert!(known.iter().any(|text| done.stderr.contains(text)), "{done}");
 }
 
 #[test]
@@ -269,10 +237,6 @@ fn kill_in_the_hosts_pid_namespace_ends_every_process() {
 fn init_outlives_the_command_that_created_it() {
     let c = Bundle::busybox().args(["sleep", "100"]).start();
     let parent = proc_status(c.pid(), "PPid");
-    assert_eq!(
-        parent,
-        std::process::id().to_string(),
-        "the nearest sub-reaper"
-    );
+    assert_eq!(parent, std::process::id().to_string(), "the nearest sub-reaper");
     assert_eq!(c.status(), "running");
 }

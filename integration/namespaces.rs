@@ -27,11 +27,7 @@ fn assert_namespaces(c: &Container, exceptions: &[(&str, From<'_>)]) {
             From::Host => assert_eq!(own, host, "{kind}: the host's"),
             From::New => assert_ne!(own, host, "{kind}: a new one"),
             From::Joined(donor) => {
-                assert_eq!(
-                    own,
-                    namespace_of(donor.pid(), kind),
-                    "{kind}: the joined one"
-                );
+                assert_eq!(own, namespace_of(donor.pid(), kind), "{kind}: the joined one");
             }
         }
     }
@@ -66,11 +62,7 @@ fn assert_looks_as_under_runc(bundle: impl Fn() -> Bundle) {
     let runc = runc.expect("these tests compare with runc: install Debian's package runc");
     let theirs = look(bundle().for_runtime(runc));
     let ours = look(bundle());
-    assert!(
-        ours == theirs,
-        "inside the container:\n{}",
-        difference(&theirs, &ours)
-    );
+    assert!(ours == theirs, "inside the container:\n{}", difference(&theirs, &ours));
 }
 
 /// With a user namespace, runc's /dev/mqueue belongs partly or wholly to nobody: it makes the ipc
@@ -79,33 +71,22 @@ fn look(bundle: Bundle) -> Vec<String> {
     let mark = bundle.mark().to_owned();
     let done = bundle.script(LOOK).run().success();
     let text = done.stdout.replace(&mark, "MARK.");
-    let (mounts, rest) = text
-        .split_once("== maps\n")
-        .expect("a mount table and the rest");
+    let (mounts, rest) = text.split_once("== maps\n").expect("a mount table and the rest");
     let mut lines = normal_mounts(mounts);
-    lines.extend(
-        rest.lines()
-            .map(|line| match line.starts_with("/dev/mqueue ") {
-                true => line.replace("65534", "0"),
-                false => line.to_owned(),
-            }),
-    );
+    lines.extend(rest.lines().map(|line| match line.starts_with("/dev/mqueue ") {
+        true => line.replace("65534", "0"),
+        false => line.to_owned(),
+    }));
     lines
 }
 
 /// By place, and without the numbers, which differ between two containers of one runtime: ids,
 /// device numbers, peer groups. The parent's id becomes the parent's place. Of a masked path only
-/// that it is masked: with which file system is the runtime's affair.
+/// that it is masked: with which file system is the runtime's affair. And of a cgroup hierarchy not
+/// the name of its source: a bind shows the host's, which `systemd` is on some and `cgroup` on others.
 fn normal_mounts(table: &str) -> Vec<String> {
-    let rows: Vec<Vec<&str>> = table
-        .lines()
-        .map(|line| line.split(' ').collect())
-        .collect();
-    let place = |id: &str| {
-        rows.iter()
-            .find(|row| row[0] == id)
-            .map_or("outside", |row| row[4])
-    };
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(' ').collect()).collect();
+    let place = |id: &str| rows.iter().find(|row| row[0] == id).map_or("outside", |row| row[4]);
     let one = |row: &Vec<&str>| {
         let dash = row.iter().position(|field| *field == "-").expect("a dash");
         let peers: Vec<_> = (row[6..dash].iter())
@@ -116,12 +97,9 @@ fn normal_mounts(table: &str) -> Vec<String> {
         if empty && (at.starts_with("/proc/") || at.starts_with("/sys/firmware")) {
             return format!("{at} on {on}, masked");
         }
-        format!(
-            "{at} on {on}, root {}, {} {peers:?} {:?}",
-            row[3],
-            row[5],
-            &row[dash..]
-        )
+        let (kind, options) = (row[dash + 1], row[dash + 3]);
+        let source = if kind == "cgroup" { "any" } else { row[dash + 2] };
+        format!("{at} on {on}, root {}, {} {peers:?} {kind} {source} {options}", row[3], row[5])
     };
     let mut lines: Vec<_> = rows.iter().map(one).collect();
     lines.sort_by(|one, other| one.split(' ').next().cmp(&other.split(' ').next()));
@@ -129,21 +107,11 @@ fn normal_mounts(table: &str) -> Vec<String> {
 }
 
 fn difference(theirs: &[String], ours: &[String]) -> String {
-    let lost = theirs
-        .iter()
-        .filter(|line| !ours.contains(line))
-        .map(|line| format!("- {line}"));
-    let new = ours
-        .iter()
-        .filter(|line| !theirs.contains(line))
-        .map(|line| format!("+ {line}"));
+    let lost = theirs.iter().filter(|line| !ours.contains(line)).map(|line| format!("- {line}"));
+    let new = ours.iter().filter(|line| !theirs.contains(line)).map(|line| format!("+ {line}"));
     let lines: Vec<_> = lost.chain(new).collect();
     match lines.is_empty() {
-        true => format!(
-            "the order of lines\n{}\nruns as\n{}",
-            theirs.join("\n"),
-            ours.join("\n")
-        ),
+        true => format!("the order of lines\n{}\nruns as\n{}", theirs.join("\n"), ours.join("\n")),
         false => format!("- runc, + the runtime under test\n{}", lines.join("\n")),
     }
 }
@@ -169,9 +137,7 @@ fn a_new_cgroup_namespace_looks_as_under_runc() {
 #[test]
 fn in_a_new_cgroup_namespace_the_containers_cgroup_is_the_root() {
     let kinds = ["pid", "network", "ipc", "uts", "mount", "cgroup"];
-    let c = Bundle::busybox()
-        .namespaces(&kinds)
-        .args(["cat", "/proc/self/cgroup"]);
+    let c = Bundle::busybox().namespaces(&kinds).args(["cat", "/proc/self/cgroup"]);
     for line in c.run().success().stdout.lines() {
         assert!(line.ends_with(":/"), "{line}");
     }
@@ -180,8 +146,7 @@ fn in_a_new_cgroup_namespace_the_containers_cgroup_is_the_root() {
 #[test]
 fn a_new_user_namespace_with_all_others_looks_as_under_runc() {
     let bundle = |base: Bundle| {
-        base.namespaces(&["pid", "network", "ipc", "uts", "mount", "cgroup"])
-            .user_namespace()
+        base.namespaces(&["pid", "network", "ipc", "uts", "mount", "cgroup"]).user_namespace()
     };
     let c = bundle(sleeper()).start();
     let more = [("cgroup", From::New), ("user", From::New)];
@@ -196,15 +161,7 @@ fn a_new_user_namespace_with_all_others_looks_as_under_runc() {
 fn in_a_new_user_namespace_root_owns_what_is_mounted_for_it() {
     let done = Bundle::busybox()
         .user_namespace()
-        .args([
-            "stat",
-            "-c",
-            "%u",
-            "/dev/mqueue",
-            "/dev/shm",
-            "/dev",
-            "/dev/pts/ptmx",
-        ])
+        .args(["stat", "-c", "%u", "/dev/mqueue", "/dev/shm", "/dev", "/dev/pts/ptmx"])
         .run()
         .success();
     assert_eq!(done.stdout, "0\n0\n0\n0\n");
@@ -214,9 +171,7 @@ fn in_a_new_user_namespace_root_owns_what_is_mounted_for_it() {
 fn the_hosts_pid_namespace_looks_as_under_runc() {
     let c = sleeper().without_namespace("pid").start();
     assert_namespaces(&c, &ALL_NEW[1..]);
-    let shown = c
-        .exec(["cat", &format!("/proc/{}/comm", c.pid())])
-        .success();
+    let shown = c.exec(["cat", &format!("/proc/{}/comm", c.pid())]).success();
     assert_eq!(shown.stdout, "sleep\n");
     assert_looks_as_under_runc(|| Bundle::busybox().without_namespace("pid"));
 }
@@ -226,10 +181,7 @@ fn the_hosts_network_and_ipc_look_as_under_runc() {
     Host::isolated(|| {
         let bundle = |base: Bundle| base.without_namespace("network").without_namespace("ipc");
         let c = bundle(sleeper()).start();
-        assert_namespaces(
-            &c,
-            &[("pid", From::New), ("uts", From::New), ("mnt", From::New)],
-        );
+        assert_namespaces(&c, &[("pid", From::New), ("uts", From::New), ("mnt", From::New)]);
         assert_looks_as_under_runc(|| bundle(Bundle::busybox()));
     });
 }
@@ -257,23 +209,14 @@ fn a_joined_pid_namespace_with_a_new_mount_namespace_looks_as_under_runc() {
     let seen = c.exec(["cat", "/proc/1/comm"]).success();
     assert_eq!(seen.stdout, "sleep\n", "pid 1 is the donor's init");
     assert_looks_as_under_runc(|| bundle(Bundle::busybox()));
-    assert_eq!(
-        donor.status(),
-        "running",
-        "the donor is not touched by an end in its namespace"
-    );
+    assert_eq!(donor.status(), "running", "the donor is not touched by an end in its namespace");
 }
 
 #[test]
 fn a_joined_network_namespace_looks_as_under_runc() {
     let donor = sleeper().start();
     let bundle = |base: Bundle| base.joins("network", &donor.namespace("net"));
-    let joined = [
-        &ALL_NEW[..1],
-        &ALL_NEW[2..],
-        &[("net", From::Joined(&donor))],
-    ]
-    .concat();
+    let joined = [&ALL_NEW[..1], &ALL_NEW[2..], &[("net", From::Joined(&donor))]].concat();
     assert_namespaces(&bundle(sleeper()).start(), &joined);
     assert_looks_as_under_runc(|| bundle(Bundle::busybox()));
 }
@@ -299,10 +242,7 @@ fn joined_ipc_and_uts_namespaces_look_as_under_runc() {
 #[test]
 fn a_joined_user_namespace_with_new_others_looks_as_under_runc() {
     let donor = sleeper().user_namespace().start();
-    let bundle = |base: Bundle| {
-        base.user_namespace()
-            .joins("user", &donor.namespace("user"))
-    };
+    let bundle = |base: Bundle| base.user_namespace().joins("user", &donor.namespace("user"));
     let joined = [&ALL_NEW[..], &[("user", From::Joined(&donor))]].concat();
     assert_namespaces(&bundle(sleeper()).start(), &joined);
     assert_looks_as_under_runc(|| bundle(Bundle::busybox()));
@@ -312,12 +252,7 @@ fn a_joined_user_namespace_with_new_others_looks_as_under_runc() {
 fn every_namespace_of_another_container_can_be_joined_but_mount() {
     let kinds = ["pid", "network", "ipc", "uts", "mount", "cgroup"];
     let donor = sleeper().namespaces(&kinds).user_namespace().start();
-    let names = [
-        ("pid", "pid"),
-        ("network", "net"),
-        ("ipc", "ipc"),
-        ("uts", "uts"),
-    ];
+    let names = [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
     let c = names
         .into_iter()
         .chain([("cgroup", "cgroup"), ("user", "user")])
@@ -329,25 +264,15 @@ fn every_namespace_of_another_container_can_be_joined_but_mount() {
         })
         .start();
     for kind in ["pid", "net", "ipc", "uts", "cgroup", "user"] {
-        assert_eq!(
-            namespace_of(c.pid(), kind),
-            namespace_of(donor.pid(), kind),
-            "{kind}"
-        );
+        assert_eq!(namespace_of(c.pid(), kind), namespace_of(donor.pid(), kind), "{kind}");
     }
-    assert_ne!(
-        namespace_of(c.pid(), "mnt"),
-        namespace_of(donor.pid(), "mnt")
-    );
+    assert_ne!(namespace_of(c.pid(), "mnt"), namespace_of(donor.pid(), "mnt"));
 }
 
 /// Debian's runc 1.1.5 knows no time namespaces: what has to hold is stated here.
 fn in_another_time(bundle: Bundle) -> Bundle {
     bundle.config(|c| {
-        c["linux"]["namespaces"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!({ "type": "time" }));
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "time" }));
         c["linux"]["timeOffsets"] = json!({
             "boottime": { "secs": 1_000_000, "nanosecs": 0 },
             "monotonic": { "secs": 1_000_000, "nanosecs": 0 }
@@ -370,10 +295,7 @@ fn a_new_time_namespace_has_the_offsets_that_were_asked_for() {
 fn a_time_namespace_can_be_joined() {
     let donor = in_another_time(sleeper()).start();
     let c = sleeper().joins("time", &donor.namespace("time")).start();
-    assert_namespaces(
-        &c,
-        &[&ALL_NEW[..], &[("time", From::Joined(&donor))]].concat(),
-    );
+    assert_namespaces(&c, &[&ALL_NEW[..], &[("time", From::Joined(&donor))]].concat());
 }
 
 #[test]
@@ -388,21 +310,13 @@ fn a_namespace_path_of_the_wrong_type_is_refused() {
         ("cgroup", "net"),
         ("time", "net"),
     ] {
-        Bundle::busybox()
-            .joins(kind, &format!("/proc/self/ns/{wrong}"))
-            .refused();
+        Bundle::busybox().joins(kind, &format!("/proc/self/ns/{wrong}")).refused();
     }
 }
 
 #[test]
 fn a_namespace_path_that_is_no_namespace_is_refused() {
-    for path in [
-        "/no/such/path",
-        "/etc/hostname",
-        "/proc/self/ns",
-        "relative/path",
-        "/dev/null",
-    ] {
+    for path in ["/no/such/path", "/etc/hostname", "/proc/self/ns", "relative/path", "/dev/null"] {
         for kind in ["pid", "network", "ipc"] {
             Bundle::busybox().joins(kind, path).refused();
         }
@@ -411,16 +325,11 @@ fn a_namespace_path_that_is_no_namespace_is_refused() {
 
 #[test]
 fn the_same_type_twice_is_refused() {
-    Bundle::busybox()
-        .namespaces(&["pid", "mount", "pid"])
-        .refused();
+    Bundle::busybox().namespaces(&["pid", "mount", "pid"]).refused();
 }
 
 #[test]
 fn loopback_is_up_in_a_new_network_namespace() {
-    let done = Bundle::busybox()
-        .args(["ip", "-o", "address", "show", "lo"])
-        .run()
-        .success();
+    let done = Bundle::busybox().args(["ip", "-o", "address", "show", "lo"]).run().success();
     assert!(done.stdout.contains("127.0.0.1/8"), "{done}");
 }

@@ -12,10 +12,7 @@ fn the_process_gets_its_environment_directory_and_user() {
             let process = &mut c["process"];
             process["cwd"] = "/work".into();
             process["user"] = serde_json::json!({ "uid": 7, "gid": 8, "additionalGids": [9, 10] });
-            process["env"]
-                .as_array_mut()
-                .unwrap()
-                .push("GREETING=hello there".into());
+            process["env"].as_array_mut().unwrap().push("GREETING=hello there".into());
         })
         .script("pwd; id -u; id -g; id -G; echo $GREETING; hostname")
         .run()
@@ -27,23 +24,13 @@ fn the_process_gets_its_environment_directory_and_user() {
 fn a_readonly_root_cannot_be_written_and_a_writable_one_can() {
     let script = "echo x > /new && cat /new";
     Bundle::busybox().script(script).run().failure();
-    assert_eq!(
-        Bundle::busybox()
-            .writable()
-            .script(script)
-            .run()
-            .success()
-            .stdout,
-        "x\n"
-    );
+    assert_eq!(Bundle::busybox().writable().script(script).run().success().stdout, "x\n");
 }
 
 /// As the host sees them: a shell that looks at its own needs one more for the look.
 fn descriptors(c: &Container) -> Vec<String> {
     let all = fs::read_dir(format!("/proc/{}/fd", c.pid())).unwrap();
-    let mut all: Vec<_> = all
-        .map(|fd| fd.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut all: Vec<_> = all.map(|fd| fd.unwrap().file_name().into_string().unwrap()).collect();
     all.sort();
     all
 }

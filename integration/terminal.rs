@@ -16,9 +16,7 @@ fn with_terminal(bundle: Bundle) -> Bundle {
 fn created(bundle: Bundle) -> (Container, Terminal) {
     let socket = ConsoleSocket::at(bundle.beside("console"));
     let path = socket.path().to_str().unwrap().to_owned();
-    let c = with_terminal(bundle)
-        .options(["--console-socket", &path])
-        .create();
+    let c = with_terminal(bundle).options(["--console-socket", &path]).create();
     (c, socket.master())
 }
 
@@ -26,10 +24,7 @@ fn created(bundle: Bundle) -> (Container, Terminal) {
 fn a_console_socket_receives_the_master_of_the_containers_terminal() {
     let (c, mut terminal) = created(Bundle::busybox().script("tty; read word; echo got $word"));
     let kind = terminal.master().metadata().unwrap();
-    assert!(
-        kind.file_type().is_char_device() && kind.rdev() >> 8 == 5,
-        "a ptmx"
-    );
+    assert!(kind.file_type().is_char_device() && kind.rdev() >> 8 == 5, "a ptmx");
     c.start();
     terminal.expect("/dev/pts/0");
     terminal.type_in("hello\n");
@@ -46,14 +41,7 @@ fn the_terminal_is_the_controlling_one_and_its_three_streams() {
     c.start();
     c.wait();
     let seen = terminal.read_to_end();
-    for line in [
-        "yes 0",
-        "yes 1",
-        "yes 2",
-        "own",
-        "0:5:620",
-        "character special file",
-    ] {
+    for line in ["yes 0", "yes 1", "yes 2", "own", "0:5:620", "character special file"] {
         assert!(seen.contains(line), "{line} in {seen:?}");
     }
 }
@@ -106,24 +94,14 @@ fn a_console_socket_that_nobody_listens_on_is_an_error() {
 
 /// `run` at a terminal of 30 lines and 99 columns: the person's side, and the exit status.
 fn run_at_a_terminal(script: &str, talk: impl FnOnce(&mut Terminal)) -> (Option<i32>, String) {
-    let size = Winsize {
-        ws_row: 30,
-        ws_col: 99,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = Winsize { ws_row: 30, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
     let pair = openpty(&size, None).unwrap();
     let bundle = with_terminal(Bundle::busybox().script(script));
     let slave = std::fs::File::from(pair.slave);
     let copy = || Stdio::from(slave.try_clone().unwrap());
     let rt = bundle.launch(&["run"], &bundle.id());
     let mut command = rt.command(&[]);
-    let mut run = command
-        .stdin(copy())
-        .stdout(copy())
-        .stderr(copy())
-        .spawn()
-        .unwrap();
+    let mut run = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
     drop((slave, command));
     let mut terminal = Terminal::of(pair.master);
     talk(&mut terminal);
@@ -134,10 +112,7 @@ fn run_at_a_terminal(script: &str, talk: impl FnOnce(&mut Terminal)) -> (Option<
     });
     let _ = run.kill();
     run.wait().unwrap();
-    (
-        ended.and_then(|status| status.code()),
-        terminal.read_to_end(),
-    )
+    (ended.and_then(|status| status.code()), terminal.read_to_end())
 }
 
 #[test]

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, getuid, read, unlinkat, write};
+use nix::unistd::{getuid, read, write};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,7 @@ use crate::cgroup::Cgroup;
 use crate::sys;
 
 const STATE_FILE: &str = "state.json";
+const NEW_STATE_FILE: &str = ".state.json.new";
 const PROCESS_FILE: &str = "process.json";
 const LISTENER: &str = "start.sock";
 /// How long a command waits for another one that works on the same container.
@@ -154,31 +156,16 @@ pub(crate) struct Container {
     pub(crate) record: Record,
 }
 
-/// The exclusive right to change a container, until dropped.
+/// The exclusive right to change a container, until dropped: an open file description of its
+/// own, so that closing it is all that is needed.
 #[derive(Debug)]
 pub(crate) struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing is not enough: the container's own descriptor shares the lock.
-        let _ = self.0.unlock();
-    }
-}
 
 impl Container {
     /// The container `id` with the right to change it; what stands in its record then stays true.
     pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, Lock)>> {
         check_id(id)?;
-        let path = root.join(id);
-        let directory = match open_directory(&path) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-            result => result.with_context(|| path.display().to_string())?,
-        };
-        let lock = lock(directory.try_clone()?, id)?;
-        // Removed while we waited: the directory has no name any more.
-        if fstat(&directory)?.st_nlink == 0 {
-            return Ok(None);
-        }
+        let Some((directory, lock)) = lock(&root.join(id), id)? else { return Ok(None) };
         Ok(Some((Self::read(directory, root, id)?, lock)))
     }
 
@@ -197,18 +184,14 @@ impl Container {
             Err(Errno::EEXIST) => bail!("{}: container with given ID already exists", record.id),
             result => result.with_context(|| path.display().to_string())?,
         }
-        let claimed = open_directory(&path).map_err(anyhow::Error::from).and_then(|directory| {
-            let lock = lock(directory.try_clone()?, &record.id)?;
-            if fstat(&directory)?.st_nlink == 0 {
-                bail!("removed by another command");
-            }
+        let claimed = lock(&path, &record.id).and_then(|locked| {
+            let (directory, lock) = locked.context("removed by another command")?;
             let container = Self { directory, root: root.to_owned(), record };
             container.save()?;
             Ok((container, lock))
         });
         if claimed.is_err() {
-            let _ = fs::remove_file(path.join(STATE_FILE));
-            let _ = fs::remove_dir(&path);
+            let _ = remove_directory(&path);
         }
         claimed.with_context(|| path.display().to_string())
     }
@@ -268,9 +251,8 @@ impl Container {
     /// Replaces `state.json` in one step.
     pub(crate) fn save(&self) -> Result<()> {
         let bytes = serde_json::to_vec(&self.record)?;
-        let temporary = ".state.json.new";
-        self.write(temporary, &bytes)?;
-        renameat(&self.directory, temporary, &self.directory, STATE_FILE).context(STATE_FILE)
+        self.write(NEW_STATE_FILE, &bytes)?;
+        renameat(&self.directory, NEW_STATE_FILE, &self.directory, STATE_FILE).context(STATE_FILE)
     }
 
     /// Keeps `process` of the configuration for `exec`.
@@ -356,26 +338,34 @@ impl Container {
 
     /// Removes the directory. The lock must be held.
     pub(crate) fn remove(&self) -> Result<()> {
-        for name in [LISTENER, PROCESS_FILE, ".state.json.new", STATE_FILE] {
-            match unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(errno).with_context(|| self.path().display().to_string()),
-            }
-        }
-        match unlinkat(AT_FDCWD, &self.path(), UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(errno).with_context(|| self.path().display().to_string()),
-        }
+        let path = self.path();
+        remove_directory(&path).with_context(|| path.display().to_string())
     }
 }
 
-/// Waits, up to a limit, until no other command works on the container (flock(2)).
-fn lock(directory: OwnedFd, id: &str) -> Result<Lock> {
-    let directory = File::from(directory);
+/// Removes a container's directory and the files that may be in it, as far as they are there.
+fn remove_directory(path: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
+    for name in [LISTENER, PROCESS_FILE, NEW_STATE_FILE, STATE_FILE] {
+        gone(fs::remove_file(path.join(name)))?;
+    }
+    gone(fs::remove_dir(path))
+}
+
+/// Waits, up to a limit, until no other command works on the container (flock(2)). `None` if it
+/// was removed meanwhile: the directory has no name any more.
+fn lock(path: &Path, id: &str) -> Result<Option<(OwnedFd, Lock)>> {
+    let lock = match open_directory(path) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+        result => Lock(result.with_context(|| path.display().to_string())?.into()),
+    };
     let deadline = Instant::now() + LOCK_LIMIT;
     loop {
-        match directory.try_lock() {
-            Ok(()) => return Ok(Lock(directory)),
+        match lock.0.try_lock() {
+            Ok(()) => break,
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
             Err(TryLockError::WouldBlock) => {
                 bail!("{id}: another command is working on this container")
@@ -384,6 +374,12 @@ fn lock(directory: OwnedFd, id: &str) -> Result<Lock> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    if fstat(&lock.0)?.st_nlink == 0 {
+        return Ok(None);
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = openat(&lock.0, ".", flags, Mode::empty()).context("the state directory")?;
+    Ok(Some((directory, lock)))
 }
 
 impl Record {

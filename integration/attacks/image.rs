@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::try_run;
-use crate::harness::{ALL_CAPABILITIES, Bundle, runtime};
+use crate::harness::{ALL_CAPABILITIES, Bundle, copy_program, runtime};
 
 /// A copy of the runtime, its bytes and its identity.
 struct Target {
@@ -22,34 +22,17 @@ struct Target {
 impl Target {
     fn beside(bundle: Bundle) -> (Self, Bundle) {
         let path = bundle.beside("runtime");
-        fs::copy(runtime(), &path).unwrap();
+        copy_program(runtime(), &path);
         let bytes = fs::read(&path).unwrap();
         let identity = identity(&path).unwrap();
-        let bundle = bundle
-            .for_runtime(&path)
-            .with_capabilities(ALL_CAPABILITIES)
-            .writable();
-        (
-            Self {
-                path,
-                bytes,
-                identity,
-            },
-            bundle,
-        )
+        let bundle = bundle.for_runtime(&path).with_capabilities(ALL_CAPABILITIES).writable();
+        (Self { path, bytes, identity }, bundle)
     }
 
     #[track_caller]
     fn assert_unchanged(&self) {
-        assert_eq!(
-            identity(&self.path),
-            Some(self.identity),
-            "the file has been replaced"
-        );
-        assert!(
-            fs::read(&self.path).unwrap() == self.bytes,
-            "the file has been written"
-        );
+        assert_eq!(identity(&self.path), Some(self.identity), "the file has been replaced");
+        assert!(fs::read(&self.path).unwrap() == self.bytes, "the file has been written");
     }
 }
 
@@ -83,9 +66,7 @@ done; true";
 
 #[test]
 fn a_script_whose_interpreter_is_proc_self_exe_gets_no_hold_of_the_runtime() {
-    let bundle = Bundle::busybox()
-        .file("/evil", "#!/proc/self/exe\n")
-        .args(["/evil"]);
+    let bundle = Bundle::busybox().file("/evil", "#!/proc/self/exe\n").args(["/evil"]);
     let (target, bundle) = Target::beside(bundle);
     try_run(&bundle);
     target.assert_unchanged();
@@ -93,9 +74,7 @@ fn a_script_whose_interpreter_is_proc_self_exe_gets_no_hold_of_the_runtime() {
 
 #[test]
 fn an_exec_of_a_script_whose_interpreter_is_proc_self_exe_gets_no_hold_of_the_runtime() {
-    let bundle = Bundle::busybox()
-        .file("/evil", "#!/proc/self/exe\n")
-        .args(["sleep", "1000"]);
+    let bundle = Bundle::busybox().file("/evil", "#!/proc/self/exe\n").args(["sleep", "1000"]);
     let (target, bundle) = Target::beside(bundle);
     let c = bundle.start();
     c.exec(["/evil"]);

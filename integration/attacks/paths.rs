@@ -17,13 +17,7 @@ fn a_proc_or_sys_that_is_a_link_in_the_image_is_refused() {
     let canary = Canary::plant();
     let host = canary.path().join("empty");
     for place in ["/proc", "/sys"] {
-        for target in [
-            "/tmp",
-            "tmp",
-            "../tmp",
-            host.to_str().unwrap(),
-            "/proc/self/fd",
-        ] {
+        for target in ["/tmp", "tmp", "../tmp", host.to_str().unwrap(), "/proc/self/fd"] {
             Bundle::busybox().writable().link(place, target).refused();
         }
     }
@@ -34,17 +28,13 @@ fn a_proc_or_sys_that_is_a_link_in_the_image_is_refused() {
 #[test]
 fn a_proc_that_is_a_link_into_a_volume_is_refused() {
     for place in ["/proc", "/sys"] {
-        let bundle = Bundle::busybox()
-            .directory("/volume")
-            .link(place, "/volume/fake");
+        let bundle = Bundle::busybox().directory("/volume").link(place, "/volume/fake");
         fs::create_dir_all(bundle.beside("volume/fake/self/attr")).unwrap();
         let source = bundle.beside("volume");
         let volume = json!({ "destination": "/volume", "type": "bind", "source": source,
             "options": ["rbind", "rw"] });
         // Before proc and sysfs, as the attack needs it.
-        bundle
-            .config(|c| c["mounts"].as_array_mut().unwrap().insert(0, volume))
-            .refused();
+        bundle.config(|c| c["mounts"].as_array_mut().unwrap().insert(0, volume)).refused();
     }
 }
 
@@ -57,10 +47,8 @@ fn a_sysctl_is_written_to_the_real_procfs_or_not_at_all() {
     fs::create_dir_all(fake.join("net/ipv4")).unwrap();
     fs::write(fake.join(NAME), "1024\n").unwrap();
     let bundle = bundle
-        .mount(
-            json!({ "destination": "/proc/sys", "type": "bind", "source": fake,
-            "options": ["bind", "rw"] }),
-        )
+        .mount(json!({ "destination": "/proc/sys", "type": "bind", "source": fake,
+            "options": ["bind", "rw"] }))
         .config(|c| {
             c["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "99" });
             c["linux"]["readonlyPaths"] = json!([]);
@@ -80,9 +68,7 @@ fn a_sysctl_is_written_to_the_real_procfs_or_not_at_all() {
 #[test]
 fn a_working_directory_behind_a_descriptor_is_refused() {
     for inherited in ["", "3</ 4</etc 5</proc 6</var/tmp 7</ 8</ 9</"] {
-        let mut bundle = Bundle::busybox()
-            .script(LOOK_AROUND)
-            .redirections(inherited);
+        let mut bundle = Bundle::busybox().script(LOOK_AROUND).redirections(inherited);
         for number in 3..=20 {
             let cwd = format!("/proc/self/fd/{number}");
             bundle = bundle.config(|c| c["process"]["cwd"] = cwd.into());
@@ -94,12 +80,7 @@ fn a_working_directory_behind_a_descriptor_is_refused() {
 
 #[test]
 fn a_working_directory_behind_a_preserved_descriptor_is_refused() {
-    for cwd in [
-        "/proc/self/fd/3",
-        "/proc/1/fd/3",
-        "/dev/fd/3",
-        "/proc/self/fd/3/../etc",
-    ] {
+    for cwd in ["/proc/self/fd/3", "/proc/1/fd/3", "/dev/fd/3", "/proc/self/fd/3/../etc"] {
         let bundle = Bundle::busybox()
             .redirections("3</var/tmp")
             .options(["--preserve-fds", "1"])
@@ -122,10 +103,7 @@ fn exec_refuses_a_working_directory_behind_a_descriptor() {
     for number in 3..=20 {
         for cwd in [format!("/proc/self/fd/{number}"), format!("/to/{number}")] {
             let rt = c.exec_rt(&["--cwd", &cwd], ["sh", "-c", LOOK_AROUND]);
-            let done = rt
-                .redirections("3</ 4</etc 5</proc 6</var/tmp 7</ 8</ 9</")
-                .run()
-                .failure();
+            let done = rt.redirections("3</ 4</etc 5</proc 6</var/tmp 7</ 8</ 9</").run().failure();
             assert_eq!(done.stdout, "", "it has seen something\n{done}");
         }
     }
@@ -136,10 +114,7 @@ fn a_working_directory_that_is_a_link_to_the_host_stays_in_the_image() {
     let canary = Canary::plant();
     let host = canary.path().join("made");
     let bundle = Bundle::busybox().writable().link("/work", &host);
-    let done = bundle
-        .config(|c| c["process"]["cwd"] = "/work".into())
-        .script("ls")
-        .run();
+    let done = bundle.config(|c| c["process"]["cwd"] = "/work".into()).script("ls").run();
     assert!(!done.stdout.contains("file"), "{done}");
     canary.assert_untouched();
 }
@@ -188,18 +163,14 @@ fn a_destination_with_dots_stays_in_the_image() {
 #[test]
 fn a_loop_of_links_is_refused() {
     let bundle = Bundle::busybox().link("/one", "/two").link("/two", "/one");
-    bundle
-        .mount(json!({ "destination": "/one/x", "type": "tmpfs", "source": "tmpfs" }))
-        .refused();
+    bundle.mount(json!({ "destination": "/one/x", "type": "tmpfs", "source": "tmpfs" })).refused();
 }
 
 #[test]
 fn a_root_that_is_no_directory_is_refused() {
     let refused = |path: &str| {
         let path = Value::from(path);
-        Bundle::busybox()
-            .config(|c| c["root"]["path"] = path)
-            .refused();
+        Bundle::busybox().config(|c| c["root"]["path"] = path).refused();
     };
     refused("");
     refused("config.json");
@@ -211,9 +182,7 @@ fn the_home_directory_is_not_read_from_outside_the_image() {
     let bundle = Bundle::busybox();
     let outside = bundle.beside("passwd");
     fs::write(&outside, "root:x:0:0:root:/leaked:/bin/sh\n").unwrap();
-    let bundle = bundle
-        .link("/etc/passwd", &outside)
-        .script("echo home $HOME");
+    let bundle = bundle.link("/etc/passwd", &outside).script("echo home $HOME");
     let done = try_run(&bundle);
     assert!(!done.stdout.contains("leaked"), "{done}");
 }

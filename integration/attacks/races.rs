@@ -45,24 +45,16 @@ fn a_target_that_is_swapped_for_a_link_does_not_lead_a_mount_to_the_host() {
     let volume = volume(&bundle, &canary);
     let tmpfs = |place: &str| json!({ "destination": place, "type": "tmpfs", "source": "racing" });
     let bundle = bundle
-        .mount(
-            json!({ "destination": "/volume", "type": "bind", "source": volume,
-            "options": ["rbind", "rw"] }),
-        )
+        .mount(json!({ "destination": "/volume", "type": "bind", "source": volume,
+            "options": ["rbind", "rw"] }))
         .mount(tmpfs("/volume/real"))
         .mount(tmpfs("/volume/real/deep/deeper"))
         .script("grep -c racing /proc/self/mountinfo");
     let race = Exchange::start(&volume, "real", "link");
     again_and_again(&bundle, |done| {
         let inside = done.stdout == "2\n";
-        assert!(
-            inside || done.stdout.is_empty(),
-            "a mount has gone elsewhere\n{done}"
-        );
-        assert!(
-            inside || done.status != 0,
-            "started without its mounts\n{done}"
-        );
+        assert!(inside || done.stdout.is_empty(), "a mount has gone elsewhere\n{done}");
+        assert!(inside || done.status != 0, "started without its mounts\n{done}");
     });
     drop(race);
     canary.assert_untouched();
@@ -80,10 +72,8 @@ fn a_parent_that_is_swapped_for_a_link_does_not_make_directories_on_the_host() {
         "source": volume, "options": ["rbind", "rw"] }));
     for number in 0..20 {
         let place = format!("/volume/real/{number}/a/b/c");
-        bundle = bundle.mount(
-            json!({ "destination": place, "type": "bind", "source": source,
-            "options": ["bind", "ro"] }),
-        );
+        bundle = bundle.mount(json!({ "destination": place, "type": "bind", "source": source,
+            "options": ["bind", "ro"] }));
     }
     let bundle = bundle.args(["true"]);
     let race = Exchange::start(&volume, "real", "link");
@@ -108,10 +98,7 @@ fn a_null_device_that_is_swapped_for_a_link_is_not_what_masks() {
     again_and_again(&bundle, |done| {
         plant_again(&dev.join("link"), Path::new("/secret"));
         let masked = done.stdout == "1:3\nsecret\n";
-        assert!(
-            masked || done.status != 0 && done.stdout.is_empty(),
-            "no mask\n{done}"
-        );
+        assert!(masked || done.status != 0 && done.stdout.is_empty(), "no mask\n{done}");
     });
     drop(race);
 }
@@ -121,9 +108,7 @@ fn a_null_device_that_is_swapped_for_a_link_is_not_what_masks() {
 fn a_console_that_is_swapped_for_a_link_does_not_reach_the_host() {
     let canary = Canary::plant();
     let bundle = Bundle::busybox().without_mount("/dev").writable();
-    let bundle = bundle
-        .file("/dev/console", "")
-        .link("/dev/link", canary.path().join("console"));
+    let bundle = bundle.file("/dev/console", "").link("/dev/link", canary.path().join("console"));
     let path = bundle.beside("socket");
     let bundle = bundle
         .config(|c| c["process"]["terminal"] = true.into())
@@ -136,10 +121,7 @@ fn a_console_that_is_swapped_for_a_link_does_not_reach_the_host() {
         plant_again(&dev.join("link"), &canary.path().join("console"));
         let socket = ConsoleSocket::at(path.clone());
         try_run(&bundle);
-        bundle
-            .rt(["delete", "--force", &bundle.id()])
-            .run()
-            .success();
+        bundle.rt(["delete", "--force", &bundle.id()]).run().success();
         drop(socket);
         fs::remove_file(&path).unwrap();
     }

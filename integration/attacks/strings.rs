@@ -10,10 +10,7 @@ const LONG: usize = 70_000;
 #[test]
 fn a_long_argument_arrives_whole() {
     let text = "a".repeat(LONG);
-    let done = Bundle::busybox()
-        .args(["sh", "-c", "echo ${#1}", "sh", &text])
-        .run()
-        .success();
+    let done = Bundle::busybox().args(["sh", "-c", "echo ${#1}", "sh", &text]).run().success();
     assert_eq!(done.stdout, format!("{LONG}\n"));
 }
 
@@ -21,10 +18,7 @@ fn a_long_argument_arrives_whole() {
 fn many_arguments_arrive_whole() {
     let numbers = (0..20_000).map(|number| number.to_string());
     let words = ["sh", "-c", "echo $#", "sh"].map(str::to_owned);
-    let done = Bundle::busybox()
-        .args(words.into_iter().chain(numbers))
-        .run()
-        .success();
+    let done = Bundle::busybox().args(words.into_iter().chain(numbers)).run().success();
     assert_eq!(done.stdout, "20000\n");
 }
 
@@ -38,10 +32,7 @@ fn an_argument_longer_than_the_kernel_takes_is_an_error() {
 fn a_long_environment_arrives_whole() {
     let value = "b".repeat(LONG);
     let bundle = Bundle::busybox().config(|c| {
-        c["process"]["env"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!(format!("LONG={value}")));
+        c["process"]["env"].as_array_mut().unwrap().push(json!(format!("LONG={value}")));
     });
     let done = bundle.script("echo ${#LONG}").run().success();
     assert_eq!(done.stdout, format!("{LONG}\n"));
@@ -51,9 +42,7 @@ fn a_long_environment_arrives_whole() {
 fn a_long_hostname_is_refused() {
     for length in [65, LONG] {
         let name = "h".repeat(length);
-        Bundle::busybox()
-            .config(|c| c["hostname"] = name.into())
-            .refused();
+        Bundle::busybox().config(|c| c["hostname"] = name.into()).refused();
     }
 }
 
@@ -81,9 +70,7 @@ fn two_hundred_and_fifty_id_maps_are_written() {
         c["linux"]["uidMappings"] = json!(map);
         c["linux"]["gidMappings"] = json!(map);
     });
-    let bundle = bundle
-        .without_mount("/dev/pts")
-        .script("wc -l < /proc/self/uid_map");
+    let bundle = bundle.without_mount("/dev/pts").script("wc -l < /proc/self/uid_map");
     assert_eq!(bundle.run().success().stdout, "250\n");
 }
 
@@ -108,20 +95,13 @@ fn maps_that_overflow_are_refused() {
 #[test]
 fn a_long_working_directory_and_a_long_destination_are_refused_or_work() {
     let deep = format!("/tmp{}", "/directory".repeat(300));
-    try_run(
-        &Bundle::busybox()
-            .writable()
-            .config(|c| c["process"]["cwd"] = deep.clone().into()),
-    );
+    try_run(&Bundle::busybox().writable().config(|c| c["process"]["cwd"] = deep.clone().into()));
     let long = format!("/{}", "d".repeat(LONG));
     for destination in [deep, long.clone()] {
         let mount = json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs" });
         try_run(&Bundle::busybox().writable().mount(mount).args(["true"]));
     }
-    Bundle::busybox()
-        .config(|c| c["process"]["cwd"] = long.into())
-        .run()
-        .failure();
+    Bundle::busybox().config(|c| c["process"]["cwd"] = long.into()).run().failure();
 }
 
 #[test]
@@ -158,25 +138,13 @@ fn a_long_id_and_a_long_root_work_together() {
     let root = directory.path().join("r".repeat(120)).join("s".repeat(60));
     let bundle = Bundle::busybox().args(["echo", "far away"]);
     let id = format!("{}{}", bundle.mark(), "i".repeat(64));
-    let done = bundle
-        .launch(&["run"], &id)
-        .root(&root, bundle.mark())
-        .run()
-        .success();
+    let done = bundle.launch(&["run"], &id).root(&root, bundle.mark()).run().success();
     assert_eq!(done.stdout, "far away\n");
 }
 
 #[test]
 fn a_configuration_that_is_no_object_or_is_cut_short_is_refused() {
-    for text in [
-        "",
-        "{",
-        "[]",
-        "null",
-        "{}",
-        "{\"ociVersion\": \"1.0.2\"",
-        &"[".repeat(100_000),
-    ] {
+    for text in ["", "{", "[]", "null", "{}", "{\"ociVersion\": \"1.0.2\"", &"[".repeat(100_000)] {
         let bundle = Bundle::busybox();
         std::fs::write(bundle.path().join("config.json"), text).unwrap();
         let path = bundle.path();

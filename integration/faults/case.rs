@@ -69,29 +69,16 @@ impl<'a> Case<'a> {
         let [out, err, pid_file] =
             ["out", "err", "pid"].map(|kind| bundle.beside(&format!("{name}.{kind}")));
         let leftovers = Leftovers::before(&root, &id, bundle.view());
-        let case = Self {
-            subject,
-            id,
-            root,
-            out,
-            err,
-            pid_file,
-            leftovers,
-        };
+        let case = Self { subject, id, root, out, err, pid_file, leftovers };
         if !matches!(subject.verb, Verb::Create | Verb::Run) {
-            case.launch("create")
-                .files(&case.out, &case.err)
-                .run()
-                .success();
+            case.launch("create").files(&case.out, &case.err).run().success();
         }
         if matches!(subject.verb, Verb::Exec | Verb::Kill | Verb::Delete) {
             case.rt(&["start", &case.id]).run().success();
         }
         if subject.verb == Verb::Delete {
             case.rt(&["kill", &case.id, "KILL"]).run().success();
-            let ended = case
-                .init()
-                .and_then(|pid| reap(pid, Duration::from_secs(10)));
+            let ended = case.init().and_then(|pid| reap(pid, Duration::from_secs(10)));
             assert!(ended.is_some(), "{} is killed and does not end", case.id);
         }
         case
@@ -111,18 +98,8 @@ impl<'a> Case<'a> {
     }
 
     fn launch(&self, verb: &str) -> Rt {
-        let (bundle, pid_file) = (
-            self.subject.bundle.path(),
-            self.pid_file.display().to_string(),
-        );
-        self.rt(&[
-            verb,
-            "--bundle",
-            &bundle.to_string_lossy(),
-            "--pid-file",
-            &pid_file,
-            &self.id,
-        ])
+        let (bundle, pid_file) = (self.subject.bundle.path(), self.pid_file.display().to_string());
+        self.rt(&[verb, "--bundle", &bundle.to_string_lossy(), "--pid-file", &pid_file, &self.id])
     }
 
     fn command(&self) -> Rt {
@@ -168,10 +145,7 @@ impl<'a> Case<'a> {
             note("not one line about the failure", what);
         }
         if self.subject.verb == Verb::Exec {
-            note(
-                "the container has suffered",
-                self.has_suffered(&traced.children),
-            );
+            note("the container has suffered", self.has_suffered(&traced.children));
         }
         // As a shim does: init cannot end before every process that entered its namespace is reaped.
         let delete = self.rt(&["delete", "--force", &self.id]).spawn();
@@ -188,10 +162,7 @@ impl<'a> Case<'a> {
     fn clear_away(&self, broken: &mut Broken) {
         let left = self.leftovers.since();
         if !left.is_empty() {
-            let kinds: BTreeSet<_> = left
-                .iter()
-                .filter_map(|one| one.split(':').next())
-                .collect();
+            let kinds: BTreeSet<_> = left.iter().filter_map(|one| one.split(':').next()).collect();
             let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
             let what = format!("{} in all, {}", left.len(), left[0]);
             broken.push((format!("left behind: {kinds}"), what));
@@ -205,10 +176,7 @@ impl<'a> Case<'a> {
     /// What has to be true when the command says that it has succeeded.
     fn is_no_success(&self, planned: Option<&Planned>) -> Option<String> {
         let Some(init) = self.init() else {
-            return Some(format!(
-                "the pid file: {:?}",
-                fs::read_to_string(&self.pid_file)
-            ));
+            return Some(format!("the pid file: {:?}", fs::read_to_string(&self.pid_file)));
         };
         match self.subject.verb {
             Verb::Create => self.does_not_start(init, planned),

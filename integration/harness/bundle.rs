@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::config::configuration;
 use super::rt::{MARK, Running};
+use super::temp::copy_program;
 use super::{Container, Done, Leftovers, Rt, TempDir, View, runtime};
 
 /// The first host id of user namespaces that tests make, and how many there are.
@@ -37,8 +38,8 @@ impl Bundle {
             fs::create_dir_all(rootfs.join(name)).unwrap();
         }
         fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        let busybox = rootfs.join("bin/busybox");
-        fs::copy("/bin/busybox", &busybox).expect("/bin/busybox of Debian's busybox-static");
+        // Debian's package busybox-static.
+        copy_program(Path::new("/bin/busybox"), &rootfs.join("bin/busybox"));
         for applet in applets() {
             symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
         }
@@ -50,9 +51,7 @@ impl Bundle {
     fn over(directory: TempDir, mut config: Value) -> Self {
         let mark = directory.mark();
         let env = &mut config["process"]["env"];
-        env.as_array_mut()
-            .unwrap()
-            .push(json!(format!("{MARK}={mark}")));
+        env.as_array_mut().unwrap().push(json!(format!("{MARK}={mark}")));
         let root = directory.path().join("state");
         let leftovers = Leftovers::before(&root, mark, View::Host);
         Self {
@@ -68,9 +67,7 @@ impl Bundle {
 
     /// A copy of a bundle of this repository, its root file system taken from where it stands.
     pub(crate) fn of_repository(name: &str) -> Self {
-        let place = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("bundles")
-            .join(name);
+        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles").join(name);
         let script = place.parent().unwrap().join("rootfs.sh");
         let done = Command::new(&script).arg(&place).output();
         let done = done.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
@@ -91,10 +88,7 @@ impl Bundle {
     }
 
     pub(crate) fn args<S: AsRef<str>>(self, args: impl IntoIterator<Item = S>) -> Self {
-        let args: Vec<_> = args
-            .into_iter()
-            .map(|arg| arg.as_ref().to_owned())
-            .collect();
+        let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         self.config(|c| c["process"]["args"] = json!(args))
     }
 
@@ -110,11 +104,8 @@ impl Bundle {
 
     pub(crate) fn in_view(mut self, view: View) -> Self {
         self.view = view;
-        self.leftovers = Leftovers::before(
-            &self.directory.path().join("state"),
-            self.directory.mark(),
-            view,
-        );
+        self.leftovers =
+            Leftovers::before(&self.directory.path().join("state"), self.directory.mark(), view);
         self
     }
 
@@ -224,8 +215,7 @@ impl Bundle {
 
     /// Options for `create` and `run`.
     pub(crate) fn options<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
-        self.options
-            .extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self.options.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
         self
     }
 
@@ -282,10 +272,7 @@ impl Bundle {
         let mut args: Vec<_> = verb.iter().map(|word| (*word).to_owned()).collect();
         let options = ["--bundle", &self.path().display().to_string()];
         args.extend(options.map(str::to_owned));
-        args.extend([
-            "--pid-file".to_owned(),
-            self.beside("pid").display().to_string(),
-        ]);
+        args.extend(["--pid-file".to_owned(), self.beside("pid").display().to_string()]);
         args.extend(self.options.iter().cloned());
         args.push(id.to_owned());
         let rt = self.rt(args).redirections(&self.redirections);
@@ -295,18 +282,13 @@ impl Bundle {
     /// `create`, which has to succeed in silence.
     #[track_caller]
     pub(crate) fn create(self) -> Container {
-        self.try_create()
-            .unwrap_or_else(|done| panic!("should have created\n{done}"))
+        self.try_create().unwrap_or_else(|done| panic!("should have created\n{done}"))
     }
 
     #[track_caller]
     pub(crate) fn try_create(self) -> Result<Container, Done> {
         let done = self.launch(&["create"], &self.id()).run();
-        if done.status == 0 {
-            Ok(Container::of(self))
-        } else {
-            Err(done)
-        }
+        if done.status == 0 { Ok(Container::of(self)) } else { Err(done) }
     }
 
     /// `create`, which has to fail and leave nothing, without any `delete`.
@@ -323,24 +305,17 @@ impl Bundle {
     pub(crate) fn try_start(self) -> Result<Container, Done> {
         let container = self.try_create()?;
         let done = container.rt(["start", &container.id]).run();
-        if done.status == 0 {
-            Ok(container)
-        } else {
-            Err(done)
-        }
+        if done.status == 0 { Ok(container) } else { Err(done) }
     }
 
     #[track_caller]
     pub(crate) fn start(self) -> Container {
-        self.try_start()
-            .unwrap_or_else(|done| panic!("should have started\n{done}"))
+        self.try_start().unwrap_or_else(|done| panic!("should have started\n{done}"))
     }
 
     #[track_caller]
     pub(crate) fn run_detached(self) -> Container {
-        self.launch(&["run", "--detach"], &self.id())
-            .run()
-            .success();
+        self.launch(&["run", "--detach"], &self.id()).run().success();
         Container::of(self)
     }
 
@@ -391,15 +366,8 @@ fn own_all(path: &Path, id: u32) {
 fn applets() -> &'static [String] {
     static APPLETS: OnceLock<Vec<String>> = OnceLock::new();
     APPLETS.get_or_init(|| {
-        let list = Command::new("/bin/busybox")
-            .arg("--list")
-            .output()
-            .unwrap()
-            .stdout;
+        let list = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
         let list = String::from_utf8(list).unwrap();
-        list.lines()
-            .filter(|name| *name != "busybox")
-            .map(str::to_owned)
-            .collect()
+        list.lines().filter(|name| *name != "busybox").map(str::to_owned).collect()
     })
 }

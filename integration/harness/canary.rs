@@ -19,9 +19,8 @@ impl Canary {
         let directory = TempDir::new();
         let top = directory.path().join("canary");
         fs::create_dir_all(top.join("empty")).unwrap();
-        for name in [
-            "null", "console", "ptmx", "file", "zero", "full", "tty", "random", "urandom",
-        ] {
+        for name in ["null", "console", "ptmx", "file", "zero", "full", "tty", "random", "urandom"]
+        {
             fs::write(top.join(name), "sings\n").unwrap();
         }
         symlink("file", top.join("link")).unwrap();
@@ -38,18 +37,11 @@ impl Canary {
     pub(crate) fn assert_untouched(&self) {
         let now = snapshot(&self.path());
         let new = |(path, state): &(&PathBuf, &String)| self.before.get(*path) != Some(*state);
-        let changed = now
-            .iter()
-            .filter(new)
-            .map(|(path, state)| format!("{path:?}: {state}"));
+        let changed = now.iter().filter(new).map(|(path, state)| format!("{path:?}: {state}"));
         let gone = self.before.keys().filter(|path| !now.contains_key(*path));
         let gone = gone.map(|path| format!("{path:?}: gone"));
         let changed: Vec<_> = changed.chain(gone).collect();
-        assert!(
-            changed.is_empty(),
-            "changed on the host:\n  {}",
-            changed.join("\n  ")
-        );
+        assert!(changed.is_empty(), "changed on the host:\n  {}", changed.join("\n  "));
     }
 }
 
@@ -60,11 +52,7 @@ fn snapshot(top: &Path) -> BTreeMap<PathBuf, String> {
         let meta = fs::symlink_metadata(&path).unwrap();
         let contents = match meta.file_type() {
             kind if kind.is_dir() => {
-                todo.extend(
-                    fs::read_dir(&path)
-                        .unwrap()
-                        .map(|entry| entry.unwrap().path()),
-                );
+                todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
                 String::new()
             }
             kind if kind.is_symlink() => fs::read_link(&path).unwrap().display().to_string(),

@@ -23,15 +23,8 @@ impl Container {
     #[track_caller]
     pub(crate) fn of(bundle: Bundle) -> Self {
         let pid = fs::read_to_string(bundle.beside("pid")).expect("the pid file");
-        let pid = pid
-            .parse()
-            .expect("a number and nothing else in the pid file");
-        Self {
-            id: bundle.id(),
-            bundle,
-            pid,
-            ended: Cell::new(None),
-        }
+        let pid = pid.parse().expect("a number and nothing else in the pid file");
+        Self { id: bundle.id(), bundle, pid, ended: Cell::new(None) }
     }
 
     pub(crate) fn rt<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Rt {
@@ -51,10 +44,7 @@ impl Container {
 
     #[track_caller]
     pub(crate) fn status(&self) -> String {
-        self.state()["status"]
-            .as_str()
-            .expect("a status")
-            .to_owned()
+        self.state()["status"].as_str().expect("a status").to_owned()
     }
 
     /// Init's pid on the host, from the pid file.
@@ -73,9 +63,7 @@ impl Container {
         if self.ended.get().is_none() {
             self.ended.set(reap(self.pid, Duration::from_secs(20)));
         }
-        self.ended
-            .get()
-            .unwrap_or_else(|| panic!("{} has not ended in twenty seconds", self.id))
+        self.ended.get().unwrap_or_else(|| panic!("{} has not ended in twenty seconds", self.id))
     }
 
     /// What the container's processes have written to standard output.
@@ -109,11 +97,7 @@ impl Container {
     #[track_caller]
     pub(crate) fn delete_force(&self) {
         self.rt(["delete", "--force", &self.id]).run().success();
-        self.ended.set(
-            self.ended
-                .get()
-                .or_else(|| reap(self.pid, Duration::from_secs(5))),
-        );
+        self.ended.set(self.ended.get().or_else(|| reap(self.pid, Duration::from_secs(5))));
     }
 
     #[track_caller]

@@ -21,9 +21,7 @@ impl Host {
                 unshare(CloneFlags::CLONE_NEWNET).unwrap();
                 test()
             });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 }
@@ -44,12 +42,8 @@ pub(crate) fn namespace_of(pid: impl ToString, kind: &str) -> String {
 #[track_caller]
 pub(crate) fn proc_status(pid: i32, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("/proc/{pid}/status has no {field}"))
-        .trim()
-        .to_owned()
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("/proc/{pid}/status has no {field}")).trim().to_owned()
 }
 
 /// Waits for one child of this process by its id: `None` when it is alive after the time limit or

@@ -52,12 +52,7 @@ impl Call {
 
     /// One with which a process can tell another something.
     pub(crate) fn is_message(&self) -> bool {
-        let known = [
-            libc::SYS_sendto,
-            libc::SYS_sendmsg,
-            libc::SYS_write,
-            libc::SYS_writev,
-        ];
+        let known = [libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_write, libc::SYS_writev];
         known.contains(&self.number)
     }
 
@@ -145,20 +140,12 @@ pub(crate) fn inject(rt: &Rt, (out, err): (&Path, &Path), at: At, fault: Fault) 
 
 /// In a thread of its own, so that what it waits for is all its own.
 fn run(rt: &Rt, out: &Path, err: &Path, fault: Option<(At, Fault)>) -> Traced {
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| run_here(rt, out, err, fault))
-            .join()
-            .unwrap()
-    })
+    std::thread::scope(|scope| scope.spawn(|| run_here(rt, out, err, fault)).join().unwrap())
 }
 
 fn run_here(rt: &Rt, out: &Path, err: &Path, fault: Option<(At, Fault)>) -> Traced {
     let child = start_seized(rt, out, err);
-    let watched = Arc::new(Mutex::new(Watched {
-        pids: vec![],
-        hung: false,
-    }));
+    let watched = Arc::new(Mutex::new(Watched { pids: vec![], hung: false }));
     let (ended, ending) = mpsc::channel::<()>();
     let watchdog = {
         let watched = Arc::clone(&watched);
@@ -178,12 +165,7 @@ fn run_here(rt: &Rt, out: &Path, err: &Path, fault: Option<(At, Fault)>) -> Trac
     drop(ended);
     watchdog.join().unwrap();
     tracer.seen.hung = watched.lock().unwrap().hung;
-    tracer.seen.children = tracer
-        .processes
-        .iter()
-        .skip(1)
-        .map(|pid| pid.as_raw())
-        .collect();
+    tracer.seen.children = tracer.processes.iter().skip(1).map(|pid| pid.as_raw()).collect();
     tracer.seen
 }
 
@@ -194,11 +176,7 @@ fn start_seized(rt: &Rt, out: &Path, err: &Path) -> Child {
     let mut between: Vec<OsString> = ["sh", "-c", script, "sh"].map(Into::into).to_vec();
     between.extend([out.into(), err.into()]);
     let mut command = rt.command(&between);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
     let pid = Pid::from_raw(child.id() as i32);
     let options = Options::PTRACE_O_TRACESYSGOOD

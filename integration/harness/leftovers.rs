@@ -23,12 +23,7 @@ pub(crate) struct Leftovers {
 impl Leftovers {
     /// `mark` is part of every id and path of the test and the value of its processes' `RT_TEST`.
     pub(crate) fn before(root: &Path, mark: &str, view: View) -> Self {
-        let mut this = Self {
-            root: root.to_owned(),
-            mark: mark.to_owned(),
-            view,
-            before: vec![],
-        };
+        let mut this = Self { root: root.to_owned(), mark: mark.to_owned(), view, before: vec![] };
         this.before = this.find();
         this
     }
@@ -55,9 +50,7 @@ impl Leftovers {
     /// So that one broken test does not spoil the host for those after it.
     pub(crate) fn clear_away(&self, left: &[String]) {
         let of = |kind: &str| -> Vec<&str> {
-            left.iter()
-                .filter_map(|one| one.strip_prefix(kind)?.strip_prefix(": "))
-                .collect()
+            left.iter().filter_map(|one| one.strip_prefix(kind)?.strip_prefix(": ")).collect()
         };
         for process in of("process") {
             let pid = process.split(' ').next().and_then(|pid| pid.parse().ok());
@@ -65,13 +58,10 @@ impl Leftovers {
         }
         let cgroups = of("cgroup");
         for path in &cgroups {
-            for pid in fs::read_to_string(format!("{path}/cgroup.procs"))
-                .unwrap_or_default()
-                .lines()
+            for pid in
+                fs::read_to_string(format!("{path}/cgroup.procs")).unwrap_or_default().lines()
             {
-                let _ = pid
-                    .parse()
-                    .map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+                let _ = pid.parse().map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
             }
         }
         let deadline = Instant::now() + Duration::from_secs(1);
@@ -119,20 +109,10 @@ impl Leftovers {
             }
         }
         if self.view == View::V2 && !unified {
-            let find = [
-                "/sys/fs/cgroup",
-                "-type",
-                "d",
-                "-name",
-                &format!("*{}*", self.mark),
-            ];
+            let find = ["/sys/fs/cgroup", "-type", "d", "-name", &format!("*{}*", self.mark)];
             let done = View::V2.command("find").args(find).output().unwrap();
             let paths = String::from_utf8_lossy(&done.stdout);
-            found.extend(
-                paths
-                    .lines()
-                    .map(|path| format!("cgroup: {path} of view V2")),
-            );
+            found.extend(paths.lines().map(|path| format!("cgroup: {path} of view V2")));
         }
     }
 
@@ -141,17 +121,11 @@ impl Leftovers {
         let mark = format!("{MARK}={}", self.mark);
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let name = entry.file_name();
-            if !name
-                .to_string_lossy()
-                .starts_with(|first: char| first.is_ascii_digit())
-            {
+            if !name.to_string_lossy().starts_with(|first: char| first.is_ascii_digit()) {
                 continue;
             }
             let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environment
-                .split(|byte| *byte == 0)
-                .any(|one| one == mark.as_bytes())
-            {
+            if environment.split(|byte| *byte == 0).any(|one| one == mark.as_bytes()) {
                 let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
                 let line = String::from_utf8_lossy(&line).replace('\0', " ");
                 found.push(format!("process: {} {line}", name.display()));

@@ -28,10 +28,7 @@ impl Exchange {
                 assert!(matches!(done, Ok(()) | Err(Errno::ENOENT)), "{done:?}");
             }
         });
-        Self {
-            stop,
-            thread: Some(thread),
-        }
+        Self { stop, thread: Some(thread) }
     }
 }
 
@@ -39,9 +36,6 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let ended = self.thread.take().map(JoinHandle::join);
-        assert!(
-            !matches!(ended, Some(Err(_))),
-            "the racing thread has failed"
-        );
+        assert!(!matches!(ended, Some(Err(_))), "the racing thread has failed");
     }
 }

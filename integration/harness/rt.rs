@@ -25,8 +25,7 @@ pub(crate) fn runtime() -> &'static Path {
         // Init outlives `create`: it has to become a child of this process to be waited for.
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         let path = std::env::var_os("RT").map_or(env!("CARGO_BIN_EXE_rt").into(), PathBuf::from);
-        path.canonicalize()
-            .unwrap_or_else(|error| panic!("RT={}: {error}", path.display()))
+        path.canonicalize().unwrap_or_else(|error| panic!("RT={}: {error}", path.display()))
     })
 }
 
@@ -52,10 +51,7 @@ impl Rt {
             root: None,
             mark: String::new(),
             program: runtime().to_owned(),
-            args: args
-                .into_iter()
-                .map(|arg| arg.as_ref().to_owned())
-                .collect(),
+            args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
             view: View::Host,
             redirections: String::new(),
             directory: None,
@@ -122,11 +118,7 @@ impl Rt {
     pub(crate) fn command(&self, between: &[OsString]) -> Command {
         let words = self.words(between);
         let mut command = Command::new(&words[0]);
-        command
-            .args(&words[1..])
-            .env(MARK, &self.mark)
-            .env("LC_ALL", "C")
-            .process_group(0);
+        command.args(&words[1..]).env(MARK, &self.mark).env("LC_ALL", "C").process_group(0);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
@@ -157,13 +149,7 @@ impl Rt {
             .stderr(err.try_clone().unwrap())
             .spawn()
             .unwrap_or_else(|error| panic!("{self}: {error}"));
-        Running {
-            line: self.to_string(),
-            limit: self.limit,
-            child,
-            streams: [out, err],
-            begin,
-        }
+        Running { line: self.to_string(), limit: self.limit, child, streams: [out, err], begin }
     }
 }
 
@@ -221,20 +207,14 @@ impl Running {
             stdout: read_from(&self.streams[0], self.begin[0]),
             stderr: read_from(&self.streams[1], self.begin[1]),
         };
-        assert!(
-            status.is_some(),
-            "not finished after {:?}, killed\n{done}",
-            self.limit
-        );
+        assert!(status.is_some(), "not finished after {:?}, killed\n{done}", self.limit);
         done
     }
 }
 
 /// An exit status as a shell gives it: 128 + signal for a killed process.
 pub(crate) fn number(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// A finished command.
@@ -264,10 +244,7 @@ impl Done {
     pub(crate) fn says(self, words: &[&str]) -> Self {
         let done = self.failure();
         for word in words {
-            assert!(
-                done.stderr.contains(word),
-                "the error should name {word:?}\n{done}"
-            );
+            assert!(done.stderr.contains(word), "the error should name {word:?}\n{done}");
         }
         done
     }
@@ -286,36 +263,18 @@ impl Done {
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            line,
-            status,
-            stdout,
-            stderr,
-        } = self;
-        write!(
-            f,
-            "$ {line}\nstatus: {status}\nstdout:\n{stdout}\nstderr:\n{stderr}"
-        )
+        let Self { line, status, stdout, stderr } = self;
+        write!(f, "$ {line}\nstatus: {status}\nstdout:\n{stdout}\nstderr:\n{stderr}")
     }
 }
 
 fn unnamed() -> File {
     let flags = nix::libc::O_TMPFILE;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(flags)
-        .open("/var/tmp")
-        .unwrap()
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open("/var/tmp").unwrap()
 }
 
 fn append(path: &Path) -> File {
-    OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(path)
-        .unwrap()
+    OpenOptions::new().read(true).append(true).create(true).open(path).unwrap()
 }
 
 fn length(file: &File) -> u64 {

@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::mount::{MntFlags, umount2};
@@ -38,6 +39,14 @@ impl TempDir {
     pub(crate) fn mark(&self) -> &str {
         &self.mark
     }
+}
+
+/// Copies a program in a process of its own: a child that another test's thread forks meanwhile would
+/// hold a descriptor of ours for writing, and the kernel does not execute what is open for writing.
+#[track_caller]
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg(from).arg(to).output().unwrap();
+    assert!(done.status.success(), "{} to {}: {done:?}", from.display(), to.display());
 }
 
 impl Drop for TempDir {

@@ -32,14 +32,9 @@ impl ConsoleSocket {
     /// The master that the runtime has sent: exactly one descriptor.
     #[track_caller]
     pub(crate) fn master(&self) -> Terminal {
-        let (stream, _) = self
-            .listener
-            .accept()
-            .expect("the runtime connects before it succeeds");
+        let (stream, _) = self.listener.accept().expect("the runtime connects before it succeeds");
         stream.set_nonblocking(false).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let mut text = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -65,10 +60,7 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn of(master: OwnedFd) -> Self {
-        Self {
-            master: master.into(),
-            read: String::new(),
-        }
+        Self { master: master.into(), read: String::new() }
     }
 
     pub(crate) fn master(&self) -> &std::fs::File {
@@ -86,11 +78,7 @@ impl Terminal {
         while !self.read.contains(text) {
             let more = self.read_some();
             let late = Instant::now() > deadline;
-            assert!(
-                more && !late,
-                "no {text:?} on the terminal, only {:?}",
-                self.read
-            );
+            assert!(more && !late, "no {text:?} on the terminal, only {:?}", self.read);
         }
     }
 

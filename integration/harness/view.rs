@@ -23,9 +23,7 @@ const V2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/views/v2.sh")
 impl View {
     /// Every view that this host can show; one loud line for each that it cannot.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        [Self::Hybrid, Self::V1, Self::V2]
-            .into_iter()
-            .filter(|view| view.is_possible())
+        [Self::Hybrid, Self::V1, Self::V2].into_iter().filter(|view| view.is_possible())
     }
 
     /// What to put before a command so that it runs in this view.

@@ -76,11 +76,7 @@ impl Tracer {
         let all = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         let mut quiet_since = Instant::now();
         loop {
-            let flags = if self.ended {
-                all | WaitPidFlag::WNOHANG
-            } else {
-                all
-            };
+            let flags = if self.ended { all | WaitPidFlag::WNOHANG } else { all };
             match waitpid(None, Some(flags)) {
                 Ok(WaitStatus::StillAlive) => {
                     let waits = self.threads.values().all(|thread| thread.in_call);
@@ -147,14 +143,7 @@ impl Tracer {
             self.watched.lock().unwrap().pids.push(group);
             self.processes.len() - 1
         });
-        self.threads.insert(
-            pid,
-            Thread {
-                process,
-                in_call: false,
-                fails: None,
-            },
-        );
+        self.threads.insert(pid, Thread { process, in_call: false, fails: None });
     }
 
     fn forget(&mut self, pid: Pid, status: i32) {
@@ -171,8 +160,7 @@ impl Tracer {
         let Some(process) = self.threads.get(&pid).map(|thread| thread.process) else {
             return;
         };
-        self.threads
-            .retain(|other, thread| *other == pid || thread.process != process);
+        self.threads.retain(|other, thread| *other == pid || thread.process != process);
         let image = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         if process == CALLER {
             self.startup = true;
@@ -213,12 +201,7 @@ impl Tracer {
         let number = registers.orig_rax as i64;
         let startup = process == CALLER && self.startup && is_startup(number);
         self.startup &= process != CALLER || startup;
-        let call = Call {
-            process,
-            n: self.counts[process],
-            number,
-            startup,
-        };
+        let call = Call { process, n: self.counts[process], number, startup };
         self.seen.calls.push(call.clone());
         let (at, fault) = self.fault?;
         if (at.process, at.n) != (process, call.n) {
@@ -294,17 +277,10 @@ fn is_startup(number: i64) -> bool {
 /// A kernel-made fault ends an init that does not handle it; under a tracer the kernel spares init,
 /// which would then fault for ever.
 fn is_fatal(pid: Pid, signal: Signal) -> bool {
-    let faults = [
-        Signal::SIGSEGV,
-        Signal::SIGBUS,
-        Signal::SIGILL,
-        Signal::SIGFPE,
-    ];
+    let faults = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE];
     let from_kernel = ptrace::getsiginfo(pid).is_ok_and(|info| info.si_code > 0);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     faults.contains(&signal) && from_kernel && caught & (1 << (signal as i32 - 1)) == 0
 }
