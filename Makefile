@@ -60,7 +60,6 @@ endef
 NEED_LINKER  := $(call need,cc -print-file-name=libc.a | grep -q /,gcc libc6-dev)
 NEED_BUSYBOX := $(call need,sh bundles/rootfs.sh --check,busybox-static)
 NEED_TESTS   := $(call need,command -v runc,runc) \
-                $(call need,command -v strace,strace) \
                 $(call need,command -v ip,iproute2) \
                 $(call need,command -v unshare && command -v nsenter && command -v setpriv,util-linux)
 
