@@ -8,6 +8,7 @@ mod image;
 mod paths;
 mod races;
 mod strings;
+mod tracing;
 
 use crate::harness::{Bundle, Done};
 

@@ -6,6 +6,8 @@ mod attacks;
 #[cfg(test)]
 mod bundles;
 #[cfg(test)]
+mod caller;
+#[cfg(test)]
 mod cgroups;
 #[cfg(test)]
 mod commands;

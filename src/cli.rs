@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
@@ -196,13 +196,14 @@ fn command_line(chosen: Option<&str>) -> Command {
 /// The first argument that is neither a global option nor the value of one.
 fn chosen(args: &[OsString]) -> Option<&'static str> {
     let mut args = args.iter().skip(1);
-    while let Some(arg) = args.next().and_then(|arg| arg.to_str()) {
-        match arg {
+    while let Some(arg) = args.next() {
+        let arg = arg.to_string_lossy();
+        match &*arg {
             "--root" | "--log" | "--log-format" | "--rootless" | "--cgroup-manager" => {
                 args.next();
             }
             _ if arg.starts_with('-') => {}
-            _ => return COMMANDS.iter().map(|(name, _)| *name).find(|name| *name == arg),
+            name => return COMMANDS.iter().map(|(known, _)| *known).find(|known| *known == name),
         }
     }
     None
@@ -275,7 +276,11 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
         let version = env!("CARGO_PKG_VERSION");
         return Ok(print(&format!("rt version {version}\nspec: {OCI_VERSION}\n")));
     }
-    log::Log::open(global.log.as_deref(), global.log_format, global.debug)?.install();
+    let log = log::Log::open(global.log.as_deref(), global.log_format, global.debug)?;
+    // Whatever the caller left open must not be seen by a container, not for a moment.
+    let first = 3 + preserved_fds(matches);
+    sys::close_all_but(log.descriptor().into_iter().collect(), first).context("close_range")?;
+    log.install();
     check(&global)?;
     let root = global.root.clone().unwrap_or_else(default_root);
     let Some((name, matches)) = matches.subcommand() else {
@@ -316,6 +321,14 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
         }
         other => bail!("{other}: not yet supported"),
     }
+}
+
+/// `--preserve-fds` of `create` and `run`.
+fn preserved_fds(matches: &ArgMatches) -> u32 {
+    let option = |(_, matches): (&str, &ArgMatches)| {
+        matches.try_get_one("preserve_fds").ok().flatten().copied()
+    };
+    matches.subcommand().and_then(option).unwrap_or(0)
 }
 
 /// Options that are known and cannot be honoured yet are refused, not ignored.

@@ -12,7 +12,8 @@
 //! Whatever fails before the end takes everything back: see [`Guard`].
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -135,6 +136,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let record = Record {
         cgroup: cgroup.clone(),
         namespaces: plan.namespaces.kinds().bits(),
+        keyring: plan.keyring.is_some(),
         bundle,
         rootfs,
         ..Record::new(&request.id, spec)
@@ -208,7 +210,13 @@ pub(crate) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
     let mut hidden = OsString::from(".");
     hidden.push(name);
     let temporary = path.with_file_name(hidden);
-    fs::write(&temporary, pid.to_string()).with_context(context)?;
+    // A link that stands there is not followed.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(context)?,
+        _ => {}
+    }
+    let mut file = File::create_new(&temporary).with_context(context)?;
+    file.write_all(pid.to_string().as_bytes()).with_context(context)?;
     fs::rename(&temporary, path).with_context(context)
 }
 
@@ -256,8 +264,9 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
     drop(lock);
     let relay = created.terminal.take().map(Relay::new).transpose();
     let status = relay.and_then(|relay| foreground.wait(created.pid, relay));
-    if !keep {
-        delete::command(&request.root, &request.id, true)?;
+    if !keep && let Some(_lock) = created.container.lock()? {
+        delete::end(&created.container, &created.init)?;
+        delete::clean_up(&created.container)?;
     }
     status
 }
@@ -266,8 +275,8 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
 fn start_or_delete(created: &Created) -> Result<()> {
     let Created { container, init, .. } = created;
     start::start(container, init.as_fd()).inspect_err(|_| {
-        let id = &container.record.id;
-        if let Err(error) = delete::end(init, id).and_then(|()| delete::clean_up(container)) {
+        let ended = delete::end(container, init);
+        if let Err(error) = ended.and_then(|()| delete::clean_up(container)) {
             log::warn(format!("cleaning up: {}", crate::error::line(&error)));
         }
     })

@@ -16,31 +16,47 @@ use crate::sys;
 const KILL_LIMIT_MS: u16 = 10_000;
 
 /// `rt delete`. With `force` also a running one, and one that does not exist.
-pub(crate) fn command(root: &Path, id: &str, force_it: bool) -> Result<()> {
+pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
+    if force {
+        // Before the lock: a create or start that is stuck on this init gives it back then.
+        end_init(root, id)?;
+    }
     let (container, _lock) = match Container::open_locked(root, id)? {
         Some(locked) => locked,
-        None if force_it => return Ok(()),
+        None if force => return Ok(()),
         None => bail!("{id}: container does not exist"),
     };
     let (status, init) = container.status()?;
-    if !force_it && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
+    if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
         bail!("{id}: cannot delete container that is not stopped: {status}");
     }
     if let Some(init) = init {
-        end(&init, id)?;
+        end(&container, &init)?;
     }
     clean_up(&container)
 }
 
-/// Waits for the end of init after SIGKILL.
-pub(crate) fn end(init: &OwnedFd, id: &str) -> Result<()> {
+fn end_init(root: &Path, id: &str) -> Result<()> {
+    let Some(container) = Container::find(root, id)? else { return Ok(()) };
+    match container.status()? {
+        (_, Some(init)) => end(&container, &init),
+        _ => Ok(()),
+    }
+}
+
+/// Kills init and waits for its end.
+pub(crate) fn end(container: &Container, init: &OwnedFd) -> Result<()> {
     match sys::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => return Err(errno.into()),
     }
+    if container.record.cgroup.is_frozen()? {
+        // A frozen process does not even die, and who is frozen is thawed by this.
+        container.record.cgroup.kill().phase(Phase::Cgroup)?;
+    }
     let mut fds = [PollFd::new(init.as_fd(), PollFlags::POLLIN)];
     match poll(&mut fds, PollTimeout::from(KILL_LIMIT_MS))? {
-        0 => bail!("{id}: init does not end: is it frozen, or stuck in the kernel?"),
+        0 => bail!("{}: init does not end: it is stuck in the kernel", container.record.id),
         _ => Ok(()),
     }
 }

@@ -35,6 +35,8 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     // Where init is now, which need not be where it was born: a systemd in the container moves.
     let init = container.record.init.context("no init")?;
     let group = Cgroup::of_process(init.pid).and_then(|c| c.open()).phase(Phase::Cgroup)?;
+    // The process may be seen by the container from its first moment: nothing of the host is open.
+    drop(container);
     let (pid, caller) = launch::clone(&plan, group.clone_into(), None)?;
     let guard = Guard(&caller);
     group.enter(pid.as_raw()).phase(Phase::Cgroup)?;
@@ -64,7 +66,8 @@ fn plan(request: &Request, container: &Container) -> Result<Plan> {
     spec::check_process(&loaded.process)?;
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let namespaces = Namespaces::of_container(init, kinds);
-    let plan = Plan::for_exec(namespaces, &loaded.process, &mut loaded.warnings)?;
+    let plan =
+        Plan::for_exec(namespaces, &loaded.process, &container.record, &mut loaded.warnings)?;
     loaded.warnings.iter().for_each(log::debug);
     Ok(plan)
 }

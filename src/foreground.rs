@@ -10,7 +10,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::pty::Relay;
@@ -86,16 +85,14 @@ impl Foreground {
     }
 }
 
-/// Reaps whatever has ended; the status of `process` if it is among it.
+/// Reaps whatever has ended; the status of `process` if it is among it. That it is no child of
+/// ours any more (`ECHILD`) is an error: its status is lost.
 fn reap(process: Pid) -> Result<Option<i32>> {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == process => return Ok(Some(status)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == process => {
-                return Ok(Some(128 + signal as i32));
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
-            Ok(_) | Err(Errno::EINTR) => {}
+        match sys::reap_child() {
+            Ok(Some((pid, status))) if pid == process.as_raw() => return Ok(Some(status)),
+            Ok(None) => return Ok(None),
+            Ok(Some(_)) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("waitpid"),
         }
     }

@@ -16,7 +16,7 @@ use nix::unistd::sethostname;
 
 use crate::error::{Failure, InPhase, Phase, line, phase};
 use crate::plan::Plan;
-use crate::{netns, sync, sys};
+use crate::{namespace, netns, sync, sys};
 
 /// Runs the plan to its end. `listener` is where `start` will come; without one the program runs
 /// as soon as the caller lets go.
@@ -33,7 +33,7 @@ pub(crate) fn run(plan: &Plan, caller: sync::Init, listener: Option<OwnedFd>) ->
         None => caller,
     };
     let Some(program) = program else {
-        let _ = starter.executing();
+        starter.executing();
         sys::exit_now(0);
     };
     match program.execute(&starter) {
@@ -51,7 +51,7 @@ fn confine<'a>(
 ) -> Result<Option<process::Ready<'a>>> {
     process::leave_the_caller(plan, caller, listener).phase(Phase::Process)?;
     caller.wait_go().phase(Phase::Process)?;
-    process::hide().phase(Phase::Process)?;
+    namespace::hide().phase(Phase::Process)?;
     plan.namespaces.enter().phase(Phase::Namespaces)?;
     process::new_session(plan).phase(Phase::Process)?;
     let root = rootfs::open(plan.root.as_ref()).phase(Phase::Mounts)?;

@@ -23,10 +23,11 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
         }
         bail!("{id}: container not running");
     };
-    // Without a pid namespace of its own the other processes outlive init.
+    // Without a pid namespace of its own the other processes outlive init; and to kill a frozen
+    // one is to thaw it.
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let alone = !kinds.contains(CloneFlags::CLONE_NEWPID);
-    if all || (signal == libc::SIGKILL && alone) {
+    if all || (signal == libc::SIGKILL && (alone || status == Status::Paused)) {
         return container.record.cgroup.signal_all(signal);
     }
     match sys::pidfd_send_signal(init.as_fd(), signal) {

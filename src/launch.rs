@@ -1,7 +1,6 @@
 //! The one clone. `create` and `exec` both go through here: a first process for a plan, and what
 //! only the caller may do to it before it goes on.
 
-use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -36,7 +35,9 @@ pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
             .phase(Phase::Process)?;
     }
     if let Some(score) = program.oom_score_adj {
-        fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
+        // Not by path: with exec the caller is in the container's mount namespace by now.
+        let proc = plan.proc.as_ref().context("no procfs").phase(Phase::Process)?;
+        proc.write(format!("{pid}/oom_score_adj"), score.to_string().as_bytes())
             .context("process.oomScoreAdj")
             .phase(Phase::Process)?;
     }

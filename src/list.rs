@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::log;
 use crate::state::{Container, Status};
 
 /// runtime.md's state, with the fields that runc adds.
@@ -73,13 +74,19 @@ pub(crate) fn list(root: &Path, explicit_root: bool, format: Format) -> Result<S
     if format == Format::Quiet {
         return Ok(all.iter().map(|container| container.record.id.clone() + "\n").collect());
     }
-    let states: Vec<State> = all.into_iter().map(State::of).collect::<Result<_>>()?;
+    let states: Vec<State> = all.into_iter().filter_map(readable).collect();
     match format {
         // runc says null where there is none.
         Format::Json if states.is_empty() => Ok("null\n".to_string()),
         Format::Json => Ok(serde_json::to_string(&states)? + "\n"),
         _ => Ok(table(&states)),
     }
+}
+
+/// One container that cannot be read does not hide the others.
+fn readable(container: Container) -> Option<State> {
+    let id = container.record.id.clone();
+    State::of(container).inspect_err(|error| log::warn(format!("{id}: {error:#}"))).ok()
 }
 
 fn table(states: &[State]) -> String {

@@ -8,6 +8,7 @@
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
@@ -83,6 +84,11 @@ impl Log {
     /// Makes this the log of the process. Only the first call has an effect.
     pub(crate) fn install(self) {
         let _ = LOG.set(self);
+    }
+
+    /// The descriptor of the log file.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.file.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// What happened, for somebody who looks for a fault; written with `--debug`.

@@ -17,6 +17,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Uid, setresgid, setresuid};
@@ -149,19 +150,12 @@ impl Namespaces {
         if self.joins(CloneFlags::CLONE_NEWUSER) {
             return self.clone_through_user(cgroup);
         }
-        let before = self.kinds_joined_before_clone();
-        let home = Home::of(
-            (before & self.joined_kinds())
-                | (self.new & NEWTIME)
-                | (self.container_kinds & FOR_CHILDREN),
-        )?;
-        self.join_kinds(before)?;
         if let Some(container) = &self.container {
-            let kinds = self.container_kinds & CloneFlags::CLONE_NEWPID;
-            if !kinds.is_empty() {
-                setns(container, kinds).context("the container's pid namespace")?;
-            }
+            return self.clone_in_container(container, cgroup);
         }
+        let before = self.kinds_joined_before_clone();
+        let home = Home::of((before & self.joined_kinds()) | (self.new & NEWTIME))?;
+        self.join_kinds(before)?;
         self.unshare_time()?;
         let fork = sys::clone3(self.flags_at_clone().bits() as u64, cgroup)
             .with_context(|| format!("clone into new namespaces ({})", words(self.new)))?;
@@ -169,6 +163,31 @@ impl Namespaces {
             home.go_back()?;
         }
         Ok(fork)
+    }
+
+    /// exec. From the clone on the process is visible in the container's pid namespace, where a
+    /// process with CAP_SYS_PTRACE could go through its `/proc/PID/root`: that must be the
+    /// container's by then. So the caller itself joins, and does not come back; from here on it
+    /// may not use a path any more. A container with a user namespace has no rights over a
+    /// process of the host's, and there the process joins the rest by itself.
+    fn clone_in_container(
+        &self,
+        container: &OwnedFd,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<Fork> {
+        let kinds = self.container_kinds & self.container_kinds_before_clone();
+        if !kinds.is_empty() {
+            setns(container, kinds).context("the container's namespaces")?;
+        }
+        sys::clone3(0, cgroup).context("clone")
+    }
+
+    fn container_kinds_before_clone(&self) -> CloneFlags {
+        match self.has_user() {
+            true => CloneFlags::CLONE_NEWPID,
+            // From inside its cgroup namespace the host's groups cannot be cloned into.
+            false => (CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWCGROUP,
+        }
     }
 
     fn kinds_joined_before_clone(&self) -> CloneFlags {
@@ -234,7 +253,10 @@ impl Namespaces {
         let mut answer = Vec::new();
         reader.read_to_end(&mut answer).context("the middle process")?;
         let Ok([a, b, c, d, e, f, g, h]) = <[u8; 8]>::try_from(answer.as_slice()) else {
-            bail!("{}", String::from_utf8_lossy(&answer));
+            match answer.is_empty() {
+                true => bail!("the middle process was killed (if not by you: out of memory?)"),
+                false => bail!("{}", String::from_utf8_lossy(&answer)),
+            }
         };
         let pid = i32::from_ne_bytes([a, b, c, d]);
         let pidfd = sys::own(i32::from_ne_bytes([e, f, g, h]));
@@ -242,6 +264,7 @@ impl Namespaces {
     }
 
     fn become_child_of_user(&self) -> Result<Fork> {
+        hide()?;
         self.join_kinds((CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWUSER)?;
         self.join_kinds(CloneFlags::CLONE_NEWUSER)?;
         become_root()?;
@@ -265,7 +288,7 @@ impl Namespaces {
     /// In init, after Go: everything that was not there at the clone.
     pub(crate) fn enter(&self) -> Result<()> {
         if let Some(container) = &self.container {
-            let kinds = self.container_kinds - CloneFlags::CLONE_NEWPID;
+            let kinds = self.container_kinds - self.container_kinds_before_clone();
             if !kinds.is_empty() {
                 setns(container, kinds).context("the container's namespaces")?;
             }
@@ -334,7 +357,14 @@ fn is_own(fd: &OwnedFd, name: &str) -> Result<bool> {
 fn become_root() -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid).context("gid 0 of the user namespace (linux.gidMappings)")?;
-    setresuid(uid, uid, uid).context("uid 0 of the user namespace (linux.uidMappings)")
+    setresuid(uid, uid, uid).context("uid 0 of the user namespace (linux.uidMappings)")?;
+    hide()
+}
+
+/// No process of the container may trace this one or read its memory while it is still on its
+/// way. A change of user sets this to what fs.suid_dumpable says, and exec resets it.
+pub(crate) fn hide() -> Result<()> {
+    prctl::set_dumpable(false).context("PR_SET_DUMPABLE")
 }
 
 fn flag(kind: LinuxNamespaceType) -> CloneFlags {

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::stat::SFlag;
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxDeviceType, Mount, PosixRlimit, PosixRlimitType, Process, Spec,
@@ -14,9 +14,10 @@ use oci_spec::runtime::{
 
 use crate::caps::{self, Capabilities};
 use crate::cgroup::Cgroup;
-use crate::mounts::{self, Bind, Options};
+use crate::mounts::{self, Bind, Options, Propagation};
 use crate::namespace::Namespaces;
 use crate::procfd::ProcFd;
+use crate::state::Record;
 use crate::{spec, sys};
 
 /// Where a program is looked up when the process has no `PATH`.
@@ -40,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) proc: Option<ProcFd>,
     /// How many descriptors from 3 on pass to the program.
     pub(crate) preserve_fds: u32,
+    /// What the caller ignored, and the program must not: the numbers of the signals.
+    pub(crate) ignored_signals: Vec<i32>,
 }
 
 /// The root file system.
@@ -48,8 +51,8 @@ pub(crate) struct Root {
     pub(crate) path: PathBuf,
     pub(crate) readonly: bool,
     pub(crate) no_pivot: bool,
-    /// `MS_*` and whether it is recursive, for the whole mount namespace.
-    pub(crate) propagation: (u64, bool),
+    /// `linux.rootfsPropagation`.
+    pub(crate) propagation: Option<Propagation>,
     pub(crate) mounts: Vec<MountPoint>,
     /// `None`: `/dev` is bound from elsewhere and is left alone.
     pub(crate) devices: Option<Vec<Device>>,
@@ -171,7 +174,7 @@ impl Plan {
             path: source.rootfs.to_owned(),
             readonly: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
             no_pivot: extras.no_pivot,
-            propagation: propagation(linux),
+            propagation: linux.rootfs_propagation().as_deref().and_then(mounts::propagation),
             mounts: mount_points(spec, source.bundle)?,
             devices: devices(spec, linux),
             devices_by_bind: has_user,
@@ -200,9 +203,10 @@ impl Plan {
                 .transpose()?,
             proc: None,
             preserve_fds: extras.preserve_fds,
+            ignored_signals: ignored_signals()?,
         };
         if !extras.no_new_keyring {
-            plan.keyring = Some(c_string(&format!("_ses.{}", source.id), "container id")?);
+            plan.keyring = Some(keyring(source.id)?);
         }
         if plan.writes_proc() {
             plan.proc = Some(ProcFd::new()?);
@@ -214,6 +218,7 @@ impl Plan {
     pub(crate) fn for_exec(
         namespaces: Namespaces,
         process: &Process,
+        record: &Record,
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let has_user = namespaces.has_user();
@@ -223,10 +228,11 @@ impl Plan {
             hostname: None,
             domainname: None,
             sysctls: Vec::new(),
-            keyring: None,
+            keyring: record.keyring.then(|| keyring(&record.id)).transpose()?,
             process: Some(Program::from_spec(process, has_user, warnings)?),
             proc: None,
             preserve_fds: 0,
+            ignored_signals: ignored_signals()?,
         };
         if plan.writes_proc() {
             plan.proc = Some(ProcFd::new()?);
@@ -235,7 +241,8 @@ impl Plan {
     }
 
     fn writes_proc(&self) -> bool {
-        !self.sysctls.is_empty()
+        let score = self.process.as_ref().and_then(|program| program.oom_score_adj);
+        !self.sysctls.is_empty() || score.is_some()
     }
 
     /// The descriptors that init needs besides its sockets.
@@ -279,6 +286,20 @@ impl Program {
     }
 }
 
+/// runc's name for the session keyring of a container: exec finds the same one by it.
+fn keyring(id: &str) -> Result<CString> {
+    c_string(&format!("_ses.{id}"), "container id")
+}
+
+/// The mask `SigIgn` of proc_pid_status(5); SIGPIPE is in it, which we ignore ourselves.
+fn ignored_signals() -> Result<Vec<i32>> {
+    let path = "/proc/self/status";
+    let status = std::fs::read_to_string(path).context(path)?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = u64::from_str_radix(mask.context(path)?.trim(), 16).context(path)?;
+    Ok((0..64).filter(|bit| mask & 1 << bit != 0).map(|bit| bit + 1).collect())
+}
+
 /// The capabilities that can be given, and the number of the last one: what this process holds,
 /// but everything that the kernel knows inside another user namespace.
 fn grantable(has_user: bool) -> Result<(u64, u8)> {
@@ -313,20 +334,6 @@ fn paths(list: &Option<Vec<String>>) -> Vec<PathBuf> {
     list.iter().flatten().map(PathBuf::from).collect()
 }
 
-/// Slave by default, as runc: what the host mounts is seen, what the container mounts is not.
-fn propagation(linux: &Linux) -> (u64, bool) {
-    match linux.rootfs_propagation().as_deref() {
-        Some("shared") => (libc::MS_SHARED, false),
-        Some("rshared") => (libc::MS_SHARED, true),
-        Some("slave") => (libc::MS_SLAVE, false),
-        Some("private") => (libc::MS_PRIVATE, false),
-        Some("rprivate") => (libc::MS_PRIVATE, true),
-        Some("unbindable") => (libc::MS_UNBINDABLE, false),
-        Some("runbindable") => (libc::MS_UNBINDABLE, true),
-        _ => (libc::MS_SLAVE, true),
-    }
-}
-
 fn mount_points(spec: &Spec, bundle: &Path) -> Result<Vec<MountPoint>> {
     let mounts = spec.mounts().iter().flatten().enumerate();
     mounts.map(|(i, mount)| mount_point(i, mount, bundle)).collect()
@@ -338,6 +345,9 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
     let origin = format!("mounts[{i}] {}", destination.display());
     let options =
         mounts::parse(mount.options().as_deref().unwrap_or_default(), format!("mounts[{i}]"))?;
+    if options.tmpcopyup {
+        bail!("mounts[{i}].options: tmpcopyup: not yet supported");
+    }
     let kind = mount.typ().as_deref().unwrap_or("none");
     let source = mount.source().as_deref();
     let what = if options.bind != Bind::No || kind == "bind" {

@@ -87,15 +87,20 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], mend: impl FnOnce(&mut Value) -> boo
         return Ok(parsed);
     }
     let mut value = serde_json::from_slice::<Value>(bytes)?;
+    let is_mended = mend(&mut value);
     // As text again: a parser for the tree as well would be a tenth of the executable.
-    let mended = if mend(&mut value) { serde_json::to_vec(&value)? } else { bytes.to_vec() };
+    let mended = if is_mended { serde_json::to_vec(&value)? } else { bytes.to_vec() };
     let mut json = serde_json::Deserializer::from_slice(&mended);
-    serde_path_to_error::deserialize(&mut json).map_err(with_path)
+    serde_path_to_error::deserialize(&mut json).map_err(|error| with_path(error, is_mended))
 }
 
-fn with_path(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
+fn with_path(error: serde_path_to_error::Error<serde_json::Error>, is_mended: bool) -> Error {
     let path = error.path().to_string();
-    let inner = error.into_inner();
+    let mut inner = error.into_inner().to_string();
+    // The line and column of a text that nobody has written help nobody.
+    if is_mended && let Some(place) = inner.rfind(" at line ") {
+        inner.truncate(place);
+    }
     if path == "." { anyhow!(inner) } else { anyhow!("{path}: {inner}") }
 }
 

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -30,7 +31,7 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
-use crate::sys;
+use crate::{log, sys};
 
 const STATE_FILE: &str = "state.json";
 const NEW_STATE_FILE: &str = ".state.json.new";
@@ -87,7 +88,7 @@ impl Process {
     /// The process `pid` as it is now.
     pub(crate) fn now(pid: i32) -> Result<Self> {
         match Self::look(pid)? {
-            Some((start_time, _)) => Ok(Self { pid, start_time }),
+            Some(start_time) => Ok(Self { pid, start_time }),
             None => bail!("process {pid} is gone"),
         }
     }
@@ -99,15 +100,12 @@ impl Process {
             result => result.with_context(|| format!("process {}", self.pid))?,
         };
         // Looked at after the open: the pidfd cannot change its process any more.
-        let alive = match Self::look(self.pid)? {
-            Some((start_time, state)) => start_time == self.start_time && !b"ZX".contains(&state),
-            None => false,
-        };
-        Ok(alive.then_some(pidfd))
+        let same = Self::look(self.pid)? == Some(self.start_time);
+        Ok((same && !has_ended(pidfd.as_fd())?).then_some(pidfd))
     }
 
-    /// Start time and state letter of `pid`.
-    fn look(pid: i32) -> Result<Option<(u64, u8)>> {
+    /// The start time of `pid`.
+    fn look(pid: i32) -> Result<Option<u64>> {
         let path = format!("/proc/{pid}/stat");
         match read_at(AT_FDCWD, &path) {
             Ok(stat) => parse_stat(&stat).map(Some).ok_or_else(|| anyhow!("{path}: unreadable")),
@@ -118,12 +116,16 @@ impl Process {
 }
 
 /// The command name, field 2, is in parentheses and may hold anything, so count from its end.
-fn parse_stat(stat: &[u8]) -> Option<(u64, u8)> {
+fn parse_stat(stat: &[u8]) -> Option<u64> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let text = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    let mut fields = text.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    Some((fields.nth(18)?.parse().ok()?, state))
+    text.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// A pidfd is readable once every thread of its process has ended, reaped or not.
+fn has_ended(pidfd: BorrowedFd<'_>) -> nix::Result<bool> {
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
 }
 
 /// Everything that is remembered of a container.
@@ -145,6 +147,8 @@ pub(crate) struct Record {
     pub(crate) cgroup: Cgroup,
     /// `CLONE_NEW*` of the namespaces that `exec` joins.
     pub(crate) namespaces: i32,
+    /// Whether its processes have a session keyring of their own.
+    pub(crate) keyring: bool,
 }
 
 /// A container's directory.
@@ -165,8 +169,29 @@ impl Container {
     /// The container `id` with the right to change it; what stands in its record then stays true.
     pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, Lock)>> {
         check_id(id)?;
-        let Some((directory, lock)) = lock(&root.join(id), id)? else { return Ok(None) };
-        Ok(Some((Self::read(directory, root, id)?, lock)))
+        let path = root.join(id);
+        let directory = match open_directory(&path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            result => result.with_context(|| path.display().to_string())?,
+        };
+        let Some(lock) = lock(directory, id)? else { return Ok(None) };
+        let directory = lock.directory()?;
+        let container = match Self::read(&directory, id)? {
+            Some(record) => Self { directory, root: root.to_owned(), record },
+            // Killed between the claim and the intent: nothing else can exist.
+            None => Self { directory, root: root.to_owned(), record: Record::empty(id) },
+        };
+        Ok(Some((container, lock)))
+    }
+
+    /// The lock once more, of this very container: `None` if it has been removed, whatever has
+    /// its name now.
+    pub(crate) fn lock(&self) -> Result<Option<Lock>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        match openat(&self.directory, ".", flags, Mode::empty()) {
+            Err(Errno::ENOENT) => Ok(None),
+            result => lock(result.context("the state directory")?, &self.record.id),
+        }
     }
 
     /// Claims the id and records the intent; both are taken back if that fails.
@@ -184,16 +209,16 @@ impl Container {
             Err(Errno::EEXIST) => bail!("{}: container with given ID already exists", record.id),
             result => result.with_context(|| path.display().to_string())?,
         }
-        let claimed = lock(&path, &record.id).and_then(|locked| {
-            let (directory, lock) = locked.context("removed by another command")?;
-            let container = Self { directory, root: root.to_owned(), record };
-            container.save()?;
-            Ok((container, lock))
-        });
-        if claimed.is_err() {
-            let _ = remove_directory(&path);
+        let open = || lock(open_directory(&path)?, &record.id)?.context("removed meanwhile");
+        let lock = open().with_context(|| path.display().to_string())?;
+        let container = Self { directory: lock.directory()?, root: root.to_owned(), record };
+        match container.save() {
+            Ok(()) => Ok((container, lock)),
+            Err(error) => {
+                let _ = container.remove();
+                Err(error)
+            }
         }
-        claimed.with_context(|| path.display().to_string())
     }
 
     /// The container `id`, which must exist.
@@ -209,21 +234,17 @@ impl Container {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             result => result.with_context(|| path.display().to_string())?,
         };
-        Self::read(directory, root, id).map(Some)
+        // Without a record it is being claimed or removed at this moment.
+        let record = Self::read(&directory, id)?;
+        Ok(record.map(|record| Self { directory, root: root.to_owned(), record }))
     }
 
-    fn read(directory: OwnedFd, root: &Path, id: &str) -> Result<Self> {
-        let path = root.join(id);
-        let record = match read_at(&directory, STATE_FILE) {
-            // Killed between the claim and the intent: nothing else can exist.
-            Err(Errno::ENOENT) => Record::empty(id),
-            result => {
-                let bytes = result.with_context(|| format!("{}/{STATE_FILE}", path.display()))?;
-                serde_json::from_slice(&bytes)
-                    .with_context(|| format!("{}/{STATE_FILE}", path.display()))?
-            }
+    fn read(directory: &OwnedFd, id: &str) -> Result<Option<Record>> {
+        let bytes = match read_at(directory, STATE_FILE) {
+            Err(Errno::ENOENT) => return Ok(None),
+            result => result.with_context(|| format!("{STATE_FILE} of {id}"))?,
         };
-        Ok(Self { directory, root: root.to_owned(), record })
+        serde_json::from_slice(&bytes).with_context(|| format!("{STATE_FILE} of {id}"))
     }
 
     /// Every container below `root`, by id.
@@ -232,7 +253,11 @@ impl Container {
         for entry in fs::read_dir(root).with_context(|| format!("--root {}", root.display()))? {
             let name = entry?.file_name();
             let Some(id) = name.to_str().filter(|id| check_id(id).is_ok()) else { continue };
-            all.extend(Self::find(root, id)?);
+            match Self::find(root, id) {
+                Ok(found) => all.extend(found),
+                // One that cannot be read does not hide the others.
+                Err(error) => log::warn(crate::error::line(&error)),
+            }
         }
         all.sort_by(|a, b| a.record.id.cmp(&b.record.id));
         Ok(all)
@@ -355,13 +380,18 @@ fn remove_directory(path: &Path) -> io::Result<()> {
     gone(fs::remove_dir(path))
 }
 
+impl Lock {
+    /// A descriptor of the locked directory that does not hold the lock.
+    fn directory(&self) -> Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        openat(&self.0, ".", flags, Mode::empty()).context("the state directory")
+    }
+}
+
 /// Waits, up to a limit, until no other command works on the container (flock(2)). `None` if it
 /// was removed meanwhile: the directory has no name any more.
-fn lock(path: &Path, id: &str) -> Result<Option<(OwnedFd, Lock)>> {
-    let lock = match open_directory(path) {
-        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-        result => Lock(result.with_context(|| path.display().to_string())?.into()),
-    };
+fn lock(directory: OwnedFd, id: &str) -> Result<Option<Lock>> {
+    let lock = Lock(directory.into());
     let deadline = Instant::now() + LOCK_LIMIT;
     loop {
         match lock.0.try_lock() {
@@ -374,12 +404,7 @@ fn lock(path: &Path, id: &str) -> Result<Option<(OwnedFd, Lock)>> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    if fstat(&lock.0)?.st_nlink == 0 {
-        return Ok(None);
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = openat(&lock.0, ".", flags, Mode::empty()).context("the state directory")?;
-    Ok(Some((directory, lock)))
+    Ok((fstat(&lock.0)?.st_nlink != 0).then_some(lock))
 }
 
 impl Record {
@@ -408,6 +433,7 @@ impl Record {
             init: None,
             cgroup: Cgroup::default(),
             namespaces: 0,
+            keyring: false,
         }
     }
 }
@@ -457,7 +483,7 @@ mod tests {
     fn a_command_name_cannot_fake_the_start_time() {
         let tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         let stat = format!("42 (a) R 1) 2 (b){tail}");
-        assert_eq!(parse_stat(stat.as_bytes()), Some((4711, b'S')));
+        assert_eq!(parse_stat(stat.as_bytes()), Some(4711));
         assert_eq!(parse_stat(b"42 sh S"), None);
     }
 

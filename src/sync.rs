@@ -215,9 +215,10 @@ impl Init {
         matches!(receive(self.socket.as_fd(), None), Ok(Message::Point(Name::Start)))
     }
 
-    /// The next thing is execve.
-    pub(crate) fn executing(&self) -> Result<()> {
-        send(self.socket.as_fd(), Name::Executing, &[], None).context("the caller")
+    /// The next thing is execve. Whoever asked for it may be gone by now: the program runs
+    /// nevertheless, as it would a moment later.
+    pub(crate) fn executing(&self) {
+        let _ = send(self.socket.as_fd(), Name::Executing, &[], None);
     }
 
     /// Reports the failure; there is nobody else to tell if that fails too.
@@ -298,13 +299,15 @@ fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<Me
 
 /// Waits for the socket or the end of the process; false if only the latter came.
 fn wait_readable(socket: BorrowedFd<'_>, process: BorrowedFd<'_>) -> nix::Result<bool> {
-    let mut fds = [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(process, PollFlags::POLLIN)];
+    // The process first: if it had ended when it was looked at, all that it ever said is there
+    // when the socket is.
+    let mut fds = [PollFd::new(process, PollFlags::POLLIN), PollFd::new(socket, PollFlags::POLLIN)];
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => {}
             result => {
                 result?;
-                return Ok(fds[0].any().unwrap_or(true));
+                return Ok(fds[1].any().unwrap_or(true));
             }
         }
     }

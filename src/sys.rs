@@ -35,6 +35,8 @@ extern "C" fn main() -> c_int {
     }
     // It cannot fail with these arguments, and if it did, a broken pipe would end us.
     let _ = set_signal_disposition(Signal::SIGPIPE, true);
+    // A caller that ignores it would have the kernel reap our children behind our back.
+    let _ = set_signal_disposition(Signal::SIGCHLD, false);
     crate::cli::main()
 }
 
@@ -229,10 +231,23 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
 }
 
 /// close_range(2) of the descriptors `first..=last`.
-pub(crate) fn close_range(first: u32, last: u32) -> Result<()> {
-    // SAFETY: the callers are the child, which closes what its copy of the caller's objects
-    // owned and never runs their destructors, or pass ranges that no OwnedFd lies in.
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: close_all_but is called by the child, which closes what its copy of the caller's
+    // objects owned and never runs their destructors, and once at the start of a command, when
+    // only the log and what the caller of `rt` left open exist.
     call(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// Closes every descriptor from `first` on but those in `keep`.
+pub(crate) fn close_all_but(mut keep: Vec<RawFd>, mut first: u32) -> Result<()> {
+    keep.sort_unstable();
+    for fd in keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()) {
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, u32::MAX)
 }
 
 /// Whether the inherited descriptor `fd` is open.
@@ -255,6 +270,12 @@ pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()>
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: neither disposition is a function that could run in a signal's context.
     unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// The default action for the signal of that number; one that has none is left alone.
+pub(crate) fn restore_signal(signal: i32) {
+    // SAFETY: SIG_DFL is no function that could run in a signal's context.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
 /// Raises the hard limit of process `pid` to `hard` if it is lower; the soft one stays.
@@ -477,13 +498,15 @@ pub(crate) fn receive(
     if message.flags.contains(MsgFlags::MSG_TRUNC) {
         return Err(Errno::EMSGSIZE);
     }
-    let received = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-        _ => None,
-    });
-    // SAFETY: SCM_RIGHTS put a new descriptor into this process; the buffer has room for one,
-    // so no second one can have come with it.
-    Ok((message.bytes, received.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })))
+    let mut received = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            // SAFETY: SCM_RIGHTS put these new descriptors into this process, each once.
+            received.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    let first = received.into_iter().next();
+    Ok((message.bytes, first))
 }
 
 /// Takes ownership of the descriptor `fd` that another process put into our shared table.
@@ -496,8 +519,21 @@ pub(crate) fn own(fd: RawFd) -> OwnedFd {
 /// The standard streams as something to borrow.
 pub(crate) fn stdio(fd: RawFd) -> BorrowedFd<'static> {
     debug_assert!((0..3).contains(&fd));
-    // SAFETY: 0, 1 and 2 are opened at start-up by the Rust runtime and never closed by us.
+    // SAFETY: `main` sees to it that 0, 1 and 2 are open, and nobody closes them.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// waitpid(2) for any child without waiting: its pid, and its exit status or 128 + the signal,
+/// real-time signals included, which nix has no names for. `None`: none has ended yet.
+pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
+    let mut status: c_int = 0;
+    // SAFETY: `status` outlives the call, which writes it.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })?;
+    let code = match libc::WIFSIGNALED(status) {
+        true => 128 + libc::WTERMSIG(status),
+        false => libc::WEXITSTATUS(status),
+    };
+    Ok((pid != 0).then_some((pid, code)))
 }
 
 /// kill(2) of a child that has not been reaped; signals without a name in nix as well.

@@ -27,6 +27,10 @@ impl Container {
         Self { id: bundle.id(), bundle, pid, ended: Cell::new(None) }
     }
 
+    pub(crate) fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
     pub(crate) fn rt<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Rt {
         self.bundle.rt(args)
     }

@@ -64,7 +64,7 @@ fn signal(pids: &[i32], signal: i32) -> Result<()> {
 pub(super) fn signal_all(groups: &[Group], number: i32) -> Result<()> {
     if number == libc::SIGKILL {
         let pids = victims(groups)?;
-        return if pids.is_empty() { Ok(()) } else { strike(groups, &pids) };
+        return if pids.is_empty() { Ok(()) } else { strike(groups) };
     }
     let mut done = BTreeSet::new();
     // A container that forks without end must not hold the caller for ever.
@@ -95,14 +95,14 @@ pub(super) fn kill(groups: &[Group]) -> Result<()> {
                 pids.len()
             );
         }
-        strike(groups, &pids)?;
+        strike(groups)?;
         sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
 }
 
 /// SIGKILL once for everything that is there now.
-fn strike(groups: &[Group], pids: &[i32]) -> Result<()> {
+fn strike(groups: &[Group]) -> Result<()> {
     // The kernel's own way has no race with fork; a group of threads refuses it.
     let at_once = groups
         .iter()
@@ -115,7 +115,9 @@ fn strike(groups: &[Group], pids: &[i32]) -> Result<()> {
     {
         freeze(directory)?;
     }
-    signal(pids, libc::SIGKILL)
+    // Read only now: the pids of those that have just been killed are free for somebody else, and
+    // those of frozen ones stay theirs.
+    signal(&victims(groups)?, libc::SIGKILL)
 }
 
 /// A version 1 group that may be frozen; dropping it thaws it with all groups below, since a

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
 use nix::unistd::{
     AccessFlags, Gid, Uid, access, execve, fchdir, fchown, read, setgroups, setresgid, setresuid,
@@ -20,7 +20,7 @@ use crate::caps::Capabilities;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program};
 use crate::rootfd::RootFd;
-use crate::{sync, sys};
+use crate::{namespace, sync, sys};
 
 /// More of `/etc/passwd` is not read, in bytes.
 const PASSWD_MAX: usize = 1 << 20;
@@ -34,30 +34,18 @@ pub(super) struct Ready<'a> {
 }
 
 /// Drops what belongs to the caller: every descriptor but those that init needs and those that
-/// are passed on, its signal mask, and Rust's choice for SIGPIPE.
+/// are passed on, its signal mask, and what it ignored.
 pub(super) fn leave_the_caller(
     plan: &Plan,
     caller: &sync::Init,
     listener: Option<&OwnedFd>,
 ) -> Result<()> {
-    let mut keep = super::descriptors(plan, caller, listener);
-    keep.sort_unstable();
-    let mut first = 3 + plan.preserve_fds;
-    for fd in keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()) {
-        if fd > first {
-            sys::close_range(first, fd - 1).context("close_range")?;
-        }
-        first = first.max(fd + 1);
+    let keep = super::descriptors(plan, caller, listener);
+    sys::close_all_but(keep, 3 + plan.preserve_fds).context("close_range")?;
+    for signal in &plan.ignored_signals {
+        sys::restore_signal(*signal);
     }
-    sys::close_range(first, u32::MAX).context("close_range")?;
-    sys::set_signal_disposition(Signal::SIGPIPE, false).context("SIGPIPE")?;
     SigSet::empty().thread_set_mask().context("the signal mask")
-}
-
-/// No process of the container may trace this one or read its memory while it is still on its
-/// way (exec resets this).
-pub(super) fn hide() -> Result<()> {
-    prctl::set_dumpable(false).context("PR_SET_DUMPABLE")
 }
 
 /// A session and a keyring of its own.
@@ -72,7 +60,7 @@ pub(super) fn new_session(plan: &Plan) -> Result<()> {
 
 /// Everything that the process gives up or becomes, as late as its rights allow.
 pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'a>> {
-    enter_directory(program, root).phase(Phase::Process)?;
+    let entered = enter_directory(program, root);
     let env = environment(program, root);
     own_standard_streams(program).phase(Phase::Process)?;
     umask(Mode::from_bits_truncate(program.umask));
@@ -80,6 +68,8 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
         prctl::set_no_new_privs().context("process.noNewPrivileges").phase(Phase::Process)?;
     }
     become_user(program).phase(Phase::Process)?;
+    // On some file systems only the user may enter what root may not (FUSE, NFS).
+    entered.or_else(|_| enter_directory(program, root)).phase(Phase::Process)?;
     let path = find_executable(program).phase(Phase::Exec)?;
     Ok(Ready { program, path, env })
 }
@@ -124,7 +114,8 @@ fn become_user(program: &Program) -> Result<()> {
     setresgid(gid, gid, gid).with_context(|| format!("process.user.gid {gid}"))?;
     let uid = Uid::from_raw(program.uid);
     setresuid(uid, uid, uid).with_context(|| format!("process.user.uid {uid}"))?;
-    set_capabilities(capabilities).context("process.capabilities")
+    set_capabilities(capabilities).context("process.capabilities")?;
+    namespace::hide()
 }
 
 fn drop_bounding(keep: u64) -> nix::Result<()> {
@@ -242,7 +233,7 @@ impl Ready<'_> {
                 .with_context(|| limit.origin.clone())
                 .phase(Phase::Process)?;
         }
-        starter.executing().phase(Phase::Exec)?;
+        starter.executing();
         match execve(&self.path, &self.program.args, &self.env) {
             Ok(never) => match never {},
             Err(errno) => Err(exec_error(&self.path.to_string_lossy(), errno)).phase(Phase::Exec),

@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
 use super::{devices, mount, paths};
+use crate::mounts::Propagation;
 use crate::plan::{Program, Root};
 use crate::rootfd::{Missing, RootFd};
 use crate::sys;
@@ -22,17 +23,29 @@ pub(super) fn open(plan: Option<&Root>) -> Result<RootFd> {
     let Some(plan) = plan else {
         return Ok(RootFd::new(openat(AT_FDCWD, "/", flags, Mode::empty()).context("/")?));
     };
-    // No mount of ours may reach the host, whatever is shared there.
-    let (flag, recursive) = plan.propagation;
-    set_propagation(Path::new("/"), flag, recursive).context("linux.rootfsPropagation")?;
-    if flag == libc::MS_SHARED {
-        unshare_parent_of(&plan.path)?;
-    }
+    part_from_host(plan).context("linux.rootfsPropagation")?;
     let context = || format!("root.path {}", plan.path.display());
     let target = openat(AT_FDCWD, &plan.path, flags, Mode::empty()).with_context(context)?;
     let tree = sys::clone_mount(target.as_fd(), true).with_context(context)?;
     sys::move_mount(tree.as_fd(), target.as_fd()).with_context(context)?;
     Ok(RootFd::new(tree))
+}
+
+/// No mount of ours may reach the host, whatever is shared there, and whatever the root is to be
+/// in the end. Only with `shared` do bind mounts stay in their peer groups; then the mount that
+/// the root is attached to leaves its own.
+fn part_from_host(plan: &Root) -> Result<()> {
+    let root = Path::new("/");
+    match plan.propagation {
+        Some(Propagation { flag: libc::MS_SHARED, recursive }) => {
+            set_propagation(root, libc::MS_SHARED, recursive)?;
+            make_parent_private(&plan.path)
+        }
+        Some(Propagation { flag: libc::MS_PRIVATE | libc::MS_UNBINDABLE, .. }) => {
+            Ok(set_propagation(root, libc::MS_PRIVATE, true)?)
+        }
+        _ => Ok(set_propagation(root, libc::MS_SLAVE, true)?),
+    }
 }
 
 /// Mounts and devices.
@@ -67,7 +80,12 @@ pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Res
             .context("root.readonly")?;
     }
     let moved = if plan.no_pivot { move_root(root) } else { pivot(root) };
-    moved.with_context(|| format!("root.path {}", plan.path.display()))
+    moved.with_context(|| format!("root.path {}", plan.path.display()))?;
+    if let Some(Propagation { flag, recursive }) = plan.propagation {
+        sys::mount_setattr(root.as_fd(), recursive, 0, 0, flag)
+            .context("linux.rootfsPropagation")?;
+    }
+    Ok(())
 }
 
 /// pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one for a moment
@@ -82,8 +100,17 @@ fn pivot(root: &RootFd) -> Result<()> {
     chdir("/").context("/")
 }
 
-/// `--no-pivot`, for a host whose root is a ramfs, which cannot be pivoted away from.
+/// `--no-pivot`, for a host whose root is a ramfs, which cannot be pivoted away from. The old root
+/// stays in the namespace: a whole procfs or sysfs there would let a container with a user
+/// namespace mount another one without the masks.
 fn move_root(root: &RootFd) -> Result<()> {
+    for whole in ["/proc", "/sys"] {
+        match umount2(whole, MntFlags::MNT_DETACH) {
+            // No mount at all.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(errno) => return Err(errno).context(whole),
+        }
+    }
     let old = open_root()?;
     sys::move_mount(root.as_fd(), old.as_fd()).context("--no-pivot")?;
     fchdir(root)?;
@@ -101,7 +128,7 @@ fn set_propagation(path: &Path, flag: u64, recursive: bool) -> nix::Result<()> {
 }
 
 /// The mount that `path` lies in becomes private: what is attached there stays here.
-fn unshare_parent_of(path: &Path) -> Result<()> {
+fn make_parent_private(path: &Path) -> Result<()> {
     for ancestor in path.ancestors() {
         match set_propagation(ancestor, libc::MS_PRIVATE, false) {
             // Not the root of a mount: look further up.

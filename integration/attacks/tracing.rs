@@ -1,0 +1,28 @@
+//! A payload with CAP_SYS_PTRACE looks through `/proc/PID` at whatever enters its pid namespace.
+//! CVE-2016-9962 (runc) and what CVE-2024-21626 (runc) was made of.
+
+use crate::harness::{ALL_CAPABILITIES, Bundle, Canary, until};
+
+#[test]
+fn a_payload_that_may_trace_never_reaches_the_host_through_an_exec() {
+    let canary = Canary::plant();
+    let script = format!(
+        "echo ready; while :; do for p in /proc/[0-9]*; do
+            for way in root cwd; do
+                [ -e $p/$way{canary}/file ] && echo \"$p/$way is the host's\"
+                echo stolen 2>/dev/null >$p/$way{canary}/new
+            done
+            for fd in $p/fd/*; do [ -d $fd ] && echo \"$fd is a directory\"; done
+        done; done",
+        canary = canary.path().display()
+    );
+    let c = Bundle::busybox().with_capabilities(ALL_CAPABILITIES).script(&script).start();
+    until("the payload looks", || c.output().contains("ready"));
+    for _ in 0..60 {
+        c.exec(["true"]).success();
+    }
+    c.kill("KILL");
+    c.wait();
+    assert_eq!(c.output(), "ready\n");
+    canary.assert_untouched();
+}

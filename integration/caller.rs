@@ -1,0 +1,114 @@
+//! What the caller has done to itself, or to its files, does not change what the runtime does.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::harness::{Bundle, Container, until};
+
+/// Foreground `run` below `sh -c SCRIPT`, where `"$@"` is the runtime; its status and output.
+fn run_below(bundle: &Bundle, script: &str) -> (Option<i32>, String) {
+    let words = ["timeout", "20", "sh", "-c", script, "sh"].map(OsString::from);
+    let done = bundle.launch(&["run"], &bundle.id()).command(&words).output().unwrap();
+    (done.status.code(), String::from_utf8(done.stdout).unwrap())
+}
+
+#[test]
+fn a_caller_that_ignores_the_end_of_its_children_gets_the_status() {
+    let bundle = Bundle::busybox().script("exit 7");
+    assert_eq!(run_below(&bundle, "trap '' CHLD; exec \"$@\"").0, Some(7));
+}
+
+#[test]
+fn what_the_caller_ignores_reaches_the_process() {
+    let bundle = Bundle::busybox().args(["grep", "SigIgn", "/proc/self/status"]);
+    let (_, output) = run_below(&bundle, "trap '' USR1 HUP CHLD PIPE; exec \"$@\"");
+    assert_eq!(output, "SigIgn:\t0000000000000000\n");
+}
+
+#[test]
+fn a_death_by_a_real_time_signal_has_a_status_too() {
+    let c = Bundle::busybox().args(["sleep", "100"]).start();
+    assert_eq!(c.exec(["sh", "-c", "kill -40 $$"]).status, 128 + 40);
+}
+
+#[test]
+fn a_link_in_the_place_of_the_new_pid_file_is_not_followed() {
+    let bundle = Bundle::busybox().args(["true"]);
+    let victim = bundle.beside("victim");
+    fs::write(&victim, "precious").unwrap();
+    symlink(&victim, bundle.beside(".pid")).unwrap();
+    let c = bundle.create();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert!(!fs::symlink_metadata(c.bundle().beside("pid")).unwrap().is_symlink());
+}
+
+#[test]
+fn a_run_that_ends_leaves_the_next_container_of_its_name_alone() {
+    let bundle = Bundle::busybox().args(["sleep", "100"]);
+    let id = bundle.id();
+    for _ in 0..10 {
+        let first = bundle.running();
+        until("it runs", || bundle.rt(["state", &id]).run().stdout.contains("running"));
+        bundle.rt(["delete", "--force", &id]).run().success();
+        bundle.launch(&["run", "--detach"], &id).run().success();
+        assert_eq!(first.finish().status, 128 + 9);
+        assert!(bundle.rt(["state", &id]).run().success().stdout.contains("running"));
+        bundle.rt(["delete", "--force", &id]).run().success();
+    }
+}
+
+#[test]
+fn the_session_keyring_of_an_exec_is_that_of_the_container() {
+    let bundle = Bundle::busybox().config(|c| c["linux"]["maskedPaths"] = serde_json::json!([]));
+    let c = bundle.args(["sleep", "100"]).start();
+    let keys = c.exec(["cat", "/proc/keys"]).success().stdout;
+    assert!(keys.contains(&format!("_ses.{}", c.id)), "{keys}");
+}
+
+/// Where the container is frozen through version 1's freezer or version 2's own switch.
+fn freeze(c: &Container) {
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+    for line in groups.lines() {
+        let [_, controllers, path] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { panic!() };
+        if controllers == "freezer" {
+            fs::write(format!("/sys/fs/cgroup/freezer{path}/freezer.state"), "FROZEN").unwrap();
+            return;
+        }
+    }
+    let path = groups.trim().strip_prefix("0::").expect("version 2 alone");
+    fs::write(format!("/sys/fs/cgroup{path}/cgroup.freeze"), "1").unwrap();
+}
+
+#[test]
+fn a_frozen_container_is_paused_and_can_be_killed_and_deleted() {
+    let c = Bundle::busybox().args(["sleep", "100"]).start();
+    freeze(&c);
+    until("it is frozen", || c.status() == "paused");
+    c.kill("KILL");
+    assert_eq!(c.wait(), 128 + 9);
+    c.delete();
+
+    let c = Bundle::busybox().args(["sleep", "100"]).start();
+    freeze(&c);
+    until("it is frozen", || c.status() == "paused");
+    c.delete_force();
+}
+
+#[test]
+fn whatever_the_propagation_of_the_root_no_mount_stays_on_a_host_that_shares_its_mounts() {
+    let script =
+        "mount --make-rshared /; \"$@\"; echo status $?, $(grep -c $1 /proc/self/mountinfo)";
+    for word in ["private", "rprivate", "slave", "rslave", "unbindable", "shared", "rshared"] {
+        let bundle = Bundle::busybox().args(["echo", "hello"]).config(|c| {
+            c["linux"]["rootfsPropagation"] = word.into();
+        });
+        let path = bundle.path().display().to_string();
+        let script = script.replace("$1", &path);
+        let words = ["unshare", "-m", "timeout", "20", "sh", "-c", &script, "sh"];
+        let words = words.map(OsString::from);
+        let done = bundle.launch(&["run"], &bundle.id()).command(&words).output().unwrap();
+        let output = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert_eq!(output, "hello\nstatus 0, 0\n", "{word}: {done:?}");
+    }
+}
