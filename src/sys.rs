@@ -272,10 +272,15 @@ pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()>
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
-/// The default action for the signal of that number; one that has none is left alone.
+/// The default action for the signal of that number, also for the two that the C library keeps
+/// to itself; one that cannot be changed is left alone.
 pub(crate) fn restore_signal(signal: i32) {
-    // SAFETY: SIG_DFL is no function that could run in a signal's context.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's sigaction (handler, flags, restorer, mask): all zero is SIG_DFL.
+    let default = [0u64; 4];
+    let null = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads `default`, which has the size of its structure, and writes nothing
+    // back; SIG_DFL is no function that could run in a signal's context.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8) };
 }
 
 /// Raises the hard limit of process `pid` to `hard` if it is lower; the soft one stays.
