@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::SFlag;
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxDeviceType, Mount, PosixRlimit, PosixRlimitType, Process, Spec,
@@ -17,7 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::mounts::{self, Bind, Options, Propagation};
 use crate::namespace::Namespaces;
 use crate::procfd::ProcFd;
-use crate::state::Record;
+use crate::state::{self, Record};
 use crate::{spec, sys};
 
 /// Where a program is looked up when the process has no `PATH`.
@@ -294,7 +295,8 @@ fn keyring(id: &str) -> Result<CString> {
 /// The mask `SigIgn` of proc_pid_status(5); SIGPIPE is in it, which we ignore ourselves.
 fn ignored_signals() -> Result<Vec<i32>> {
     let path = "/proc/self/status";
-    let status = std::fs::read_to_string(path).context(path)?;
+    let status =
+        String::from_utf8_lossy(&state::read_at(AT_FDCWD, path).context(path)?).into_owned();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = u64::from_str_radix(mask.context(path)?.trim(), 16).context(path)?;
     Ok((0..64).filter(|bit| mask & 1 << bit != 0).map(|bit| bit + 1).collect())

@@ -147,19 +147,24 @@ fn components(path: &Path) -> Vec<OsString> {
         .collect()
 }
 
+/// Makes `name` and opens it. `EEXIST`: something stands there, or somebody has put a link in its
+/// place between the two calls.
 fn create_one(parent: BorrowedFd<'_>, name: &OsStr, missing: Missing) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_PATH | OFlag::O_CLOEXEC;
     match missing {
-        Missing::Directory => mkdirat(parent, name, Mode::from_bits_truncate(0o755))?,
+        Missing::Directory => {
+            mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
+            openat(parent, name, flags | OFlag::O_DIRECTORY, Mode::empty())
+                .map_err(|errno| if errno == Errno::ENOTDIR { Errno::EEXIST } else { errno })
+        }
         Missing::File => {
             mknodat(parent, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
+            let fd = openat(parent, name, flags, Mode::empty())?;
+            match file_type(&fd)? {
+                SFlag::S_IFLNK => Err(Errno::EEXIST),
+                _ => Ok(fd),
+            }
         }
-    }
-    let fd = openat(parent, name, flags, Mode::empty())?;
-    // Between the two calls somebody may have put a link in its place.
-    match file_type(&fd)? {
-        SFlag::S_IFLNK => Err(Errno::EEXIST),
-        _ => Ok(fd),
     }
 }
 

@@ -449,7 +449,8 @@ fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     openat(AT_FDCWD, path, flags, Mode::empty())
 }
 
-fn read_at(directory: impl AsFd, name: &str) -> nix::Result<Vec<u8>> {
+/// The whole of a small file, without asking for its size first.
+pub(crate) fn read_at(directory: impl AsFd, name: &str) -> nix::Result<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let fd = openat(directory, name, flags, Mode::empty())?;
     let mut bytes = Vec::new();
