@@ -28,8 +28,9 @@ use crate::cgroup::{Cgroup, Limits, OpenCgroup};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::plan::{Extras, Plan, Source};
+use crate::process::Process;
 use crate::pty::{DescriptorSocket, Relay};
-use crate::state::{Container, Lock, Process, Progress, Record};
+use crate::state::{Container, Lock, Progress, Record};
 use crate::sync::Caller;
 use crate::{delete, launch, log, spec, start, state, sys};
 
@@ -76,15 +77,15 @@ pub(crate) fn command(request: &Request) -> Result<()> {
 
 /// The eight steps. The lock is held until the container has been recorded.
 fn create(request: &Request) -> Result<(Created, Lock)> {
-    let spec = read(request).phase(Phase::Config)?;
-    let prepared = prepare(request, &spec).phase(Phase::Plan)?;
-    let (mut guard, lock) = claim(request, &prepared, &spec).phase(Phase::State)?;
-    let (caller, group) = launch(&prepared, &mut guard)?;
-    caller.go().phase(Phase::Process)?;
-    let terminal = caller.ready()?;
+    let spec = read(request).phase(Phase::Config)?; // 1
+    let prepared = prepare(request, &spec).phase(Phase::Plan)?; // 2
+    let (mut guard, lock) = claim(request, &prepared, &spec).phase(Phase::State)?; // 3
+    let (caller, group) = launch(&prepared, &mut guard)?; // 4
+    caller.go().phase(Phase::Process)?; // 5
+    let terminal = caller.ready()?; // 6 and 7 are init's
     group.apply(&prepared.limits).phase(Phase::Cgroup)?;
     let terminal = hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
-    record(request, &prepared, &mut guard).phase(Phase::State)?;
+    record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
     caller.detach().phase(Phase::Process)?;
     Ok((guard.release(terminal)?, lock))
 }
@@ -161,7 +162,7 @@ fn claim(request: &Request, prepared: &Prepared, spec: &Spec) -> Result<(Guard, 
     Ok((guard, lock))
 }
 
-/// Steps 4 and 5, up to Go.
+/// Step 4, and what has to happen before Go.
 fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<(Caller, OpenCgroup)> {
     let Some(container) = &mut guard.container else { bail!("no container") };
     let listener = container.listen().phase(Phase::State)?;
@@ -176,7 +177,7 @@ fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<(Caller, OpenCgroup)
     Ok((caller, group))
 }
 
-/// Step 7: the terminal's master goes to the console socket, or stays for the relay.
+/// The terminal's master goes to the console socket, or stays for the relay.
 fn hand_over(
     terminal: Option<OwnedFd>,
     console: Option<&DescriptorSocket>,

@@ -23,6 +23,7 @@ mod mounts;
 mod namespace;
 mod netns;
 mod plan;
+mod process;
 mod procfd;
 mod pty;
 mod rootfd;

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -21,7 +21,6 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -31,7 +30,8 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
-use crate::{log, sys};
+use crate::log;
+use crate::process::Process;
 
 const STATE_FILE: &str = "state.json";
 const NEW_STATE_FILE: &str = ".state.json.new";
@@ -73,59 +73,6 @@ impl std::fmt::Display for Status {
             Self::Stopped => "stopped",
         })
     }
-}
-
-/// A process beyond doubt: its pid, and its start time in clock ticks after boot
-/// (proc_pid_stat(5) field 22), which a later process of the same pid does not share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Process {
-    pub(crate) pid: i32,
-    pub(crate) start_time: u64,
-}
-
-impl Process {
-    /// The process `pid` as it is now.
-    pub(crate) fn now(pid: i32) -> Result<Self> {
-        match Self::look(pid)? {
-            Some(start_time) => Ok(Self { pid, start_time }),
-            None => bail!("process {pid} is gone"),
-        }
-    }
-
-    /// A pidfd if the process still lives.
-    pub(crate) fn open(self) -> Result<Option<OwnedFd>> {
-        let pidfd = match sys::pidfd_open(self.pid) {
-            Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
-            result => result.with_context(|| format!("process {}", self.pid))?,
-        };
-        // Looked at after the open: the pidfd cannot change its process any more.
-        let same = Self::look(self.pid)? == Some(self.start_time);
-        Ok((same && !has_ended(pidfd.as_fd())?).then_some(pidfd))
-    }
-
-    /// The start time of `pid`.
-    fn look(pid: i32) -> Result<Option<u64>> {
-        let path = format!("/proc/{pid}/stat");
-        match read_at(AT_FDCWD, &path) {
-            Ok(stat) => parse_stat(&stat).map(Some).ok_or_else(|| anyhow!("{path}: unreadable")),
-            Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
-            Err(errno) => Err(errno).context(path),
-        }
-    }
-}
-
-/// The command name, field 2, is in parentheses and may hold anything, so count from its end.
-fn parse_stat(stat: &[u8]) -> Option<u64> {
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let text = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    text.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
-/// A pidfd is readable once every thread of its process has ended, reaped or not.
-fn has_ended(pidfd: BorrowedFd<'_>) -> nix::Result<bool> {
-    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
-    Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
 }
 
 /// Everything that is remembered of a container.
@@ -481,14 +428,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_name_cannot_fake_the_start_time() {
-        let tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
-        let stat = format!("42 (a) R 1) 2 (b){tail}");
-        assert_eq!(parse_stat(stat.as_bytes()), Some(4711));
-        assert_eq!(parse_stat(b"42 sh S"), None);
-    }
-
-    #[test]
     fn ids_are_as_runc_takes_them() {
         for id in ["a", "A_1+b-c.d", "..."] {
             assert!(check_id(id).is_ok(), "{id}");
@@ -496,13 +435,5 @@ mod tests {
         for id in ["", ".", "..", "a/b", "a b", "ä", "a\0", &"x".repeat(1025)] {
             assert!(check_id(id).is_err(), "{id}");
         }
-    }
-
-    #[test]
-    fn this_process_is_itself_and_nobody_else() {
-        let me = Process::now(std::process::id() as i32).unwrap();
-        assert!(me.open().unwrap().is_some());
-        let other = Process { start_time: me.start_time + 1, ..me };
-        assert!(other.open().unwrap().is_none());
     }
 }

@@ -4,13 +4,14 @@
 //! The file under attack is a copy that only this test executes: a file that another test executes
 //! would be safe for the wrong reason (ETXTBSY).
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::try_run;
-use crate::harness::{ALL_CAPABILITIES, Bundle, copy_program, runtime};
+use crate::harness::{ALL_CAPABILITIES, Bundle, Container, copy_program, runtime};
 
 /// A copy of the runtime, its bytes and its identity.
 struct Target {
@@ -110,4 +111,30 @@ fn no_process_in_a_container_ever_executes_the_hosts_file() {
     });
     target.assert_unchanged();
     assert!(found.is_empty(), "{found:?}");
+}
+
+/// The kernel stacks two overlays and no third: from there the runtime cannot make its own.
+#[test]
+fn where_no_overlay_can_be_had_the_image_is_a_sealed_memfd() {
+    let bundle = Bundle::busybox().args(["true"]);
+    let layers = bundle.beside("layers");
+    for name in ["a", "b", "c", "one", "two"] {
+        fs::create_dir_all(layers.join(name)).unwrap();
+    }
+    copy_program(runtime(), &layers.join("a/rt"));
+    let layers = layers.display();
+    let script = format!(
+        "cd {layers} && mount -t overlay o -o lowerdir=a:b one &&
+        mount -t overlay o -o lowerdir=one:c two && cd / && shift && exec {layers}/two/rt \"$@\""
+    );
+    let words = ["unshare", "-m", "timeout", "20", "sh", "-c", &script, "sh"].map(OsString::from);
+    let created = bundle.launch(&["create"], &bundle.id()).command(&words).status().unwrap();
+    assert!(created.success());
+
+    let c = Container::of(bundle);
+    let exe = format!("/proc/{}/exe", c.pid());
+    assert!(fs::read_link(&exe).unwrap().starts_with("/memfd:rt"), "{exe}");
+    assert!(OpenOptions::new().write(true).open(&exe).is_err());
+    c.start();
+    assert_eq!(c.wait(), 0);
 }
