@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::read;
 
@@ -185,7 +185,7 @@ fn explain(fs: &OwnedFd, errno: Errno) -> anyhow::Error {
 /// The container's own groups: on v2 its directory, on v1 and hybrid a tmpfs with a directory for
 /// each v1 hierarchy. A bind of the group shows the same as a mount of the hierarchy from inside
 /// a cgroup namespace, and no more than that without one. As with runc, `ro` is for the
-/// hierarchies, and the tmpfs has the mode of the directory below.
+/// hierarchies and not for the tmpfs.
 fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     let target = plain_directory(root, &entry.destination)?;
     let options = &entry.options;
@@ -199,8 +199,6 @@ fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     let fs = context_of(c"tmpfs", Some(c"tmpfs"))?;
     configure(&fs, c"mode", Some(c"755"))?;
     let tmpfs = sys::fsmount(fs.as_fd(), 0)?;
-    let mode = Mode::from_bits_truncate(fstat(&target)?.st_mode & 0o7777);
-    fchmodat(&tmpfs, ".", mode, FchmodatFlags::FollowSymlink)?;
     sys::move_mount(tmpfs.as_fd(), target.as_fd())?;
     for (name, directory) in &cgroups.groups {
         mount_group(&tmpfs, name, directory).with_context(|| name.clone())?;
