@@ -59,3 +59,13 @@ fn preserved_descriptors_reach_the_process() {
         c.output() == "from the host\n" && descriptors(&c) == ["0", "1", "2", "3"]
     });
 }
+
+#[test]
+fn without_pivot_root_the_container_is_no_different_from_inside() {
+    let script = "ls / | tr '\\n' ' '; ls /proc/1/root | tr '\\n' ' '; cd ..; pwd";
+    let with = Bundle::busybox().script(script).run().success();
+    let without = Bundle::busybox().script(script).options(["--no-pivot"]).run().success();
+    assert_eq!(with.stdout, without.stdout);
+    assert!(!with.stdout.contains("boot"), "{with}");
+    Bundle::busybox().user_namespace().options(["--no-pivot"]).run().success();
+}

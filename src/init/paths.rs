@@ -46,6 +46,13 @@ pub(super) fn mask(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
+/// Covers a directory of the host's root with an empty tmpfs, in init's mount namespace.
+pub(super) fn cover(path: &str) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let target = openat(AT_FDCWD, path, flags, Mode::empty())?;
+    Ok(sys::move_mount(empty_tmpfs()?.as_fd(), target.as_fd())?)
+}
+
 /// The first cover is made, each further one is a copy of the first, which is in place by then.
 fn next(first: &mut Option<OwnedFd>, make: fn() -> Result<OwnedFd>) -> Result<OwnedFd> {
     if let Some(first) = first {

@@ -106,9 +106,9 @@ fn pivot(root: &RootFd) -> Result<()> {
 fn move_root(root: &RootFd) -> Result<()> {
     for whole in ["/proc", "/sys"] {
         match umount2(whole, MntFlags::MNT_DETACH) {
-            // No mount at all.
-            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-            Err(errno) => return Err(errno).context(whole),
+            Ok(()) | Err(Errno::ENOENT) => {}
+            // No mount, or one that is locked in this user namespace.
+            Err(_) => paths::cover(whole).context(whole)?,
         }
     }
     let old = open_root()?;
