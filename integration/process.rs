@@ -7,17 +7,17 @@ use crate::harness::{Bundle, Container, until};
 #[test]
 fn the_process_gets_its_environment_directory_and_user() {
     let done = Bundle::busybox()
-        .directory("/work")
+        .directory("/data")
         .config(|c| {
             let process = &mut c["process"];
-            process["cwd"] = "/work".into();
+            process["cwd"] = "/data".into();
             process["user"] = serde_json::json!({ "uid": 7, "gid": 8, "additionalGids": [9, 10] });
             process["env"].as_array_mut().unwrap().push("GREETING=hello there".into());
         })
         .script("pwd; id -u; id -g; id -G; echo $GREETING; hostname")
         .run()
         .success();
-    assert_eq!(done.stdout, "/work\n7\n8\n8 9 10\nhello there\nbox\n");
+    assert_eq!(done.stdout, "/data\n7\n8\n8 9 10\nhello there\nbox\n");
 }
 
 #[test]

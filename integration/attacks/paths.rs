@@ -113,8 +113,8 @@ fn exec_refuses_a_working_directory_behind_a_descriptor() {
 fn a_working_directory_that_is_a_link_to_the_host_stays_in_the_image() {
     let canary = Canary::plant();
     let host = canary.path().join("made");
-    let bundle = Bundle::busybox().writable().link("/work", &host);
-    let done = bundle.config(|c| c["process"]["cwd"] = "/work".into()).script("ls").run();
+    let bundle = Bundle::busybox().writable().link("/data", &host);
+    let done = bundle.config(|c| c["process"]["cwd"] = "/data".into()).script("ls").run();
     assert!(!done.stdout.contains("file"), "{done}");
     canary.assert_untouched();
 }
