@@ -116,13 +116,9 @@ impl Container {
     /// The container `id` with the right to change it; what stands in its record then stays true.
     pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, Lock)>> {
         check_id(id)?;
-        let path = root.join(id);
-        let directory = match open_directory(&path) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-            result => result.with_context(|| path.display().to_string())?,
-        };
+        let Some(directory) = existing(&root.join(id))? else { return Ok(None) };
         let Some(lock) = lock(directory, id)? else { return Ok(None) };
-        let directory = lock.directory()?;
+        let directory = reopen(&lock.0).context("the state directory")?;
         let container = match Self::read(&directory, id)? {
             Some(record) => Self { directory, root: root.to_owned(), record },
             // Killed between the claim and the intent: nothing else can exist.
@@ -134,8 +130,7 @@ impl Container {
     /// The lock once more, of this very container: `None` if it has been removed, whatever has
     /// its name now.
     pub(crate) fn lock(&self) -> Result<Option<Lock>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match openat(&self.directory, ".", flags, Mode::empty()) {
+        match reopen(&self.directory) {
             Err(Errno::ENOENT) => Ok(None),
             result => lock(result.context("the state directory")?, &self.record.id),
         }
@@ -158,7 +153,8 @@ impl Container {
         }
         let open = || lock(open_directory(&path)?, &record.id)?.context("removed meanwhile");
         let lock = open().with_context(|| path.display().to_string())?;
-        let container = Self { directory: lock.directory()?, root: root.to_owned(), record };
+        let directory = reopen(&lock.0).context("the state directory")?;
+        let container = Self { directory, root: root.to_owned(), record };
         match container.save() {
             Ok(()) => Ok((container, lock)),
             Err(error) => {
@@ -176,11 +172,7 @@ impl Container {
     /// The container `id` if there is one.
     pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
         check_id(id)?;
-        let path = root.join(id);
-        let directory = match open_directory(&path) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-            result => result.with_context(|| path.display().to_string())?,
-        };
+        let Some(directory) = existing(&root.join(id))? else { return Ok(None) };
         // Without a record it is being claimed or removed at this moment.
         let record = Self::read(&directory, id)?;
         Ok(record.map(|record| Self { directory, root: root.to_owned(), record }))
@@ -327,14 +319,6 @@ fn remove_directory(path: &Path) -> io::Result<()> {
     gone(fs::remove_dir(path))
 }
 
-impl Lock {
-    /// A descriptor of the locked directory that does not hold the lock.
-    fn directory(&self) -> Result<OwnedFd> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        openat(&self.0, ".", flags, Mode::empty()).context("the state directory")
-    }
-}
-
 /// Waits, up to a limit, until no other command works on the container (flock(2)). `None` if it
 /// was removed meanwhile: the directory has no name any more.
 fn lock(directory: OwnedFd, id: &str) -> Result<Option<Lock>> {
@@ -389,6 +373,21 @@ impl Record {
 fn connecting(kind: SockType) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     socket(AddressFamily::Unix, kind, flags, None).context(LISTENER)
+}
+
+/// The directory of a container, if there is one.
+fn existing(path: &Path) -> Result<Option<OwnedFd>> {
+    match open_directory(path) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        result => result.map(Some).with_context(|| path.display().to_string()),
+    }
+}
+
+/// A second open file description of the same directory, whatever has its name now: neither
+/// holds the other's lock.
+fn reopen(directory: impl AsFd) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(directory, ".", flags, Mode::empty())
 }
 
 fn open_directory(path: &Path) -> nix::Result<OwnedFd> {

@@ -126,24 +126,14 @@ pub(crate) fn clone_mount(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd
 
 /// move_mount(2) of the mount `from` onto the object that `to` refers to.
 pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
-    // SAFETY: both paths are static empty strings; the descriptors are borrowed for the call.
-    call(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            from.as_raw_fd(),
-            c"".as_ptr(),
-            to.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-        )
-    })
-    .map(drop)
+    move_mount_at(from, to, c"")
 }
 
 /// move_mount(2) of the mount `from` onto `name` in the directory `to`.
 pub(crate) fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    // SAFETY: both paths are NUL-terminated and outlive the call.
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH
+        | if name.is_empty() { libc::MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+    // SAFETY: both paths are NUL-terminated and outlive the call, as the descriptors do.
     call(unsafe {
         libc::syscall(
             libc::SYS_move_mount,
@@ -151,7 +141,7 @@ pub(crate) fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CSt
             c"".as_ptr(),
             to.as_raw_fd(),
             name.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH,
+            flags,
         )
     })
     .map(drop)
