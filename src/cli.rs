@@ -3,13 +3,17 @@
 //! Only the parser of the chosen command is built: the whole tree costs more than most of what
 //! the commands do. The help and the errors about unknown commands get the whole tree.
 
+mod args;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
-use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use args::{Create, Delete, Exec, Global, Id, Kill, List, Run, Spec};
 
 use crate::cgroup::Cgroup;
 use crate::plan::Extras;
@@ -21,139 +25,6 @@ use crate::{
 const FAILED: i32 = 1;
 /// `exec`'s own errors, so that they differ from what the process may answer.
 const EXEC_FAILED: i32 = 255;
-
-/// Options before the command.
-#[derive(Debug, Args)]
-struct Global {
-    /// Directory of the containers' state [default: /run/rt]
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// Append the log to FILE instead of writing it to standard error
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
-    /// Format of the log: text or json
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: log::Format,
-    /// Log what is done as well
-    #[arg(long)]
-    debug: bool,
-    /// Let systemd make the cgroups (not yet supported)
-    #[arg(long)]
-    systemd_cgroup: bool,
-    /// Tolerated for other runtimes' callers
-    #[arg(long, value_name = "WHEN", hide = true)]
-    rootless: Option<String>,
-    /// cgroupfs, systemd (not yet supported) or disabled (not yet supported)
-    #[arg(long, value_name = "MANAGER", hide = true)]
-    cgroup_manager: Option<String>,
-    /// Print the version
-    #[arg(short = 'v', long, action = ArgAction::SetTrue)]
-    version: bool,
-}
-
-/// Options of `create` and `run`.
-#[derive(Debug, Args)]
-struct Create {
-    /// Directory with config.json
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    bundle: PathBuf,
-    /// Unix socket that takes the terminal's master
-    #[arg(long, value_name = "SOCKET")]
-    console_socket: Option<PathBuf>,
-    /// Unix socket that takes init's pidfd
-    #[arg(long, value_name = "SOCKET")]
-    pidfd_socket: Option<PathBuf>,
-    /// File that takes init's pid
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
-    /// Do not use pivot_root (for a host whose root is a ramfs)
-    #[arg(long)]
-    no_pivot: bool,
-    /// Keep the caller's session keyring
-    #[arg(long)]
-    no_new_keyring: bool,
-    /// Pass N more file descriptors on, from 3
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    preserve_fds: u32,
-    /// Name of the container
-    #[arg(value_name = "ID")]
-    id: String,
-}
-
-#[derive(Debug, Args)]
-struct Run {
-    #[command(flatten)]
-    create: Create,
-    /// Return when the program has started
-    #[arg(short, long)]
-    detach: bool,
-    /// Do not delete the container when it has ended
-    #[arg(long)]
-    keep: bool,
-    /// Leave orphans of the container to the caller
-    #[arg(long)]
-    no_subreaper: bool,
-}
-
-#[derive(Debug, Args)]
-struct Id {
-    /// Name of the container
-    #[arg(value_name = "ID")]
-    id: String,
-}
-
-#[derive(Debug, Args)]
-struct Exec {
-    /// Name of the container
-    #[arg(value_name = "ID")]
-    id: String,
-    /// Program and arguments
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
-    args: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-struct Kill {
-    /// Signal every process of the container
-    #[arg(short, long)]
-    all: bool,
-    /// Name of the container
-    #[arg(value_name = "ID")]
-    id: String,
-    /// Name or number
-    #[arg(value_name = "SIGNAL", default_value = "TERM")]
-    signal: String,
-}
-
-#[derive(Debug, Args)]
-struct Delete {
-    /// Kill it first if it runs; succeed if it does not exist
-    #[arg(short, long)]
-    force: bool,
-    /// Name of the container
-    #[arg(value_name = "ID")]
-    id: String,
-}
-
-#[derive(Debug, Args)]
-struct List {
-    /// Ids only
-    #[arg(short, long)]
-    quiet: bool,
-    /// table or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    format: list::Format,
-}
-
-#[derive(Debug, Args)]
-struct Spec {
-    /// Directory to write config.json to
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    bundle: PathBuf,
-    /// For an ordinary user
-    #[arg(long)]
-    rootless: bool,
-}
 
 /// The commands, with the line that the help gives each.
 const COMMANDS: [(&str, &str); 9] = [

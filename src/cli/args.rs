@@ -1,0 +1,140 @@
+//! The options of each command.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use crate::{list, log};
+
+/// Options before the command.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Directory of the containers' state [default: /run/rt]
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
+    /// Append the log to FILE instead of writing it to standard error
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+    /// Format of the log: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: log::Format,
+    /// Log what is done as well
+    #[arg(long)]
+    pub(super) debug: bool,
+    /// Let systemd make the cgroups (not yet supported)
+    #[arg(long)]
+    pub(super) systemd_cgroup: bool,
+    /// Tolerated for other runtimes' callers
+    #[arg(long, value_name = "WHEN", hide = true)]
+    pub(super) rootless: Option<String>,
+    /// cgroupfs, systemd (not yet supported) or disabled (not yet supported)
+    #[arg(long, value_name = "MANAGER", hide = true)]
+    pub(super) cgroup_manager: Option<String>,
+    /// Print the version
+    #[arg(short = 'v', long, action = ArgAction::SetTrue)]
+    pub(super) version: bool,
+}
+
+/// Options of `create` and `run`.
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// Directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(super) bundle: PathBuf,
+    /// Unix socket that takes the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) console_socket: Option<PathBuf>,
+    /// Unix socket that takes init's pidfd
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) pidfd_socket: Option<PathBuf>,
+    /// File that takes init's pid
+    #[arg(long, value_name = "FILE")]
+    pub(super) pid_file: Option<PathBuf>,
+    /// Do not use pivot_root (for a host whose root is a ramfs)
+    #[arg(long)]
+    pub(super) no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    pub(super) no_new_keyring: bool,
+    /// Pass N more file descriptors on, from 3
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) preserve_fds: u32,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) create: Create,
+    /// Return when the program has started
+    #[arg(short, long)]
+    pub(super) detach: bool,
+    /// Do not delete the container when it has ended
+    #[arg(long)]
+    pub(super) keep: bool,
+    /// Leave orphans of the container to the caller
+    #[arg(long)]
+    pub(super) no_subreaper: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Id {
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Exec {
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// Program and arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub(super) args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Kill {
+    /// Signal every process of the container
+    #[arg(short, long)]
+    pub(super) all: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// Name or number
+    #[arg(value_name = "SIGNAL", default_value = "TERM")]
+    pub(super) signal: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    /// Kill it first if it runs; succeed if it does not exist
+    #[arg(short, long)]
+    pub(super) force: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Ids only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// table or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(super) format: list::Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Spec {
+    /// Directory to write config.json to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(super) bundle: PathBuf,
+    /// For an ordinary user
+    #[arg(long)]
+    pub(super) rootless: bool,
+}

@@ -1,0 +1,146 @@
+//! The user's program, and what it is allowed.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
+
+use super::c_strings;
+use crate::caps::{self, Capabilities};
+use crate::sys;
+
+/// Where a program is looked up when the process has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The user's program and what it is allowed.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Never empty.
+    pub(crate) args: Vec<CString>,
+    pub(crate) env: Vec<CString>,
+    /// Directories to look in.
+    pub(crate) path: String,
+    /// HOME is absent or empty, and taken from the container's passwd.
+    pub(crate) wants_home: bool,
+    pub(crate) cwd: PathBuf,
+    pub(crate) terminal: bool,
+    /// Rows and columns of the terminal, in characters.
+    pub(crate) console_size: Option<(u16, u16)>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) umask: u32,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) rlimits: Vec<Rlimit>,
+}
+
+/// One entry of `process.rlimits`.
+#[derive(Debug)]
+pub(crate) struct Rlimit {
+    /// `process.rlimits[0] RLIMIT_NOFILE`, for errors.
+    pub(crate) origin: String,
+    pub(crate) resource: u32,
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+impl Program {
+    pub(super) fn from_spec(
+        process: &Process,
+        has_user: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self> {
+        let env = last_wins(process.env().as_deref().unwrap_or_default());
+        let value =
+            |name: &str| env.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='));
+        let user = process.user();
+        let (held, last) = grantable(has_user)?;
+        let size = process.console_size();
+        let clip = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
+        let wants_home = value("HOME").is_none_or(str::is_empty);
+        Ok(Self {
+            args: c_strings(process.args().iter().flatten(), "process.args")?,
+            path: value("PATH").unwrap_or(DEFAULT_PATH).to_string(),
+            wants_home,
+            env: c_strings(
+                env.iter().copied().filter(|entry| !wants_home || !entry.starts_with("HOME=")),
+                "process.env",
+            )?,
+            cwd: process.cwd().clone(),
+            terminal: process.terminal().unwrap_or(false),
+            console_size: size.as_ref().map(|size| (clip(size.height()), clip(size.width()))),
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: user.additional_gids().clone().unwrap_or_default(),
+            umask: user.umask().unwrap_or(0o022),
+            capabilities: caps::from_spec(process.capabilities().as_ref(), held, last, warnings),
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            oom_score_adj: process.oom_score_adj(),
+            rlimits: process.rlimits().iter().flatten().enumerate().map(rlimit).collect(),
+        })
+    }
+}
+
+/// The capabilities that can be given, and the number of the last one: what this process holds,
+/// but everything that the kernel knows inside another user namespace.
+fn grantable(has_user: bool) -> Result<(u64, u8)> {
+    if !has_user {
+        let held = sys::permitted_capabilities().context("capget")?;
+        return Ok((held, u8::try_from(held.checked_ilog2().unwrap_or(0))?));
+    }
+    let path = "/proc/sys/kernel/cap_last_cap";
+    let last = std::fs::read_to_string(path).context(path)?;
+    Ok((u64::MAX, last.trim().parse().context(path)?))
+}
+
+/// Of several settings of one variable the last one counts; the order is that of the first.
+fn last_wins(env: &[String]) -> Vec<&str> {
+    let name = |entry: &str| entry.split_once('=').map_or(entry.len(), |(name, _)| name.len());
+    let mut seen = HashSet::new();
+    let mut kept: Vec<&str> =
+        env.iter().rev().map(String::as_str).filter(|e| seen.insert(&e[..name(e)])).collect();
+    kept.reverse();
+    kept
+}
+
+fn rlimit((i, limit): (usize, &PosixRlimit)) -> Rlimit {
+    let resource = match limit.typ() {
+        PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+    };
+    Rlimit {
+        origin: format!("process.rlimits[{i}] {}", limit.typ()),
+        resource,
+        soft: limit.soft(),
+        hard: limit.hard(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_duplicate_variables_the_last_wins() {
+        let env = ["A=1", "B=2", "A=3", "C"].map(String::from);
+        assert_eq!(last_wins(&env), ["B=2", "A=3", "C"]);
+    }
+}

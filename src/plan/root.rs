@@ -1,0 +1,192 @@
+//! The root file system: mounts, devices, and what is hidden of it.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::stat::SFlag;
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Mount, Spec};
+
+use super::{Source, c_string};
+use crate::cgroup::Cgroup;
+use crate::mounts::{self, Bind, Options, Propagation};
+
+/// The root file system.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) path: PathBuf,
+    pub(crate) readonly: bool,
+    pub(crate) no_pivot: bool,
+    /// `linux.rootfsPropagation`.
+    pub(crate) propagation: Option<Propagation>,
+    pub(crate) mounts: Vec<MountPoint>,
+    /// `None`: `/dev` is bound from elsewhere and is left alone.
+    pub(crate) devices: Option<Vec<Device>>,
+    /// A user namespace may not make device nodes: the host's are bound.
+    pub(crate) devices_by_bind: bool,
+    pub(crate) masked: Vec<PathBuf>,
+    pub(crate) read_only: Vec<PathBuf>,
+    /// What a mount of type `cgroup` shows.
+    pub(crate) cgroups: Cgroups,
+}
+
+/// The container's groups as a `cgroup` mount shows them.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    pub(crate) unified: bool,
+    /// Directory name below the mount point, and the group's directory on the host.
+    pub(crate) groups: Vec<(String, PathBuf)>,
+}
+
+/// One entry of `mounts`.
+#[derive(Debug)]
+pub(crate) struct MountPoint {
+    /// `mounts[3] /data`, for errors.
+    pub(crate) origin: String,
+    pub(crate) destination: PathBuf,
+    pub(crate) what: What,
+    pub(crate) options: Options,
+}
+
+/// What is mounted.
+#[derive(Debug)]
+pub(crate) enum What {
+    Bind { source: PathBuf },
+    Cgroup,
+    FileSystem { kind: CString, source: Option<CString> },
+}
+
+/// A device node.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: SFlag,
+    /// makedev(3).
+    pub(crate) number: u64,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Root {
+    pub(super) fn new(
+        source: &Source<'_>,
+        linux: &Linux,
+        cgroup: &Cgroup,
+        has_user: bool,
+        no_pivot: bool,
+    ) -> Result<Self> {
+        let spec = source.spec;
+        Ok(Self {
+            path: source.rootfs.to_owned(),
+            readonly: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
+            no_pivot,
+            propagation: linux.rootfs_propagation().as_deref().and_then(mounts::propagation),
+            mounts: mount_points(spec, source.bundle)?,
+            devices: devices(spec, linux),
+            devices_by_bind: has_user,
+            masked: paths(linux.masked_paths()),
+            read_only: paths(linux.readonly_paths()),
+            cgroups: Cgroups::of(cgroup),
+        })
+    }
+}
+
+impl Cgroups {
+    fn of(cgroup: &Cgroup) -> Self {
+        let groups = cgroup
+            .groups()
+            // As runc: a hybrid host's version 2 tree is not shown.
+            .filter(|group| cgroup.is_unified() || !group.is_v2)
+            .map(|group| (group.name.to_string(), group.directory.to_owned()))
+            .collect();
+        Self { unified: cgroup.is_unified(), groups }
+    }
+}
+
+fn paths(list: &Option<Vec<String>>) -> Vec<PathBuf> {
+    list.iter().flatten().map(PathBuf::from).collect()
+}
+
+fn mount_points(spec: &Spec, bundle: &Path) -> Result<Vec<MountPoint>> {
+    let mounts = spec.mounts().iter().flatten().enumerate();
+    mounts.map(|(i, mount)| mount_point(i, mount, bundle)).collect()
+}
+
+fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
+    // runtime-spec 1.2: a relative destination is relative to the root.
+    let destination = Path::new("/").join(mount.destination());
+    let origin = format!("mounts[{i}] {}", destination.display());
+    let options =
+        mounts::parse(mount.options().as_deref().unwrap_or_default(), format!("mounts[{i}]"))?;
+    if options.tmpcopyup {
+        bail!("mounts[{i}].options: tmpcopyup: not yet supported");
+    }
+    let kind = mount.typ().as_deref().unwrap_or("none");
+    let source = mount.source().as_deref();
+    let what = if options.bind != Bind::No || kind == "bind" {
+        let source = source.with_context(|| format!("mounts[{i}].source: missing"))?;
+        What::Bind { source: bundle.join(source) }
+    } else if kind == "cgroup" || kind == "cgroup2" {
+        What::Cgroup
+    } else {
+        let source = source.map(|source| source.to_string_lossy());
+        What::FileSystem {
+            kind: c_string(kind, &format!("mounts[{i}].type"))?,
+            source: source.map(|s| c_string(&s, &format!("mounts[{i}].source"))).transpose()?,
+        }
+    };
+    Ok(MountPoint { origin, destination, what, options })
+}
+
+/// The devices that config-linux.md wants in every container, then those of the configuration.
+fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
+    let bound = |mount: &Mount| {
+        let options = mount.options().as_deref().unwrap_or_default();
+        let bind = mount.typ().as_deref() == Some("bind")
+            || options.iter().any(|word| word == "bind" || word == "rbind");
+        bind && Path::new("/").join(mount.destination()) == Path::new("/dev")
+    };
+    if spec.mounts().iter().flatten().any(bound) {
+        return None;
+    }
+    let configured: Vec<Device> = linux.devices().iter().flatten().filter_map(device).collect();
+    let default =
+        [("null", 3), ("zero", 5), ("full", 7), ("tty", 0), ("urandom", 9), ("random", 8)].map(
+            |(name, minor)| Device {
+                path: Path::new("/dev").join(name),
+                kind: SFlag::S_IFCHR,
+                number: nix::sys::stat::makedev(if name == "tty" { 5 } else { 1 }, minor),
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            },
+        );
+    let given: HashSet<PathBuf> = configured.iter().map(|device| device.path.clone()).collect();
+    let missing = default.into_iter().filter(|device| !given.contains(&device.path));
+    Some(missing.chain(configured).collect())
+}
+
+fn device(device: &LinuxDevice) -> Option<Device> {
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
+        LinuxDeviceType::B => SFlag::S_IFBLK,
+        LinuxDeviceType::P => SFlag::S_IFIFO,
+        // "all" stands in rules for cgroups and names no node.
+        LinuxDeviceType::A => return None,
+    };
+    // A FIFO has no device number, whatever the configuration says.
+    let number = match kind {
+        SFlag::S_IFIFO => 0,
+        _ => nix::sys::stat::makedev(device.major() as u64, device.minor() as u64),
+    };
+    Some(Device {
+        path: device.path().clone(),
+        kind,
+        number,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
+}

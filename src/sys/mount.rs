@@ -1,0 +1,112 @@
+//! The mount API by file descriptors.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::Result;
+
+use super::{call, call_fd};
+
+// <linux/fcntl.h>, which libc does not have.
+const AT_RECURSIVE: u32 = 0x8000;
+
+/// open_tree(2).
+pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<OwnedFd> {
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    call_fd(unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            flags | libc::O_CLOEXEC as u32,
+        )
+    })
+}
+
+/// A detached copy of the mount that `fd` stands on, with everything below if `recursive`.
+pub(crate) fn clone_mount(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
+    let recursive = if recursive { AT_RECURSIVE } else { 0 };
+    open_tree(fd, c"", libc::OPEN_TREE_CLONE | recursive | libc::AT_EMPTY_PATH as u32)
+}
+
+/// move_mount(2) of the mount `from` onto the object that `to` refers to.
+pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    move_mount_at(from, to, c"")
+}
+
+/// move_mount(2) of the mount `from` onto `name` in the directory `to`.
+pub(crate) fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH
+        | if name.is_empty() { libc::MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+    // SAFETY: both paths are NUL-terminated and outlive the call, as the descriptors do.
+    call(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            from.as_raw_fd(),
+            c"".as_ptr(),
+            to.as_raw_fd(),
+            name.as_ptr(),
+            flags,
+        )
+    })
+    .map(drop)
+}
+
+/// mount_setattr(2) on the mount `fd` (and all below it if `recursive`): `set` and `clear` are
+/// `MOUNT_ATTR_*`, `propagation` is one of `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`,
+/// `MS_UNBINDABLE` or 0.
+pub(crate) fn mount_setattr(
+    fd: BorrowedFd<'_>,
+    recursive: bool,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+) -> Result<()> {
+    let attributes = [set, clear, propagation, 0u64];
+    let recursive = if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: `attributes` has the layout of struct mount_attr (four u64: attr_set, attr_clr,
+    // propagation, userns_fd) and its size is passed with it.
+    call(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH as u32 | recursive,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    })
+    .map(drop)
+}
+
+/// fsopen(2).
+pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd> {
+    // SAFETY: the name is a NUL-terminated string that outlives the call.
+    call_fd(unsafe { libc::syscall(libc::SYS_fsopen, file_system.as_ptr(), libc::FSOPEN_CLOEXEC) })
+}
+
+/// fsconfig(2): sets the option `key`, to `value` if it has one.
+pub(crate) fn fsconfig(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> Result<()> {
+    let (command, value) = match value {
+        Some(value) => (libc::FSCONFIG_SET_STRING, value.as_ptr()),
+        None => (libc::FSCONFIG_SET_FLAG, std::ptr::null()),
+    };
+    // SAFETY: the strings are NUL-terminated and outlive the call; SET_FLAG wants a null value.
+    call(unsafe {
+        libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key.as_ptr(), value, 0)
+    })
+    .map(drop)
+}
+
+/// fsconfig(2) `FSCONFIG_CMD_CREATE`, then fsmount(2) with the attributes `MOUNT_ATTR_*`.
+pub(crate) fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
+    let null = std::ptr::null::<u8>();
+    // SAFETY: CMD_CREATE takes no key and no value.
+    call(unsafe {
+        libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), libc::FSCONFIG_CMD_CREATE, null, null, 0)
+    })?;
+    // SAFETY: integers only.
+    call_fd(unsafe {
+        libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes as u32)
+    })
+}

@@ -1,0 +1,204 @@
+//! Processes: made, signalled, waited for, and what they may do.
+
+use std::ffi::{CStr, c_int, c_long, c_ulong};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::Result;
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use super::{call, call_fd};
+
+// libc's is cut off at 32 bits.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+// <linux/keyctl.h>, which libc does not have.
+const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
+
+/// Which side of [`clone3`] the caller is on.
+pub(crate) enum Fork {
+    Parent { pid: i32, pidfd: OwnedFd },
+    Child,
+}
+
+/// clone3(2) without a shared address space: a fork into the namespaces `flags`
+/// (`CLONE_NEW*`, `CLONE_PARENT`, `CLONE_FILES`), on cgroup v2 directly into `cgroup`.
+pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
+    let mut pidfd: c_int = -1;
+    // SAFETY: clone_args is a plain structure of integers for which zero means "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    // With CLONE_PARENT the kernel takes the exit signal of the caller itself.
+    args.exit_signal = match flags & libc::CLONE_PARENT as u64 {
+        0 => libc::SIGCHLD as u64,
+        _ => 0,
+    };
+    if let Some(fd) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = fd.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM the child gets its own copy of this single-threaded process, so
+    // no lock can be held by a thread that does not exist there; `args` and `pidfd` outlive the
+    // call, and the size is that of the structure passed.
+    let pid = call(unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+    })?;
+    if pid == 0 {
+        return Ok(Fork::Child);
+    }
+    // SAFETY: CLONE_PIDFD succeeded, so the kernel stored a new descriptor in `pidfd`.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Fork::Parent { pid: pid as i32, pidfd })
+}
+
+/// Ends the process at once, without the destructors and exit handlers that belong to the
+/// caller's copy of it.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit takes any integer and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// pidfd_open(2).
+pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: integers only.
+    call_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// pidfd_send_signal(2): `ESRCH` when the process has ended.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    let null = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo asks the kernel to fill it in as kill(2) does.
+    call(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) })
+        .map(drop)
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// sigaction(2) with one of the two dispositions that run no code.
+pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()> {
+    let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: neither disposition is a function that could run in a signal's context.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// The default action for the signal of that number, also for the two that the C library keeps
+/// to itself; one that cannot be changed is left alone.
+pub(crate) fn restore_signal(signal: i32) {
+    // The kernel's sigaction (handler, flags, restorer, mask): all zero is SIG_DFL.
+    let default = [0u64; 4];
+    let null = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads `default`, which has the size of its structure, and writes nothing
+    // back; SIG_DFL is no function that could run in a signal's context.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8) };
+}
+
+/// Raises the hard limit of process `pid` to `hard` if it is lower; the soft one stays.
+pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let null = std::ptr::null();
+    // SAFETY: a null new limit only reads into `limit`, which outlives the call.
+    Errno::result(unsafe { libc::prlimit(pid, resource as _, null, &raw mut limit) })?;
+    if limit.rlim_max >= hard {
+        return Ok(());
+    }
+    limit.rlim_max = hard;
+    // SAFETY: a null old limit asks for nothing back; `limit` is only read.
+    Errno::result(unsafe {
+        libc::prlimit(pid, resource as _, &raw const limit, std::ptr::null_mut())
+    })
+    .map(drop)
+}
+
+/// setrlimit(2) of `resource` (`RLIMIT_*`) for this process.
+pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `limit` outlives the call, which only reads it.
+    Errno::result(unsafe { libc::setrlimit(resource as _, &raw const limit) }).map(drop)
+}
+
+/// capset(2) for this thread: the effective, permitted and inheritable sets as bit masks.
+pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let mut data = [0u32; 6];
+    for (i, set) in [effective, permitted, inheritable].into_iter().enumerate() {
+        data[i] = set as u32;
+        data[i + 3] = (set >> 32) as u32;
+    }
+    // SAFETY: version 3 reads one header and two triples of u32, which `data` is.
+    call(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+}
+
+/// The permitted set of this thread as a bit mask (capget(2)).
+pub(crate) fn permitted_capabilities() -> Result<u64> {
+    let mut header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let mut data = [0u32; 6];
+    // SAFETY: version 3 writes two triples of u32, for which `data` has the room.
+    call(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(u64::from(data[1]) | u64::from(data[4]) << 32)
+}
+
+fn prctl(option: c_int, argument: c_ulong, second: c_ulong) -> Result<c_int> {
+    // SAFETY: the options used in this file take integers only and expect zero for the rest.
+    Errno::result(unsafe { libc::prctl(option, argument, second, 0, 0) })
+}
+
+/// Takes `capability` out of the bounding set for good.
+pub(crate) fn bounding_drop(capability: u8) -> Result<()> {
+    prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
+}
+
+/// Adds `capability` to the ambient set.
+pub(crate) fn ambient_raise(capability: u8) -> Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as c_ulong, capability.into()).map(drop)
+}
+
+/// Empties the ambient set.
+pub(crate) fn ambient_clear() -> Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong, 0).map(drop)
+}
+
+/// A new session keyring of that name for this process (keyctl(2)).
+pub(crate) fn join_session_keyring(name: &CStr) -> Result<()> {
+    // SAFETY: the name is a NUL-terminated string that outlives the call.
+    call(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
+        .map(drop)
+}
+
+/// setdomainname(2).
+pub(crate) fn set_domain_name(name: &str) -> Result<()> {
+    // SAFETY: pointer and length are those of `name`.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
+}
+
+/// The kind of namespace behind `fd` as its `CLONE_NEW*` flag (ioctl_ns(2)); `ENOTTY` if it is
+/// no namespace.
+pub(crate) fn namespace_kind(fd: BorrowedFd<'_>) -> Result<i32> {
+    // SAFETY: NS_GET_NSTYPE takes no argument.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::NS_GET_NSTYPE as _) })
+}
+
+/// waitpid(2) for any child without waiting: its pid, and its exit status or 128 + the signal,
+/// real-time signals included, which nix has no names for. `None`: none has ended yet.
+pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
+    let mut status: c_int = 0;
+    // SAFETY: `status` outlives the call, which writes it.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })?;
+    let code = match libc::WIFSIGNALED(status) {
+        true => 128 + libc::WTERMSIG(status),
+        false => libc::WEXITSTATUS(status),
+    };
+    Ok((pid != 0).then_some((pid, code)))
+}
+
+/// kill(2) of a child that has not been reaped; signals without a name in nix as well.
+pub(crate) fn kill(process: nix::unistd::Pid, signal: i32) {
+    // SAFETY: integers only. A process that has ended meanwhile needs no signal.
+    unsafe { libc::kill(process.as_raw(), signal) };
+}
