@@ -18,6 +18,8 @@ mod faults;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hooks;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod namespaces;

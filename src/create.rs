@@ -27,6 +27,7 @@ use oci_spec::runtime::Spec;
 use crate::cgroup::{Cgroup, Limits, OpenCgroup};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
+use crate::hooks::{CALLERS, Hooks};
 use crate::plan::{Extras, Plan, Source};
 use crate::process::Process;
 use crate::pty::{DescriptorSocket, Relay};
@@ -82,8 +83,11 @@ fn create(request: &Request) -> Result<(Created, Lock)> {
     let (mut guard, lock) = claim(request, &prepared, &spec).phase(Phase::State)?; // 3
     let (caller, group) = launch(&prepared, &mut guard)?; // 4
     caller.go().phase(Phase::Process)?; // 5
+    let limited = run_hooks(&prepared, &caller, &group, &guard)?;
     let terminal = caller.ready()?; // 6 and 7 are init's
-    group.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    if !limited {
+        group.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    }
     let terminal = hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
     record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
     caller.detach().phase(Phase::Process)?;
@@ -127,7 +131,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let limits = Limits::from_spec(resources, cgroup.is_unified())?;
     let mut warnings = Vec::new();
     let container = Source { spec, bundle: &bundle, rootfs: &rootfs, id: &request.id };
-    let plan = Plan::for_container(&container, &cgroup, request.extras, &mut warnings)?;
+    let mut plan = Plan::for_container(&container, &cgroup, request.extras, &mut warnings)?;
     warnings.iter().for_each(log::warn);
     let connect = |path: &Option<PathBuf>, option| {
         path.as_ref().map(|path| DescriptorSocket::connect(path, option)).transpose()
@@ -142,6 +146,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         rootfs,
         ..Record::new(&request.id, spec)
     };
+    plan.hooks = Hooks::of(&record);
     Ok(Prepared { plan, cgroup, limits, record, console, pidfd_socket })
 }
 
@@ -175,6 +180,25 @@ fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<(Caller, OpenCgroup)
     group.enter(pid.as_raw()).phase(Phase::Cgroup)?;
     launch::prepare(&prepared.plan, pid)?;
     Ok((caller, group))
+}
+
+/// The hooks that are the caller's, in the middle of step 6. They find the limits set, since they
+/// may change them (device rules of GPUs): says whether that has been done.
+fn run_hooks(
+    prepared: &Prepared,
+    caller: &Caller,
+    group: &OpenCgroup,
+    guard: &Guard,
+) -> Result<bool> {
+    let hooks = prepared.plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS));
+    let (Some(hooks), Some((pid, _))) = (hooks, &guard.init) else { return Ok(false) };
+    caller.mounted().phase(Phase::Hooks)?;
+    group.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    for kind in CALLERS {
+        hooks.run(kind, pid.as_raw())?;
+    }
+    caller.proceed().phase(Phase::Hooks)?;
+    Ok(true)
 }
 
 /// The terminal's master goes to the console socket, or stays for the relay.
@@ -275,7 +299,7 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
 /// A container that could not be started is of no use to anybody.
 fn start_or_delete(created: &Created) -> Result<()> {
     let Created { container, init, .. } = created;
-    start::start(container, init.as_fd()).inspect_err(|_| {
+    start::start(container, init).inspect_err(|_| {
         let ended = delete::end(container, init);
         if let Err(error) = ended.and_then(|()| delete::clean_up(container)) {
             log::warn(format!("cleaning up: {}", crate::error::line(&error)));

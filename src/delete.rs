@@ -9,8 +9,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{InPhase, Phase};
+use crate::hooks::{Hooks, Kind};
 use crate::state::{Container, Status};
-use crate::sys;
+use crate::{log, sys};
 
 /// How long a killed process may take to end, in milliseconds.
 const KILL_LIMIT_MS: u16 = 10_000;
@@ -61,14 +62,21 @@ pub(crate) fn end(container: &Container, init: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Removes what is left once init is gone: other processes, cgroups, the directory, in this
-/// order, so that a failure leaves the record for another try.
+/// Removes what is left once init is gone: other processes, cgroups, what poststop hooks clean up,
+/// the directory, in this order, so that a failure leaves the record for another try.
 pub(crate) fn clean_up(container: &Container) -> Result<()> {
     let cgroup = &container.record.cgroup;
     // Mostly init was the last one, and the groups just go.
     if !cgroup.remove_empty() {
         cgroup.kill().phase(Phase::Cgroup)?;
         cgroup.remove().phase(Phase::Cgroup)?;
+    }
+    // Without a first process nothing was there to hook into.
+    if container.record.init.is_some()
+        && let Some(hooks) = Hooks::of(&container.record)
+    {
+        // Before the directory goes, so that a killed `delete` can be tried again.
+        hooks.run_all(Kind::Poststop).iter().for_each(log::warn);
     }
     container.remove().phase(Phase::State)
 }

@@ -23,6 +23,8 @@ pub(crate) enum Phase {
     Namespaces,
     /// The root file system and everything mounted in it.
     Mounts,
+    /// Programs of the configuration, run at points of the container's life.
+    Hooks,
     /// The terminal.
     Terminal,
     /// User, capabilities, limits and the working directory of the process.
@@ -32,13 +34,14 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Config,
         Self::Plan,
         Self::State,
         Self::Cgroup,
         Self::Namespaces,
         Self::Mounts,
+        Self::Hooks,
         Self::Terminal,
         Self::Process,
         Self::Exec,
@@ -59,6 +62,7 @@ impl fmt::Display for Phase {
             Self::Cgroup => "cgroup",
             Self::Namespaces => "namespaces",
             Self::Mounts => "mounts",
+            Self::Hooks => "hooks",
             Self::Terminal => "terminal",
             Self::Process => "process",
             Self::Exec => "exec",

@@ -12,10 +12,12 @@ mod terminal;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
-use nix::unistd::sethostname;
+use nix::unistd::{fchdir, sethostname};
 
 use crate::error::{Failure, InPhase, Phase, line, phase};
+use crate::hooks::{CALLERS, Kind};
 use crate::plan::Plan;
+use crate::rootfd::RootFd;
 use crate::{namespace, netns, sync, sys};
 
 /// Runs the plan to its end. `listener` is where `start` will come; without one the program runs
@@ -32,6 +34,11 @@ pub(crate) fn run(plan: &Plan, caller: sync::Init, listener: Option<OwnedFd>) ->
         }
         None => caller,
     };
+    if let Some(hooks) = &plan.hooks
+        && let Err(error) = hooks.run_inside(Kind::StartContainer)
+    {
+        fail(&starter, &error);
+    }
     let Some(program) = program else {
         starter.executing();
         sys::exit_now(0);
@@ -57,6 +64,7 @@ fn confine<'a>(
     let root = rootfs::open(plan.root.as_ref()).phase(Phase::Mounts)?;
     if let Some(root_plan) = &plan.root {
         rootfs::furnish(&root, root_plan).phase(Phase::Mounts)?;
+        run_hooks(&root, plan, caller)?;
     }
     let terminal = terminal::open(&root, plan).phase(Phase::Terminal)?;
     if let Some(root_plan) = &plan.root {
@@ -73,6 +81,20 @@ fn confine<'a>(
     caller.ready().phase(Phase::Process)?;
     caller.wait_detach().phase(Phase::Process)?;
     Ok(program)
+}
+
+/// Everything is mounted and nothing is sealed: what hooks mount below `root.path` is part of the
+/// container.
+fn run_hooks(root: &RootFd, plan: &Plan, caller: &sync::Init) -> Result<()> {
+    let Some(hooks) = &plan.hooks else { return Ok(()) };
+    if hooks.has(&CALLERS) {
+        caller.wait_hooks().phase(Phase::Hooks)?;
+    }
+    if hooks.has(&[Kind::CreateContainer]) {
+        fchdir(root).context("root.path").phase(Phase::Hooks)?;
+        hooks.run_inside(Kind::CreateContainer)?;
+    }
+    Ok(())
 }
 
 fn name_host(plan: &Plan) -> Result<()> {

@@ -13,6 +13,7 @@ mod delete;
 mod error;
 mod exec;
 mod foreground;
+mod hooks;
 mod image;
 mod init;
 mod kill;

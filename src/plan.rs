@@ -13,6 +13,7 @@ use nix::fcntl::AT_FDCWD;
 use oci_spec::runtime::{Linux, Process, Spec};
 
 use crate::cgroup::Cgroup;
+use crate::hooks::Hooks;
 use crate::namespace::Namespaces;
 use crate::procfd::ProcFd;
 use crate::spec;
@@ -35,6 +36,7 @@ pub(crate) struct Plan {
     pub(crate) keyring: Option<CString>,
     /// `None`: there is nothing to run, the container stops when it is started.
     pub(crate) process: Option<Program>,
+    pub(crate) hooks: Option<Hooks>,
     /// The private procfs, where something has to be written to it.
     pub(crate) proc: Option<ProcFd>,
     /// How many descriptors from 3 on pass to the program.
@@ -89,6 +91,7 @@ impl Plan {
             process: process
                 .map(|process| Program::from_spec(process, has_user, warnings))
                 .transpose()?,
+            hooks: None,
             proc: None,
             preserve_fds: extras.preserve_fds,
             ignored_signals: ignored_signals()?,
@@ -118,6 +121,7 @@ impl Plan {
             sysctls: Vec::new(),
             keyring: record.keyring.then(|| keyring(&record.id)).transpose()?,
             process: Some(Program::from_spec(process, has_user, warnings)?),
+            hooks: None,
             proc: None,
             preserve_fds: 0,
             ignored_signals: ignored_signals()?,

@@ -1,13 +1,14 @@
 //! `start`: tells the waiting init to run the program, and learns whether it does.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Result, bail};
 
 use crate::error::{InPhase, Phase};
+use crate::hooks::{Hooks, Kind};
 use crate::state::{Container, Status};
-use crate::sync;
+use crate::{delete, sync};
 
 /// `rt start`.
 pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
@@ -23,14 +24,21 @@ pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
         Status::Creating => bail!("{id}: cannot start a container that is being created"),
         _ => bail!("{id}: cannot start an already running container"),
     }
-    start(&container, init.as_fd())
+    start(&container, &init)
 }
 
-/// Starts a created container, whose lock is held and whose `init` lives.
-pub(crate) fn start(container: &Container, init: BorrowedFd<'_>) -> Result<()> {
+/// Starts a created container, whose lock is held and whose `init` lives. A poststart hook that
+/// fails ends it again.
+pub(crate) fn start(container: &Container, init: &OwnedFd) -> Result<()> {
     let id = &container.record.id;
     let Some(connection) = container.connect().phase(Phase::State)? else {
         bail!("{id}: cannot start a container that has stopped");
     };
-    sync::start(connection.as_fd(), init)
+    sync::start(connection.as_fd(), init.as_fd())?;
+    let (Some(hooks), Some(process)) = (Hooks::of(&container.record), container.record.init) else {
+        return Ok(());
+    };
+    let Err(error) = hooks.run(Kind::Poststart, process.pid) else { return Ok(()) };
+    delete::end(container, init)?;
+    Err(error)
 }

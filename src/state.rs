@@ -26,7 +26,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{getuid, read, write};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
@@ -89,6 +89,9 @@ pub(crate) struct Record {
     pub(crate) owner: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,
+    /// For `start` and `delete`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hooks: Option<Hooks>,
     pub(crate) progress: Progress,
     pub(crate) init: Option<Process>,
     pub(crate) cgroup: Cgroup,
@@ -347,6 +350,7 @@ impl Record {
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
             owner: getuid().as_raw(),
             annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            hooks: spec.hooks().clone(),
             ..Self::empty(id)
         }
     }
@@ -360,6 +364,7 @@ impl Record {
             created: String::new(),
             owner: 0,
             annotations: BTreeMap::new(),
+            hooks: None,
             progress: Progress::Creating,
             init: None,
             cgroup: Cgroup::default(),

@@ -7,6 +7,9 @@
 //!    | cgroup.procs, id maps, oom_score_adj        |
 //!    | Go -------------------------------------->  |
 //!    |                                             |  namespaces, mounts, root attached
+//!    | <---------------------------------- Mounted |  (these two with hooks of the caller's)
+//!    | prestart and createRuntime hooks            |
+//!    | Proceed --------------------------------->  |
 //!    | <------------------------------------ Ready |  confined; the executable is found
 //!    | <----------------------- Terminal + fd      |  (before Ready, with a terminal)
 //!    | limits, final state, pid file               |
@@ -47,6 +50,8 @@ const MESSAGE_MAX: usize = 4096;
 #[repr(u8)]
 enum Name {
     Go = 1,
+    Mounted,
+    Proceed,
     Terminal,
     Ready,
     Detach,
@@ -56,8 +61,10 @@ enum Name {
 }
 
 impl Name {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Go,
+        Self::Mounted,
+        Self::Proceed,
         Self::Terminal,
         Self::Ready,
         Self::Detach,
@@ -105,6 +112,19 @@ impl Caller {
     /// Everything that only the caller may do is done.
     pub(crate) fn go(&self) -> Result<()> {
         self.send(Name::Go)
+    }
+
+    /// Everything is mounted, and init waits for the caller's hooks.
+    pub(crate) fn mounted(&self) -> Result<()> {
+        match self.receive("before everything was mounted")? {
+            Message::Point(Name::Mounted) => Ok(()),
+            other => bail!("the container's first process answered {other:?}"),
+        }
+    }
+
+    /// The caller's hooks are done.
+    pub(crate) fn proceed(&self) -> Result<()> {
+        self.send(Name::Proceed)
     }
 
     /// Init is confined and waits; its terminal's master if it has one.
@@ -193,6 +213,12 @@ impl Init {
     /// Waits for the caller's Go.
     pub(crate) fn wait_go(&self) -> Result<()> {
         self.wait(Name::Go)
+    }
+
+    /// Says that everything is mounted, and waits for the caller's hooks.
+    pub(crate) fn wait_hooks(&self) -> Result<()> {
+        send(self.socket.as_fd(), Name::Mounted, &[], None).context("the caller")?;
+        self.wait(Name::Proceed)
     }
 
     /// Hands the terminal's master to the caller.

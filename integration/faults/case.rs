@@ -5,6 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::Planned;
 use crate::harness::inject::{At, CALLER, Fault, Traced, inject, trace};
 use crate::harness::{Bundle, Leftovers, Rt, View, reap};
@@ -44,6 +46,18 @@ impl Subject {
         };
         bundle.write();
         Self { verb, bundle }
+    }
+
+    /// With one hook that the caller runs and one that init runs, before and after the clean-up.
+    pub(super) fn with_hooks(self) -> Self {
+        let hook = json!([{ "path": "/bin/busybox", "args": ["true"] }]);
+        let bundle = self.bundle.config(|c| {
+            for kind in ["createRuntime", "createContainer", "poststop"] {
+                c["hooks"][kind] = hook.clone();
+            }
+        });
+        bundle.write();
+        Self { bundle, ..self }
     }
 }
 

@@ -50,6 +50,10 @@ impl Call {
         name(self.number)
     }
 
+    pub(crate) fn is_execve(&self) -> bool {
+        self.number == libc::SYS_execve
+    }
+
     /// One with which a process can tell another something.
     pub(crate) fn is_message(&self) -> bool {
         let known = [libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_write, libc::SYS_writev];

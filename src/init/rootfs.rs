@@ -58,13 +58,13 @@ pub(super) fn furnish(root: &RootFd, plan: &Root) -> Result<()> {
     if let Some(list) = &plan.devices {
         devices::create(root, list, plan.devices_by_bind)?;
     }
+    umask(Mode::from_bits_truncate(0o022));
     Ok(())
 }
 
 /// Everything that ends the construction: paths that are hidden or read-only, and the root as
 /// `/`. The process's directory is made while the root can still be written.
 pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Result<()> {
-    umask(Mode::from_bits_truncate(0o022));
     paths::make_read_only(root, &plan.read_only)?;
     paths::mask(root, &plan.masked)?;
     if let Some(program) = program {

@@ -10,6 +10,7 @@ use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
 
 use super::linux::{self, Namespaces};
 use super::process;
+use crate::hooks::Kind;
 use crate::mounts::{self, Bind};
 
 /// The longest host or domain name, in bytes (`__NEW_UTS_LEN` of the kernel).
@@ -26,7 +27,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     root(spec)?;
     // solaris, vm, windows and zos configure other platforms.
     if let Some(hooks) = spec.hooks() {
-        refuse_hooks(hooks)?;
+        check_hooks(hooks)?;
     }
     let linux = spec.linux().as_ref().context("linux: required")?;
     let namespaces = Namespaces::new(linux)?;
@@ -72,19 +73,19 @@ fn root(spec: &Spec) -> Result<()> {
     path_text("root.path", root.path())
 }
 
-fn refuse_hooks(hooks: &Hooks) -> Result<()> {
-    #[allow(deprecated)]
-    let prestart = hooks.prestart();
-    for (name, list) in [
-        ("prestart", prestart),
-        ("createRuntime", hooks.create_runtime()),
-        ("createContainer", hooks.create_container()),
-        ("startContainer", hooks.start_container()),
-        ("poststart", hooks.poststart()),
-        ("poststop", hooks.poststop()),
-    ] {
-        let empty = list.as_ref().is_none_or(Vec::is_empty);
-        ensure!(empty, "hooks.{name}: not yet supported");
+fn check_hooks(hooks: &Hooks) -> Result<()> {
+    for kind in Kind::ALL {
+        for (i, hook) in kind.of(hooks).iter().enumerate() {
+            let path = format_args!("hooks.{}[{i}]", kind.name());
+            absolute(format_args!("{path}.path"), hook.path())?;
+            for (name, list) in [("args", hook.args()), ("env", hook.env())] {
+                for (j, string) in list.iter().flatten().enumerate() {
+                    text(format_args!("{path}.{name}[{j}]"), string)?;
+                }
+            }
+            let seconds = hook.timeout();
+            ensure!(seconds.is_none_or(|n| n > 0), "{path}.timeout: must be more than 0 seconds");
+        }
     }
     Ok(())
 }

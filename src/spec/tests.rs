@@ -121,8 +121,10 @@ fn root_and_top_level() {
         annotations | {"a": "\u0000"} | annotations: contains a NUL byte
         annotations | {"a": "b"} | ok
         hooks | {"prestart": []} | ok
-        hooks | {"prestart": [{"path": "/x"}]} | hooks.prestart: not yet supported
-        hooks | {"poststop": [{"path": "/x"}]} | hooks.poststop: not yet supported
+        hooks | {"poststop": [{"path": "/x", "args": ["x"], "env": ["A"], "timeout": 1}]} | ok
+        hooks | {"prestart": [{"path": "x"}]} | hooks.prestart[0].path: x is not an absolute path
+        hooks | {"poststart": [{"path": "/x"}, {"path": "/x", "timeout": 0}]} | hooks.poststart[1].timeout: must be more than 0 seconds
+        hooks | {"createContainer": [{"path": "/x", "args": ["x", "a\u0000"]}]} | hooks.createContainer[0].args[1]: contains a NUL byte
         vm | {"hwConfig": {}} | ok
         unknown | {"property": 1} | ok
         "#,

@@ -137,6 +137,10 @@ impl Tracer {
         };
         let group = Pid::from_raw(group);
         let known = self.processes.iter().position(|process| *process == group);
+        // Its parent's event may come after its own last one: it has been let go already.
+        if known.is_some() && pid == group {
+            return;
+        }
         let process = known.unwrap_or_else(|| {
             self.processes.push(group);
             self.counts.push(0);

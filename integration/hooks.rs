@@ -1,0 +1,332 @@
+//! Hooks: when they run, where, with what, and what becomes of the container when they fail.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, Container, namespace_of, proc_status, reap, until};
+
+const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// Adds a shell script; `$OUT` is a directory beside the bundle, which only hooks on the host's
+/// root can reach.
+fn hook(bundle: Bundle, kind: &str, script: &str) -> Bundle {
+    let out = bundle.beside("hooks");
+    fs::create_dir_all(&out).unwrap();
+    let env = [
+        "PATH=/bin:/usr/bin:/sbin:/usr/sbin".to_owned(),
+        format!("OUT={}", out.display()),
+        format!("RT_TEST={}", bundle.mark()),
+    ];
+    add(bundle, kind, json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": env }))
+}
+
+fn add(bundle: Bundle, kind: &str, hook: Value) -> Bundle {
+    bundle.config(|c| {
+        let list = &mut c["hooks"][kind];
+        if list.is_null() {
+            *list = json!([]);
+        }
+        list.as_array_mut().unwrap().push(hook);
+    })
+}
+
+/// What hooks have written to `$OUT`.
+fn written(bundle: &Bundle, name: &str) -> String {
+    let path = bundle.beside("hooks").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn has_written(bundle: &Bundle, name: &str) -> bool {
+    bundle.beside("hooks").join(name).exists()
+}
+
+fn warnings(log: &Path) -> Vec<String> {
+    let text = fs::read_to_string(log).unwrap();
+    text.lines().filter(|line| line.contains("level=warning")).map(str::to_owned).collect()
+}
+
+#[test]
+fn hooks_run_in_the_order_of_the_containers_life() {
+    let mut bundle = Bundle::busybox().writable().args(["sleep", "100"]);
+    for kind in KINDS.into_iter().filter(|kind| *kind != "startContainer") {
+        bundle = hook(bundle, kind, &format!("echo {kind} 1 >>$OUT/order"));
+        bundle = hook(bundle, kind, &format!("echo {kind} 2 >>$OUT/order"));
+    }
+    let bundle = hook(bundle, "startContainer", "cat >/tmp/started");
+    let c = bundle.create();
+    let created = "prestart 1\nprestart 2\ncreateRuntime 1\ncreateRuntime 2\n\
+                   createContainer 1\ncreateContainer 2\n";
+    assert_eq!(written(&c.bundle, "order"), created);
+    assert!(!c.bundle.rootfs().join("tmp/started").exists());
+    c.start();
+    assert!(c.bundle.rootfs().join("tmp/started").exists());
+    let started = format!("{created}poststart 1\npoststart 2\n");
+    assert_eq!(written(&c.bundle, "order"), started);
+    c.kill("KILL");
+    c.wait();
+    assert_eq!(written(&c.bundle, "order"), started);
+    c.delete();
+    assert_eq!(written(&c.bundle, "order"), format!("{started}poststop 1\npoststop 2\n"));
+}
+
+#[test]
+fn each_hook_reads_the_state_of_its_moment() {
+    let mut bundle = Bundle::busybox().writable().args(["sleep", "100"]);
+    for kind in KINDS.into_iter().filter(|kind| *kind != "startContainer") {
+        bundle = hook(bundle, kind, &format!("cat >$OUT/{kind}"));
+    }
+    let bundle = hook(bundle, "startContainer", "cat >/tmp/startContainer")
+        .config(|c| c["annotations"] = json!({ "org.example": "value" }));
+    let c = bundle.start();
+    c.kill("KILL");
+    c.wait();
+    c.delete();
+    let inside = c.bundle.rootfs().join("tmp/startContainer");
+    fs::rename(inside, c.bundle.beside("hooks").join("startContainer")).unwrap();
+    for (kind, status, pid) in [
+        ("prestart", "created", c.pid()),
+        ("createRuntime", "creating", c.pid()),
+        // As the container sees itself.
+        ("createContainer", "creating", 1),
+        ("startContainer", "created", 1),
+        ("poststart", "running", c.pid()),
+        ("poststop", "stopped", 0),
+    ] {
+        let state: Value = serde_json::from_str(&written(&c.bundle, kind)).unwrap();
+        assert_eq!(state["status"], status, "{kind}");
+        assert_eq!(state["pid"].as_i64().unwrap_or(0), i64::from(pid), "{kind}");
+        assert_eq!(state["id"], *c.id, "{kind}");
+        assert_eq!(state["bundle"], c.bundle.path().to_str().unwrap(), "{kind}");
+        assert_eq!(state["annotations"]["org.example"], "value", "{kind}");
+        assert!(state["ociVersion"].is_string(), "{kind}");
+    }
+}
+
+#[test]
+fn hooks_of_the_runtime_run_in_its_namespaces_and_the_others_in_the_containers() {
+    let mut bundle = Bundle::busybox().writable().args(["sleep", "100"]);
+    let list = "for kind in mnt net uts; do readlink /proc/self/ns/$kind; done";
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        bundle = hook(bundle, kind, &format!("{list} >$OUT/{kind}"));
+    }
+    let c = hook(bundle, "startContainer", &format!("{list} >/tmp/ns")).start();
+    let of = |pid: &str| ["mnt", "net", "uts"].map(|kind| namespace_of(pid, kind) + "\n").concat();
+    let (ours, theirs) = (of("self"), of(&c.pid().to_string()));
+    assert_eq!(fs::read_to_string(c.bundle.rootfs().join("tmp/ns")).unwrap(), theirs);
+    assert_eq!(written(&c.bundle, "createContainer"), theirs);
+    c.delete_force();
+    for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
+        assert_eq!(written(&c.bundle, kind), ours, "{kind}");
+    }
+}
+
+#[test]
+fn the_first_hook_finds_everything_mounted_at_the_root_path() {
+    let look = "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); root=/proc/$pid/root$ROOT; \
+                head -c 13 $root/proc/version >$OUT/version; ls $root/dev >$OUT/dev";
+    let bundle = Bundle::busybox().args(["true"]);
+    let look = look.replace("$ROOT", &bundle.rootfs().display().to_string());
+    let c = hook(bundle, "prestart", &look).create();
+    assert_eq!(written(&c.bundle, "version"), "Linux version");
+    assert!(written(&c.bundle, "dev").lines().any(|name| name == "null"));
+}
+
+#[test]
+fn what_a_hook_mounts_below_the_root_path_is_in_the_container() {
+    for kind in ["createRuntime", "createContainer"] {
+        let bundle = Bundle::busybox().directory("gpu").script("cat /gpu/driver");
+        let (source, root) = (bundle.beside("driver"), bundle.rootfs());
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("driver"), "loaded\n").unwrap();
+        let mount = format!("mount --bind {} {}/gpu", source.display(), root.display());
+        let script = match kind {
+            "createContainer" => mount,
+            _ => {
+                let enter = "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); nsenter -t $pid -m";
+                format!("{enter} {mount}")
+            }
+        };
+        assert_eq!(hook(bundle, kind, &script).create().finish().1, "loaded\n", "{kind}");
+    }
+}
+
+#[test]
+fn hooks_find_the_limits_set_and_may_change_them() {
+    let script = "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); \
+                  group=/sys/fs/cgroup/pids$(sed -n 's/.*:pids://p' /proc/$pid/cgroup); \
+                  cat $group/pids.max >$OUT/before; echo 23 >$group/pids.max";
+    let bundle = Bundle::busybox().resources(json!({ "pids": { "limit": 17 } }));
+    let bundle = hook(bundle.args(["sleep", "100"]), "createRuntime", script);
+    // Where pids is a controller of version 1.
+    let c = bundle.in_view(crate::harness::View::V1).start();
+    assert_eq!(written(&c.bundle, "before"), "17\n");
+    let path = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+    let path = path.lines().find_map(|line| line.split_once(":pids:")).unwrap().1;
+    let limit = fs::read_to_string(format!("/sys/fs/cgroup/pids{path}/pids.max")).unwrap();
+    assert_eq!(limit, "23\n");
+}
+
+#[test]
+fn a_hook_has_its_environment_its_name_the_bundle_and_no_descriptor_of_anybody() {
+    let bundle = Bundle::busybox().args(["true"]).options(["--preserve-fds", "2"]);
+    let bundle = bundle.redirections("3</dev/null 4</dev/null");
+    let out = bundle.beside("seen");
+    let script = format!(
+        "#!/bin/sh\nfds=$(echo $(ls /proc/$$/fd))\n\
+         {{ pwd; echo $0; echo $fds; tr '\\0' '\\n' </proc/$$/environ; }} >{}",
+        out.display()
+    );
+    let program = bundle.beside("hook");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let env = ["PATH=/bin:/usr/bin", "A=1"];
+    let c = add(bundle, "createRuntime", json!({ "path": program, "env": env })).create();
+    let seen = fs::read_to_string(out).unwrap();
+    let (bundle, program) = (c.bundle.path(), program.display());
+    // Three streams, the script that the shell reads, and its pipe from ls.
+    let expected = format!("{}\n{program}\n0 1 10 2 3\nPATH=/bin:/usr/bin\nA=1\n", bundle.display());
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_hook_that_fails_ends_create_and_everything_is_taken_back() {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let bundle = hook(Bundle::busybox(), kind, "echo no bridge >&2; exit 3");
+        let bundle = hook(bundle, kind, "echo second >$OUT/second");
+        let bundle = hook(bundle, "poststop", "echo stopped >$OUT/poststop");
+        bundle.write();
+        let name = format!("hooks.{kind}[0] /bin/sh: exit status 3: no bridge");
+        bundle.launch(&["create"], &bundle.id()).run().says(&[&name]).one_line();
+        bundle.rt(["state", &bundle.id()]).run().says(&["does not exist"]);
+        assert!(!has_written(&bundle, "second"), "{kind}");
+        assert_eq!(written(&bundle, "poststop"), "stopped\n", "{kind}");
+    }
+}
+
+#[test]
+fn a_hook_that_is_not_there_is_named() {
+    let bundle = Bundle::busybox();
+    let done = add(bundle, "createRuntime", json!({ "path": "/no/such/hook" })).refused();
+    done.says(&["hooks.createRuntime[0] /no/such/hook", "No such file or directory"]).one_line();
+}
+
+#[test]
+fn a_start_container_hook_that_fails_ends_start_and_the_program_never_runs() {
+    let bundle = hook(Bundle::busybox().script("echo ran"), "startContainer", "exit 4");
+    let c = bundle.create();
+    let done = c.rt(["start", &c.id]).run();
+    done.says(&["hooks.startContainer[0] /bin/sh", "exit status 4"]).one_line();
+    c.wait();
+    assert_eq!((c.status().as_str(), c.output().as_str()), ("stopped", ""));
+    c.delete();
+}
+
+#[test]
+fn a_start_container_hook_sees_the_container_as_its_user() {
+    let bundle = Bundle::busybox().writable().args(["true"]);
+    let bundle = bundle.config(|c| c["process"]["user"] = json!({ "uid": 7, "gid": 8 }));
+    let c = hook(bundle, "startContainer", "id -u >/tmp/user; ls / >/tmp/root").start();
+    assert_eq!(c.wait(), 0);
+    let tmp = c.bundle.rootfs().join("tmp");
+    assert_eq!(fs::read_to_string(tmp.join("user")).unwrap(), "7\n");
+    assert!(fs::read_to_string(tmp.join("root")).unwrap().contains("proc"));
+}
+
+#[test]
+fn a_poststart_hook_that_fails_ends_the_container() {
+    let bundle = Bundle::busybox().args(["sleep", "100"]);
+    let c = hook(bundle, "poststart", "exit 5").create();
+    let done = c.rt(["start", &c.id]).run();
+    done.says(&["hooks.poststart[0] /bin/sh", "exit status 5"]).one_line();
+    assert_eq!(c.wait(), 128 + 9);
+    assert_eq!(c.status(), "stopped");
+
+    let bundle = hook(Bundle::busybox().args(["sleep", "100"]), "poststart", "exit 5");
+    bundle.running().finish().says(&["hooks.poststart[0] /bin/sh"]);
+    bundle.rt(["state", &bundle.id()]).run().says(&["does not exist"]);
+}
+
+#[test]
+fn a_poststop_hook_that_fails_is_a_warning() {
+    let bundle = hook(Bundle::busybox().args(["true"]), "poststop", "exit 6");
+    let c = hook(bundle, "poststop", "echo second >$OUT/second").start();
+    c.wait();
+    let log = c.bundle.beside("log");
+    c.rt(["--log", log.to_str().unwrap(), "delete", &c.id]).run().success();
+    assert_eq!(written(&c.bundle, "second"), "second\n");
+    let warnings = warnings(&log);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("hooks.poststop[0] /bin/sh: exit status 6"), "{warnings:?}");
+}
+
+#[test]
+fn a_hook_that_takes_longer_than_its_timeout_is_killed() {
+    let slow = json!({ "path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1 });
+    for kind in ["createRuntime", "createContainer"] {
+        let done = add(Bundle::busybox(), kind, slow.clone()).refused();
+        done.says(&[&format!("hooks.{kind}[0] /bin/sleep: not finished after 1 s")]).one_line();
+    }
+}
+
+#[test]
+fn a_hook_need_not_read_a_long_state() {
+    let bundle = Bundle::busybox().args(["true"]);
+    let mut bundle = bundle.config(|c| c["annotations"] = json!({ "a": "x".repeat(300_000) }));
+    for kind in KINDS.into_iter().filter(|kind| *kind != "startContainer") {
+        bundle = hook(bundle, kind, "exec <&-; exit 0");
+    }
+    let c = hook(bundle, "createRuntime", "wc -c >$OUT/length").start();
+    assert_eq!(c.wait(), 0);
+    assert!(written(&c.bundle, "length").trim().parse::<u32>().unwrap() > 300_000);
+}
+
+#[test]
+fn what_a_hook_says_is_no_output_of_the_container() {
+    let bundle = Bundle::busybox().args(["echo", "payload"]);
+    let mut bundle = hook(bundle, "startContainer", "echo noise; echo noise >&2");
+    for kind in KINDS.into_iter().filter(|kind| *kind != "startContainer") {
+        bundle = hook(bundle, kind, "echo noise; echo noise >&2");
+    }
+    let done = bundle.run().success();
+    assert_eq!((&*done.stdout, &*done.stderr), ("payload\n", ""));
+}
+
+#[test]
+fn a_killed_create_takes_its_hook_with_it() {
+    let bundle = Bundle::busybox().args(["true"]);
+    let bundle =
+        hook(bundle, "createRuntime", "echo $$ >$OUT/new; mv $OUT/new $OUT/pid; exec sleep 100");
+    bundle.write();
+    let create = bundle.launch(&["create"], &bundle.id()).spawn();
+    until("the hook runs", || has_written(&bundle, "pid"));
+    let hook: i32 = written(&bundle, "pid").trim().parse().unwrap();
+    let init = bundle.rt(["state", &bundle.id()]).run().success();
+    let init: Value = serde_json::from_str(&init.stdout).unwrap();
+    assert_eq!(init["status"], "creating");
+    create.signal(Signal::SIGKILL);
+    create.finish().failure();
+    for pid in [hook, init["pid"].as_i64().unwrap() as i32] {
+        until("it has ended", || {
+            reap(pid, std::time::Duration::ZERO).is_some()
+                || !Path::new(&format!("/proc/{pid}")).exists()
+                || proc_status(pid, "State").starts_with('Z')
+        });
+    }
+    bundle.rt(["delete", "--force", &bundle.id()]).run().success();
+}
+
+#[test]
+fn hooks_run_without_a_process_too() {
+    let bundle = Bundle::busybox().writable().config(|c| {
+        c.as_object_mut().unwrap().remove("process");
+    });
+    let bundle = hook(bundle, "poststart", "echo poststart >$OUT/poststart");
+    let c: Container = hook(bundle, "startContainer", "echo started >/tmp/started").start();
+    assert_eq!(c.wait(), 0);
+    assert!(c.bundle.rootfs().join("tmp/started").exists());
+    assert_eq!(written(&c.bundle, "poststart"), "poststart\n");
+}

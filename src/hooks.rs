@@ -1,0 +1,369 @@
+//! Hooks: programs of the configuration that run at six points of a container's life, with its
+//! state on standard input (runtime-spec, config.md "POSIX-platform Hooks").
+//!
+//! | kind | run by | in | when |
+//! |---|---|---|---|
+//! | prestart, createRuntime | `create` | the caller's namespaces | everything is mounted, the root is attached at `root.path` |
+//! | createContainer | init | the container's, with the host's root | after those |
+//! | startContainer | init | the container's | `start`, just before the program |
+//! | poststart | `start` | the caller's | the program runs |
+//! | poststop | `delete` | the caller's | everything else is gone |
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::fstat;
+use nix::sys::uio::pread;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, chdir, execve, getpid, getppid, pipe2, write};
+use oci_spec::runtime::Hook;
+use serde::Serialize;
+
+use crate::error::{InPhase, Phase, line};
+use crate::state::Record;
+use crate::sys::{self, Fork};
+
+/// How much of a failed hook's output its error shows, in bytes.
+const OUTPUT_MAX: usize = 1024;
+
+/// The point of the container's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
+/// Those that `create` runs itself.
+pub(crate) const CALLERS: [Kind; 2] = [Kind::Prestart, Kind::CreateRuntime];
+
+impl Kind {
+    /// All of them, in the order in which they run.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::Poststart,
+        Self::Poststop,
+    ];
+
+    /// The name in `config.json`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Prestart => "prestart",
+            Self::CreateRuntime => "createRuntime",
+            Self::CreateContainer => "createContainer",
+            Self::StartContainer => "startContainer",
+            Self::Poststart => "poststart",
+            Self::Poststop => "poststop",
+        }
+    }
+
+    /// What the state says. A prestart hook has always been told `created`; the others hear what
+    /// runtime.md calls the moment.
+    fn status(self) -> &'static str {
+        match self {
+            Self::CreateRuntime | Self::CreateContainer => "creating",
+            Self::Prestart | Self::StartContainer => "created",
+            Self::Poststart => "running",
+            Self::Poststop => "stopped",
+        }
+    }
+
+    /// The hooks of this kind.
+    pub(crate) fn of(self, hooks: &oci_spec::runtime::Hooks) -> &[Hook] {
+        #[allow(deprecated, reason = "docker's network is a prestart hook")]
+        let list = match self {
+            Self::Prestart => hooks.prestart(),
+            Self::CreateRuntime => hooks.create_runtime(),
+            Self::CreateContainer => hooks.create_container(),
+            Self::StartContainer => hooks.start_container(),
+            Self::Poststart => hooks.poststart(),
+            Self::Poststop => hooks.poststop(),
+        };
+        list.as_deref().unwrap_or_default()
+    }
+}
+
+/// The hooks of a container, and what they are told of it.
+#[derive(Debug)]
+pub(crate) struct Hooks {
+    hooks: oci_spec::runtime::Hooks,
+    oci_version: String,
+    id: String,
+    bundle: PathBuf,
+    annotations: BTreeMap<String, String>,
+}
+
+/// The state of runtime.md.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct State<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    status: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    pid: i32,
+    bundle: &'a Path,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(pid: &i32) -> bool {
+    *pid == 0
+}
+
+impl Hooks {
+    /// The hooks of the container `record`, if it has any.
+    pub(crate) fn of(record: &Record) -> Option<Self> {
+        Some(Self {
+            hooks: record.hooks.clone()?,
+            oci_version: record.oci_version.clone(),
+            id: record.id.clone(),
+            bundle: record.bundle.clone(),
+            annotations: record.annotations.clone(),
+        })
+    }
+
+    /// Whether there is a hook of one of these kinds.
+    pub(crate) fn has(&self, kinds: &[Kind]) -> bool {
+        kinds.iter().any(|kind| !kind.of(&self.hooks).is_empty())
+    }
+
+    /// Runs the hooks of `kind` in their order, in the bundle's directory; the first failure is
+    /// the last one run. `pid` is init's as the hook sees it, 0 if there is none.
+    pub(crate) fn run(&self, kind: Kind, pid: i32) -> Result<()> {
+        self.each(kind, pid, Some(&self.bundle)).collect()
+    }
+
+    /// The same from inside the container, in the directory where init is.
+    pub(crate) fn run_inside(&self, kind: Kind) -> Result<()> {
+        self.each(kind, getpid().as_raw(), None).collect()
+    }
+
+    /// Runs all of `kind`, whatever becomes of each; what became of those that failed.
+    pub(crate) fn run_all(&self, kind: Kind) -> Vec<String> {
+        let results = self.each(kind, 0, Some(&self.bundle));
+        results.filter_map(Result::err).map(|error| line(&error)).collect()
+    }
+
+    fn each(&self, kind: Kind, pid: i32, cwd: Option<&Path>) -> impl Iterator<Item = Result<()>> {
+        let state = State {
+            oci_version: &self.oci_version,
+            id: &self.id,
+            status: kind.status(),
+            pid,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        };
+        let state = serde_json::to_vec(&state);
+        kind.of(&self.hooks).iter().enumerate().map(move |(i, hook)| {
+            let state = state.as_ref().map_err(|error| anyhow::anyhow!("the state: {error}"));
+            state
+                .and_then(|state| run(hook, state, cwd))
+                .with_context(|| format!("hooks.{}[{i}] {}", kind.name(), hook.path().display()))
+                .phase(Phase::Hooks)
+        })
+    }
+}
+
+fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
+    let program = Program::new(hook)?;
+    // A file takes whatever the hook writes: nobody has to read while it runs.
+    let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
+    let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
+    fcntl(&state_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("a pipe")?;
+    let parent = getpid();
+    let process = match sys::clone3(0, None).context("clone3")? {
+        Fork::Child => program.execute(&stdin, &output, cwd, parent),
+        Fork::Parent { pidfd, .. } => pidfd,
+    };
+    drop(stdin);
+    let seconds = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
+    let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let in_time = feed_and_wait(&process, state_end, state, deadline);
+    if !matches!(in_time, Ok(true)) {
+        let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+    }
+    let status = waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("waitid")?;
+    let what = match (in_time?, status) {
+        (true, WaitStatus::Exited(_, 0)) => return Ok(()),
+        (false, _) => format!("not finished after {} s, killed", seconds.unwrap_or(0)),
+        (true, WaitStatus::Exited(_, status)) => format!("exit status {status}"),
+        (true, WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
+        (true, _) => "ended".to_string(),
+    };
+    match last_words(&output) {
+        words if words.is_empty() => bail!(what),
+        words => bail!("{what}: {words}"),
+    }
+}
+
+/// Writes the state as the hook reads it, until it ends: whether that was before the deadline. A
+/// hook may close its standard input unread, or never read.
+fn feed_and_wait(
+    process: &OwnedFd,
+    state_end: OwnedFd,
+    mut state: &[u8],
+    deadline: Option<Instant>,
+) -> Result<bool> {
+    let mut state_end = Some(state_end);
+    loop {
+        if let Some(end) = &state_end {
+            match write(end, state) {
+                Ok(written) => state = &state[written..],
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(Errno::EPIPE) => state = &[],
+                Err(errno) => return Err(errno).context("its standard input"),
+            }
+        }
+        if state.is_empty() {
+            state_end = None;
+        }
+        let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+            None => PollTimeout::NONE,
+            // Rounded up: not to wake just before the deadline again and again.
+            Some(left) => {
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let mut fds = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        fds.extend(state_end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)));
+        match poll(&mut fds, timeout) {
+            Ok(_) if fds[0].any() == Some(true) => return Ok(true),
+            Ok(0) if deadline.is_some_and(|at| at <= Instant::now()) => return Ok(false),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("poll"),
+        }
+    }
+}
+
+/// The end of what the hook wrote.
+fn last_words(output: &OwnedFd) -> String {
+    let length = fstat(output).map_or(0, |stat| stat.st_size);
+    let mut bytes = [0; OUTPUT_MAX];
+    let read = pread(output, &mut bytes, (length - OUTPUT_MAX as i64).max(0)).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..read]).trim().to_string()
+}
+
+/// A hook as execve(2) wants it.
+struct Program {
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Program {
+    fn new(hook: &Hook) -> Result<Self> {
+        let strings = |list: &Option<Vec<String>>| {
+            list.iter().flatten().map(|text| CString::new(text.as_str())).collect::<Result<_, _>>()
+        };
+        let path = CString::new(hook.path().as_os_str().as_bytes())?;
+        let mut args: Vec<CString> = strings(hook.args())?;
+        if args.is_empty() {
+            args.push(path.clone());
+        }
+        Ok(Self { path, args, env: strings(hook.env())? })
+    }
+
+    /// In the child. What `parent` has open or blocked is none of the hook's business, and it
+    /// does not outlive `parent`, so that a killed command leaves nothing behind.
+    fn execute(&self, stdin: &OwnedFd, output: &OwnedFd, cwd: Option<&Path>, parent: Pid) -> ! {
+        let error = match self.prepare(stdin, output, cwd, parent) {
+            Err(errno) => errno,
+            Ok(()) => match execve(&self.path, &self.args, &self.env) {
+                Ok(never) => match never {},
+                Err(errno) => errno,
+            },
+        };
+        // Standard error is the output too, once it is all that is open.
+        let _ = write(output, error.desc().as_bytes())
+            .or_else(|_| write(sys::stdio(2), error.desc().as_bytes()));
+        sys::exit_now(127)
+    }
+
+    fn prepare(
+        &self,
+        stdin: &OwnedFd,
+        output: &OwnedFd,
+        cwd: Option<&Path>,
+        parent: Pid,
+    ) -> nix::Result<()> {
+        set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() != parent {
+            return Err(Errno::ECHILD);
+        }
+        nix::unistd::dup2_stdout(output)?;
+        nix::unistd::dup2_stderr(output)?;
+        nix::unistd::dup2_stdin(stdin)?;
+        sys::close_all_but(Vec::new(), 3)?;
+        sys::set_signal_disposition(Signal::SIGPIPE, false)?;
+        SigSet::empty().thread_set_mask()?;
+        match cwd {
+            // A bundle may be gone by the time of poststop.
+            Some(bundle) => chdir(bundle).or_else(|_| chdir("/")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(args: &[&str], timeout: Option<i64>) -> Hook {
+        let mut hook = Hook::default();
+        hook.set_path("/bin/sh".into());
+        let args = ["sh", "-c"].iter().chain(args).map(ToString::to_string).collect();
+        hook.set_args(Some(args));
+        hook.set_env(Some(vec!["PATH=/bin:/usr/bin".into()]));
+        hook.set_timeout(timeout);
+        hook
+    }
+
+    fn error(script: &str, timeout: Option<i64>) -> String {
+        line(&run(&hook(&[script], timeout), b"{}", None).unwrap_err())
+    }
+
+    #[test]
+    fn a_hook_that_fails_is_quoted() {
+        assert_eq!(error("echo no such bridge >&2; exit 3", None), "exit status 3: no such bridge");
+        assert_eq!(error("kill -9 $$", None), "killed by SIGKILL");
+    }
+
+    #[test]
+    fn a_hook_that_hangs_is_killed_at_its_time() {
+        assert_eq!(error("exec sleep 60", Some(1)), "not finished after 1 s, killed");
+    }
+
+    #[test]
+    fn the_state_may_be_longer_than_a_pipe_whether_it_is_read_or_not() {
+        let state = vec![b'x'; 300_000];
+        run(&hook(&["test $(wc -c) = 300000"], None), &state, None).unwrap();
+        run(&hook(&["exec <&-; exit 0"], None), &state, None).unwrap();
+        run(&hook(&["exit 0"], None), &state, None).unwrap();
+    }
+
+    #[test]
+    fn a_hook_gets_its_own_name_environment_and_directory_and_nothing_else() {
+        let script = "test \"$(pwd)\" = /usr && test \"$(ls /proc/self/fd | wc -l)\" = 4 && \
+                      test \"$(tr '\\0' '\\n' </proc/$$/environ)\" = PATH=/bin:/usr/bin";
+        run(&hook(&[script], None), b"{}", Some(Path::new("/usr"))).unwrap();
+    }
+}
