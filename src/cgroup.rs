@@ -208,6 +208,15 @@ impl Cgroup {
         })
     }
 
+    /// Whether limits of `controller`, by its name on version 1, are those of version 2.
+    fn is_v2(&self, controller: &str) -> bool {
+        self.v2().is_some() && v1::with_controller(&self.groups, controller).is_none()
+    }
+
+    fn v2(&self) -> Option<&Group> {
+        self.groups.iter().find(|group| group.is_v2())
+    }
+
     /// Whether the host has version 2 alone.
     pub(crate) fn is_unified(&self) -> bool {
         self.unified
@@ -219,9 +228,20 @@ impl Cgroup {
 
     /// The group that can be frozen: that of the version 1 controller, else that of version 2.
     fn freezer(&self) -> Option<&Group> {
-        v1::with_controller(&self.groups, "freezer")
-            .or_else(|| self.groups.iter().find(|group| group.is_v2()))
+        v1::with_controller(&self.groups, "freezer").or_else(|| self.v2())
     }
+}
+
+/// Writes all limits to `groups`.
+fn apply(unified_host: bool, groups: &[Group], limits: &Limits) -> Result<()> {
+    v1::apply(groups, &limits.v1)?;
+    if let Some(group) = groups.iter().find(|group| group.is_v2()) {
+        if !unified_host {
+            v2::enable_for(&group.directory, &limits.v2)?;
+        }
+        v2::apply(&group.directory, limits)?;
+    }
+    limits.devices.as_ref().map_or(Ok(()), |rules| devices::apply(groups, rules))
 }
 
 /// Removes `.` and doubled slashes; refuses what would lead out or name no group of its own.

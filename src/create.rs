@@ -128,7 +128,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = Cgroup::plan(path, &request.id)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let limits = Limits::from_spec(resources, cgroup.is_unified())?;
+    let limits = Limits::from_spec(resources, &cgroup)?;
     let mut warnings = Vec::new();
     let container = Source { spec, bundle: &bundle, rootfs: &rootfs, id: &request.id };
     let mut plan = Plan::for_container(&container, &cgroup, request.extras, &mut warnings)?;

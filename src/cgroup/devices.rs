@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
-use super::Group;
+use super::{Group, v1};
 use crate::sys;
 
 /// `BPF_F_ALLOW_MULTI` of <linux/bpf.h>: programs of the groups above and below run as well.
@@ -236,8 +236,16 @@ fn take_away(
     Ok(changed)
 }
 
+/// Makes `rules` those of the container.
+pub(super) fn apply(groups: &[Group], rules: &[Rule]) -> Result<()> {
+    match v1::with_controller(groups, "devices") {
+        Some(group) => v1::apply_devices(&group.directory, rules),
+        None => attach(groups.iter().find(|group| group.is_v2()), rules),
+    }
+}
+
 /// Attaches `rules` as a program to a version 2 group; nothing if they allow everything.
-pub(super) fn attach(group: Option<&Group>, rules: &[Rule]) -> Result<()> {
+fn attach(group: Option<&Group>, rules: &[Rule]) -> Result<()> {
     let Some(instructions) = program::assemble(rules) else {
         return Ok(());
     };

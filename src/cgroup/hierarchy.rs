@@ -14,6 +14,9 @@ use super::{Group, file};
 /// Where every distribution mounts cgroups.
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
 
+/// Where the hierarchy of version 2 is below [`ROOT`] on a hybrid host.
+pub(super) const UNIFIED: &str = "unified";
+
 /// The two interfaces of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
@@ -147,7 +150,7 @@ impl Finder {
     ) -> Result<Option<Group>> {
         let controllers = &membership.controllers;
         let unified = membership.version() == Version::V2;
-        let names = if unified { vec!["unified".to_owned()] } else { mount_names(controllers) };
+        let names = if unified { vec![UNIFIED.to_owned()] } else { mount_names(controllers) };
         for name in names {
             let found = find(&Mount { point: Path::new(ROOT).join(name), root: "/".into() })?;
             if found.is_some() {

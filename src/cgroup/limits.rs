@@ -1,20 +1,29 @@
 //! `linux.resources` decided: checked, converted, and as the writes to control files that it
 //! comes to. Nothing is read from the kernel here.
 
+mod block_io;
+mod others;
+
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxBlockIo, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
 use super::devices::{self, Rule};
-use super::{file, v1, v2};
+use super::{Cgroup, file, v1, v2};
+pub(super) use block_io::settings as block_io;
+pub(super) use others::{huge_pages, network, rdma, unified};
 
 /// Every limit of a container. The default is none, and no device rules.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
-    /// In the order of writing, the settings of one controller next to each other.
-    pub(super) settings: Vec<Setting>,
+    /// For the version 1 groups, in the order of writing, the settings of one controller next to
+    /// each other.
+    pub(super) v1: Vec<Setting>,
+    /// For the version 2 group, in the same order.
+    pub(super) v2: Vec<Setting>,
     /// `memory.checkBeforeUpdate` on version 2: the usage in bytes that must not be reached.
     pub(super) usage_below: Option<(&'static str, u64)>,
     /// In the order of the configuration, with the default rules at the end.
@@ -25,100 +34,128 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     /// The JSON path of what the user asked for.
-    pub(super) field: &'static str,
-    pub(super) controller: &'static str,
-    pub(super) file: &'static str,
+    pub(super) field: Cow<'static, str>,
+    pub(super) controller: Cow<'static, str>,
+    pub(super) file: Cow<'static, str>,
     pub(super) value: String,
-    /// A kernel without the file behaves as if the value were set.
-    pub(super) met_if_absent: bool,
+    absent: Absent,
+}
+
+/// What it means that the kernel has no such file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Absent {
+    /// The limit cannot be had.
+    Error,
+    /// It behaves as if the value were set.
+    Met,
+    /// Another file takes another value.
+    Instead(&'static str, String),
+    /// Nor can it be if the file shows more than the value: some kernels take it and do nothing.
+    Checked,
 }
 
 impl Setting {
     pub(super) fn new(
-        field: &'static str,
-        controller: &'static str,
-        file: &'static str,
+        field: impl Into<Cow<'static, str>>,
+        controller: impl Into<Cow<'static, str>>,
+        file: impl Into<Cow<'static, str>>,
         value: impl ToString,
     ) -> Self {
-        Self { field, controller, file, value: value.to_string(), met_if_absent: false }
+        Self {
+            field: field.into(),
+            controller: controller.into(),
+            file: file.into(),
+            value: value.to_string(),
+            absent: Absent::Error,
+        }
     }
 
     pub(super) fn met_if_absent(mut self, met: bool) -> Self {
-        self.met_if_absent = met;
+        self.absent = if met { Absent::Met } else { Absent::Error };
         self
+    }
+
+    pub(super) fn or_instead(mut self, file: &'static str, value: impl ToString) -> Self {
+        self.absent = Absent::Instead(file, value.to_string());
+        self
+    }
+
+    pub(super) fn checked(mut self) -> Self {
+        self.absent = Absent::Checked;
+        self
+    }
+
+    fn write(&self, directory: &Path) -> nix::Result<()> {
+        let path = directory.join(&*self.file);
+        let written = match self.value.strip_prefix(v2::PRESENT) {
+            None => file::write(&path, &self.value),
+            Some(rest) => file::read(&path).and_then(|now| {
+                let first = now.split(' ').next().unwrap_or_default();
+                file::write(&path, &format!("{first}{rest}"))
+            }),
+        };
+        match (written, &self.absent) {
+            // What has been withdrawn from version 1 may still have a file.
+            (Err(Errno::ENOENT | Errno::EOPNOTSUPP), Absent::Met) => Ok(()),
+            (Err(Errno::ENOENT), Absent::Instead(name, value)) => {
+                file::write(&directory.join(name), value)
+            }
+            (Ok(()), Absent::Checked) => {
+                let number = |text: &str| text.parse().unwrap_or(u64::MAX);
+                match number(&file::read(&path)?) <= number(&self.value) {
+                    true => Ok(()),
+                    false => Err(Errno::EOPNOTSUPP),
+                }
+            }
+            (result, _) => result,
+        }
     }
 }
 
 impl Limits {
-    /// Checks and converts `linux.resources` for a host with the unified hierarchy alone or for
-    /// any other. What is not supported is an error with its JSON path, never ignored; a zero
-    /// means "not set" where runc takes it so, since clients write zeros.
-    pub(crate) fn from_spec(
-        resources: Option<&LinuxResources>,
-        unified_host: bool,
-    ) -> Result<Self> {
+    /// Checks and converts `linux.resources` of a new container in `cgroup`. What cannot be
+    /// honoured is an error with its JSON path, never ignored; a zero means "not set" where runc
+    /// takes it so, since clients write zeros.
+    pub(crate) fn from_spec(resources: Option<&LinuxResources>, cgroup: &Cgroup) -> Result<Self> {
         let default = LinuxResources::default();
-        let resources = resources.unwrap_or(&default);
-        refuse_unsupported(resources)?;
-        let mut limits = Self {
-            settings: Vec::new(),
-            usage_below: None,
-            devices: Some(devices::rules(resources.devices().as_deref().unwrap_or_default())?),
-        };
-        if let Some(memory) = resources.memory() {
-            check_memory(memory, unified_host)?;
-        }
-        if unified_host {
-            v2::settings(resources, &mut limits)?;
-        } else {
-            v1::settings(resources, &mut limits)?;
-            devices::v1_writes(limits.devices.as_deref().unwrap_or_default())?;
+        let mut limits = Self::of(resources.unwrap_or(&default), cgroup)?;
+        // Without rules everything but the default is denied.
+        if limits.devices.is_none() {
+            limits.set_devices(&[], cgroup)?;
         }
         Ok(limits)
     }
-}
 
-/// Refuses what is set but has no implementation.
-fn refuse_unsupported(resources: &LinuxResources) -> Result<()> {
-    let network = resources.network().as_ref();
-    let memory = resources.memory().as_ref();
-    let number = |value: Option<i64>| value.is_some_and(|value| value != 0);
-    #[allow(deprecated, reason = "it must be looked at to be refused")]
-    let kernel = memory.and_then(LinuxMemory::kernel);
-    let refused = [
-        ("blockIO", resources.block_io().as_ref().is_some_and(sets_block_io)),
-        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|l| !l.is_empty())),
-        ("network.classID", network.is_some_and(|network| network.class_id().is_some())),
-        (
-            "network.priorities",
-            network.and_then(|n| n.priorities().as_ref()).is_some_and(|list| !list.is_empty()),
-        ),
-        ("rdma", resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty())),
-        ("unified", resources.unified().as_ref().is_some_and(|unified| !unified.is_empty())),
-        ("memory.kernel", number(kernel)),
-        ("memory.kernelTCP", number(memory.and_then(LinuxMemory::kernel_tcp))),
-    ];
-    match refused.iter().find(|(_, set)| *set) {
-        Some((name, _)) => bail!("linux.resources.{name}: not yet supported"),
-        None => Ok(()),
+    /// The same for a change of an existing container: what is absent stays as it is.
+    pub(crate) fn of(resources: &LinuxResources, cgroup: &Cgroup) -> Result<Self> {
+        let mut limits = Self::default();
+        if let Some(memory) = resources.memory() {
+            check_memory(memory, cgroup.is_v2("memory"))?;
+        }
+        v1::settings(resources, cgroup, &mut limits)?;
+        v2::settings(resources, cgroup, &mut limits)?;
+        if let Some(rules) = resources.devices() {
+            limits.set_devices(rules, cgroup)?;
+        }
+        Ok(limits)
+    }
+
+    fn set_devices(
+        &mut self,
+        rules: &[oci_spec::runtime::LinuxDeviceCgroup],
+        cgroup: &Cgroup,
+    ) -> Result<()> {
+        let rules = devices::rules(rules)?;
+        if !cgroup.is_v2("devices") {
+            devices::v1_writes(&rules)?;
+        }
+        self.devices = Some(rules);
+        Ok(())
     }
 }
 
-fn sets_block_io(io: &LinuxBlockIo) -> bool {
-    let throttles = [
-        io.throttle_read_bps_device(),
-        io.throttle_write_bps_device(),
-        io.throttle_read_iops_device(),
-        io.throttle_write_iops_device(),
-    ];
-    io.weight().is_some_and(|weight| weight != 0)
-        || io.leaf_weight().is_some_and(|weight| weight != 0)
-        || io.weight_device().as_ref().is_some_and(|list| !list.is_empty())
-        || throttles.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
-}
-
 /// What both versions ask of memory limits: -1 is "no limit", and no other number is negative.
-fn check_memory(memory: &LinuxMemory, unified_host: bool) -> Result<()> {
+fn check_memory(memory: &LinuxMemory, is_v2: bool) -> Result<()> {
     let values =
         [("limit", memory.limit()), ("reservation", memory.reservation()), ("swap", memory.swap())];
     for (name, value) in values {
@@ -129,7 +166,7 @@ fn check_memory(memory: &LinuxMemory, unified_host: bool) -> Result<()> {
     if let (Some(limit), Some(swap)) = (set(memory.limit()), set(memory.swap())) {
         // The kernel refuses it too, but after the first of the two has been written. On version 2
         // the swap of unlimited memory is a limit of its own.
-        if swap != -1 && (swap < limit || limit == -1 && !unified_host) {
+        if swap != -1 && (swap < limit || limit == -1 && !is_v2) {
             bail!("linux.resources.memory.swap: {swap} is less than the memory limit {limit}");
         }
     }
@@ -150,9 +187,8 @@ pub(super) fn write(settings: &[Setting], directory: &Path) -> Result<()> {
         let count = pending.len();
         let mut refused = Vec::new();
         for setting in pending {
-            match file::write(&directory.join(setting.file), &setting.value) {
+            match setting.write(directory) {
                 Ok(()) => {}
-                Err(Errno::ENOENT) if setting.met_if_absent => {}
                 Err(Errno::EINVAL) => refused.push(setting),
                 Err(errno) => return Err(refusal(setting, directory, errno)),
             }
@@ -168,7 +204,7 @@ pub(super) fn write(settings: &[Setting], directory: &Path) -> Result<()> {
 /// The error of a write: the JSON path, the control file, and what the user can do about it.
 fn refusal(setting: &Setting, directory: &Path, errno: Errno) -> Error {
     let Setting { field, controller, file, value, .. } = setting;
-    let path = directory.join(file);
+    let path = directory.join(&**file);
     let path = path.display();
     match errno {
         Errno::ENOENT if lacks_controller(directory, controller) => {
@@ -183,8 +219,10 @@ fn refusal(setting: &Setting, directory: &Path, errno: Errno) -> Error {
 
 /// Whether `directory` is a version 2 group in which `controller` is not enabled.
 fn lacks_controller(directory: &Path, controller: &str) -> bool {
-    file::read(&directory.join("cgroup.controllers"))
-        .is_ok_and(|enabled| !enabled.split(' ').any(|name| name == controller))
+    // The files of this one are not a controller's.
+    controller != "cgroup"
+        && file::read(&directory.join("cgroup.controllers"))
+            .is_ok_and(|enabled| !enabled.split(' ').any(|name| name == controller))
 }
 
 /// Refuses an update to a limit that is below the present usage of the group `directory`.
@@ -205,28 +243,40 @@ pub(super) fn check_usage(directory: &Path, field: &str, limit: u64) -> Result<(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::cgroup::group::Group;
 
-    /// `linux.resources` from JSON, as (file, value).
-    pub(in super::super) fn settings(
-        json: &str,
-        unified: bool,
-    ) -> Result<Vec<(&'static str, String)>> {
-        let resources: LinuxResources = serde_json::from_str(json).unwrap();
-        let limits = Limits::from_spec(Some(&resources), unified)?;
-        Ok(limits.settings.into_iter().map(|s| (s.file, s.value)).collect())
+    /// A host with version 2 alone, or one with every controller on version 1.
+    fn host(unified: bool) -> Cgroup {
+        let all = "pids,memory,cpu,cpuset,blkio,hugetlb,rdma,net_cls,net_prio,devices";
+        let controllers = if unified { "" } else { all };
+        let (directory, existing) = ("/x".into(), "/".into());
+        let groups = vec![Group { controllers: controllers.into(), directory, existing }];
+        Cgroup { unified, groups, ..Cgroup::default() }
+    }
+
+    fn limits(json: &str, cgroup: &Cgroup) -> Result<Limits> {
+        Limits::from_spec(Some(&serde_json::from_str(json).unwrap()), cgroup)
+    }
+
+    /// `linux.resources` from JSON, as FILE=VALUE.
+    #[track_caller]
+    pub(in super::super) fn lines(json: &str, unified: bool) -> Vec<String> {
+        let limits = limits(json, &host(unified)).unwrap();
+        let all = limits.v1.into_iter().chain(limits.v2);
+        all.map(|setting| format!("{}={}", setting.file, setting.value)).collect()
     }
 
     pub(in super::super) fn error(json: &str, unified: bool) -> String {
-        format!("{:#}", settings(json, unified).unwrap_err())
+        format!("{:#}", limits(json, &host(unified)).unwrap_err())
     }
 
     #[test]
     fn the_default_is_no_limit() {
         let limits = Limits::default();
-        assert!(limits.settings.is_empty() && limits.devices.is_none());
+        assert!(limits.v1.is_empty() && limits.v2.is_empty() && limits.devices.is_none());
         for json in ["{}", r#"{"memory":{},"cpu":{},"blockIO":{},"network":{}}"#] {
-            assert_eq!(settings(json, true).unwrap(), []);
-            assert_eq!(settings(json, false).unwrap(), []);
+            assert_eq!(lines(json, true), [""; 0]);
+            assert_eq!(lines(json, false), [""; 0]);
         }
     }
 
@@ -237,31 +287,30 @@ pub(super) mod tests {
             "realtimeRuntime":0,"realtimePeriod":0,"cpus":"","mems":""},"blockIO":{"weight":0,
             "throttleReadBpsDevice":[]},"hugepageLimits":[],"network":{"priorities":[]},
             "rdma":{},"unified":{}}"#;
-        assert_eq!(settings(json, true).unwrap(), []);
-        assert_eq!(settings(json, false).unwrap(), []);
+        assert_eq!(lines(json, true), [""; 0]);
+        assert_eq!(lines(json, false), [""; 0]);
     }
 
     #[test]
-    fn what_is_not_supported_is_refused_by_its_json_path() {
-        for (json, path) in [
-            (r#"{"blockIO":{"weight":100}}"#, "blockIO"),
-            (
-                r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1}]}}"#,
-                "blockIO",
-            ),
-            (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":1}]}"#, "hugepageLimits"),
-            (r#"{"network":{"classID":1}}"#, "network.classID"),
-            (r#"{"network":{"priorities":[{"name":"lo","priority":1}]}}"#, "network.priorities"),
-            (r#"{"rdma":{"mlx":{"hcaHandles":1}}}"#, "rdma"),
-            (r#"{"unified":{"memory.high":"1"}}"#, "unified"),
-            (r#"{"memory":{"kernel":1}}"#, "memory.kernel"),
-            (r#"{"memory":{"kernelTCP":1}}"#, "memory.kernelTCP"),
-        ] {
-            for unified in [false, true] {
-                let expected = format!("linux.resources.{path}: not yet supported");
-                assert_eq!(error(json, unified), expected);
-            }
-        }
+    fn a_hybrid_host_takes_from_version_2_what_version_1_does_not_have() {
+        let group = |controllers: &str| Group {
+            controllers: controllers.into(),
+            directory: "/x".into(),
+            existing: "/".into(),
+        };
+        let groups = vec![group("memory"), group("")];
+        let hybrid = Cgroup { groups, ..Cgroup::default() };
+        let json = r#"{"memory":{"limit":7},"hugepageLimits":[{"pageSize":"2MB","limit":1}],
+            "pids":{"limit":3},"unified":{"cgroup.max.depth":"4"}}"#;
+        let limits = limits(json, &hybrid).unwrap();
+        let files = |settings: &[Setting]| -> Vec<String> {
+            settings.iter().map(|setting| setting.file.to_string()).collect()
+        };
+        assert_eq!(files(&limits.v1), ["memory.limit_in_bytes"]);
+        assert_eq!(
+            files(&limits.v2),
+            ["pids.max", "hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "cgroup.max.depth"]
+        );
     }
 
     #[test]

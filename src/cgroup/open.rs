@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result};
 
 use super::group::Group;
-use super::{Limits, file, v1, v2};
+use super::{Limits, file};
 
 /// Groups that exist, open.
 pub(crate) struct OpenCgroup {
@@ -60,6 +60,6 @@ impl OpenCgroup {
     /// Writes all limits.
     pub(crate) fn apply(&self, limits: &Limits) -> Result<()> {
         let groups: Vec<Group> = self.groups.iter().map(|open| open.group.clone()).collect();
-        if self.unified { v2::apply(&groups, limits) } else { v1::apply(&groups, limits) }
+        super::apply(self.unified, &groups, limits)
     }
 }

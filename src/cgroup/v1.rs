@@ -7,25 +7,43 @@ use nix::errno::Errno;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::devices::{self, Rule};
-use super::limits::{Limits, Setting, set};
-use super::{Group, file, limits};
+use super::limits::{self, Limits, Setting, set};
+use super::{Cgroup, Group, file};
 
 /// The kernel clamps `cpu.shares` to this range without an error.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
-/// The writes that `resources` come to.
-pub(super) fn settings(resources: &LinuxResources, limits: &mut Limits) -> Result<()> {
-    if let Some(pids) = resources.pids() {
-        limits.settings.push(pids_max(pids.limit()));
+/// The writes that `resources` come to on the controllers that version 1 has.
+pub(super) fn settings(
+    resources: &LinuxResources,
+    cgroup: &Cgroup,
+    limits: &mut Limits,
+) -> Result<()> {
+    let settings = &mut limits.v1;
+    if let Some(pids) = resources.pids().filter(|_| !cgroup.is_v2("pids")) {
+        settings.push(pids_max(pids.limit()));
     }
-    if let Some(memory) = resources.memory() {
-        memory_settings(memory, &mut limits.settings)?;
+    if let Some(memory) = resources.memory().filter(|_| !cgroup.is_v2("memory")) {
+        memory_settings(&memory, settings)?;
+    }
+    if let Some(io) = resources.block_io().as_ref().filter(|_| !cgroup.is_v2("blkio")) {
+        limits::block_io(io, false, settings)?;
     }
     if let Some(cpu) = resources.cpu() {
-        cpu_settings(cpu, &mut limits.settings)?;
-        limits.settings.extend(cpuset(cpu));
+        if !cgroup.is_v2("cpu") {
+            cpu_settings(cpu, settings)?;
+        }
+        if !cgroup.is_v2("cpuset") {
+            settings.extend(cpuset(cpu));
+        }
     }
-    Ok(())
+    if !cgroup.is_v2("hugetlb") {
+        settings.extend(limits::huge_pages(resources, false));
+    }
+    if !cgroup.is_v2("rdma") {
+        settings.extend(limits::rdma(resources));
+    }
+    limits::network(resources, cgroup.is_unified(), settings)
 }
 
 /// `pids.max` is the same file in both versions. A limit of 0 becomes 1, as in runc: init counts
@@ -66,10 +84,24 @@ fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<
         let field = "linux.resources.memory.reservation";
         settings.push(new(field, "memory.soft_limit_in_bytes", reservation));
     }
+    // Withdrawn in 5.16, first with an error and then without one. No limit needs no kernel.
+    #[allow(deprecated, reason = "the configuration may ask for it")]
+    let kernel = memory.kernel();
+    for (field, file, value) in [
+        ("linux.resources.memory.kernel", "memory.kmem.limit_in_bytes", kernel),
+        ("linux.resources.memory.kernelTCP", "memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp()),
+    ] {
+        settings.extend(set(value).map(|value| match new(field, file, value) {
+            setting if value == -1 => setting.met_if_absent(true),
+            setting => setting.checked(),
+        }));
+    }
+    // `useHierarchy` is all that kernels since 5.11 know.
     if memory.disable_oom_killer() == Some(true) {
         settings.push(new("linux.resources.memory.disableOOMKiller", "memory.oom_control", 1));
     }
-    if let Some(swappiness) = memory.swappiness() {
+    // Docker's word for "not set" is -1.
+    if let Some(swappiness) = memory.swappiness().filter(|swappiness| *swappiness != u64::MAX) {
         let field = "linux.resources.memory.swappiness";
         if swappiness > 100 {
             bail!("{field}: {swappiness} is outside of 0..100");
@@ -114,30 +146,25 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     Ok(())
 }
 
-/// Applies `limits` to the groups of a host that has version 1 hierarchies.
-pub(super) fn apply(groups: &[Group], limits: &Limits) -> Result<()> {
-    for settings in limits.settings.chunk_by(|a, b| a.controller == b.controller) {
-        let Setting { field, controller, .. } = settings[0];
+/// Writes the settings of version 1 to `groups`.
+pub(super) fn apply(groups: &[Group], settings: &[Setting]) -> Result<()> {
+    for settings in settings.chunk_by(|a, b| a.controller == b.controller) {
+        let Setting { field, controller, .. } = &settings[0];
         let group = with_controller(groups, controller).with_context(|| {
             format!("{field}: no cgroup hierarchy with the controller `{controller}` is mounted")
         })?;
         limits::write(settings, &group.directory)?;
     }
-    let Some(rules) = &limits.devices else {
-        return Ok(());
-    };
-    match with_controller(groups, "devices") {
-        Some(group) => apply_devices(&group.directory, rules),
-        None => devices::attach(groups.iter().find(|group| group.is_v2()), rules),
-    }
+    Ok(())
 }
 
 /// The version 1 group of `controller`.
 pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Option<&'a Group> {
-    groups.iter().find(|group| group.controllers.split(',').any(|name| name == controller))
+    groups.iter().find(|group| group.has_controller(controller))
 }
 
-fn apply_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
+/// Writes device rules; everything is denied for a moment.
+pub(super) fn apply_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
     let open = |name| {
         let path = directory.join(name);
         let fd = file::open(&path, nix::fcntl::OFlag::O_WRONLY);
@@ -193,10 +220,10 @@ fn inherited(directory: &Path, name: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::limits::tests::{error, settings};
+    use super::super::limits::tests::{error, lines};
 
     fn v1(json: &str) -> Vec<String> {
-        settings(json, false).unwrap().iter().map(|(f, v)| format!("{f}={v}")).collect()
+        lines(json, false)
     }
 
     #[test]
@@ -210,11 +237,14 @@ mod tests {
     fn memory() {
         assert_eq!(
             v1(r#"{"memory":{"limit":1000000,"swap":2000000,"reservation":500000,"swappiness":0,
-                "disableOOMKiller":true,"useHierarchy":true,"checkBeforeUpdate":true}}"#),
+                "kernel":3,"kernelTCP":4,"disableOOMKiller":true,"useHierarchy":true,
+                "checkBeforeUpdate":true}}"#),
             [
                 "memory.limit_in_bytes=1000000",
                 "memory.memsw.limit_in_bytes=2000000",
                 "memory.soft_limit_in_bytes=500000",
+                "memory.kmem.limit_in_bytes=3",
+                "memory.kmem.tcp.limit_in_bytes=4",
                 "memory.oom_control=1",
                 "memory.swappiness=0",
             ]

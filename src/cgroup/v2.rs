@@ -5,26 +5,44 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::limits::{Limits, Setting, set};
-use super::{Group, devices, file, hierarchy, limits, v1};
+use super::limits::{self, Limits, Setting, set};
+use super::{Cgroup, file, hierarchy, v1};
 
-/// The kernel's default of the second number in `cpu.max`, in microseconds.
-const DEFAULT_PERIOD: u64 = 100_000;
-
-/// The writes that `resources` come to.
-pub(super) fn settings(resources: &LinuxResources, limits: &mut Limits) -> Result<()> {
-    if let Some(pids) = resources.pids() {
-        limits.settings.push(v1::pids_max(pids.limit()));
+/// The writes that `resources` come to on the controllers that version 2 has.
+pub(super) fn settings(
+    resources: &LinuxResources,
+    cgroup: &Cgroup,
+    limits: &mut Limits,
+) -> Result<()> {
+    if let Some(pids) = resources.pids().filter(|_| cgroup.is_v2("pids")) {
+        limits.v2.push(v1::pids_max(pids.limit()));
     }
-    if let Some(memory) = resources.memory() {
-        memory_settings(memory, limits)?;
+    if let Some(memory) = resources.memory().filter(|_| cgroup.is_v2("memory")) {
+        memory_settings(&memory, limits)?;
+    }
+    let settings = &mut limits.v2;
+    if let Some(io) = resources.block_io().as_ref().filter(|_| cgroup.is_v2("blkio")) {
+        limits::block_io(io, true, settings)?;
     }
     if let Some(cpu) = resources.cpu() {
-        cpu_settings(cpu, &mut limits.settings)?;
-        limits.settings.extend(v1::cpuset(cpu));
+        if cgroup.is_v2("cpu") {
+            cpu_settings(cpu, settings)?;
+        }
+        if cgroup.is_v2("cpuset") {
+            settings.extend(v1::cpuset(cpu));
+        }
     }
-    Ok(())
+    if cgroup.is_v2("hugetlb") {
+        settings.extend(limits::huge_pages(resources, true));
+    }
+    if cgroup.is_v2("rdma") {
+        settings.extend(limits::rdma(resources));
+    }
+    limits::unified(resources, cgroup.v2().is_some(), settings)
 }
+
+/// Stands for what a file has as its first word.
+pub(super) const PRESENT: &str = "present";
 
 /// -1 as this version spells it.
 fn bytes(value: i64) -> String {
@@ -34,11 +52,18 @@ fn bytes(value: i64) -> String {
 fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
     const LIMIT: &str = "linux.resources.memory.limit";
     const SWAP: &str = "linux.resources.memory.swap";
-    if memory.swappiness().is_some() {
-        bail!("linux.resources.memory.swappiness: cgroup v2 has no such limit");
-    }
-    if memory.disable_oom_killer() == Some(true) {
-        bail!("linux.resources.memory.disableOOMKiller: cgroup v2 has no such limit");
+    #[allow(deprecated, reason = "it must be looked at to be refused")]
+    let kernel = memory.kernel();
+    let is_limit = |value: Option<i64>| set(value).is_some_and(|value| value != -1);
+    let refused = [
+        // Docker's word for "not set" is -1.
+        ("swappiness", memory.swappiness().is_some_and(|swappiness| swappiness != u64::MAX)),
+        ("disableOOMKiller", memory.disable_oom_killer() == Some(true)),
+        ("kernel", is_limit(kernel)),
+        ("kernelTCP", is_limit(memory.kernel_tcp())),
+    ];
+    if let Some((name, _)) = refused.iter().find(|(_, set)| *set) {
+        bail!("linux.resources.memory.{name}: cgroup v2 has no such limit");
     }
     let limit = set(memory.limit());
     // The configuration counts memory and swap together, the kernel swap alone.
@@ -49,7 +74,7 @@ fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
         (Some(_), None) => bail!("{SWAP}: cannot be computed without memory.limit"),
         (Some(swap), Some(limit)) => Some((SWAP, swap - limit.max(0))),
     };
-    let settings = &mut limits.settings;
+    let settings = &mut limits.v2;
     if let Some((field, swap)) = swap {
         // A kernel without swap accounting has no swap to limit or to unlimit.
         settings.push(
@@ -85,14 +110,17 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     if let Some(shares) = set(cpu.shares()) {
         push("linux.resources.cpu.shares", "cpu.weight", weight(shares).to_string());
     }
-    let (quota, period) = (set(cpu.quota()), set(cpu.period()));
-    if quota.is_some() || period.is_some() {
-        let quota_text = quota.filter(|quota| *quota > 0).map_or("max".into(), |q| q.to_string());
-        let field = match quota {
-            Some(_) => "linux.resources.cpu.quota",
-            None => "linux.resources.cpu.period",
-        };
-        push(field, "cpu.max", format!("{quota_text} {}", period.unwrap_or(DEFAULT_PERIOD)));
+    const QUOTA: &str = "linux.resources.cpu.quota";
+    let quota = set(cpu.quota()).map(|q| if q < 0 { "max".to_owned() } else { q.to_string() });
+    match (quota, set(cpu.period())) {
+        (Some(quota), Some(period)) => push(QUOTA, "cpu.max", format!("{quota} {period}")),
+        // A single number leaves the period as it is.
+        (Some(quota), None) => push(QUOTA, "cpu.max", quota),
+        // There is no such notation for the quota: it is read when this is written.
+        (None, Some(period)) => {
+            push("linux.resources.cpu.period", "cpu.max", format!("{PRESENT} {period}"));
+        }
+        (None, None) => {}
     }
     if let Some(burst) = cpu.burst() {
         push("linux.resources.cpu.burst", "cpu.max.burst", burst.to_string());
@@ -117,20 +145,15 @@ fn weight(shares: u64) -> u64 {
     }
 }
 
-/// Applies `limits` to the one group of a host with the unified hierarchy.
-pub(super) fn apply(groups: &[Group], limits: &Limits) -> Result<()> {
-    if let Some(group) = groups.first() {
-        if let Some((field, limit)) = limits.usage_below {
-            limits::check_usage(&group.directory, field, limit)?;
-        }
-        for settings in limits.settings.chunk_by(|a, b| a.controller == b.controller) {
-            limits::write(settings, &group.directory)?;
-        }
+/// Writes the settings of version 2 to the group `directory`.
+pub(super) fn apply(directory: &Path, limits: &Limits) -> Result<()> {
+    if let Some((field, limit)) = limits.usage_below {
+        limits::check_usage(directory, field, limit)?;
     }
-    match &limits.devices {
-        Some(rules) => devices::attach(groups.first(), rules),
-        None => Ok(()),
+    for settings in limits.v2.chunk_by(|a, b| a.controller == b.controller) {
+        limits::write(settings, directory)?;
     }
+    Ok(())
 }
 
 /// Makes every controller of the host available in the group `directory`, as far as the groups
@@ -142,12 +165,30 @@ pub(super) fn enable_controllers(directory: &Path) -> Result<()> {
     // A controller is enabled from the root down: if the group above has them all, all have. Only
     // then is nothing written, and a write may wait for groups that are just being removed.
     let above = directory.parent().unwrap_or(root);
+    let available: Vec<&str> = available.split_ascii_whitespace().collect();
     if missing(above, &available)?.is_empty() {
         return Ok(());
     }
+    enable(root, above, &available)
+}
+
+/// The same on a hybrid host, where few containers need anything of version 2.
+pub(super) fn enable_for(directory: &Path, settings: &[Setting]) -> Result<()> {
+    let root = Path::new(hierarchy::ROOT).join(hierarchy::UNIFIED);
+    let mut needed: Vec<&str> = settings.iter().map(|setting| &*setting.controller).collect();
+    needed.retain(|controller| *controller != "cgroup");
+    needed.dedup();
+    match directory.parent() {
+        Some(above) if !needed.is_empty() => enable(&root, above, &needed),
+        _ => Ok(()),
+    }
+}
+
+/// Enables `controllers` from `root` down to the groups below `above`.
+fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
     let chain: Vec<&Path> = above.ancestors().take_while(|group| group.starts_with(root)).collect();
     for group in chain.into_iter().rev() {
-        let missing = missing(group, &available)?;
+        let missing = missing(group, controllers)?;
         let path = group.join("cgroup.subtree_control");
         if !missing.is_empty() && file::write(&path, &missing.join(" ")).is_err() {
             // All or nothing is the kernel's rule for one write: take what can be had.
@@ -159,23 +200,23 @@ pub(super) fn enable_controllers(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The controllers of `available` that the groups below `group` do not have, each as `+name`.
-fn missing(group: &Path, available: &str) -> Result<Vec<String>> {
+/// Those of `controllers` that the groups below `group` do not have, each as `+name`.
+fn missing(group: &Path, controllers: &[&str]) -> Result<Vec<String>> {
     let path = group.join("cgroup.subtree_control");
     let enabled = file::read(&path).with_context(|| path.display().to_string())?;
-    let missing = available
-        .split_ascii_whitespace()
-        .filter(|name| !enabled.split_ascii_whitespace().any(|enabled| enabled == *name));
+    let missing = controllers
+        .iter()
+        .filter(|name| !enabled.split_ascii_whitespace().any(|enabled| enabled == **name));
     Ok(missing.map(|name| format!("+{name}")).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::limits::tests::{error, settings};
+    use super::super::limits::tests::{error, lines};
     use super::weight;
 
     fn v2(json: &str) -> Vec<String> {
-        settings(json, true).unwrap().iter().map(|(f, v)| format!("{f}={v}")).collect()
+        lines(json, true)
     }
 
     #[test]
@@ -224,9 +265,9 @@ mod tests {
                 "cpuset.cpus=0"
             ]
         );
-        assert_eq!(v2(r#"{"cpu":{"quota":5000}}"#), ["cpu.max=5000 100000"]);
-        assert_eq!(v2(r#"{"cpu":{"quota":-1}}"#), ["cpu.max=max 100000"]);
-        assert_eq!(v2(r#"{"cpu":{"period":5000}}"#), ["cpu.max=max 5000"]);
+        assert_eq!(v2(r#"{"cpu":{"quota":5000}}"#), ["cpu.max=5000"]);
+        assert_eq!(v2(r#"{"cpu":{"quota":-1}}"#), ["cpu.max=max"]);
+        assert_eq!(v2(r#"{"cpu":{"period":5000}}"#), ["cpu.max=present 5000"]);
     }
 
     #[test]
@@ -234,6 +275,8 @@ mod tests {
         for (json, field) in [
             (r#"{"memory":{"swappiness":0}}"#, "memory.swappiness"),
             (r#"{"memory":{"disableOOMKiller":true}}"#, "memory.disableOOMKiller"),
+            (r#"{"memory":{"kernel":1}}"#, "memory.kernel"),
+            (r#"{"memory":{"kernelTCP":1}}"#, "memory.kernelTCP"),
             (r#"{"cpu":{"realtimeRuntime":1}}"#, "cpu.realtimeRuntime"),
             (r#"{"cpu":{"realtimePeriod":1}}"#, "cpu.realtimePeriod"),
         ] {

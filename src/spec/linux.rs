@@ -198,8 +198,12 @@ fn check_resources(resources: &LinuxResources) -> Result<()> {
         text(path, key)?;
         text(path, value)?;
     }
-    for name in resources.rdma().iter().flat_map(|rdma| rdma.keys()) {
-        text("linux.resources.rdma", name)?;
+    for (name, limit) in resources.rdma().iter().flatten() {
+        let path = format_args!("linux.resources.rdma[{name:?}]");
+        ensure!(!name.contains(char::is_whitespace), "{path}: not the name of a device");
+        let some = limit.hca_handles().is_some() || limit.hca_objects().is_some();
+        ensure!(some, "{path}: needs hcaHandles or hcaObjects");
+        text(path, name)?;
     }
     let network = resources.network().as_ref();
     for priority in network.and_then(|net| net.priorities().as_ref()).into_iter().flatten() {

@@ -302,6 +302,9 @@ fn devices_and_resources() {
         linux/resources/devices/0 | {"minor": -2} | linux.resources.devices[0].minor: not a device number
         linux/resources/hugepageLimits/0 | {"pageSize": "2MB", "limit": 18446744073709551615} | ok
         linux/resources/hugepageLimits/0 | {"pageSize": "../2MB"} | linux.resources.hugepageLimits[0].pageSize: "../2MB" is not a size
+        linux/resources/rdma | {"mlx": {"hcaHandles": 0}} | ok
+        linux/resources/rdma | {"mlx": {}} | linux.resources.rdma["mlx"]: needs hcaHandles or hcaObjects
+        linux/resources/rdma | {"a b": {"hcaHandles": 1}} | linux.resources.rdma["a b"]: not the name of a device
         linux/resources/unified | {"memory.max": "1"} | ok
         linux/resources/unified | {"../x": "1"} | linux.resources.unified["../x"]: not the name of a file
         "#,

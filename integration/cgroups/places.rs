@@ -1,0 +1,80 @@
+//! Where a container's groups are, and that they go with it.
+
+use std::fs;
+
+use super::{cgroup_path, is_v2, sleeper};
+use crate::harness::{Bundle, View};
+
+#[test]
+fn a_container_has_a_cgroup_in_every_hierarchy_of_the_view_and_leaves_none() {
+    for view in View::all() {
+        let c = sleeper(view).start();
+        let text = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+        let entered = text.lines().filter(|line| line.contains(&c.id)).count();
+        let wanted = if is_v2(view) { 1 } else { text.lines().count() - 1 };
+        assert!(entered >= wanted, "{view:?}:\n{text}");
+        c.delete_force();
+        c.bundle.leftovers().assert_none_since();
+    }
+}
+
+#[test]
+fn a_container_runs_on_every_view() {
+    for view in View::all() {
+        let done = Bundle::busybox().in_view(view).args(["echo", "hello"]).run().success();
+        assert_eq!(done.stdout, "hello\n", "{view:?}");
+    }
+}
+
+#[test]
+fn exec_enters_the_cgroups_on_every_view() {
+    for view in View::all() {
+        let c = sleeper(view).start();
+        let own = c.exec(["cat", "/proc/self/cgroup"]).success().stdout;
+        let init = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+        assert_eq!(own, init, "{view:?}");
+    }
+}
+
+#[test]
+fn the_cgroup_path_of_the_configuration_is_used() {
+    for view in View::all() {
+        let bundle = sleeper(view);
+        let path = format!("/{}parent/{}child", bundle.mark(), bundle.mark());
+        let c = bundle.config(|c| c["linux"]["cgroupsPath"] = path.clone().into()).start();
+        let text = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+        assert!(text.lines().any(|line| line.ends_with(&path)), "{view:?}: {text}");
+        c.delete_force();
+        // The parent was not there before; runtimes may leave what they did not name, we clean it.
+        let parent = format!("/{}parent", c.bundle.mark());
+        let script =
+            format!("find /sys/fs/cgroup -depth -type d -path '*{parent}*' -exec rmdir {{}} +");
+        view.command("sh").args(["-c", &script]).output().unwrap();
+    }
+}
+
+#[test]
+fn a_cgroup_that_has_processes_is_refused() {
+    for view in View::all() {
+        let c = sleeper(view).start();
+        let path = cgroup_path(&c, view);
+        let other = sleeper(view).config(|c| c["linux"]["cgroupsPath"] = path.into());
+        other.refused();
+        assert_eq!(c.status(), "running");
+    }
+}
+
+#[test]
+fn sub_cgroups_made_inside_are_removed_with_the_container() {
+    for view in View::all() {
+        let c = sleeper(view).start();
+        let path = cgroup_path(&c, view);
+        let top = if is_v2(view) { "" } else { "pids" };
+        let script = format!("mkdir -p /sys/fs/cgroup/{top}{path}/one/two");
+        assert!(view.command("sh").args(["-c", &script]).status().unwrap().success());
+        c.kill("KILL");
+        c.wait();
+        c.delete();
+        c.bundle.leftovers().assert_none_since();
+    }
+}
