@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use group::{Group, Made};
 use hierarchy::{Finder, Version};
 pub(crate) use limits::Limits;
-pub(crate) use open::OpenCgroup;
+pub(crate) use open::{OpenCgroup, Seen};
 
 /// How long `kill` and `remove` wait for the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -134,15 +134,15 @@ impl Cgroup {
         if let Some(group) = self.freezer().filter(|group| group.is_frozen().unwrap_or(false)) {
             bail!("container's cgroup is frozen: {}", group.directory.display());
         }
-        let open = self.open()?;
+        let open = self.open(Seen::ByNobody)?;
         made.keep();
         self.owned.0.store(true, Ordering::Relaxed);
         Ok(open)
     }
 
-    /// Opens groups that exist.
-    pub(crate) fn open(&self) -> Result<OpenCgroup> {
-        OpenCgroup::new(self.unified, &self.groups)
+    /// Opens groups that exist for a process that is `seen` by somebody.
+    pub(crate) fn open(&self, seen: Seen) -> Result<OpenCgroup> {
+        OpenCgroup::new(self.unified, &self.groups, seen)
     }
 
     /// Every process of the groups and their sub-groups, as host pids, sorted, each once. A

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Seen};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::namespace::Namespaces;
@@ -34,8 +34,9 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let foreground = Foreground::prepare(true)?;
     // Where init is now, which need not be where it was born: a systemd in the container moves.
     let init = container.record.init.context("no init")?;
-    let group = Cgroup::of_process(init.pid).and_then(|c| c.open()).phase(Phase::Cgroup)?;
     // The process may be seen by the container from its first moment: nothing of the host is open.
+    let seen = if plan.namespaces.has_user() { Seen::ByNobody } else { Seen::ByContainer };
+    let group = Cgroup::of_process(init.pid).and_then(|c| c.open(seen)).phase(Phase::Cgroup)?;
     drop(container);
     let (pid, caller) = launch::clone(&plan, group.clone_into(), None)?;
     let guard = Guard(&caller);

@@ -1,10 +1,15 @@
 //! A payload with CAP_SYS_PTRACE looks through `/proc/PID` at whatever enters its pid namespace.
 //! CVE-2016-9962 (runc) and what CVE-2024-21626 (runc) was made of.
 
-use crate::harness::{ALL_CAPABILITIES, Bundle, Canary, until};
+use crate::harness::{ALL_CAPABILITIES, Bundle, Canary, View, until};
 
 #[test]
 fn a_payload_that_may_trace_never_reaches_the_host_through_an_exec() {
+    // What the caller holds of cgroups depends on the view.
+    View::all().for_each(look_through_execs);
+}
+
+fn look_through_execs(view: View) {
     let canary = Canary::plant();
     let script = format!(
         "echo ready; while :; do for p in /proc/[0-9]*; do
@@ -14,12 +19,15 @@ fn a_payload_that_may_trace_never_reaches_the_host_through_an_exec() {
             done
             for fd in $p/fd/*; do
                 # Looked at twice: in between the process may have ended.
-                [ -d $fd ] && ! [ $fd -ef / ] && [ -d $fd ] && echo \"$fd is a directory\"
+                [ -d $fd ] && ! [ $fd -ef / ] || continue
+                ! [ $fd/.. -ef $fd ] && [ -d $fd ] && echo \"$fd has something above it\"
+                echo max 2>/dev/null >$fd/cgroup.max.depth && echo \"$fd can be written\"
             done
         done; done",
         canary = canary.path().display()
     );
-    let c = Bundle::busybox().with_capabilities(ALL_CAPABILITIES).script(&script).start();
+    let bundle = Bundle::busybox().in_view(view).with_capabilities(ALL_CAPABILITIES);
+    let c = bundle.script(&script).start();
     until("the payload looks", || c.output().contains("ready"));
     for _ in 0..60 {
         c.exec(["true"]).success();

@@ -1,11 +1,23 @@
 //! What the first process needs of its groups, held open while it is made.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result};
+use nix::fcntl::AT_FDCWD;
 
 use super::group::Group;
 use super::{Limits, file};
+use crate::sys;
+
+/// Who can look at the descriptors of the process from its first moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    ByNobody,
+    /// With CAP_SYS_PTRACE one can go through `/proc/PID/fd`, and from a directory to those above.
+    ByContainer,
+}
 
 /// Groups that exist, open.
 pub(crate) struct OpenCgroup {
@@ -22,9 +34,12 @@ struct OpenGroup {
 }
 
 impl OpenCgroup {
-    pub(super) fn new(unified: bool, groups: &[Group]) -> Result<Self> {
+    pub(super) fn new(unified: bool, groups: &[Group], seen: Seen) -> Result<Self> {
         let open = |group: &Group| {
-            let directory = unified.then(|| group.open());
+            let directory = unified.then(|| match seen {
+                Seen::ByNobody => group.open(),
+                Seen::ByContainer => alone(group),
+            });
             let procs = (!unified).then(|| group.open_procs());
             let (directory, procs) = (directory.transpose()?, procs.transpose()?);
             Ok(OpenGroup { group: group.clone(), directory, procs })
@@ -62,4 +77,15 @@ impl OpenCgroup {
         let groups: Vec<Group> = self.groups.iter().map(|open| open.group.clone()).collect();
         super::apply(self.unified, &groups, limits)
     }
+}
+
+/// The group as a mount of its own, with nothing above it and not to be written.
+fn alone(group: &Group) -> Result<OwnedFd> {
+    let copy = || -> Result<OwnedFd> {
+        let path = CString::new(group.directory.as_os_str().as_bytes())?;
+        let tree = sys::open_tree(AT_FDCWD, &path, libc::OPEN_TREE_CLONE)?;
+        sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)?;
+        Ok(tree)
+    };
+    copy().with_context(|| group.directory.display().to_string())
 }
