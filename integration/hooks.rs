@@ -188,7 +188,8 @@ fn a_hook_has_its_environment_its_name_the_bundle_and_no_descriptor_of_anybody()
     let seen = fs::read_to_string(out).unwrap();
     let (bundle, program) = (c.bundle.path(), program.display());
     // Three streams, the script that the shell reads, and its pipe from ls.
-    let expected = format!("{}\n{program}\n0 1 10 2 3\nPATH=/bin:/usr/bin\nA=1\n", bundle.display());
+    let expected =
+        format!("{}\n{program}\n0 1 10 2 3\nPATH=/bin:/usr/bin\nA=1\n", bundle.display());
     assert_eq!(seen, expected);
 }
 

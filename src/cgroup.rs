@@ -5,7 +5,7 @@
 //! | `hierarchy` | where the hierarchies are mounted |
 //! | `limits` `v1` `v2` `devices` | `linux.resources` as writes to control files |
 //! | `group` | the directory of one hierarchy: made, looked at, removed |
-//! | `open` | groups held open while a process is put into them |
+//! | `open` | groups held open while a process gets into them |
 //! | `members` | processes: list, signal, kill |
 //! | `walk` | groups below a group, however deep; removal |
 //! | `file` | reading and writing control files |
@@ -142,7 +142,19 @@ impl Cgroup {
 
     /// Opens groups that exist for a process that is `seen` by somebody.
     pub(crate) fn open(&self, seen: Seen) -> Result<OpenCgroup> {
-        OpenCgroup::new(self.unified, &self.groups, seen)
+        OpenCgroup::new(&self.groups, seen)
+    }
+
+    /// Writes all limits.
+    pub(crate) fn apply(&self, limits: &Limits) -> Result<()> {
+        v1::apply(&self.groups, &limits.v1)?;
+        if let Some(group) = self.groups.iter().find(|group| group.is_v2()) {
+            if !self.unified {
+                v2::enable_for(&group.directory, &limits.v2)?;
+            }
+            v2::apply(&group.directory, limits)?;
+        }
+        limits.devices.as_ref().map_or(Ok(()), |rules| devices::apply(&self.groups, rules))
     }
 
     /// Every process of the groups and their sub-groups, as host pids, sorted, each once. A
@@ -171,14 +183,14 @@ impl Cgroup {
         members::kill(self.own_groups())
     }
 
-    /// Removes the groups if nothing is in them; false if something is.
+    /// Removes the groups if nothing is in them; false if something is or may be.
     pub(crate) fn remove_empty(&self) -> bool {
-        let owned = bool::from(self.owned.clone());
         // A group that was there before the container stays, and only a look at it tells.
         let gone = |group: &Group| {
-            group.existing != group.directory && group.remove(owned, Instant::now()).is_ok()
+            group.existing != group.directory && group.remove(true, Instant::now()).is_ok()
         };
-        self.groups.iter().all(gone)
+        // An init that was born in a group just before its caller was killed may still be going.
+        self.owned.clone().into() && self.groups.iter().all(gone)
     }
 
     /// Removes sub-groups, groups, and those above that `create` made and nobody else uses. It
@@ -230,18 +242,6 @@ impl Cgroup {
     fn freezer(&self) -> Option<&Group> {
         v1::with_controller(&self.groups, "freezer").or_else(|| self.v2())
     }
-}
-
-/// Writes all limits to `groups`.
-fn apply(unified_host: bool, groups: &[Group], limits: &Limits) -> Result<()> {
-    v1::apply(groups, &limits.v1)?;
-    if let Some(group) = groups.iter().find(|group| group.is_v2()) {
-        if !unified_host {
-            v2::enable_for(&group.directory, &limits.v2)?;
-        }
-        v2::apply(&group.directory, limits)?;
-    }
-    limits.devices.as_ref().map_or(Ok(()), |rules| devices::apply(groups, rules))
 }
 
 /// Removes `.` and doubled slashes; refuses what would lead out or name no group of its own.

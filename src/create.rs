@@ -24,7 +24,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
-use crate::cgroup::{Cgroup, Limits, OpenCgroup};
+use crate::cgroup::{Cgroup, Limits};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
@@ -81,12 +81,12 @@ fn create(request: &Request) -> Result<(Created, Lock)> {
     let spec = read(request).phase(Phase::Config)?; // 1
     let prepared = prepare(request, &spec).phase(Phase::Plan)?; // 2
     let (mut guard, lock) = claim(request, &prepared, &spec).phase(Phase::State)?; // 3
-    let (caller, group) = launch(&prepared, &mut guard)?; // 4
+    let caller = launch(&prepared, &mut guard)?; // 4
     caller.go().phase(Phase::Process)?; // 5
-    let limited = run_hooks(&prepared, &caller, &group, &guard)?;
+    let limited = run_hooks(&prepared, &caller, &guard)?;
     let terminal = caller.ready()?; // 6 and 7 are init's
     if !limited {
-        group.apply(&prepared.limits).phase(Phase::Cgroup)?;
+        prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
     }
     let terminal = hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
     record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
@@ -168,32 +168,26 @@ fn claim(request: &Request, prepared: &Prepared, spec: &Spec) -> Result<(Guard, 
 }
 
 /// Step 4, and what has to happen before Go.
-fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<(Caller, OpenCgroup)> {
+fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
     let Some(container) = &mut guard.container else { bail!("no container") };
     let listener = container.listen().phase(Phase::State)?;
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
-    let (pid, caller) = launch::clone(&prepared.plan, group.clone_into(), Some(listener))?;
+    let (pid, caller) = launch::clone(&prepared.plan, group, Some(listener))?;
     let pidfd = caller.process().try_clone_to_owned();
     guard.init = Some((pid, pidfd.phase(Phase::Process)?));
     container.record.init = Some(Process::now(pid.as_raw()).phase(Phase::State)?);
     container.save().phase(Phase::State)?;
-    group.enter(pid.as_raw()).phase(Phase::Cgroup)?;
     launch::prepare(&prepared.plan, pid)?;
-    Ok((caller, group))
+    Ok(caller)
 }
 
 /// The hooks that are the caller's, in the middle of step 6. They find the limits set, since they
 /// may change them (device rules of GPUs): says whether that has been done.
-fn run_hooks(
-    prepared: &Prepared,
-    caller: &Caller,
-    group: &OpenCgroup,
-    guard: &Guard,
-) -> Result<bool> {
+fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &Guard) -> Result<bool> {
     let hooks = prepared.plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS));
     let (Some(hooks), Some((pid, _))) = (hooks, &guard.init) else { return Ok(false) };
     caller.mounted().phase(Phase::Hooks)?;
-    group.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
     for kind in CALLERS {
         hooks.run(kind, pid.as_raw())?;
     }

@@ -38,9 +38,8 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let seen = if plan.namespaces.has_user() { Seen::ByNobody } else { Seen::ByContainer };
     let group = Cgroup::of_process(init.pid).and_then(|c| c.open(seen)).phase(Phase::Cgroup)?;
     drop(container);
-    let (pid, caller) = launch::clone(&plan, group.clone_into(), None)?;
+    let (pid, caller) = launch::clone(&plan, group, None)?;
     let guard = Guard(&caller);
-    group.enter(pid.as_raw()).phase(Phase::Cgroup)?;
     launch::prepare(&plan, pid)?;
     caller.go().phase(Phase::Process)?;
     caller.ready()?;

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use anyhow::{Context, Result};
 use nix::unistd::{fchdir, sethostname};
 
+use crate::cgroup::OpenCgroup;
 use crate::error::{Failure, InPhase, Phase, line, phase};
 use crate::hooks::{CALLERS, Kind};
 use crate::plan::Plan;
@@ -22,8 +23,13 @@ use crate::{namespace, netns, sync, sys};
 
 /// Runs the plan to its end. `listener` is where `start` will come; without one the program runs
 /// as soon as the caller lets go.
-pub(crate) fn run(plan: &Plan, caller: sync::Init, listener: Option<OwnedFd>) -> ! {
-    let program = match confine(plan, &caller, listener.as_ref()) {
+pub(crate) fn run(
+    plan: &Plan,
+    group: OpenCgroup,
+    caller: sync::Init,
+    listener: Option<OwnedFd>,
+) -> ! {
+    let program = match confine(plan, group, &caller, listener.as_ref()) {
         Ok(program) => program,
         Err(error) => fail(&caller, &error),
     };
@@ -53,12 +59,16 @@ pub(crate) fn run(plan: &Plan, caller: sync::Init, listener: Option<OwnedFd>) ->
 /// the same for both.
 fn confine<'a>(
     plan: &'a Plan,
+    group: OpenCgroup,
     caller: &sync::Init,
     listener: Option<&OwnedFd>,
 ) -> Result<Option<process::Ready<'a>>> {
-    process::leave_the_caller(plan, caller, listener).phase(Phase::Process)?;
+    let mut keep = descriptors(plan, caller, listener);
+    keep.extend(group.descriptors());
+    process::leave_the_caller(plan, keep).phase(Phase::Process)?;
     caller.wait_go().phase(Phase::Process)?;
     namespace::hide().phase(Phase::Process)?;
+    group.enter().phase(Phase::Cgroup)?;
     plan.namespaces.enter().phase(Phase::Namespaces)?;
     process::new_session(plan).phase(Phase::Process)?;
     let root = rootfs::open(plan.root.as_ref()).phase(Phase::Mounts)?;

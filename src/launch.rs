@@ -1,26 +1,27 @@
 //! The one clone. `create` and `exec` both go through here: a first process for a plan, and what
 //! only the caller may do to it before it goes on.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
+use crate::cgroup::OpenCgroup;
 use crate::error::{InPhase, Phase};
 use crate::init;
 use crate::plan::Plan;
 use crate::sync::{self, Caller};
 use crate::sys::{self, Fork};
 
-/// Forks the first process, on cgroup v2 into `cgroup`. It waits for [`Caller::go`].
+/// Forks the first process, on cgroup v2 into its group. It waits for [`Caller::go`].
 pub(crate) fn clone(
     plan: &Plan,
-    cgroup: Option<BorrowedFd<'_>>,
+    group: OpenCgroup,
     listener: Option<OwnedFd>,
 ) -> Result<(Pid, Caller)> {
     let (socket, init_end) = sync::pair()?;
-    match plan.namespaces.clone(cgroup).phase(Phase::Namespaces)? {
-        Fork::Child => init::run(plan, init_end, listener),
+    match plan.namespaces.clone(group.clone_into()).phase(Phase::Namespaces)? {
+        Fork::Child => init::run(plan, group.born(), init_end, listener),
         Fork::Parent { pid, pidfd } => Ok((Pid::from_raw(pid), Caller::new(socket, pidfd))),
     }
 }

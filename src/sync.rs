@@ -4,8 +4,8 @@
 //!  caller (create, exec)                         first process (init::run)
 //!    |                                             |
 //!    | clone3 -----------------------------------> |  waits
-//!    | cgroup.procs, id maps, oom_score_adj        |
-//!    | Go -------------------------------------->  |
+//!    | id maps, oom_score_adj                      |
+//!    | Go -------------------------------------->  |  v1 cgroups
 //!    |                                             |  namespaces, mounts, root attached
 //!    | <---------------------------------- Mounted |  (these two with hooks of the caller's)
 //!    | prestart and createRuntime hooks            |

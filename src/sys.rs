@@ -9,7 +9,7 @@ mod process;
 mod terminal;
 
 use std::ffi::{c_int, c_long};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::Result;
 use nix::errno::Errno;
@@ -65,7 +65,7 @@ fn call_fd(result: c_long) -> Result<OwnedFd> {
 fn close_range(first: u32, last: u32) -> Result<()> {
     // SAFETY: close_all_but is called by the child, which closes what its copy of the caller's
     // objects owned and never runs their destructors, and once at the start of a command, when
-    // only the log and what the caller of `rt` left open exist.
+    // only the log and what the caller of `rt` left open exist. close_together owns all of them.
     call(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
@@ -79,6 +79,15 @@ pub(crate) fn close_all_but(mut keep: Vec<RawFd>, mut first: u32) -> Result<()> 
         first = first.max(fd + 1);
     }
     close_range(first, u32::MAX)
+}
+
+/// Closes `fds` with one close_range(2) for each run of neighbours.
+pub(crate) fn close_together(fds: Vec<OwnedFd>) {
+    let mut fds: Vec<u32> = fds.into_iter().map(|fd| fd.into_raw_fd() as u32).collect();
+    fds.sort_unstable();
+    for run in fds.chunk_by(|one, next| one + 1 == *next) {
+        let _ = close_range(run[0], run[run.len() - 1]);
+    }
 }
 
 /// Whether the inherited descriptor `fd` is open.

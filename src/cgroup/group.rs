@@ -39,11 +39,6 @@ impl Group {
             .with_context(|| self.directory.display().to_string())
     }
 
-    pub(super) fn open_procs(&self) -> Result<OwnedFd> {
-        let path = self.directory.join("cgroup.procs");
-        file::open(&path, OFlag::O_WRONLY).with_context(|| path.display().to_string())
-    }
-
     /// Makes the directory and those above that are missing.
     pub(super) fn make(&self, made: &mut Made) -> Result<()> {
         let mut existing = Cow::Borrowed(self.existing.as_path());

@@ -1,14 +1,15 @@
-//! What the first process needs of its groups, held open while it is made.
+//! What a process needs to get into its groups, held open while it is made.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag};
 
+use super::file;
 use super::group::Group;
-use super::{Limits, file};
 use crate::sys;
 
 /// Who can look at the descriptors of the process from its first moment.
@@ -19,63 +20,62 @@ pub(crate) enum Seen {
     ByContainer,
 }
 
-/// Groups that exist, open.
+/// Groups that exist, open: the way in for one process.
+#[derive(Default)]
 pub(crate) struct OpenCgroup {
-    unified: bool,
-    groups: Vec<OpenGroup>,
-}
-
-/// An open group. What is open is what the first process needs: on a host with version 2 alone
-/// the directory, to be born in it; else `cgroup.procs`.
-struct OpenGroup {
-    group: Group,
+    /// The directory of the version 2 group, to be born in it.
     directory: Option<OwnedFd>,
-    procs: Option<OwnedFd>,
+    /// `tasks` of each version 1 group. A process that is one thread and writes 0 there moves
+    /// itself, which is the one move for which the kernel does not stop all forks and exits:
+    /// that takes an RCU grace period, several milliseconds (Linux 5.5, 9a3284fad42f).
+    tasks: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl OpenCgroup {
-    pub(super) fn new(unified: bool, groups: &[Group], seen: Seen) -> Result<Self> {
-        let open = |group: &Group| {
-            let directory = unified.then(|| match seen {
-                Seen::ByNobody => group.open(),
-                Seen::ByContainer => alone(group),
-            });
-            let procs = (!unified).then(|| group.open_procs());
-            let (directory, procs) = (directory.transpose()?, procs.transpose()?);
-            Ok(OpenGroup { group: group.clone(), directory, procs })
-        };
-        let groups = groups.iter().map(open).collect::<Result<_>>()?;
-        Ok(Self { unified, groups })
+    pub(super) fn new(groups: &[Group], seen: Seen) -> Result<Self> {
+        let mut open = Self::default();
+        for group in groups {
+            if group.is_v2() {
+                let directory = if seen == Seen::ByNobody { group.open()? } else { alone(group)? };
+                open.directory = Some(directory);
+            } else {
+                let path = group.directory.join("tasks");
+                let fd = file::open(&path, OFlag::O_WRONLY);
+                let fd = fd.with_context(|| path.display().to_string())?;
+                open.tasks.push((path, fd));
+            }
+        }
+        Ok(open)
     }
 
-    /// The directory for `CLONE_INTO_CGROUP`; None unless the host has version 2 alone, since
-    /// one call cannot enter the other hierarchies.
+    /// The directory for `CLONE_INTO_CGROUP`, where there is version 2.
     pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        self.groups.first()?.directory.as_ref().map(AsFd::as_fd)
+        self.directory.as_ref().map(AsFd::as_fd)
     }
 
-    /// Puts process `pid` into every group where [`Self::clone_into`] cannot have put it.
-    pub(crate) fn enter(&self, pid: i32) -> Result<()> {
-        if self.unified { Ok(()) } else { self.enter_all(pid) }
+    /// In the process, which closes the directory with all else of the caller's.
+    pub(crate) fn born(mut self) -> Self {
+        std::mem::forget(self.directory.take());
+        self
     }
 
-    /// Puts process `pid` into every group.
-    pub(crate) fn enter_all(&self, pid: i32) -> Result<()> {
-        let pid = pid.to_string();
-        for OpenGroup { group, procs, .. } in &self.groups {
-            let result = match procs {
-                Some(procs) => file::write_to(procs, &pid),
-                None => file::write_to(group.open_procs()?, &pid),
-            };
-            result.with_context(|| group.directory.join("cgroup.procs").display().to_string())?;
+    /// What the process must keep open to enter.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.tasks.iter().map(|(_, fd)| fd.as_raw_fd())
+    }
+
+    /// In the process: enters the groups that it was not born in.
+    pub(crate) fn enter(self) -> Result<()> {
+        for (path, fd) in &self.tasks {
+            file::write_to(fd, "0").with_context(|| path.display().to_string())?;
         }
         Ok(())
     }
+}
 
-    /// Writes all limits.
-    pub(crate) fn apply(&self, limits: &Limits) -> Result<()> {
-        let groups: Vec<Group> = self.groups.iter().map(|open| open.group.clone()).collect();
-        super::apply(self.unified, &groups, limits)
+impl Drop for OpenCgroup {
+    fn drop(&mut self) {
+        sys::close_together(self.tasks.drain(..).map(|(_, fd)| fd).collect());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -33,14 +33,9 @@ pub(super) struct Ready<'a> {
     env: Vec<CString>,
 }
 
-/// Drops what belongs to the caller: every descriptor but those that init needs and those that
+/// Drops what belongs to the caller: every descriptor but `keep` and those that
 /// are passed on, its signal mask, and what it ignored.
-pub(super) fn leave_the_caller(
-    plan: &Plan,
-    caller: &sync::Init,
-    listener: Option<&OwnedFd>,
-) -> Result<()> {
-    let keep = super::descriptors(plan, caller, listener);
+pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
     sys::close_all_but(keep, 3 + plan.preserve_fds).context("close_range")?;
     for signal in &plan.ignored_signals {
         sys::restore_signal(*signal);
