@@ -85,7 +85,8 @@ enum Message {
 
 /// The two ends of a fresh pair: the caller's and init's.
 pub(crate) fn pair() -> Result<(OwnedFd, Init)> {
-    let (caller, init) =
+    // Init's is the lower one: with the listener and the groups, what it keeps is one range.
+    let (init, caller) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .context("a socket pair")?;
     Ok((caller, Init { socket: init }))

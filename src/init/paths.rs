@@ -36,12 +36,11 @@ pub(super) fn mask(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
     for (i, path) in paths.iter().enumerate() {
         let context = || format!("linux.maskedPaths[{i}] {}", path.display());
         let Some(target) = existing(root, path).with_context(context)? else { continue };
-        let cover = match file_type(&target)? {
-            SFlag::S_IFDIR => next(&mut empty, empty_tmpfs),
-            _ => next(&mut null, host_null),
+        let covered = match file_type(&target)? {
+            SFlag::S_IFDIR => cover_with(&mut empty, empty_tmpfs, &target),
+            _ => cover_with(&mut null, host_null, &target),
         };
-        let cover = cover.with_context(context)?;
-        sys::move_mount(cover.as_fd(), target.as_fd()).with_context(context)?;
+        covered.with_context(context)?;
     }
     Ok(())
 }
@@ -54,24 +53,32 @@ pub(super) fn cover(path: &str) -> Result<()> {
 }
 
 /// The first cover is made, each further one is a copy of the first, which is in place by then.
-fn next(first: &mut Option<OwnedFd>, make: fn() -> Result<OwnedFd>) -> Result<OwnedFd> {
+fn cover_with(
+    first: &mut Option<OwnedFd>,
+    make: fn() -> Result<OwnedFd>,
+    target: &OwnedFd,
+) -> Result<()> {
     if let Some(first) = first {
-        return Ok(sys::clone_mount(first.as_fd(), false)?);
+        let copy = sys::clone_mount(first.as_fd(), false)?;
+        return Ok(sys::move_mount(copy.as_fd(), target.as_fd())?);
     }
     let made = make()?;
-    *first = Some(made.try_clone()?);
-    Ok(made)
+    sys::move_mount(made.as_fd(), target.as_fd())?;
+    *first = Some(made);
+    Ok(())
 }
 
 /// The host's `/dev/null`, not the image's, which could be anything (CVE-2025-31133). Init's
 /// root is still the host's.
 fn host_null() -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fd = openat(AT_FDCWD, "/dev/null", flags, Mode::empty()).context("the host's /dev/null")?;
-    if file_type(&fd)? != SFlag::S_IFCHR || fstat(&fd)?.st_rdev != makedev(1, 3) {
+    let flags = libc::OPEN_TREE_CLONE | libc::AT_SYMLINK_NOFOLLOW as u32;
+    let tree = sys::open_tree(AT_FDCWD, c"/dev/null", flags).context("the host's /dev/null")?;
+    let stat = fstat(&tree)?;
+    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFCHR.bits() || stat.st_rdev != makedev(1, 3)
+    {
         bail!("the host's /dev/null is not the null device");
     }
-    Ok(sys::clone_mount(fd.as_fd(), false)?)
+    Ok(tree)
 }
 
 fn empty_tmpfs() -> Result<OwnedFd> {

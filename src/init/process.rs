@@ -12,8 +12,8 @@ use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
 use nix::unistd::{
-    AccessFlags, Gid, Uid, access, execve, fchdir, fchown, read, setgroups, setresgid, setresuid,
-    setsid,
+    AccessFlags, Gid, Uid, access, chdir, execve, fchdir, fchown, read, setgroups, setresgid,
+    setresuid, setsid,
 };
 
 use crate::caps::Capabilities;
@@ -73,6 +73,9 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
 /// one that leaked from the host (CVE-2024-21626).
 fn enter_directory(program: &Program, root: &RootFd) -> Result<()> {
     let context = || format!("process.cwd {}", program.cwd.display());
+    if program.cwd == Path::new("/") {
+        return chdir("/").with_context(context);
+    }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
     let directory = root.open(&program.cwd, flags).with_context(context)?;
     fchdir(directory).with_context(context)
@@ -155,9 +158,10 @@ fn home_of(uid: u32, root: &RootFd) -> Option<Vec<u8>> {
     let mut passwd = Vec::new();
     let mut chunk = [0u8; 4096];
     while passwd.len() < PASSWD_MAX {
-        match read(&file, &mut chunk).ok()? {
-            0 => break,
-            length => passwd.extend_from_slice(&chunk[..length]),
+        let length = read(&file, &mut chunk).ok()?;
+        passwd.extend_from_slice(&chunk[..length]);
+        if length < chunk.len() {
+            break;
         }
     }
     find_home(&passwd, uid).map(<[u8]>::to_vec)

@@ -67,7 +67,7 @@ pub(super) fn furnish(root: &RootFd, plan: &Root) -> Result<()> {
 pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Result<()> {
     paths::make_read_only(root, &plan.read_only)?;
     paths::mask(root, &plan.masked)?;
-    if let Some(program) = program {
+    if let Some(program) = program.filter(|program| program.cwd != Path::new("/")) {
         root.open_or_create(&program.cwd, Missing::Directory)
             .with_context(|| format!("process.cwd {}", program.cwd.display()))?;
     }
@@ -79,7 +79,7 @@ pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Res
         sys::mount_setattr(root.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)
             .context("root.readonly")?;
     }
-    let moved = if plan.no_pivot { move_root(root) } else { pivot(root) };
+    let moved = if plan.no_pivot { move_root(root) } else { pivot(root, plan) };
     moved.with_context(|| format!("root.path {}", plan.path.display()))?;
     if let Some(Propagation { flag, recursive }) = plan.propagation {
         sys::mount_setattr(root.as_fd(), recursive, 0, 0, flag)
@@ -90,12 +90,15 @@ pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Res
 
 /// pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one for a moment
 /// and is then unmounted.
-fn pivot(root: &RootFd) -> Result<()> {
-    let old = open_root()?;
+fn pivot(root: &RootFd, plan: &Root) -> Result<()> {
+    let shared = plan.propagation.as_ref().is_some_and(|p| p.flag == libc::MS_SHARED);
+    let old = shared.then(open_root).transpose()?;
     fchdir(root)?;
     pivot_root(".", ".").context("pivot_root")?;
-    // Unmounting must not travel to the host where the old root is shared with it.
-    sys::mount_setattr(old.as_fd(), true, 0, 0, libc::MS_SLAVE).context("the old root")?;
+    if let Some(old) = old {
+        // Unmounting must not travel to the host: part_from_host has left its mounts shared.
+        sys::mount_setattr(old.as_fd(), true, 0, 0, libc::MS_SLAVE).context("the old root")?;
+    }
     umount2(".", MntFlags::MNT_DETACH).context("the old root")?;
     chdir("/").context("/")
 }
@@ -123,8 +126,7 @@ fn open_root() -> nix::Result<OwnedFd> {
 }
 
 fn set_propagation(path: &Path, flag: u64, recursive: bool) -> nix::Result<()> {
-    let fd = sys::open_tree(AT_FDCWD, &path_string(path)?, 0)?;
-    sys::mount_setattr(fd.as_fd(), recursive, 0, 0, flag)
+    sys::set_propagation(&path_string(path)?, recursive, flag)
 }
 
 /// The mount that `path` lies in becomes private: what is attached there stays here.

@@ -62,16 +62,32 @@ pub(crate) fn mount_setattr(
     clear: u64,
     propagation: u64,
 ) -> Result<()> {
-    let attributes = [set, clear, propagation, 0u64];
+    mount_setattr_at(fd, c"", recursive, [set, clear, propagation, 0])
+}
+
+/// Sets the propagation (`MS_*`) of the mount whose root is at `path` (and of all below it if
+/// `recursive`); `EINVAL` if no mount's root is there.
+pub(crate) fn set_propagation(path: &CStr, recursive: bool, propagation: u64) -> Result<()> {
+    mount_setattr_at(nix::fcntl::AT_FDCWD, path, recursive, [0, 0, propagation, 0])
+}
+
+/// `attributes` are attr_set, attr_clr, propagation and userns_fd.
+fn mount_setattr_at(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    recursive: bool,
+    attributes: [u64; 4],
+) -> Result<()> {
+    let empty = if path.is_empty() { libc::AT_EMPTY_PATH as u32 } else { 0 };
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: `attributes` has the layout of struct mount_attr (four u64: attr_set, attr_clr,
-    // propagation, userns_fd) and its size is passed with it.
+    // SAFETY: `attributes` has the layout of struct mount_attr and its size is passed with it;
+    // `path` is NUL-terminated.
     call(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH as u32 | recursive,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            empty | recursive,
             attributes.as_ptr(),
             size_of_val(&attributes),
         )
