@@ -102,6 +102,8 @@ rootfs:
 	$(call install-missing,$(NEED_BUSYBOX))
 	@for bundle in $(BUNDLES); do sh bundles/rootfs.sh $$bundle || exit 1; done
 
+# Of what is installed `rt --version` names the commit.
+install: export RT_COMMIT := $(shell git describe --always --dirty 2>/dev/null)
 install: build
 	@root=; mkdir -p "$(DESTDIR)$(PREFIX)/bin" 2>/dev/null && [ -w "$(DESTDIR)$(PREFIX)/bin" ] || root=sudo; \
 	[ -z "$$root" ] || command -v sudo >/dev/null || { \

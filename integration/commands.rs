@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Bundle, Rt};
+use crate::harness::{Bundle, Container, Rt, Schema, runc};
 
 #[test]
 fn ids_that_are_not_names_are_refused() {
@@ -63,8 +63,29 @@ fn list_shows_the_containers_of_its_root() {
     assert_eq!(c.rt(["list", "--quiet"]).run().success().stdout, format!("{}\n", c.id));
     let json = c.rt(["list", "--format", "json"]).run().success().stdout;
     let json: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json[0]["id"], Value::from(&*c.id));
-    assert_eq!(json[0]["status"], "created");
+    assert_eq!(json, serde_json::json!([c.state()]), "as `state` shows it");
+}
+
+/// `list` as JSON and as a table and the fields of `state`, without what differs between two
+/// containers: a mark, a pid, a time, and the version that the runtime implements.
+fn shown(c: &Container) -> (Value, String, Vec<String>) {
+    let json = c.rt(["list", "-f", "json"]).run().success().stdout;
+    let mut json: Value = serde_json::from_str(&json.replace(c.bundle.mark(), "MARK")).unwrap();
+    let table = c.rt(["list"]).run().success().stdout.replace(c.bundle.mark(), "MARK");
+    let table = table.replace(&format!(" {:<12}", c.pid()), &format!(" {:12}", "PID"));
+    let table = table.replace(json[0]["created"].as_str().unwrap(), "TIME");
+    for own in ["created", "pid", "ociVersion"] {
+        json[0][own] = Value::Null;
+    }
+    (json, table, c.state().as_object().unwrap().keys().cloned().collect())
+}
+
+#[test]
+fn list_and_state_show_what_runc_shows() {
+    let bundle = || Bundle::busybox().config(|c| c["annotations"] = serde_json::json!({"k": "v"}));
+    let ours = shown(&bundle().create());
+    assert_eq!(ours, shown(&bundle().for_runtime(runc()).create()));
+    assert!(ours.1.contains("TIME") && ours.1.contains("PID"), "{}", ours.1);
 }
 
 #[test]
@@ -77,11 +98,20 @@ fn checkpoint_is_not_there_yet_and_its_help_says_so_by_failing() {
     Rt::bare(["checkpoint", "--help"]).run().failure();
 }
 
+/// As docker reads it: the name and the number stand around the word, the rest has keys.
 #[test]
-fn version_is_a_name_the_word_version_and_a_number() {
+fn version_is_a_name_the_word_version_a_number_and_the_specifications() {
     let done = Rt::bare(["--version"]).run().success();
-    let words: Vec<_> = done.stdout.lines().next().unwrap().split(' ').collect();
-    assert!(words.len() >= 3 && words[1] == "version", "{done}");
+    assert_eq!(Rt::bare(["-v"]).run().success().stdout, done.stdout);
+    let lines: Vec<_> = done.stdout.lines().collect();
+    let (name, version) = lines[0].split_once(" version ").unwrap_or_else(|| panic!("{done}"));
+    assert_eq!((name, version), ("rt", env!("CARGO_PKG_VERSION")));
+    let spec = lines.iter().find_map(|line| line.strip_prefix("spec: "));
+    let features = Rt::bare(["features"]).run().success().stdout;
+    let features: Value = serde_json::from_str(&features).unwrap();
+    assert_eq!(spec, features["ociVersionMax"].as_str(), "{done}");
+    let rest: Vec<_> = lines[1..].iter().filter_map(|line| line.split(": ").next()).collect();
+    assert!(matches!(rest[..], ["spec"] | ["commit", "spec"]), "{done}");
 }
 
 #[test]
@@ -159,6 +189,7 @@ fn spec_writes_a_configuration_that_runs() {
     assert_eq!(config["process"]["args"], serde_json::json!(["sh"]));
     assert_eq!(config["process"]["terminal"], true);
     assert_eq!(config["root"]["readonly"], true);
+    assert_eq!(Schema::config().faults(&config), [""; 0]);
     let done = bundle
         .config(|c| {
             *c = config;

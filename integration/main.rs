@@ -16,6 +16,8 @@ mod exec;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod features;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hooks;

@@ -1,10 +1,8 @@
 //! Namespaces: which ones init is in, and what the world in them looks like, against runc.
 
-use std::path::Path;
-
 use serde_json::json;
 
-use crate::harness::{Bundle, Container, Host, namespace_of};
+use crate::harness::{Bundle, Container, Host, namespace_of, runc};
 
 const KINDS: [&str; 8] = ["pid", "net", "ipc", "uts", "mnt", "user", "cgroup", "time"];
 
@@ -58,10 +56,7 @@ const LOOK: &str = "
 /// What a container of the runtime under test and one of runc see; both have to succeed.
 #[track_caller]
 fn assert_looks_as_under_runc(bundle: impl Fn() -> Bundle) {
-    let runc = ["/usr/sbin/runc", "/usr/bin/runc"].map(Path::new);
-    let runc = runc.into_iter().find(|path| path.exists());
-    let runc = runc.expect("these tests compare with runc: install Debian's package runc");
-    let theirs = look(bundle().for_runtime(runc));
+    let theirs = look(bundle().for_runtime(runc()));
     let ours = look(bundle());
     assert!(ours == theirs, "inside the container:\n{}", difference(&theirs, &ours));
 }

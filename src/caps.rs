@@ -113,7 +113,6 @@ pub(crate) fn names(mask: u64) -> String {
 
 /// Every capability that this program knows by name, in the order of their
 /// numbers: for `features`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for `features`"))]
 pub(crate) fn known() -> Vec<String> {
     let mut all: Vec<_> = caps::all().into_iter().collect();
     all.sort_by_key(|capability| capability.index());

@@ -17,9 +17,7 @@ use args::{Create, Delete, Exec, Global, Id, Kill, List, Run, Spec};
 
 use crate::cgroup::Cgroup;
 use crate::plan::Extras;
-use crate::{
-    OCI_VERSION, create, delete, error, exec, image, kill, list, log, spec_cmd, start, sys,
-};
+use crate::{create, delete, error, exec, features, image, kill, list, log, spec_cmd, start, sys};
 
 /// The status of every error but those of `exec`, as with runc.
 const FAILED: i32 = 1;
@@ -27,7 +25,7 @@ const FAILED: i32 = 1;
 const EXEC_FAILED: i32 = 255;
 
 /// The commands, with the line that the help gives each.
-const COMMANDS: [(&str, &str); 9] = [
+const COMMANDS: [(&str, &str); 10] = [
     ("create", "Create a container from a bundle"),
     ("start", "Run the program of a created container"),
     ("run", "Create and start a container, and wait for it"),
@@ -37,6 +35,7 @@ const COMMANDS: [(&str, &str); 9] = [
     ("state", "Print the state of a container as JSON"),
     ("list", "List the containers"),
     ("spec", "Write a config.json to start from"),
+    ("features", "Print what this version can do as JSON"),
 ];
 
 /// The parser of one command.
@@ -50,6 +49,7 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         "delete" => Delete::augment_args(command),
         "list" => List::augment_args(command),
         "spec" => Spec::augment_args(command),
+        "features" => command,
         _ => Id::augment_args(command),
     }
 }
@@ -144,8 +144,7 @@ fn print(text: &str) -> i32 {
 fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     let global = Global::from_arg_matches(matches)?;
     if global.version {
-        let version = env!("CARGO_PKG_VERSION");
-        return Ok(print(&format!("rt version {version}\nspec: {OCI_VERSION}\n")));
+        return Ok(print(&features::version()));
     }
     let log = log::Log::open(global.log.as_deref(), global.log_format, global.debug)?;
     // Whatever the caller left open must not be seen by a container, not for a moment.
@@ -185,6 +184,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
             let format = if args.quiet { list::Format::Quiet } else { args.format };
             Ok(print(&list::list(&root, global.root.is_some(), format)?))
         }
+        "features" => Ok(print(&features::features()?)),
         "spec" => {
             let args = Spec::from_arg_matches(matches)?;
             let unified = Cgroup::plan(None, "rt")?.is_unified();

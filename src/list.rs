@@ -92,7 +92,8 @@ fn readable(container: Container) -> Option<State> {
 fn table(states: &[State]) -> String {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from);
     let rows: Vec<[String; 6]> = std::iter::once(head).chain(states.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..6).map(|column| width(column).max(9) + 3).collect();
     let mut text = String::new();
     for row in &rows {

@@ -12,6 +12,7 @@ mod create;
 mod delete;
 mod error;
 mod exec;
+mod features;
 mod foreground;
 mod hooks;
 mod image;

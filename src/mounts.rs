@@ -170,7 +170,6 @@ const WORDS: &[(&str, Word)] = &[
 ];
 
 /// Every word that is not data for a file system, in alphabetical order: for `features`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for `features`"))]
 pub(crate) fn words() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|(word, _)| *word)
 }

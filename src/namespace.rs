@@ -389,6 +389,11 @@ fn word(kind: CloneFlags) -> &'static str {
     }
 }
 
+/// The name of every kind in `linux.namespaces`: for `features`.
+pub(crate) fn words_of_all() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(kind, _)| word(*kind))
+}
+
 fn words(kinds: CloneFlags) -> String {
     let names: Vec<_> = FILES
         .iter()

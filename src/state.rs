@@ -79,6 +79,7 @@ impl std::fmt::Display for Status {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
+    /// Of the state, not of the configuration.
     pub(crate) oci_version: String,
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
@@ -346,7 +347,6 @@ impl Record {
     pub(crate) fn new(id: &str, spec: &Spec) -> Self {
         let annotations = spec.annotations().iter().flatten();
         Self {
-            oci_version: spec.version().clone(),
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
             owner: getuid().as_raw(),
             annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),

@@ -29,6 +29,13 @@ pub(crate) fn runtime() -> &'static Path {
     })
 }
 
+/// The runtime to compare with.
+pub(crate) fn runc() -> &'static Path {
+    let runc = ["/usr/sbin/runc", "/usr/bin/runc"].map(Path::new);
+    let runc = runc.into_iter().find(|path| path.exists());
+    runc.expect("these tests compare with runc: install Debian's package runc")
+}
+
 /// A command line of the runtime, not started yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Rt {

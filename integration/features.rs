@@ -1,0 +1,89 @@
+//! `features` tells the truth: it is valid, and what it names is done.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, Rt, Schema, namespace_of, proc_status};
+
+fn features() -> Value {
+    let done = Rt::bare(["features"]).run().success();
+    serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}\n{done}"))
+}
+
+/// The strings of a list.
+#[track_caller]
+fn words(features: &Value, pointer: &str) -> Vec<String> {
+    let list = features.pointer(pointer).and_then(Value::as_array);
+    let list = list.unwrap_or_else(|| panic!("{pointer} of {features}"));
+    list.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn features_is_valid_by_the_published_schema() {
+    assert_eq!(Schema::features().faults(&features()), [""; 0]);
+}
+
+#[test]
+fn the_oldest_and_the_newest_version_that_features_names_run() {
+    let features = features();
+    for version in ["ociVersionMin", "ociVersionMax"] {
+        let version = features[version].clone();
+        let bundle = Bundle::busybox().config(|c| c["ociVersion"] = version);
+        bundle.args(["true"]).run().success();
+    }
+}
+
+#[test]
+fn every_namespace_that_features_names_is_made() {
+    let kinds = words(&features(), "/linux/namespaces");
+    assert_eq!(kinds.len(), 8, "{kinds:?}");
+    let list: Vec<_> = kinds.iter().map(String::as_str).filter(|kind| *kind != "user").collect();
+    let bundle = Bundle::busybox().namespaces(&list).user_namespace();
+    let c = bundle.args(["sleep", "100"]).start();
+    for kind in kinds {
+        let file = match kind.as_str() {
+            "mount" => "mnt",
+            "network" => "net",
+            other => other,
+        };
+        assert_ne!(namespace_of(c.pid(), file), namespace_of("self", file), "{kind}");
+    }
+}
+
+#[test]
+fn every_capability_that_features_names_is_given_if_the_caller_holds_it() {
+    let names = words(&features(), "/linux/capabilities");
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let c = Bundle::busybox().with_capabilities(&names).args(["sleep", "100"]).start();
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("CapPrm:")).unwrap().trim();
+    assert_eq!(proc_status(c.pid(), "CapEff"), own);
+}
+
+#[test]
+fn what_features_does_not_name_is_refused() {
+    let features = features();
+    for (pointer, field, value) in [
+        ("/linux/seccomp/enabled", "seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW" })),
+        ("/linux/intelRdt/enabled", "intelRdt", json!({ "closID": "x" })),
+        ("/linux/netDevices/enabled", "netDevices", json!({ "eth9": {} })),
+    ] {
+        let bundle = Bundle::busybox().config(|c| c["linux"][field] = value);
+        match features.pointer(pointer).and_then(Value::as_bool) {
+            Some(false) => drop(bundle.refused().says(&[field])),
+            other => panic!("{pointer} is {other:?}: a test of what it does belongs here"),
+        }
+    }
+    let idmap = json!({ "destination": "/x", "source": "/tmp", "options": ["bind", "idmap"] });
+    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], false);
+    Bundle::busybox().mount(idmap).refused().says(&["idmap"]);
+    assert_eq!(features["linux"]["memoryPolicy"]["modes"], json!([]));
+    let policy = json!({ "mode": "MPOL_LOCAL", "nodes": "0" });
+    Bundle::busybox()
+        .config(|c| c["linux"]["memoryPolicy"] = policy)
+        .refused()
+        .says(&["memoryPolicy"]);
+    assert_eq!(features["linux"]["cgroup"]["systemd"], false);
+    Rt::bare(["--systemd-cgroup", "list"]).run().failure().says(&["--systemd-cgroup"]);
+}

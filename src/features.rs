@@ -1,0 +1,99 @@
+//! `--version` and `features`: what this version does, as features.md and features-linux.md of
+//! runtime-spec word it. Lists come from the tables that the work is done by, so that none of them can differ.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{OCI_VERSION, caps, mounts, namespace};
+
+/// The kinds of hooks, in the order in which they run.
+const HOOKS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// The structure of features.md. A later version adds to it what it has learnt.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Features {
+    oci_version_min: &'static str,
+    oci_version_max: &'static str,
+    hooks: [&'static str; 6],
+    mount_options: Vec<&'static str>,
+    linux: Linux,
+    /// Annotations of a configuration that change what is done: none is read.
+    potentially_unsafe_config_annotations: [&'static str; 0],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    namespaces: Vec<&'static str>,
+    capabilities: Vec<String>,
+    cgroup: Cgroup,
+    seccomp: Enabled,
+    apparmor: Enabled,
+    selinux: Enabled,
+    intel_rdt: Enabled,
+    memory_policy: MemoryPolicy,
+    mount_extensions: MountExtensions,
+    net_devices: Enabled,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cgroup {
+    v1: bool,
+    v2: bool,
+    systemd: bool,
+    systemd_user: bool,
+    rdma: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Enabled {
+    enabled: bool,
+}
+
+/// The names of set_mempolicy(2) that are known.
+#[derive(Debug, Serialize)]
+struct MemoryPolicy {
+    modes: [&'static str; 0],
+    flags: [&'static str; 0],
+}
+
+#[derive(Debug, Serialize)]
+struct MountExtensions {
+    idmap: Enabled,
+}
+
+/// `rt --version`: the lines that docker reads. The commit is known where the build names it.
+pub(crate) fn version() -> String {
+    let mut text = format!("rt version {}\n", env!("CARGO_PKG_VERSION"));
+    if let Some(commit) = option_env!("RT_COMMIT").filter(|commit| !commit.is_empty()) {
+        text += &format!("commit: {commit}\n");
+    }
+    text + &format!("spec: {OCI_VERSION}\n")
+}
+
+/// `rt features`.
+pub(crate) fn features() -> Result<String> {
+    let features = Features {
+        oci_version_min: "1.0.0",
+        oci_version_max: OCI_VERSION,
+        hooks: HOOKS,
+        mount_options: mounts::words().collect(),
+        linux: Linux {
+            namespaces: namespace::words_of_all().collect(),
+            capabilities: caps::known(),
+            cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
+            seccomp: Enabled { enabled: false },
+            apparmor: Enabled { enabled: false },
+            selinux: Enabled { enabled: false },
+            intel_rdt: Enabled { enabled: false },
+            memory_policy: MemoryPolicy { modes: [], flags: [] },
+            mount_extensions: MountExtensions { idmap: Enabled { enabled: false } },
+            net_devices: Enabled { enabled: false },
+        },
+        potentially_unsafe_config_annotations: [],
+    };
+    Ok(serde_json::to_string_pretty(&features)? + "\n")
+}
