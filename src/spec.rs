@@ -5,6 +5,7 @@
 //! plain configuration pays nothing for it.
 
 mod check;
+mod json;
 mod linux;
 mod process;
 mod sysctl;
@@ -83,25 +84,24 @@ fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
 
 /// Parses; only if that fails, mends the document and parses it again.
 fn parse<T: DeserializeOwned>(bytes: &[u8], mend: impl FnOnce(&mut Value) -> bool) -> Result<T> {
-    if let Ok(parsed) = serde_json::from_slice(bytes) {
-        return Ok(parsed);
-    }
+    let fault = match json::parse(bytes) {
+        Ok(parsed) => return Ok(parsed),
+        Err(fault) => fault,
+    };
     let mut value = serde_json::from_slice::<Value>(bytes)?;
-    let is_mended = mend(&mut value);
+    if !mend(&mut value) {
+        return Err(with_path(&fault.path, &fault.error.to_string()));
+    }
     // As text again: a parser for the tree as well would be a tenth of the executable.
-    let mended = if is_mended { serde_json::to_vec(&value)? } else { bytes.to_vec() };
-    let mut json = serde_json::Deserializer::from_slice(&mended);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| with_path(error, is_mended))
+    json::parse(&serde_json::to_vec(&value)?).map_err(|fault| {
+        // The line and column of a text that nobody has written help nobody.
+        let error = fault.error.to_string();
+        with_path(&fault.path, error.rfind(" at line ").map_or(&error, |end| &error[..end]))
+    })
 }
 
-fn with_path(error: serde_path_to_error::Error<serde_json::Error>, is_mended: bool) -> Error {
-    let path = error.path().to_string();
-    let mut inner = error.into_inner().to_string();
-    // The line and column of a text that nobody has written help nobody.
-    if is_mended && let Some(place) = inner.rfind(" at line ") {
-        inner.truncate(place);
-    }
-    if path == "." { anyhow!(inner) } else { anyhow!("{path}: {inner}") }
+fn with_path(path: &str, error: &str) -> Error {
+    if path.is_empty() { anyhow!("{error}") } else { anyhow!("{path}: {error}") }
 }
 
 /// Takes out of a document what oci-spec rejects and the specification does not.
