@@ -3,6 +3,7 @@
 //! to nobody and ends in the user's program or in [`sys::exit_now`].
 
 mod devices;
+mod diagnosis;
 mod mount;
 mod paths;
 mod process;
@@ -154,6 +155,7 @@ mod tests {
         let sources = [
             include_str!("init.rs").split("#[cfg(test)]").next().unwrap(),
             include_str!("init/devices.rs"),
+            include_str!("init/diagnosis.rs"),
             include_str!("init/mount.rs"),
             include_str!("init/paths.rs"),
             include_str!("init/process.rs"),

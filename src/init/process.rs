@@ -1,11 +1,12 @@
 //! The process itself: what it leaves behind of the caller, who it becomes, and its program.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
@@ -16,6 +17,7 @@ use nix::unistd::{
     setresuid, setsid,
 };
 
+use super::diagnosis::refusal;
 use crate::caps::Capabilities;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program};
@@ -187,7 +189,7 @@ fn find_executable(program: &Program) -> Result<CString> {
         return match executable(name) {
             Ok(()) => Ok(name.clone()),
             Err(Errno::ENOENT) => bail!("exec: {shown:?}: stat {shown}: no such file or directory"),
-            Err(errno) => Err(exec_error(&shown, errno)),
+            Err(errno) => Err(refusal(&shown, &from_root(program, name), errno)),
         };
     }
     let mut refused = None;
@@ -196,14 +198,19 @@ fn find_executable(program: &Program) -> Result<CString> {
         let path = CString::new([directory.as_bytes(), b"/", name.as_bytes()].concat())?;
         match executable(&path) {
             Ok(()) => return Ok(path),
-            Err(Errno::EACCES) => refused = Some(Errno::EACCES),
+            Err(Errno::EACCES) => refused = Some(path),
             Err(_) => {}
         }
     }
     match refused {
-        Some(errno) => Err(exec_error(&shown, errno)),
+        Some(path) => Err(refusal(&shown, &from_root(program, &path), Errno::EACCES)),
         None => bail!("exec: {shown:?}: executable file not found in $PATH"),
     }
+}
+
+/// A path that begins in the working directory.
+fn from_root(program: &Program, path: &CStr) -> PathBuf {
+    program.cwd.join(OsStr::from_bytes(path.to_bytes()))
 }
 
 fn executable(path: &CStr) -> nix::Result<()> {
@@ -212,16 +219,6 @@ fn executable(path: &CStr) -> nix::Result<()> {
         return Err(Errno::EACCES);
     }
     access(path, AccessFlags::X_OK)
-}
-
-fn exec_error(name: &str, errno: Errno) -> anyhow::Error {
-    let text = match errno {
-        Errno::EACCES => "permission denied".to_string(),
-        Errno::ENOENT => "no such file or directory (its interpreter or loader?)".to_string(),
-        Errno::ENOEXEC => "exec format error (another architecture, or no #! line)".to_string(),
-        errno => errno.desc().to_lowercase(),
-    };
-    anyhow!("exec: {name:?}: {text}")
 }
 
 impl Ready<'_> {
@@ -235,7 +232,10 @@ impl Ready<'_> {
         starter.executing();
         match execve(&self.path, &self.program.args, &self.env) {
             Ok(never) => match never {},
-            Err(errno) => Err(exec_error(&self.path.to_string_lossy(), errno)).phase(Phase::Exec),
+            Err(errno) => {
+                let path = from_root(self.program, &self.path);
+                Err(refusal(&self.path.to_string_lossy(), &path, errno)).phase(Phase::Exec)
+            }
         }
     }
 }
