@@ -62,6 +62,26 @@ fn every_capability_that_features_names_is_given_if_the_caller_holds_it() {
 }
 
 #[test]
+fn every_hook_that_features_names_runs() {
+    let kinds = words(&features(), "/hooks");
+    let bundle = Bundle::busybox();
+    // Beside the bundle for the host, in the image for a hook in the container.
+    let (outside, inside) = (bundle.beside("ran"), bundle.rootfs().join("ran"));
+    let hook = |kind: &String| {
+        let file = if kind == "startContainer" { "/ran" } else { outside.to_str().unwrap() };
+        let script = format!("echo {kind} >> {file}");
+        (kind.clone(), json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]))
+    };
+    let hooks: serde_json::Map<_, _> = kinds.iter().map(hook).collect();
+    let bundle = bundle.writable().config(|c| c["hooks"] = hooks.into()).args(["true"]);
+    bundle.launch(&["run"], &bundle.id()).run().success();
+    let ran = [outside, inside].map(|file| fs::read_to_string(file).unwrap()).concat();
+    let mut ran: Vec<_> = ran.lines().collect();
+    ran.sort_by_key(|ran| kinds.iter().position(|kind| kind == ran));
+    assert_eq!(ran, kinds);
+}
+
+#[test]
 fn what_features_does_not_name_is_refused() {
     let features = features();
     for (pointer, field, value) in [

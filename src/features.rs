@@ -4,11 +4,8 @@
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::hooks::Kind;
 use crate::{OCI_VERSION, caps, mounts, namespace};
-
-/// The kinds of hooks, in the order in which they run.
-const HOOKS: [&str; 6] =
-    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// The structure of features.md. A later version adds to it what it has learnt.
 #[derive(Debug, Serialize)]
@@ -79,7 +76,7 @@ pub(crate) fn features() -> Result<String> {
     let features = Features {
         oci_version_min: "1.0.0",
         oci_version_max: OCI_VERSION,
-        hooks: HOOKS,
+        hooks: Kind::ALL.map(Kind::name),
         mount_options: mounts::words().collect(),
         linux: Linux {
             namespaces: namespace::words_of_all().collect(),

@@ -73,6 +73,12 @@ fn what_the_configuration_says_of_the_whole_is_refused() {
         set("/hooks", json!([]), &["config.json", "hooks"]),
         set("/hooks", json!({ "poststop": {} }), &["config.json", "hooks.poststop"]),
         set("/hooks", json!({ "poststop": [{}] }), &["config.json", "hooks.poststop[0]", "path"]),
+        set("/hooks", json!({ "poststop": [{ "path": "x" }] }), &["hooks.poststop[0].path", "x"]),
+        set(
+            "/hooks",
+            json!({ "poststop": [{ "path": "/x", "timeout": 0 }] }),
+            &["hooks.poststop[0].timeout"],
+        ),
         set("/process", json!([]), &["config.json", "process"]),
         set("/linux", json!("yes"), &["config.json", "linux"]),
         without("/linux", &["linux"]),
