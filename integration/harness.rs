@@ -7,6 +7,7 @@ mod bundle;
 mod canary;
 mod config;
 mod container;
+pub(crate) mod corpus;
 mod host;
 pub(crate) mod inject;
 mod leftovers;

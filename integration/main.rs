@@ -14,6 +14,8 @@ mod cgroups;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod faults;

@@ -224,4 +224,6 @@ fn has_pids_limit(bytes: &[u8]) -> Result<bool> {
 }
 
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod tests;

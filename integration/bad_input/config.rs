@@ -301,7 +301,7 @@ fn what_the_configuration_says_of_resources_is_refused() {
         ),
         some("/linux/resources/unified", json!({ "../x": "1" }), &["unified", "../x"]),
         some("/linux/resources/unified", json!({ "a": "\0" }), &["unified", "NUL"]),
-        some("/linux/resources/rdma", json!({ "\0": {} }), &["rdma", "NUL"]),
+        some("/linux/resources/rdma", json!({ "\0": { "hcaHandles": 1 } }), &["rdma", "NUL"]),
         some(
             "/linux/resources/network",
             json!({ "priorities": [{ "name": "\0", "priority": 1 }] }),

@@ -136,6 +136,12 @@ impl Bundle {
         })
     }
 
+    /// The root file system belongs to this id of the host.
+    pub(crate) fn owned_by(self, id: u32) -> Self {
+        own_all(&self.rootfs(), id);
+        self
+    }
+
     /// A new user namespace that maps 65536 ids, which own the root file system.
     pub(crate) fn user_namespace(self) -> Self {
         own_all(&self.rootfs(), MAPPED.0);
