@@ -22,6 +22,8 @@ mod faults;
 #[cfg(test)]
 mod features;
 #[cfg(test)]
+mod fields;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hooks;
