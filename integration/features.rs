@@ -61,6 +61,32 @@ fn every_capability_that_features_names_is_given_if_the_caller_holds_it() {
     assert_eq!(proc_status(c.pid(), "CapEff"), own);
 }
 
+/// Each on a mount of its own, so that none hides what another does.
+#[test]
+fn every_mount_option_that_features_names_can_be_mounted_with() {
+    let words = words(&features(), "/mountOptions");
+    let mut bundle = Bundle::busybox().directory("/bound");
+    for word in words.iter().filter(|word| *word != "remount") {
+        let destination = format!("/tmp/{word}");
+        let mount = match word.as_str() {
+            "bind" | "rbind" => json!({ "source": bundle.rootfs().join("bound") }),
+            _ => json!({ "type": "tmpfs", "source": "tmpfs" }),
+        };
+        bundle = bundle.writable().mount(mount).config(|c| {
+            let mount = c["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+            mount["destination"] = destination.into();
+            mount["options"] = json!([word]);
+        });
+    }
+    let again = json!({ "destination": "/tmp/rw", "options": ["remount", "ro"] });
+    let done = bundle.mount(again).args(["cat", "/proc/self/mountinfo"]).run().success();
+    for word in words.iter().filter(|word| *word != "remount") {
+        assert!(done.stdout.contains(&format!(" /tmp/{word} ")), "{word}\n{done}");
+    }
+    let remounted = done.stdout.lines().find(|line| line.contains(" /tmp/rw ")).unwrap();
+    assert!(remounted.contains(" /tmp/rw ro"), "{remounted}");
+}
+
 #[test]
 fn every_hook_that_features_names_runs() {
     let kinds = words(&features(), "/hooks");

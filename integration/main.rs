@@ -34,4 +34,6 @@ mod namespaces;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod spec_coverage;
+#[cfg(test)]
 mod terminal;
