@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::harness::{Bundle, Container, until};
+use crate::harness::{Bundle, Container, proc_status, until};
 
 /// Foreground `run` below `sh -c SCRIPT`, where `"$@"` is the runtime; its status and output.
 fn run_below(bundle: &Bundle, script: &str) -> (Option<i32>, String) {
@@ -63,7 +63,20 @@ fn the_session_keyring_of_an_exec_is_that_of_the_container() {
     let bundle = Bundle::busybox().config(|c| c["linux"]["maskedPaths"] = serde_json::json!([]));
     let c = bundle.args(["sleep", "100"]).start();
     let keys = c.exec(["cat", "/proc/keys"]).success().stdout;
-    assert!(keys.contains(&format!("_ses.{}", c.id)), "{keys}");
+    // A second one would be a new one of the same name.
+    assert_eq!(keys.matches(&format!("_ses.{}:", c.id)).count(), 1, "{keys}");
+}
+
+#[test]
+fn a_process_of_exec_without_a_umask_has_the_callers_and_init_has_022() {
+    let bundle = Bundle::busybox().args(["sleep", "100"]);
+    let words = ["sh", "-c", "umask 027; exec \"$@\"", "sh"].map(OsString::from);
+    let done = bundle.launch(&["run", "--detach"], &bundle.id()).command(&words).status().unwrap();
+    assert!(done.success());
+    let c = Container::of(bundle);
+    let exec = c.exec_rt(&[], ["sh", "-c", "umask"]).command(&words).output().unwrap();
+    assert_eq!(proc_status(c.pid(), "Umask"), "0022");
+    assert_eq!(String::from_utf8(exec.stdout).unwrap(), "0027\n");
 }
 
 /// Where the container is frozen through version 1's freezer or version 2's own switch.

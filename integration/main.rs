@@ -34,6 +34,8 @@ mod namespaces;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod scheduling;
+#[cfg(test)]
 mod spec_coverage;
 #[cfg(test)]
 mod terminal;

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use crate::harness::{Bundle, Container, until};
 
 #[test]
@@ -11,7 +13,7 @@ fn the_process_gets_its_environment_directory_and_user() {
         .config(|c| {
             let process = &mut c["process"];
             process["cwd"] = "/data".into();
-            process["user"] = serde_json::json!({ "uid": 7, "gid": 8, "additionalGids": [9, 10] });
+            process["user"] = json!({ "uid": 7, "gid": 8, "additionalGids": [9, 10] });
             process["env"].as_array_mut().unwrap().push("GREETING=hello there".into());
         })
         .script("pwd; id -u; id -g; id -G; echo $GREETING; hostname")
@@ -68,4 +70,116 @@ fn without_pivot_root_the_container_is_no_different_from_inside() {
     assert_eq!(with.stdout, without.stdout);
     assert!(!with.stdout.contains("boot"), "{with}");
     Bundle::busybox().user_namespace().options(["--no-pivot"]).run().success();
+}
+
+#[test]
+fn a_directory_that_does_not_exist_is_made_for_the_process() {
+    let bundle = Bundle::busybox().writable().link("/to", "/nowhere");
+    let done = bundle
+        .config(|c| c["process"]["cwd"] = "/to/deep/er".into())
+        .script("pwd; stat -c '%a %u' . ..")
+        .run();
+    assert_eq!(done.success().stdout, "/nowhere/deep/er\n755 0\n755 0\n");
+}
+
+#[test]
+fn the_umask_holds_for_init_and_for_exec() {
+    let bundle = Bundle::busybox().script("umask; exec sleep 100");
+    let c = bundle.config(|c| c["process"]["user"]["umask"] = 0o137.into()).start();
+    until("it has said its umask", || c.output() == "0137\n");
+    assert_eq!(c.exec(["sh", "-c", "umask"]).success().stdout, "0137\n");
+}
+
+#[test]
+fn another_machine_shows_in_init_and_in_exec() {
+    // personality(2): PER_LINUX32 is 8.
+    for (domain, shown, machine) in
+        [("LINUX", "00000000", std::env::consts::ARCH), ("LINUX32", "00000008", "i686")]
+    {
+        let bundle = Bundle::busybox().args(["sleep", "100"]);
+        let c = bundle.config(|c| c["linux"]["personality"] = json!({ "domain": domain })).start();
+        let of_init = fs::read_to_string(format!("/proc/{}/personality", c.pid())).unwrap();
+        let of_exec = c.exec(["cat", "/proc/self/personality"]).success().stdout;
+        assert_eq!((of_init.trim(), of_exec.trim()), (shown, shown));
+        if std::env::consts::ARCH == "x86_64" {
+            assert_eq!(c.exec(["uname", "-m"]).success().stdout.trim(), machine);
+        }
+    }
+}
+
+#[test]
+fn the_badness_for_the_oom_killer_holds_for_init_and_for_exec() {
+    let bundle = Bundle::busybox().args(["sleep", "100"]);
+    let c = bundle.config(|c| c["process"]["oomScoreAdj"] = 123.into()).start();
+    let of_init = fs::read_to_string(format!("/proc/{}/oom_score_adj", c.pid())).unwrap();
+    let of_exec = c.exec(["cat", "/proc/self/oom_score_adj"]).success().stdout;
+    assert_eq!((&*of_init, &*of_exec), ("123\n", "123\n"));
+    let host = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let unset = Bundle::busybox().args(["cat", "/proc/self/oom_score_adj"]).run();
+    assert_eq!(unset.success().stdout, host);
+}
+
+/// Every limit of getrlimit(2) but those that would end the process, with its name in
+/// `/proc/self/limits`.
+const LIMITS: [(&str, &str); 14] = [
+    ("RLIMIT_CORE", "Max core file size"),
+    ("RLIMIT_CPU", "Max cpu time"),
+    ("RLIMIT_DATA", "Max data size"),
+    ("RLIMIT_LOCKS", "Max file locks"),
+    ("RLIMIT_MEMLOCK", "Max locked memory"),
+    ("RLIMIT_MSGQUEUE", "Max msgqueue size"),
+    ("RLIMIT_NICE", "Max nice priority"),
+    ("RLIMIT_NOFILE", "Max open files"),
+    ("RLIMIT_NPROC", "Max processes"),
+    ("RLIMIT_RSS", "Max resident set"),
+    ("RLIMIT_RTPRIO", "Max realtime priority"),
+    ("RLIMIT_RTTIME", "Max realtime timeout"),
+    ("RLIMIT_SIGPENDING", "Max pending signals"),
+    ("RLIMIT_STACK", "Max stack size"),
+];
+
+/// Without CAP_SYS_RESOURCE a hard limit can only be lowered: these are no higher than the host's.
+fn low(name: &str) -> (u64, u64) {
+    match name {
+        "RLIMIT_NICE" | "RLIMIT_RTPRIO" => (0, 0),
+        "RLIMIT_DATA" | "RLIMIT_STACK" => (1 << 20, 2 << 20),
+        _ => (100, 200),
+    }
+}
+
+#[test]
+fn limits_hold_for_init_and_for_exec() {
+    let limits = LIMITS.map(|(name, _)| {
+        let (soft, hard) = low(name);
+        json!({ "type": name, "soft": soft, "hard": hard })
+    });
+    let bundle = Bundle::busybox().args(["sleep", "100"]);
+    let c = bundle.config(|c| c["process"]["rlimits"] = json!(limits)).start();
+    let of_init = fs::read_to_string(format!("/proc/{}/limits", c.pid())).unwrap();
+    let of_exec = c.exec(["cat", "/proc/self/limits"]).success().stdout;
+    for table in [of_init, of_exec] {
+        for (name, shown) in LIMITS {
+            let line = table.lines().find_map(|line| line.strip_prefix(shown)).unwrap();
+            let mut numbers = line.split_whitespace().map(|n| n.parse().unwrap_or(u64::MAX));
+            assert_eq!((numbers.next().unwrap(), numbers.next().unwrap()), low(name), "{name}");
+        }
+    }
+}
+
+/// What the runtime itself needs on the way is not refused by the limits of the program.
+#[test]
+fn the_lowest_limits_do_not_stop_the_runtime() {
+    let limits = [
+        ("RLIMIT_NOFILE", 3),
+        ("RLIMIT_FSIZE", 0),
+        ("RLIMIT_NPROC", 1),
+        ("RLIMIT_CORE", 0),
+        ("RLIMIT_MEMLOCK", 0),
+        ("RLIMIT_AS", 16 << 20),
+    ];
+    let limits = limits.map(|(name, n)| json!({ "type": name, "soft": n, "hard": n }));
+    let c = Bundle::busybox().args(["sleep", "100"]);
+    let c = c.config(|c| c["process"]["rlimits"] = json!(limits)).start();
+    // Standard output is a file here, but nothing is written.
+    c.exec(["true"]).success();
 }

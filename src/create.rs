@@ -28,7 +28,7 @@ use crate::cgroup::{Cgroup, Limits};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
-use crate::plan::{Extras, Plan, Source};
+use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
 use crate::pty::{DescriptorSocket, Relay};
 use crate::state::{Container, Lock, Progress, Record};
@@ -88,6 +88,7 @@ fn create(request: &Request) -> Result<(Created, Lock)> {
     if !limited {
         prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
     }
+    launch::schedule(&prepared.plan, guard.pid()?).phase(Phase::Process)?;
     let terminal = hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
     record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
     caller.detach().phase(Phase::Process)?;
@@ -142,6 +143,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         cgroup: cgroup.clone(),
         namespaces: plan.namespaces.kinds().bits(),
         keyring: plan.keyring.is_some(),
+        personality: linux.and_then(plan::personality),
         bundle,
         rootfs,
         ..Record::new(&request.id, spec)
@@ -247,6 +249,10 @@ struct Guard {
 }
 
 impl Guard {
+    fn pid(&self) -> Result<Pid> {
+        self.init.as_ref().map(|(pid, _)| *pid).context("no container")
+    }
+
     /// The container stays.
     fn release(mut self, terminal: Option<OwnedFd>) -> Result<Created> {
         match (self.container.take(), self.init.take()) {

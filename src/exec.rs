@@ -43,6 +43,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     launch::prepare(&plan, pid)?;
     caller.go().phase(Phase::Process)?;
     caller.ready()?;
+    launch::schedule(&plan, pid).phase(Phase::Process)?;
     caller.detach().phase(Phase::Process)?;
     caller.executed()?;
     // From here on the process may run on without us only if we are killed.

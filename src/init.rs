@@ -68,6 +68,7 @@ fn confine<'a>(
     keep.extend(group.descriptors());
     process::leave_the_caller(plan, keep).phase(Phase::Process)?;
     caller.wait_go().phase(Phase::Process)?;
+    process::take_cpus(plan).phase(Phase::Process)?;
     namespace::hide().phase(Phase::Process)?;
     group.enter().phase(Phase::Cgroup)?;
     plan.namespaces.enter().phase(Phase::Namespaces)?;

@@ -19,6 +19,9 @@ pub(crate) fn clone(
     group: OpenCgroup,
     listener: Option<OwnedFd>,
 ) -> Result<(Pid, Caller)> {
+    if let Some(cpus) = &plan.affinity.initial {
+        sys::set_affinity(cpus).context("process.execCPUAffinity.initial").phase(Phase::Process)?;
+    }
     let (socket, init_end) = sync::pair()?;
     match plan.namespaces.clone(group.clone_into()).phase(Phase::Namespaces)? {
         Fork::Child => init::run(plan, group.born(), init_end, listener),
@@ -41,6 +44,20 @@ pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
         proc.write(format!("{pid}/oom_score_adj"), score.to_string().as_bytes())
             .context("process.oomScoreAdj")
             .phase(Phase::Process)?;
+    }
+    Ok(())
+}
+
+/// The policy and the priorities of the program. By the caller, since init has no rights on the
+/// host in a user namespace, and after the limits: the cgroup's `cpu.rt_runtime_us` decides
+/// whether there may be a real-time policy.
+pub(crate) fn schedule(plan: &Plan, pid: Pid) -> Result<()> {
+    let Some(program) = &plan.process else { return Ok(()) };
+    if let Some(attributes) = &program.scheduling.scheduler {
+        sys::sched_setattr(pid.as_raw(), attributes).context("process.scheduler")?;
+    }
+    if let Some(priority) = program.scheduling.io_priority {
+        sys::ioprio_set(pid.as_raw(), priority).context("process.ioPriority")?;
     }
     Ok(())
 }

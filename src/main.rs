@@ -8,6 +8,7 @@
 mod caps;
 mod cgroup;
 mod cli;
+mod cpus;
 mod create;
 mod delete;
 mod error;

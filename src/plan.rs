@@ -3,6 +3,7 @@
 
 mod program;
 mod root;
+mod scheduling;
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, RawFd};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::fcntl::AT_FDCWD;
-use oci_spec::runtime::{Linux, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
 use crate::cgroup::Cgroup;
 use crate::hooks::Hooks;
@@ -21,6 +22,10 @@ use crate::state::{self, Record};
 
 pub(crate) use program::Program;
 pub(crate) use root::{Cgroups, Device, MountPoint, Root, What};
+use scheduling::Affinity;
+
+// <sys/personality.h>, which libc does not have.
+const PER_LINUX32: u32 = 8;
 
 /// What the first process of a container, or a process that joins one, does.
 #[derive(Debug)]
@@ -37,6 +42,7 @@ pub(crate) struct Plan {
     /// `None`: there is nothing to run, the container stops when it is started.
     pub(crate) process: Option<Program>,
     pub(crate) hooks: Option<Hooks>,
+    pub(crate) affinity: Affinity,
     /// The private procfs, where something has to be written to it.
     pub(crate) proc: Option<ProcFd>,
     /// How many descriptors from 3 on pass to the program.
@@ -81,6 +87,7 @@ impl Plan {
         let has_user = namespaces.has_user();
         let root = Root::new(source, linux, cgroup, has_user, extras.no_pivot)?;
         let process = spec.process().as_ref();
+        let personality = personality(linux);
         let mut plan = Self {
             namespaces,
             root: Some(root),
@@ -89,9 +96,10 @@ impl Plan {
             sysctls: sysctls(linux),
             keyring: None,
             process: process
-                .map(|process| Program::from_spec(process, has_user, warnings))
+                .map(|process| Program::from_spec(process, has_user, personality, warnings))
                 .transpose()?,
             hooks: None,
+            affinity: Affinity::all(),
             proc: None,
             preserve_fds: extras.preserve_fds,
             ignored_signals: ignored_signals()?,
@@ -120,8 +128,9 @@ impl Plan {
             domainname: None,
             sysctls: Vec::new(),
             keyring: record.keyring.then(|| keyring(&record.id)).transpose()?,
-            process: Some(Program::from_spec(process, has_user, warnings)?),
+            process: Some(Program::from_spec(process, has_user, record.personality, warnings)?),
             hooks: None,
+            affinity: Affinity::of_exec(process)?,
             proc: None,
             preserve_fds: 0,
             ignored_signals: ignored_signals()?,
@@ -148,6 +157,15 @@ impl Plan {
 /// runc's name for the session keyring of a container: exec finds the same one by it.
 fn keyring(id: &str) -> Result<CString> {
     c_string(&format!("_ses.{id}"), "container id")
+}
+
+/// What `linux.personality` means to personality(2).
+pub(crate) fn personality(linux: &Linux) -> Option<u32> {
+    let domain = linux.personality().as_ref().map(|personality| personality.domain());
+    domain.map(|domain| match domain {
+        Domain::PerLinux => 0,
+        Domain::PerLinux32 => PER_LINUX32,
+    })
 }
 
 /// The mask `SigIgn` of proc_pid_status(5); SIGPIPE is in it, which we ignore ourselves.

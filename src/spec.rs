@@ -8,6 +8,7 @@ mod check;
 mod json;
 mod linux;
 mod process;
+mod scheduling;
 mod sysctl;
 
 use std::fs::OpenOptions;

@@ -100,6 +100,9 @@ pub(crate) struct Record {
     pub(crate) namespaces: i32,
     /// Whether its processes have a session keyring of their own.
     pub(crate) keyring: bool,
+    /// `linux.personality` as personality(2) takes it, for `exec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) personality: Option<u32>,
 }
 
 /// A container's directory.
@@ -370,6 +373,7 @@ impl Record {
             cgroup: Cgroup::default(),
             namespaces: 0,
             keyring: false,
+            personality: None,
         }
     }
 }

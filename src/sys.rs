@@ -6,6 +6,7 @@
 mod bpf;
 mod mount;
 mod process;
+mod scheduling;
 mod terminal;
 
 use std::ffi::{c_int, c_long};
@@ -21,6 +22,7 @@ use nix::sys::stat::Mode;
 pub(crate) use bpf::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
+pub(crate) use scheduling::*;
 pub(crate) use terminal::*;
 
 /// What the C library calls. Does what Rust's start-up would have done and is needed: SIGPIPE is

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -19,6 +19,19 @@ impl Host {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                test()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs `test` in a thread that is bound to one CPU, which everything it starts inherits.
+    pub(crate) fn bound_to<T: Send>(cpu: usize, test: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let mut cpus = CpuSet::new();
+                cpus.set(cpu).unwrap();
+                sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
                 test()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -26,6 +26,9 @@ use crate::{namespace, sync, sys};
 
 /// More of `/etc/passwd` is not read, in bytes.
 const PASSWD_MAX: usize = 1 << 20;
+/// What the kernel gives a session keyring (all to the possessor; view, read and link to its
+/// user), and search.
+const KEYRING_PERMISSIONS: u32 = 0x3f1b_0000;
 
 /// The program, found, in a process that is confined.
 #[derive(Debug)]
@@ -45,14 +48,28 @@ pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
     SigSet::empty().thread_set_mask().context("the signal mask")
 }
 
+/// The CPUs of the program, now that its cgroup says which there are.
+pub(super) fn take_cpus(plan: &Plan) -> Result<()> {
+    match &plan.affinity.last {
+        Some(cpus) => sys::set_affinity(cpus).context("the CPUs (process.execCPUAffinity.final)"),
+        None => Ok(()),
+    }
+}
+
 /// A session and a keyring of its own.
 pub(super) fn new_session(plan: &Plan) -> Result<()> {
     setsid().context("setsid")?;
-    match plan.keyring.as_deref().map(sys::join_session_keyring) {
+    match plan.keyring.as_deref().map(|name| join_keyring(name, plan.root.is_some())) {
         // A kernel without keyrings, or an outer seccomp filter that has none.
         None | Some(Ok(()) | Err(Errno::ENOSYS | Errno::EPERM)) => Ok(()),
         Some(Err(errno)) => Err(errno).context("a session keyring (--no-new-keyring)"),
     }
+}
+
+/// By its name `exec` finds the keyring of the container, but only what may be searched is found.
+fn join_keyring(name: &CStr, new: bool) -> nix::Result<()> {
+    let serial = sys::join_session_keyring(name)?;
+    if new { sys::set_key_permissions(serial, KEYRING_PERMISSIONS) } else { Ok(()) }
 }
 
 /// Everything that the process gives up or becomes, as late as its rights allow.
@@ -60,7 +77,12 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
     let entered = enter_directory(program, root);
     let env = environment(program, root);
     own_standard_streams(program).phase(Phase::Process)?;
-    umask(Mode::from_bits_truncate(program.umask));
+    if let Some(mask) = program.umask {
+        umask(Mode::from_bits_truncate(mask));
+    }
+    if let Some(domain) = program.personality {
+        sys::set_personality(domain).context("linux.personality").phase(Phase::Process)?;
+    }
     if program.no_new_privileges {
         prctl::set_no_new_privs().context("process.noNewPrivileges").phase(Phase::Process)?;
     }

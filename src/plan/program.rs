@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 
 use super::c_strings;
+use super::scheduling::Scheduling;
 use crate::caps::{self, Capabilities};
 use crate::sys;
 
@@ -31,10 +32,14 @@ pub(crate) struct Program {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
-    pub(crate) umask: u32,
+    /// `None`: of the caller's with `exec`, 022 in a new container.
+    pub(crate) umask: Option<u32>,
     pub(crate) capabilities: Capabilities,
     pub(crate) no_new_privileges: bool,
     pub(crate) oom_score_adj: Option<i32>,
+    /// The execution domain, as personality(2) takes it.
+    pub(crate) personality: Option<u32>,
+    pub(crate) scheduling: Scheduling,
     pub(crate) rlimits: Vec<Rlimit>,
 }
 
@@ -52,6 +57,7 @@ impl Program {
     pub(super) fn from_spec(
         process: &Process,
         has_user: bool,
+        personality: Option<u32>,
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let env = last_wins(process.env().as_deref().unwrap_or_default());
@@ -76,10 +82,12 @@ impl Program {
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
-            umask: user.umask().unwrap_or(0o022),
+            umask: user.umask(),
             capabilities: caps::from_spec(process.capabilities().as_ref(), held, last, warnings),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: process.oom_score_adj(),
+            personality,
+            scheduling: Scheduling::from_spec(process),
             rlimits: process.rlimits().iter().flatten().enumerate().map(rlimit).collect(),
         })
     }

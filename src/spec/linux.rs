@@ -68,7 +68,10 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     not_yet("linux.seccomp", linux.seccomp())?;
     not_yet("linux.intelRdt", linux.intel_rdt())?;
     not_yet("linux.memoryPolicy", linux.memory_policy())?;
-    not_yet("linux.personality", linux.personality())?;
+    let personality = linux.personality().as_ref();
+    if let Some(flag) = personality.and_then(|wanted| wanted.flags().as_ref()?.first()) {
+        bail!("linux.personality.flags[0]: {flag:?}: no flag is supported");
+    }
     let net_devices = linux.net_devices().as_ref().filter(|devices| !devices.is_empty());
     not_yet("linux.netDevices", &net_devices)?;
     label("linux.mountLabel", linux.mount_label(), selinux)?;

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{PosixRlimit, Process, User};
 
-use super::check::{absolute, not_yet, text};
+use super::check::{absolute, text};
+use super::scheduling;
 use crate::log;
 
 /// `NGROUPS_MAX` of the kernel.
@@ -17,9 +18,7 @@ const GROUPS: usize = 65536;
 /// # Errors
 /// `process.…: what is wrong`.
 pub(crate) fn check(process: &Process) -> Result<()> {
-    not_yet("process.scheduler", process.scheduler())?;
-    not_yet("process.ioPriority", process.io_priority())?;
-    not_yet("process.execCPUAffinity", process.exec_cpu_affinity())?;
+    scheduling::check(process)?;
     label("process.apparmorProfile", process.apparmor_profile(), apparmor)?;
     label("process.selinuxLabel", process.selinux_label(), selinux)?;
 
@@ -61,6 +60,9 @@ fn user(user: &User) -> Result<()> {
     // -1 means "leave as it is" to setresuid(2).
     ensure!(user.uid() != u32::MAX, "process.user.uid: {} is no user", u32::MAX);
     ensure!(user.gid() != u32::MAX, "process.user.gid: {} is no group", u32::MAX);
+    if let Some(mask) = user.umask() {
+        ensure!(mask <= 0o777, "process.user.umask: {mask} (octal {mask:o}) is beyond octal 777");
+    }
     let groups = user.additional_gids().as_deref().unwrap_or_default();
     ensure!(groups.len() <= GROUPS, "process.user.additionalGids: more than {GROUPS}");
     match groups.iter().position(|gid| *gid == u32::MAX) {

@@ -178,9 +178,8 @@ fn processes() {
         process/oomScoreAdj | -1000 | ok
         process/oomScoreAdj | 1001 | process.oomScoreAdj: 1001 is not in -1000..1000
         process/consoleSize | {"height": 1, "width": 70000} | ok
-        process/scheduler | {"policy": "SCHED_OTHER"} | process.scheduler: not yet supported
-        process/ioPriority | {"class": "IOPRIO_CLASS_BE", "priority": 0} | process.ioPriority: not yet supported
-        process/execCPUAffinity | {"initial": ""} | process.execCPUAffinity: not yet supported
+        process/user/umask | 511 | ok
+        process/user/umask | 512 | process.user.umask: 512 (octal 1000) is beyond octal 777
         process/rlimits | [{"type": "RLIMIT_AS", "soft": 0, "hard": 18446744073709551615}] | ok
         process/rlimits | [{"type": "RLIMIT_AS", "soft": 3, "hard": 2}] | process.rlimits[0]: RLIMIT_AS: soft 3 is above hard 2
         process/rlimits | [{"type": "RLIMIT_AS"}, {"type": "RLIMIT_AS"}] | process.rlimits[1]: RLIMIT_AS is given twice
@@ -191,6 +190,63 @@ fn processes() {
     let mut spec = with("process/consoleSize", r#"{"height": 1, "width": 70000}"#);
     set(&mut spec, "process/terminal", json!(true));
     assert_eq!(answer(&spec), "process.consoleSize: larger than 65535");
+}
+
+#[test]
+fn schedulers() {
+    assert_answers(
+        r#"
+        process/scheduler | {"policy": "SCHED_OTHER", "nice": -20} | ok
+        process/scheduler | {"policy": "SCHED_BATCH", "nice": 19, "priority": 0} | ok
+        process/scheduler | {"policy": "SCHED_IDLE", "flags": ["SCHED_FLAG_RESET_ON_FORK"]} | ok
+        process/scheduler | {"policy": "SCHED_FIFO", "priority": 99, "flags": ["SCHED_FLAG_UTIL_CLAMP_MIN"]} | ok
+        process/scheduler | {"policy": "SCHED_ISO"} | process.scheduler.policy: SCHED_ISO: Linux has no such policy
+        process/scheduler | {"policy": "SCHED_OTHER", "nice": 20} | process.scheduler.nice: 20 is not in -20..19
+        process/scheduler | {"policy": "SCHED_OTHER", "priority": 1} | process.scheduler.priority: only for SCHED_FIFO and SCHED_RR
+        process/scheduler | {"policy": "SCHED_RR"} | process.scheduler.priority: 0 is not in 1..99
+        process/scheduler | {"policy": "SCHED_RR", "priority": 100} | process.scheduler.priority: 100 is not in 1..99
+        process/scheduler | {"policy": "SCHED_RR", "priority": -1} | process.scheduler.priority: -1 is not in 1..99
+        process/scheduler | {"policy": "SCHED_BATCH", "period": 5000} | process.scheduler.period: only for SCHED_DEADLINE
+        process/scheduler | {"policy": "SCHED_OTHER", "runtime": 0} | ok
+        process/scheduler | {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_KEEP_PARAMS", "SCHED_FLAG_RECLAIM"]} | process.scheduler.flags[1]: only for SCHED_DEADLINE
+        process/scheduler | {"policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 1024, "flags": ["SCHED_FLAG_DL_OVERRUN"]} | ok
+        process/scheduler | {"policy": "SCHED_DEADLINE", "runtime": 2000, "deadline": 3000, "period": 4000} | ok
+        process/scheduler | {"policy": "SCHED_DEADLINE"} | process.scheduler.runtime: 0 is below 1024 nanoseconds
+        process/scheduler | {"policy": "SCHED_DEADLINE", "runtime": 2000, "deadline": 1999} | process.scheduler.deadline: 1999 is below 2000 nanoseconds
+        process/scheduler | {"policy": "SCHED_DEADLINE", "runtime": 2000, "deadline": 3000, "period": 2999} | process.scheduler.period: 2999 is below 3000 nanoseconds
+        process/scheduler | {"policy": "SCHED_DEADLINE", "runtime": 2000, "deadline": 9223372036854775808} | process.scheduler.deadline: 9223372036854775808 is beyond 9223372036854775807 nanoseconds
+        process/ioPriority | {"class": "IOPRIO_CLASS_IDLE", "priority": 0} | ok
+        process/ioPriority | {"class": "IOPRIO_CLASS_RT", "priority": 7} | ok
+        process/ioPriority | {"class": "IOPRIO_CLASS_BE", "priority": 8} | process.ioPriority.priority: 8 is not in 0..7
+        process/ioPriority | {"class": "IOPRIO_CLASS_BE", "priority": -1} | process.ioPriority.priority: -1 is not in 0..7
+        process/execCPUAffinity | {"initial": "", "final": "0-3,7"} | ok
+        process/execCPUAffinity | {"initial": "3-1"} | process.execCPUAffinity.initial: "3-1": ends before it begins
+        process/execCPUAffinity | {"final": "0,65536"} | process.execCPUAffinity.final: "65536": beyond 65535
+        "#,
+    );
+    for (pointer, value, expected) in [
+        (
+            "process/scheduler",
+            json!({"policy": ""}),
+            "process.scheduler.policy: unknown variant ``",
+        ),
+        ("process/scheduler", json!({"nice": 1}), "process.scheduler: missing field `policy`"),
+        (
+            "process/ioPriority",
+            json!({"class": "NONE"}),
+            "process.ioPriority.class: unknown variant",
+        ),
+        (
+            "process/execCPUAffinity",
+            json!({"initial": "x"}),
+            "process.execCPUAffinity.initial: Inv",
+        ),
+    ] {
+        let mut spec = base();
+        set(&mut spec, pointer, value);
+        let answer = answer(&spec);
+        assert!(answer.starts_with(expected), "{answer}");
+    }
 }
 
 #[test]
@@ -325,7 +381,8 @@ fn the_rest_of_linux() {
         linux/seccomp | {"defaultAction": "SCMP_ACT_ALLOW"} | linux.seccomp: not yet supported
         linux/intelRdt | {"enableCMT": true} | linux.intelRdt: not yet supported
         linux/memoryPolicy | {"mode": "MPOL_BIND", "nodes": "0"} | linux.memoryPolicy: not yet supported
-        linux/personality | {"domain": "LINUX32"} | linux.personality: not yet supported
+        linux/personality | {"domain": "LINUX32", "flags": []} | ok
+        linux/personality | {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]} | linux.personality.flags[0]: "ADDR_NO_RANDOMIZE": no flag is supported
         linux/netDevices | {"eth0": {}} | linux.netDevices: not yet supported
         linux/netDevices | {} | ok
         "#,

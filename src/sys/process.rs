@@ -13,6 +13,7 @@ use super::{call, call_fd};
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 // <linux/keyctl.h>, which libc does not have.
 const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
+const KEYCTL_SETPERM: c_long = 5;
 
 /// Which side of [`clone3`] the caller is on.
 pub(crate) enum Fork {
@@ -164,11 +165,18 @@ pub(crate) fn ambient_clear() -> Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong, 0).map(drop)
 }
 
-/// A new session keyring of that name for this process (keyctl(2)).
-pub(crate) fn join_session_keyring(name: &CStr) -> Result<()> {
+/// The session keyring of that name for this process (keyctl_join_session_keyring(3)), made if
+/// there is none that may be searched; its serial number.
+pub(crate) fn join_session_keyring(name: &CStr) -> Result<c_long> {
     // SAFETY: the name is a NUL-terminated string that outlives the call.
     call(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
-        .map(drop)
+}
+
+/// keyctl_setperm(3): the rights of who possesses the key and of its user, as `KEY_POS_*` and
+/// `KEY_USR_*`.
+pub(crate) fn set_key_permissions(serial: c_long, permissions: u32) -> Result<()> {
+    // SAFETY: integers only.
+    call(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, permissions) }).map(drop)
 }
 
 /// setdomainname(2).
