@@ -16,6 +16,8 @@ mod commands;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod faults;
@@ -30,7 +32,11 @@ mod hooks;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod mounts;
+#[cfg(test)]
 mod namespaces;
+#[cfg(test)]
+mod paths;
 #[cfg(test)]
 mod process;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! confinement, one line a step. Everything below `src/init/` runs after the clone; it returns
 //! to nobody and ends in the user's program or in [`sys::exit_now`].
 
+mod copy;
 mod devices;
 mod diagnosis;
 mod mount;
@@ -155,6 +156,7 @@ mod tests {
     fn nothing_here_goes_through_the_standard_librarys_file_functions() {
         let sources = [
             include_str!("init.rs").split("#[cfg(test)]").next().unwrap(),
+            include_str!("init/copy.rs"),
             include_str!("init/devices.rs"),
             include_str!("init/diagnosis.rs"),
             include_str!("init/mount.rs"),

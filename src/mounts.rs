@@ -22,15 +22,15 @@ const CLEARED: u64 = LOCKABLE | MOUNT_ATTR_NOSYMFOLLOW;
 
 const TIMES: u64 = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
 
-/// Bits of `statfs.f_flags` (`linux/statfs.h`) and the attributes they show.
-const STATFS: [(u64, u64); 7] = [
+/// Bits of `statfs.f_flags` (`linux/statfs.h`) and the attributes they show, of those that can be
+/// locked.
+const STATFS: [(u64, u64); 6] = [
     (0x1, MOUNT_ATTR_RDONLY),
     (0x2, MOUNT_ATTR_NOSUID),
     (0x4, MOUNT_ATTR_NODEV),
     (0x8, MOUNT_ATTR_NOEXEC),
     (0x400, MOUNT_ATTR_NOATIME),
     (0x800, MOUNT_ATTR_NODIRATIME),
-    (0x2000, MOUNT_ATTR_NOSYMFOLLOW),
 ];
 const ST_NOATIME: u64 = 0x400;
 const ST_RELATIME: u64 = 0x1000;
@@ -69,8 +69,8 @@ pub(crate) struct Options {
     pub(crate) rec_attr_set: u64,
     /// The same from `rrw`, `rsuid`, ….
     pub(crate) rec_attr_clr: u64,
-    /// The last of the propagation words.
-    pub(crate) propagation: Option<Propagation>,
+    /// The propagation words in their order: `shared` then `slave` is not `slave` alone.
+    pub(crate) propagation: Vec<Propagation>,
     /// `bind` or `rbind`.
     pub(crate) bind: Bind,
     /// Change the mount that is there.
@@ -247,12 +247,19 @@ impl Options {
             }
             Word::Bind(bind) => self.bind = bind,
             Word::Propagation(flag, recursive) => {
-                self.propagation = Some(Propagation { flag, recursive });
+                self.propagation.push(Propagation { flag, recursive });
             }
             Word::Remount => self.remount = true,
             Word::CopyUp => self.tmpcopyup = true,
             word => attribute(&mut self.attr_set, &mut self.attr_clr, word),
         }
+    }
+
+    /// A bind mount has no file system of its own: the first datum that it could not heed. Clients
+    /// give `size` and `mode` nevertheless.
+    pub(crate) fn beyond_bind(&self) -> Option<&str> {
+        let mut names = self.data.iter().map(|(name, _)| name.as_str());
+        names.find(|name| !matches!(*name, "size" | "mode"))
     }
 
     fn super_flag(&mut self, flag: &'static str, opposite: &str) {

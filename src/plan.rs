@@ -1,6 +1,7 @@
 //! The configuration decided into data that init only walks. Everything that allocates, can be
 //! computed or must be opened with the caller's rights happens here, before the clone.
 
+mod mount;
 mod program;
 mod root;
 mod scheduling;
@@ -20,8 +21,9 @@ use crate::procfd::ProcFd;
 use crate::spec;
 use crate::state::{self, Record};
 
+pub(crate) use mount::{FileSystem, MountPoint, What};
 pub(crate) use program::Program;
-pub(crate) use root::{Cgroups, Device, MountPoint, Root, What};
+pub(crate) use root::{Cgroups, Device, Root};
 use scheduling::Affinity;
 
 // <sys/personality.h>, which libc does not have.

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub(crate) use check::check;
+pub(crate) use check::{check, is_root};
 pub(crate) use process::check as check_process;
 pub(crate) use sysctl::file as sysctl_file;
 

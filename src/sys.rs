@@ -8,6 +8,7 @@ mod mount;
 mod process;
 mod scheduling;
 mod terminal;
+mod xattr;
 
 use std::ffi::{c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -24,6 +25,7 @@ pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use scheduling::*;
 pub(crate) use terminal::*;
+pub(crate) use xattr::*;
 
 /// What the C library calls. Does what Rust's start-up would have done and is needed: SIGPIPE is
 /// ignored, and standard streams that the caller closed become `/dev/null`, so that no descriptor

@@ -197,3 +197,32 @@ fn a_pipe_in_the_place_of_passwd_does_not_stop_the_runtime() {
         try_run(&bundle);
     }
 }
+
+#[test]
+fn tmpcopyup_copies_links_as_links_and_has_an_end() {
+    let canary = Canary::plant();
+    let host = canary.path();
+    let copied = |bundle: Bundle| {
+        bundle.mount(json!({ "destination": "/covered", "type": "tmpfs", "source": "tmpfs",
+            "options": ["tmpcopyup"] }))
+    };
+    let bundle = Bundle::busybox().link("/covered", &host);
+    let done = try_run(&copied(bundle).script("ls /covered").writable());
+    assert!(!done.stdout.contains("file"), "{done}");
+    let up = format!("{}{}", "../".repeat(20), host.display());
+    let bundle = Bundle::busybox()
+        .link("/covered/file", host.join("file"))
+        .link("/covered/directory", &host)
+        .link("/covered/up", up)
+        .link("/covered/self", ".")
+        .link("/covered/proc", "/proc/self/fd");
+    let done =
+        copied(bundle).script("cd /covered; for l in *; do readlink $l; done; cat file").run();
+    assert!(!done.stdout.contains("sings"), "{done}");
+    assert_eq!(done.stdout.lines().count(), 5, "{done}");
+    let deep = format!("/covered/{}", "d/".repeat(200));
+    copied(Bundle::busybox().directory(&deep))
+        .refused()
+        .says(&["tmpcopyup", "more than 128 directories"]);
+    canary.assert_untouched();
+}

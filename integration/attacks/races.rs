@@ -128,3 +128,27 @@ fn a_console_that_is_swapped_for_a_link_does_not_reach_the_host() {
     drop(race);
     canary.assert_untouched();
 }
+
+/// What a new tmpfs is filled with is read by the runtime, with its rights.
+#[test]
+fn a_directory_that_is_swapped_for_a_link_is_not_copied_from_the_host() {
+    let canary = Canary::plant();
+    let bundle = Bundle::busybox().writable().directory("/volume");
+    let volume = volume(&bundle, &canary);
+    fs::write(volume.join("real/own"), "own\n").unwrap();
+    symlink(canary.path().join("file"), volume.join("leak")).unwrap();
+    fs::write(volume.join("file"), "own\n").unwrap();
+    let bundle = bundle
+        .mount(json!({ "destination": "/volume", "type": "bind", "source": volume,
+            "options": ["rbind", "rw"] }))
+        .mount(json!({ "destination": "/volume", "type": "tmpfs", "source": "tmpfs",
+            "options": ["tmpcopyup"] }))
+        .script("cd /volume; cat file leak real/* link/* 2>/dev/null");
+    let races =
+        [Exchange::start(&volume, "real", "link"), Exchange::start(&volume, "file", "leak")];
+    again_and_again(&bundle, |done| {
+        assert!(!done.stdout.contains("sings"), "a file of the host was copied\n{done}");
+    });
+    drop(races);
+    canary.assert_untouched();
+}

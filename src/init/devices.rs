@@ -11,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
-use crate::plan::Device;
+use crate::plan::{Device, Root};
 use crate::rootfd::{Missing, RootFd};
 use crate::sys;
 
@@ -26,19 +26,20 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes the devices and the links below `/dev`.
-pub(super) fn create(root: &RootFd, devices: &[Device], by_bind: bool) -> Result<()> {
+pub(super) fn create(root: &RootFd, devices: &[Device], plan: &Root) -> Result<()> {
     let dev = directory(root)?;
     for device in devices {
         let origin = || format!("device {}", device.path.display());
         let (directory, name) = locate(root, &device.path).with_context(origin)?;
         let parent = directory.as_ref().unwrap_or(&dev);
-        let made = match by_bind && device.kind != SFlag::S_IFIFO {
+        let made = match plan.devices_by_bind && device.kind != SFlag::S_IFIFO {
             true => bind(parent, name, device),
             false => make(parent, name, device),
         };
         made.with_context(origin)?;
     }
-    for (name, target) in LINKS {
+    let core = plan.has_kcore.then_some(("core", "/proc/kcore"));
+    for (name, target) in LINKS.into_iter().chain(core) {
         link(&dev, name, target).with_context(|| format!("/dev/{name}"))?;
     }
     Ok(())
@@ -75,10 +76,17 @@ fn make(parent: &OwnedFd, name: &OsStr, device: &Device) -> Result<()> {
         if is(&look(parent, name)?, device) {
             return Ok(());
         }
+        if device.configured {
+            bail!("another file is there already");
+        }
         unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
         made = mknodat(parent, name, device.kind, mode, device.number);
     }
-    made?;
+    match made {
+        // Without CAP_MKNOD: the host is a container itself.
+        Err(Errno::EPERM) => return bind(parent, name, device),
+        made => made?,
+    }
     // Only ever of the node just made: nothing that stood there before changes its owner.
     if (device.uid, device.gid) != (0, 0) {
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));

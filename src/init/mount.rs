@@ -11,10 +11,11 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::fstatfs;
-use nix::unistd::read;
+use nix::unistd::{chdir, read};
 
-use crate::mounts::{self, Options};
-use crate::plan::{Cgroups, MountPoint, Root, What};
+use super::copy;
+use crate::mounts::{self, Options, Propagation};
+use crate::plan::{Cgroups, FileSystem, MountPoint, Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::sys;
 
@@ -23,16 +24,10 @@ pub(super) fn mount(root: &RootFd, entry: &MountPoint, plan: &Root) -> Result<()
     let mounted = match &entry.what {
         What::Bind { source } => bind(root, entry, source)?,
         What::Cgroup => return cgroup(root, entry, &plan.cgroups),
-        What::FileSystem { kind, source } => file_system(root, entry, kind, source.as_deref())?,
+        What::FileSystem(what) => file_system(root, entry, what)?,
+        What::Remount { file_system } => remount(root, entry, *file_system)?,
     };
     propagate(mounted.as_fd(), &entry.options)
-}
-
-/// `/dev` on a file system of its own is filled after it is mounted: read-only comes last.
-pub(super) fn is_late_read_only(entry: &MountPoint) -> bool {
-    entry.destination == Path::new("/dev")
-        && matches!(entry.what, What::FileSystem { .. })
-        && entry.options.attr_set & libc::MOUNT_ATTR_RDONLY != 0
 }
 
 /// Makes what is mounted at `path` read-only.
@@ -48,7 +43,7 @@ fn bind(root: &RootFd, entry: &MountPoint, source: &Path) -> Result<OwnedFd> {
     let source_fd = nix::fcntl::open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .with_context(context)?;
     let tree = sys::clone_mount(source_fd.as_fd(), recursive).with_context(context)?;
-    set_bind_attributes(&tree, &entry.options)?;
+    set_attributes(&tree, &entry.options)?;
     let missing = match file_type(&tree)? {
         SFlag::S_IFDIR => Missing::Directory,
         _ => Missing::File,
@@ -58,7 +53,8 @@ fn bind(root: &RootFd, entry: &MountPoint, source: &Path) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-fn set_bind_attributes(tree: &OwnedFd, options: &Options) -> Result<()> {
+/// Of a mount that has some already: as `mount -o bind` or `mount -o remount,bind`.
+fn set_attributes(tree: &OwnedFd, options: &Options) -> Result<()> {
     if let Some((set, clear)) = options.bind_attr() {
         match sys::mount_setattr(tree.as_fd(), false, set, clear, 0) {
             // In a user namespace what the host had set is locked and stays as it is.
@@ -81,53 +77,89 @@ fn set_recursive_attributes(tree: BorrowedFd<'_>, options: &Options) -> Result<(
 }
 
 fn propagate(mounted: BorrowedFd<'_>, options: &Options) -> Result<()> {
-    if let Some(propagation) = options.propagation {
-        sys::mount_setattr(mounted, propagation.recursive, 0, 0, propagation.flag)?;
+    for Propagation { flag, recursive } in &options.propagation {
+        sys::mount_setattr(mounted, *recursive, 0, 0, *flag)?;
     }
     Ok(())
 }
 
-fn file_system(
-    root: &RootFd,
-    entry: &MountPoint,
-    kind: &CStr,
-    source: Option<&CStr>,
-) -> Result<OwnedFd> {
-    let options = &entry.options;
-    if options.remount {
-        bail!("remount without bind: not yet supported");
-    }
-    let mut data = Vec::new();
-    let target = if kind == c"proc" || kind == c"sysfs" {
-        plain_directory(root, &entry.destination)?
-    } else {
-        match root.open(&entry.destination, OFlag::O_PATH) {
-            Err(Errno::ENOENT) => root.create(&entry.destination, Missing::Directory)?,
-            result => {
-                let below = result?;
-                if kind == c"tmpfs" {
-                    data.extend(mode_of(&below, options)?);
-                }
-                below
-            }
+/// As `mount -o remount`: what is not named stays as it is.
+fn remount(root: &RootFd, entry: &MountPoint, file_system: bool) -> Result<OwnedFd> {
+    let mounted = root.open(&entry.destination, OFlag::O_PATH)?;
+    match change(&mounted, &now(entry), file_system) {
+        Err(error) if error.downcast_ref() == Some(&Errno::EINVAL) => {
+            bail!("remount: no mount point, or not such a change")
         }
-    };
-    for (key, value) in &options.data {
-        data.push((CString::new(key.as_str())?, value.as_deref().map(CString::new).transpose()?));
+        result => result.map(|()| mounted),
     }
-    let late = is_late_read_only(entry);
-    let attributes = options.attr_set & !(if late { libc::MOUNT_ATTR_RDONLY } else { 0 });
-    let fs = context_of(kind, source)?;
-    for flag in options.sb_flags.iter().filter(|flag| !late || **flag != "ro") {
-        configure(&fs, &CString::new(*flag)?, None)?;
+}
+
+fn change(mounted: &OwnedFd, options: &Options, file_system: bool) -> Result<()> {
+    if file_system && !(options.sb_flags.is_empty() && options.data.is_empty()) {
+        let fs = sys::fspick(mounted.as_fd())?;
+        configure_all(&fs, options)?;
+        sys::reconfigure(fs.as_fd()).map_err(|errno| explain(&fs, errno))?;
     }
-    for (key, value) in &data {
-        configure(&fs, key, value.as_deref())?;
+    set_attributes(mounted, options)
+}
+
+fn file_system(root: &RootFd, entry: &MountPoint, what: &FileSystem) -> Result<OwnedFd> {
+    let options = &now(entry);
+    let (target, mode) = target(root, entry, &what.kind)?;
+    if let Some(directory) = &what.directory {
+        chdir(directory).with_context(|| directory.display().to_string())?;
     }
-    let mounted = sys::fsmount(fs.as_fd(), attributes).map_err(|errno| explain(&fs, errno))?;
+    let fs = context_of(&what.kind, what.source.as_deref())?;
+    if let Some(mode) = mode {
+        configure(&fs, c"mode", Some(&mode))?;
+    }
+    configure_all(&fs, options)?;
+    let mounted = sys::fsmount(fs.as_fd(), options.attr_set);
+    let mounted = mounted.map_err(|errno| explain(&fs, errno))?;
+    if options.tmpcopyup {
+        copy::contents(&target, &mounted).context("tmpcopyup")?;
+    }
     set_recursive_attributes(mounted.as_fd(), options)?;
     sys::move_mount(mounted.as_fd(), target.as_fd())?;
     Ok(mounted)
+}
+
+/// Where a file system goes, and for a tmpfs the mode that it takes from there.
+fn target(root: &RootFd, entry: &MountPoint, kind: &CStr) -> Result<(OwnedFd, Option<CString>)> {
+    let path = &entry.destination;
+    if kind == c"proc" || kind == c"sysfs" {
+        return Ok((plain_directory(root, path)?, None));
+    }
+    match root.open(path, OFlag::O_PATH) {
+        Err(Errno::ENOENT) => Ok((root.create(path, Missing::Directory)?, None)),
+        result => {
+            let below = result?;
+            let mode = if kind == c"tmpfs" { mode_of(&below, &entry.options)? } else { None };
+            Ok((below, mode))
+        }
+    }
+}
+
+/// Its options, but for what comes only when the root is complete.
+fn now(entry: &MountPoint) -> Options {
+    let mut options = entry.options.clone();
+    if entry.is_late_read_only() {
+        options.attr_set &= !libc::MOUNT_ATTR_RDONLY;
+        options.sb_flags.retain(|flag| *flag != "ro");
+    }
+    options
+}
+
+/// Flags of the superblock and the file system's own options.
+fn configure_all(fs: &OwnedFd, options: &Options) -> Result<()> {
+    for flag in &options.sb_flags {
+        configure(fs, &CString::new(*flag)?, None)?;
+    }
+    for (key, value) in &options.data {
+        let value = value.as_deref().map(CString::new).transpose()?;
+        configure(fs, &CString::new(key.as_str())?, value.as_deref())?;
+    }
+    Ok(())
 }
 
 /// procfs and sysfs go onto real directories only: through a link of the image they could end up
@@ -144,12 +176,11 @@ fn plain_directory(root: &RootFd, path: &Path) -> Result<OwnedFd> {
 }
 
 /// A tmpfs without a mode takes that of the directory that it covers, as runc's does.
-fn mode_of(below: &OwnedFd, options: &Options) -> Result<Option<(CString, Option<CString>)>> {
+fn mode_of(below: &OwnedFd, options: &Options) -> Result<Option<CString>> {
     if options.data.iter().any(|(key, _)| key == "mode") {
         return Ok(None);
     }
-    let mode = format!("{:o}", fstat(below)?.st_mode & 0o7777);
-    Ok(Some((c"mode".to_owned(), Some(CString::new(mode)?))))
+    Ok(Some(CString::new(format!("{:o}", fstat(below)?.st_mode & 0o7777))?))
 }
 
 /// fsopen(2) with the source that mountinfo will show.
@@ -193,6 +224,7 @@ fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
         let Some((_, directory)) = cgroups.groups.first() else { return Ok(()) };
         let tree = clone_group(directory)?;
         sys::mount_setattr(tree.as_fd(), false, options.attr_set, 0, 0)?;
+        set_recursive_attributes(tree.as_fd(), options)?;
         sys::move_mount(tree.as_fd(), target.as_fd())?;
         return propagate(tree.as_fd(), options);
     }
@@ -205,6 +237,7 @@ fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     }
     sys::mount_setattr(tmpfs.as_fd(), true, options.attr_set, 0, 0)?;
     sys::mount_setattr(tmpfs.as_fd(), false, 0, libc::MOUNT_ATTR_RDONLY, 0)?;
+    set_recursive_attributes(tmpfs.as_fd(), options)?;
     propagate(tmpfs.as_fd(), options)
 }
 

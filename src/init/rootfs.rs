@@ -56,7 +56,7 @@ pub(super) fn furnish(root: &RootFd, plan: &Root) -> Result<()> {
         mount::mount(root, mount_point, plan).with_context(|| mount_point.origin.clone())?;
     }
     if let Some(list) = &plan.devices {
-        devices::create(root, list, plan.devices_by_bind)?;
+        devices::create(root, list, plan)?;
     }
     umask(Mode::from_bits_truncate(0o022));
     Ok(())
@@ -71,7 +71,7 @@ pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Res
         root.open_or_create(&program.cwd, Missing::Directory)
             .with_context(|| format!("process.cwd {}", program.cwd.display()))?;
     }
-    for mount_point in plan.mounts.iter().filter(|m| mount::is_late_read_only(m)) {
+    for mount_point in plan.mounts.iter().filter(|m| m.is_late_read_only()) {
         mount::make_read_only(root, &mount_point.destination)
             .with_context(|| mount_point.origin.clone())?;
     }

@@ -62,8 +62,9 @@ fn the_superblock_gets_one_flag_of_each_pair() {
 #[test]
 fn the_rest_of_the_table() {
     let rslave = Propagation { flag: libc::MS_SLAVE, recursive: true };
-    let parsed = options("rbind private rslave remount tmpcopyup");
-    assert_eq!((parsed.bind, parsed.propagation), (Bind::Recursive, Some(rslave)));
+    let parsed = options("rbind shared rslave remount tmpcopyup");
+    let shared = Propagation { flag: libc::MS_SHARED, recursive: false };
+    assert_eq!((parsed.bind, parsed.propagation), (Bind::Recursive, vec![shared, rslave]));
     assert!(parsed.remount && parsed.tmpcopyup);
     assert_eq!(propagation("rslave"), Some(rslave));
     assert_eq!(propagation("ro"), None);
@@ -78,6 +79,12 @@ fn what_is_left_is_data() {
     assert_eq!(data(r#"context="a:b:c1,c2""#), [pair("context", "a:b:c1,c2")]);
     assert_eq!(data(r"lowerdir=/a\,b:/c"), [pair("lowerdir", r"/a\,b:/c")]);
     assert_eq!(data("x=a=b y="), [pair("x", "a=b"), pair("y", "")]);
+}
+
+#[test]
+fn a_bind_mount_tolerates_size_and_mode_only() {
+    assert_eq!(options("bind ro size=1m mode=755").beyond_bind(), None);
+    assert_eq!(options("bind size=1m mods=755").beyond_bind(), Some("mods"));
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! The root file system: mounts, devices, and what is hidden of it.
 
 use std::collections::HashSet;
-use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use nix::sys::stat::SFlag;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Mount, Spec};
 
-use super::{Source, c_string};
+use super::Source;
+use super::mount::{MountPoint, mount_points};
 use crate::cgroup::Cgroup;
-use crate::mounts::{self, Bind, Options, Propagation};
+use crate::mounts::{self, Propagation};
+use crate::spec::is_root;
 
 /// The root file system.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Root {
     pub(crate) devices: Option<Vec<Device>>,
     /// A user namespace may not make device nodes: the host's are bound.
     pub(crate) devices_by_bind: bool,
+    /// The kernel shows its memory: `/dev/core` leads there, as with runc.
+    pub(crate) has_kcore: bool,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) read_only: Vec<PathBuf>,
     /// What a mount of type `cgroup` shows.
@@ -39,24 +42,6 @@ pub(crate) struct Cgroups {
     pub(crate) groups: Vec<(String, PathBuf)>,
 }
 
-/// One entry of `mounts`.
-#[derive(Debug)]
-pub(crate) struct MountPoint {
-    /// `mounts[3] /data`, for errors.
-    pub(crate) origin: String,
-    pub(crate) destination: PathBuf,
-    pub(crate) what: What,
-    pub(crate) options: Options,
-}
-
-/// What is mounted.
-#[derive(Debug)]
-pub(crate) enum What {
-    Bind { source: PathBuf },
-    Cgroup,
-    FileSystem { kind: CString, source: Option<CString> },
-}
-
 /// A device node.
 #[derive(Debug)]
 pub(crate) struct Device {
@@ -67,6 +52,9 @@ pub(crate) struct Device {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// Of `linux.devices`: another file in its place is an error. The place of a default device
+    /// is the runtime's, whatever the image has put there.
+    pub(crate) configured: bool,
 }
 
 impl Root {
@@ -78,16 +66,20 @@ impl Root {
         no_pivot: bool,
     ) -> Result<Self> {
         let spec = source.spec;
+        let read_only = paths(linux.readonly_paths());
+        let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
         Ok(Self {
             path: source.rootfs.to_owned(),
-            readonly: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
+            // A copy mounted over the root would be seen by nobody.
+            readonly: readonly || read_only.iter().any(|path| is_root(path)),
             no_pivot,
             propagation: linux.rootfs_propagation().as_deref().and_then(mounts::propagation),
             mounts: mount_points(spec, source.bundle)?,
             devices: devices(spec, linux),
             devices_by_bind: has_user,
+            has_kcore: Path::new("/proc/kcore").exists(),
             masked: paths(linux.masked_paths()),
-            read_only: paths(linux.readonly_paths()),
+            read_only,
             cgroups: Cgroups::of(cgroup),
         })
     }
@@ -109,37 +101,6 @@ fn paths(list: &Option<Vec<String>>) -> Vec<PathBuf> {
     list.iter().flatten().map(PathBuf::from).collect()
 }
 
-fn mount_points(spec: &Spec, bundle: &Path) -> Result<Vec<MountPoint>> {
-    let mounts = spec.mounts().iter().flatten().enumerate();
-    mounts.map(|(i, mount)| mount_point(i, mount, bundle)).collect()
-}
-
-fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
-    // runtime-spec 1.2: a relative destination is relative to the root.
-    let destination = Path::new("/").join(mount.destination());
-    let origin = format!("mounts[{i}] {}", destination.display());
-    let options =
-        mounts::parse(mount.options().as_deref().unwrap_or_default(), format!("mounts[{i}]"))?;
-    if options.tmpcopyup {
-        bail!("mounts[{i}].options: tmpcopyup: not yet supported");
-    }
-    let kind = mount.typ().as_deref().unwrap_or("none");
-    let source = mount.source().as_deref();
-    let what = if options.bind != Bind::No || kind == "bind" {
-        let source = source.with_context(|| format!("mounts[{i}].source: missing"))?;
-        What::Bind { source: bundle.join(source) }
-    } else if kind == "cgroup" || kind == "cgroup2" {
-        What::Cgroup
-    } else {
-        let source = source.map(|source| source.to_string_lossy());
-        What::FileSystem {
-            kind: c_string(kind, &format!("mounts[{i}].type"))?,
-            source: source.map(|s| c_string(&s, &format!("mounts[{i}].source"))).transpose()?,
-        }
-    };
-    Ok(MountPoint { origin, destination, what, options })
-}
-
 /// The devices that config-linux.md wants in every container, then those of the configuration.
 fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
     let bound = |mount: &Mount| {
@@ -151,7 +112,10 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
     if spec.mounts().iter().flatten().any(bound) {
         return None;
     }
-    let configured: Vec<Device> = linux.devices().iter().flatten().filter_map(device).collect();
+    let configured = linux.devices().iter().flatten().filter_map(device);
+    // The multiplexer is that of the container's own devpts, as with runc.
+    let configured: Vec<Device> =
+        configured.filter(|device| device.path != Path::new("/dev/ptmx")).collect();
     let default =
         [("null", 3), ("zero", 5), ("full", 7), ("tty", 0), ("urandom", 9), ("random", 8)].map(
             |(name, minor)| Device {
@@ -161,6 +125,7 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
                 mode: 0o666,
                 uid: 0,
                 gid: 0,
+                configured: false,
             },
         );
     let given: HashSet<PathBuf> = configured.iter().map(|device| device.path.clone()).collect();
@@ -188,5 +153,6 @@ fn device(device: &LinuxDevice) -> Option<Device> {
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
+        configured: true,
     })
 }

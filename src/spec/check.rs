@@ -3,7 +3,7 @@
 
 use std::fmt::{Arguments, Display};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
@@ -11,7 +11,7 @@ use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
 use super::linux::{self, Namespaces};
 use super::process;
 use crate::hooks::Kind;
-use crate::mounts::{self, Bind};
+use crate::mounts::{self, Bind, Options};
 
 /// The longest host or domain name, in bytes (`__NEW_UTS_LEN` of the kernel).
 const UTS_LEN: usize = 64;
@@ -111,19 +111,33 @@ fn check_mount(path: Arguments<'_>, mount: &Mount) -> Result<()> {
 
     let options = mount.options().as_deref().unwrap_or_default();
     let options = mounts::parse(options, format_args!("{path}.options"))?;
-    if options.remount {
-        // Changes what an earlier entry has mounted: neither type nor source.
-    } else if options.bind == Bind::No {
-        ensure!(!typ.is_empty(), "{path}.type: required unless it is a bind mount");
-    } else {
-        ensure!(!source.as_os_str().is_empty(), "{path}.source: required for a bind mount");
-    }
+    check_kind(path, typ, source, &options)?;
+    // A mount over the root would be seen by nobody.
+    let beneath = options.remount || !is_root(destination);
+    ensure!(beneath, "{path}.destination: {} is root.path itself", destination.display());
     for (name, mappings) in
         [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())]
     {
         let empty = mappings.as_ref().is_none_or(Vec::is_empty);
         ensure!(empty, "{path}.{name}: not yet supported");
     }
+    Ok(())
+}
+
+fn check_kind(path: Arguments<'_>, typ: &str, source: &Path, options: &Options) -> Result<()> {
+    let bind = options.bind != Bind::No || typ == "bind";
+    if options.remount {
+        // Changes what an earlier entry has mounted: neither type nor source.
+    } else if bind {
+        ensure!(!source.as_os_str().is_empty(), "{path}.source: required for a bind mount");
+    } else {
+        ensure!(!typ.is_empty(), "{path}.type: required unless it is a bind mount");
+    }
+    if bind && let Some(name) = options.beyond_bind() {
+        bail!("{path}.options: {name}: not an option of a bind mount");
+    }
+    let copies = options.tmpcopyup && (options.remount || typ != "tmpfs");
+    ensure!(!copies, "{path}.options: tmpcopyup: only for a new tmpfs");
     Ok(())
 }
 
@@ -142,6 +156,16 @@ pub(super) fn absolute(path: impl Display, value: &Path) -> Result<()> {
     path_text(&path, value)?;
     ensure!(value.is_absolute(), "{path}: {} is not an absolute path", value.display());
     Ok(())
+}
+
+/// Whether a path names the root by its text alone.
+pub(crate) fn is_root(path: &Path) -> bool {
+    let depth = path.components().fold(0usize, |depth, component| match component {
+        Component::Normal(_) => depth + 1,
+        Component::ParentDir => depth.saturating_sub(1),
+        _ => depth,
+    });
+    depth == 0
 }
 
 /// Refuses what a later version will do.

@@ -9,7 +9,7 @@ use oci_spec::runtime::{
     LinuxNamespaceType as Type, LinuxResources,
 };
 
-use super::check::{absolute, not_yet, path_text, text};
+use super::check::{absolute, is_root, not_yet, path_text, text};
 use super::process::{label, selinux};
 use super::sysctl;
 use crate::mounts;
@@ -102,6 +102,9 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
             absolute(format_args!("linux.{name}[{i}]"), Path::new(path))?;
         }
     }
+    if let Some(i) = linux.masked_paths().iter().flatten().position(|path| is_root(path.as_ref())) {
+        bail!("linux.maskedPaths[{i}]: the whole root cannot be masked");
+    }
     Ok(())
 }
 
@@ -167,6 +170,9 @@ fn time_offsets(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
 
 fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
     absolute(format_args!("{path}.path"), device.path())?;
+    // -1 means "leave as it is" to fchownat(2).
+    ensure!(device.uid() != Some(u32::MAX), "{path}.uid: {} is no user", u32::MAX);
+    ensure!(device.gid() != Some(u32::MAX), "{path}.gid: {} is no group", u32::MAX);
     match device.typ() {
         LinuxDeviceType::A => bail!("{path}.type: a is not a type of device"),
         // A fifo has no number: what stands there is ignored.

@@ -151,6 +151,12 @@ fn mounts() {
         mounts/0 | {"destination": "\u0000"} | mounts[0].destination: contains a NUL byte
         mounts/0 | {"destination": "/m"} | mounts[0].type: required unless it is a bind mount
         mounts/0 | {"destination": "/m", "options": ["bind"], "source": ""} | mounts[0].source: required for a bind mount
+        mounts/0 | {"destination": "/m", "type": "bind"} | mounts[0].source: required for a bind mount
+        mounts/0 | {"destination": "/m", "source": "/", "options": ["bind", "size=1,mode=2"]} | ok
+        mounts/0 | {"destination": "/m", "source": "/", "options": ["bind", "sise=1"]} | mounts[0].options: sise: not an option of a bind mount
+        mounts/0 | {"destination": "/m", "type": "proc", "options": ["tmpcopyup"]} | mounts[0].options: tmpcopyup: only for a new tmpfs
+        mounts/0 | {"destination": "/m/..", "type": "tmpfs"} | mounts[0].destination: /m/.. is root.path itself
+        mounts/0 | {"destination": "/", "options": ["remount", "bind", "ro"]} | ok
         mounts/0 | {"destination": "/m", "source": "/", "options": ["bind", "idmap"]} | mounts[0].options[1]: idmap: not yet supported
         mounts/0 | {"destination": "/m", "type": "tmpfs", "uidMappings": [{"size": 1}]} | mounts[0].uidMappings: not yet supported
         "#,
@@ -349,6 +355,7 @@ fn devices_and_resources() {
         linux/devices/0 | {"path": "/d", "type": "c", "major": 1, "minor": 3} | ok
         linux/devices/0 | {"path": "/d", "type": "u", "major": 4095, "minor": 1048575} | ok
         linux/devices/0 | {"path": "/d", "type": "p", "major": -1} | ok
+        linux/devices/0 | {"path": "/d", "type": "p", "gid": 4294967295} | linux.devices[0].gid: 4294967295 is no group
         linux/devices/0 | {"path": "/d", "type": "a"} | linux.devices[0].type: a is not a type of device
         linux/devices/0 | {"path": "/d", "type": "b", "major": 4096} | linux.devices[0].major: 4096 is not a major number
         linux/devices/0 | {"path": "d", "type": "c"} | linux.devices[0].path: d is not an absolute path
@@ -372,7 +379,9 @@ fn the_rest_of_linux() {
     assert_answers(
         r#"
         linux/maskedPaths | ["/proc/x"] | ok
+        linux/maskedPaths | ["/a", "/b/.."] | linux.maskedPaths[1]: the whole root cannot be masked
         linux/maskedPaths | ["/a", "x"] | linux.maskedPaths[1]: x is not an absolute path
+        linux/readonlyPaths | ["/"] | ok
         linux/readonlyPaths | ["/\u0000"] | linux.readonlyPaths[0]: contains a NUL byte
         linux/rootfsPropagation | "rslave" | ok
         linux/rootfsPropagation | "" | ok

@@ -9,6 +9,9 @@ use super::{call, call_fd};
 
 // <linux/fcntl.h>, which libc does not have.
 const AT_RECURSIVE: u32 = 0x8000;
+// <linux/mount.h>, likewise.
+const FSPICK_CLOEXEC: u32 = 1;
+const FSPICK_EMPTY_PATH: u32 = 8;
 
 /// open_tree(2).
 pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<OwnedFd> {
@@ -99,6 +102,24 @@ fn mount_setattr_at(
 pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd> {
     // SAFETY: the name is a NUL-terminated string that outlives the call.
     call_fd(unsafe { libc::syscall(libc::SYS_fsopen, file_system.as_ptr(), libc::FSOPEN_CLOEXEC) })
+}
+
+/// fspick(2): the file system that is mounted at `mount`, to change its options.
+pub(crate) fn fspick(mount: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = FSPICK_EMPTY_PATH | FSPICK_CLOEXEC;
+    // SAFETY: the path is NUL-terminated and outlives the call, as the descriptor does.
+    call_fd(unsafe { libc::syscall(libc::SYS_fspick, mount.as_raw_fd(), c"".as_ptr(), flags) })
+}
+
+/// fsconfig(2) `FSCONFIG_CMD_RECONFIGURE`: the options given since [`fspick`] take effect.
+pub(crate) fn reconfigure(fs: BorrowedFd<'_>) -> Result<()> {
+    let null = std::ptr::null::<u8>();
+    // SAFETY: CMD_RECONFIGURE takes no key and no value.
+    call(unsafe {
+        let command = libc::FSCONFIG_CMD_RECONFIGURE;
+        libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, null, null, 0)
+    })
+    .map(drop)
 }
 
 /// fsconfig(2): sets the option `key`, to `value` if it has one.

@@ -1,0 +1,215 @@
+//! The entries of `mounts`: what is mounted, where, and with which data.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use oci_spec::runtime::{Mount, Spec};
+
+use super::c_string;
+use crate::mounts::{self, Bind, Options};
+
+/// fsconfig(2) takes no longer value, in bytes.
+const VALUE_MAX: usize = 255;
+
+/// One entry of `mounts`.
+#[derive(Debug)]
+pub(crate) struct MountPoint {
+    /// `mounts[3] /data`, for errors.
+    pub(crate) origin: String,
+    pub(crate) destination: PathBuf,
+    pub(crate) what: What,
+    pub(crate) options: Options,
+}
+
+/// What is mounted.
+#[derive(Debug)]
+pub(crate) enum What {
+    Bind {
+        source: PathBuf,
+    },
+    Cgroup,
+    FileSystem(FileSystem),
+    /// The mount that is there already, and its file system as well.
+    Remount {
+        file_system: bool,
+    },
+}
+
+/// A file system of its own.
+#[derive(Debug)]
+pub(crate) struct FileSystem {
+    pub(crate) kind: CString,
+    pub(crate) source: Option<CString>,
+    /// Where relative paths in its data begin, if it has any.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+impl MountPoint {
+    /// Whether it becomes read-only only when the root is complete: `/dev`, which is filled after
+    /// it is mounted, and every tmpfs, which further mounts may need a directory in.
+    pub(crate) fn is_late_read_only(&self) -> bool {
+        let late = match &self.what {
+            What::FileSystem(fs) => fs.kind.as_c_str() == c"tmpfs" || self.is_dev(),
+            What::Remount { .. } => self.is_dev(),
+            What::Bind { .. } | What::Cgroup => false,
+        };
+        late && self.options.attr_set & libc::MOUNT_ATTR_RDONLY != 0
+    }
+
+    fn is_dev(&self) -> bool {
+        self.destination == Path::new("/dev")
+    }
+}
+
+pub(super) fn mount_points(spec: &Spec, bundle: &Path) -> Result<Vec<MountPoint>> {
+    let mounts = spec.mounts().iter().flatten().enumerate();
+    mounts.map(|(i, mount)| mount_point(i, mount, bundle)).collect()
+}
+
+fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
+    // runtime-spec 1.2: a relative destination is relative to the root.
+    let destination = Path::new("/").join(mount.destination());
+    let origin = format!("mounts[{i}] {}", destination.display());
+    let words = mount.options().as_deref().unwrap_or_default();
+    let mut options = mounts::parse(words, format_args!("mounts[{i}].options"))?;
+    let kind = mount.typ().as_deref().unwrap_or("none");
+    let what = if options.remount {
+        What::Remount { file_system: options.bind == Bind::No }
+    } else if options.bind != Bind::No || kind == "bind" {
+        let source = mount.source().as_deref();
+        let source = source.with_context(|| format!("mounts[{i}].source: missing"))?;
+        What::Bind { source: bundle.join(source) }
+    } else if kind == "cgroup" || kind == "cgroup2" {
+        What::Cgroup
+    } else {
+        What::FileSystem(file_system(i, mount, bundle, &mut options)?)
+    };
+    Ok(MountPoint { origin, destination, what, options })
+}
+
+fn file_system(
+    i: usize,
+    mount: &Mount,
+    bundle: &Path,
+    options: &mut Options,
+) -> Result<FileSystem> {
+    let kind = mount.typ().as_deref().unwrap_or("none");
+    let source = mount.source().as_ref().map(|source| source.to_string_lossy());
+    let mut directory = None;
+    if kind == "overlay" {
+        options.data = std::mem::take(&mut options.data).into_iter().flat_map(layers).collect();
+        directory = options.data.iter().any(names_relative).then(|| bundle.to_owned());
+    }
+    for (name, value) in &options.data {
+        let fits = value.as_ref().is_none_or(|value| value.len() <= VALUE_MAX);
+        ensure!(fits, "mounts[{i}].options: {name}: longer than {VALUE_MAX} bytes");
+    }
+    let fits = source.as_ref().is_none_or(|source| source.len() <= VALUE_MAX);
+    ensure!(fits, "mounts[{i}].source: longer than {VALUE_MAX} bytes");
+    Ok(FileSystem {
+        kind: c_string(kind, &format!("mounts[{i}].type"))?,
+        source: source.map(|s| c_string(&s, &format!("mounts[{i}].source"))).transpose()?,
+        directory,
+    })
+}
+
+/// A list of layers that is too long for one value becomes a value a layer, which Linux 6.7 and
+/// later take; behind an empty one come those that hold data only
+/// (`Documentation/filesystems/overlayfs.rst`).
+fn layers((name, value): (String, Option<String>)) -> Vec<(String, Option<String>)> {
+    let list = value.as_deref().filter(|list| name == "lowerdir" && list.len() > VALUE_MAX);
+    let Some(list) = list else { return vec![(name, value)] };
+    let (mut layers, mut key) = (Vec::new(), "lowerdir+");
+    let (mut layer, mut characters) = (String::new(), list.chars());
+    loop {
+        match characters.next() {
+            Some('\\') => layer.extend(characters.next()),
+            Some(other) if other != ':' => layer.push(other),
+            end => {
+                match layer.is_empty() {
+                    true => key = "datadir+",
+                    false => layers.push((key.to_owned(), Some(std::mem::take(&mut layer)))),
+                }
+                if end.is_none() {
+                    return layers;
+                }
+            }
+        }
+    }
+}
+
+/// Whether an option of an overlay has a path, or a list with one, that is not absolute.
+fn names_relative((name, value): &(String, Option<String>)) -> bool {
+    let value = value.as_deref().unwrap_or_default();
+    let relative = |path: &str| !path.is_empty() && !path.starts_with('/');
+    match &**name {
+        "lowerdir" => value.split(':').any(relative),
+        "lowerdir+" | "datadir+" | "upperdir" | "workdir" => relative(value),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(json: serde_json::Value) -> Result<MountPoint> {
+        let mount: Mount = serde_json::from_value(json).unwrap();
+        mount_point(0, &mount, Path::new("/bundle"))
+    }
+
+    fn overlay(option: &str) -> (Vec<(String, String)>, Option<PathBuf>) {
+        let point = point(serde_json::json!({ "destination": "/o", "type": "overlay",
+            "options": [option] }));
+        let point = point.unwrap();
+        let What::FileSystem(fs) = point.what else { panic!() };
+        let data = point.options.data.into_iter().map(|(name, value)| (name, value.unwrap()));
+        (data.collect(), fs.directory)
+    }
+
+    #[test]
+    fn a_long_list_of_layers_is_given_one_by_one() {
+        let long = "/x".repeat(100);
+        let (data, directory) = overlay(&format!(r"lowerdir={long}:/a\:b:{long}::/d"));
+        let names: Vec<_> = data.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let lower = "lowerdir+";
+        assert_eq!(names, [(lower, &*long), (lower, "/a:b"), (lower, &*long), ("datadir+", "/d")]);
+        assert_eq!(directory, None);
+        let (data, _) = overlay("lowerdir=/a:/b");
+        assert_eq!(data, [("lowerdir".to_owned(), "/a:/b".to_owned())]);
+    }
+
+    #[test]
+    fn relative_layers_begin_at_the_bundle() {
+        let bundle = Some(PathBuf::from("/bundle"));
+        for option in ["lowerdir=a", "lowerdir=/a:b", "upperdir=u", "workdir=./w"] {
+            assert_eq!(overlay(option).1, bundle, "{option}");
+        }
+        for option in ["lowerdir=/a::/b", "upperdir=/u", "redirect_dir=on"] {
+            assert_eq!(overlay(option).1, None, "{option}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_the_kernel_would_not_take_is_refused() {
+        let option = format!("context={}", "x".repeat(256));
+        let error = point(serde_json::json!({ "destination": "/t", "type": "tmpfs",
+            "options": [option] }));
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "mounts[0].options: context: longer than 255 bytes");
+    }
+
+    #[test]
+    fn what_becomes_read_only_late() {
+        let late = |destination: &str, kind: &str, options: &[&str]| {
+            let json = serde_json::json!({ "destination": destination, "type": kind,
+                "source": "/", "options": options });
+            point(json).unwrap().is_late_read_only()
+        };
+        assert!(late("/t", "tmpfs", &["ro"]) && late("dev/", "devtmpfs", &["ro"]));
+        assert!(late("/dev", "none", &["remount", "ro"]));
+        assert!(!late("/t", "tmpfs", &["ro", "rw"]) && !late("/t", "sysfs", &["ro"]));
+        assert!(!late("/dev", "none", &["bind", "ro"]) && !late("/t", "tmpfs", &["rro"]));
+    }
+}
