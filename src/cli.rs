@@ -85,18 +85,18 @@ fn inherited_fds() -> u32 {
     (3..).take_while(|fd| sys::is_open(*fd)).count() as u32
 }
 
-/// Runs the command line; the exit status.
-pub(crate) fn main() -> i32 {
+/// Runs the command line, `again` from the protected image; the exit status.
+pub(crate) fn main(again: bool) -> i32 {
     std::panic::set_hook(Box::new(report_panic));
     let args: Vec<OsString> = std::env::args_os().collect();
     let chosen = chosen(&args);
-    // Before anything of ours is open.
-    let inherited = inherited_fds();
     // The first act of what forks into a container: see image.rs.
     let protected = match chosen {
-        Some("create" | "run" | "exec") => image::protect(),
+        Some("create" | "run" | "exec") if !again => image::protect(),
         _ => Ok(()),
     };
+    // Nothing of ours is open.
+    let inherited = inherited_fds();
     let failed = if chosen == Some("exec") { EXEC_FAILED } else { FAILED };
     let matches = match command_line(chosen).try_get_matches_from(&args) {
         Ok(matches) => matches,

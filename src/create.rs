@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -55,7 +56,7 @@ pub(crate) struct Request {
 struct Created {
     container: Container,
     pid: Pid,
-    init: OwnedFd,
+    init: Rc<OwnedFd>,
     /// The master of its terminal, where no console socket took it.
     terminal: Option<OwnedFd>,
 }
@@ -175,8 +176,7 @@ fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
     let listener = container.listen().phase(Phase::State)?;
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
     let (pid, caller) = launch::clone(&prepared.plan, group, Some(listener))?;
-    let pidfd = caller.process().try_clone_to_owned();
-    guard.init = Some((pid, pidfd.phase(Phase::Process)?));
+    guard.init = Some((pid, caller.process().clone()));
     container.record.init = Some(Process::now(pid.as_raw()).phase(Phase::State)?);
     container.save().phase(Phase::State)?;
     launch::prepare(&prepared.plan, pid)?;
@@ -245,7 +245,7 @@ pub(crate) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
 #[derive(Debug)]
 struct Guard {
     container: Option<Container>,
-    init: Option<(Pid, OwnedFd)>,
+    init: Option<(Pid, Rc<OwnedFd>)>,
 }
 
 impl Guard {
@@ -290,7 +290,9 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
     let relay = created.terminal.take().map(Relay::new).transpose();
     let status = relay.and_then(|relay| foreground.wait(created.pid, relay));
     if !keep && let Some(_lock) = created.container.lock()? {
-        delete::end(&created.container, &created.init)?;
+        if status.is_err() {
+            delete::end(&created.container, &created.init)?;
+        }
         delete::clean_up(&created.container)?;
     }
     status

@@ -79,6 +79,6 @@ struct Guard<'a>(&'a Caller);
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         let _ = sys::pidfd_send_signal(self.0.process().as_fd(), libc::SIGKILL);
-        let _ = waitid(Id::PIDFd(self.0.process()), WaitPidFlag::WEXITED);
+        let _ = waitid(Id::PIDFd(self.0.process().as_fd()), WaitPidFlag::WEXITED);
     }
 }

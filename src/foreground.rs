@@ -48,15 +48,14 @@ impl Foreground {
     /// Waits for the end of `process`, a child of ours; its exit status, or 128 + signal.
     pub(crate) fn wait(&self, process: Pid, mut relay: Option<Relay>) -> Result<i32> {
         let status = loop {
-            // Before the first wait as well: it may have ended already.
-            if let Some(status) = reap(process)? {
-                break status;
-            }
             match &mut relay {
                 Some(relay) => relay.until(self.signals.as_fd())?,
                 None => self.wait_for_signal()?,
             }
             self.pass_on(process, relay.as_ref())?;
+            if let Some(status) = reap(process)? {
+                break status;
+            }
         };
         if let Some(relay) = relay {
             relay.finish()?;

@@ -10,17 +10,17 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl, openat, readlink};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::unistd::execveat;
 
 use crate::sys;
 
-const SELF: &str = "/proc/self/exe";
+const SELF: &CStr = c"/proc/self/exe";
 /// Tells the second run that it is one. It holds the pid, which only our own exec keeps, so that
 /// no process started by us, or a caller that passes its environment on, takes it for its own.
 const MARK: &str = "_RT_PROTECTED_PID";
@@ -29,23 +29,24 @@ const SECOND_LAYER: &str = "/sys/fs";
 
 /// Returns in a process whose image is write-protected.
 pub(crate) fn protect() -> Result<()> {
-    if std::env::var(MARK).is_ok_and(|pid| pid == std::process::id().to_string()) {
+    if sys::has_verity(SELF) {
         return Ok(());
     }
-    let exe = File::open(SELF).context(SELF)?;
-    if sys::has_verity(exe.as_fd()) {
-        return Ok(());
+    match overlay() {
+        Ok((image, _rest)) => run_again(&image),
+        Err(_) => run_again(&sealed_copy().context("a sealed copy of the executable")?),
     }
-    let image = match overlay() {
-        Ok(image) => image,
-        Err(_) => sealed_copy(exe).context("a sealed copy of the executable")?,
-    };
-    run_again(&image)
 }
 
-/// The executable through an overlay that is mounted nowhere.
-fn overlay() -> Result<OwnedFd> {
-    let path = std::fs::read_link(SELF)?;
+/// Whether this is the second run.
+pub(crate) fn runs_again() -> bool {
+    std::env::var(MARK).is_ok_and(|pid| pid == std::process::id().to_string())
+}
+
+/// The executable through an overlay that is mounted nowhere, and two descriptors that the exec
+/// closes by itself.
+fn overlay() -> Result<(OwnedFd, [OwnedFd; 2])> {
+    let path = PathBuf::from(readlink(SELF)?);
     let (directory, name) = path.parent().zip(path.file_name()).context("no path")?;
     let layers = [escape(directory.as_os_str()), SECOND_LAYER.as_bytes().to_vec()].join(&b':');
     let fs = sys::fsopen(c"overlay")?;
@@ -53,7 +54,8 @@ fn overlay() -> Result<OwnedFd> {
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
     let mount = sys::fsmount(fs.as_fd(), attributes)?;
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    Ok(openat(&mount, Path::new(name), flags, Mode::empty())?)
+    let image = openat(&mount, name, flags, Mode::empty())?;
+    Ok((image, [mount, fs]))
 }
 
 /// In the list of layers `:` separates and `\` escapes.
@@ -65,7 +67,9 @@ fn escape(path: &OsStr) -> Vec<u8> {
     path.as_bytes().iter().flat_map(escaped).collect()
 }
 
-fn sealed_copy(mut exe: File) -> Result<OwnedFd> {
+fn sealed_copy() -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let mut exe = File::from(openat(AT_FDCWD, SELF, flags, Mode::empty())?);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     // Where the kernel insists (vm.memfd_noexec), a memfd must say that it will be executed.
     let copy = memfd_create(c"rt", flags | MFdFlags::from_bits_retain(libc::MFD_EXEC))

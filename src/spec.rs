@@ -67,13 +67,20 @@ pub(crate) fn process(bytes: &[u8]) -> Result<LoadedProcess> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     // O_NONBLOCK: a fifo must be refused, not waited for.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     ensure!(metadata.is_file(), "not a regular file");
     ensure!(metadata.len() <= LIMIT, "larger than {} MiB", LIMIT >> 20);
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len())? + 1);
-    file.take(LIMIT).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let mut bytes = Vec::new();
+    // One more than there should be: a read that is shorter than this was the last one.
+    let mut chunk = vec![0; usize::try_from(metadata.len())?.max(4095) + 1];
+    loop {
+        let length = file.read(&mut chunk)?;
+        bytes.extend_from_slice(&chunk[..length]);
+        if length < chunk.len() || bytes.len() as u64 > LIMIT {
+            return Ok(bytes);
+        }
+    }
 }
 
 fn parse_spec(bytes: &[u8]) -> Result<Loaded> {

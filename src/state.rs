@@ -320,10 +320,17 @@ fn remove_directory(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result,
     };
-    for name in [LISTENER, PROCESS_FILE, NEW_STATE_FILE, STATE_FILE] {
+    for name in [LISTENER, PROCESS_FILE, STATE_FILE] {
         gone(fs::remove_file(path.join(name)))?;
     }
-    gone(fs::remove_dir(path))
+    match fs::remove_dir(path) {
+        // A command was killed while it wrote.
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+            gone(fs::remove_file(path.join(NEW_STATE_FILE)))?;
+            gone(fs::remove_dir(path))
+        }
+        result => gone(result),
+    }
 }
 
 /// Waits, up to a limit, until no other command works on the container (flock(2)). `None` if it

@@ -30,6 +30,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -96,18 +97,18 @@ pub(crate) fn pair() -> Result<(OwnedFd, Init)> {
 #[derive(Debug)]
 pub(crate) struct Caller {
     socket: OwnedFd,
-    process: OwnedFd,
+    process: Rc<OwnedFd>,
 }
 
 impl Caller {
     /// `process` is the pidfd of the first process.
     pub(crate) fn new(socket: OwnedFd, process: OwnedFd) -> Self {
-        Self { socket, process }
+        Self { socket, process: Rc::new(process) }
     }
 
     /// The first process, as a pidfd.
-    pub(crate) fn process(&self) -> BorrowedFd<'_> {
-        self.process.as_fd()
+    pub(crate) fn process(&self) -> &Rc<OwnedFd> {
+        &self.process
     }
 
     /// Everything that only the caller may do is done.

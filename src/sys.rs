@@ -10,7 +10,7 @@ mod scheduling;
 mod terminal;
 mod xattr;
 
-use std::ffi::{c_int, c_long};
+use std::ffi::{CStr, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::Result;
@@ -33,20 +33,26 @@ pub(crate) use xattr::*;
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code, reason = "the test harness has its own"))]
 extern "C" fn main() -> c_int {
-    if let Err(errno) = open_standard_streams() {
-        eprintln!("rt: /dev/null: {}", errno.desc());
-        return 1;
+    let again = crate::image::runs_again();
+    // All of this outlives an exec.
+    if !again {
+        if let Err(errno) = open_standard_streams() {
+            eprintln!("rt: /dev/null: {}", errno.desc());
+            return 1;
+        }
+        // It cannot fail with these arguments, and if it did, a broken pipe would end us.
+        let _ = set_signal_disposition(Signal::SIGPIPE, true);
+        // A caller that ignores it would have the kernel reap our children behind our back.
+        let _ = set_signal_disposition(Signal::SIGCHLD, false);
     }
-    // It cannot fail with these arguments, and if it did, a broken pipe would end us.
-    let _ = set_signal_disposition(Signal::SIGPIPE, true);
-    // A caller that ignores it would have the kernel reap our children behind our back.
-    let _ = set_signal_disposition(Signal::SIGCHLD, false);
-    crate::cli::main()
+    crate::cli::main(again)
 }
 
 fn open_standard_streams() -> Result<()> {
-    let closed = (0..3).filter(|fd| !is_open(*fd)).count();
-    for _ in 0..closed {
+    let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the pointer and the count are those of `streams`.
+    Errno::result(unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) })?;
+    for _ in streams.iter().filter(|stream| stream.revents & libc::POLLNVAL != 0) {
         // The lowest number that is free is one of the closed ones.
         let null = nix::fcntl::open(c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
         std::mem::forget(null);
@@ -115,13 +121,12 @@ pub(crate) fn bring_interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<(
     .map(drop)
 }
 
-/// Whether the file behind `fd` is protected by fs-verity, so that nobody can change it.
-pub(crate) fn has_verity(fd: BorrowedFd<'_>) -> bool {
+/// Whether the file at `path` is protected by fs-verity, so that nobody can change it.
+pub(crate) fn has_verity(path: &CStr) -> bool {
     // SAFETY: statx is a plain structure of integers; the call fills it.
     let mut data: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: an empty path with AT_EMPTY_PATH means `fd` itself; `data` outlives the call.
-    let result =
-        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, 0, &raw mut data) };
+    // SAFETY: `path` is NUL-terminated; `data` outlives the call.
+    let result = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, 0, &raw mut data) };
     result == 0 && data.stx_attributes & libc::STATX_ATTR_VERITY as u64 != 0
 }
 

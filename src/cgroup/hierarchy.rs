@@ -6,10 +6,11 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::AT_FDCWD;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
-use super::{Group, file};
+use super::Group;
+use crate::state;
 
 /// Where every distribution mounts cgroups.
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
@@ -58,8 +59,8 @@ impl Membership {
 /// The groups of a process; `process` is a pid or `self`.
 pub(super) fn memberships(process: &str) -> Result<Vec<Membership>> {
     let path = format!("/proc/{process}/cgroup");
-    let text = file::open(Path::new(&path), OFlag::O_RDONLY).and_then(file::read_all);
-    parse(&text.with_context(|| path.clone())?).context(path)
+    let text = state::read_at(AT_FDCWD, &path).with_context(|| path.clone())?;
+    parse(&String::from_utf8_lossy(&text)).context(path)
 }
 
 fn parse(text: &str) -> Result<Vec<Membership>> {
@@ -109,11 +110,10 @@ impl Finder {
     pub(super) fn place(&self, own: &Membership, path: &Path) -> Result<Option<Group>> {
         self.first(own, |mount| {
             let inside = mount.inside(&own.path).unwrap_or_default();
-            let bases = if path.is_absolute() {
-                vec![PathBuf::new()]
-            } else {
-                vec![inside, PathBuf::new()]
-            };
+            let mut bases = vec![PathBuf::new()];
+            if path.is_relative() && inside != bases[0] {
+                bases.insert(0, inside);
+            }
             for base in bases {
                 let base = mount.point.join(base);
                 let directory = base.join(path.strip_prefix("/").unwrap_or(path));

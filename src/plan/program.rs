@@ -1,6 +1,6 @@
 //! The user's program, and what it is allowed.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -108,7 +108,7 @@ fn grantable(has_user: bool) -> Result<(u64, u8)> {
 /// Of several settings of one variable the last one counts; the order is that of the first.
 fn last_wins(env: &[String]) -> Vec<&str> {
     let name = |entry: &str| entry.split_once('=').map_or(entry.len(), |(name, _)| name.len());
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let mut kept: Vec<&str> =
         env.iter().rev().map(String::as_str).filter(|e| seen.insert(&e[..name(e)])).collect();
     kept.reverse();

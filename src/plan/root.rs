@@ -1,6 +1,6 @@
 //! The root file system: mounts, devices, and what is hidden of it.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -128,7 +128,7 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
                 configured: false,
             },
         );
-    let given: HashSet<PathBuf> = configured.iter().map(|device| device.path.clone()).collect();
+    let given: BTreeSet<PathBuf> = configured.iter().map(|device| device.path.clone()).collect();
     let missing = default.into_iter().filter(|device| !given.contains(&device.path));
     Some(missing.chain(configured).collect())
 }
