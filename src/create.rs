@@ -51,12 +51,13 @@ pub(crate) struct Request {
     pub(crate) detached: bool,
 }
 
-/// A container that waits for `start`.
+/// A container whose init waits for `start`, or is on its way to the program.
 #[derive(Debug)]
 struct Created {
     container: Container,
     pid: Pid,
     init: Rc<OwnedFd>,
+    caller: Caller,
     /// The master of its terminal, where no console socket took it.
     terminal: Option<OwnedFd>,
 }
@@ -74,15 +75,16 @@ struct Prepared {
 
 /// `rt create`.
 pub(crate) fn command(request: &Request) -> Result<()> {
-    create(request).map(drop)
+    create(request, true).map(drop)
 }
 
-/// The eight steps. The lock is held until the container has been recorded.
-fn create(request: &Request) -> Result<(Created, Lock)> {
+/// The eight steps; then init `waits` for `start`, or runs the program. The lock is held until
+/// the container has been recorded.
+fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
     let spec = read(request).phase(Phase::Config)?; // 1
     let prepared = prepare(request, &spec).phase(Phase::Plan)?; // 2
     let (mut guard, lock) = claim(request, &prepared, &spec).phase(Phase::State)?; // 3
-    let caller = launch(&prepared, &mut guard)?; // 4
+    let caller = launch(&prepared, &mut guard, waits)?; // 4
     caller.go().phase(Phase::Process)?; // 5
     let limited = run_hooks(&prepared, &caller, &guard)?;
     let terminal = caller.ready()?; // 6 and 7 are init's
@@ -93,7 +95,7 @@ fn create(request: &Request) -> Result<(Created, Lock)> {
     let terminal = hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
     record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
     caller.detach().phase(Phase::Process)?;
-    Ok((guard.release(terminal)?, lock))
+    Ok((guard.release(terminal, caller)?, lock))
 }
 
 /// Step 1.
@@ -171,11 +173,11 @@ fn claim(request: &Request, prepared: &Prepared, spec: &Spec) -> Result<(Guard, 
 }
 
 /// Step 4, and what has to happen before Go.
-fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
+fn launch(prepared: &Prepared, guard: &mut Guard, waits: bool) -> Result<Caller> {
     let Some(container) = &mut guard.container else { bail!("no container") };
-    let listener = container.listen().phase(Phase::State)?;
+    let listener = waits.then(|| container.listen()).transpose().phase(Phase::State)?;
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
-    let (pid, caller) = launch::clone(&prepared.plan, group, Some(listener))?;
+    let (pid, caller) = launch::clone(&prepared.plan, group, listener)?;
     guard.init = Some((pid, caller.process().clone()));
     container.record.init = Some(Process::now(pid.as_raw()).phase(Phase::State)?);
     container.save().phase(Phase::State)?;
@@ -254,9 +256,11 @@ impl Guard {
     }
 
     /// The container stays.
-    fn release(mut self, terminal: Option<OwnedFd>) -> Result<Created> {
+    fn release(mut self, terminal: Option<OwnedFd>, caller: Caller) -> Result<Created> {
         match (self.container.take(), self.init.take()) {
-            (Some(container), Some((pid, init))) => Ok(Created { container, pid, init, terminal }),
+            (Some(container), Some((pid, init))) => {
+                Ok(Created { container, pid, init, caller, terminal })
+            }
             _ => bail!("no container"),
         }
     }
@@ -279,11 +283,11 @@ impl Drop for Guard {
 /// `rt run`: the status of the process, or 0 when detached.
 pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i32> {
     if request.detached {
-        let (created, _lock) = create(request)?;
+        let (created, _lock) = create(request, false)?;
         return start_or_delete(&created).map(|()| 0);
     }
     let foreground = Foreground::prepare(!no_subreaper)?;
-    let (mut created, lock) = create(request)?;
+    let (mut created, lock) = create(request, false)?;
     start_or_delete(&created)?;
     // While it runs, other commands may do what they like with it.
     drop(lock);
@@ -300,8 +304,8 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
 
 /// A container that could not be started is of no use to anybody.
 fn start_or_delete(created: &Created) -> Result<()> {
-    let Created { container, init, .. } = created;
-    start::start(container, init).inspect_err(|_| {
+    let Created { container, init, caller, .. } = created;
+    caller.executed().and_then(|()| start::poststart(container, init)).inspect_err(|_| {
         let ended = delete::end(container, init);
         if let Err(error) = ended.and_then(|()| delete::clean_up(container)) {
             log::warn(format!("cleaning up: {}", crate::error::line(&error)));

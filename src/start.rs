@@ -27,14 +27,18 @@ pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
     start(&container, &init)
 }
 
-/// Starts a created container, whose lock is held and whose `init` lives. A poststart hook that
-/// fails ends it again.
-pub(crate) fn start(container: &Container, init: &OwnedFd) -> Result<()> {
+/// Starts a created container, whose lock is held and whose `init` lives.
+fn start(container: &Container, init: &OwnedFd) -> Result<()> {
     let id = &container.record.id;
     let Some(connection) = container.connect().phase(Phase::State)? else {
         bail!("{id}: cannot start a container that has stopped");
     };
     sync::start(connection.as_fd(), init.as_fd())?;
+    poststart(container, init)
+}
+
+/// Runs the poststart hooks. One that fails ends the container.
+pub(crate) fn poststart(container: &Container, init: &OwnedFd) -> Result<()> {
     let (Some(hooks), Some(process)) = (Hooks::of(&container.record), container.record.init) else {
         return Ok(());
     };

@@ -320,14 +320,14 @@ fn remove_directory(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result,
     };
-    for name in [LISTENER, PROCESS_FILE, STATE_FILE] {
-        gone(fs::remove_file(path.join(name)))?;
-    }
-    match fs::remove_dir(path) {
-        // A command was killed while it wrote.
+    let remove = |names: &[&str]| {
+        names.iter().try_for_each(|name| gone(fs::remove_file(path.join(name))))?;
+        fs::remove_dir(path)
+    };
+    match remove(&[PROCESS_FILE, STATE_FILE]) {
+        // After `create` the listener, and what a killed command did not write to the end.
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
-            gone(fs::remove_file(path.join(NEW_STATE_FILE)))?;
-            gone(fs::remove_dir(path))
+            gone(remove(&[LISTENER, NEW_STATE_FILE]))
         }
         result => gone(result),
     }

@@ -15,7 +15,7 @@
 //!    | limits, final state, pid file               |
 //!    | Detach -----------------------------------> |
 //!    .                                             |  create: waits on the start listener
-//!  start (create), the caller itself (exec)        |
+//!  start (create), the caller itself (run, exec)   |
 //!    | Start -------- start listener ------------> |  (create only)
 //!    | <-------------------------------- Executing |  just before execve
 //!    | <------------------------------ end of file |  the program runs
@@ -146,7 +146,7 @@ impl Caller {
         self.send(Name::Detach)
     }
 
-    /// Waits until the program runs (exec, where no start listener stands between).
+    /// Waits until the program runs (run and exec, where no start listener stands between).
     pub(crate) fn executed(&self) -> Result<()> {
         let mut executing = false;
         loop {
