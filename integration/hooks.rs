@@ -176,8 +176,8 @@ fn a_hook_has_its_environment_its_name_the_bundle_and_no_descriptor_of_anybody()
     let bundle = bundle.redirections("3</dev/null 4</dev/null");
     let out = bundle.beside("seen");
     let script = format!(
-        "#!/bin/sh\nfds=$(echo $(ls /proc/$$/fd))\n\
-         {{ pwd; echo $0; echo $fds; tr '\\0' '\\n' </proc/$$/environ; }} >{}",
+        "#!/bin/sh\nls /proc/$$/fd >{0}.fds\n\
+         {{ pwd; echo $0; echo $(cat {0}.fds); tr '\\0' '\\n' </proc/$$/environ; }} >{0}",
         out.display()
     );
     let program = bundle.beside("hook");
@@ -187,9 +187,9 @@ fn a_hook_has_its_environment_its_name_the_bundle_and_no_descriptor_of_anybody()
     let c = add(bundle, "createRuntime", json!({ "path": program, "env": env })).create();
     let seen = fs::read_to_string(out).unwrap();
     let (bundle, program) = (c.bundle.path(), program.display());
-    // Three streams, the script that the shell reads, and its pipe from ls.
+    // Three streams, the script that the shell reads, and its own output, which it puts aside.
     let expected =
-        format!("{}\n{program}\n0 1 10 2 3\nPATH=/bin:/usr/bin\nA=1\n", bundle.display());
+        format!("{}\n{program}\n0 1 10 11 2\nPATH=/bin:/usr/bin\nA=1\n", bundle.display());
     assert_eq!(seen, expected);
 }
 
