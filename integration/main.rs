@@ -36,6 +36,8 @@ mod mounts;
 #[cfg(test)]
 mod namespaces;
 #[cfg(test)]
+mod parity;
+#[cfg(test)]
 mod paths;
 #[cfg(test)]
 mod process;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Container, Host, namespace_of, runc};
+use crate::harness::{Bundle, Container, Host, assert_looks_as_under_runc, namespace_of};
 
 const KINDS: [&str; 8] = ["pid", "net", "ipc", "uts", "mnt", "user", "cgroup", "time"];
 
@@ -38,79 +38,6 @@ const ALL_NEW: [(&str, From<'static>); 5] = [
     ("uts", From::New),
     ("mnt", From::New),
 ];
-
-/// Mount table, owners and modes, devices, id maps and links, as seen from inside.
-const LOOK: &str = "
-    cat /proc/self/mountinfo
-    echo == maps
-    cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups
-    echo == owners
-    stat -c '%n %A %u %g' / /proc /sys /dev /dev/pts /dev/shm /dev/mqueue
-    stat -c '%n %u %g' /sys/fs/cgroup # Its mode depends on runc's version.
-    stat -c '%n %A %u %g %t,%T %N' /dev/*
-    echo == names
-    hostname; id
-    for link in /sys/class/net/*; do echo ${link##*/}; done
-";
-
-/// What a container of the runtime under test and one of runc see; both have to succeed.
-#[track_caller]
-fn assert_looks_as_under_runc(bundle: impl Fn() -> Bundle) {
-    let theirs = look(bundle().for_runtime(runc()));
-    let ours = look(bundle());
-    assert!(ours == theirs, "inside the container:\n{}", difference(&theirs, &ours));
-}
-
-/// With a user namespace, runc's /dev/mqueue belongs partly or wholly to nobody: it makes the ipc
-/// namespace too early. Here it may be root's.
-fn look(bundle: Bundle) -> Vec<String> {
-    let mark = bundle.mark().to_owned();
-    let done = bundle.script(LOOK).run().success();
-    let text = done.stdout.replace(&mark, "MARK.");
-    let (mounts, rest) = text.split_once("== maps\n").expect("a mount table and the rest");
-    let mut lines = normal_mounts(mounts);
-    lines.extend(rest.lines().map(|line| match line.starts_with("/dev/mqueue ") {
-        true => line.replace("65534", "0"),
-        false => line.to_owned(),
-    }));
-    lines
-}
-
-/// By place, and without the numbers, which differ between two containers of one runtime: ids,
-/// device numbers, peer groups. The parent's id becomes the parent's place. Of a masked path only
-/// that it is masked: with which file system is the runtime's affair. And of a cgroup hierarchy not
-/// the name of its source: a bind shows the host's, which `systemd` is on some and `cgroup` on others.
-fn normal_mounts(table: &str) -> Vec<String> {
-    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(' ').collect()).collect();
-    let place = |id: &str| rows.iter().find(|row| row[0] == id).map_or("outside", |row| row[4]);
-    let one = |row: &Vec<&str>| {
-        let dash = row.iter().position(|field| *field == "-").expect("a dash");
-        let peers: Vec<_> = (row[6..dash].iter())
-            .map(|peer| peer.split_once(':').map_or(*peer, |(kind, _)| kind))
-            .collect();
-        let (at, on) = (row[4], place(row[1]));
-        let empty = row[3] == "/null" || row[dash + 1] == "tmpfs";
-        if empty && (at.starts_with("/proc/") || at.starts_with("/sys/firmware")) {
-            return format!("{at} on {on}, masked");
-        }
-        let (kind, options) = (row[dash + 1], row[dash + 3]);
-        let source = if kind == "cgroup" { "any" } else { row[dash + 2] };
-        format!("{at} on {on}, root {}, {} {peers:?} {kind} {source} {options}", row[3], row[5])
-    };
-    let mut lines: Vec<_> = rows.iter().map(one).collect();
-    lines.sort_by(|one, other| one.split(' ').next().cmp(&other.split(' ').next()));
-    lines
-}
-
-fn difference(theirs: &[String], ours: &[String]) -> String {
-    let lost = theirs.iter().filter(|line| !ours.contains(line)).map(|line| format!("- {line}"));
-    let new = ours.iter().filter(|line| !theirs.contains(line)).map(|line| format!("+ {line}"));
-    let lines: Vec<_> = lost.chain(new).collect();
-    match lines.is_empty() {
-        true => format!("the order of lines\n{}\nruns as\n{}", theirs.join("\n"), ours.join("\n")),
-        false => format!("- runc, + the runtime under test\n{}", lines.join("\n")),
-    }
-}
 
 fn sleeper() -> Bundle {
     Bundle::busybox().args(["sleep", "1000"])

@@ -19,6 +19,9 @@ use crate::plan::{Cgroups, FileSystem, MountPoint, Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::sys;
 
+/// Attributes of the tmpfs that holds the hierarchies of version 1, whatever they have themselves.
+const PLAIN: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
 /// Mounts `entry` below `root`.
 pub(super) fn mount(root: &RootFd, entry: &MountPoint, plan: &Root) -> Result<()> {
     let mounted = match &entry.what {
@@ -230,7 +233,7 @@ fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     }
     let fs = context_of(c"tmpfs", Some(c"tmpfs"))?;
     configure(&fs, c"mode", Some(c"755"))?;
-    let tmpfs = sys::fsmount(fs.as_fd(), 0)?;
+    let tmpfs = sys::fsmount(fs.as_fd(), PLAIN)?;
     sys::move_mount(tmpfs.as_fd(), target.as_fd())?;
     for (name, directory) in &cgroups.groups {
         mount_group(&tmpfs, name, directory).with_context(|| name.clone())?;

@@ -117,7 +117,7 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
     let configured: Vec<Device> =
         configured.filter(|device| device.path != Path::new("/dev/ptmx")).collect();
     let default =
-        [("null", 3), ("zero", 5), ("full", 7), ("tty", 0), ("urandom", 9), ("random", 8)].map(
+        [("null", 3), ("random", 8), ("full", 7), ("tty", 0), ("zero", 5), ("urandom", 9)].map(
             |(name, minor)| Device {
                 path: Path::new("/dev").join(name),
                 kind: SFlag::S_IFCHR,
