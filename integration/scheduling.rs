@@ -7,13 +7,16 @@ use serde_json::{Value, json};
 
 use crate::harness::{Bundle, Container, Host, proc_status};
 
+/// A kernel with CONFIG_RT_GROUP_SCHED has real-time policies only where there is time for them.
+fn is_grouped() -> bool {
+    Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists()
+}
+
 /// `process.scheduler` of init, which sleeps.
 fn sleeper(scheduler: &Value) -> Bundle {
     let bundle = Bundle::busybox().args(["sleep", "1000"]);
     let bundle = bundle.config(|c| c["process"]["scheduler"] = scheduler.clone());
-    // A kernel with CONFIG_RT_GROUP_SCHED has real-time policies only where there is time for them.
-    let grouped = Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists();
-    match grouped {
+    match is_grouped() {
         true => bundle.resources(json!({ "cpu": { "realtimeRuntime": 50_000 } })),
         false => bundle,
     }
@@ -59,6 +62,19 @@ fn a_deadline_holds_for_init() {
     let scheduler = json!({ "policy": "SCHED_DEADLINE", "runtime": 1_000_000,
         "deadline": 100_000_000, "period": 100_000_000, "flags": ["SCHED_FLAG_RESET_ON_FORK"] });
     assert_eq!(of_init(&sleeper(&scheduler).start())[2], 6);
+}
+
+#[test]
+fn a_real_time_policy_without_time_is_refused() {
+    let scheduler = json!({ "policy": "SCHED_FIFO", "priority": 7 });
+    let bundle = sleeper(&scheduler);
+    if is_grouped() {
+        let bundle = bundle.resources(json!({ "cpu": { "realtimeRuntime": 0 } }));
+        bundle.refused().says(&["process.scheduler", "realtimeRuntime"]).one_line();
+    }
+    let c = sleeper(&json!({ "policy": "SCHED_DEADLINE", "runtime": 1u64 << 40,
+        "deadline": 1u64 << 41 }));
+    c.refused().says(&["process.scheduler"]).one_line();
 }
 
 #[test]

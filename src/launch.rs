@@ -54,10 +54,22 @@ pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
 pub(crate) fn schedule(plan: &Plan, pid: Pid) -> Result<()> {
     let Some(program) = &plan.process else { return Ok(()) };
     if let Some(attributes) = &program.scheduling.scheduler {
-        sys::sched_setattr(pid.as_raw(), attributes).context("process.scheduler")?;
+        sys::sched_setattr(pid.as_raw(), attributes)
+            .with_context(|| format!("process.scheduler{}", hint(attributes.policy as i32)))?;
     }
     if let Some(priority) = program.scheduling.io_priority {
         sys::ioprio_set(pid.as_raw(), priority).context("process.ioPriority")?;
     }
     Ok(())
+}
+
+/// What the kernel may have missed, of which it says no more than EPERM (sched(7)).
+fn hint(policy: i32) -> &'static str {
+    match policy {
+        libc::SCHED_FIFO | libc::SCHED_RR => {
+            " (has linux.resources.cpu.realtimeRuntime left time for it?)"
+        }
+        libc::SCHED_DEADLINE => " (is there time for it, and does its cpuset have every CPU?)",
+        _ => "",
+    }
 }
