@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::harness::{Bundle, Container, proc_status, until};
+use crate::harness::{Bundle, Container, freeze, proc_status, until};
 
 /// Foreground `run` below `sh -c SCRIPT`, where `"$@"` is the runtime; its status and output.
 fn run_below(bundle: &Bundle, script: &str) -> (Option<i32>, String) {
@@ -79,31 +79,17 @@ fn a_process_of_exec_without_a_umask_has_the_callers_and_init_has_022() {
     assert_eq!(String::from_utf8(exec.stdout).unwrap(), "0027\n");
 }
 
-/// Where the container is frozen through version 1's freezer or version 2's own switch.
-fn freeze(c: &Container) {
-    let groups = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
-    for line in groups.lines() {
-        let [_, controllers, path] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { panic!() };
-        if controllers == "freezer" {
-            fs::write(format!("/sys/fs/cgroup/freezer{path}/freezer.state"), "FROZEN").unwrap();
-            return;
-        }
-    }
-    let path = groups.trim().strip_prefix("0::").expect("version 2 alone");
-    fs::write(format!("/sys/fs/cgroup{path}/cgroup.freeze"), "1").unwrap();
-}
-
 #[test]
 fn a_frozen_container_is_paused_and_can_be_killed_and_deleted() {
     let c = Bundle::busybox().args(["sleep", "100"]).start();
-    freeze(&c);
+    freeze(c.pid());
     until("it is frozen", || c.status() == "paused");
     c.kill("KILL");
     assert_eq!(c.wait(), 128 + 9);
     c.delete();
 
     let c = Bundle::busybox().args(["sleep", "100"]).start();
-    freeze(&c);
+    freeze(c.pid());
     until("it is frozen", || c.status() == "paused");
     c.delete_force();
 }

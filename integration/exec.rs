@@ -1,5 +1,7 @@
 //! exec: a second process in a container, as near to the first as it can be.
 
+mod options;
+
 use nix::sys::signal::Signal;
 
 use crate::harness::{ALL_CAPABILITIES, Bundle, Container, namespace_of, proc_status, until};

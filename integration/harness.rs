@@ -24,7 +24,7 @@ pub(crate) use bundle::Bundle;
 pub(crate) use canary::Canary;
 pub(crate) use config::ALL_CAPABILITIES;
 pub(crate) use container::Container;
-pub(crate) use host::{Host, namespace_of, proc_status, reap, until};
+pub(crate) use host::{Host, freeze, namespace_of, proc_status, reap, thaw, until, waits_in};
 pub(crate) use leftovers::Leftovers;
 pub(crate) use look::{Look, assert_looks_as_under_runc, difference_to_runc};
 pub(crate) use race::Exchange;

@@ -7,6 +7,7 @@
 //! | `group` | the directory of one hierarchy: made, looked at, removed |
 //! | `open` | groups held open while a process gets into them |
 //! | `members` | processes: list, signal, kill |
+//! | `sub` | groups that a container has made below its own |
 //! | `walk` | groups below a group, however deep; removal |
 //! | `file` | reading and writing control files |
 
@@ -17,6 +18,7 @@ mod hierarchy;
 mod limits;
 mod members;
 mod open;
+mod sub;
 mod v1;
 mod v2;
 mod walk;
@@ -33,6 +35,7 @@ use group::{Group, Made};
 use hierarchy::{Finder, Version};
 pub(crate) use limits::Limits;
 pub(crate) use open::{OpenCgroup, Seen};
+pub(crate) use sub::SubGroup;
 
 /// How long `kill` and `remove` wait for the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);

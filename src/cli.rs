@@ -3,7 +3,7 @@
 //! Only the parser of the chosen command is built: the whole tree costs more than most of what
 //! the commands do. The help and the errors about unknown commands get the whole tree.
 
-mod args;
+pub(crate) mod args;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -17,7 +17,9 @@ use args::{Create, Delete, Exec, Global, Id, Kill, List, Run, Spec};
 
 use crate::cgroup::Cgroup;
 use crate::plan::Extras;
-use crate::{create, delete, error, exec, features, image, kill, list, log, spec_cmd, start, sys};
+use crate::{
+    create, delete, error, exec, features, image, kill, list, log, spec, spec_cmd, start, sys,
+};
 
 /// The status of every error but those of `exec`, as with runc.
 const FAILED: i32 = 1;
@@ -147,10 +149,12 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
         return Ok(print(&features::version()));
     }
     let log = log::Log::open(global.log.as_deref(), global.log_format, global.debug)?;
-    // Whatever the caller left open must not be seen by a container, not for a moment.
-    let first = 3 + preserved_fds(matches);
-    sys::close_all_but(log.descriptor().into_iter().collect(), first).context("close_range")?;
+    let descriptor = log.descriptor();
     log.install();
+    let process = process_file(matches)?;
+    // Whatever the caller left open must not be seen by a container, not for a moment.
+    let first = preserved_fds(matches).saturating_add(3);
+    sys::close_all_but(descriptor.into_iter().collect(), first).context("close_range")?;
     check(&global)?;
     let root = global.root.clone().unwrap_or_else(default_root);
     let Some((name, matches)) = matches.subcommand() else {
@@ -167,8 +171,8 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
         }
         "start" => start::command(&root, &Id::from_arg_matches(matches)?.id).map(|()| 0),
         "exec" => {
-            let Exec { id, args } = Exec::from_arg_matches(matches)?;
-            exec::exec(&exec::Request { root, id, args })
+            let options = Exec::from_arg_matches(matches)?;
+            exec::exec(&exec::Request { root, options, process, inherited_fds })
         }
         "kill" => {
             let args = Kill::from_arg_matches(matches)?;
@@ -194,7 +198,14 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     }
 }
 
-/// `--preserve-fds` of `create` and `run`.
+/// What `exec --process` names, which may be a descriptor that the caller passed.
+fn process_file(matches: &ArgMatches) -> Result<Option<Vec<u8>>> {
+    let exec = matches.subcommand().filter(|(name, _)| *name == "exec");
+    let path = exec.and_then(|(_, matches)| matches.get_one::<PathBuf>("process"));
+    path.map(|path| spec::read_process(path)).transpose()
+}
+
+/// `--preserve-fds` of `create`, `run` and `exec`.
 fn preserved_fds(matches: &ArgMatches) -> u32 {
     let option = |(_, matches): (&str, &ArgMatches)| {
         matches.try_get_one("preserve_fds").ok().flatten().copied()

@@ -11,9 +11,7 @@
 //!
 //! Whatever fails before the end takes everything back: see [`Guard`].
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -31,10 +29,10 @@ use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
 use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
-use crate::pty::{DescriptorSocket, Relay};
+use crate::pty::{self, DescriptorSocket, Relay};
 use crate::state::{Container, Lock, Progress, Record};
 use crate::sync::Caller;
-use crate::{delete, launch, log, spec, start, state, sys};
+use crate::{delete, launch, log, pid_file, spec, start, state, sys};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -92,7 +90,7 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
         prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
     }
     launch::schedule(&prepared.plan, guard.pid()?).phase(Phase::Process)?;
-    let terminal = hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
+    let terminal = pty::hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
     record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
     caller.detach().phase(Phase::Process)?;
     Ok((guard.release(terminal, caller)?, lock))
@@ -104,22 +102,10 @@ fn read(request: &Request) -> Result<Spec> {
     let loaded = spec::load(&request.bundle)?;
     spec::check(&loaded.spec)?;
     loaded.warnings.iter().for_each(log::warn);
-    check_terminal(request, &loaded.spec)?;
-    let Extras { preserve_fds, inherited_fds, .. } = request.extras;
-    if preserve_fds > inherited_fds {
-        bail!("--preserve-fds {preserve_fds}: descriptor {} is closed", 3 + inherited_fds);
-    }
+    let terminal = loaded.spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
+    pty::check_console(terminal, request.detached, request.console_socket.as_deref())?;
+    request.extras.check()?;
     Ok(loaded.spec)
-}
-
-fn check_terminal(request: &Request, spec: &Spec) -> Result<()> {
-    let terminal = spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
-    match (terminal, request.detached, &request.console_socket) {
-        (true, true, None) => bail!("process.terminal: needs --console-socket when detached"),
-        (false, _, Some(_)) => bail!("--console-socket: process.terminal is not set"),
-        (true, false, Some(_)) => bail!("--console-socket: only when detached"),
-        _ => Ok(()),
-    }
 }
 
 /// Step 2.
@@ -199,17 +185,6 @@ fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &Guard) -> Result<bool
     Ok(true)
 }
 
-/// The terminal's master goes to the console socket, or stays for the relay.
-fn hand_over(
-    terminal: Option<OwnedFd>,
-    console: Option<&DescriptorSocket>,
-) -> Result<Option<OwnedFd>> {
-    match (terminal, console) {
-        (Some(master), Some(console)) => console.send(master.as_fd(), "/dev/ptmx").map(|()| None),
-        (terminal, _) => Ok(terminal),
-    }
-}
-
 /// Step 8.
 fn record(request: &Request, prepared: &Prepared, guard: &mut Guard) -> Result<()> {
     let (Some(container), Some((pid, pidfd))) = (&mut guard.container, &guard.init) else {
@@ -221,26 +196,9 @@ fn record(request: &Request, prepared: &Prepared, guard: &mut Guard) -> Result<(
         socket.send(pidfd.as_fd(), "pidfd")?;
     }
     if let Some(path) = &request.pid_file {
-        write_pid_file(path, *pid)?;
+        pid_file::write(path, *pid)?;
     }
     Ok(())
-}
-
-/// The bare decimal, whole or not at all.
-pub(crate) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
-    let context = || format!("--pid-file {}", path.display());
-    let Some(name) = path.file_name() else { bail!("{}: not a file name", context()) };
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    let temporary = path.with_file_name(hidden);
-    // A link that stands there is not followed.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(context)?,
-        _ => {}
-    }
-    let mut file = File::create_new(&temporary).with_context(context)?;
-    file.write_all(pid.to_string().as_bytes()).with_context(context)?;
-    fs::rename(&temporary, path).with_context(context)
 }
 
 /// Takes everything back, unless released: init first, then what held it.

@@ -1,74 +1,145 @@
 //! `exec`: one more process in a container. The same [`init::run`](crate::init::run) as for the
 //! first one, with every namespace joined and no root file system to build.
 
-use std::os::fd::AsFd;
+mod process;
+pub(crate) mod user;
+
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
-use crate::cgroup::{Cgroup, Seen};
+use crate::cgroup::{Cgroup, OpenCgroup, Seen};
+use crate::cli::args;
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::namespace::Namespaces;
-use crate::plan::Plan;
+use crate::pid_file::PidFile;
+use crate::plan::{Extras, Plan};
+use crate::pty::{self, DescriptorSocket, Relay};
 use crate::state::{Container, Status};
 use crate::sync::Caller;
-use crate::{launch, log, spec, sys};
+use crate::{launch, log, sys};
+
+/// How often `--ignore-paused` looks whether the container has been resumed.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) struct Request {
     /// `--root`.
     pub(crate) root: PathBuf,
-    pub(crate) id: String,
-    /// The program and its arguments, never empty.
-    pub(crate) args: Vec<String>,
+    pub(crate) options: args::Exec,
+    /// What `--process` names: read before the caller's descriptors are closed, of which it may
+    /// be one.
+    pub(crate) process: Option<Vec<u8>>,
+    /// How many descriptors from 3 on the caller passed.
+    pub(crate) inherited_fds: u32,
 }
 
-/// `rt exec`: the status of the process.
+/// Where the caller wants to hear of the process.
+#[derive(Debug)]
+struct Outlets {
+    console: Option<DescriptorSocket>,
+    pidfd: Option<DescriptorSocket>,
+    pid_file: Option<PidFile>,
+}
+
+/// `rt exec`: the status of the process, or 0 when detached.
 pub(crate) fn exec(request: &Request) -> Result<i32> {
-    let container = Container::open(&request.root, &request.id)?;
-    let plan = plan(request, &container).phase(Phase::Plan)?;
-    let foreground = Foreground::prepare(true)?;
-    // Where init is now, which need not be where it was born: a systemd in the container moves.
-    let init = container.record.init.context("no init")?;
+    let options = &request.options;
+    let container = Container::open(&request.root, &options.id)?;
+    let init = alive(&container, options.ignore_paused)?;
+    let plan = plan(request, &container, init).phase(Phase::Plan)?;
+    let foreground = (!options.detach).then(|| Foreground::prepare(false)).transpose()?;
+    let outlets = Outlets::open(options).phase(Phase::Plan)?;
     // The process may be seen by the container from its first moment: nothing of the host is open.
     let seen = if plan.namespaces.has_user() { Seen::ByNobody } else { Seen::ByContainer };
-    let group = Cgroup::of_process(init.pid).and_then(|c| c.open(seen)).phase(Phase::Cgroup)?;
+    let group = open_group(&container, options, seen).phase(Phase::Cgroup)?;
     drop(container);
     let (pid, caller) = launch::clone(&plan, group, None)?;
     let guard = Guard(&caller);
     launch::prepare(&plan, pid)?;
     caller.go().phase(Phase::Process)?;
-    caller.ready()?;
+    let terminal = caller.ready()?;
     launch::schedule(&plan, pid).phase(Phase::Process)?;
+    let terminal = pty::hand_over(terminal, outlets.console.as_ref()).phase(Phase::Terminal)?;
+    if let Some(socket) = &outlets.pidfd {
+        socket.send(caller.process(), "pidfd").phase(Phase::Process)?;
+    }
+    if let Some(file) = outlets.pid_file {
+        file.write(pid).phase(Phase::Process)?;
+    }
     caller.detach().phase(Phase::Process)?;
     caller.executed()?;
-    // From here on the process may run on without us only if we are killed.
-    let status = foreground.wait(pid, None)?;
+    // From here on the process may run on without us only if we are detached or killed.
+    let status = match foreground {
+        Some(foreground) => foreground.wait(pid, terminal.map(Relay::new).transpose()?)?,
+        None => 0,
+    };
     std::mem::forget(guard);
     Ok(status)
 }
 
-fn plan(request: &Request, container: &Container) -> Result<Plan> {
-    let id = &request.id;
-    let (status, init) = container.status()?;
-    let init = match (status, init) {
-        (Status::Created | Status::Running, Some(init)) => init,
-        (Status::Paused, _) => bail!("{id}: cannot exec in a paused container"),
-        (Status::Creating, _) => bail!("{id}: cannot exec in a container that is being created"),
-        _ => bail!("{id}: cannot exec in a stopped container"),
+impl Outlets {
+    fn open(options: &args::Exec) -> Result<Self> {
+        let connect = |path: &Option<PathBuf>, option| {
+            path.as_ref().map(|path| DescriptorSocket::connect(path, option)).transpose()
+        };
+        Ok(Self {
+            console: connect(&options.console_socket, "--console-socket")?,
+            pidfd: connect(&options.pidfd_socket, "--pidfd-socket")?,
+            pid_file: options.pid_file.as_deref().map(PidFile::prepare).transpose()?,
+        })
+    }
+}
+
+/// The groups of init, or those that were chosen.
+fn open_group(container: &Container, options: &args::Exec, seen: Seen) -> Result<OpenCgroup> {
+    let record = &container.record;
+    // Where init is now, which need not be where it was born: a systemd in the container moves.
+    let current = Cgroup::of_process(record.init.context("no init")?.pid)?;
+    record.cgroup.choose(current, &options.cgroup)?.open(seen)
+}
+
+/// Init of a container that is in a condition to take one more process.
+fn alive(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
+    let id = &container.record.id;
+    loop {
+        match container.status()? {
+            (Status::Created | Status::Running, Some(init)) => return Ok(init),
+            // Not in the container, where neither we nor a signal to us could end the wait.
+            (Status::Paused, _) if ignore_paused => sleep(LOOK),
+            (Status::Paused, _) => {
+                bail!("{id}: cannot exec in a paused container (use --ignore-paused to override)")
+            }
+            (Status::Creating, _) => {
+                bail!("{id}: cannot exec in a container that is being created")
+            }
+            _ => bail!("{id}: cannot exec in a stopped container"),
+        }
+    }
+}
+
+fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan> {
+    let Request { options, inherited_fds, .. } = request;
+    let extras = Extras {
+        preserve_fds: options.preserve_fds,
+        inherited_fds: *inherited_fds,
+        ..Extras::default()
     };
-    let mut loaded = spec::process(&container.process()?)?;
-    loaded.process.set_args(Some(request.args.clone()));
-    loaded.process.set_terminal(Some(false));
-    spec::check_process(&loaded.process)?;
+    extras.check()?;
+    let mut loaded = process::decide(request, container)?;
+    let terminal = loaded.process.terminal().unwrap_or(false);
+    pty::check_console(terminal, options.detach, options.console_socket.as_deref())?;
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let namespaces = Namespaces::of_container(init, kinds);
-    let plan =
-        Plan::for_exec(namespaces, &loaded.process, &container.record, &mut loaded.warnings)?;
+    let process = (&loaded.process, &mut loaded.warnings);
+    let plan = Plan::for_exec(namespaces, process, &container.record, extras)?;
     loaded.warnings.iter().for_each(log::debug);
     Ok(plan)
 }

@@ -25,6 +25,7 @@ mod log;
 mod mounts;
 mod namespace;
 mod netns;
+mod pid_file;
 mod plan;
 mod process;
 mod procfd;

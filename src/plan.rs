@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::fcntl::AT_FDCWD;
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
@@ -74,6 +74,17 @@ pub(crate) struct Extras {
     pub(crate) inherited_fds: u32,
 }
 
+impl Extras {
+    /// Refuses descriptors that the caller did not pass: in their place would be ours.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self { preserve_fds, inherited_fds, .. } = self;
+        if preserve_fds > inherited_fds {
+            bail!("--preserve-fds {preserve_fds}: descriptor {} is closed", 3 + inherited_fds);
+        }
+        Ok(())
+    }
+}
+
 impl Plan {
     /// The plan of a new container.
     pub(crate) fn for_container(
@@ -118,9 +129,9 @@ impl Plan {
     /// The plan of a process that joins a running container.
     pub(crate) fn for_exec(
         namespaces: Namespaces,
-        process: &Process,
+        (process, warnings): (&Process, &mut Vec<String>),
         record: &Record,
-        warnings: &mut Vec<String>,
+        extras: Extras,
     ) -> Result<Self> {
         let has_user = namespaces.has_user();
         let mut plan = Self {
@@ -134,7 +145,7 @@ impl Plan {
             hooks: None,
             affinity: Affinity::of_exec(process)?,
             proc: None,
-            preserve_fds: 0,
+            preserve_fds: extras.preserve_fds,
             ignored_signals: ignored_signals()?,
         };
         if plan.writes_proc() {

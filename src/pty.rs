@@ -68,6 +68,28 @@ pub(crate) fn give_to(peer: &OwnedFd, uid: u32) -> Result<()> {
     }
 }
 
+/// Whether the process's terminal and `--console-socket` go together: it takes the master where
+/// nobody stays to relay it.
+pub(crate) fn check_console(terminal: bool, detached: bool, socket: Option<&Path>) -> Result<()> {
+    match (terminal, detached, socket) {
+        (true, true, None) => bail!("process.terminal: needs --console-socket when detached"),
+        (false, _, Some(_)) => bail!("--console-socket: process.terminal is not set"),
+        (true, false, Some(_)) => bail!("--console-socket: only when detached"),
+        _ => Ok(()),
+    }
+}
+
+/// The terminal's master goes to the console socket, or stays for the relay.
+pub(crate) fn hand_over(
+    terminal: Option<OwnedFd>,
+    console: Option<&DescriptorSocket>,
+) -> Result<Option<OwnedFd>> {
+    match (terminal, console) {
+        (Some(master), Some(console)) => console.send(master.as_fd(), "/dev/ptmx").map(|()| None),
+        (terminal, _) => Ok(terminal),
+    }
+}
+
 /// A connection to a socket of the caller's that takes a descriptor.
 #[derive(Debug)]
 pub(crate) struct DescriptorSocket {

@@ -11,12 +11,13 @@ mod process;
 mod scheduling;
 mod sysctl;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use oci_spec::runtime::{Capability, Process, Spec};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -65,9 +66,29 @@ pub(crate) fn process(bytes: &[u8]) -> Result<LoadedProcess> {
     Ok(LoadedProcess { process, warnings })
 }
 
+/// The bytes of `exec --process PATH`: a file, or a pipe that the caller holds open as in
+/// `--process /dev/fd/4`.
+///
+/// # Errors
+/// `--process PATH: …`.
+pub(crate) fn read_process(path: &Path) -> Result<Vec<u8>> {
+    read_file_or_pipe(path).with_context(|| format!("--process {}", path.display()))
+}
+
+fn read_file_or_pipe(path: &Path) -> Result<Vec<u8>> {
+    let file = open(path)?;
+    let kind = file.metadata()?.file_type();
+    ensure!(kind.is_fifo() || kind.is_file(), "neither a file nor a pipe");
+    // With the opener's flag a pipe that is still empty would be an error.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+    let mut bytes = Vec::new();
+    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 <= LIMIT, "larger than {} MiB", LIMIT >> 20);
+    Ok(bytes)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
-    // O_NONBLOCK: a fifo must be refused, not waited for.
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut file = open(path)?;
     let metadata = file.metadata()?;
     ensure!(metadata.is_file(), "not a regular file");
     ensure!(metadata.len() <= LIMIT, "larger than {} MiB", LIMIT >> 20);
@@ -81,6 +102,12 @@ fn read(path: &Path) -> Result<Vec<u8>> {
             return Ok(bytes);
         }
     }
+}
+
+/// O_NONBLOCK: a fifo must not be waited for.
+fn open(path: &Path) -> Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    Ok(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
 }
 
 fn parse_spec(bytes: &[u8]) -> Result<Loaded> {

@@ -9,6 +9,8 @@ use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::syscalls;
+
 /// A host made for one test.
 #[derive(Debug)]
 pub(crate) struct Host;
@@ -57,6 +59,38 @@ pub(crate) fn proc_status(pid: i32, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("/proc/{pid}/status has no {field}")).trim().to_owned()
+}
+
+/// Freezes the cgroup of a process, through version 1's freezer or version 2's own switch.
+#[track_caller]
+pub(crate) fn freeze(pid: i32) {
+    switch_freezer(pid, "FROZEN", "1");
+}
+
+#[track_caller]
+pub(crate) fn thaw(pid: i32) {
+    switch_freezer(pid, "THAWED", "0");
+}
+
+#[track_caller]
+fn switch_freezer(pid: i32, v1: &str, v2: &str) {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    for line in groups.lines() {
+        let [_, controllers, path] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { panic!() };
+        if controllers == "freezer" {
+            fs::write(format!("/sys/fs/cgroup/freezer{path}/freezer.state"), v1).unwrap();
+            return;
+        }
+    }
+    let path = groups.trim().strip_prefix("0::").expect("version 2 alone");
+    fs::write(format!("/sys/fs/cgroup{path}/cgroup.freeze"), v2).unwrap();
+}
+
+/// Whether the process waits in this system call now.
+pub(crate) fn waits_in(pid: Pid, call: &str) -> bool {
+    let now = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number = now.split(' ').next().and_then(|word| word.parse().ok());
+    number.is_some_and(|number| syscalls::name(number) == call)
 }
 
 /// Waits for one child of this process by its id: `None` when it is alive after the time limit or

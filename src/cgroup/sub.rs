@@ -1,0 +1,110 @@
+//! Groups that a container has made below its own: `exec --cgroup`.
+
+use std::path::{Component, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, bail, ensure};
+
+use super::Cgroup;
+
+/// `[CTRL[,CTRL]:]PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SubGroup {
+    controllers: Vec<String>,
+    /// Relative, without `..`; empty is the container's group itself.
+    path: PathBuf,
+}
+
+impl FromStr for SubGroup {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (controllers, path) = match text.split_once(':') {
+            Some((list, path)) => (list.split(',').map(str::to_owned).collect(), path),
+            None => (vec![], text),
+        };
+        ensure!(!controllers.iter().any(String::is_empty), "a controller without a name");
+        ensure!(!path.is_empty(), "no path");
+        let mut relative = PathBuf::new();
+        for component in std::path::Path::new(path).components() {
+            match component {
+                Component::ParentDir => bail!("`..` is not allowed"),
+                Component::Normal(name) => relative.push(name),
+                _ => {}
+            }
+        }
+        Ok(Self { controllers, path: relative })
+    }
+}
+
+impl Cgroup {
+    /// `current`, with the groups that `chosen` names in the place of its own: below those of
+    /// this container, of which `current` is a process's.
+    pub(crate) fn choose(&self, mut current: Self, chosen: &[SubGroup]) -> Result<Self> {
+        let mut seen: Vec<&str> = Vec::new();
+        for sub in chosen {
+            let names = sub.names(self.unified)?;
+            for name in names {
+                ensure!(!seen.contains(&name), "--cgroup: {name:?} is given twice");
+                seen.push(name);
+                self.replace(&mut current, sub, name)
+                    .with_context(|| format!("--cgroup {name:?}"))?;
+            }
+        }
+        Ok(current)
+    }
+
+    fn replace(&self, current: &mut Self, sub: &SubGroup, name: &str) -> Result<()> {
+        let own = self.groups.iter().find(|group| group.has_controller(name));
+        let own = own.context("the container has no group of this controller")?;
+        let directory = own.directory.join(&sub.path);
+        ensure!(directory.is_dir(), "{}: no such group", directory.display());
+        let same = |group: &&mut super::Group| group.controllers == own.controllers;
+        let group = current.groups.iter_mut().find(same).context("the container has left it")?;
+        group.directory.clone_from(&directory);
+        group.existing = directory;
+        Ok(())
+    }
+}
+
+impl SubGroup {
+    /// The controllers; on a host with version 2 alone there is one group, without a name.
+    fn names(&self, unified: bool) -> Result<Vec<&str>> {
+        match (unified, self.controllers.is_empty()) {
+            (true, true) => Ok(vec![""]),
+            (true, false) => bail!("--cgroup: version 2 has one group for all controllers"),
+            (false, true) => bail!("--cgroup: version 1 needs controllers: CTRL:PATH"),
+            (false, false) => Ok(self.controllers.iter().map(String::as_str).collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sub_group_has_a_path_and_on_version_1_controllers() {
+        let sub = |text: &str| text.parse::<SubGroup>().ok().map(|sub| (sub.controllers, sub.path));
+        assert_eq!(sub("a/b"), Some((vec![], "a/b".into())));
+        assert_eq!(sub("/"), Some((vec![], "".into())));
+        assert_eq!(sub("cpu,cpuacct:/x"), Some((vec!["cpu".into(), "cpuacct".into()], "x".into())));
+        assert_eq!(sub("pids:a:b"), Some((vec!["pids".into()], "a:b".into())));
+        for bad in ["", ":x", "cpu,:x", "cpu:", "..", "a/../../b", "cpu:../x"] {
+            assert_eq!(sub(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_controller_is_chosen_once_and_only_where_there_are_several_groups() {
+        let subs =
+            |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let choose = |unified, list: &[&str]| {
+            let cgroup = Cgroup { unified, ..Cgroup::default() };
+            cgroup.choose(Cgroup::default(), &subs(list)).unwrap_err().to_string()
+        };
+        assert!(choose(true, &["cpu:x"]).contains("one group"));
+        assert!(choose(false, &["x"]).contains("CTRL:PATH"));
+        assert!(choose(false, &["cpu:x"]).contains("\"cpu\""));
+    }
+}

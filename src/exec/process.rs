@@ -1,0 +1,91 @@
+//! The process that `exec` runs: the container's own or the one of `--process`, and what the
+//! other options change of it.
+
+use std::collections::HashSet;
+
+use anyhow::{Context, Result};
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+
+use super::Request;
+use crate::cli::args;
+use crate::spec::{self, LoadedProcess};
+use crate::state::Container;
+
+/// Decides the process, and refuses what could not be started.
+pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedProcess> {
+    let options = &request.options;
+    let mut loaded = match (&options.process, &request.process) {
+        (Some(path), Some(bytes)) => {
+            spec::process(bytes).with_context(|| format!("--process {}", path.display()))?
+        }
+        _ => {
+            let mut own = spec::process(&container.process()?)?;
+            own.process.set_terminal(Some(false));
+            own
+        }
+    };
+    change(&mut loaded.process, options);
+    spec::check_process(&loaded.process)?;
+    Ok(loaded)
+}
+
+fn change(process: &mut Process, options: &args::Exec) {
+    if !options.args.is_empty() {
+        process.set_args(Some(options.args.clone()));
+    }
+    if options.tty {
+        process.set_terminal(Some(true));
+    }
+    if let Some(directory) = &options.cwd {
+        process.set_cwd(directory.clone());
+    }
+    if !options.env.is_empty() {
+        process.env_mut().get_or_insert_default().extend(options.env.iter().cloned());
+    }
+    if options.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = &options.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &options.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    change_user(process, options);
+    if !options.cap.is_empty() {
+        let capabilities = process.capabilities().clone().unwrap_or_else(none);
+        process.set_capabilities(Some(add(capabilities, &options.cap)));
+    }
+}
+
+fn change_user(process: &mut Process, options: &args::Exec) {
+    let user = process.user_mut();
+    if let Some(changed) = options.user {
+        user.set_uid(changed.uid);
+        user.set_gid(changed.gid.unwrap_or(user.gid()));
+    }
+    if !options.additional_gids.is_empty() {
+        let mut groups = user.additional_gids().clone().unwrap_or_default();
+        groups.extend(&options.additional_gids);
+        user.set_additional_gids(Some(groups));
+    }
+}
+
+/// oci-spec's default is not empty.
+fn none() -> LinuxCapabilities {
+    let mut none = LinuxCapabilities::default();
+    none.set_bounding(None).set_effective(None).set_permitted(None);
+    none.set_inheritable(None).set_ambient(None);
+    none
+}
+
+/// Never to the inheritable or ambient set (CVE-2022-29162).
+fn add(mut sets: LinuxCapabilities, names: &[Capability]) -> LinuxCapabilities {
+    let more = |set: &Option<HashSet<Capability>>| {
+        Some(set.iter().flatten().chain(names).copied().collect::<HashSet<_>>())
+    };
+    sets.set_bounding(more(sets.bounding()));
+    sets.set_effective(more(sets.effective()));
+    sets.set_permitted(more(sets.permitted()));
+    sets
+}
