@@ -61,6 +61,7 @@ NEED_LINKER  := $(call need,cc -print-file-name=libc.a | grep -q /,gcc libc6-dev
 NEED_BUSYBOX := $(call need,sh bundles/rootfs.sh --check,busybox-static)
 NEED_TESTS   := $(call need,command -v runc,runc) \
                 $(call need,command -v ip,iproute2) \
+                $(call need,command -v tmux,tmux) \
                 $(call need,command -v unshare && command -v nsenter && command -v setpriv,util-linux)
 
 # Two apt-get at a time would fail.

@@ -1,6 +1,8 @@
 //! exec: a second process in a container, as near to the first as it can be.
 
+mod caller;
 mod options;
+mod terminal;
 
 use nix::sys::signal::Signal;
 

@@ -1,12 +1,11 @@
 //! Terminals: through a console socket, and for a person at `run`.
 
+mod person;
+
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::process::Stdio;
 
-use nix::pty::{Winsize, openpty};
-
-use crate::harness::terminal::{ConsoleSocket, Terminal};
-use crate::harness::{Bundle, Canary, Container, until};
+use crate::harness::terminal::{ConsoleSocket, Seat, Terminal};
+use crate::harness::{Bundle, Canary, Container};
 
 fn with_terminal(bundle: Bundle) -> Bundle {
     bundle.config(|c| c["process"]["terminal"] = true.into())
@@ -94,25 +93,11 @@ fn a_console_socket_that_nobody_listens_on_is_an_error() {
 
 /// `run` at a terminal of 30 lines and 99 columns: the person's side, and the exit status.
 fn run_at_a_terminal(script: &str, talk: impl FnOnce(&mut Terminal)) -> (Option<i32>, String) {
-    let size = Winsize { ws_row: 30, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
-    let pair = openpty(&size, None).unwrap();
     let bundle = with_terminal(Bundle::busybox().script(script));
-    let slave = std::fs::File::from(pair.slave);
-    let copy = || Stdio::from(slave.try_clone().unwrap());
-    let rt = bundle.launch(&["run"], &bundle.id());
-    let mut command = rt.command(&[]);
-    let mut run = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
-    drop((slave, command));
-    let mut terminal = Terminal::of(pair.master);
-    talk(&mut terminal);
-    let mut ended = None;
-    until("run has ended", || {
-        ended = run.try_wait().unwrap();
-        ended.is_some()
-    });
-    let _ = run.kill();
-    run.wait().unwrap();
-    (ended.and_then(|status| status.code()), terminal.read_to_end())
+    let mut seat = Seat::run(&bundle.launch(&["run"], &bundle.id()));
+    talk(&mut seat.terminal);
+    let (status, seen) = seat.finish();
+    (Some(status), seen)
 }
 
 #[test]
@@ -128,9 +113,8 @@ fn run_relays_between_the_callers_terminal_and_the_containers() {
 
 #[test]
 fn under_run_the_containers_terminal_has_the_size_of_the_callers() {
-    let script = "until [ \"$(stty size 2>/dev/null)\" = '30 99' ]; do sleep 0.02; done; echo same";
-    let (status, _) = run_at_a_terminal(script, |terminal| terminal.expect("same"));
-    assert_eq!(status, Some(0));
+    let (status, seen) = run_at_a_terminal("stty size", |_| {});
+    assert_eq!((status, &*seen), (Some(0), "30 99\r\n"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use args::{Create, Delete, Exec, Global, Id, Kill, List, Run, Spec};
 use crate::cgroup::Cgroup;
 use crate::plan::Extras;
 use crate::{
-    create, delete, error, exec, features, image, kill, list, log, spec, spec_cmd, start, sys,
+    create, delete, error, exec, features, image, kill, list, log, pty, spec, spec_cmd, start, sys,
 };
 
 /// The status of every error but those of `exec`, as with runc.
@@ -119,6 +119,7 @@ pub(crate) fn main(again: bool) -> i32 {
 fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let cause = info.payload_as_str().unwrap_or("unknown").replace('\n', " ");
+    pty::restore_terminal();
     let _ = writeln!(std::io::stderr(), "rt: internal error at {place}: {cause}");
 }
 

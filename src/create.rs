@@ -29,7 +29,7 @@ use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
 use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
-use crate::pty::{self, DescriptorSocket, Relay};
+use crate::pty::{self, Client, DescriptorSocket, Relay};
 use crate::state::{Container, Lock, Progress, Record};
 use crate::sync::Caller;
 use crate::{delete, launch, log, pid_file, spec, start, state, sys};
@@ -246,11 +246,11 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
     }
     let foreground = Foreground::prepare(!no_subreaper)?;
     let (mut created, lock) = create(request, false)?;
+    let relay = created.terminal.take().map(|master| Relay::new(master, Client::open()?));
     start_or_delete(&created)?;
     // While it runs, other commands may do what they like with it.
     drop(lock);
-    let relay = created.terminal.take().map(Relay::new).transpose();
-    let status = relay.and_then(|relay| foreground.wait(created.pid, relay));
+    let status = relay.transpose().and_then(|relay| foreground.wait(created.pid, relay));
     if !keep && let Some(_lock) = created.container.lock()? {
         if status.is_err() {
             delete::end(&created.container, &created.init)?;

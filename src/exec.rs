@@ -20,7 +20,7 @@ use crate::foreground::Foreground;
 use crate::namespace::Namespaces;
 use crate::pid_file::PidFile;
 use crate::plan::{Extras, Plan};
-use crate::pty::{self, DescriptorSocket, Relay};
+use crate::pty::{self, Client, DescriptorSocket, Relay};
 use crate::state::{Container, Status};
 use crate::sync::Caller;
 use crate::{launch, log, sys};
@@ -57,6 +57,8 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let plan = plan(request, &container, init).phase(Phase::Plan)?;
     let foreground = (!options.detach).then(|| Foreground::prepare(false)).transpose()?;
     let outlets = Outlets::open(options).phase(Phase::Plan)?;
+    let relayed = foreground.is_some() && plan.process.as_ref().is_some_and(|p| p.terminal);
+    let client = relayed.then(Client::open).transpose().phase(Phase::Terminal)?;
     // The process may be seen by the container from its first moment: nothing of the host is open.
     let seen = if plan.namespaces.has_user() { Seen::ByNobody } else { Seen::ByContainer };
     let group = open_group(&container, options, seen).phase(Phase::Cgroup)?;
@@ -74,11 +76,13 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     if let Some(file) = outlets.pid_file {
         file.write(pid).phase(Phase::Process)?;
     }
+    let relay = terminal.zip(client).map(|(master, client)| Relay::new(master, client));
+    let relay = relay.transpose().phase(Phase::Terminal)?;
     caller.detach().phase(Phase::Process)?;
     caller.executed()?;
     // From here on the process may run on without us only if we are detached or killed.
     let status = match foreground {
-        Some(foreground) => foreground.wait(pid, terminal.map(Relay::new).transpose()?)?,
+        Some(foreground) => foreground.wait(pid, relay)?,
         None => 0,
     };
     std::mem::forget(guard);

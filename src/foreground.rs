@@ -8,23 +8,12 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use crate::pty::Relay;
 use crate::sys;
-
-/// Signals that mean that `rt` itself is broken, and must end it.
-const FAULTS: [Signal; 7] = [
-    Signal::SIGSEGV,
-    Signal::SIGBUS,
-    Signal::SIGFPE,
-    Signal::SIGILL,
-    Signal::SIGABRT,
-    Signal::SIGTRAP,
-    Signal::SIGSYS,
-];
 
 /// The signals of this process, from before the clone on.
 #[derive(Debug)]
@@ -33,10 +22,11 @@ pub(crate) struct Foreground {
 }
 
 impl Foreground {
-    /// Blocks the signals. As a sub-reaper `rt` also gets the children that init leaves behind.
+    /// Blocks the signals, also those that mean a fault: the kernel does not ask about one of our
+    /// own, and one that is sent is as good as any other. As a sub-reaper `rt` also gets the
+    /// children that init leaves behind.
     pub(crate) fn prepare(subreaper: bool) -> Result<Self> {
-        let mut set = SigSet::all();
-        FAULTS.into_iter().for_each(|signal| set.remove(signal));
+        let set = SigSet::all();
         set.thread_block().context("the signal mask")?;
         if subreaper {
             prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
@@ -47,18 +37,21 @@ impl Foreground {
 
     /// Waits for the end of `process`, a child of ours; its exit status, or 128 + signal.
     pub(crate) fn wait(&self, process: Pid, mut relay: Option<Relay>) -> Result<i32> {
+        if let Some(relay) = &mut relay {
+            relay.resume(stop_to_read)?;
+        }
         let status = loop {
             match &mut relay {
                 Some(relay) => relay.until(self.signals.as_fd())?,
                 None => self.wait_for_signal()?,
             }
-            self.pass_on(process, relay.as_ref())?;
+            self.pass_on(process, relay.as_mut())?;
             if let Some(status) = reap(process)? {
                 break status;
             }
         };
         if let Some(relay) = relay {
-            relay.finish()?;
+            relay.finish(self.signals.as_fd(), || self.is_told_to_end())?;
         }
         Ok(status)
     }
@@ -71,17 +64,65 @@ impl Foreground {
         }
     }
 
-    fn pass_on(&self, process: Pid, relay: Option<&Relay>) -> Result<()> {
-        while let Some(info) = self.signals.read_signal().context("signalfd")? {
-            let signal = info.ssi_signo as i32;
-            match (signal, relay) {
-                (libc::SIGCHLD | libc::SIGURG, _) => {}
-                (libc::SIGWINCH, Some(relay)) => relay.resize(),
+    fn pass_on(&self, process: Pid, mut relay: Option<&mut Relay>) -> Result<()> {
+        while let Some(signal) = self.next_signal()? {
+            match (signal, relay.as_deref_mut()) {
+                (libc::SIGCHLD, _) => continue,
+                (libc::SIGWINCH, Some(relay)) => {
+                    relay.resize();
+                    continue;
+                }
                 _ => sys::kill(process, signal),
+            }
+            match (signal, relay.as_deref_mut()) {
+                (libc::SIGTSTP, None) => stop_by(Signal::SIGTSTP),
+                (libc::SIGTSTP, Some(relay)) => {
+                    relay.suspend();
+                    stop_by(Signal::SIGTSTP);
+                    relay.resume(stop_to_read)?;
+                }
+                (libc::SIGCONT, Some(relay)) => relay.resume(stop_to_read)?,
+                _ => {}
             }
         }
         Ok(())
     }
+
+    /// The number of the next signal from somebody else. Our own are for a broken pipe, which the
+    /// write has reported, or have done what they were for.
+    fn next_signal(&self) -> Result<Option<i32>> {
+        while let Some(info) = self.signals.read_signal().context("signalfd")? {
+            if info.ssi_signo as i32 == libc::SIGCHLD || info.ssi_pid != std::process::id() {
+                return Ok(Some(info.ssi_signo as i32));
+            }
+        }
+        Ok(None)
+    }
+
+    /// After the end of the process there is nobody to pass a signal on to.
+    fn is_told_to_end(&self) -> Result<bool> {
+        let ends = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+        while let Some(signal) = self.next_signal()? {
+            if ends.contains(&signal) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Stops this process as `signal` would if it were not blocked. The process in the container has a
+/// session of its own: the client's shell neither stops nor continues it.
+fn stop_by(signal: Signal) {
+    let mut set = SigSet::empty();
+    set.add(signal);
+    let _ = raise(signal);
+    let _ = set.thread_unblock();
+    let _ = set.thread_block();
+}
+
+fn stop_to_read() {
+    stop_by(Signal::SIGTTIN);
 }
 
 /// Reaps whatever has ended; the status of `process` if it is among it. That it is no child of

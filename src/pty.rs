@@ -1,31 +1,33 @@
 //! Terminals: the pair that a container gets, the console socket that its master goes over, and
-//! the relay of a foreground `run`.
+//! the relay of a process in the foreground.
 
-use std::io::{IoSlice, IsTerminal};
+mod client;
+mod relay;
+
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::fcntl::OFlag;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
 };
 use nix::sys::statfs::{FsType, fstatfs};
-use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::{Gid, Uid, fchown, read, write};
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
+use nix::unistd::{Gid, Uid, fchown};
 
 use crate::rootfd::RootFd;
 use crate::sys;
+
+pub(crate) use client::{Client, restore_terminal};
+pub(crate) use relay::Relay;
 
 /// `DEVPTS_SUPER_MAGIC` of <linux/magic.h>.
 const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
 /// The group that terminals belong to on every distribution.
 const TTY_GROUP: u32 = 5;
-
-/// How long the terminal may be silent after the process's end, in milliseconds.
-const LEFTOVER_MS: u8 = 100;
 
 /// A new pseudoterminal.
 #[derive(Debug)]
@@ -117,162 +119,5 @@ impl DescriptorSocket {
         sendmsg::<()>(self.socket.as_raw_fd(), &message, &rights, flags, None)
             .with_context(|| self.origin.clone())?;
         Ok(())
-    }
-}
-
-/// The client's terminal in raw mode, until dropped.
-#[derive(Debug)]
-pub(crate) struct RawMode(Option<Termios>);
-
-impl RawMode {
-    /// Does nothing if standard input is not a terminal.
-    pub(crate) fn enter() -> Result<Self> {
-        if !std::io::stdin().is_terminal() {
-            return Ok(Self(None));
-        }
-        let before = tcgetattr(sys::stdio(0)).context("tcgetattr")?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        // The container's terminal leaves the carriage returns to this one.
-        raw.output_flags.insert(OutputFlags::OPOST);
-        tcsetattr(sys::stdio(0), SetArg::TCSANOW, &raw).context("tcsetattr")?;
-        Ok(Self(Some(before)))
-    }
-}
-
-impl Drop for RawMode {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = tcsetattr(sys::stdio(0), SetArg::TCSANOW, before);
-        }
-    }
-}
-
-/// Gives the terminal the size of the client's.
-pub(crate) fn copy_size(master: BorrowedFd<'_>) {
-    if let Ok(size) = sys::window_size(sys::stdio(0)) {
-        let _ = sys::set_window_size(master, &size);
-    }
-}
-
-/// Bytes on their way from one side to the other.
-#[derive(Debug)]
-struct Flow {
-    buffer: Box<[u8]>,
-    /// The bytes `start..end` are still to be written.
-    start: usize,
-    end: usize,
-    open: bool,
-}
-
-impl Flow {
-    fn new() -> Self {
-        Self { buffer: vec![0; 16 * 1024].into(), start: 0, end: 0, open: true }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    fn wants_more(&self) -> bool {
-        self.open && self.is_empty()
-    }
-
-    /// Reads what is there; a side that has ended is closed.
-    fn fill(&mut self, from: BorrowedFd<'_>) {
-        match read(from, &mut self.buffer) {
-            Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Ok(0) | Err(_) => self.open = false,
-            Ok(length) => (self.start, self.end) = (0, length),
-        }
-    }
-
-    fn drain(&mut self, to: BorrowedFd<'_>) {
-        match write(to, &self.buffer[self.start..self.end]) {
-            Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Err(_) => (self.start, self.end, self.open) = (0, 0, false),
-            Ok(length) => self.start += length,
-        }
-    }
-}
-
-/// Copies between the client's standard streams and the master.
-#[derive(Debug)]
-pub(crate) struct Relay {
-    master: OwnedFd,
-    input: Flow,
-    output: Flow,
-    _raw: RawMode,
-}
-
-impl Relay {
-    /// Takes the client's terminal over.
-    pub(crate) fn new(master: OwnedFd) -> Result<Self> {
-        copy_size(master.as_fd());
-        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("the terminal")?;
-        Ok(Self { master, input: Flow::new(), output: Flow::new(), _raw: RawMode::enter()? })
-    }
-
-    /// The client's window has changed.
-    pub(crate) fn resize(&self) {
-        copy_size(self.master.as_fd());
-    }
-
-    /// Copies until `other` is readable.
-    pub(crate) fn until(&mut self, other: BorrowedFd<'_>) -> Result<()> {
-        while !self.step(Some(other), PollTimeout::NONE)? {}
-        Ok(())
-    }
-
-    /// After the end of the process: what is still in the terminal.
-    pub(crate) fn finish(mut self) -> Result<()> {
-        self.input = Flow { open: false, ..Flow::new() };
-        while self.output.open {
-            let master = PollFd::new(self.master.as_fd(), PollFlags::POLLIN);
-            // A process that was left behind may keep the terminal open for ever.
-            if self.output.is_empty() && poll(&mut [master], PollTimeout::from(LEFTOVER_MS))? == 0 {
-                break;
-            }
-            self.step(None, PollTimeout::NONE)?;
-        }
-        Ok(())
-    }
-
-    /// One round; true if `other` is readable. A side of which nothing is wanted is not polled:
-    /// one that has hung up would be ready for ever.
-    fn step(&mut self, other: Option<BorrowedFd<'_>>, timeout: PollTimeout) -> Result<bool> {
-        let (fill_output, fill_input) = (self.output.wants_more(), self.input.wants_more());
-        let (drain_output, drain_input) = (!self.output.is_empty(), !self.input.is_empty());
-        let mut fds = Vec::with_capacity(5);
-        let mut add = |wanted: bool, fd, flags| {
-            wanted.then(|| {
-                fds.push(PollFd::new(fd, flags));
-                fds.len() - 1
-            })
-        };
-        let master_in = add(fill_output, self.master.as_fd(), PollFlags::POLLIN);
-        let client_in = add(fill_input, sys::stdio(0), PollFlags::POLLIN);
-        let client_out = add(drain_output, sys::stdio(1), PollFlags::POLLOUT);
-        let master_out = add(drain_input, self.master.as_fd(), PollFlags::POLLOUT);
-        let other = other.and_then(|fd| add(true, fd, PollFlags::POLLIN));
-        match poll(&mut fds, timeout) {
-            Err(Errno::EINTR) => return Ok(false),
-            result => result.context("poll")?,
-        };
-        let events: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
-        let ready = |index: Option<usize>| index.is_some_and(|index| events[index]);
-        if ready(master_in) {
-            self.output.fill(self.master.as_fd());
-        }
-        if ready(client_in) {
-            self.input.fill(sys::stdio(0));
-        }
-        if ready(client_out) {
-            self.output.drain(sys::stdio(1));
-        }
-        if ready(master_out) {
-            self.input.drain(self.master.as_fd());
-        }
-        Ok(ready(other))
     }
 }

@@ -2,16 +2,22 @@
 
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use std::os::fd::AsFd;
 
-/// A `--console-socket` that waits for the runtime.
+use super::rt::number;
+use super::{Rt, until};
+
+/// A `--console-socket` or `--pidfd-socket` that waits for the runtime.
 #[derive(Debug)]
 pub(crate) struct ConsoleSocket {
     path: PathBuf,
@@ -29,9 +35,15 @@ impl ConsoleSocket {
         &self.path
     }
 
-    /// The master that the runtime has sent: exactly one descriptor.
+    /// The master that the runtime has sent.
     #[track_caller]
     pub(crate) fn master(&self) -> Terminal {
+        Terminal::of(self.descriptor().0)
+    }
+
+    /// What the runtime has sent: exactly one descriptor, and the text with it.
+    #[track_caller]
+    pub(crate) fn descriptor(&self) -> (OwnedFd, String) {
         let (stream, _) = self.listener.accept().expect("the runtime connects before it succeeds");
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -39,7 +51,7 @@ impl ConsoleSocket {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(&mut text)];
-        recvmsg(&stream, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+        let message = recvmsg(&stream, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
         let mut received: Vec<OwnedFd> = vec![];
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
@@ -47,7 +59,7 @@ impl ConsoleSocket {
             }
         }
         assert_eq!(received.len(), 1, "one descriptor in the message");
-        Terminal::of(received.remove(0))
+        (received.remove(0), String::from_utf8_lossy(&text[..message.bytes]).into_owned())
     }
 }
 
@@ -103,5 +115,63 @@ impl Terminal {
                 true
             }
         }
+    }
+}
+
+/// A terminal of 30 lines and 99 columns that somebody sits at, and a command that runs there.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) terminal: Terminal,
+    slave: std::fs::File,
+    child: Child,
+}
+
+impl Seat {
+    pub(crate) fn run(rt: &Rt) -> Self {
+        let size = Winsize { ws_row: 30, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
+        let pair = openpty(&size, None).unwrap();
+        let slave = std::fs::File::from(pair.slave);
+        let copy = || Stdio::from(slave.try_clone().unwrap());
+        let mut command = rt.command(&[]);
+        let child = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
+        Self { terminal: Terminal::of(pair.master), slave, child }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// Whether the terminal hands on lines, as it did before the command.
+    pub(crate) fn reads_lines(&self) -> bool {
+        let settings = tcgetattr(&self.slave).unwrap();
+        settings.local_flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
+    }
+
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.slave, size_of(size)).unwrap();
+    }
+
+    /// The status of the command and all that was shown, once it has ended and given the terminal
+    /// back as it was.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> (i32, String) {
+        let mut ended = None;
+        until("the command has ended", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert!(self.reads_lines(), "the terminal is not as it was");
+        drop(self.slave);
+        (ended.map_or(-1, number), self.terminal.read_to_end())
+    }
+}
+
+fn size_of(size: Winsize) -> rustix::termios::Winsize {
+    rustix::termios::Winsize {
+        ws_row: size.ws_row,
+        ws_col: size.ws_col,
+        ws_xpixel: size.ws_xpixel,
+        ws_ypixel: size.ws_ypixel,
     }
 }

@@ -1,0 +1,216 @@
+//! Copies between the client's standard streams and the master of the container's terminal.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
+use nix::unistd::{read, write};
+
+use super::client::{Client, RawMode};
+
+/// How long the terminal may be silent after the process's end, in milliseconds.
+const LEFTOVER_MS: u8 = 100;
+
+/// Bytes on their way from one side to the other.
+#[derive(Debug)]
+struct Flow {
+    buffer: Box<[u8]>,
+    /// The bytes `start..end` are still to be written.
+    start: usize,
+    end: usize,
+    open: bool,
+}
+
+impl Flow {
+    fn new() -> Self {
+        Self { buffer: vec![0; 16 * 1024].into(), start: 0, end: 0, open: true }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    fn wants_more(&self) -> bool {
+        self.open && self.is_empty()
+    }
+
+    /// Reads what is there; a side that has ended is closed.
+    fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> nix::Result<usize>) {
+        match read(&mut self.buffer) {
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Ok(0) | Err(_) => self.open = false,
+            Ok(length) => (self.start, self.end) = (0, length),
+        }
+    }
+
+    /// False if nobody takes it any more.
+    fn drain(&mut self, write: impl FnOnce(&[u8]) -> nix::Result<usize>) -> bool {
+        match write(&self.buffer[self.start..self.end]) {
+            Err(Errno::EINTR | Errno::EAGAIN) => true,
+            Ok(length) => {
+                self.start += length;
+                true
+            }
+            Err(_) => {
+                (self.start, self.end, self.open) = (0, 0, false);
+                false
+            }
+        }
+    }
+}
+
+/// The relay of a process in the foreground.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    /// `None` once the client takes no output any more: the process is told by a hang-up.
+    master: Option<OwnedFd>,
+    client: Client,
+    /// From the client.
+    input: Flow,
+    /// To the client.
+    output: Flow,
+    /// Whether the last byte that went to the process ended a line.
+    at_line_start: bool,
+    /// Whether standard input is a terminal that somebody else uses at the moment.
+    in_background: bool,
+    raw: Option<RawMode>,
+}
+
+impl Relay {
+    /// The container's terminal takes the size of the client's; nothing is copied yet.
+    pub(crate) fn new(master: OwnedFd, client: Client) -> Result<Self> {
+        client.copy_size(master.as_fd());
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("the terminal")?;
+        Ok(Self {
+            master: Some(master),
+            client,
+            input: Flow::new(),
+            output: Flow::new(),
+            at_line_start: true,
+            in_background: false,
+            raw: None,
+        })
+    }
+
+    /// Takes the client's terminal over, at first and after a stop. In the background it waits
+    /// for it as any program does that reads from its terminal: `stop` stops this process.
+    pub(crate) fn resume(&mut self, stop: impl FnOnce()) -> Result<()> {
+        self.raw = None;
+        if self.client.is_in_background() {
+            stop();
+        }
+        // A process group without a shell is not stopped.
+        self.in_background = self.client.is_in_background();
+        if !self.in_background && self.input.open {
+            self.raw = RawMode::enter()?;
+        }
+        self.resize();
+        Ok(())
+    }
+
+    /// Gives the client's terminal back.
+    pub(crate) fn suspend(&mut self) {
+        self.raw = None;
+    }
+
+    /// The client's window has changed.
+    pub(crate) fn resize(&self) {
+        if let Some(master) = &self.master {
+            self.client.copy_size(master.as_fd());
+        }
+    }
+
+    /// Copies until `other` is readable.
+    pub(crate) fn until(&mut self, other: BorrowedFd<'_>) -> Result<()> {
+        while !self.step(other)? {}
+        Ok(())
+    }
+
+    /// After the end of the process: what is still in the terminal. `other` being readable is a
+    /// reason to ask `enough` whether to go on.
+    pub(crate) fn finish(
+        mut self,
+        other: BorrowedFd<'_>,
+        mut enough: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
+        self.input = Flow { open: false, ..Flow::new() };
+        while let Some(master) = self.master.as_ref().filter(|_| self.output.open) {
+            let master = PollFd::new(master.as_fd(), PollFlags::POLLIN);
+            // A process that was left behind may keep the terminal open for ever.
+            if self.output.is_empty() && poll(&mut [master], PollTimeout::from(LEFTOVER_MS))? == 0 {
+                break;
+            }
+            if self.step(other)? && enough()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One round; true if `other` is readable. A side of which nothing is wanted is not polled:
+    /// one that has hung up would be ready for ever.
+    fn step(&mut self, other: BorrowedFd<'_>) -> Result<bool> {
+        let Some(master) = self.master.as_ref().map(AsFd::as_fd) else {
+            return wait(&mut [PollFd::new(other, PollFlags::POLLIN)]).map(|ready| ready[0]);
+        };
+        let reads = !self.in_background;
+        let wanted = [
+            (true, other, PollFlags::POLLIN),
+            (self.output.wants_more(), master, PollFlags::POLLIN),
+            (reads && self.input.wants_more(), self.client.input.as_fd(), PollFlags::POLLIN),
+            (!self.output.is_empty(), self.client.output.as_fd(), PollFlags::POLLOUT),
+            (!self.input.is_empty(), master, PollFlags::POLLOUT),
+        ];
+        let mut fds = Vec::with_capacity(wanted.len());
+        fds.extend(
+            wanted.iter().filter(|(wanted, ..)| *wanted).map(|(_, fd, f)| PollFd::new(*fd, *f)),
+        );
+        let mut ready = wait(&mut fds)?.into_iter();
+        let mut next = |(wanted, ..): &(bool, _, _)| *wanted && ready.next().unwrap_or(false);
+        let [stop, output_in, input_in, output_out, input_out] =
+            [0, 1, 2, 3, 4].map(|i| next(&wanted[i]));
+        if output_in {
+            self.output.fill(|buffer| read(master, buffer));
+        }
+        if input_out {
+            let bytes = &self.input.buffer[..self.input.end];
+            self.at_line_start = bytes.ends_with(b"\n");
+            self.input.drain(|bytes| write(master, bytes));
+        }
+        if input_in {
+            self.input.fill(|buffer| self.client.input.read(buffer));
+            if !self.input.open {
+                self.end_input();
+            }
+        }
+        if output_out && !self.output.drain(|bytes| self.client.output.write(bytes)) {
+            self.master = None;
+        }
+        Ok(stop)
+    }
+
+    /// The end of the client's input becomes that of the process's: the character that means it,
+    /// if lines are being read; after the start of a line the first one only ends the line.
+    fn end_input(&mut self) {
+        let settings = self.master.as_ref().and_then(|master| tcgetattr(master).ok());
+        let lines = settings.filter(|s| s.local_flags.contains(LocalFlags::ICANON));
+        if let Some(settings) = lines {
+            let end = settings.control_chars[SpecialCharacterIndices::VEOF as usize];
+            let count = if self.at_line_start { 1 } else { 2 };
+            self.input.buffer[..count].fill(end);
+            (self.input.start, self.input.end) = (0, count);
+        }
+    }
+}
+
+/// poll(2) without a time limit: which of them are ready.
+fn wait(fds: &mut [PollFd<'_>]) -> Result<Vec<bool>> {
+    match poll(fds, PollTimeout::NONE) {
+        Err(Errno::EINTR) => return Ok(vec![false; fds.len()]),
+        result => result.context("poll")?,
+    };
+    Ok(fds.iter().map(|fd| fd.any().unwrap_or(true)).collect())
+}
