@@ -71,7 +71,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     launch::schedule(&plan, pid).phase(Phase::Process)?;
     let terminal = pty::hand_over(terminal, outlets.console.as_ref()).phase(Phase::Terminal)?;
     if let Some(socket) = &outlets.pidfd {
-        socket.send(caller.process(), "pidfd").phase(Phase::Process)?;
+        socket.send(caller.process().as_fd(), "pidfd").phase(Phase::Process)?;
     }
     if let Some(file) = outlets.pid_file {
         file.write(pid).phase(Phase::Process)?;
