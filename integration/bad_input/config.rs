@@ -95,6 +95,7 @@ fn what_the_configuration_says_of_mounts_is_refused() {
         mount(json!({ "destination": "", "type": "tmpfs" }), &["mounts[7].destination"]),
         mount(json!({ "destination": "/\0", "type": "tmpfs" }), &["mounts[7].destination", "NUL"]),
         mount(json!({ "destination": "/m" }), &["mounts[7].type"]),
+        mount(json!({ "destination": "/", "type": "tmpfs" }), &["mounts[7].destination", "root"]),
         mount(json!({ "destination": "/m", "type": "\0" }), &["mounts[7].type", "NUL"]),
         mount(json!({ "destination": "/m", "type": "nosuchfs" }), &["mounts[7] /m", "nosuchfs"]),
         mount(
@@ -107,6 +108,15 @@ fn what_the_configuration_says_of_mounts_is_refused() {
             &["mounts[7] /m", "/nowhere", "No such file"],
         ),
         mount(json!({ "destination": "/m", "source": "\0", "options": ["bind"] }), &["NUL"]),
+        mount(
+            json!({ "destination": "/m", "source": "/", "options": ["bind", "tmpcopyup"] }),
+            &["mounts[7].options", "tmpcopyup"],
+        ),
+        mount(
+            json!({ "destination": "/m", "source": "/", "options": ["bind", "nosuch"] }),
+            &["mounts[7].options", "nosuch"],
+        ),
+        mount(json!({ "destination": "/m", "options": ["remount", "ro"] }), &["mounts[7] /m"]),
         mount(with(json!("nosuid")), &["config.json", "mounts[7].options"]),
         mount(with(json!([1])), &["config.json", "mounts[7].options[0]"]),
         mount(with(json!(["ro\0"])), &["mounts[7].options[0]", "NUL"]),
@@ -159,8 +169,58 @@ fn what_the_configuration_says_of_the_process_is_refused() {
         set("/process/capabilities", json!(["CAP_KILL"]), &["config.json", "process.capabilities"]),
         set("/process/capabilities/bounding", json!("CAP_KILL"), &["capabilities.bounding"]),
         set("/process/terminal", json!(true), &["process.terminal", "--console-socket"]),
+    ]);
+}
+
+#[test]
+fn what_the_configuration_says_of_scheduling_is_refused() {
+    let scheduler = |value: Value, words| set("/process/scheduler", value, words);
+    let cpus = |value: Value, words| set("/process/execCPUAffinity", value, words);
+    let deadline = |runtime: u64, deadline: u64, period: u64| {
+        json!({ "policy": "SCHED_DEADLINE",
+        "runtime": runtime, "deadline": deadline, "period": period })
+    };
+    Attempts::new().all(vec![
+        scheduler(json!({ "policy": "SCHED_MOON" }), &["process.scheduler.policy", "SCHED_MOON"]),
+        scheduler(json!({ "policy": "SCHED_ISO" }), &["process.scheduler.policy", "SCHED_ISO"]),
+        scheduler(json!({ "nice": 1 }), &["process.scheduler", "policy"]),
+        scheduler(json!({ "policy": "SCHED_OTHER", "nice": 20 }), &["process.scheduler.nice"]),
+        scheduler(json!({ "policy": "SCHED_FIFO" }), &["process.scheduler.priority", "1..99"]),
+        scheduler(
+            json!({ "policy": "SCHED_OTHER", "priority": 1 }),
+            &["process.scheduler.priority"],
+        ),
+        scheduler(
+            json!({ "policy": "SCHED_RR", "priority": 1, "runtime": 1 }),
+            &["scheduler.runtime"],
+        ),
+        scheduler(deadline(10, 9999, 9999), &["process.scheduler.runtime", "1024"]),
+        scheduler(deadline(9999, 5000, 9999), &["process.scheduler.deadline", "9999"]),
+        scheduler(deadline(1 << 63, 0, 0), &["process.scheduler.runtime", "beyond"]),
+        scheduler(json!({ "policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_MOON"] }), &["flags[0]"]),
+        scheduler(
+            json!({ "policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RECLAIM"] }),
+            &["process.scheduler.flags[0]"],
+        ),
         set("/process/ioPriority", json!({ "class": "MOON" }), &["process.ioPriority", "MOON"]),
-        set("/process/scheduler", json!({ "policy": "MOON" }), &["process.scheduler", "MOON"]),
+        set(
+            "/process/ioPriority",
+            json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }),
+            &["process.ioPriority.priority"],
+        ),
+        cpus(json!({ "initial": "0-" }), &["process.execCPUAffinity.initial", "0-"]),
+        cpus(json!({ "final": "3-1" }), &["process.execCPUAffinity.final", "3-1"]),
+        cpus(json!({ "final": [0] }), &["config.json", "process.execCPUAffinity.final"]),
+        set(
+            "/linux/personality",
+            json!({ "domain": "MOON" }),
+            &["linux.personality.domain", "MOON"],
+        ),
+        set(
+            "/linux/personality",
+            json!({ "domain": "LINUX", "flags": ["x"] }),
+            &["linux.personality.flags[0]"],
+        ),
     ]);
 }
 
@@ -239,6 +299,9 @@ fn what_the_configuration_says_of_devices_and_paths_is_refused() {
             &["[0].minor"],
         ),
         node(json!({ "type": "c" }), &["linux.devices[0].path"]),
+        node(json!({ "path": "/dev/x", "type": "p", "uid": u32::MAX }), &["devices[0].uid"]),
+        node(json!({ "path": "/dev/x", "type": "p", "gid": u32::MAX }), &["devices[0].gid"]),
+        set("/linux/maskedPaths", json!(["/"]), &["linux.maskedPaths[0]", "root"]),
         set("/linux/maskedPaths", json!(["proc/x"]), &["linux.maskedPaths[0]", "proc/x"]),
         set("/linux/readonlyPaths", json!(["/a", "x"]), &["linux.readonlyPaths[1]", "x"]),
         set("/linux/maskedPaths", json!("/proc/x"), &["config.json", "linux.maskedPaths"]),
