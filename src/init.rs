@@ -89,6 +89,8 @@ fn confine<'a>(
     if let Some(terminal) = terminal {
         terminal.take(caller).phase(Phase::Terminal)?;
     }
+    // Before anything of the image is looked at.
+    sys::close_kept();
     let program = plan.process.as_ref().map(|program| process::confine(program, &root));
     let program = program.transpose()?;
     caller.ready().phase(Phase::Process)?;

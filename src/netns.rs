@@ -16,5 +16,7 @@ pub(crate) fn bring_loopback_up(namespaces: &Namespaces) -> Result<()> {
     }
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None).context("lo")?;
-    sys::bring_interface_up(socket.as_fd(), "lo").context("lo")
+    sys::bring_interface_up(socket.as_fd(), "lo").context("lo")?;
+    sys::close_later([socket]);
+    Ok(())
 }

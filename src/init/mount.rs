@@ -30,7 +30,9 @@ pub(super) fn mount(root: &RootFd, entry: &MountPoint, plan: &Root) -> Result<()
         What::FileSystem(what) => file_system(root, entry, what)?,
         What::Remount { file_system } => remount(root, entry, *file_system)?,
     };
-    propagate(mounted.as_fd(), &entry.options)
+    propagate(mounted.as_fd(), &entry.options)?;
+    sys::close_later([mounted]);
+    Ok(())
 }
 
 /// Makes what is mounted at `path` read-only.
@@ -53,6 +55,7 @@ fn bind(root: &RootFd, entry: &MountPoint, source: &Path) -> Result<OwnedFd> {
     };
     let target = root.open_or_create(&entry.destination, missing)?;
     sys::move_mount(tree.as_fd(), target.as_fd())?;
+    sys::close_later([source_fd, target]);
     Ok(tree)
 }
 
@@ -124,6 +127,7 @@ fn file_system(root: &RootFd, entry: &MountPoint, what: &FileSystem) -> Result<O
     }
     set_recursive_attributes(mounted.as_fd(), options)?;
     sys::move_mount(mounted.as_fd(), target.as_fd())?;
+    sys::close_later([fs, target]);
     Ok(mounted)
 }
 
@@ -241,7 +245,9 @@ fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     sys::mount_setattr(tmpfs.as_fd(), true, options.attr_set, 0, 0)?;
     sys::mount_setattr(tmpfs.as_fd(), false, 0, libc::MOUNT_ATTR_RDONLY, 0)?;
     set_recursive_attributes(tmpfs.as_fd(), options)?;
-    propagate(tmpfs.as_fd(), options)
+    propagate(tmpfs.as_fd(), options)?;
+    sys::close_later([fs, tmpfs, target]);
+    Ok(())
 }
 
 fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path) -> Result<()> {
@@ -252,7 +258,9 @@ fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path) -> Result<()> {
         nix::unistd::symlinkat(name, tmpfs, controller)?;
     }
     // By name: this tmpfs is a moment old, and nobody else is in this mount namespace.
-    Ok(sys::move_mount_at(tree.as_fd(), tmpfs.as_fd(), &CString::new(name)?)?)
+    sys::move_mount_at(tree.as_fd(), tmpfs.as_fd(), &CString::new(name)?)?;
+    sys::close_later([tree]);
+    Ok(())
 }
 
 fn clone_group(directory: &Path) -> Result<OwnedFd> {

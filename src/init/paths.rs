@@ -18,15 +18,17 @@ pub(super) fn make_read_only(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
     for (i, path) in paths.iter().enumerate() {
         let context = || format!("linux.readonlyPaths[{i}] {}", path.display());
         let Some(target) = existing(root, path).with_context(context)? else { continue };
-        read_only_copy(target.as_fd()).with_context(context)?;
+        let copy = read_only_copy(target.as_fd()).with_context(context)?;
+        sys::close_later([copy, target]);
     }
     Ok(())
 }
 
-fn read_only_copy(target: BorrowedFd<'_>) -> Result<()> {
+fn read_only_copy(target: BorrowedFd<'_>) -> Result<OwnedFd> {
     let tree = sys::clone_mount(target, true)?;
     sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)?;
-    Ok(sys::move_mount(tree.as_fd(), target)?)
+    sys::move_mount(tree.as_fd(), target)?;
+    Ok(tree)
 }
 
 /// Covers each path: a file with the host's `/dev/null`, a directory with an empty read-only
@@ -41,7 +43,9 @@ pub(super) fn mask(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
             _ => cover_with(&mut null, host_null, &target),
         };
         covered.with_context(context)?;
+        sys::close_later([target]);
     }
+    sys::close_later(null.into_iter().chain(empty));
     Ok(())
 }
 
@@ -60,7 +64,9 @@ fn cover_with(
 ) -> Result<()> {
     if let Some(first) = first {
         let copy = sys::clone_mount(first.as_fd(), false)?;
-        return Ok(sys::move_mount(copy.as_fd(), target.as_fd())?);
+        sys::move_mount(copy.as_fd(), target.as_fd())?;
+        sys::close_later([copy]);
+        return Ok(());
     }
     let made = make()?;
     sys::move_mount(made.as_fd(), target.as_fd())?;
@@ -85,7 +91,9 @@ fn empty_tmpfs() -> Result<OwnedFd> {
     let fs = sys::fsopen(c"tmpfs")?;
     sys::fsconfig(fs.as_fd(), c"source", Some(c"tmpfs"))?;
     sys::fsconfig(fs.as_fd(), c"ro", None)?;
-    Ok(sys::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)?)
+    let tmpfs = sys::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)?;
+    sys::close_later([fs]);
+    Ok(tmpfs)
 }
 
 fn existing(root: &RootFd, path: &Path) -> nix::Result<Option<OwnedFd>> {

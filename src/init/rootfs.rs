@@ -28,6 +28,7 @@ pub(super) fn open(plan: Option<&Root>) -> Result<RootFd> {
     let target = openat(AT_FDCWD, &plan.path, flags, Mode::empty()).with_context(context)?;
     let tree = sys::clone_mount(target.as_fd(), true).with_context(context)?;
     sys::move_mount(tree.as_fd(), target.as_fd()).with_context(context)?;
+    sys::close_later([target]);
     Ok(RootFd::new(tree))
 }
 
