@@ -1,9 +1,13 @@
 //! Cgroups on every view of the host: created, entered, limited, removed.
 
 mod devices;
+mod events;
 mod fields;
+mod freezer;
 mod limits;
+mod members;
 mod places;
+mod update;
 
 use std::fs;
 

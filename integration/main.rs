@@ -46,4 +46,6 @@ mod scheduling;
 #[cfg(test)]
 mod spec_coverage;
 #[cfg(test)]
+mod systemd;
+#[cfg(test)]
 mod terminal;

@@ -4,7 +4,11 @@
 //! |---|---|
 //! | `hierarchy` | where the hierarchies are mounted |
 //! | `limits` `v1` `v2` `devices` | `linux.resources` as writes to control files |
+//! | `update` | the same for a container that has limits already |
+//! | `freezer` | stopping all processes, and letting them go on |
+//! | `stats` `oom` | what a container uses, and when it has too little memory |
 //! | `group` | the directory of one hierarchy: made, looked at, removed |
+//! | `systemd` | groups that systemd makes |
 //! | `open` | groups held open while a process gets into them |
 //! | `members` | processes: list, signal, kill |
 //! | `sub` | groups that a container has made below its own |
@@ -13,29 +17,39 @@
 
 mod devices;
 mod file;
+mod freezer;
 mod group;
 mod hierarchy;
 mod limits;
 mod members;
+mod oom;
 mod open;
+mod stats;
 mod sub;
+mod systemd;
+mod update;
 mod v1;
 mod v2;
 mod walk;
 
+use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use group::{Group, Made};
 use hierarchy::{Finder, Version};
 pub(crate) use limits::Limits;
+pub(crate) use oom::OomWatch;
 pub(crate) use open::{OpenCgroup, Seen};
 pub(crate) use sub::SubGroup;
+pub(crate) use systemd::Annotations;
+use systemd::Unit;
 
 /// How long `kill` and `remove` wait for the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,6 +63,9 @@ pub(crate) struct Cgroup {
     unified: bool,
     groups: Vec<Group>,
     owned: Owned,
+    /// The scope whose groups they are, if systemd makes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
 }
 
 /// Whether `create` has succeeded, so that every process in the groups is the container's. Until
@@ -87,21 +104,46 @@ impl Cgroup {
         let path = normalise(path.unwrap_or(Path::new(id))).with_context(|| {
             format!("linux.cgroupsPath: {}", path.unwrap_or(Path::new(id)).display())
         })?;
+        Self::place(&path)
+    }
+
+    /// The same for groups that systemd makes, `path` being `slice:prefix:name`. Asks the user's
+    /// manager where it is, unless the caller is root.
+    pub(crate) fn plan_unit(
+        path: Option<&Path>,
+        id: &str,
+        annotations: &Annotations,
+    ) -> Result<Self> {
+        let (unit, path) = Unit::plan(path, id, annotations)?;
+        let mut cgroup = Self { unit: Some(unit), ..Self::place(&path)? };
+        for group in &mut cgroup.groups {
+            // Slices are systemd's, also those that it makes for this scope.
+            group.existing = group.directory.parent().unwrap_or(Path::new("/")).to_owned();
+        }
+        Ok(cgroup)
+    }
+
+    /// Tells systemd, before it makes the groups, of those limits that it has to know then.
+    pub(crate) fn prepare(&mut self, limits: &Limits) {
+        let with_v1 = !self.is_v2("devices");
+        if let Some(unit) = self.unit.as_mut().filter(|_| with_v1) {
+            unit.with_devices(limits);
+        }
+    }
+
+    fn place(path: &Path) -> Result<Self> {
         if hierarchy::host_is_unified()? {
             let own = if path.is_absolute() { vec![] } else { hierarchy::memberships("self")? };
             let own = own.iter().find(|own| own.version() == Version::V2);
-            return Ok(Self {
-                unified: true,
-                groups: vec![hierarchy::place_unified(own, &path)?],
-                owned: false.into(),
-            });
+            let groups = vec![hierarchy::place_unified(own, path)?];
+            return Ok(Self { unified: true, groups, ..Self::default() });
         }
         let finder = Finder::default();
         let mut groups = Vec::new();
         for own in hierarchy::memberships("self")? {
-            groups.extend(finder.place(&own, &path)?);
+            groups.extend(finder.place(&own, path)?);
         }
-        Ok(Self { unified: false, groups, owned: false.into() })
+        Ok(Self { groups, ..Self::default() })
     }
 
     /// The groups that process `pid` is in now: a systemd in a container moves itself. They can
@@ -117,12 +159,18 @@ impl Cgroup {
                 (false, _) => groups.extend(finder.existing(&membership)?),
             }
         }
-        Ok(Self { unified, groups, owned: false.into() })
+        Ok(Self { unified, groups, ..Self::default() })
     }
 
     /// Makes all groups and opens them. Refuses a group that is frozen or has processes. On an
     /// error all that was made is gone again.
     pub(crate) fn create(&self) -> Result<OpenCgroup> {
+        if let Some(unit) = &self.unit {
+            self.groups.iter().try_for_each(Group::refuse_processes)?;
+            // There is nothing to enter yet, but somebody has to be there who makes it.
+            unit.connect()?;
+            return Ok(OpenCgroup::default());
+        }
         let mut made = Made::default();
         for group in &self.groups {
             group.make(&mut made)?;
@@ -133,14 +181,42 @@ impl Cgroup {
         if self.unified {
             self.groups.iter().try_for_each(|group| v2::enable_controllers(&group.directory))?;
         }
-        // Also if the group is new: it would be frozen by one above, and init would hang in it.
-        if let Some(group) = self.freezer().filter(|group| group.is_frozen().unwrap_or(false)) {
-            bail!("container's cgroup is frozen: {}", group.directory.display());
-        }
+        self.refuse_frozen()?;
         let open = self.open(Seen::ByNobody)?;
         made.keep();
         self.owned.0.store(true, Ordering::Relaxed);
         Ok(open)
+    }
+
+    /// Also if the group is new: it would be frozen by one above, and init would hang in it.
+    fn refuse_frozen(&self) -> Result<()> {
+        match self.freezer().filter(|group| group.is_frozen().unwrap_or(false)) {
+            Some(group) => bail!("container's cgroup is frozen: {}", group.directory.display()),
+            None => Ok(()),
+        }
+    }
+
+    /// Has systemd make the groups with process `pid` in them, and makes those that it does not
+    /// know. Nothing if the groups are not systemd's to make: the process enters them by itself.
+    pub(crate) fn start_unit(&self, pid: i32) -> Result<()> {
+        let Some(unit) = &self.unit else { return Ok(()) };
+        unit.start(pid, self.unified)?;
+        self.owned.0.store(true, Ordering::Relaxed);
+        let mut made = Made::default();
+        for group in self.groups.iter().filter(|group| !group.is_systemds()) {
+            group.make_missing(&mut made)?;
+            if group.has_controller("cpuset") {
+                v1::fill_cpuset(&group.directory, made.includes(&group.directory))?;
+            }
+            let path = group.directory.join("cgroup.procs");
+            let entered = file::write(&path, &pid.to_string());
+            entered.with_context(|| path.display().to_string())?;
+        }
+        made.keep();
+        if self.unified {
+            self.groups.iter().try_for_each(|group| v2::enable_controllers(&group.directory))?;
+        }
+        self.refuse_frozen()
     }
 
     /// Opens groups that exist for a process that is `seen` by somebody.
@@ -148,21 +224,13 @@ impl Cgroup {
         OpenCgroup::new(&self.groups, seen)
     }
 
-    /// Writes all limits.
+    /// Writes all limits of a new container.
     pub(crate) fn apply(&self, limits: &Limits) -> Result<()> {
-        v1::apply(&self.groups, &limits.v1)?;
-        if let Some(group) = self.groups.iter().find(|group| group.is_v2()) {
-            if !self.unified {
-                v2::enable_for(&group.directory, &limits.v2)?;
-            }
-            v2::apply(&group.directory, limits)?;
-        }
-        limits.devices.as_ref().map_or(Ok(()), |rules| devices::apply(&self.groups, rules))
+        self.write(limits, false)
     }
 
     /// Every process of the groups and their sub-groups, as host pids, sorted, each once. A
     /// missing group has none.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for `ps`"))]
     pub(crate) fn pids(&self) -> Result<Vec<i32>> {
         members::pids(&self.groups)
     }
@@ -170,6 +238,31 @@ impl Cgroup {
     /// Whether the processes of the container are frozen. A missing group is not.
     pub(crate) fn is_frozen(&self) -> Result<bool> {
         self.freezer().map_or(Ok(false), Group::is_frozen)
+    }
+
+    /// Stops every process of the container and waits until all stand, at most 10 s.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        freezer::freeze(self.freezer().context("no cgroup hierarchy can freeze processes")?)
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.freezer().map_or(Ok(()), freezer::thaw)
+    }
+
+    /// Changes the limits that `resources` has; after an error all are as they were.
+    pub(crate) fn update(&self, resources: LinuxResources) -> Result<()> {
+        update::update(self, resources)
+    }
+
+    /// What the container uses, in the shape of runc's `events`.
+    pub(crate) fn stats(&self) -> serde_json::Value {
+        stats::read(&self.groups)
+    }
+
+    /// A watch for processes that are killed for want of memory; None where memory is not counted.
+    pub(crate) fn watch_oom(&self) -> Result<Option<OomWatch>> {
+        OomWatch::new(&self.groups)
     }
 
     /// Sends `signal` to every process of the groups and sub-groups, also to those that are
@@ -188,6 +281,9 @@ impl Cgroup {
 
     /// Removes the groups if nothing is in them; false if something is or may be.
     pub(crate) fn remove_empty(&self) -> bool {
+        if self.unit.is_some() {
+            return self.groups.iter().all(|group| !group.directory.exists());
+        }
         // A group that was there before the container stays, and only a look at it tells.
         let gone = |group: &Group| {
             group.existing != group.directory && group.remove(true, Instant::now()).is_ok()
@@ -202,6 +298,9 @@ impl Cgroup {
     /// As long as `create` has not succeeded, only what is empty goes, and the rest is no error.
     pub(crate) fn remove(&self) -> Result<()> {
         let owned = bool::from(self.owned.clone());
+        if let Some(unit) = self.unit.as_ref().filter(|_| owned && self.unit_exists()) {
+            unit.stop()?;
+        }
         let deadline = Instant::now() + if owned { PATIENCE } else { SHORT_PATIENCE };
         let remove = |group: &Group| group.remove(owned, deadline);
         // All of them, also after an error.
@@ -235,6 +334,39 @@ impl Cgroup {
     /// Whether the host has version 2 alone.
     pub(crate) fn is_unified(&self) -> bool {
         self.unified
+    }
+
+    /// systemd takes a scope away when its last process has gone, and its groups with it.
+    fn unit_exists(&self) -> bool {
+        let mut of_systemd = self.groups.iter().filter(|g| g.is_systemds() || self.unified);
+        of_systemd.any(|group| group.directory.exists())
+    }
+
+    /// Writes all limits; systemd is told first, since it writes as well.
+    fn write(&self, limits: &Limits, is_update: bool) -> Result<()> {
+        let mut limits = Cow::Borrowed(limits);
+        if let Some(unit) = &self.unit {
+            if let Some(group) = self.v2() {
+                v2::check_usage(&group.directory, &limits)?;
+            }
+            unit.set(self, limits.to_mut())?;
+            if let Some(rules) =
+                limits.devices.as_ref().filter(|_| is_update && !self.is_v2("devices"))
+            {
+                unit.set_devices(rules)?;
+            }
+        }
+        v1::apply(&self.groups, &limits.v1)?;
+        if let Some(group) = self.v2() {
+            if !self.unified {
+                v2::enable_for(&group.directory, &limits.v2)?;
+            }
+            v2::apply(&group.directory, &limits)?;
+        }
+        match &limits.devices {
+            Some(rules) => devices::apply(&self.groups, rules, is_update),
+            None => Ok(()),
+        }
     }
 
     fn own_groups(&self) -> &[Group] {

@@ -7,18 +7,19 @@ pub(crate) mod args;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use args::{Create, Delete, Exec, Global, Id, Kill, List, Run, Spec};
+use args::{Create, Delete, Events, Exec, Global, Id, Kill, List, Ps, Run, Spec, Update};
 
 use crate::cgroup::Cgroup;
 use crate::plan::Extras;
 use crate::{
-    create, delete, error, exec, features, image, kill, list, log, pty, spec, spec_cmd, start, sys,
+    create, delete, error, events, exec, features, image, kill, list, log, pause, ps, pty, spec,
+    spec_cmd, start, sys, update,
 };
 
 /// The status of every error but those of `exec`, as with runc.
@@ -27,15 +28,20 @@ const FAILED: i32 = 1;
 const EXEC_FAILED: i32 = 255;
 
 /// The commands, with the line that the help gives each.
-const COMMANDS: [(&str, &str); 10] = [
+const COMMANDS: [(&str, &str); 15] = [
     ("create", "Create a container from a bundle"),
     ("start", "Run the program of a created container"),
     ("run", "Create and start a container, and wait for it"),
     ("exec", "Run one more process in a container"),
     ("kill", "Send a signal to a container"),
+    ("pause", "Stop every process of a container for a while"),
+    ("resume", "Let the processes of a paused container go on"),
+    ("update", "Change the limits of a container"),
     ("delete", "Remove a container and everything that was made for it"),
     ("state", "Print the state of a container as JSON"),
     ("list", "List the containers"),
+    ("ps", "List the processes of a container"),
+    ("events", "Print what a container uses, and when it runs out of memory"),
     ("spec", "Write a config.json to start from"),
     ("features", "Print what this version can do as JSON"),
 ];
@@ -50,6 +56,9 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         "kill" => Kill::augment_args(command),
         "delete" => Delete::augment_args(command),
         "list" => List::augment_args(command),
+        "update" => Update::augment_args(command),
+        "ps" => Ps::augment_args(command),
+        "events" => Events::augment_args(command),
         "spec" => Spec::augment_args(command),
         "features" => command,
         _ => Id::augment_args(command),
@@ -158,17 +167,23 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     sys::close_all_but(descriptor.into_iter().collect(), first).context("close_range")?;
     check(&global)?;
     let root = global.root.clone().unwrap_or_else(default_root);
+    let systemd_cgroup =
+        global.systemd_cgroup || global.cgroup_manager.as_deref() == Some("systemd");
+    let request = |args: Create, detached| create::Request {
+        systemd_cgroup,
+        ..request(root.clone(), args, inherited_fds, detached)
+    };
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(print(&command_line(None).render_help().to_string()));
     };
     match name {
         "create" => {
             let args = Create::from_arg_matches(matches)?;
-            create::command(&request(root, args, inherited_fds, true)).map(|()| 0)
+            create::command(&request(args, true)).map(|()| 0)
         }
         "run" => {
             let Run { create, detach, keep, no_subreaper } = Run::from_arg_matches(matches)?;
-            create::run(&request(root, create, inherited_fds, detach), keep, no_subreaper)
+            create::run(&request(create, detach), keep, no_subreaper)
         }
         "start" => start::command(&root, &Id::from_arg_matches(matches)?.id).map(|()| 0),
         "exec" => {
@@ -195,6 +210,25 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
             let unified = Cgroup::plan(None, "rt")?.is_unified();
             spec_cmd::spec(&args.bundle, args.rootless, unified).map(|()| 0)
         }
+        name => manage(name, matches, &root),
+    }
+}
+
+/// The commands about a container that neither make nor end anything.
+fn manage(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
+    let id = || anyhow::Ok(Id::from_arg_matches(matches)?.id);
+    match name {
+        "pause" => pause::pause(root, &id()?).map(|()| 0),
+        "resume" => pause::resume(root, &id()?).map(|()| 0),
+        "update" => update(root, Update::from_arg_matches(matches)?).map(|()| 0),
+        "ps" => {
+            let args = Ps::from_arg_matches(matches)?;
+            Ok(print(&ps::ps(root, &args.id, args.format, &args.options)?))
+        }
+        "events" => {
+            let args = Events::from_arg_matches(matches)?;
+            events::command(root, &args.id, args.interval, args.stats).map(|()| 0)
+        }
         other => bail!("{other}: not yet supported"),
     }
 }
@@ -204,6 +238,17 @@ fn process_file(matches: &ArgMatches) -> Result<Option<Vec<u8>>> {
     let exec = matches.subcommand().filter(|(name, _)| *name == "exec");
     let path = exec.and_then(|(_, matches)| matches.get_one::<PathBuf>("process"));
     path.map(|path| spec::read_process(path)).transpose()
+}
+
+fn update(root: &Path, args: Update) -> Result<()> {
+    let resources = match args.resources {
+        None => args.values.into(),
+        Some(_) if args.values != update::Values::default() => {
+            bail!("--resources: cannot be combined with single limits");
+        }
+        Some(file) => update::read(&file)?,
+    };
+    update::command(root, &args.id, resources)
 }
 
 /// `--preserve-fds` of `create`, `run` and `exec`.
@@ -216,11 +261,8 @@ fn preserved_fds(matches: &ArgMatches) -> u32 {
 
 /// Options that are known and cannot be honoured yet are refused, not ignored.
 fn check(global: &Global) -> Result<()> {
-    if global.systemd_cgroup {
-        bail!("--systemd-cgroup: not yet supported");
-    }
     match global.cgroup_manager.as_deref() {
-        None | Some("cgroupfs") => Ok(()),
+        None | Some("cgroupfs" | "systemd") => Ok(()),
         Some(other) => bail!("--cgroup-manager {other}: not yet supported"),
     }
 }
@@ -249,6 +291,7 @@ fn request(root: PathBuf, args: Create, inherited_fds: u32, detached: bool) -> c
         pid_file: args.pid_file,
         pidfd_socket: args.pidfd_socket,
         extras,
+        systemd_cgroup: false,
         detached,
     }
 }

@@ -23,7 +23,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
-use crate::cgroup::{Cgroup, Limits};
+use crate::cgroup::{Annotations, Cgroup, Limits};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
@@ -45,6 +45,8 @@ pub(crate) struct Request {
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) pidfd_socket: Option<PathBuf>,
     pub(crate) extras: Extras,
+    /// `--systemd-cgroup`.
+    pub(crate) systemd_cgroup: bool,
     /// Whether `rt` returns before the container ends, so that nobody relays its terminal.
     pub(crate) detached: bool,
 }
@@ -116,9 +118,17 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let rootfs = resolve(&rootfs).with_context(|| format!("root.path {}", rootfs.display()))?;
     let linux = spec.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = Cgroup::plan(path, &request.id)?;
+    let mut cgroup = match request.systemd_cgroup {
+        false => Cgroup::plan(path, &request.id)?,
+        true => {
+            let none = Annotations::new();
+            let annotations = spec.annotations().as_ref().unwrap_or(&none);
+            Cgroup::plan_unit(path, &request.id, annotations)?
+        }
+    };
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = Limits::from_spec(resources, &cgroup)?;
+    cgroup.prepare(&limits);
     let mut warnings = Vec::new();
     let container = Source { spec, bundle: &bundle, rootfs: &rootfs, id: &request.id };
     let mut plan = Plan::for_container(&container, &cgroup, request.extras, &mut warnings)?;
@@ -167,6 +177,7 @@ fn launch(prepared: &Prepared, guard: &mut Guard, waits: bool) -> Result<Caller>
     guard.init = Some((pid, caller.process().clone()));
     container.record.init = Some(Process::now(pid.as_raw()).phase(Phase::State)?);
     container.save().phase(Phase::State)?;
+    prepared.cgroup.start_unit(pid.as_raw()).phase(Phase::Cgroup)?;
     launch::prepare(&prepared.plan, pid)?;
     Ok(caller)
 }

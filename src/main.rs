@@ -12,6 +12,7 @@ mod cpus;
 mod create;
 mod delete;
 mod error;
+mod events;
 mod exec;
 mod features;
 mod foreground;
@@ -25,10 +26,12 @@ mod log;
 mod mounts;
 mod namespace;
 mod netns;
+mod pause;
 mod pid_file;
 mod plan;
 mod process;
 mod procfd;
+mod ps;
 mod pty;
 mod rootfd;
 mod spec;
@@ -40,3 +43,4 @@ mod sys;
 
 /// The version of runtime-spec that `rt` implements.
 const OCI_VERSION: &str = "1.3.0";
+mod update;

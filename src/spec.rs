@@ -18,12 +18,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub(crate) use check::{check, is_root};
+pub(crate) use linux::check_resources;
 pub(crate) use process::check as check_process;
 pub(crate) use sysctl::file as sysctl_file;
 
@@ -87,6 +88,16 @@ fn read_file_or_pipe(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Parses a `linux.resources` object that stands alone.
+///
+/// # Errors
+/// The path of the property that is wrong.
+pub(crate) fn resources(bytes: &[u8]) -> Result<LinuxResources> {
+    let mut resources = parse(bytes, |value| remove_nulls(value) | mend_resources(Some(value)))?;
+    normalise_pids(&mut resources, bytes, "/pids/limit")?;
+    Ok(resources)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut file = open(path)?;
     let metadata = file.metadata()?;
@@ -148,7 +159,16 @@ fn mend_spec(value: &mut Value, warnings: &mut Vec<String>) -> bool {
             mended |= spec.remove(other_platform).is_some();
         }
     }
-    let limits = value.pointer_mut("/linux/resources/hugepageLimits");
+    mended |= mend_resources(value.pointer_mut("/linux/resources"));
+    match value.get_mut("process") {
+        Some(process) => mended | mend_process(process, "process.", warnings),
+        None => mended,
+    }
+}
+
+fn mend_resources(resources: Option<&mut Value>) -> bool {
+    let mut mended = false;
+    let limits = resources.and_then(|resources| resources.get_mut("hugepageLimits"));
     for limit in limits.and_then(Value::as_array_mut).into_iter().flatten() {
         // The kernel's counter is a signed number of pages: beyond it is no limit.
         if let Some(limit) = limit.get_mut("limit").filter(|n| n.is_u64() && !n.is_i64()) {
@@ -156,10 +176,7 @@ fn mend_spec(value: &mut Value, warnings: &mut Vec<String>) -> bool {
             mended = true;
         }
     }
-    match value.get_mut("process") {
-        Some(process) => mended | mend_process(process, "process.", warnings),
-        None => mended,
-    }
+    mended
 }
 
 fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bool {
@@ -241,21 +258,22 @@ fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
             namespace.set_path(None);
         }
     }
-    if let Some(resources) = linux.resources_mut()
-        && resources.pids().is_some_and(|pids| pids.limit() == 0)
-        && !has_pids_limit(bytes)?
-    {
-        resources.set_pids(None);
+    match linux.resources_mut() {
+        Some(resources) => normalise_pids(resources, bytes, "/linux/resources/pids/limit"),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// Whether a pids limit of 0, which admits no process, stands in the document.
-/// oci-spec makes the same of `"pids": {}`, which limits nothing.
-fn has_pids_limit(bytes: &[u8]) -> Result<bool> {
-    let value: Value = serde_json::from_slice(bytes)?;
-    let limit = value.pointer("/linux/resources/pids/limit");
-    Ok(limit.is_some_and(|limit| !limit.is_null()))
+/// Tells a pids limit of 0, which admits no process, from `"pids": {}`, which limits nothing:
+/// oci-spec makes the same of both. `pointer` is where the limit stands in the document.
+fn normalise_pids(resources: &mut LinuxResources, bytes: &[u8], pointer: &str) -> Result<()> {
+    if resources.pids().is_some_and(|pids| pids.limit() == 0) {
+        let value: Value = serde_json::from_slice(bytes)?;
+        if value.pointer(pointer).is_none_or(Value::is_null) {
+            resources.set_pids(None);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub(crate) struct Bundle {
     config: Value,
     program: PathBuf,
     view: View,
+    globals: Vec<String>,
     options: Vec<String>,
     redirections: String,
     leftovers: Leftovers,
@@ -59,6 +60,7 @@ impl Bundle {
             config,
             program: runtime().to_owned(),
             view: View::Host,
+            globals: vec![],
             options: vec![],
             redirections: String::new(),
             leftovers,
@@ -219,6 +221,12 @@ impl Bundle {
         place
     }
 
+    /// Options before `create` and `run`.
+    pub(crate) fn global_options(mut self, options: &[&str]) -> Self {
+        self.globals.extend(options.iter().map(|option| (*option).to_owned()));
+        self
+    }
+
     /// Options for `create` and `run`.
     pub(crate) fn options<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         self.options.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
@@ -275,7 +283,8 @@ impl Bundle {
     /// `create` or `run` of this bundle: the pid file is `pid`, the output is in `out` and `err`.
     pub(crate) fn launch(&self, verb: &[&str], id: &str) -> Rt {
         self.write();
-        let mut args: Vec<_> = verb.iter().map(|word| (*word).to_owned()).collect();
+        let mut args = self.globals.clone();
+        args.extend(verb.iter().map(|word| (*word).to_owned()));
         let options = ["--bundle", &self.path().display().to_string()];
         args.extend(options.map(str::to_owned));
         args.extend(["--pid-file".to_owned(), self.beside("pid").display().to_string()]);

@@ -44,6 +44,8 @@ pub(crate) struct Rt {
     program: PathBuf,
     args: Vec<OsString>,
     view: View,
+    /// Words before the runtime, such as a wrapper.
+    between: Vec<OsString>,
     /// Shell redirections for the runtime: the safe way to give it descriptors beyond 0, 1 and 2.
     redirections: String,
     directory: Option<PathBuf>,
@@ -60,6 +62,7 @@ impl Rt {
             program: runtime().to_owned(),
             args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
             view: View::Host,
+            between: vec![],
             redirections: String::new(),
             directory: None,
             files: None,
@@ -81,6 +84,11 @@ impl Rt {
 
     pub(crate) fn view(mut self, view: View) -> Self {
         self.view = view;
+        self
+    }
+
+    pub(crate) fn between(mut self, words: &[&str]) -> Self {
+        self.between.extend(words.iter().map(Into::into));
         self
     }
 
@@ -108,7 +116,7 @@ impl Rt {
     /// The whole command line: view, `between`, redirections, runtime, its arguments.
     fn words(&self, between: &[OsString]) -> Vec<OsString> {
         let mut words = self.view.prefix();
-        words.extend(between.iter().cloned());
+        words.extend(between.iter().chain(&self.between).cloned());
         if !self.redirections.is_empty() {
             let script = format!("exec \"$@\" {}", self.redirections);
             words.extend(["sh".into(), "-c".into(), script.into(), "sh".into()]);

@@ -4,6 +4,7 @@
 mod program;
 
 use std::fmt::{self, Display, Formatter};
+use std::fs;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
@@ -12,8 +13,8 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use super::{Group, v1};
 use crate::sys;
 
-/// `BPF_F_ALLOW_MULTI` of <linux/bpf.h>: programs of the groups above and below run as well.
-const BPF_F_ALLOW_MULTI: u32 = 2;
+/// By its name an update finds the program among others', such as systemd's.
+const PROGRAM: sys::BpfName = *b"rt_devices\0\0\0\0\0\0";
 
 // The bits of `BPF_DEVCG_ACC_*`.
 const MKNOD: u8 = 1;
@@ -236,27 +237,88 @@ fn take_away(
     Ok(changed)
 }
 
-/// Makes `rules` those of the container.
-pub(super) fn apply(groups: &[Group], rules: &[Rule]) -> Result<()> {
-    match v1::with_controller(groups, "devices") {
-        Some(group) => v1::apply_devices(&group.directory, rules),
-        None => attach(groups.iter().find(|group| group.is_v2()), rules),
+/// The rules as systemd's `DeviceAllow`, as far as it can say them; None if what they deny are
+/// exceptions, which it cannot say at all.
+pub(super) fn allow_list(rules: &[Rule]) -> Option<Vec<(String, String)>> {
+    let mut list: Vec<Devices> = Vec::new();
+    let mut everything = false;
+    for rule in rules {
+        match rule.devices {
+            None => {
+                everything = rule.allow;
+                list.clear();
+            }
+            Some(devices) if rule.allow => list.push(devices),
+            Some(devices) => {
+                let covered = list.iter_mut().filter(|allowed| devices.covers(allowed));
+                covered.for_each(|allowed| allowed.access &= !devices.access);
+            }
+        }
     }
+    let known = fs::read_to_string("/proc/devices").unwrap_or_default();
+    let entry = |devices: &Devices| {
+        let kind = if devices.kind == Kind::Char { "char" } else { "block" };
+        let device = match (devices.major, devices.minor) {
+            (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+            (Some(major), None) => format!("{kind}-{}", driver(&known, devices.kind, major)?),
+            (None, None) => format!("{kind}-*"),
+            (None, Some(_)) => return None,
+        };
+        let access = devices.to_string();
+        Some((device, access.rsplit(' ').next().unwrap_or_default().to_owned()))
+    };
+    list.retain(|devices| devices.access != 0);
+    (!everything).then(|| list.iter().filter_map(entry).collect())
 }
 
-/// Attaches `rules` as a program to a version 2 group; nothing if they allow everything.
-fn attach(group: Option<&Group>, rules: &[Rule]) -> Result<()> {
-    let Some(instructions) = program::assemble(rules) else {
+/// The name that `/proc/devices` has for a major number.
+fn driver(known: &str, kind: Kind, major: u32) -> Option<&str> {
+    let block = known.find("Block devices:").unwrap_or(known.len());
+    let part = if kind == Kind::Char { &known[..block] } else { &known[block..] };
+    part.lines().find_map(|line| {
+        let (number, name) = line.trim().split_once(' ')?;
+        (number.parse() == Ok(major)).then_some(name)
+    })
+}
+
+/// Makes `rules` those of the container; on version 2 in one step, also if there are some.
+pub(super) fn apply(groups: &[Group], rules: &[Rule], is_update: bool) -> Result<()> {
+    if let Some(group) = v1::with_controller(groups, "devices") {
+        return v1::apply_devices(&group.directory, rules);
+    }
+    let instructions = program::assemble(rules);
+    if instructions.is_none() && !is_update {
         return Ok(());
-    };
+    }
+    let group = groups.iter().find(|group| group.is_v2());
     let group = group.context("linux.resources.devices: no cgroup hierarchy can filter devices")?;
-    let context = |call| move || format!("linux.resources.devices: {call} (eBPF device filter)");
-    let program =
-        sys::bpf_prog_load_cgroup_device(&instructions).with_context(context("BPF_PROG_LOAD"))?;
+    attach(group, instructions.as_deref(), is_update)
+        .with_context(|| format!("linux.resources.devices: {}", group.directory.display()))
+}
+
+/// Attaches the program to a version 2 group, or takes away the one that is there.
+fn attach(group: &Group, instructions: Option<&[u64]>, is_update: bool) -> Result<()> {
+    const FILTER: &str = "eBPF device filter";
     let directory = group.open()?;
-    sys::bpf_prog_attach_cgroup_device(directory.as_fd(), program.as_fd(), BPF_F_ALLOW_MULTI)
-        .with_context(context("BPF_PROG_ATTACH"))
-        .with_context(|| group.directory.display().to_string())
+    let directory = directory.as_fd();
+    let present = match is_update {
+        true => sys::bpf_prog_of_cgroup(directory, PROGRAM).context(FILTER)?,
+        false => None,
+    };
+    let present = present.as_ref().map(AsFd::as_fd);
+    match (instructions, present) {
+        (Some(instructions), present) => {
+            let program = sys::bpf_prog_load_cgroup_device(instructions, PROGRAM);
+            let program = program.context("BPF_PROG_LOAD").context(FILTER)?;
+            sys::bpf_prog_attach_cgroup_device(directory, program.as_fd(), present)
+                .context("BPF_PROG_ATTACH")
+                .context(FILTER)
+        }
+        (None, Some(present)) => {
+            sys::bpf_prog_detach_cgroup_device(directory, present).context(FILTER)
+        }
+        (None, None) => Ok(()),
+    }
 }
 
 #[cfg(test)]

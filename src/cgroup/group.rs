@@ -34,24 +34,36 @@ impl Group {
         self.controllers.split(',').any(|name| name == controller)
     }
 
+    /// Whether it is in the hierarchy in which systemd keeps its units on version 1.
+    pub(super) fn is_systemds(&self) -> bool {
+        self.controllers == "name=systemd"
+    }
+
     pub(super) fn open(&self) -> Result<OwnedFd> {
         file::open(&self.directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
             .with_context(|| self.directory.display().to_string())
     }
 
-    /// Makes the directory and those above that are missing.
+    /// Makes the directory and those above that are missing; one that exists is nobody else's.
     pub(super) fn make(&self, made: &mut Made) -> Result<()> {
+        match self.make_missing(made)? {
+            true => Ok(()),
+            false if self.existing == self.directory => self.refuse_processes(),
+            false => bail!(
+                "container's cgroup has just been made by somebody else: {}",
+                self.directory.display()
+            ),
+        }
+    }
+
+    /// Makes the directory and those above that are missing; whether it is new.
+    pub(super) fn make_missing(&self, made: &mut Made) -> Result<bool> {
         let mut existing = Cow::Borrowed(self.existing.as_path());
         // Another container's removal may take away a directory above at any moment.
         for _ in 0..8 {
             match self.make_below(&existing, made) {
                 Err(Errno::ENOENT) => {}
-                Ok(true) => return Ok(()),
-                Ok(false) if self.existing == self.directory => return self.refuse_processes(),
-                Ok(false) => bail!(
-                    "container's cgroup has just been made by somebody else: {}",
-                    self.directory.display()
-                ),
+                Ok(new) => return Ok(new),
                 Err(errno) => {
                     return Err(errno).with_context(|| self.directory.display().to_string());
                 }
@@ -81,7 +93,7 @@ impl Group {
         Ok(new)
     }
 
-    fn refuse_processes(&self) -> Result<()> {
+    pub(super) fn refuse_processes(&self) -> Result<()> {
         match members::pids(std::slice::from_ref(self))?.len() {
             0 => Ok(()),
             count => bail!(

@@ -1,8 +1,7 @@
 //! The processes of groups and of the groups below them.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,12 +10,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
+use super::freezer::Frozen;
 use super::{Group, PATIENCE, file, v1, walk};
 use crate::sys;
-
-/// How long a version 1 group may take to freeze before it is killed all the same: a process in
-/// an uninterruptible wait never freezes.
-const FREEZING: Duration = Duration::from_millis(100);
 
 /// All processes, sorted, each once.
 pub(super) fn pids(groups: &[Group]) -> Result<Vec<i32>> {
@@ -109,43 +105,8 @@ fn strike(groups: &[Group]) -> Result<()> {
         .find(|group| group.is_v2())
         .is_some_and(|group| file::write(&group.directory.join("cgroup.kill"), "1").is_ok());
     let freezer = v1::with_controller(groups, "freezer").map(|group| group.directory.as_path());
-    let frozen = freezer.map(Frozen);
-    if let Some(Frozen(directory)) = &frozen
-        && !at_once
-    {
-        freeze(directory)?;
-    }
+    let _thaws = freezer.map(if at_once { Frozen::not_yet } else { Frozen::new });
     // Read only now: the pids of those that have just been killed are free for somebody else, and
     // those of frozen ones stay theirs.
     signal(&victims(groups)?, libc::SIGKILL)
-}
-
-/// A version 1 group that may be frozen; dropping it thaws it with all groups below, since a
-/// frozen process does not even die.
-struct Frozen<'a>(&'a Path);
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        // Each group has a switch of its own, and a container may have used those below.
-        let _ = walk::visit(self.0, |group: BorrowedFd<'_>| {
-            file::open_at(group, "freezer.state", OFlag::O_WRONLY)
-                .and_then(|state| file::write_to(state, "THAWED"))
-        });
-    }
-}
-
-fn freeze(directory: &Path) -> Result<()> {
-    let path = directory.join("freezer.state");
-    let deadline = Instant::now() + FREEZING;
-    loop {
-        let state = file::write(&path, "FROZEN").and_then(|()| file::read(&path));
-        match state {
-            Ok(state) if state != "FROZEN" && Instant::now() < deadline => {
-                sleep(Duration::from_millis(1));
-            }
-            Ok(_) => return Ok(()),
-            Err(errno) if walk::is_gone(errno) => return Ok(()),
-            Err(errno) => return Err(errno).with_context(|| path.display().to_string()),
-        }
-    }
 }

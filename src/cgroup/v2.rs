@@ -145,11 +145,17 @@ fn weight(shares: u64) -> u64 {
     }
 }
 
+/// Refuses a limit that is below the usage of the group `directory`, if that was asked for.
+pub(super) fn check_usage(directory: &Path, limits: &Limits) -> Result<()> {
+    match limits.usage_below {
+        Some((field, limit)) => limits::check_usage(directory, field, limit),
+        None => Ok(()),
+    }
+}
+
 /// Writes the settings of version 2 to the group `directory`.
 pub(super) fn apply(directory: &Path, limits: &Limits) -> Result<()> {
-    if let Some((field, limit)) = limits.usage_below {
-        limits::check_usage(directory, field, limit)?;
-    }
+    check_usage(directory, limits)?;
     for settings in limits.v2.chunk_by(|a, b| a.controller == b.controller) {
         limits::write(settings, directory)?;
     }

@@ -1,13 +1,14 @@
 //! The options of each command.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use oci_spec::runtime::Capability;
 
 use crate::cgroup::SubGroup;
 use crate::exec::user;
-use crate::{list, log};
+use crate::{list, log, update};
 
 /// Options before the command.
 #[derive(Debug, Args)]
@@ -24,13 +25,13 @@ pub(super) struct Global {
     /// Log what is done as well
     #[arg(long)]
     pub(super) debug: bool,
-    /// Let systemd make the cgroups (not yet supported)
+    /// Let systemd make the cgroups: linux.cgroupsPath is slice:prefix:name
     #[arg(long)]
     pub(super) systemd_cgroup: bool,
     /// Tolerated for other runtimes' callers
     #[arg(long, value_name = "WHEN", hide = true)]
     pub(super) rootless: Option<String>,
-    /// cgroupfs, systemd (not yet supported) or disabled (not yet supported)
+    /// cgroupfs, systemd or disabled (not yet supported)
     #[arg(long, value_name = "MANAGER", hide = true)]
     pub(super) cgroup_manager: Option<String>,
     /// Print the version
@@ -162,6 +163,44 @@ pub(super) struct Kill {
     /// Name or number
     #[arg(value_name = "SIGNAL", default_value = "TERM")]
     pub(super) signal: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Update {
+    /// Take everything from this JSON file, - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) resources: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) values: update::Values,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ps {
+    /// table or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(super) format: list::Format,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// Options for ps [default: -ef]
+    #[arg(value_name = "OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(super) options: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Print the statistics once
+    #[arg(long)]
+    pub(super) stats: bool,
+    /// Time between statistics, such as 500ms or 1m
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(super) interval: Duration,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
 }
 
 #[derive(Debug, Args)]

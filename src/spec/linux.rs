@@ -185,7 +185,8 @@ fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
     Ok(())
 }
 
-fn check_resources(resources: &LinuxResources) -> Result<()> {
+/// Refuses what is no limit; also for an update.
+pub(crate) fn check_resources(resources: &LinuxResources) -> Result<()> {
     for (i, rule) in resources.devices().iter().flatten().enumerate() {
         device_rule(format_args!("linux.resources.devices[{i}]"), rule)?;
     }

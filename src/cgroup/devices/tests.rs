@@ -208,3 +208,21 @@ fn bad_rules_are_refused_by_their_json_path() {
         assert_eq!(format!("{:#}", rules(&[rule(json)]).unwrap_err()), expected);
     }
 }
+
+#[test]
+fn systemd_gets_a_list_of_what_is_allowed() {
+    let list = |json: &[&str]| allow_list(&rules(&config(json)).unwrap());
+    let allowed = list(&[r#"{"allow":false,"access":"rwm"}"#]).unwrap();
+    let has = |device: &str, access: &str| allowed.contains(&(device.into(), access.into()));
+    assert!(has("/dev/char/1:3", "rwm") && has("char-*", "m") && has("block-*", "m"));
+    assert_eq!(list(&[r#"{"allow":true,"access":"rwm"}"#]), None);
+}
+
+#[test]
+fn a_driver_is_found_by_its_number() {
+    let known = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  1 ramdisk\n259 blkext\n";
+    assert_eq!(driver(known, Kind::Char, 136), Some("pts"));
+    assert_eq!(driver(known, Kind::Char, 1), Some("mem"));
+    assert_eq!(driver(known, Kind::Block, 1), Some("ramdisk"));
+    assert_eq!(driver(known, Kind::Block, 136), None);
+}

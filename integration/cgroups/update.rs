@@ -1,0 +1,247 @@
+//! `update`: the control files change, or nothing does.
+
+use std::fs;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::{file, has, is_v2, sleeper};
+use crate::harness::{Bundle, Container, Done, View};
+
+fn update(c: &Container, options: &[&str]) -> Done {
+    let mut args = vec!["update", &c.id];
+    args.extend(options);
+    c.rt(args).run()
+}
+
+/// With the resources in a file.
+fn update_from(c: &Container, resources: &Value) -> Done {
+    let path = c.bundle.beside("resources.json");
+    fs::write(&path, resources.to_string()).unwrap();
+    update(c, &["--resources", path.to_str().unwrap()])
+}
+
+#[test]
+fn every_option_changes_its_control_file() {
+    for (options, controller, v1, v2) in [
+        (&["--pids-limit", "55"][..], "pids", ("pids.max", "55"), ("pids.max", "55")),
+        (
+            &["--memory", "50M"],
+            "memory",
+            ("memory.limit_in_bytes", "52428800"),
+            ("memory.max", "52428800"),
+        ),
+        (
+            &["--memory", "50M", "--memory-swap", "60M"],
+            "memory",
+            ("memory.memsw.limit_in_bytes", "62914560"),
+            ("memory.swap.max", "10485760"),
+        ),
+        (
+            &["--memory-reservation", "1m"],
+            "memory",
+            ("memory.soft_limit_in_bytes", "1048576"),
+            ("memory.low", "1048576"),
+        ),
+        (&["--cpu-share", "512"], "cpu", ("cpu.shares", "512"), ("cpu.weight", "59")),
+        (
+            &["--cpu-quota", "30000"],
+            "cpu",
+            ("cpu.cfs_quota_us", "30000"),
+            ("cpu.max", "30000 100000"),
+        ),
+        (
+            &["--cpu-period", "50000"],
+            "cpu",
+            ("cpu.cfs_period_us", "50000"),
+            ("cpu.max", "max 50000"),
+        ),
+        (
+            &["--cpu-quota", "30000", "--cpu-burst", "9000"],
+            "cpu",
+            ("cpu.cfs_burst_us", "9000"),
+            ("cpu.max.burst", "9000"),
+        ),
+        (&["--cpu-idle", "1"], "cpu", ("cpu.idle", "1"), ("cpu.idle", "1")),
+        (&["--cpuset-cpus", "0"], "cpuset", ("cpuset.cpus", "0"), ("cpuset.cpus", "0")),
+        (&["--cpuset-mems", "0"], "cpuset", ("cpuset.mems", "0"), ("cpuset.mems", "0")),
+    ] {
+        for view in View::all() {
+            let c = sleeper(view).start();
+            let (name, value) = if is_v2(view) { v2 } else { v1 };
+            if file(&c, view, controller, name).is_none() {
+                update(&c, options).says(&["linux.resources."]);
+                continue;
+            }
+            update(&c, options).success();
+            assert_eq!(file(&c, view, controller, name).as_deref(), Some(value), "{view:?}");
+            assert_eq!(c.status(), "running");
+        }
+    }
+}
+
+#[test]
+fn zeros_leave_what_there_is() {
+    // What docker sends to change the number of processes alone.
+    let zeros = json!({
+        "memory": { "limit": 0, "reservation": 0, "kernel": 0 },
+        "cpu": { "shares": 0, "quota": 0, "period": 0 },
+        "pids": { "limit": 55 }, "blockIO": { "weight": 0 }
+    });
+    for view in View::all().filter(|view| has(*view, "pids")) {
+        let limits = json!({ "memory": { "limit": 64 << 20 }, "cpu": { "shares": 300 } });
+        let c = sleeper(view).resources(limits).start();
+        update_from(&c, &zeros).success();
+        assert_eq!(file(&c, view, "pids", "pids.max").as_deref(), Some("55"));
+        let memory = if is_v2(view) { "memory.max" } else { "memory.limit_in_bytes" };
+        assert_eq!(file(&c, view, "memory", memory).as_deref(), Some("67108864"));
+        let (name, value) = if is_v2(view) { ("cpu.weight", "39") } else { ("cpu.shares", "300") };
+        assert_eq!(file(&c, view, "cpu", name).as_deref(), Some(value));
+    }
+}
+
+#[test]
+fn resources_come_from_standard_input() {
+    for view in View::all().filter(|view| has(*view, "pids")) {
+        let c = sleeper(view).start();
+        let path = c.bundle.beside("resources.json");
+        fs::write(&path, r#"{"pids":{"limit":44}}"#).unwrap();
+        let stdin = Stdio::from(fs::File::open(path).unwrap());
+        c.rt(["update", "-r", "-", &c.id]).spawn_with(stdin).finish().success();
+        assert_eq!(file(&c, view, "pids", "pids.max").as_deref(), Some("44"));
+        // An object without a limit is not a limit of 0.
+        update_from(&c, &json!({ "pids": {} })).success();
+        assert_eq!(file(&c, view, "pids", "pids.max").as_deref(), Some("44"));
+    }
+}
+
+#[test]
+fn memory_goes_up_and_down_together_with_swap() {
+    for view in View::all().filter(|view| has(*view, "memory")) {
+        let megabytes = |n: i64| n << 20;
+        let limits = json!({ "memory": { "limit": megabytes(20), "swap": megabytes(40) } });
+        let c = sleeper(view).resources(limits).start();
+        let now = || {
+            let number = |name| file(&c, view, "memory", name).unwrap().parse::<i64>().unwrap();
+            match is_v2(view) {
+                true => (number("memory.max"), number("memory.max") + number("memory.swap.max")),
+                false => (number("memory.limit_in_bytes"), number("memory.memsw.limit_in_bytes")),
+            }
+        };
+        assert_eq!(now(), (megabytes(20), megabytes(40)));
+        // Above the old sum, below the old limit, and one of the two alone.
+        update(&c, &["--memory", "100M", "--memory-swap", "200M"]).success();
+        assert_eq!(now(), (megabytes(100), megabytes(200)));
+        update(&c, &["--memory", "10M", "--memory-swap", "10M"]).success();
+        assert_eq!(now(), (megabytes(10), megabytes(10)));
+        update(&c, &["--memory-swap", "50M"]).success();
+        assert_eq!(now(), (megabytes(10), megabytes(50)));
+        update(&c, &["--memory", "30M"]).success();
+        assert_eq!(now(), (megabytes(30), megabytes(50)));
+        update(&c, &["--memory", "60M"]).failure();
+        assert_eq!(now(), (megabytes(30), megabytes(50)));
+    }
+}
+
+#[test]
+fn all_limits_of_memory_can_be_taken_away() {
+    for view in View::all().filter(|view| has(*view, "memory")) {
+        let limits = json!({ "memory": { "limit": 20 << 20, "swap": 40 << 20 } });
+        let c = sleeper(view).resources(limits).start();
+        update(&c, &["--memory", "-1"]).success();
+        let (names, none) = match is_v2(view) {
+            true => (["memory.max", "memory.swap.max"], "max"),
+            false => {
+                (["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"], "9223372036854771712")
+            }
+        };
+        for name in names {
+            assert_eq!(file(&c, view, "memory", name).as_deref(), Some(none), "{view:?}");
+        }
+    }
+}
+
+#[test]
+fn a_period_alone_keeps_the_quota_and_the_other_way_round() {
+    for view in View::all().filter(|view| has(*view, "cpu")) {
+        let limits = json!({ "cpu": { "quota": 20_000, "period": 40_000 } });
+        let c = sleeper(view).resources(limits).start();
+        let now = || match is_v2(view) {
+            true => file(&c, view, "cpu", "cpu.max").unwrap(),
+            false => ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+                .map(|name| file(&c, view, "cpu", name).unwrap())
+                .join(" "),
+        };
+        update(&c, &["--cpu-period", "80000"]).success();
+        assert_eq!(now(), "20000 80000");
+        update(&c, &["--cpu-quota", "5000"]).success();
+        assert_eq!(now(), "5000 80000");
+    }
+}
+
+#[test]
+fn a_refused_update_changes_nothing() {
+    for view in View::all().filter(|view| has(*view, "pids")) {
+        let limits = json!({ "pids": { "limit": 33 }, "cpu": { "shares": 300 } });
+        let c = sleeper(view).resources(limits).start();
+        // The first two are good, the last is a processor that no machine has.
+        let options = ["--pids-limit", "44", "--cpu-share", "2000", "--cpuset-cpus", "4000"];
+        update(&c, &options).says(&["linux.resources.cpu.cpus"]);
+        assert_eq!(file(&c, view, "pids", "pids.max").as_deref(), Some("33"), "{view:?}");
+        let (name, value) = if is_v2(view) { ("cpu.weight", "39") } else { ("cpu.shares", "300") };
+        assert_eq!(file(&c, view, "cpu", name).as_deref(), Some(value), "{view:?}");
+    }
+}
+
+#[test]
+fn what_is_no_limit_is_refused() {
+    let c = sleeper(View::Host).start();
+    update(&c, &["--memory", "lots"]).says(&["--memory"]);
+    update(&c, &["--pids-limit", "7", "-r", "/dev/null"]).says(&["--resources"]);
+    update(&c, &["-r", "/no/such/file"]).says(&["/no/such/file", "No such file"]);
+    update_from(&c, &json!({ "memory": { "limit": "much" } })).says(&["memory.limit"]);
+    update_from(&c, &json!({ "unified": { "../x": "1" } })).says(&["unified"]);
+}
+
+#[test]
+fn a_stopped_container_has_no_limits_to_change() {
+    let c = Bundle::busybox().args(["true"]).start();
+    c.wait();
+    update(&c, &["--pids-limit", "5"]).says(&["container not running"]);
+    c.rt(["update", "no-such-container", "--pids-limit", "5"]).run().says(&["does not exist"]);
+}
+
+#[test]
+fn devices_are_replaced_as_often_as_one_likes() {
+    let allow = |allow: bool| {
+        json!({ "devices": [
+            { "allow": false, "access": "rwm" },
+            { "allow": allow, "type": "c", "major": 1, "minor": 11, "access": "rm" }
+        ] })
+    };
+    for view in View::all() {
+        let c = sleeper(view)
+            .with_capabilities(&["CAP_MKNOD", "CAP_SYSLOG"])
+            .script("mknod /dev/log c 1 11 && exec sleep 1000")
+            .start();
+        let opens = || c.exec(["sh", "-c", ": < /dev/log"]).status == 0;
+        crate::harness::until("the node is there", || c.exec(["ls", "/dev/log"]).status == 0);
+        assert!(!opens(), "{view:?}");
+        // A group of version 2 has room for 64 programs.
+        for _ in 0..35 {
+            update_from(&c, &allow(true)).success();
+            update_from(&c, &allow(false)).success();
+        }
+        assert!(!opens(), "{view:?}");
+        update_from(&c, &allow(true)).success();
+        assert!(opens(), "{view:?}");
+        // Other limits leave the devices alone.
+        update_from(&c, &json!({})).success();
+        assert!(opens(), "{view:?}");
+        let all = json!({ "devices": [{ "allow": true, "access": "rwm" }] });
+        update_from(&c, &all).success();
+        assert!(opens(), "{view:?}");
+        update_from(&c, &allow(false)).success();
+        assert!(!opens(), "{view:?}");
+    }
+}

@@ -1,0 +1,123 @@
+//! Stopping all processes of a container at once, and letting them go on.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::uio::pread;
+
+use super::{Group, PATIENCE, file, walk};
+
+/// How long a version 1 group may take to freeze before it is killed all the same: a process in
+/// an uninterruptible wait never freezes.
+const FREEZING: Duration = Duration::from_millis(100);
+
+/// Freezes a group with all below it and waits until every process stands, at most 10 s; after an
+/// error all of them run.
+pub(super) fn freeze(group: &Group) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let result = if group.is_v2() {
+        set_v2(&group.directory, true, deadline)
+    } else {
+        freeze_v1(&group.directory, deadline)
+    };
+    result.inspect_err(|_| {
+        // The error says more than a second one would.
+        let _ = thaw(group);
+    })
+}
+
+/// Lets a group go on that [`freeze`] has stopped; what was frozen below it stays so.
+pub(super) fn thaw(group: &Group) -> Result<()> {
+    if group.is_v2() {
+        return set_v2(&group.directory, false, Instant::now() + PATIENCE);
+    }
+    let path = group.directory.join("freezer.state");
+    file::write(&path, "THAWED").with_context(|| path.display().to_string())?;
+    match file::read(&path).with_context(|| path.display().to_string())?.as_str() {
+        "THAWED" => Ok(()),
+        _ => bail!("{}: a group above is frozen", path.display()),
+    }
+}
+
+fn freeze_v1(directory: &Path, deadline: Instant) -> Result<()> {
+    let path = directory.join("freezer.state");
+    let mut pause = Duration::from_micros(100);
+    loop {
+        // Each write tries to freeze those once more that could not be frozen before.
+        let state = file::write(&path, "FROZEN").and_then(|()| file::read(&path));
+        if state.with_context(|| path.display().to_string())? == "FROZEN" {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("{}: some processes do not freeze", path.display());
+        }
+        sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+/// `cgroup.freeze` takes effect when `cgroup.events` says so, which is told by POLLPRI.
+fn set_v2(directory: &Path, frozen: bool, deadline: Instant) -> Result<()> {
+    let path = directory.join("cgroup.freeze");
+    let events = directory.join("cgroup.events");
+    let events_fd =
+        file::open(&events, OFlag::O_RDONLY).with_context(|| events.display().to_string())?;
+    let value = if frozen { "1" } else { "0" };
+    file::write(&path, value).with_context(|| path.display().to_string())?;
+    while is_frozen_v2(&events_fd).with_context(|| events.display().to_string())? != frozen {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            match frozen {
+                true => bail!("{}: some processes do not freeze", path.display()),
+                false => bail!("{}: a group above is frozen", path.display()),
+            }
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(events_fd.as_fd(), PollFlags::POLLPRI)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("poll"),
+        }
+    }
+    Ok(())
+}
+
+fn is_frozen_v2(events: &OwnedFd) -> nix::Result<bool> {
+    let mut buffer = [0; 256];
+    let length = pread(events, &mut buffer, 0)?;
+    Ok(buffer[..length].split(|byte| *byte == b'\n').any(|line| line == b"frozen 1"))
+}
+
+/// A version 1 group that is frozen while it is killed; dropping it thaws it with all groups
+/// below, since a frozen process does not even die.
+pub(super) struct Frozen<'a>(&'a Path);
+
+impl<'a> Frozen<'a> {
+    /// Freezes for a moment, as far as that can be had.
+    pub(super) fn new(directory: &'a Path) -> Self {
+        let frozen = Self(directory);
+        // Killing goes on without: it only has to be repeated then.
+        let _ = freeze_v1(directory, Instant::now() + FREEZING);
+        frozen
+    }
+
+    /// Only thaws in the end.
+    pub(super) fn not_yet(directory: &'a Path) -> Self {
+        Self(directory)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // Each group has a switch of its own, and a container may have used those below.
+        let _ = walk::visit(self.0, |group: BorrowedFd<'_>| {
+            file::open_at(group, "freezer.state", OFlag::O_WRONLY)
+                .and_then(|state| file::write_to(state, "THAWED"))
+        });
+    }
+}

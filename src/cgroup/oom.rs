@@ -1,0 +1,84 @@
+//! Being told when a container runs out of memory.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::uio::pread;
+
+use super::{Group, file, v1};
+
+/// What becomes ready when a process of the container has been killed for want of memory.
+pub(crate) enum OomWatch {
+    /// Version 1: an eventfd, registered in `cgroup.event_control`, and `memory.oom_control`.
+    Event { event: EventFd, control: OwnedFd },
+    /// Version 2: `memory.events`, and its last count of `oom_kill`.
+    File { events: OwnedFd, seen: u64 },
+}
+
+impl OomWatch {
+    /// None where no hierarchy limits memory.
+    pub(super) fn new(groups: &[Group]) -> Result<Option<Self>> {
+        if let Some(group) = v1::with_controller(groups, "memory") {
+            return watch_v1(group)
+                .with_context(|| group.directory.display().to_string())
+                .map(Some);
+        }
+        let Some(group) = groups.iter().find(|group| group.is_v2()) else { return Ok(None) };
+        let path = group.directory.join("memory.events");
+        let context = || path.display().to_string();
+        match file::open(&path, OFlag::O_RDONLY) {
+            Err(Errno::ENOENT) => Ok(None),
+            events => {
+                let events = events.with_context(context)?;
+                let seen = killed(&events).with_context(context)?;
+                Ok(Some(Self::File { events, seen }))
+            }
+        }
+    }
+
+    /// What to wait for.
+    pub(crate) fn poll(&self) -> (BorrowedFd<'_>, PollFlags) {
+        match self {
+            Self::Event { event, .. } => (event.as_fd(), PollFlags::POLLIN),
+            Self::File { events, .. } => (events.as_fd(), PollFlags::POLLPRI),
+        }
+    }
+
+    /// Whether it has happened since it was asked last; never waits.
+    pub(crate) fn occurred(&mut self) -> bool {
+        match self {
+            // The removal of a group is an event as well; then the file is dead.
+            Self::Event { event, control } => {
+                event.read().is_ok() && pread(control, &mut [0; 1], 0).is_ok()
+            }
+            Self::File { events, seen } => {
+                // A group that has been removed has nothing more to tell.
+                let now = killed(events).unwrap_or(*seen);
+                std::mem::replace(seen, now) < now
+            }
+        }
+    }
+}
+
+/// Documentation/admin-guide/cgroup-v1/memory.rst, "OOM Control".
+fn watch_v1(group: &Group) -> Result<OomWatch> {
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    let control = file::open(&group.directory.join("memory.oom_control"), OFlag::O_RDONLY)
+        .context("memory.oom_control")?;
+    let line = format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd());
+    file::write(&group.directory.join("cgroup.event_control"), &line)
+        .context("cgroup.event_control")?;
+    Ok(OomWatch::Event { event, control })
+}
+
+fn killed(events: &OwnedFd) -> nix::Result<u64> {
+    let mut buffer = [0; 512];
+    let length = pread(events, &mut buffer, 0)?;
+    let text = String::from_utf8_lossy(&buffer[..length]);
+    let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    Ok(line.and_then(|number| number.parse().ok()).unwrap_or(0))
+}

@@ -1,0 +1,162 @@
+//! Annotations `org.systemd.property.NAME`: properties of the unit that rt knows nothing about.
+//! The value is written as GVariant text, `'inactive-or-failed'` or `uint64 5`.
+
+use anyhow::{Context, Result, bail};
+
+use super::wire::{Property, Value};
+
+const PREFIX: &str = "org.systemd.property.";
+
+/// The property that an annotation asks for; None if it is not one of these.
+pub(super) fn property(key: &str, text: &str) -> Result<Option<Property>> {
+    let Some(name) = key.strip_prefix(PREFIX) else { return Ok(None) };
+    let context = || format!("annotations[{key:?}]");
+    if name.len() < 3 || !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        bail!("{}: not the name of a property", context());
+    }
+    let value = parse(text.trim()).with_context(|| format!("{text:?} is no value"));
+    let value = value.with_context(context)?;
+    // What the manual calls TimeoutStopSec is TimeoutStopUSec here.
+    let Some(seconds) = name.strip_suffix("Sec").filter(|name| name.ends_with(char::is_lowercase))
+    else {
+        return Ok(Some((name.to_owned(), value)));
+    };
+    let value = microseconds(&value).context("not a time").with_context(context)?;
+    Ok(Some((format!("{seconds}USec"), Value::U64(value))))
+}
+
+fn microseconds(value: &Value) -> Option<u64> {
+    const SECOND: u64 = 1_000_000;
+    let whole = match value {
+        Value::F64(value) if *value >= 0.0 => return Some((value * SECOND as f64) as u64),
+        Value::Byte(value) => (*value).into(),
+        Value::I16(value) => u64::try_from(*value).ok()?,
+        Value::U16(value) => (*value).into(),
+        Value::I32(value) => u64::try_from(*value).ok()?,
+        Value::U32(value) => (*value).into(),
+        Value::I64(value) => u64::try_from(*value).ok()?,
+        Value::U64(value) => *value,
+        _ => return None,
+    };
+    whole.checked_mul(SECOND)
+}
+
+fn parse(text: &str) -> Option<Value> {
+    if let Some(elements) = text.strip_prefix("@as").map_or(text, str::trim).strip_prefix('[') {
+        return texts(elements.strip_suffix(']')?).map(Value::Texts);
+    }
+    if let Some((text, rest)) = quoted(text) {
+        return rest.is_empty().then_some(Value::Text(text));
+    }
+    if let Some((kind, number)) = text.split_once(char::is_whitespace) {
+        return typed(kind, number.trim());
+    }
+    match text {
+        "true" => Some(Value::Bool(true)),
+        "false" => Some(Value::Bool(false)),
+        _ if text.contains(['.', 'e']) => text.parse().ok().map(Value::F64),
+        // Without a type a number is an int32.
+        _ => typed("int32", text),
+    }
+}
+
+fn typed(kind: &str, text: &str) -> Option<Value> {
+    match kind {
+        "byte" | "@y" => number(text).map(Value::Byte),
+        "int16" | "@n" => number(text).map(Value::I16),
+        "uint16" | "@q" => number(text).map(Value::U16),
+        "int32" | "@i" => number(text).map(Value::I32),
+        "uint32" | "@u" => number(text).map(Value::U32),
+        "int64" | "@x" => number(text).map(Value::I64),
+        "uint64" | "@t" => number(text).map(Value::U64),
+        "double" | "@d" => text.parse().ok().map(Value::F64),
+        "string" | "@s" => {
+            quoted(text).filter(|(_, rest)| rest.is_empty()).map(|(t, _)| Value::Text(t))
+        }
+        "boolean" | "@b" => text.parse().ok().map(Value::Bool),
+        _ => None,
+    }
+}
+
+/// Decimal or hexadecimal.
+fn number<T: TryFrom<i128>>(text: &str) -> Option<T> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => i128::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    T::try_from(number.ok()?).ok()
+}
+
+/// A string in quotation marks of either kind, and what follows.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mark = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+    let mut unescaped = String::new();
+    let mut characters = text.char_indices().skip(1);
+    while let Some((at, character)) = characters.next() {
+        match character {
+            _ if character == mark => return Some((unescaped, text[at + 1..].trim_start())),
+            '\\' => match characters.next()?.1 {
+                'n' => unescaped.push('\n'),
+                't' => unescaped.push('\t'),
+                other @ ('\\' | '\'' | '"') => unescaped.push(other),
+                _ => return None,
+            },
+            _ => unescaped.push(character),
+        }
+    }
+    None
+}
+
+fn texts(mut rest: &str) -> Option<Vec<String>> {
+    let mut texts = Vec::new();
+    rest = rest.trim();
+    while !rest.is_empty() {
+        let (text, after) = quoted(rest)?;
+        texts.push(text);
+        rest = match after.strip_prefix(',') {
+            Some(next) => next.trim(),
+            None if after.is_empty() => after,
+            None => return None,
+        };
+    }
+    Some(texts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        for (written, value) in [
+            ("'inactive-or-failed'", text("inactive-or-failed")),
+            ("\"a'b\\\\\"", text("a'b\\")),
+            ("true", Value::Bool(true)),
+            ("5", Value::I32(5)),
+            ("-5", Value::I32(-5)),
+            ("uint64 5000000", Value::U64(5_000_000)),
+            ("byte 0x10", Value::Byte(16)),
+            ("1.5", Value::F64(1.5)),
+            ("['a', 'b']", Value::Texts(vec!["a".into(), "b".into()])),
+            ("@as []", Value::Texts(vec![])),
+        ] {
+            assert_eq!(parse(written), Some(value), "{written}");
+        }
+        for wrong in ["", "'a", "a", "uint64 -1", "byte 256", "['a' 'b']", "[1]", "'a' 'b'"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn properties() {
+        let property = |name: &str, text| property(&format!("org.systemd.property.{name}"), text);
+        let collect = property("CollectMode", "'inactive'").unwrap().unwrap();
+        assert_eq!(collect, ("CollectMode".to_owned(), Value::Text("inactive".to_owned())));
+        let stop = property("TimeoutStopSec", "1.5").unwrap().unwrap();
+        assert_eq!(stop, ("TimeoutStopUSec".to_owned(), Value::U64(1_500_000)));
+        assert!(property("A-b", "true").is_err());
+        let error = format!("{:#}", property("Nice", "nice").unwrap_err());
+        assert_eq!(error, "annotations[\"org.systemd.property.Nice\"]: \"nice\" is no value");
+    }
+}

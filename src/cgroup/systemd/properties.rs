@@ -1,0 +1,186 @@
+//! Limits as properties of a unit. systemd writes control files by itself, on `daemon-reload` for
+//! one: a limit that it does not know of would be gone then. What has no property is only written.
+
+use super::super::devices::{self, Rule};
+use super::super::limits::{Limits, Setting};
+use super::super::v2::PRESENT;
+use super::wire::{Property, Value};
+
+/// The kernel's default period of the CPU quota, in microseconds.
+const DEFAULT_PERIOD: u64 = 100_000;
+/// systemd counts CPU time in hundredths of a second for each second.
+const STEP: u64 = 10_000;
+
+/// The properties of `limits`. A quota that systemd cannot express is rounded up in `limits` too,
+/// or each of the two would overwrite the other. `present` reads a control file of the CPU.
+pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) -> Vec<Property> {
+    let mut properties: Vec<Property> =
+        limits.v1.iter().chain(&limits.v2).filter_map(simple).collect();
+    for setting in limits.v2.iter_mut().filter(|setting| setting.file == "cpu.max") {
+        let given: Vec<&str> = setting.value.split(' ').collect();
+        let incomplete = given.len() < 2 || given[0] == PRESENT;
+        let present = if incomplete { present("cpu.max") } else { None };
+        let present: Vec<&str> = present.iter().flat_map(|text| text.split(' ')).collect();
+        let quota = if given[0] == PRESENT { present.first() } else { given.first() };
+        let period = given.get(1).or(present.get(1)).and_then(|period| period.parse().ok());
+        let quota = quota.and_then(|quota| quota.parse().ok());
+        let rounded = cpu_quota(quota, period.unwrap_or(DEFAULT_PERIOD), &mut properties);
+        if let (Some(rounded), true) = (rounded, given[0] != PRESENT) {
+            let rest = given.get(1).map(|period| format!(" {period}")).unwrap_or_default();
+            setting.value = format!("{rounded}{rest}");
+        }
+    }
+    quota_v1(&mut limits.v1, present, &mut properties);
+    properties
+}
+
+/// Device rules, of which a list of what is allowed is all that systemd knows. Without them it
+/// would allow every device again.
+pub(super) fn devices(rules: &[Rule]) -> Vec<Property> {
+    let allow = |list| ("DeviceAllow".to_owned(), Value::Devices(list));
+    let list = devices::allow_list(rules);
+    let policy = if list.is_some() { "strict" } else { "auto" };
+    // An empty list clears what there was.
+    let mut properties =
+        vec![("DevicePolicy".to_owned(), Value::Text(policy.to_owned())), allow(Vec::new())];
+    properties.extend(list.map(allow));
+    properties
+}
+
+fn simple(setting: &Setting) -> Option<Property> {
+    let (name, value) = match &*setting.file {
+        "pids.max" => ("TasksMax", number(&setting.value)?),
+        "memory.max" => ("MemoryMax", number(&setting.value)?),
+        "memory.high" => ("MemoryHigh", number(&setting.value)?),
+        "memory.low" => ("MemoryLow", number(&setting.value)?),
+        "memory.min" => ("MemoryMin", number(&setting.value)?),
+        "memory.swap.max" => ("MemorySwapMax", number(&setting.value)?),
+        "memory.limit_in_bytes" => ("MemoryLimit", number(&setting.value)?),
+        "cpu.weight" => ("CPUWeight", number(&setting.value)?),
+        "cpu.shares" => ("CPUShares", number(&setting.value)?),
+        "cpuset.cpus" => ("AllowedCPUs", bits(&setting.value)?),
+        "cpuset.mems" => ("AllowedMemoryNodes", bits(&setting.value)?),
+        _ => return None,
+    };
+    Some((name.to_owned(), value))
+}
+
+/// No limit is the largest number.
+fn number(text: &str) -> Option<Value> {
+    match text.trim() {
+        "max" | "-1" => Some(Value::U64(u64::MAX)),
+        text => text.parse().ok().map(Value::U64),
+    }
+}
+
+/// `0-2,4` as a mask, the lowest first.
+fn bits(list: &str) -> Option<Value> {
+    let mut mask = Vec::new();
+    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        // More than any kernel has: it will refuse the list itself.
+        if last >= 1 << 16 {
+            return None;
+        }
+        mask.resize(mask.len().max(last / 8 + 1), 0);
+        (first..=last).for_each(|bit| mask[bit / 8] |= 1 << (bit % 8));
+    }
+    (!mask.is_empty()).then_some(Value::Bytes(mask))
+}
+
+/// The two properties of a quota; the quota in microseconds that they mean. None is no limit.
+fn cpu_quota(quota: Option<u64>, period: u64, properties: &mut Vec<Property>) -> Option<u64> {
+    let per_second = quota.filter(|_| period > 0).map(|quota| {
+        let exact = u128::from(quota) * 1_000_000 / u128::from(period);
+        u64::try_from(exact).unwrap_or(u64::MAX - STEP).next_multiple_of(STEP)
+    });
+    properties.push(("CPUQuotaPeriodUSec".to_owned(), Value::U64(period)));
+    let value = Value::U64(per_second.unwrap_or(u64::MAX));
+    properties.push(("CPUQuotaPerSecUSec".to_owned(), value));
+    per_second.map(|per_second| (u128::from(per_second) * u128::from(period) / 1_000_000) as u64)
+}
+
+/// The same for the two files of version 1.
+fn quota_v1(
+    settings: &mut [Setting],
+    present: impl Fn(&str) -> Option<String>,
+    properties: &mut Vec<Property>,
+) {
+    const FILES: [&str; 2] = ["cpu.cfs_quota_us", "cpu.cfs_period_us"];
+    let given = |file| {
+        let setting = settings.iter().find(|setting| setting.file == file);
+        setting.map(|setting| setting.value.clone())
+    };
+    if FILES.into_iter().all(|file| given(file).is_none()) {
+        return;
+    }
+    let number = |file| given(file).or_else(|| present(file))?.parse::<u64>().ok();
+    let [quota, period] = FILES.map(number);
+    let rounded = cpu_quota(quota, period.unwrap_or(DEFAULT_PERIOD), properties);
+    let setting = settings.iter_mut().find(|setting| setting.file == FILES[0]);
+    if let (Some(setting), Some(rounded)) = (setting, rounded) {
+        setting.value = rounded.to_string();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(settings: &[(&'static str, &str)]) -> Limits {
+        let setting = |(file, value): &(&'static str, &str)| Setting::new("x", "x", *file, value);
+        Limits { v2: settings.iter().map(setting).collect(), ..Limits::default() }
+    }
+
+    #[test]
+    fn limits_become_properties() {
+        let mut limits = limits(&[
+            ("pids.max", "max"),
+            ("memory.max", "1000"),
+            ("cpu.weight", "59"),
+            ("cpuset.cpus", "0-1,9"),
+            ("io.max", "8:0 rbps=1"),
+        ]);
+        let expected = [
+            ("TasksMax", Value::U64(u64::MAX)),
+            ("MemoryMax", Value::U64(1000)),
+            ("CPUWeight", Value::U64(59)),
+            ("AllowedCPUs", Value::Bytes(vec![3, 2])),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(of(&mut limits, |_| None), expected);
+    }
+
+    #[test]
+    fn a_quota_is_rounded_up_for_both() {
+        for (value, present, per_second, period, written) in [
+            ("50000 100000", None, 500_000, 100_000, "50000 100000"),
+            ("33333 100000", None, 340_000, 100_000, "34000 100000"),
+            ("20000", Some("max 50000"), 400_000, 50_000, "20000"),
+            ("20000", None, 200_000, 100_000, "20000"),
+            ("present 50000", Some("20000 100000"), 400_000, 50_000, "present 50000"),
+            ("max 50000", None, u64::MAX, 50_000, "max 50000"),
+            ("max", Some("1 50000"), u64::MAX, 50_000, "max"),
+        ] {
+            let mut limits = limits(&[("cpu.max", value)]);
+            let properties = of(&mut limits, |_| present.map(str::to_owned));
+            assert_eq!(properties[0].1, Value::U64(period), "{value}");
+            assert_eq!(properties[1].1, Value::U64(per_second), "{value}");
+            assert_eq!(limits.v2[0].value, written);
+        }
+    }
+
+    #[test]
+    fn version_1_has_two_files_for_a_quota() {
+        let mut limits = Limits {
+            v1: vec![Setting::new("x", "cpu", "cpu.cfs_quota_us", 10_001)],
+            ..Limits::default()
+        };
+        let present = |file: &str| (file == "cpu.cfs_period_us").then(|| "50000".to_owned());
+        let properties = of(&mut limits, present);
+        assert_eq!(properties[0].1, Value::U64(50_000));
+        assert_eq!(properties[1].1, Value::U64(210_000));
+        assert_eq!(limits.v1[0].value, "10500");
+    }
+}

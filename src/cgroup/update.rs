@@ -1,0 +1,116 @@
+//! New limits for a container that has some already. Nothing of the old ones is remembered: the
+//! control files are asked, so that a change by somebody else is respected.
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use oci_spec::runtime::{LinuxMemory, LinuxResources};
+
+use super::limits::{Limits, Setting};
+use super::{Cgroup, file, v1};
+
+/// Changes what `resources` has. If something is refused, everything is set back.
+pub(super) fn update(cgroup: &Cgroup, mut resources: LinuxResources) -> Result<()> {
+    if let Some(memory) = resources.memory_mut().as_mut().filter(|_| cgroup.is_v2("memory")) {
+        complete(memory, cgroup)?;
+    }
+    let mut limits = Limits::of(&resources, cgroup)?;
+    // A new container has it already.
+    if resources.memory().is_some_and(|memory| memory.disable_oom_killer() == Some(false))
+        && !cgroup.is_v2("memory")
+    {
+        let field = "linux.resources.memory.disableOOMKiller";
+        limits.v1.push(Setting::new(field, "memory", "memory.oom_control", 0));
+    }
+    let before = before(cgroup, &limits);
+    cgroup.write(&limits, true).inspect_err(|_| {
+        // The error that is under way says more than one of these would.
+        for limits in &before {
+            let _ = cgroup.write(limits, true);
+        }
+    })
+}
+
+/// Version 2 limits swap alone, the configuration memory and swap together: whoever changes one
+/// of the two limits has to know the other.
+fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
+    let Some(group) = cgroup.v2() else { return Ok(()) };
+    let is_set = |value: Option<i64>| value.is_some_and(|value| value != 0);
+    let read = |name: &str| -> Result<Option<i64>> {
+        let path = group.directory.join(name);
+        match file::read(&path) {
+            // Writing the limit says what is wrong.
+            Err(Errno::ENOENT) => Ok(None),
+            text => Ok(text.with_context(|| path.display().to_string())?.parse::<i64>().ok()),
+        }
+    };
+    match (is_set(memory.limit()), is_set(memory.swap())) {
+        (false, true) if memory.swap() != Some(-1) => {
+            memory.set_limit(Some(read("memory.max")?.unwrap_or(-1)));
+        }
+        (true, false) if memory.limit() != Some(-1) => {
+            // Without a limit on one of them, or without swap, there is no sum to keep.
+            if let (Some(limit), Some(swap)) = (read("memory.max")?, read("memory.swap.max")?) {
+                memory.set_swap(Some(limit.saturating_add(swap)));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The settings that undo `limits`, those of version 1 and those of version 2.
+fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 2] {
+    let undo = |setting: &Setting, group: Option<&super::Group>| {
+        let present = file::read(&group?.directory.join(&*setting.file)).ok()?;
+        Some(Setting::new(
+            setting.field.clone(),
+            setting.controller.clone(),
+            setting.file.clone(),
+            previous(&present, &setting.value),
+        ))
+    };
+    let group_v1 = |setting: &Setting| v1::with_controller(&cgroup.groups, &setting.controller);
+    let v1 = limits.v1.iter().filter_map(|setting| undo(setting, group_v1(setting))).collect();
+    let v2 = limits.v2.iter().filter_map(|setting| undo(setting, cgroup.v2())).collect();
+    [Limits { v1, ..Limits::default() }, Limits { v2, ..Limits::default() }]
+}
+
+/// What to write so that `present`, the contents of a file, come back after `value` was written.
+fn previous(present: &str, value: &str) -> String {
+    let first = present.lines().next().unwrap_or_default();
+    let Some((key, rest)) = value.split_once(' ') else {
+        let first = first.trim_start_matches("default ");
+        return first.trim_start_matches("oom_kill_disable ").to_owned();
+    };
+    let of_key = |line: &&str| line.split(' ').next() == Some(key);
+    match (present.lines().find(of_key), rest.split_once('=')) {
+        (Some(line), _) => line.to_owned(),
+        // A device that had no limit.
+        (None, Some((name, _))) if key.contains(':') => format!("{key} {name}=max"),
+        (None, None) if key.contains(':') => format!("{key} 0"),
+        (None, _) => first.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::previous;
+
+    #[test]
+    fn what_was_there_comes_back() {
+        let disks = "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=2";
+        for (present, value, expected) in [
+            ("max", "33", "max"),
+            ("max 100000", "20000 50000", "max 100000"),
+            ("max 100000", "present 50000", "max 100000"),
+            ("default 100\n8:0 50", "500", "100"),
+            ("oom_kill_disable 0\nunder_oom 0", "1", "0"),
+            (disks, "8:16 rbps=7", "8:16 rbps=2"),
+            (disks, "8:32 wiops=7", "8:32 wiops=max"),
+            ("8:0 5", "8:16 7", "8:16 0"),
+            ("lo 0\neth0 3", "eth0 5", "eth0 3"),
+        ] {
+            assert_eq!(previous(present, value), expected, "{present:?} {value:?}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `events`: what a container uses, again and again, and when it runs out of memory. A line of
+//! JSON each, in runc's shape.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::{Value, json};
+
+use crate::cgroup::OomWatch;
+use crate::error::{InPhase, Phase};
+use crate::state::{Container, Status};
+
+/// `rt events`: once with `stats_only`, else until the container ends.
+pub(crate) fn command(root: &Path, id: &str, interval: Duration, stats_only: bool) -> Result<()> {
+    if interval.is_zero() {
+        bail!("--interval: must be longer than 0");
+    }
+    let container = Container::open(root, id)?;
+    let (status, init) = container.status()?;
+    let Some(init) = init.filter(|_| status != Status::Creating) else {
+        bail!("{id}: container not running");
+    };
+    if stats_only { print_stats(&container) } else { follow(&container, &init, interval) }
+}
+
+fn follow(container: &Container, init: &OwnedFd, interval: Duration) -> Result<()> {
+    let mut oom = container.record.cgroup.watch_oom().phase(Phase::Cgroup)?;
+    let mut next = Instant::now() + interval;
+    loop {
+        let left = next.saturating_duration_since(Instant::now());
+        let ended = wait(init, oom.as_ref(), left)?;
+        if oom.as_mut().is_some_and(OomWatch::occurred) {
+            print(&json!({ "type": "oom", "id": container.record.id }))?;
+        }
+        if ended {
+            return Ok(());
+        }
+        if Instant::now() >= next {
+            print_stats(container)?;
+            next = Instant::now() + interval;
+        }
+    }
+}
+
+/// Whether init has ended; waits for that, for want of memory, or until `timeout` is over.
+fn wait(init: &OwnedFd, oom: Option<&OomWatch>, timeout: Duration) -> Result<bool> {
+    let mut fds = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+    fds.extend(oom.map(OomWatch::poll).map(|(fd, flags)| PollFd::new(fd, flags)));
+    // Rounded up, or the last millisecond would be spent asking.
+    let timeout = (timeout + Duration::from_micros(999)).as_millis();
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    match poll(&mut fds, timeout) {
+        Ok(_) => Ok(fds[0].any().unwrap_or(false)),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno).context("poll"),
+    }
+}
+
+fn print_stats(container: &Container) -> Result<()> {
+    let stats = container.record.cgroup.stats();
+    print(&json!({ "type": "stats", "id": container.record.id, "data": stats }))
+}
+
+fn print(event: &Value) -> Result<()> {
+    let line = event.to_string() + "\n";
+    std::io::stdout().write_all(line.as_bytes()).context("standard output")
+}

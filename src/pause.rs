@@ -1,0 +1,34 @@
+//! `pause` and `resume`: every process of a container stands still, and goes on.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::error::{InPhase, Phase};
+use crate::state::{Container, Lock, Status};
+
+/// `rt pause`. A container that waits for `start` can be paused as well.
+pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {
+    let (container, _lock) = open(root, id)?;
+    match container.status()?.0 {
+        Status::Created | Status::Running => container.record.cgroup.freeze().phase(Phase::Cgroup),
+        Status::Paused => bail!("{id}: container already paused"),
+        Status::Creating | Status::Stopped => bail!("{id}: container not running"),
+    }
+}
+
+/// `rt resume`.
+pub(crate) fn resume(root: &Path, id: &str) -> Result<()> {
+    let (container, _lock) = open(root, id)?;
+    match container.status()?.0 {
+        Status::Paused => container.record.cgroup.thaw().phase(Phase::Cgroup),
+        _ => bail!("{id}: container not paused"),
+    }
+}
+
+fn open(root: &Path, id: &str) -> Result<(Container, Lock)> {
+    match Container::open_locked(root, id)? {
+        Some(locked) => Ok(locked),
+        None => bail!("{id}: container does not exist"),
+    }
+}

@@ -1,0 +1,50 @@
+//! `ps`: the processes of a container, by their pids on the host.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::error::{InPhase, Phase};
+use crate::list::Format;
+use crate::state::Container;
+
+/// `rt ps`: a JSON array, or what ps(1) prints of them with the options of the caller.
+pub(crate) fn ps(root: &Path, id: &str, format: Format, options: &[String]) -> Result<String> {
+    let pids = Container::open(root, id)?.record.cgroup.pids().phase(Phase::Cgroup)?;
+    if format == Format::Json {
+        return Ok(serde_json::to_string(&pids)? + "\n");
+    }
+    let default = ["-ef".to_owned()];
+    let options = if options.is_empty() { &default } else { options };
+    let done = Command::new("ps").args(options).output().context("ps")?;
+    if !done.status.success() {
+        bail!("ps: {}", String::from_utf8_lossy(&done.stderr).trim_end());
+    }
+    table(&String::from_utf8_lossy(&done.stdout), &pids)
+}
+
+/// The lines of `text` about one of `pids`, with the title.
+fn table(text: &str, pids: &[i32]) -> Result<String> {
+    let mut lines = text.lines();
+    let title = lines.next().unwrap_or_default();
+    let column = title.split_ascii_whitespace().position(|word| word == "PID");
+    let column = column.context("ps: its output has no column PID")?;
+    let is_member = |line: &&str| {
+        let pid = line.split_ascii_whitespace().nth(column).and_then(|word| word.parse().ok());
+        pid.is_some_and(|pid| pids.contains(&pid))
+    };
+    Ok(std::iter::once(title).chain(lines.filter(is_member)).map(|l| l.to_owned() + "\n").collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+
+    #[test]
+    fn only_members_are_shown() {
+        let text = "UID          PID    PPID CMD\nroot           1       0 init\nroot 77 1 7 1\n";
+        assert_eq!(table(text, &[77]).unwrap(), "UID          PID    PPID CMD\nroot 77 1 7 1\n");
+        assert!(table("CMD\n7\n", &[7]).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! `update`: new limits for a container.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+
+use crate::error::{InPhase, Phase};
+use crate::spec;
+use crate::state::{Container, Status};
+
+/// The longest resources that are read, in bytes.
+const LIMIT: u64 = 1 << 20;
+
+/// `rt update`.
+pub(crate) fn command(root: &Path, id: &str, resources: LinuxResources) -> Result<()> {
+    spec::check_resources(&resources).phase(Phase::Config)?;
+    let Some((container, _lock)) = Container::open_locked(root, id)? else {
+        bail!("{id}: container does not exist");
+    };
+    match container.status()?.0 {
+        Status::Creating | Status::Stopped => bail!("{id}: container not running"),
+        _ => container.record.cgroup.update(resources).phase(Phase::Cgroup),
+    }
+}
+
+/// The resources in a file, or on standard input if it is `-`: `linux.resources` as in
+/// `config.json`.
+pub(crate) fn read(file: &Path) -> Result<LinuxResources> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let mut limited = match file.to_str() {
+            Some("-") => Box::new(std::io::stdin()) as Box<dyn Read>,
+            _ => Box::new(File::open(file)?),
+        }
+        .take(LIMIT + 1);
+        limited.read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > LIMIT {
+            bail!("larger than {} MiB", LIMIT >> 20);
+        }
+        spec::resources(&bytes)
+    };
+    read().with_context(|| format!("--resources {}", file.display())).phase(Phase::Config)
+}
+
+/// The limits that the command line can name one by one.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub(crate) struct Values {
+    /// Limit of memory: bytes, or with k, m, g; -1 for none
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    memory: Option<i64>,
+    /// Soft limit of memory
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    memory_reservation: Option<i64>,
+    /// Limit of memory and swap together
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    memory_swap: Option<i64>,
+    /// Period of the CPU quota in microseconds
+    #[arg(long, value_name = "US")]
+    cpu_period: Option<u64>,
+    /// CPU time in each period in microseconds; -1 for no limit
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
+    /// CPU time that may be saved up, in microseconds
+    #[arg(long, value_name = "US")]
+    cpu_burst: Option<u64>,
+    /// Share of the CPU, relative to others
+    #[arg(long, value_name = "N")]
+    cpu_share: Option<u64>,
+    /// 1 to run only when nobody else wants to, else 0
+    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
+    cpu_idle: Option<i64>,
+    /// Period of real-time scheduling in microseconds
+    #[arg(long, value_name = "US")]
+    cpu_rt_period: Option<u64>,
+    /// Real time in each period in microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    cpu_rt_runtime: Option<i64>,
+    /// CPUs, such as 0-2,7
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// How many processes and threads there may be; -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// Share of the disks, 10 to 1000
+    #[arg(long, value_name = "N")]
+    blkio_weight: Option<u16>,
+}
+
+impl From<Values> for LinuxResources {
+    fn from(values: Values) -> Self {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(values.memory);
+        memory.set_reservation(values.memory_reservation);
+        memory.set_swap(values.memory_swap);
+        let mut cpu = LinuxCpu::default();
+        cpu.set_period(values.cpu_period).set_quota(values.cpu_quota);
+        cpu.set_burst(values.cpu_burst).set_shares(values.cpu_share).set_idle(values.cpu_idle);
+        cpu.set_realtime_period(values.cpu_rt_period);
+        cpu.set_realtime_runtime(values.cpu_rt_runtime);
+        cpu.set_cpus(values.cpuset_cpus).set_mems(values.cpuset_mems);
+        let mut io = LinuxBlockIo::default();
+        io.set_weight(values.blkio_weight);
+        let mut resources = Self::default();
+        resources.set_memory(Some(memory)).set_cpu(Some(cpu)).set_block_io(Some(io));
+        resources.set_pids(values.pids_limit.map(|limit| {
+            let mut pids = LinuxPids::default();
+            pids.set_limit(limit);
+            pids
+        }));
+        resources
+    }
+}
+
+/// A number of bytes, `64k`, `1.5GiB`; powers of 1024, as with runc and docker.
+fn size(text: &str) -> std::result::Result<i64, String> {
+    let wrong = || format!("{text:?} is not a size");
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let power = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" if matches!(&*unit, "" | "b") => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return Err(wrong()),
+    };
+    let factor = 1i64 << (10 * power);
+    if let Ok(whole) = number.parse::<i64>() {
+        return whole.checked_mul(factor).ok_or_else(wrong);
+    }
+    match number.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok((number * factor as f64) as i64),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("-1", -1),
+            ("1024", 1024),
+            ("10b", 10),
+            ("64k", 65_536),
+            ("50M", 50 << 20),
+            ("50mb", 50 << 20),
+            ("1 GiB", 1 << 30),
+            ("1.5g", 3 << 29),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "-2", "k", "1x", "1kk", "1.2.3", "99999999999999999999", "1ib", "9p9"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert!(size("9000000000000p").is_err());
+    }
+}
