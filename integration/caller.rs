@@ -1,5 +1,7 @@
 //! What the caller has done to itself, or to its files, does not change what the runtime does.
 
+mod service;
+
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;

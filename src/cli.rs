@@ -18,8 +18,8 @@ use args::{Create, Delete, Events, Exec, Global, Id, Kill, List, Ps, Run, Spec, 
 use crate::cgroup::Cgroup;
 use crate::plan::Extras;
 use crate::{
-    create, delete, error, events, exec, features, image, kill, list, log, pause, ps, pty, spec,
-    spec_cmd, start, sys, update,
+    create, delete, error, events, exec, features, image, kill, list, log, pause, ps, pty, service,
+    spec, spec_cmd, start, sys, update,
 };
 
 /// The status of every error but those of `exec`, as with runc.
@@ -163,7 +163,8 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     log.install();
     let process = process_file(matches)?;
     // Whatever the caller left open must not be seen by a container, not for a moment.
-    let first = preserved_fds(matches).saturating_add(3);
+    let extras = passed(matches, inherited_fds)?;
+    let first = extras.passed_on().saturating_add(3);
     sys::close_all_but(descriptor.into_iter().collect(), first).context("close_range")?;
     check(&global)?;
     let root = global.root.clone().unwrap_or_else(default_root);
@@ -171,7 +172,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
         global.systemd_cgroup || global.cgroup_manager.as_deref() == Some("systemd");
     let request = |args: Create, detached| create::Request {
         systemd_cgroup,
-        ..request(root.clone(), args, inherited_fds, detached)
+        ..request(root.clone(), args, extras, detached)
     };
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(print(&command_line(None).render_help().to_string()));
@@ -188,7 +189,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
         "start" => start::command(&root, &Id::from_arg_matches(matches)?.id).map(|()| 0),
         "exec" => {
             let options = Exec::from_arg_matches(matches)?;
-            exec::exec(&exec::Request { root, options, process, inherited_fds })
+            exec::exec(&exec::Request { root, options, process, extras })
         }
         "kill" => {
             let args = Kill::from_arg_matches(matches)?;
@@ -251,12 +252,15 @@ fn update(root: &Path, args: Update) -> Result<()> {
     update::command(root, &args.id, resources)
 }
 
-/// `--preserve-fds` of `create`, `run` and `exec`.
-fn preserved_fds(matches: &ArgMatches) -> u32 {
-    let option = |(_, matches): (&str, &ArgMatches)| {
-        matches.try_get_one("preserve_fds").ok().flatten().copied()
+/// The descriptors that the caller passes to the process.
+fn passed(matches: &ArgMatches, inherited_fds: u32) -> Result<Extras> {
+    let Some((name, matches)) = matches.subcommand() else { return Ok(Extras::default()) };
+    let preserve_fds = matches.try_get_one("preserve_fds").ok().flatten().copied().unwrap_or(0);
+    let listen_fds = match name {
+        "create" | "run" => service::listen_fds()?,
+        _ => 0,
     };
-    matches.subcommand().and_then(option).unwrap_or(0)
+    Ok(Extras { preserve_fds, listen_fds, inherited_fds, ..Extras::default() })
 }
 
 /// Options that are known and cannot be honoured yet are refused, not ignored.
@@ -276,13 +280,8 @@ fn default_root() -> PathBuf {
     }
 }
 
-fn request(root: PathBuf, args: Create, inherited_fds: u32, detached: bool) -> create::Request {
-    let extras = Extras {
-        no_pivot: args.no_pivot,
-        no_new_keyring: args.no_new_keyring,
-        preserve_fds: args.preserve_fds,
-        inherited_fds,
-    };
+fn request(root: PathBuf, args: Create, passed: Extras, detached: bool) -> create::Request {
+    let extras = Extras { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring, ..passed };
     create::Request {
         root,
         id: args.id,

@@ -30,6 +30,7 @@ use crate::hooks::{CALLERS, Hooks};
 use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
 use crate::pty::{self, Client, DescriptorSocket, Relay};
+use crate::service::{self, Notify};
 use crate::state::{Container, Lock, Progress, Record};
 use crate::sync::Caller;
 use crate::{delete, launch, log, pid_file, spec, start, state, sys};
@@ -58,8 +59,9 @@ struct Created {
     pid: Pid,
     init: Rc<OwnedFd>,
     caller: Caller,
-    /// The master of its terminal, where no console socket took it.
-    terminal: Option<OwnedFd>,
+    /// Of its terminal, where no console socket took the master.
+    relay: Option<Relay>,
+    notify: Option<Notify>,
 }
 
 /// What is known before the first side effect.
@@ -82,8 +84,8 @@ pub(crate) fn command(request: &Request) -> Result<()> {
 /// the container has been recorded.
 fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
     let spec = read(request).phase(Phase::Config)?; // 1
-    let prepared = prepare(request, &spec).phase(Phase::Plan)?; // 2
-    let (mut guard, lock) = claim(request, &prepared, &spec).phase(Phase::State)?; // 3
+    let mut prepared = prepare(request, &spec).phase(Phase::Plan)?; // 2
+    let (mut guard, lock) = claim(request, &mut prepared, &spec).phase(Phase::State)?; // 3
     let caller = launch(&prepared, &mut guard, waits)?; // 4
     caller.go().phase(Phase::Process)?; // 5
     let limited = run_hooks(&prepared, &caller, &guard)?;
@@ -93,9 +95,13 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
     }
     launch::schedule(&prepared.plan, guard.pid()?).phase(Phase::Process)?;
     let terminal = pty::hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
+    // The program may be quick: it finds its terminal's size and its manager's socket as they are.
+    let relay = terminal.map(|master| Relay::new(master, Client::open()?)).transpose();
+    let relay = relay.phase(Phase::Terminal)?;
+    let notify = guard.listen(!waits).phase(Phase::Process)?;
     record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
     caller.detach().phase(Phase::Process)?;
-    Ok((guard.release(terminal, caller)?, lock))
+    Ok((guard.release(caller, relay, notify)?, lock))
 }
 
 /// Step 1.
@@ -148,6 +154,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         ..Record::new(&request.id, spec)
     };
     plan.hooks = Hooks::of(&record);
+    service::announce_sockets(&mut plan, request.extras.listen_fds)?;
     Ok(Prepared { plan, cgroup, limits, record, console, pidfd_socket })
 }
 
@@ -159,11 +166,12 @@ fn resolve(directory: &Path) -> Result<PathBuf> {
 }
 
 /// Step 3.
-fn claim(request: &Request, prepared: &Prepared, spec: &Spec) -> Result<(Guard, Lock)> {
+fn claim(request: &Request, prepared: &mut Prepared, spec: &Spec) -> Result<(Guard, Lock)> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
     let guard = Guard { container: Some(container), init: None };
     if let Some(container) = &guard.container {
         container.save_process(spec.process().as_ref())?;
+        service::prepare(container, &mut prepared.plan)?;
     }
     Ok((guard, lock))
 }
@@ -224,11 +232,21 @@ impl Guard {
         self.init.as_ref().map(|(pid, _)| *pid).context("no container")
     }
 
+    /// Where the container will say that it is ready, if nobody else will `start` it.
+    fn listen(&self, now: bool) -> Result<Option<Notify>> {
+        self.container.as_ref().filter(|_| now).map_or(Ok(None), Notify::listen)
+    }
+
     /// The container stays.
-    fn release(mut self, terminal: Option<OwnedFd>, caller: Caller) -> Result<Created> {
+    fn release(
+        mut self,
+        caller: Caller,
+        relay: Option<Relay>,
+        notify: Option<Notify>,
+    ) -> Result<Created> {
         match (self.container.take(), self.init.take()) {
             (Some(container), Some((pid, init))) => {
-                Ok(Created { container, pid, init, caller, terminal })
+                Ok(Created { container, pid, init, caller, relay, notify })
             }
             _ => bail!("no container"),
         }
@@ -252,16 +270,20 @@ impl Drop for Guard {
 /// `rt run`: the status of the process, or 0 when detached.
 pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i32> {
     if request.detached {
-        let (created, _lock) = create(request, false)?;
-        return start_or_delete(&created).map(|()| 0);
+        let (created, lock) = create(request, false)?;
+        start_or_delete(&created)?;
+        drop(lock);
+        if let Some(notify) = &created.notify {
+            notify.wait(created.init.as_fd(), created.pid.as_raw())?;
+        }
+        return Ok(0);
     }
     let foreground = Foreground::prepare(!no_subreaper)?;
     let (mut created, lock) = create(request, false)?;
-    let relay = created.terminal.take().map(|master| Relay::new(master, Client::open()?));
     start_or_delete(&created)?;
     // While it runs, other commands may do what they like with it.
     drop(lock);
-    let status = relay.transpose().and_then(|relay| foreground.wait(created.pid, relay));
+    let status = foreground.wait(created.pid, created.relay.take(), created.notify.take());
     if !keep && let Some(_lock) = created.container.lock()? {
         if status.is_err() {
             delete::end(&created.container, &created.init)?;

@@ -37,8 +37,8 @@ pub(crate) struct Request {
     /// What `--process` names: read before the caller's descriptors are closed, of which it may
     /// be one.
     pub(crate) process: Option<Vec<u8>>,
-    /// How many descriptors from 3 on the caller passed.
-    pub(crate) inherited_fds: u32,
+    /// The descriptors that are passed on.
+    pub(crate) extras: Extras,
 }
 
 /// Where the caller wants to hear of the process.
@@ -82,7 +82,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     caller.executed()?;
     // From here on the process may run on without us only if we are detached or killed.
     let status = match foreground {
-        Some(foreground) => foreground.wait(pid, relay)?,
+        Some(foreground) => foreground.wait(pid, relay, None)?,
         None => 0,
     };
     std::mem::forget(guard);
@@ -130,12 +130,7 @@ fn alive(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
 }
 
 fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan> {
-    let Request { options, inherited_fds, .. } = request;
-    let extras = Extras {
-        preserve_fds: options.preserve_fds,
-        inherited_fds: *inherited_fds,
-        ..Extras::default()
-    };
+    let Request { options, extras, .. } = request;
     extras.check()?;
     let mut loaded = process::decide(request, container)?;
     let terminal = loaded.process.terminal().unwrap_or(false);
@@ -143,7 +138,7 @@ fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan>
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let namespaces = Namespaces::of_container(init, kinds);
     let process = (&loaded.process, &mut loaded.warnings);
-    let plan = Plan::for_exec(namespaces, process, &container.record, extras)?;
+    let plan = Plan::for_exec(namespaces, process, &container.record, *extras)?;
     loaded.warnings.iter().for_each(log::debug);
     Ok(plan)
 }

@@ -2,7 +2,7 @@
 //! relayed. All signals are blocked *before* the clone and read from a descriptor, so that none
 //! can be lost between the clone and the wait.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use crate::pty::Relay;
+use crate::service::Notify;
 use crate::sys;
 
 /// The signals of this process, from before the clone on.
@@ -36,17 +37,30 @@ impl Foreground {
     }
 
     /// Waits for the end of `process`, a child of ours; its exit status, or 128 + signal.
-    pub(crate) fn wait(&self, process: Pid, mut relay: Option<Relay>) -> Result<i32> {
+    pub(crate) fn wait(
+        &self,
+        process: Pid,
+        mut relay: Option<Relay>,
+        mut notify: Option<Notify>,
+    ) -> Result<i32> {
         if let Some(relay) = &mut relay {
             relay.resume(stop_to_read)?;
         }
         let status = loop {
+            let mut events = vec![self.signals.as_fd()];
+            events.extend(notify.as_ref().map(AsFd::as_fd));
             match &mut relay {
-                Some(relay) => relay.until(self.signals.as_fd())?,
-                None => self.wait_for_signal()?,
+                Some(relay) => relay.until(&events)?,
+                None => wait_for_one(&events)?,
             }
             self.pass_on(process, relay.as_mut())?;
-            if let Some(status) = reap(process)? {
+            let status = reap(process)?;
+            // Also what came before the end. It is this process that its manager watches: it ends
+            // with the container.
+            if notify.as_ref().is_some_and(|notify| notify.pass_on(std::process::id())) {
+                notify = None;
+            }
+            if let Some(status) = status {
                 break status;
             }
         };
@@ -54,14 +68,6 @@ impl Foreground {
             relay.finish(self.signals.as_fd(), || self.is_told_to_end())?;
         }
         Ok(status)
-    }
-
-    fn wait_for_signal(&self) -> Result<()> {
-        let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno).context("poll"),
-        }
     }
 
     fn pass_on(&self, process: Pid, mut relay: Option<&mut Relay>) -> Result<()> {
@@ -108,6 +114,14 @@ impl Foreground {
             }
         }
         Ok(false)
+    }
+}
+
+fn wait_for_one(events: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut fds: Vec<_> = events.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno).context("poll"),
     }
 }
 

@@ -34,6 +34,7 @@ mod procfd;
 mod ps;
 mod pty;
 mod rootfd;
+mod service;
 mod spec;
 mod spec_cmd;
 mod start;

@@ -22,7 +22,7 @@ use crate::spec;
 use crate::state::{self, Record};
 
 pub(crate) use mount::{FileSystem, MountPoint, What};
-pub(crate) use program::Program;
+pub(crate) use program::{Program, set_variable};
 pub(crate) use root::{Cgroups, Device, Root};
 use scheduling::Affinity;
 
@@ -70,6 +70,8 @@ pub(crate) struct Extras {
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
     pub(crate) preserve_fds: u32,
+    /// The sockets of a service manager, before those.
+    pub(crate) listen_fds: u32,
     /// How many from 3 on the caller really passed.
     pub(crate) inherited_fds: u32,
 }
@@ -77,11 +79,19 @@ pub(crate) struct Extras {
 impl Extras {
     /// Refuses descriptors that the caller did not pass: in their place would be ours.
     pub(crate) fn check(&self) -> Result<()> {
-        let Self { preserve_fds, inherited_fds, .. } = self;
-        if preserve_fds > inherited_fds {
+        let Self { preserve_fds, listen_fds, inherited_fds, .. } = self;
+        if listen_fds > inherited_fds {
+            bail!("LISTEN_FDS {listen_fds}: descriptor {} is closed", 3 + inherited_fds);
+        }
+        if self.passed_on() > *inherited_fds {
             bail!("--preserve-fds {preserve_fds}: descriptor {} is closed", 3 + inherited_fds);
         }
         Ok(())
+    }
+
+    /// How many descriptors from 3 on reach the program.
+    pub(crate) fn passed_on(&self) -> u32 {
+        self.listen_fds.saturating_add(self.preserve_fds)
     }
 }
 
@@ -114,7 +124,7 @@ impl Plan {
             hooks: None,
             affinity: Affinity::all(),
             proc: None,
-            preserve_fds: extras.preserve_fds,
+            preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         };
         if !extras.no_new_keyring {
@@ -145,7 +155,7 @@ impl Plan {
             hooks: None,
             affinity: Affinity::of_exec(process)?,
             proc: None,
-            preserve_fds: extras.preserve_fds,
+            preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         };
         if plan.writes_proc() {
@@ -163,6 +173,8 @@ impl Plan {
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.namespaces.descriptors();
         all.extend(self.proc.as_ref().map(AsRawFd::as_raw_fd));
+        let notify = self.root.as_ref().and_then(|root| root.notify.as_ref());
+        all.extend(notify.map(AsRawFd::as_raw_fd));
         all
     }
 }

@@ -7,12 +7,13 @@ use anyhow::{Result, bail};
 
 use crate::error::{InPhase, Phase};
 use crate::hooks::{Hooks, Kind};
+use crate::service::Notify;
 use crate::state::{Container, Status};
 use crate::{delete, sync};
 
 /// `rt start`.
 pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
-    let Some((container, _lock)) = Container::open_locked(root, id)? else {
+    let Some((container, lock)) = Container::open_locked(root, id)? else {
         bail!("{id}: container does not exist");
     };
     let (status, init) = container.status().phase(Phase::State)?;
@@ -24,17 +25,25 @@ pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
         Status::Creating => bail!("{id}: cannot start a container that is being created"),
         _ => bail!("{id}: cannot start an already running container"),
     }
-    start(&container, &init)
+    let notify = start(&container, &init)?;
+    drop(lock);
+    if let (Some(notify), Some(process)) = (notify, container.record.init) {
+        notify.wait(init.as_fd(), process.pid)?;
+    }
+    Ok(())
 }
 
-/// Starts a created container, whose lock is held and whose `init` lives.
-fn start(container: &Container, init: &OwnedFd) -> Result<()> {
+/// Starts a created container, whose lock is held and whose `init` lives. What comes back is where
+/// it will say that it is ready.
+fn start(container: &Container, init: &OwnedFd) -> Result<Option<Notify>> {
     let id = &container.record.id;
     let Some(connection) = container.connect().phase(Phase::State)? else {
         bail!("{id}: cannot start a container that has stopped");
     };
+    let notify = Notify::listen(container).phase(Phase::Process)?;
     sync::start(connection.as_fd(), init.as_fd())?;
-    poststart(container, init)
+    poststart(container, init)?;
+    Ok(notify)
 }
 
 /// Runs the poststart hooks. One that fails ends the container.

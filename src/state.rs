@@ -6,6 +6,7 @@
 //! | `state.json` | [`Record`]: the intent before any other side effect, later pid and phase |
 //! | `process.json` | `process` of the configuration, for `exec` |
 //! | `start.sock` | the listener that init holds until it is started |
+//! | `notify` | what the container sees at `/run/notify`, if a service manager wants to hear of it |
 //!
 //! The status is derived from the live process and never believed: created = init is alive and
 //! the listener answers, running = alive and it does not, paused = frozen, stopped = gone.
@@ -13,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -37,6 +38,8 @@ const STATE_FILE: &str = "state.json";
 const NEW_STATE_FILE: &str = ".state.json.new";
 const PROCESS_FILE: &str = "process.json";
 const LISTENER: &str = "start.sock";
+pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
+pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
 /// How long a command waits for another one that works on the same container.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
 /// runc's limit for the length of an id, in bytes.
@@ -215,6 +218,11 @@ impl Container {
         again.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
+    /// The directory itself.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
     fn path(&self) -> PathBuf {
         self.root.join(&self.record.id)
     }
@@ -327,6 +335,9 @@ fn remove_directory(path: &Path) -> io::Result<()> {
     match remove(&[PROCESS_FILE, STATE_FILE]) {
         // After `create` the listener, and what a killed command did not write to the end.
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+            let notify = path.join(NOTIFY_DIRECTORY);
+            gone(fs::remove_file(notify.join(NOTIFY_SOCKET)))?;
+            gone(fs::remove_dir(notify))?;
             gone(remove(&[LISTENER, NEW_STATE_FILE]))
         }
         result => gone(result),

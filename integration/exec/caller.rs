@@ -84,13 +84,14 @@ fn every_signal_is_passed_on() {
             .args([format!("-{number}"), exec.pid().to_string()])
             .status();
         assert!(sent.unwrap().success());
+        until(&format!("signal {number} has come"), || {
+            exec.output_so_far().contains(&format!("got {number}."))
+        });
+        // Not earlier: SIGCONT takes a stop that is still on its way back.
         if number == Signal::SIGTSTP as i32 {
             until("it has stopped", || state(exec.pid().as_raw()) == 'T');
             exec.signal(Signal::SIGCONT);
         }
-        until(&format!("signal {number} has come"), || {
-            exec.output_so_far().contains(&format!("got {number}."))
-        });
     }
     exec.signal(Signal::SIGTERM);
     c.kill("KILL");

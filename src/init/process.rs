@@ -13,14 +13,14 @@ use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
 use nix::unistd::{
-    AccessFlags, Gid, Uid, access, chdir, execve, fchdir, fchown, read, setgroups, setresgid,
-    setresuid, setsid,
+    AccessFlags, Gid, Uid, access, chdir, execve, fchdir, fchown, getpid, read, setgroups,
+    setresgid, setresuid, setsid,
 };
 
 use super::diagnosis::refusal;
 use crate::caps::Capabilities;
 use crate::error::{InPhase, Phase};
-use crate::plan::{Plan, Program};
+use crate::plan::{Plan, Program, set_variable};
 use crate::rootfd::RootFd;
 use crate::{namespace, sync, sys};
 
@@ -168,6 +168,11 @@ fn environment(program: &Program, root: &RootFd) -> Vec<CString> {
     if program.wants_home {
         let home = home_of(program.uid, root).unwrap_or_else(|| b"/".to_vec());
         env.extend(CString::new([b"HOME=".as_slice(), &home].concat()));
+    }
+    if program.has_sockets {
+        let own = getpid().to_string();
+        // A number holds no NUL byte.
+        let _ = set_variable(&mut env, "LISTEN_PID", own.as_bytes());
     }
     env
 }

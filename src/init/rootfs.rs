@@ -14,7 +14,7 @@ use super::{devices, mount, paths};
 use crate::mounts::Propagation;
 use crate::plan::{Program, Root};
 use crate::rootfd::{Missing, RootFd};
-use crate::sys;
+use crate::{service, sys};
 
 /// The root that everything below works on: a fresh mount of `root.path`, attached there so that
 /// hooks find it; for a process that joins a container, the root it is in.
@@ -58,6 +58,12 @@ pub(super) fn furnish(root: &RootFd, plan: &Root) -> Result<()> {
     }
     if let Some(list) = &plan.devices {
         devices::create(root, list, plan)?;
+    }
+    if let Some(notify) = &plan.notify {
+        let target = root.open_or_create(Path::new(service::DIRECTORY_INSIDE), Missing::Directory);
+        target
+            .and_then(|target| sys::move_mount(notify.as_fd(), target.as_fd()))
+            .context("NOTIFY_SOCKET: /run/notify")?;
     }
     umask(Mode::from_bits_truncate(0o022));
     Ok(())

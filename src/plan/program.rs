@@ -41,6 +41,8 @@ pub(crate) struct Program {
     pub(crate) personality: Option<u32>,
     pub(crate) scheduling: Scheduling,
     pub(crate) rlimits: Vec<Rlimit>,
+    /// Sockets of a service manager are passed on: `LISTEN_PID` is the process's own.
+    pub(crate) has_sockets: bool,
 }
 
 /// One entry of `process.rlimits`.
@@ -89,8 +91,24 @@ impl Program {
             personality,
             scheduling: Scheduling::from_spec(process),
             rlimits: process.rlimits().iter().flatten().enumerate().map(rlimit).collect(),
+            has_sockets: false,
         })
     }
+}
+
+impl Program {
+    /// Sets a variable of the environment, whatever the configuration has made of it.
+    pub(crate) fn set_variable(&mut self, name: &str, value: &[u8]) -> Result<()> {
+        set_variable(&mut self.env, name, value).with_context(|| name.to_string())
+    }
+}
+
+/// Appends `name=value` in the place of every setting of that variable.
+pub(crate) fn set_variable(env: &mut Vec<CString>, name: &str, value: &[u8]) -> Result<()> {
+    let start = [name.as_bytes(), b"="].concat();
+    env.retain(|entry| !entry.as_bytes().starts_with(&start));
+    env.push(CString::new([start.as_slice(), value].concat())?);
+    Ok(())
 }
 
 /// The capabilities that can be given, and the number of the last one: what this process holds,

@@ -1,6 +1,7 @@
 //! The root file system: mounts, devices, and what is hidden of it.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -32,6 +33,8 @@ pub(crate) struct Root {
     pub(crate) read_only: Vec<PathBuf>,
     /// What a mount of type `cgroup` shows.
     pub(crate) cgroups: Cgroups,
+    /// The detached mount with the socket of sd_notify(3).
+    pub(crate) notify: Option<OwnedFd>,
 }
 
 /// The container's groups as a `cgroup` mount shows them.
@@ -81,6 +84,7 @@ impl Root {
             masked: paths(linux.masked_paths()),
             read_only,
             cgroups: Cgroups::of(cgroup),
+            notify: None,
         })
     }
 }

@@ -123,9 +123,9 @@ impl Relay {
         }
     }
 
-    /// Copies until `other` is readable.
-    pub(crate) fn until(&mut self, other: BorrowedFd<'_>) -> Result<()> {
-        while !self.step(other)? {}
+    /// Copies until one of `others` is readable.
+    pub(crate) fn until(&mut self, others: &[BorrowedFd<'_>]) -> Result<()> {
+        while !self.step(others)? {}
         Ok(())
     }
 
@@ -143,35 +143,34 @@ impl Relay {
             if self.output.is_empty() && poll(&mut [master], PollTimeout::from(LEFTOVER_MS))? == 0 {
                 break;
             }
-            if self.step(other)? && enough()? {
+            if self.step(&[other])? && enough()? {
                 break;
             }
         }
         Ok(())
     }
 
-    /// One round; true if `other` is readable. A side of which nothing is wanted is not polled:
-    /// one that has hung up would be ready for ever.
-    fn step(&mut self, other: BorrowedFd<'_>) -> Result<bool> {
+    /// One round; true if one of `others` is readable. A side of which nothing is wanted is not
+    /// polled: one that has hung up would be ready for ever.
+    fn step(&mut self, others: &[BorrowedFd<'_>]) -> Result<bool> {
+        let mut fds: Vec<_> = others.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
         let Some(master) = self.master.as_ref().map(AsFd::as_fd) else {
-            return wait(&mut [PollFd::new(other, PollFlags::POLLIN)]).map(|ready| ready[0]);
+            return Ok(wait(&mut fds)?.contains(&true));
         };
         let reads = !self.in_background;
-        let wanted = [
-            (true, other, PollFlags::POLLIN),
+        let sides = [
             (self.output.wants_more(), master, PollFlags::POLLIN),
             (reads && self.input.wants_more(), self.client.input.as_fd(), PollFlags::POLLIN),
             (!self.output.is_empty(), self.client.output.as_fd(), PollFlags::POLLOUT),
             (!self.input.is_empty(), master, PollFlags::POLLOUT),
         ];
-        let mut fds = Vec::with_capacity(wanted.len());
-        fds.extend(
-            wanted.iter().filter(|(wanted, ..)| *wanted).map(|(_, fd, f)| PollFd::new(*fd, *f)),
-        );
-        let mut ready = wait(&mut fds)?.into_iter();
-        let mut next = |(wanted, ..): &(bool, _, _)| *wanted && ready.next().unwrap_or(false);
-        let [stop, output_in, input_in, output_out, input_out] =
-            [0, 1, 2, 3, 4].map(|i| next(&wanted[i]));
+        let wanted = sides.iter().filter(|(wanted, ..)| *wanted);
+        fds.extend(wanted.map(|(_, fd, flags)| PollFd::new(*fd, *flags)));
+        let ready = wait(&mut fds)?;
+        let (others, ready) = ready.split_at(others.len());
+        let mut ready = ready.iter();
+        let [output_in, input_in, output_out, input_out] =
+            sides.map(|(wanted, ..)| wanted && ready.next() == Some(&true));
         if output_in {
             self.output.fill(|buffer| read(master, buffer));
         }
@@ -189,7 +188,7 @@ impl Relay {
         if output_out && !self.output.drain(|bytes| self.client.output.write(bytes)) {
             self.master = None;
         }
-        Ok(stop)
+        Ok(others.contains(&true))
     }
 
     /// The end of the client's input becomes that of the process's: the character that means it,
