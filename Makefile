@@ -1,7 +1,7 @@
 # make demo      builds rt and runs a container: its output is what you see
 # make test      unit and integration tests on this machine's kernel (as root)
 # make check     formatting, lints, unit tests; no root
-# make install   PREFIX (/usr/local) and DESTDIR as usual
+# make install   the program, its manual pages and completions; PREFIX (/usr/local) and DESTDIR as usual
 # make clean     everything that was built here
 #
 # What a target lacks it installs with apt-get; only make and Rust must be here.
@@ -18,7 +18,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 CARGO       ?= cargo
 HOST_TRIPLE := $(shell PATH="$(PATH)" rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TRIPLE      := $(or $(CARGO_BUILD_TARGET),$(HOST_TRIPLE))
-BINARY      := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/rt
+RELEASE     := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release
+BINARY      := $(RELEASE)/rt
 
 BUNDLES := bundles/hello bundles/shell bundles/limits
 
@@ -66,7 +67,7 @@ NEED_TESTS   := $(call need,command -v runc,runc) \
 
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test check lint build rootfs install clean toolchain linker root
+.PHONY: all demo test check lint build share rootfs install clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -99,17 +100,26 @@ lint:
 build: linker
 	$(CARGO) build --quiet --locked --release
 
+# Completions and manual pages, into $(RELEASE)/share: src/cli/share.rs.
+share: linker
+	@$(CARGO) test --quiet --locked --release --bin rt cli::share >/dev/null
+
 rootfs:
 	$(call install-missing,$(NEED_BUSYBOX))
 	@for bundle in $(BUNDLES); do sh bundles/rootfs.sh $$bundle || exit 1; done
 
 # Of what is installed `rt --version` names the commit.
 install: export RT_COMMIT := $(shell git describe --always --dirty 2>/dev/null)
-install: build
+install: build share
 	@root=; mkdir -p "$(DESTDIR)$(PREFIX)/bin" 2>/dev/null && [ -w "$(DESTDIR)$(PREFIX)/bin" ] || root=sudo; \
 	[ -z "$$root" ] || command -v sudo >/dev/null || { \
 	    echo "make: $(DESTDIR)$(PREFIX)/bin: not writable, and there is no sudo here" >&2; exit 1; }; \
-	set -x; $$root install -D -m 755 $(BINARY) "$(DESTDIR)$(PREFIX)/bin/rt"
+	share="$(DESTDIR)$(PREFIX)/share"; from=$(RELEASE)/share; set -ex; \
+	$$root install -D -m 755 $(BINARY) "$(DESTDIR)$(PREFIX)/bin/rt"; \
+	$$root install -D -m 644 -t "$$share/man/man1" $$from/man/*.1; \
+	$$root install -D -m 644 -t "$$share/bash-completion/completions" $$from/rt; \
+	$$root install -D -m 644 -t "$$share/zsh/site-functions" $$from/_rt; \
+	$$root install -D -m 644 -t "$$share/fish/vendor_completions.d" $$from/rt.fish
 
 clean: toolchain
 	$(CARGO) clean --quiet

@@ -4,6 +4,8 @@
 //! the commands do. The help and the errors about unknown commands get the whole tree.
 
 pub(crate) mod args;
+#[cfg(test)]
+mod share;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -48,8 +50,8 @@ const COMMANDS: [(&str, &str); 15] = [
 
 /// The parser of one command.
 fn parser((name, about): (&'static str, &'static str)) -> Command {
-    let command = Command::new(name).about(about);
-    match name {
+    let command = Command::new(name);
+    let command = match name {
         "create" => Create::augment_args(command),
         "run" => Run::augment_args(command),
         "exec" => Exec::augment_args(command),
@@ -62,7 +64,9 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         "spec" => Spec::augment_args(command),
         "features" => command,
         _ => Id::augment_args(command),
-    }
+    };
+    // In the place of what the type of the options is described with.
+    command.about(about).long_about(None)
 }
 
 fn command_line(chosen: Option<&str>) -> Command {
