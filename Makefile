@@ -1,5 +1,6 @@
 # make demo      builds rt and runs a container: its output is what you see
 # make test      unit and integration tests on this machine's kernel (as root)
+# make stress    thousands of runs and execs, four at a time (as root)
 # make check     formatting, lints, unit tests; no root
 # make install   the program, its manual pages and completions; PREFIX (/usr/local) and DESTDIR as usual
 # make clean     everything that was built here
@@ -67,7 +68,7 @@ NEED_TESTS   := $(call need,command -v runc,runc) \
 
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test check lint build share rootfs install clean toolchain linker root
+.PHONY: all demo test stress check lint build share rootfs install clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -86,6 +87,11 @@ test: toolchain root
 	@$(MAKE) --no-print-directory rootfs
 	$(CARGO) test --quiet --locked --release --no-run
 	@$(CARGO) $(RUNNER) test --locked --release $(TEST)
+
+stress: toolchain root
+	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX))
+	$(CARGO) test --quiet --locked --release --no-run
+	@RT_STRESS=2000 $(CARGO) $(RUNNER) test --locked --release --test integration stress:: -- --test-threads=1
 
 check: linker
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || \

@@ -46,6 +46,8 @@ mod scheduling;
 #[cfg(test)]
 mod spec_coverage;
 #[cfg(test)]
+mod stress;
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod terminal;
