@@ -21,6 +21,7 @@ use crate::namespace::Namespaces;
 use crate::pid_file::PidFile;
 use crate::plan::{Extras, Plan};
 use crate::pty::{self, Client, DescriptorSocket, Relay};
+use crate::spec::LoadedProcess;
 use crate::state::{Container, Status};
 use crate::sync::Caller;
 use crate::{launch, log, sys};
@@ -137,8 +138,8 @@ fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan>
     pty::check_console(terminal, options.detach, options.console_socket.as_deref())?;
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let namespaces = Namespaces::of_container(init, kinds);
-    let process = (&loaded.process, &mut loaded.warnings);
-    let plan = Plan::for_exec(namespaces, process, &container.record, *extras)?;
+    let LoadedProcess { process, warnings } = &mut loaded;
+    let plan = Plan::for_exec(namespaces, process, &container.record, *extras, warnings)?;
     loaded.warnings.iter().for_each(log::debug);
     Ok(plan)
 }

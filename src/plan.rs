@@ -139,9 +139,10 @@ impl Plan {
     /// The plan of a process that joins a running container.
     pub(crate) fn for_exec(
         namespaces: Namespaces,
-        (process, warnings): (&Process, &mut Vec<String>),
+        process: &Process,
         record: &Record,
         extras: Extras,
+        warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let has_user = namespaces.has_user();
         let mut plan = Self {

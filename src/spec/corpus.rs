@@ -110,8 +110,8 @@ fn every_process_of_exec_is_planned() {
         let own = crate::sys::pidfd_open(std::process::id() as i32).unwrap();
         let namespaces = Namespaces::of_container(own, CloneFlags::empty());
         let record = Record::new("corpus", &Spec::default());
-        let process = (&loaded.process, &mut loaded.warnings);
-        Plan::for_exec(namespaces, process, &record, Extras::default())
+        let extras = Extras::default();
+        Plan::for_exec(namespaces, &loaded.process, &record, extras, &mut loaded.warnings)
             .unwrap_or_else(|error| panic!("{name}: {error:#}"));
         assert_only_of_this_host(&loaded.warnings);
     }
