@@ -30,6 +30,7 @@ use crate::hooks::{CALLERS, Hooks};
 use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
 use crate::pty::{self, Client, DescriptorSocket, Relay};
+use crate::rdt::Rdt;
 use crate::service::{self, Notify};
 use crate::state::{Container, Lock, Progress, Record};
 use crate::sync::Caller;
@@ -135,6 +136,8 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = Limits::from_spec(resources, &cgroup)?;
     cgroup.prepare(&limits);
+    let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
+    let rdt = rdt.map(|wanted| Rdt::plan(wanted, &request.id)).transpose()?;
     let mut warnings = Vec::new();
     let container = Source { spec, bundle: &bundle, rootfs: &rootfs, id: &request.id };
     let mut plan = Plan::for_container(&container, &cgroup, request.extras, &mut warnings)?;
@@ -149,6 +152,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         namespaces: plan.namespaces.kinds().bits(),
         keyring: plan.keyring.is_some(),
         personality: linux.and_then(plan::personality),
+        rdt,
         bundle,
         rootfs,
         ..Record::new(&request.id, spec)
@@ -181,11 +185,17 @@ fn launch(prepared: &Prepared, guard: &mut Guard, waits: bool) -> Result<Caller>
     let Some(container) = &mut guard.container else { bail!("no container") };
     let listener = waits.then(|| container.listen()).transpose().phase(Phase::State)?;
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
+    if let Some(rdt) = &mut container.record.rdt {
+        rdt.create().phase(Phase::Cgroup)?;
+    }
     let (pid, caller) = launch::clone(&prepared.plan, group, listener)?;
     guard.init = Some((pid, caller.process().clone()));
     container.record.init = Some(Process::now(pid.as_raw()).phase(Phase::State)?);
     container.save().phase(Phase::State)?;
     prepared.cgroup.start_unit(pid.as_raw()).phase(Phase::Cgroup)?;
+    if let Some(rdt) = &container.record.rdt {
+        rdt.enter(pid.as_raw()).phase(Phase::Cgroup)?;
+    }
     launch::prepare(&prepared.plan, pid)?;
     Ok(caller)
 }

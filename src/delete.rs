@@ -71,6 +71,9 @@ pub(crate) fn clean_up(container: &Container) -> Result<()> {
         cgroup.kill().phase(Phase::Cgroup)?;
         cgroup.remove().phase(Phase::Cgroup)?;
     }
+    if let Some(rdt) = &container.record.rdt {
+        rdt.remove().phase(Phase::Cgroup)?;
+    }
     // Without a first process nothing was there to hook into.
     if container.record.init.is_some()
         && let Some(hooks) = Hooks::of(&container.record)

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::getpid;
 
 use crate::cgroup::{Cgroup, OpenCgroup, Seen};
 use crate::cli::args;
@@ -60,6 +61,10 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let outlets = Outlets::open(options).phase(Phase::Plan)?;
     let relayed = foreground.is_some() && plan.process.as_ref().is_some_and(|p| p.terminal);
     let client = relayed.then(Client::open).transpose().phase(Phase::Terminal)?;
+    if let Some(rdt) = &container.record.rdt {
+        // Ourselves, for the process to inherit: later no file of the host can be opened any more.
+        rdt.enter(getpid().as_raw()).phase(Phase::Cgroup)?;
+    }
     // The process may be seen by the container from its first moment: nothing of the host is open.
     let seen = if plan.namespaces.has_user() { Seen::ByNobody } else { Seen::ByContainer };
     let group = open_group(&container, options, seen).phase(Phase::Cgroup)?;

@@ -33,6 +33,7 @@ mod process;
 mod procfd;
 mod ps;
 mod pty;
+mod rdt;
 mod rootfd;
 mod service;
 mod spec;

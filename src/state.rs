@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Cgroup;
 use crate::log;
 use crate::process::Process;
+use crate::rdt::Rdt;
 
 const STATE_FILE: &str = "state.json";
 const NEW_STATE_FILE: &str = ".state.json.new";
@@ -106,6 +107,8 @@ pub(crate) struct Record {
     /// `linux.personality` as personality(2) takes it, for `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) personality: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rdt: Option<Rdt>,
 }
 
 /// A container's directory.
@@ -392,6 +395,7 @@ impl Record {
             namespaces: 0,
             keyring: false,
             personality: None,
+            rdt: None,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMapping, LinuxNamespace,
-    LinuxNamespaceType as Type, LinuxResources,
+    Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMapping, LinuxIntelRdt,
+    LinuxNamespace, LinuxNamespaceType as Type, LinuxResources,
 };
 
 use super::check::{absolute, is_root, not_yet, path_text, text};
@@ -66,7 +66,6 @@ fn joined(namespace: &LinuxNamespace) -> Option<&Path> {
 
 pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     not_yet("linux.seccomp", linux.seccomp())?;
-    not_yet("linux.intelRdt", linux.intel_rdt())?;
     not_yet("linux.memoryPolicy", linux.memory_policy())?;
     let personality = linux.personality().as_ref();
     if let Some(flag) = personality.and_then(|wanted| wanted.flags().as_ref()?.first()) {
@@ -87,6 +86,9 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     }
     if let Some(resources) = linux.resources() {
         check_resources(resources)?;
+    }
+    if let Some(rdt) = linux.intel_rdt() {
+        intel_rdt(rdt)?;
     }
     for (i, device) in linux.devices().iter().flatten().enumerate() {
         check_device(format_args!("linux.devices[{i}]"), device)?;
@@ -182,6 +184,27 @@ fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
     let (major, minor) = (device.major(), device.minor());
     ensure!(MAJORS.contains(&major), "{path}.major: {major} is not a major number");
     ensure!(MINORS.contains(&minor), "{path}.minor: {minor} is not a minor number");
+    Ok(())
+}
+
+/// `closID` becomes the name of a directory, schemas become lines of one file.
+fn intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
+    let class = rdt.clos_id().as_deref().unwrap_or_default();
+    text("linux.intelRdt.closID", class)?;
+    let named = class == "/" || !class.contains(['/', '\n']) && !matches!(class, "." | "..");
+    ensure!(named, "linux.intelRdt.closID: {class:?} is not the name of a class");
+    let bandwidth = rdt.mem_bw_schema().as_deref().unwrap_or_default();
+    let known = bandwidth.is_empty() || bandwidth.starts_with("MB:");
+    ensure!(known, "linux.intelRdt.memBwSchema: {bandwidth:?} does not begin with MB:");
+    for (i, line) in rdt.schemata().iter().flatten().enumerate() {
+        ensure!(!line.is_empty(), "linux.intelRdt.schemata[{i}]: empty");
+    }
+    let lines = rdt.schemata().iter().flatten().map(String::as_str);
+    let cache = rdt.l3_cache_schema().as_deref().unwrap_or_default();
+    for line in lines.chain([cache, bandwidth]) {
+        text("linux.intelRdt", line)?;
+        ensure!(!line.contains('\n'), "linux.intelRdt: {line:?} is more than one line");
+    }
     Ok(())
 }
 

@@ -388,7 +388,12 @@ fn the_rest_of_linux() {
         linux/rootfsPropagation | "ro" | linux.rootfsPropagation: "ro" is not a propagation
         linux/cgroupsPath | "a\u0000" | linux.cgroupsPath: contains a NUL byte
         linux/seccomp | {"defaultAction": "SCMP_ACT_ALLOW"} | linux.seccomp: not yet supported
-        linux/intelRdt | {"enableCMT": true} | linux.intelRdt: not yet supported
+        linux/intelRdt | {"closID": "a/b"} | linux.intelRdt.closID: "a/b" is not the name of a class
+        linux/intelRdt | {"closID": ".."} | linux.intelRdt.closID: ".." is not the name of a class
+        linux/intelRdt | {"closID": "/", "schemata": ["L3:0=f"], "enableMonitoring": true} | ok
+        linux/intelRdt | {"schemata": ["L3:0=f\nMB:0=9"]} | linux.intelRdt: "L3:0=f\nMB:0=9" is more than one line
+        linux/intelRdt | {"schemata": [""]} | linux.intelRdt.schemata[0]: empty
+        linux/intelRdt | {"memBwSchema": "L3:0=f"} | linux.intelRdt.memBwSchema: "L3:0=f" does not begin with MB:
         linux/memoryPolicy | {"mode": "MPOL_BIND", "nodes": "0"} | linux.memoryPolicy: not yet supported
         linux/personality | {"domain": "LINUX32", "flags": []} | ok
         linux/personality | {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]} | linux.personality.flags[0]: "ADDR_NO_RANDOMIZE": no flag is supported
