@@ -178,7 +178,7 @@ impl Rdt {
 
 fn mount_point() -> Result<PathBuf> {
     let usual = Path::new(USUAL_PLACE);
-    if statfs(usual).is_ok_and(|stat| i64::from(stat.filesystem_type().0) == RDTGROUP_SUPER_MAGIC) {
+    if statfs(usual).is_ok_and(|stat| stat.filesystem_type().0 == RDTGROUP_SUPER_MAGIC) {
         return Ok(usual.to_owned());
     }
     let read = || procfs::process::Process::myself()?.mountinfo();

@@ -140,10 +140,8 @@ fn size(text: &str) -> std::result::Result<i64, String> {
     if let Ok(whole) = number.parse::<i64>() {
         return whole.checked_mul(factor).ok_or_else(wrong);
     }
-    match number.parse::<f64>() {
-        Ok(number) if number.is_finite() => Ok((number * factor as f64) as i64),
-        _ => Err(wrong()),
-    }
+    let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor as f64;
+    if bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
