@@ -47,11 +47,11 @@ fn a_link_in_the_place_of_the_new_pid_file_is_not_followed() {
 
 #[test]
 fn a_run_that_ends_leaves_the_next_container_of_its_name_alone() {
-    let bundle = Bundle::busybox().args(["sleep", "100"]);
+    let bundle = Bundle::busybox().script("echo up; exec sleep 100");
     let id = bundle.id();
     for _ in 0..10 {
         let first = bundle.running();
-        until("it runs", || bundle.rt(["state", &id]).run().stdout.contains("running"));
+        until("the program runs", || first.output_so_far() == "up\n");
         bundle.rt(["delete", "--force", &id]).run().success();
         bundle.launch(&["run", "--detach"], &id).run().success();
         assert_eq!(first.finish().status, 128 + 9);

@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::hooks::Kind;
-use crate::{OCI_VERSION, caps, mounts, namespace};
+use crate::{OCI_VERSION, caps, cgroup, mounts, namespace};
 
 /// The structure of features.md. A later version adds to it what it has learnt.
 #[derive(Debug, Serialize)]
@@ -17,7 +17,7 @@ struct Features {
     mount_options: Vec<&'static str>,
     linux: Linux,
     /// Annotations of a configuration that change what is done: none is read.
-    potentially_unsafe_config_annotations: [&'static str; 0],
+    potentially_unsafe_config_annotations: [&'static str; 1],
 }
 
 #[derive(Debug, Serialize)]
@@ -29,7 +29,7 @@ struct Linux {
     seccomp: Enabled,
     apparmor: Enabled,
     selinux: Enabled,
-    intel_rdt: Enabled,
+    intel_rdt: IntelRdt,
     memory_policy: MemoryPolicy,
     mount_extensions: MountExtensions,
     net_devices: Enabled,
@@ -48,6 +48,13 @@ struct Cgroup {
 #[derive(Debug, Serialize)]
 struct Enabled {
     enabled: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct IntelRdt {
+    enabled: bool,
+    schemata: bool,
+    monitoring: bool,
 }
 
 /// The names of set_mempolicy(2) that are known.
@@ -81,16 +88,16 @@ pub(crate) fn features() -> Result<String> {
         linux: Linux {
             namespaces: namespace::words_of_all().collect(),
             capabilities: caps::known(),
-            cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
+            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
             seccomp: Enabled { enabled: false },
             apparmor: Enabled { enabled: false },
             selinux: Enabled { enabled: false },
-            intel_rdt: Enabled { enabled: false },
+            intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
             memory_policy: MemoryPolicy { modes: [], flags: [] },
             mount_extensions: MountExtensions { idmap: Enabled { enabled: false } },
             net_devices: Enabled { enabled: false },
         },
-        potentially_unsafe_config_annotations: [],
+        potentially_unsafe_config_annotations: [cgroup::UNIT_PROPERTIES],
     };
     Ok(serde_json::to_string_pretty(&features)? + "\n")
 }

@@ -5,7 +5,8 @@ use anyhow::{Context, Result, bail};
 
 use super::wire::{Property, Value};
 
-const PREFIX: &str = "org.systemd.property.";
+/// How their names begin.
+pub(crate) const PREFIX: &str = "org.systemd.property.";
 
 /// The property that an annotation asks for; None if it is not one of these.
 pub(super) fn property(key: &str, text: &str) -> Result<Option<Property>> {
