@@ -141,6 +141,10 @@ fn mounts(bundle: Bundle, list: Value) -> Bundle {
     list.as_array().unwrap().iter().cloned().fold(bundle, Bundle::mount)
 }
 
+fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
+    json!({ "destination": destination, "type": kind, "source": source, "options": options })
+}
+
 fn user(bundle: Bundle) -> Bundle {
     let user = json!({ "uid": 7, "gid": 8, "additionalGids": [9, 10], "umask": 0o27 });
     process(bundle, json!({ "user": user, "cwd": "/var" }))
@@ -228,32 +232,27 @@ fn binds(bundle: Bundle) -> Bundle {
 }
 
 fn recursive(bundle: Bundle) -> Bundle {
-    let sys = |destination: &str, options: &[&str]| json!({ "destination": destination, "source": "/sys", "options": options });
     let bundle = bundle.directory("/host/ro").directory("/host/many").directory("/host/times");
     mounts(
         bundle,
         json!([
-            sys("/host/ro", &["rbind", "rro"]),
-            sys("/host/many", &["rbind", "rnosuid", "rnodev", "rnoexec", "ro"]),
-            sys("/host/times", &["rbind", "rnoatime", "rnodiratime"]),
+            mount("/host/ro", "none", "/sys", &["rbind", "rro"]),
+            mount("/host/many", "none", "/sys", &["rbind", "rnosuid", "rnodev", "rnoexec", "ro"]),
+            mount("/host/times", "none", "/sys", &["rbind", "rnoatime", "rnodiratime"]),
         ]),
     )
 }
 
 fn tmpfs(bundle: Bundle) -> Bundle {
-    let tmpfs = |destination: &str, options: &[&str]| {
-        json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs",
-            "options": options })
-    };
     mounts(
         bundle.writable(),
         json!([
-            tmpfs("/tmp", &["nosuid", "nodev", "size=64k"]),
-            tmpfs("/root", &["ro"]),
-            tmpfs("/root/in/side", &["ro", "mode=711", "uid=3", "gid=4"]),
-            tmpfs("/made/new", &["noexec", "strictatime", "nr_inodes=100"]),
-            tmpfs("/made/private", &["rprivate", "noatime", "mode=1777"]),
-            tmpfs("/made/shared", &["shared", "sync"]),
+            mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "size=64k"]),
+            mount("/root", "tmpfs", "tmpfs", &["ro"]),
+            mount("/root/in/side", "tmpfs", "tmpfs", &["ro", "mode=711", "uid=3", "gid=4"]),
+            mount("/made/new", "tmpfs", "tmpfs", &["noexec", "strictatime", "nr_inodes=100"]),
+            mount("/made/private", "tmpfs", "tmpfs", &["rprivate", "noatime", "mode=1777"]),
+            mount("/made/shared", "tmpfs", "tmpfs", &["shared", "sync"]),
         ]),
     )
 }
@@ -310,16 +309,15 @@ fn kernel_file_systems(bundle: Bundle) -> Bundle {
 }
 
 fn stacked(bundle: Bundle) -> Bundle {
-    let tmpfs = |destination: &str, source: &str| json!({ "destination": destination, "type": "tmpfs", "source": source });
     mounts(
         bundle,
         json!([
-            tmpfs("/tmp", "one"),
-            tmpfs("/tmp/in", "two"),
-            tmpfs("/tmp", "three"),
-            tmpfs("/tmp/in", "four"),
-            tmpfs("/dev/shm", "five"),
-            tmpfs("/sys/fs/cgroup", "six"),
+            mount("/tmp", "tmpfs", "one", &[]),
+            mount("/tmp/in", "tmpfs", "two", &[]),
+            mount("/tmp", "tmpfs", "three", &[]),
+            mount("/tmp/in", "tmpfs", "four", &[]),
+            mount("/dev/shm", "tmpfs", "five", &[]),
+            mount("/sys/fs/cgroup", "tmpfs", "six", &[]),
         ]),
     )
 }
