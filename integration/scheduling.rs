@@ -175,6 +175,38 @@ fn the_cpus_of_exec_are_not_those_of_init() {
     assert_eq!((allowed(&c), allowed_in_exec(&c)), (all.clone(), all));
 }
 
+/// What the file does not say is as in the container, as with runc.
+#[test]
+fn the_process_of_a_file_is_scheduled_and_limited_as_it_says_or_as_the_container() {
+    let (all, first, last) = cpus();
+    let c = sleeper(&json!({ "policy": "SCHED_BATCH", "nice": 5 })).config(|c| {
+        let process = &mut c["process"];
+        process["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
+        process["execCPUAffinity"] = json!({ "final": last.to_string() });
+        process["oomScoreAdj"] = 321.into();
+        process["user"]["umask"] = 0o27.into();
+    });
+    let c = c.start();
+    assert_eq!(allowed(&c), all);
+    let script = "cut -d ' ' -f 19,40,41 /proc/$$/stat; ionice -p $$; ulimit -n;
+        umask; cat /proc/$$/oom_score_adj; sed -n 's/Cpus_allowed_list:.//p' /proc/$$/status";
+    let mut file = json!({ "cwd": "/", "args": ["sh", "-c", script], "user": {} });
+    let run = |file: &Value| {
+        let path = c.bundle().beside("process.json");
+        fs::write(&path, file.to_string()).unwrap();
+        let options = ["--process", path.to_str().unwrap()];
+        c.exec_with::<&str>(&options, []).success().stdout
+    };
+    assert_eq!(run(&file), format!("5 0 3\nbest-effort: prio 6\n1024\n0027\n321\n{last}\n"));
+    file["scheduler"] = json!({ "policy": "SCHED_OTHER", "nice": 7 });
+    file["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 1 });
+    file["execCPUAffinity"] = json!({ "final": first.to_string() });
+    file["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 64 }]);
+    file["oomScoreAdj"] = 322.into();
+    file["user"]["umask"] = 0o77.into();
+    assert_eq!(run(&file), format!("7 0 0\nbest-effort: prio 1\n64\n0077\n322\n{first}\n"));
+}
+
 #[test]
 fn cpus_that_do_not_exist_are_refused_by_exec_alone() {
     for name in ["initial", "final"] {

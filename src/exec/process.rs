@@ -16,7 +16,13 @@ pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedP
     let options = &request.options;
     let mut loaded = match (&options.process, &request.process) {
         (Some(path), Some(bytes)) => {
-            spec::process(bytes).with_context(|| format!("--process {}", path.display()))?
+            let mut given =
+                spec::process(bytes).with_context(|| format!("--process {}", path.display()))?;
+            // A container that was created without a process has left nothing to inherit.
+            if let Ok(own) = container.process() {
+                inherit(&mut given.process, &spec::process(&own)?.process);
+            }
+            given
         }
         _ => {
             let mut own = spec::process(&container.process()?)?;
@@ -27,6 +33,28 @@ pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedP
     change(&mut loaded.process, options);
     spec::check_process(&loaded.process)?;
     Ok(loaded)
+}
+
+/// What `--process` does not say of scheduling, limits and umask is as in the container, as with
+/// runc.
+fn inherit(process: &mut Process, own: &Process) {
+    let umask = process.user().umask().or(own.user().umask());
+    process.user_mut().set_umask(umask);
+    if process.scheduler().is_none() {
+        process.set_scheduler(own.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*own.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(own.oom_score_adj());
+    }
+    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
+        process.set_rlimits(own.rlimits().clone());
+    }
 }
 
 fn change(process: &mut Process, options: &args::Exec) {
