@@ -74,6 +74,30 @@ fn hooks_run_in_the_order_of_the_containers_life() {
 }
 
 #[test]
+fn a_container_is_created_until_its_program_runs() {
+    for verb in ["run", "start"] {
+        let wait = "echo >/tmp/waiting; until [ -e /tmp/go ]; do sleep 0.02; done";
+        let bundle = Bundle::busybox().writable().args(["sleep", "100"]);
+        let bundle = hook(bundle, "startContainer", wait);
+        let (id, tmp) = (bundle.id(), bundle.rootfs().join("tmp"));
+        let launched = match verb {
+            "run" => bundle.running(),
+            _ => {
+                bundle.launch(&["create"], &id).run().success();
+                bundle.rt(["start", &id]).spawn()
+            }
+        };
+        let status = || bundle.rt(["state", &id]).run().success().stdout;
+        until("the hook waits", || tmp.join("waiting").exists());
+        assert!(status().contains("\"created\""), "{verb}: {}", status());
+        fs::write(tmp.join("go"), "").unwrap();
+        until("the program runs", || status().contains("\"running\""));
+        bundle.rt(["delete", "--force", &id]).run().success();
+        launched.finish();
+    }
+}
+
+#[test]
 fn each_hook_reads_the_state_of_its_moment() {
     let mut bundle = Bundle::busybox().writable().args(["sleep", "100"]);
     for kind in KINDS.into_iter().filter(|kind| *kind != "startContainer") {

@@ -87,7 +87,7 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
     let spec = read(request).phase(Phase::Config)?; // 1
     let mut prepared = prepare(request, &spec).phase(Phase::Plan)?; // 2
     let (mut guard, lock) = claim(request, &mut prepared, &spec).phase(Phase::State)?; // 3
-    let caller = launch(&prepared, &mut guard, waits)?; // 4
+    let caller = launch(&prepared, &mut guard)?; // 4
     caller.go().phase(Phase::Process)?; // 5
     let limited = run_hooks(&prepared, &caller, &guard)?;
     let terminal = caller.ready()?; // 6 and 7 are init's
@@ -101,7 +101,8 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
     let relay = relay.phase(Phase::Terminal)?;
     let notify = guard.listen(!waits).phase(Phase::Process)?;
     record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
-    caller.detach().phase(Phase::Process)?;
+    let released = if waits { caller.detach() } else { caller.start() };
+    released.phase(Phase::Process)?;
     Ok((guard.release(caller, relay, notify)?, lock))
 }
 
@@ -181,14 +182,14 @@ fn claim(request: &Request, prepared: &mut Prepared, spec: &Spec) -> Result<(Gua
 }
 
 /// Step 4, and what has to happen before Go.
-fn launch(prepared: &Prepared, guard: &mut Guard, waits: bool) -> Result<Caller> {
+fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
     let Some(container) = &mut guard.container else { bail!("no container") };
-    let listener = waits.then(|| container.listen()).transpose().phase(Phase::State)?;
+    let listener = container.listen().phase(Phase::State)?;
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
     if let Some(rdt) = &mut container.record.rdt {
         rdt.create().phase(Phase::Cgroup)?;
     }
-    let (pid, caller) = launch::clone(&prepared.plan, group, listener)?;
+    let (pid, caller) = launch::clone(&prepared.plan, group, Some(listener))?;
     guard.init = Some((pid, caller.process().clone()));
     container.record.init = Some(Process::now(pid.as_raw()).phase(Phase::State)?);
     container.save().phase(Phase::State)?;

@@ -84,7 +84,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     }
     let relay = terminal.zip(client).map(|(master, client)| Relay::new(master, client));
     let relay = relay.transpose().phase(Phase::Terminal)?;
-    caller.detach().phase(Phase::Process)?;
+    caller.start().phase(Phase::Process)?;
     caller.executed()?;
     // From here on the process may run on without us only if we are detached or killed.
     let status = match foreground {

@@ -21,10 +21,11 @@ use crate::error::{Failure, InPhase, Phase, line, phase};
 use crate::hooks::{CALLERS, Kind};
 use crate::plan::Plan;
 use crate::rootfd::RootFd;
-use crate::{namespace, netns, sync, sys};
+use crate::sync::{self, Release};
+use crate::{namespace, netns, sys};
 
-/// Runs the plan to its end. `listener` is where `start` will come; without one the program runs
-/// as soon as the caller lets go.
+/// Runs the plan to its end. `listener` is where `start` will come. It is open until the program
+/// runs, also where the caller says Start itself: so long the container is *created*.
 pub(crate) fn run(
     plan: &Plan,
     group: OpenCgroup,
@@ -35,12 +36,13 @@ pub(crate) fn run(
         Ok(program) => program,
         Err(error) => fail(&caller, &error),
     };
-    let starter = match listener {
-        Some(listener) => {
+    let starter = match caller.wait_release().phase(Phase::Process) {
+        Ok(Release::Start) => caller,
+        Ok(Release::Detach) => {
             drop(caller);
-            wait_for_start(listener)
+            wait_for_start(listener.as_ref())
         }
-        None => caller,
+        Err(error) => fail(&caller, &error),
     };
     if let Some(hooks) = &plan.hooks
         && let Err(error) = hooks.run_inside(Kind::StartContainer)
@@ -94,7 +96,6 @@ fn confine<'a>(
     let program = plan.process.as_ref().map(|program| process::confine(program, &root));
     let program = program.transpose()?;
     caller.ready().phase(Phase::Process)?;
-    caller.wait_detach().phase(Phase::Process)?;
     Ok(program)
 }
 
@@ -123,9 +124,9 @@ fn name_host(plan: &Plan) -> Result<()> {
 }
 
 /// Waits as long as it takes. Whoever connects and goes away without a word has only looked.
-fn wait_for_start(listener: OwnedFd) -> sync::Init {
+fn wait_for_start(listener: Option<&OwnedFd>) -> sync::Init {
     loop {
-        let Ok(connection) = sys::accept(listener.as_fd()) else {
+        let Some(Ok(connection)) = listener.map(|listener| sys::accept(listener.as_fd())) else {
             // Nobody could start this container any more.
             sys::exit_now(1);
         };

@@ -5,7 +5,7 @@
 //! | the directory | its mkdir(2) claims the id; a flock(2) on it serialises commands |
 //! | `state.json` | [`Record`]: the intent before any other side effect, later pid and phase |
 //! | `process.json` | `process` of the configuration, for `exec` |
-//! | `start.sock` | the listener that init holds until it is started |
+//! | `start.sock` | the listener that init holds until its program runs |
 //! | `notify` | what the container sees at `/run/notify`, if a service manager wants to hear of it |
 //!
 //! The status is derived from the live process and never believed: created = init is alive and
@@ -335,13 +335,13 @@ fn remove_directory(path: &Path) -> io::Result<()> {
         names.iter().try_for_each(|name| gone(fs::remove_file(path.join(name))))?;
         fs::remove_dir(path)
     };
-    match remove(&[PROCESS_FILE, STATE_FILE]) {
-        // After `create` the listener, and what a killed command did not write to the end.
+    match remove(&[LISTENER, PROCESS_FILE, STATE_FILE]) {
+        // The socket for a service manager, and what a killed command did not write to the end.
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
             let notify = path.join(NOTIFY_DIRECTORY);
             gone(fs::remove_file(notify.join(NOTIFY_SOCKET)))?;
             gone(fs::remove_dir(notify))?;
-            gone(remove(&[LISTENER, NEW_STATE_FILE]))
+            gone(remove(&[NEW_STATE_FILE]))
         }
         result => gone(result),
     }

@@ -13,7 +13,7 @@
 //!    | <------------------------------------ Ready |  confined; the executable is found
 //!    | <----------------------- Terminal + fd      |  (before Ready, with a terminal)
 //!    | limits, final state, pid file               |
-//!    | Detach -----------------------------------> |
+//!    | Detach (create), Start (run, exec) -------> |
 //!    .                                             |  create: waits on the start listener
 //!  start (create), the caller itself (run, exec)   |
 //!    | Start -------- start listener ------------> |  (create only)
@@ -25,7 +25,7 @@
 //!
 //! One `SOCK_SEQPACKET` pair, a message a packet, the first byte its name. The caller waits for
 //! the socket *and* the process, so that nothing hangs when init dies with a copy of the socket
-//! left somewhere. End of file before `Detach` makes init exit by itself: a killed `create`
+//! left somewhere. End of file before `Detach` or `Start` makes init exit by itself: a killed `create`
 //! leaves no process.
 
 use std::io::IoSlice;
@@ -141,12 +141,17 @@ impl Caller {
         }
     }
 
-    /// Lets init go on alone.
+    /// Lets init go on alone, to wait for `start`.
     pub(crate) fn detach(&self) -> Result<()> {
         self.send(Name::Detach)
     }
 
-    /// Waits until the program runs (run and exec, where no start listener stands between).
+    /// Lets init go on to the program.
+    pub(crate) fn start(&self) -> Result<()> {
+        self.send(Name::Start)
+    }
+
+    /// Waits until the program runs, after [`Self::start`].
     pub(crate) fn executed(&self) -> Result<()> {
         let mut executing = false;
         loop {
@@ -194,6 +199,15 @@ impl Caller {
     }
 }
 
+/// What the caller's last word means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// `start` will come.
+    Detach,
+    /// The program runs now.
+    Start,
+}
+
 /// Init's end.
 #[derive(Debug)]
 pub(crate) struct Init {
@@ -234,8 +248,11 @@ impl Init {
     }
 
     /// Waits until the caller has recorded the container.
-    pub(crate) fn wait_detach(&self) -> Result<()> {
-        self.wait(Name::Detach)
+    pub(crate) fn wait_release(&self) -> Result<Release> {
+        match self.wait_for(&[Name::Detach, Name::Start])? {
+            Name::Start => Ok(Release::Start),
+            _ => Ok(Release::Detach),
+        }
     }
 
     /// Whether the peer said Start; `false` when it went away, as a mere probe does.
@@ -258,10 +275,14 @@ impl Init {
     }
 
     fn wait(&self, name: Name) -> Result<()> {
+        self.wait_for(&[name]).map(drop)
+    }
+
+    fn wait_for(&self, names: &[Name]) -> Result<Name> {
         match receive(self.socket.as_fd(), None)? {
-            Message::Point(got) if got == name => Ok(()),
+            Message::Point(got) if names.contains(&got) => Ok(got),
             Message::End => bail!("the caller is gone"),
-            other => bail!("the caller said {other:?} instead of {name:?}"),
+            other => bail!("the caller said {other:?} instead of {names:?}"),
         }
     }
 }
