@@ -6,6 +6,8 @@ mod attacks;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod budget;
+#[cfg(test)]
 mod bundles;
 #[cfg(test)]
 mod caller;

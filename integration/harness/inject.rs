@@ -41,6 +41,8 @@ pub(crate) struct Call {
     /// Counted from 1 within the process.
     pub(crate) n: usize,
     pub(crate) number: i64,
+    /// The first two.
+    pub(crate) arguments: [u64; 2],
     /// Of the caller, after an execve: the calls of libc before `main`.
     pub(crate) startup: bool,
 }
@@ -132,22 +134,38 @@ pub(crate) struct Traced {
     pub(crate) children: Vec<i32>,
 }
 
+/// What is done to a traced command.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Fault(At, Fault),
+    /// Nothing: its calls are listed.
+    List {
+        /// Those of the user's program, too.
+        with_programs: bool,
+    },
+}
+
 /// Runs a command and lists its system calls. Its streams go to the files of `rt`.
 pub(crate) fn trace(rt: &Rt, out: &Path, err: &Path) -> Traced {
-    run(rt, out, err, None)
+    run(rt, out, err, Deed::List { with_programs: false })
+}
+
+/// As [`trace`], with the calls of the program that the command runs in the container.
+pub(crate) fn trace_all(rt: &Rt, out: &Path, err: &Path) -> Traced {
+    run(rt, out, err, Deed::List { with_programs: true })
 }
 
 /// Runs a command with one fault in it.
 pub(crate) fn inject(rt: &Rt, (out, err): (&Path, &Path), at: At, fault: Fault) -> Traced {
-    run(rt, out, err, Some((at, fault)))
+    run(rt, out, err, Deed::Fault(at, fault))
 }
 
 /// In a thread of its own, so that what it waits for is all its own.
-fn run(rt: &Rt, out: &Path, err: &Path, fault: Option<(At, Fault)>) -> Traced {
-    std::thread::scope(|scope| scope.spawn(|| run_here(rt, out, err, fault)).join().unwrap())
+fn run(rt: &Rt, out: &Path, err: &Path, deed: Deed) -> Traced {
+    std::thread::scope(|scope| scope.spawn(|| run_here(rt, out, err, deed)).join().unwrap())
 }
 
-fn run_here(rt: &Rt, out: &Path, err: &Path, fault: Option<(At, Fault)>) -> Traced {
+fn run_here(rt: &Rt, out: &Path, err: &Path, deed: Deed) -> Traced {
     let child = start_seized(rt, out, err);
     let watched = Arc::new(Mutex::new(Watched { pids: vec![], hung: false }));
     let (ended, ending) = mpsc::channel::<()>();
@@ -163,7 +181,7 @@ fn run_here(rt: &Rt, out: &Path, err: &Path, fault: Option<(At, Fault)>) -> Trac
             }
         })
     };
-    let mut tracer = Tracer::new(child, fault, Arc::clone(&watched));
+    let mut tracer = Tracer::new(child, deed, Arc::clone(&watched));
     tracer.follow();
     tracer.let_go();
     drop(ended);

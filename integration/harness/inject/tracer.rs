@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{At, CALLER, Call, Fault, Traced};
+use super::{CALLER, Call, Deed, Fault, Traced};
 
 /// How long processes that outlive the caller have to stay in one call to be taken for waiting.
 const QUIET: Duration = Duration::from_millis(8);
@@ -37,7 +37,7 @@ pub(super) struct Tracer {
     /// Reaped by the tracer, with all others.
     _child: Child,
     caller: Pid,
-    fault: Option<(At, Fault)>,
+    deed: Deed,
     watched: Arc<Mutex<Watched>>,
     /// By number.
     pub(super) processes: Vec<Pid>,
@@ -49,16 +49,12 @@ pub(super) struct Tracer {
 }
 
 impl Tracer {
-    pub(super) fn new(
-        child: Child,
-        fault: Option<(At, Fault)>,
-        watched: Arc<Mutex<Watched>>,
-    ) -> Self {
+    pub(super) fn new(child: Child, deed: Deed, watched: Arc<Mutex<Watched>>) -> Self {
         let caller = Pid::from_raw(child.id() as i32);
         let mut this = Self {
             _child: child,
             caller,
-            fault,
+            deed,
             watched,
             processes: vec![],
             counts: vec![],
@@ -166,9 +162,10 @@ impl Tracer {
         };
         self.threads.retain(|other, thread| *other == pid || thread.process != process);
         let image = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let followed = matches!(self.deed, Deed::List { with_programs: true });
         if process == CALLER {
             self.startup = true;
-        } else if image.file_name() == Some("busybox".as_ref()) {
+        } else if image.file_name() == Some("busybox".as_ref()) && !followed {
             let _ = ptrace::detach(pid, None);
             self.threads.remove(&pid);
         }
@@ -205,9 +202,10 @@ impl Tracer {
         let number = registers.orig_rax as i64;
         let startup = process == CALLER && self.startup && is_startup(number);
         self.startup &= process != CALLER || startup;
-        let call = Call { process, n: self.counts[process], number, startup };
+        let arguments = [registers.rdi, registers.rsi];
+        let call = Call { process, n: self.counts[process], number, arguments, startup };
         self.seen.calls.push(call.clone());
-        let (at, fault) = self.fault?;
+        let Deed::Fault(at, fault) = self.deed else { return None };
         if (at.process, at.n) != (process, call.n) {
             return None;
         }
