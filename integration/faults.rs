@@ -46,6 +46,11 @@ fn a_fault_at_any_system_call_of_exec_leaves_the_container_as_it_was() {
 }
 
 #[test]
+fn a_fault_at_any_system_call_of_exec_with_a_terminal_leaves_the_container_as_it_was() {
+    sweep(&Subject::new(Verb::Exec, View::Host).with_terminal());
+}
+
+#[test]
 fn a_fault_at_any_system_call_of_kill_leaves_nothing() {
     sweep(&Subject::new(Verb::Kill, View::Host));
 }

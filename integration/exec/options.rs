@@ -47,6 +47,24 @@ fn env_adds_and_replaces_variables() {
 }
 
 #[test]
+fn home_and_path_are_those_of_the_process() {
+    let bundle = Bundle::busybox()
+        .file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nseven:x:7:7::/home/seven:/bin/sh\n")
+        .file("/opt/greet", "#!/bin/sh\necho hello\n")
+        .args(["sleep", "1000"]);
+    let c = bundle.start();
+    let home = |options: &[&str]| c.exec_with(options, ["sh", "-c", "echo $HOME"]).success().stdout;
+    assert_eq!(home(&[]), "/root\n");
+    assert_eq!(home(&["-u", "7"]), "/home/seven\n");
+    assert_eq!(home(&["-u", "8"]), "/\n");
+    assert_eq!(home(&["-e", "HOME="]), "/root\n");
+    assert_eq!(home(&["-e", "HOME=/own", "-u", "7"]), "/own\n");
+    let path = ["-e", "PATH=/bin:/opt"];
+    assert_eq!(c.exec_with(&path, ["greet"]).success().stdout, "hello\n");
+    c.exec(["greet"]).says(&["executable file not found in $PATH"]);
+}
+
+#[test]
 fn user_changes_the_user_and_only_with_a_colon_the_group() {
     let c = configured();
     let ids = |options: &[&str]| {

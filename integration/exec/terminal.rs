@@ -142,6 +142,25 @@ fn output_into_a_file_keeps_what_stands_there() {
 }
 
 #[test]
+fn an_output_that_cannot_be_written_is_an_error() {
+    let c = sleeper();
+    let mut command = c.exec_rt(&["--tty"], ["echo", "hello"]).command(&[]);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let done = command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(done.status.code(), Some(255));
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.starts_with("rt: standard output: No space left") && said.lines().count() == 1);
+}
+
+#[test]
+fn a_process_may_close_its_terminal_and_open_it_again() {
+    let c = sleeper();
+    let script = "echo one; T=$(tty); exec <&- >&- 2>&-; sleep 0.1; echo two >$T; exit 3";
+    let (status, seen) = at_a_terminal(&c, script).finish();
+    assert_eq!((status, &*seen), (3, "one\r\ntwo\r\n"));
+}
+
+#[test]
 fn a_reader_that_goes_away_hangs_up_on_the_process() {
     let c = sleeper();
     let mut exec = piped(&c, "trap 'exit 3' HUP; while :; do echo more; done").spawn().unwrap();

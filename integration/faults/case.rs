@@ -35,6 +35,8 @@ pub(super) enum Verb {
 pub(super) struct Subject {
     verb: Verb,
     bundle: Bundle,
+    /// Options of `exec`: `--tty` and `--pid-file`.
+    with_terminal: bool,
 }
 
 impl Subject {
@@ -45,7 +47,12 @@ impl Subject {
             Verb::Exec | Verb::Kill | Verb::Delete => bundle.args(["sleep", "1000"]),
         };
         bundle.write();
-        Self { verb, bundle }
+        Self { verb, bundle, with_terminal: false }
+    }
+
+    /// `exec` with a terminal and a pid file.
+    pub(super) fn with_terminal(self) -> Self {
+        Self { with_terminal: true, ..self }
     }
 
     /// With one hook that the caller runs and one that init runs, before and after the clean-up.
@@ -121,10 +128,18 @@ impl<'a> Case<'a> {
             Verb::Create => self.launch("create"),
             Verb::Run => self.launch("run"),
             Verb::Start => self.rt(&["start", &self.id]),
+            Verb::Exec if self.subject.with_terminal => {
+                let file = self.exec_pid_file().display().to_string();
+                self.rt(&["exec", "--tty", "--pid-file", &file, &self.id, "sh", "-c", SCRIPT])
+            }
             Verb::Exec => self.rt(&["exec", &self.id, "sh", "-c", SCRIPT]),
             Verb::Kill => self.rt(&["kill", &self.id, "KILL"]),
             Verb::Delete => self.rt(&["delete", &self.id]),
         }
+    }
+
+    fn exec_pid_file(&self) -> PathBuf {
+        self.pid_file.with_extension("exec-pid")
     }
 
     /// From the pid file.
@@ -182,7 +197,7 @@ impl<'a> Case<'a> {
             broken.push((format!("left behind: {kinds}"), what));
             self.leftovers.clear_away(&left);
         }
-        for file in [&self.out, &self.err, &self.pid_file] {
+        for file in [&self.out, &self.err, &self.pid_file, &self.exec_pid_file()] {
             let _ = fs::remove_file(file);
         }
     }

@@ -10,6 +10,7 @@ use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
 use nix::unistd::{read, write};
 
 use super::client::{Client, RawMode};
+use crate::sys;
 
 /// How long the terminal may be silent after the process's end, in milliseconds.
 const LEFTOVER_MS: u8 = 100;
@@ -38,27 +39,28 @@ impl Flow {
     }
 
     /// Reads what is there; a side that has ended is closed.
-    fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> nix::Result<usize>) {
+    fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> nix::Result<usize>) -> nix::Result<()> {
         match read(&mut self.buffer) {
             Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Ok(0) | Err(_) => self.open = false,
+            Ok(0) => self.open = false,
             Ok(length) => (self.start, self.end) = (0, length),
+            Err(errno) => return Err(errno),
         }
+        Ok(())
     }
 
-    /// False if nobody takes it any more.
-    fn drain(&mut self, write: impl FnOnce(&[u8]) -> nix::Result<usize>) -> bool {
+    fn drain(&mut self, write: impl FnOnce(&[u8]) -> nix::Result<usize>) -> nix::Result<()> {
         match write(&self.buffer[self.start..self.end]) {
-            Err(Errno::EINTR | Errno::EAGAIN) => true,
-            Ok(length) => {
-                self.start += length;
-                true
-            }
-            Err(_) => {
-                (self.start, self.end, self.open) = (0, 0, false);
-                false
-            }
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Ok(length) => self.start += length,
+            Err(errno) => return Err(errno),
         }
+        Ok(())
+    }
+
+    /// Drops what nobody takes any more.
+    fn close(&mut self) {
+        (self.start, self.end, self.open) = (0, 0, false);
     }
 }
 
@@ -67,6 +69,9 @@ impl Flow {
 pub(crate) struct Relay {
     /// `None` once the client takes no output any more: the process is told by a hang-up.
     master: Option<OwnedFd>,
+    /// The process's side, held open as long as it lives: it may close its own and open it again,
+    /// which without this one would be the end of the output. `None` after its end.
+    peer: Option<OwnedFd>,
     client: Client,
     /// From the client.
     input: Flow,
@@ -77,6 +82,8 @@ pub(crate) struct Relay {
     /// Whether standard input is a terminal that somebody else uses at the moment.
     in_background: bool,
     raw: Option<RawMode>,
+    /// Why the client's output could not be written.
+    failure: Option<Errno>,
 }
 
 impl Relay {
@@ -85,6 +92,7 @@ impl Relay {
         client.copy_size(master.as_fd());
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("the terminal")?;
         Ok(Self {
+            peer: Some(sys::terminal_peer(master.as_fd()).context("TIOCGPTPEER")?),
             master: Some(master),
             client,
             input: Flow::new(),
@@ -92,6 +100,7 @@ impl Relay {
             at_line_start: true,
             in_background: false,
             raw: None,
+            failure: None,
         })
     }
 
@@ -136,7 +145,8 @@ impl Relay {
         other: BorrowedFd<'_>,
         mut enough: impl FnMut() -> Result<bool>,
     ) -> Result<()> {
-        self.input = Flow { open: false, ..Flow::new() };
+        self.input.close();
+        self.peer = None;
         while let Some(master) = self.master.as_ref().filter(|_| self.output.open) {
             let master = PollFd::new(master.as_fd(), PollFlags::POLLIN);
             // A process that was left behind may keep the terminal open for ever.
@@ -147,7 +157,11 @@ impl Relay {
                 break;
             }
         }
-        Ok(())
+        match self.failure {
+            // A reader that has had enough.
+            None | Some(Errno::EPIPE) => Ok(()),
+            Some(errno) => Err(errno).context("standard output"),
+        }
     }
 
     /// One round; true if one of `others` is readable. A side of which nothing is wanted is not
@@ -171,22 +185,30 @@ impl Relay {
         let mut ready = ready.iter();
         let [output_in, input_in, output_out, input_out] =
             sides.map(|(wanted, ..)| wanted && ready.next() == Some(&true));
-        if output_in {
-            self.output.fill(|buffer| read(master, buffer));
+        if output_in && self.output.fill(|buffer| read(master, buffer)).is_err() {
+            // Hung up (vhangup(2)), or, after the end of the process, drained.
+            self.peer = self.peer.as_ref().and_then(|_| sys::terminal_peer(master).ok());
+            self.output.open = self.peer.is_some();
         }
         if input_out {
-            let bytes = &self.input.buffer[..self.input.end];
-            self.at_line_start = bytes.ends_with(b"\n");
-            self.input.drain(|bytes| write(master, bytes));
+            self.at_line_start = self.input.buffer[..self.input.end].ends_with(b"\n");
+            if self.input.drain(|bytes| write(master, bytes)).is_err() {
+                self.input.close();
+            }
         }
         if input_in {
-            self.input.fill(|buffer| self.client.input.read(buffer));
-            if !self.input.open {
+            let read = self.input.fill(|buffer| self.client.input.read(buffer));
+            if read.is_err() || !self.input.open {
+                self.input.close();
                 self.end_input();
             }
         }
-        if output_out && !self.output.drain(|bytes| self.client.output.write(bytes)) {
-            self.master = None;
+        if output_out {
+            self.failure = self.output.drain(|bytes| self.client.output.write(bytes)).err();
+            if self.failure.is_some() {
+                self.output.close();
+                self.master = None;
+            }
         }
         Ok(others.contains(&true))
     }
