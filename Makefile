@@ -1,6 +1,8 @@
 # make demo      builds rt and runs a container: its output is what you see
 # make test      unit and integration tests on this machine's kernel (as root)
 # make stress    thousands of runs and execs, four at a time (as root)
+# make test-vm   control groups of version 2 with every controller, and systemd, in a guest
+# make test-vm-full   the same under QEMU: slow, with cpuset, hugetlb and pressure as well
 # make check     formatting, lints, unit tests; no root
 # make install   the program, its manual pages and completions; PREFIX (/usr/local) and DESTDIR as usual
 # make clean     everything that was built here
@@ -19,7 +21,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 CARGO       ?= cargo
 HOST_TRIPLE := $(shell PATH="$(PATH)" rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TRIPLE      := $(or $(CARGO_BUILD_TARGET),$(HOST_TRIPLE))
-RELEASE     := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release
+TARGET      := $(abspath $(or $(CARGO_TARGET_DIR),target))
+RELEASE     := $(TARGET)/$(TRIPLE)/release
 BINARY      := $(RELEASE)/rt
 
 BUNDLES := bundles/hello bundles/shell bundles/limits
@@ -66,9 +69,21 @@ NEED_TESTS   := $(call need,command -v runc,runc) \
                 $(call need,command -v tmux,tmux) \
                 $(call need,command -v unshare && command -v nsenter && command -v setpriv,util-linux)
 
+# The guests: their image is built once, from Debian's packages, in the user's cache.
+VM      := integration/vm/vm.sh
+VM_TIME := 1500
+NEED_VM := $(call need,command -v mmdebstrap,mmdebstrap) $(call need,command -v mke2fs,e2fsprogs) \
+           $(call need,command -v cpio,cpio) $(call need,command -v lz4,lz4) $(call need,command -v xz,xz-utils) \
+           $(call need,command -v zstd,zstd) $(call need,command -v modprobe,kmod) \
+           $(call need,command -v patchelf,patchelf)
+NEED_QEMU := $(call need,command -v qemu-system-x86_64,qemu-system-x86)
+# $(call in-vm,OPTIONS,TESTS): the integration tests with TESTS in their names, in a guest.
+in-vm = $(AS_ROOT) $(VM) $(1) --timeout $(VM_TIME) --share $(CURDIR) --share $(TARGET) \
+    $$(ls -t $(RELEASE)/deps/integration-* | grep -v '\.d$$' | head -1) $(2)
+
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test stress check lint build share rootfs install clean toolchain linker root
+.PHONY: all demo test test-vm test-vm-full vm stress check lint build share rootfs install clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -92,6 +107,22 @@ stress: toolchain root
 	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX))
 	$(CARGO) test --quiet --locked --release --no-run
 	@RT_STRESS=2000 $(CARGO) $(RUNNER) test --locked --release --test integration stress:: -- --test-threads=1
+
+# A host with version 2 alone, with systemd on one, and with systemd on a hybrid one.
+test-vm: vm
+	$(call in-vm,--fast,cgroups::)
+	$(call in-vm,,systemd:: --include-ignored)
+	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: --include-ignored)
+
+test-vm-full: vm
+	$(call install-missing,$(NEED_QEMU))
+	$(call in-vm,--engine qemu --fast,cgroups::)
+	$(call in-vm,--engine qemu,systemd:: --include-ignored)
+
+vm: toolchain root
+	$(call install-missing,$(NEED_LINKER) $(NEED_VM))
+	@$(AS_ROOT) $(VM) built || $(AS_ROOT) $(VM) build
+	$(CARGO) test --quiet --locked --release --no-run --test integration
 
 check: linker
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || \

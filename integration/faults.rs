@@ -56,6 +56,21 @@ fn a_fault_at_any_system_call_of_kill_leaves_nothing() {
 }
 
 #[test]
+fn a_fault_at_any_system_call_of_pause_leaves_nothing_frozen() {
+    sweep(&Subject::new(Verb::Pause, View::Host));
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_resume_is_told() {
+    sweep(&Subject::new(Verb::Resume, View::Host));
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_update_is_told() {
+    sweep(&Subject::new(Verb::Update, View::Host));
+}
+
+#[test]
 fn a_fault_at_any_system_call_of_delete_leaves_nothing_for_the_next() {
     sweep(&Subject::new(Verb::Delete, View::Host));
 }

@@ -129,4 +129,6 @@ fn what_features_does_not_name_is_refused() {
         .config(|c| c["linux"]["memoryPolicy"] = policy)
         .refused()
         .says(&["memoryPolicy"]);
+    assert_eq!(features["linux"]["cgroup"]["systemdUser"], false);
+    Rt::bare(["--cgroup-manager", "disabled", "list"]).run().failure().says(&["--cgroup-manager"]);
 }

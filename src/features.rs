@@ -16,7 +16,8 @@ struct Features {
     hooks: [&'static str; 6],
     mount_options: Vec<&'static str>,
     linux: Linux,
-    /// Annotations of a configuration that change what is done: none is read.
+    /// Annotations of a configuration that change what is done; with a dot at the end, all that
+    /// begin so.
     potentially_unsafe_config_annotations: [&'static str; 1],
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn features() -> Result<String> {
         linux: Linux {
             namespaces: namespace::words_of_all().collect(),
             capabilities: caps::known(),
-            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
+            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: false, rdma: true },
             seccomp: Enabled { enabled: false },
             apparmor: Enabled { enabled: false },
             selinux: Enabled { enabled: false },

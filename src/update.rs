@@ -137,8 +137,9 @@ fn size(text: &str) -> std::result::Result<i64, String> {
         _ => return Err(wrong()),
     };
     let factor = 1i64 << (10 * power);
-    if let Ok(whole) = number.parse::<i64>() {
-        return whole.checked_mul(factor).ok_or_else(wrong);
+    if !number.contains('.') {
+        let whole = number.parse::<i64>().ok();
+        return whole.and_then(|whole| whole.checked_mul(factor)).ok_or_else(wrong);
     }
     let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor as f64;
     if bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(wrong()) }
@@ -163,7 +164,9 @@ mod tests {
         ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "-2", "k", "1x", "1kk", "1.2.3", "99999999999999999999", "1ib", "9p9"] {
+        for text in
+            ["", "-2", "k", "1x", "1kk", "1.2.3", "99999999999999999999", "1ib", "9p9", "1e3"]
+        {
             assert!(size(text).is_err(), "{text}");
         }
         assert!(size("9000000000000p").is_err());

@@ -65,8 +65,8 @@ fn throttled_time_grows_at_half_a_cpu() {
     for view in View::all().filter(|view| has(*view, "cpu")) {
         let c = Bundle::busybox()
             .in_view(view)
-            .resources(json!({ "cpu": { "quota": 25_000, "period": 50_000 } }))
-            // More than one, so that a busy machine leaves them more than they may have.
+            // On a busy machine they must get more than they may have.
+            .resources(json!({ "cpu": { "quota": 25_000, "period": 50_000, "shares": 262_144 } }))
             .script("f() { while :; do :; done; }; f & f & f & f")
             .start();
         let throttled = || {

@@ -194,6 +194,18 @@ fn a_refused_update_changes_nothing() {
 }
 
 #[test]
+fn a_limit_below_the_usage_is_refused_if_that_is_asked_for() {
+    for view in View::all().filter(|view| has(*view, "memory")) {
+        let c = sleeper(view).resources(json!({ "memory": { "limit": 64 << 20 } })).start();
+        let little = json!({ "memory": { "limit": 4096, "checkBeforeUpdate": true } });
+        update_from(&c, &little).says(&["linux.resources.memory.limit", "4096"]);
+        let name = if is_v2(view) { "memory.max" } else { "memory.limit_in_bytes" };
+        assert_eq!(file(&c, view, "memory", name).as_deref(), Some("67108864"), "{view:?}");
+        assert_eq!(c.status(), "running");
+    }
+}
+
+#[test]
 fn what_is_no_limit_is_refused() {
     let c = sleeper(View::Host).start();
     update(&c, &["--memory", "lots"]).says(&["--memory"]);

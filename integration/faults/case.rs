@@ -26,8 +26,21 @@ pub(super) enum Verb {
     Exec,
     /// Of a running container.
     Kill,
+    /// Of a running container.
+    Pause,
+    /// Of a paused container.
+    Resume,
+    /// Of a running container.
+    Update,
     /// Of a stopped container.
     Delete,
+}
+
+impl Verb {
+    /// Whether the container runs when the command comes.
+    fn is_of_running(self) -> bool {
+        !matches!(self, Self::Create | Self::Run | Self::Start)
+    }
 }
 
 /// What all cases of a sweep share.
@@ -44,7 +57,7 @@ impl Subject {
         let bundle = Bundle::busybox().in_view(view);
         let bundle = match verb {
             Verb::Create | Verb::Start | Verb::Run => bundle.script(SCRIPT),
-            Verb::Exec | Verb::Kill | Verb::Delete => bundle.args(["sleep", "1000"]),
+            _ => bundle.args(["sleep", "1000"]),
         };
         bundle.write();
         Self { verb, bundle, with_terminal: false }
@@ -94,8 +107,11 @@ impl<'a> Case<'a> {
         if !matches!(subject.verb, Verb::Create | Verb::Run) {
             case.launch("create").files(&case.out, &case.err).run().success();
         }
-        if matches!(subject.verb, Verb::Exec | Verb::Kill | Verb::Delete) {
+        if subject.verb.is_of_running() {
             case.rt(&["start", &case.id]).run().success();
+        }
+        if subject.verb == Verb::Resume {
+            case.rt(&["pause", &case.id]).run().success();
         }
         if subject.verb == Verb::Delete {
             case.rt(&["kill", &case.id, "KILL"]).run().success();
@@ -134,6 +150,9 @@ impl<'a> Case<'a> {
             }
             Verb::Exec => self.rt(&["exec", &self.id, "sh", "-c", SCRIPT]),
             Verb::Kill => self.rt(&["kill", &self.id, "KILL"]),
+            Verb::Pause => self.rt(&["pause", &self.id]),
+            Verb::Resume => self.rt(&["resume", &self.id]),
+            Verb::Update => self.rt(&["update", &self.id, "--pids-limit", "44"]),
             Verb::Delete => self.rt(&["delete", &self.id]),
         }
     }
@@ -172,6 +191,10 @@ impl<'a> Case<'a> {
         } else {
             let what = self.is_not_explained(traced, planned);
             note("not one line about the failure", what);
+            let killed = planned.is_some_and(|planned| matches!(planned.fault, Fault::Kill));
+            if self.subject.verb == Verb::Pause && !killed {
+                note("it stays frozen", self.is_not("running"));
+            }
         }
         if self.subject.verb == Verb::Exec {
             note("the container has suffered", self.has_suffered(&traced.children));
@@ -217,11 +240,24 @@ impl<'a> Case<'a> {
                 Some(137) => None,
                 other => Some(format!("init has ended with {other:?}")),
             },
+            Verb::Pause => self.is_not("paused"),
+            Verb::Resume => self.is_not("running"),
+            Verb::Update => self.has_no_limit_of(44),
             Verb::Delete => {
                 let left = self.leftovers.since();
                 (!left.is_empty()).then(|| left.join("\n"))
             }
         }
+    }
+
+    fn is_not(&self, status: &str) -> Option<String> {
+        let state = self.rt(&["state", &self.id]).run().stdout;
+        (!state.contains(&format!("\"status\": \"{status}\""))).then_some(state)
+    }
+
+    fn has_no_limit_of(&self, pids: u32) -> Option<String> {
+        let stats = self.rt(&["events", "--stats", &self.id]).run().stdout;
+        (!stats.contains(&format!("\"limit\":{pids}"))).then_some(stats)
     }
 
     /// Where init could no longer tell the caller, `start` has to say it.
