@@ -34,10 +34,11 @@ LINTS_OF := 1.95
 # What runs as root. The environment is kept: RT and RUST_BACKTRACE are the tests'.
 ifeq ($(shell id -u),0)
 AS_ROOT :=
+RUNNER  := --config "target.'cfg(unix)'.runner = ['integration/run.sh']"
 else
 AS_ROOT := sudo -E env PATH="$(PATH)"
 # cargo builds as the user; only the test programs run as root.
-RUNNER  := --config "target.'cfg(unix)'.runner = ['sudo', '-E', 'env', 'PATH=$(PATH)']"
+RUNNER  := --config "target.'cfg(unix)'.runner = ['sudo', '-E', 'env', 'PATH=$(PATH)', 'integration/run.sh']"
 endif
 
 # $(call need,TEST PACKAGES[,…]): a shell fragment that adds PACKAGES to the list
@@ -79,7 +80,7 @@ NEED_VM := $(call need,command -v mmdebstrap,mmdebstrap) $(call need,command -v 
 NEED_QEMU := $(call need,command -v qemu-system-x86_64,qemu-system-x86)
 # $(call in-vm,OPTIONS,TESTS): the integration tests with TESTS in their names, in a guest.
 in-vm = $(AS_ROOT) $(VM) $(1) --timeout $(VM_TIME) --share $(CURDIR) --share $(TARGET) \
-    $$(ls -t $(RELEASE)/deps/integration-* | grep -v '\.d$$' | head -1) $(2)
+    integration/run.sh $$(ls -t $(RELEASE)/deps/integration-* | grep -v '\.d$$' | head -1) $(2)
 
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
@@ -112,7 +113,7 @@ stress: toolchain root
 test-vm: vm
 	$(call in-vm,--fast,cgroups::)
 	$(call in-vm,,systemd:: --include-ignored)
-	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: --include-ignored)
+	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: cgroups::mounts --include-ignored)
 
 test-vm-full: vm
 	$(call install-missing,$(NEED_QEMU))

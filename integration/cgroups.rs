@@ -6,6 +6,7 @@ mod fields;
 mod freezer;
 mod limits;
 mod members;
+mod mounts;
 mod places;
 mod update;
 
