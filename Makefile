@@ -68,7 +68,8 @@ NEED_BUSYBOX := $(call need,sh bundles/rootfs.sh --check,busybox-static)
 NEED_TESTS   := $(call need,command -v runc,runc) \
                 $(call need,command -v ip,iproute2) \
                 $(call need,command -v tmux,tmux) \
-                $(call need,command -v unshare && command -v nsenter && command -v setpriv,util-linux)
+                $(call need,command -v unshare && command -v nsenter && command -v setpriv,util-linux) \
+                $(call need,command -v newuidmap,uidmap)
 
 # The guests: their image is built once, from Debian's packages, in the user's cache.
 VM      := integration/vm/vm.sh

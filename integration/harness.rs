@@ -18,6 +18,7 @@ mod schema;
 mod syscalls;
 mod temp;
 pub(crate) mod terminal;
+pub(crate) mod user;
 mod view;
 
 pub(crate) use bundle::Bundle;

@@ -44,6 +44,8 @@ mod paths;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod rootless;
+#[cfg(test)]
 mod scheduling;
 #[cfg(test)]
 mod spec_coverage;

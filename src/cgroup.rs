@@ -162,6 +162,51 @@ impl Cgroup {
         Ok(Self { unified, groups, ..Self::default() })
     }
 
+    /// For a caller without rights on the host: leaves out the groups that it may not make or put
+    /// a process into, and the rules for devices, of which it could make none anyway. `is_named`:
+    /// the configuration says where.
+    ///
+    /// # Errors
+    /// What the configuration asks for would be lost.
+    pub(crate) fn leave_out_unwritable(
+        &mut self,
+        is_named: bool,
+        limits: &mut Limits,
+    ) -> Result<()> {
+        const WHO: &str = "an ordinary user needs a cgroup that is delegated to him";
+        limits.devices = None;
+        if self.unit.is_some() {
+            // Systemd makes it, and moves the process.
+            return Ok(());
+        }
+        let own = hierarchy::memberships("self")?;
+        let (kept, lost): (Vec<_>, Vec<_>) =
+            self.groups.drain(..).partition(|group| group.may_be_made(&own));
+        self.groups = kept;
+        for group in &lost {
+            let directory = group.directory.display();
+            if is_named {
+                bail!("linux.cgroupsPath: {directory}: {WHO}");
+            }
+            if let Some(field) = limits.field_of(group) {
+                bail!("{field}: {directory}: {WHO}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the container has no group at all.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Of these groups those on a hierarchy that `other` has a group on.
+    pub(crate) fn where_also(mut self, other: &Self) -> Self {
+        let has = |group: &Group| other.groups.iter().any(|o| o.controllers == group.controllers);
+        self.groups.retain(has);
+        self
+    }
+
     /// Makes all groups and opens them. Refuses a group that is frozen or has processes. On an
     /// error all that was made is gone again.
     pub(crate) fn create(&self) -> Result<OpenCgroup> {

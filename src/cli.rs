@@ -20,8 +20,8 @@ use args::{Create, Delete, Events, Exec, Global, Id, Kill, List, Ps, Run, Spec, 
 use crate::cgroup::Cgroup;
 use crate::plan::Extras;
 use crate::{
-    create, delete, error, events, exec, features, image, kill, list, log, pause, ps, pty, service,
-    spec, spec_cmd, start, sys, update,
+    create, delete, error, events, exec, features, image, kill, list, log, pause, ps, pty,
+    rootless, service, spec, spec_cmd, start, sys, update,
 };
 
 /// The status of every error but those of `exec`, as with runc.
@@ -171,15 +171,15 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     let first = extras.passed_on().saturating_add(3);
     sys::close_all_but(descriptor.into_iter().collect(), first).context("close_range")?;
     check(&global)?;
-    let root = global.root.clone().unwrap_or_else(default_root);
+    let Some((name, matches)) = matches.subcommand() else {
+        return Ok(print(&command_line(None).render_help().to_string()));
+    };
+    let root = global.root.clone().map_or_else(default_root, Ok)?;
     let systemd_cgroup =
         global.systemd_cgroup || global.cgroup_manager.as_deref() == Some("systemd");
     let request = |args: Create, detached| create::Request {
         systemd_cgroup,
         ..request(root.clone(), args, extras, detached)
-    };
-    let Some((name, matches)) = matches.subcommand() else {
-        return Ok(print(&command_line(None).render_help().to_string()));
     };
     match name {
         "create" => {
@@ -275,12 +275,15 @@ fn check(global: &Global) -> Result<()> {
     }
 }
 
-/// `$XDG_RUNTIME_DIR/rt` for an ordinary user.
-fn default_root() -> PathBuf {
+/// `$XDG_RUNTIME_DIR/rt` for an ordinary user, also where he is root of a user namespace.
+fn default_root() -> Result<PathBuf> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match runtime_dir {
-        Some(dir) if !nix::unistd::geteuid().is_root() => PathBuf::from(dir).join("rt"),
-        _ => PathBuf::from("/run/rt"),
+        Some(dir) if !rootless::is_root_of_host() => Ok(PathBuf::from(dir).join("rt")),
+        None if !nix::unistd::geteuid().is_root() => {
+            bail!("XDG_RUNTIME_DIR: not set, and no --root is given")
+        }
+        _ => Ok(PathBuf::from("/run/rt")),
     }
 }
 

@@ -34,7 +34,7 @@ use crate::rdt::Rdt;
 use crate::service::{self, Notify};
 use crate::state::{Container, Lock, Progress, Record};
 use crate::sync::Caller;
-use crate::{delete, launch, log, pid_file, spec, start, state, sys};
+use crate::{delete, launch, log, pid_file, rootless, spec, start, state, sys};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -135,7 +135,10 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         }
     };
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let limits = Limits::from_spec(resources, &cgroup)?;
+    let mut limits = Limits::from_spec(resources, &cgroup)?;
+    if !rootless::is_root_of_host() {
+        cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
+    }
     cgroup.prepare(&limits);
     let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
     let rdt = rdt.map(|wanted| Rdt::plan(wanted, &request.id)).transpose()?;

@@ -113,6 +113,7 @@ fn open_group(container: &Container, options: &args::Exec, seen: Seen) -> Result
     let record = &container.record;
     // Where init is now, which need not be where it was born: a systemd in the container moves.
     let current = Cgroup::of_process(record.init.context("no init")?.pid)?;
+    let current = current.where_also(&record.cgroup);
     record.cgroup.choose(current, &options.cgroup)?.open(seen)
 }
 

@@ -183,7 +183,11 @@ impl Hooks {
     }
 }
 
-fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
+/// Runs one program with `state` as its standard input, to its end or its time limit.
+///
+/// # Errors
+/// What became of it, and the end of what it wrote.
+pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
     let program = Program::new(hook)?;
     // A file takes whatever the hook writes: nobody has to read while it runs.
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;

@@ -40,6 +40,7 @@ pub(crate) fn run(
         Ok(Release::Start) => caller,
         Ok(Release::Detach) => {
             drop(caller);
+            plan.namespaces.show();
             wait_for_start(listener.as_ref())
         }
         Err(error) => fail(&caller, &error),

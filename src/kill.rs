@@ -10,7 +10,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
 use crate::state::{Container, Status};
-use crate::sys;
+use crate::{log, sys};
 
 /// `rt kill`.
 pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<()> {
@@ -27,7 +27,12 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
     // one is to thaw it.
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let alone = !kinds.contains(CloneFlags::CLONE_NEWPID);
-    if all || (signal == libc::SIGKILL && (alone || status == Status::Paused)) {
+    if container.record.cgroup.is_nowhere() && (all || alone) {
+        // In a pid namespace of their own all end with init.
+        if alone || signal != libc::SIGKILL {
+            log::warn(format!("{id}: without a cgroup only init can be found"));
+        }
+    } else if all || (signal == libc::SIGKILL && (alone || status == Status::Paused)) {
         return container.record.cgroup.signal_all(signal);
     }
     match sys::pidfd_send_signal(init.as_fd(), signal) {

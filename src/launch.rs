@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
 use crate::cgroup::OpenCgroup;
 use crate::error::{InPhase, Phase};
@@ -22,6 +22,10 @@ pub(crate) fn clone(
     if let Some(cpus) = &plan.affinity.initial {
         sys::set_affinity(cpus).context("process.execCPUAffinity.initial").phase(Phase::Process)?;
     }
+    if !geteuid().is_root() {
+        // He may not touch a process that has gone into the container.
+        adjust_oom_score(plan, "self")?;
+    }
     let (socket, init_end) = sync::pair()?;
     match plan.namespaces.clone(group.clone_into()).phase(Phase::Namespaces)? {
         Fork::Child => init::run(plan, group.born(), init_end, listener),
@@ -38,12 +42,8 @@ pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
             .with_context(|| limit.origin.clone())
             .phase(Phase::Process)?;
     }
-    if let Some(score) = program.oom_score_adj {
-        // Not by path: with exec the caller is in the container's mount namespace by now.
-        let proc = plan.proc.as_ref().context("no procfs").phase(Phase::Process)?;
-        proc.write(format!("{pid}/oom_score_adj"), score.to_string().as_bytes())
-            .context("process.oomScoreAdj")
-            .phase(Phase::Process)?;
+    if geteuid().is_root() {
+        adjust_oom_score(plan, &pid.to_string())?;
     }
     Ok(())
 }
@@ -72,4 +72,13 @@ fn hint(policy: i32) -> &'static str {
         libc::SCHED_DEADLINE => " (is there time for it, and does its cpuset have every CPU?)",
         _ => "",
     }
+}
+
+fn adjust_oom_score(plan: &Plan, process: &str) -> Result<()> {
+    let score = plan.process.as_ref().and_then(|program| program.oom_score_adj);
+    let (Some(score), Some(proc)) = (score, &plan.proc) else { return Ok(()) };
+    // Not by path: with exec the caller is in the container's mount namespace by now.
+    proc.write(format!("{process}/oom_score_adj"), score.to_string().as_bytes())
+        .context("process.oomScoreAdj")
+        .phase(Phase::Process)
 }

@@ -35,6 +35,7 @@ mod ps;
 mod pty;
 mod rdt;
 mod rootfd;
+mod rootless;
 mod service;
 mod spec;
 mod spec_cmd;

@@ -4,24 +4,28 @@
 //! | kind | new | joined |
 //! |---|---|---|
 //! | pid | at the clone | by the caller before the clone, which goes back afterwards |
-//! | time | `unshare` by the caller before the clone (offsets cannot be set later) | likewise |
+//! | time | `unshare` by the caller before the clone (offsets cannot be set later); by init if the user namespace is new | likewise |
 //! | mount, network, uts, ipc | at the clone; with a new user namespace network, uts and ipc after the id maps | by init; by the caller if the user namespace is new |
 //! | cgroup | by init after Go: at the clone it gets the wrong root on v1 | as network |
 //! | user | at the clone, id maps written before Go | by a middle process, see [`Namespaces::clone_through_user`] |
 
+mod id_map;
+mod middle;
+
 use std::fs;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, fstat};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{Gid, Uid, setresgid, setresuid};
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
+use nix::unistd::{Gid, Uid, geteuid, setresgid, setresuid};
+use oci_spec::runtime::{Linux, LinuxNamespaceType};
+
+use id_map::IdMap;
 
 use crate::sys::{self, Fork};
 
@@ -51,9 +55,11 @@ pub(crate) struct Namespaces {
     /// exec: everything of `joined_kinds` is taken from this running process.
     container: Option<OwnedFd>,
     container_kinds: CloneFlags,
-    uid_map: String,
-    gid_map: String,
+    uids: IdMap,
+    gids: IdMap,
     time_offsets: String,
+    /// The caller is an ordinary user; init, which sees this too, may be root of its namespace.
+    is_ordinary: bool,
 }
 
 impl Namespaces {
@@ -64,9 +70,10 @@ impl Namespaces {
             joined: Vec::new(),
             container: None,
             container_kinds: CloneFlags::empty(),
-            uid_map: id_map(linux.uid_mappings().as_deref()),
-            gid_map: id_map(linux.gid_mappings().as_deref()),
+            uids: IdMap::new(linux.uid_mappings()),
+            gids: IdMap::new(linux.gid_mappings()),
             time_offsets: time_offsets(linux),
+            is_ordinary: !geteuid().is_root(),
         };
         for (i, namespace) in linux.namespaces().iter().flatten().enumerate() {
             let kind = flag(namespace.typ());
@@ -88,9 +95,10 @@ impl Namespaces {
             joined: Vec::new(),
             container: Some(pidfd),
             container_kinds: kinds,
-            uid_map: String::new(),
-            gid_map: String::new(),
+            uids: IdMap::default(),
+            gids: IdMap::default(),
             time_offsets: String::new(),
+            is_ordinary: !geteuid().is_root(),
         }
     }
 
@@ -147,16 +155,25 @@ impl Namespaces {
 
     /// In the caller: forks the first process. On cgroup v2 it is born in `cgroup`.
     pub(crate) fn clone(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
-        if self.joins(CloneFlags::CLONE_NEWUSER) {
+        // An ordinary user has no rights over the namespaces of his container but in it.
+        let joins_user = self.container.is_some() && self.has_user() && self.is_ordinary;
+        if self.joins(CloneFlags::CLONE_NEWUSER) || joins_user {
             return self.clone_through_user(cgroup);
         }
         if let Some(container) = &self.container {
             return self.clone_in_container(container, cgroup);
         }
         let before = self.kinds_joined_before_clone();
-        let home = Home::of((before & self.joined_kinds()) | (self.new & NEWTIME))?;
+        let time = if self.new.contains(CloneFlags::CLONE_NEWUSER) {
+            CloneFlags::empty()
+        } else {
+            self.new & NEWTIME
+        };
+        let home = Home::of((before & self.joined_kinds()) | time)?;
         self.join_kinds(before)?;
-        self.unshare_time()?;
+        if !time.is_empty() {
+            self.unshare_time()?;
+        }
         let fork = sys::clone3(self.flags_at_clone().bits() as u64, cgroup)
             .with_context(|| format!("clone into new namespaces ({})", words(self.new)))?;
         if matches!(fork, Fork::Parent { .. }) {
@@ -183,7 +200,7 @@ impl Namespaces {
     }
 
     fn container_kinds_before_clone(&self) -> CloneFlags {
-        match self.has_user() {
+        match self.has_user() && !self.is_ordinary {
             true => CloneFlags::CLONE_NEWPID,
             // From inside its cgroup namespace the host's groups cannot be cloned into.
             false => (CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWCGROUP,
@@ -210,7 +227,12 @@ impl Namespaces {
 
     fn join_kinds(&self, kinds: CloneFlags) -> Result<()> {
         for joined in self.joined.iter().filter(|joined| kinds.contains(joined.kind)) {
-            setns(&joined.fd, joined.kind).with_context(|| joined.origin.clone())?;
+            match setns(&joined.fd, joined.kind) {
+                Err(Errno::EPERM) if self.is_ordinary => {
+                    bail!("{}: may not be joined by an ordinary user", joined.origin)
+                }
+                result => result.with_context(|| joined.origin.clone())?,
+            }
         }
         Ok(())
     }
@@ -226,61 +248,46 @@ impl Namespaces {
         Ok(())
     }
 
-    /// A user namespace that is joined must own the new ones, so it has to be joined before they
-    /// are made; and nobody comes back from it. A middle process goes there, forks init as a
-    /// child of the caller (`CLONE_PARENT`) and ends. It shares the caller's descriptor table, so
-    /// that init's pidfd is the caller's as well.
-    fn clone_through_user(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
-        let (mut reader, mut writer) = std::io::pipe().context("a pipe")?;
-        let fork = sys::clone3(libc::CLONE_FILES as u64, cgroup).context("clone")?;
-        let Fork::Parent { pidfd: middle, .. } = fork else {
-            match self.become_child_of_user() {
-                Ok(Fork::Child) => return Ok(Fork::Child),
-                Ok(Fork::Parent { pid, pidfd }) => {
-                    let fd = std::mem::ManuallyDrop::new(pidfd).as_raw_fd();
-                    let _ = writer.write_all(&[pid.to_ne_bytes(), fd.to_ne_bytes()].concat());
-                }
-                Err(error) => {
-                    let _ = writer.write_all(crate::error::line(&error).as_bytes());
-                }
-            }
-            sys::exit_now(0);
-        };
-        // The table is shared until the middle process ends: only then is the pipe's other end
-        // closed in both.
-        waitid(Id::PIDFd(middle.as_fd()), WaitPidFlag::WEXITED).context("the middle process")?;
-        drop(writer);
-        let mut answer = Vec::new();
-        reader.read_to_end(&mut answer).context("the middle process")?;
-        let Ok([a, b, c, d, e, f, g, h]) = <[u8; 8]>::try_from(answer.as_slice()) else {
-            match answer.is_empty() {
-                true => bail!("the middle process was killed (if not by you: out of memory?)"),
-                false => bail!("{}", String::from_utf8_lossy(&answer)),
-            }
-        };
-        let pid = i32::from_ne_bytes([a, b, c, d]);
-        let pidfd = sys::own(i32::from_ne_bytes([e, f, g, h]));
-        Ok(Fork::Parent { pid, pidfd })
+    /// In init, which is confined and waits for `start`: an ordinary user could not `exec` into a
+    /// hidden process. What else there is in his user namespace came in by him.
+    pub(crate) fn show(&self) {
+        if self.is_ordinary {
+            // If it fails, exec says so.
+            let _ = prctl::set_dumpable(true);
+        }
     }
 
-    fn become_child_of_user(&self) -> Result<Fork> {
+    /// In init: a new time namespace that the new user namespace owns.
+    fn take_time(&self) -> Result<()> {
+        if !self.new.contains(NEWTIME) {
+            return Ok(());
+        }
+        // Of a hidden process the files in /proc belong to the host's root. Nobody else is in
+        // these namespaces yet.
+        prctl::set_dumpable(true).context("PR_SET_DUMPABLE")?;
+        let taken = self.unshare_time().and_then(|()| {
+            setns(open_own("time_for_children")?, NEWTIME).context("the new time namespace")
+        });
         hide()?;
-        self.join_kinds((CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWUSER)?;
-        self.join_kinds(CloneFlags::CLONE_NEWUSER)?;
-        become_root()?;
-        self.unshare_time()?;
-        let flags = self.flags_at_clone().bits() as u64 | libc::CLONE_PARENT as u64;
-        sys::clone3(flags, None)
-            .with_context(|| format!("clone into new namespaces ({})", words(self.new)))
+        taken
+    }
+
+    /// Becomes root of the user namespace just entered, or whoever there is in it.
+    fn become_builder(&self) -> Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.uids.builder()), Gid::from_raw(self.gids.builder()));
+        let changed = setresgid(gid, gid, gid).and_then(|()| setresuid(uid, uid, uid));
+        match changed {
+            // A namespace that somebody else has made need not have a root.
+            Err(Errno::EINVAL) if !self.new.contains(CloneFlags::CLONE_NEWUSER) => {}
+            result => result.context("root of the user namespace")?,
+        }
+        hide()
     }
 
     /// In the caller, between the clone and Go: the id maps of a new user namespace.
     pub(crate) fn write_id_maps(&self, pid: i32) -> Result<()> {
         if self.new.contains(CloneFlags::CLONE_NEWUSER) {
-            fs::write(format!("/proc/{pid}/uid_map"), &self.uid_map)
-                .context("linux.uidMappings")?;
-            fs::write(format!("/proc/{pid}/gid_map"), &self.gid_map)
-                .context("linux.gidMappings")?;
+            id_map::write(pid, &self.uids, &self.gids)?;
         }
         Ok(())
     }
@@ -292,10 +299,11 @@ impl Namespaces {
             if !kinds.is_empty() {
                 setns(container, kinds).context("the container's namespaces")?;
             }
-            return if self.has_user() { become_root() } else { Ok(()) };
+            return if self.has_user() { self.become_builder() } else { Ok(()) };
         }
         if self.new.contains(CloneFlags::CLONE_NEWUSER) {
-            become_root()?;
+            self.become_builder()?;
+            self.take_time()?;
             unshare(self.new & AFTER_ID_MAPS)
                 .with_context(|| format!("new namespaces ({})", words(self.new & AFTER_ID_MAPS)))?;
             self.join_kinds(CloneFlags::CLONE_NEWNS)?;
@@ -353,14 +361,6 @@ fn is_own(fd: &OwnedFd, name: &str) -> Result<bool> {
     Ok((theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino))
 }
 
-/// Becomes uid and gid 0 of the user namespace just entered.
-fn become_root() -> Result<()> {
-    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-    setresgid(gid, gid, gid).context("gid 0 of the user namespace (linux.gidMappings)")?;
-    setresuid(uid, uid, uid).context("uid 0 of the user namespace (linux.uidMappings)")?;
-    hide()
-}
-
 /// No process of the container may trace this one or read its memory while it is still on its
 /// way. A change of user sets this to what fs.suid_dumpable says, and exec resets it.
 pub(crate) fn hide() -> Result<()> {
@@ -401,15 +401,6 @@ fn words(kinds: CloneFlags) -> String {
         .map(|(kind, _)| word(*kind))
         .collect();
     names.join(", ")
-}
-
-/// The lines of user_namespaces(7) `uid_map`: first id inside, first id outside, count.
-fn id_map(mappings: Option<&[LinuxIdMapping]>) -> String {
-    mappings
-        .unwrap_or_default()
-        .iter()
-        .map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size()))
-        .collect()
 }
 
 /// The lines of time_namespaces(7) `timens_offsets`: clock, seconds, nanoseconds.

@@ -18,6 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::hooks::Hooks;
 use crate::namespace::Namespaces;
 use crate::procfd::ProcFd;
+use crate::rootless;
 use crate::spec;
 use crate::state::{self, Record};
 
@@ -107,6 +108,7 @@ impl Plan {
         let default = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&default);
         let namespaces = Namespaces::from_spec(linux)?;
+        rootless::check(&namespaces)?;
         let has_user = namespaces.has_user();
         let root = Root::new(source, linux, cgroup, has_user, extras.no_pivot)?;
         let process = spec.process().as_ref();

@@ -156,7 +156,8 @@ impl Container {
         let mut made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
         if made == Err(Errno::ENOENT) {
             let mut all = fs::DirBuilder::new();
-            all.recursive(true).mode(0o700);
+            // Sticky: what cleans up in XDG_RUNTIME_DIR is to leave it alone.
+            all.recursive(true).mode(0o1700);
             all.create(root).with_context(|| format!("--root {}", root.display()))?;
             made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
         }

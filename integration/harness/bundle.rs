@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::config::configuration;
 use super::rt::{MARK, Running};
 use super::temp::copy_program;
-use super::{Container, Done, Leftovers, Rt, TempDir, View, runtime};
+use super::{Container, Done, Leftovers, Rt, TempDir, View, runtime, user};
 
 /// The first host id of user namespaces that tests make, and how many there are.
 const MAPPED: (u32, u32) = (100_000, 65_536);
@@ -25,6 +25,8 @@ pub(crate) struct Bundle {
     program: PathBuf,
     view: View,
     globals: Vec<String>,
+    /// Words before the runtime, for every command.
+    between: Vec<String>,
     options: Vec<String>,
     redirections: String,
     leftovers: Leftovers,
@@ -61,6 +63,7 @@ impl Bundle {
             program: runtime().to_owned(),
             view: View::Host,
             globals: vec![],
+            between: vec![],
             options: vec![],
             redirections: String::new(),
             leftovers,
@@ -154,6 +157,60 @@ impl Bundle {
             c["linux"]["uidMappings"] = map.clone();
             c["linux"]["gidMappings"] = map;
         })
+    }
+
+    /// For an ordinary user, who owns it, and runs the runtime: what `spec --rootless` writes.
+    pub(crate) fn of_user(self) -> Self {
+        self.of_user_behind(user::PLAIN)
+    }
+
+    /// The same on a machine where `/etc/subuid` and `/etc/subgid` give him more ids.
+    pub(crate) fn of_user_with_more_ids(self) -> Self {
+        self.of_user_behind(&["unshare", "-m", user::WITH_MORE_IDS]).maps(&user::MORE_IDS)
+    }
+
+    fn of_user_behind(mut self, words: &[&str]) -> Self {
+        let program = self.beside("rt");
+        // Where the runtime has been built, he may not be able to go.
+        copy_program(&self.program, &program);
+        self.program = program;
+        self.between = words.iter().map(ToString::to_string).collect();
+        let place = self.directory.path().to_owned();
+        own_all(&place, user::ID);
+        self.without_namespace("network").maps(&[[0, user::ID, 1]]).config(|c| {
+            c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+            c["linux"].as_object_mut().unwrap().remove("resources");
+            for mount in c["mounts"].as_array_mut().unwrap() {
+                if mount["type"] == "devpts" {
+                    mount["options"].as_array_mut().unwrap().retain(|word| word != "gid=5");
+                } else if mount["type"] == "sysfs" {
+                    *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys",
+                        "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
+                }
+            }
+        })
+    }
+
+    /// Both maps of a new user namespace: first id inside, first id outside, count.
+    pub(crate) fn maps(self, lines: &[[u32; 3]]) -> Self {
+        let map = |[inside, outside, count]: &[u32; 3]| json!({ "containerID": inside, "hostID": outside, "size": count });
+        let map: Vec<_> = lines.iter().map(map).collect();
+        self.config(|c| {
+            c["linux"]["uidMappings"] = json!(map);
+            c["linux"]["gidMappings"] = json!(map);
+        })
+    }
+
+    /// The program that starts the runtime.
+    pub(crate) fn through(mut self, words: &[&str]) -> Self {
+        self.between.extend(words.iter().map(ToString::to_string));
+        self
+    }
+
+    /// A program that starts everything else.
+    pub(crate) fn behind(mut self, words: &[&str]) -> Self {
+        self.between.splice(0..0, words.iter().map(ToString::to_string));
+        self
     }
 
     pub(crate) fn mount(self, mount: Value) -> Self {
@@ -272,7 +329,8 @@ impl Bundle {
     /// Any command of the runtime, with this test's `--root`.
     pub(crate) fn rt<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Rt {
         let rt = Rt::bare(args).root(&self.beside("state"), self.mark());
-        rt.program(&self.program).view(self.view)
+        let between: Vec<_> = self.between.iter().map(String::as_str).collect();
+        rt.program(&self.program).view(self.view).between(&between)
     }
 
     pub(crate) fn write(&self) {

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, faccessat};
 use serde::{Deserialize, Serialize};
 
-use super::hierarchy::{self, Version};
+use super::hierarchy::{self, Membership, Version};
 use super::{file, members, walk};
 
 /// The group on one hierarchy.
@@ -42,6 +43,22 @@ impl Group {
     pub(super) fn open(&self) -> Result<OwnedFd> {
         file::open(&self.directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
             .with_context(|| self.directory.display().to_string())
+    }
+
+    /// Whether the caller may make the directory and put a child of its own there. Version 2 asks
+    /// for the right to write to the closest group above both (cgroups(7) "Delegation").
+    pub(super) fn may_be_made(&self, own: &[Membership]) -> bool {
+        let may_write =
+            |path: &Path| faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
+        if !may_write(&self.existing) {
+            return false;
+        }
+        let own = own.iter().find(|own| own.controllers == self.controllers);
+        match own.filter(|_| self.is_v2()) {
+            None => true,
+            Some(own) => hierarchy::common(&self.directory, &own.path)
+                .is_some_and(|common| may_write(&common.join("cgroup.procs"))),
+        }
     }
 
     /// Makes the directory and those above that are missing; one that exists is nobody else's.

@@ -210,6 +210,18 @@ pub(super) fn place_unified(own: Option<&Membership>, path: &Path) -> Result<Gro
     bail!("{ROOT}: not a cgroup2 file system")
 }
 
+/// The closest group of version 2 at or above both `directory` and the group `own`.
+pub(super) fn common(directory: &Path, own: &Path) -> Option<PathBuf> {
+    let root = [Path::new(ROOT), &Path::new(ROOT).join("unified")]
+        .into_iter()
+        .rev()
+        .find(|root| directory.starts_with(root))?
+        .to_owned();
+    let own = root.join(own.strip_prefix("/").unwrap_or(own));
+    let above = directory.ancestors().take_while(|above| above.starts_with(&root));
+    above.into_iter().find(|above| own.starts_with(above)).map(Path::to_owned)
+}
+
 /// The existing group that `membership` names on such a host.
 pub(super) fn existing_unified(membership: &Membership) -> Result<Group> {
     refuse_outside(membership)?;
@@ -261,6 +273,16 @@ mod tests {
         assert_eq!(mount_names("name=systemd"), ["systemd"]);
         assert_eq!(mount_names("pids"), ["pids"]);
         assert_eq!(mount_names("cpu,cpuacct"), ["cpu,cpuacct", "cpuacct,cpu", "cpu", "cpuacct"]);
+    }
+
+    #[test]
+    fn the_group_above_two_groups() {
+        let common = |directory: &str, own: &str| common(Path::new(directory), Path::new(own));
+        let root = Path::new(ROOT);
+        assert_eq!(common("/sys/fs/cgroup/a/b/x", "/a/b/y"), Some(root.join("a/b")));
+        assert_eq!(common("/sys/fs/cgroup/x", "/a/b"), Some(root.to_owned()));
+        assert_eq!(common("/sys/fs/cgroup/unified/a/x", "/a"), Some(root.join("unified/a")));
+        assert_eq!(common("/elsewhere/x", "/a"), None);
     }
 
     #[test]

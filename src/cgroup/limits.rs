@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
 use super::devices::{self, Rule};
-use super::{Cgroup, file, v1, v2};
+use super::{Cgroup, Group, file, v1, v2};
 pub(super) use block_io::settings as block_io;
 pub(super) use others::{huge_pages, network, rdma, unified};
 
@@ -140,6 +140,13 @@ impl Limits {
         Ok(limits)
     }
 
+    /// The first field that would be written to `group`.
+    pub(super) fn field_of(&self, group: &Group) -> Option<&str> {
+        let settings = if group.is_v2() { &self.v2 } else { &self.v1 };
+        let here = |setting: &&Setting| group.is_v2() || group.has_controller(&setting.controller);
+        settings.iter().find(here).map(|setting| &*setting.field)
+    }
+
     fn set_devices(
         &mut self,
         rules: &[oci_spec::runtime::LinuxDeviceCgroup],
@@ -243,7 +250,6 @@ pub(super) fn check_usage(directory: &Path, field: &str, limit: u64) -> Result<(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::cgroup::group::Group;
 
     /// A host with version 2 alone, or one with every controller on version 1.
     fn host(unified: bool) -> Cgroup {

@@ -34,7 +34,13 @@ pub(super) fn create(root: &RootFd, devices: &[Device], plan: &Root) -> Result<(
         let parent = directory.as_ref().unwrap_or(&dev);
         let made = match plan.devices_by_bind && device.kind != SFlag::S_IFIFO {
             true => bind(parent, name, device),
-            false => make(parent, name, device),
+            // In a user namespace, be it only the runtime's own, nobody makes devices.
+            false => match make(parent, name, device) {
+                Err(error) if error.downcast_ref() == Some(&Errno::EPERM) => {
+                    bind(parent, name, device)
+                }
+                made => made,
+            },
         };
         made.with_context(origin)?;
     }

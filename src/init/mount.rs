@@ -227,10 +227,12 @@ fn explain(fs: &OwnedFd, errno: Errno) -> anyhow::Error {
 fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     let target = plain_directory(root, &entry.destination)?;
     let options = &entry.options;
+    // The runtime's own group is not the container's to change (CVE-2023-25809).
+    let attributes = options.attr_set | if cgroups.borrowed { libc::MOUNT_ATTR_RDONLY } else { 0 };
     if cgroups.unified {
         let Some((_, directory)) = cgroups.groups.first() else { return Ok(()) };
         let tree = clone_group(directory)?;
-        sys::mount_setattr(tree.as_fd(), false, options.attr_set, 0, 0)?;
+        sys::mount_setattr(tree.as_fd(), false, attributes, 0, 0)?;
         set_recursive_attributes(tree.as_fd(), options)?;
         sys::move_mount(tree.as_fd(), target.as_fd())?;
         return propagate(tree.as_fd(), options);
@@ -242,7 +244,7 @@ fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     for (name, directory) in &cgroups.groups {
         mount_group(&tmpfs, name, directory).with_context(|| name.clone())?;
     }
-    sys::mount_setattr(tmpfs.as_fd(), true, options.attr_set, 0, 0)?;
+    sys::mount_setattr(tmpfs.as_fd(), true, attributes, 0, 0)?;
     sys::mount_setattr(tmpfs.as_fd(), false, 0, libc::MOUNT_ATTR_RDONLY, 0)?;
     set_recursive_attributes(tmpfs.as_fd(), options)?;
     propagate(tmpfs.as_fd(), options)?;

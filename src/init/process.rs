@@ -29,6 +29,8 @@ const PASSWD_MAX: usize = 1 << 20;
 /// What the kernel gives a session keyring (all to the possessor; view, read and link to its
 /// user), and search.
 const KEYRING_PERMISSIONS: u32 = 0x3f1b_0000;
+/// <linux/capability.h>, which libc does not have.
+const CAP_SETGID: u64 = 6;
 
 /// The program, found, in a process that is confined.
 #[derive(Debug)]
@@ -131,14 +133,29 @@ fn become_user(program: &Program) -> Result<()> {
     let capabilities = &program.capabilities;
     drop_bounding(capabilities.bounding).context("process.capabilities.bounding")?;
     prctl::set_keepcaps(true).context("PR_SET_KEEPCAPS")?;
-    let groups: Vec<Gid> = program.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).context("process.user.additionalGids")?;
+    set_groups(program).context("process.user.additionalGids")?;
     let gid = Gid::from_raw(program.gid);
     setresgid(gid, gid, gid).with_context(|| format!("process.user.gid {gid}"))?;
     let uid = Uid::from_raw(program.uid);
     setresuid(uid, uid, uid).with_context(|| format!("process.user.uid {uid}"))?;
     set_capabilities(capabilities).context("process.capabilities")?;
     namespace::hide()
+}
+
+/// With the right to set groups the kernel refuses only where user_namespaces(7) `setgroups` says
+/// "deny", as it must if an ordinary user maps nothing but his own group. There no group can be
+/// dropped either.
+fn set_groups(program: &Program) -> Result<()> {
+    let groups: Vec<Gid> = program.groups.iter().copied().map(Gid::from_raw).collect();
+    match setgroups(&groups) {
+        Err(Errno::EPERM) if sys::permitted_capabilities()? & 1 << CAP_SETGID != 0 => {
+            if groups.is_empty() {
+                return Ok(());
+            }
+            bail!("groups cannot be set in this user namespace")
+        }
+        result => Ok(result?),
+    }
 }
 
 fn drop_bounding(keep: u64) -> nix::Result<()> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use nix::sys::stat::SFlag;
+use nix::unistd::getpid;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Mount, Spec};
 
 use super::Source;
@@ -41,6 +42,8 @@ pub(crate) struct Root {
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     pub(crate) unified: bool,
+    /// They are the runtime's own, for a container that has none.
+    pub(crate) borrowed: bool,
     /// Directory name below the mount point, and the group's directory on the host.
     pub(crate) groups: Vec<(String, PathBuf)>,
 }
@@ -83,21 +86,24 @@ impl Root {
             has_kcore: Path::new("/proc/kcore").exists(),
             masked: paths(linux.masked_paths()),
             read_only,
-            cgroups: Cgroups::of(cgroup),
+            cgroups: Cgroups::of(cgroup)?,
             notify: None,
         })
     }
 }
 
 impl Cgroups {
-    fn of(cgroup: &Cgroup) -> Self {
+    fn of(cgroup: &Cgroup) -> Result<Self> {
+        let borrowed = cgroup.is_nowhere();
+        let own = if borrowed { Cgroup::of_process(getpid().as_raw())? } else { Cgroup::default() };
+        let cgroup = if borrowed { &own } else { cgroup };
         let groups = cgroup
             .groups()
             // As runc: a hybrid host's version 2 tree is not shown.
             .filter(|group| cgroup.is_unified() || !group.is_v2)
             .map(|group| (group.name.to_string(), group.directory.to_owned()))
             .collect();
-        Self { unified: cgroup.is_unified(), groups }
+        Ok(Self { unified: cgroup.is_unified(), borrowed, groups })
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Spec};
 
 use super::linux::{self, Namespaces};
 use super::process;
@@ -41,13 +41,13 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         text("annotations", key)?;
         text("annotations", value)?;
     }
-    let Some(process) = spec.process() else {
-        return Ok(());
-    };
-    process::check(process)?;
-    let user = process.user();
-    linux::mapped("process.user.uid", user.uid(), linux.uid_mappings(), &namespaces)?;
-    linux::mapped("process.user.gid", user.gid(), linux.gid_mappings(), &namespaces)
+    if let Some(process) = spec.process() {
+        process::check(process)?;
+        let user = process.user();
+        linux::mapped("process.user.uid", user.uid(), linux.uid_mappings(), &namespaces)?;
+        linux::mapped("process.user.gid", user.gid(), linux.gid_mappings(), &namespaces)?;
+    }
+    mount_owners(spec, linux, &namespaces)
 }
 
 /// `ociVersion` is a semantic version; all of 1.x is compatible.
@@ -120,6 +120,23 @@ fn check_mount(path: Arguments<'_>, mount: &Mount) -> Result<()> {
     {
         let empty = mappings.as_ref().is_none_or(Vec::is_empty);
         ensure!(empty, "{path}.{name}: not yet supported");
+    }
+    Ok(())
+}
+
+/// The ids in options of file systems are those of the container's user namespace.
+fn mount_owners(spec: &Spec, linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
+    for (i, mount) in spec.mounts().iter().flatten().enumerate() {
+        for option in mount.options().iter().flatten() {
+            let (ids, id) = match option.split_once('=') {
+                Some(("uid", id)) => (linux.uid_mappings(), id),
+                Some(("gid", id)) => (linux.gid_mappings(), id),
+                _ => continue,
+            };
+            if let Ok(id) = id.parse() {
+                linux::mapped(&format!("mounts[{i}].options: {option}"), id, ids, namespaces)?;
+            }
+        }
     }
     Ok(())
 }

@@ -1,0 +1,102 @@
+//! The id maps of a new user namespace: user_namespaces(7) `uid_map`, and who may write what. Root
+//! writes any; an ordinary user his own id, and further ones through newuidmap(1) and
+//! newgidmap(1), which know what `/etc/subuid` and `/etc/subgid` give him.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::{getegid, geteuid};
+use oci_spec::runtime::{Hook, LinuxIdMapping};
+
+use crate::hooks;
+
+/// What a helper gets to answer in, in seconds: it may ask a directory service.
+const HELPER_LIMIT: i64 = 30;
+
+/// One of the two maps.
+#[derive(Debug, Default)]
+pub(super) struct IdMap(Vec<LinuxIdMapping>);
+
+impl IdMap {
+    pub(super) fn new(mappings: &Option<Vec<LinuxIdMapping>>) -> Self {
+        Self(mappings.clone().unwrap_or_default())
+    }
+
+    /// Who init is while it builds the container: root, or the first id if there is no root.
+    pub(super) fn builder(&self) -> u32 {
+        let mut ids = self.0.iter().map(LinuxIdMapping::container_id);
+        let first = self.0.first().map_or(0, LinuxIdMapping::container_id);
+        if ids.any(|id| id == 0) { 0 } else { first }
+    }
+
+    /// First id inside, first id outside, count.
+    fn numbers(&self) -> impl Iterator<Item = [u32; 3]> {
+        self.0.iter().map(|m| [m.container_id(), m.host_id(), m.size()])
+    }
+
+    fn is_only(&self, id: u32) -> bool {
+        matches!(self.0.as_slice(), [one] if one.host_id() == id && one.size() == 1)
+    }
+
+    fn write(&self, pid: i32, kind: char) -> Result<()> {
+        let lines: String = self.numbers().map(|[a, b, c]| format!("{a} {b} {c}\n")).collect();
+        match fs::write(format!("/proc/{pid}/{kind}id_map"), lines) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !geteuid().is_root() => {
+                self.write_by_helper(pid, kind)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn write_by_helper(&self, pid: i32, kind: char) -> Result<()> {
+        let name = format!("new{kind}idmap");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::split_paths(&path).map(|directory| directory.join(&name));
+        let Some(path) = path.into_iter().find(|path| path.is_absolute() && path.is_file()) else {
+            bail!("an ordinary user can map his own id alone; for more {name} has to be installed");
+        };
+        let numbers = self.numbers().flatten().map(|number| number.to_string());
+        let mut helper = Hook::default();
+        helper.set_path(path);
+        helper.set_args(Some([name.clone(), pid.to_string()].into_iter().chain(numbers).collect()));
+        helper.set_timeout(Some(HELPER_LIMIT));
+        hooks::run(&helper, b"", None).context(name)
+    }
+}
+
+/// In the caller: both maps of the user namespace of process `pid`.
+pub(super) fn write(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<()> {
+    uids.write(pid, 'u').context("linux.uidMappings")?;
+    // Since Linux 3.19 a user's own group can be mapped only if no group can be dropped
+    // (CVE-2014-8989).
+    if !geteuid().is_root() && gids.is_only(getegid().as_raw()) {
+        fs::write(format!("/proc/{pid}/setgroups"), "deny").context("linux.gidMappings")?;
+    }
+    gids.write(pid, 'g').context("linux.gidMappings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(json: &str) -> IdMap {
+        IdMap::new(&serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn the_builder_is_root_where_there_is_one() {
+        let root =
+            r#"[{"containerID":5,"hostID":9,"size":1},{"containerID":0,"hostID":7,"size":1}]"#;
+        assert_eq!(map(root).builder(), 0);
+        assert_eq!(map(r#"[{"containerID":5,"hostID":9,"size":2}]"#).builder(), 5);
+        assert_eq!(map("null").builder(), 0);
+    }
+
+    #[test]
+    fn only_a_single_id_is_a_users_own() {
+        assert!(map(r#"[{"containerID":0,"hostID":7,"size":1}]"#).is_only(7));
+        assert!(!map(r#"[{"containerID":0,"hostID":7,"size":2}]"#).is_only(7));
+        assert!(!map(r#"[{"containerID":0,"hostID":8,"size":1}]"#).is_only(7));
+    }
+}
