@@ -123,12 +123,48 @@ fn what_features_does_not_name_is_refused() {
     let idmap = json!({ "destination": "/x", "source": "/tmp", "options": ["bind", "idmap"] });
     assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], false);
     Bundle::busybox().mount(idmap).refused().says(&["idmap"]);
-    assert_eq!(features["linux"]["memoryPolicy"]["modes"], json!([]));
-    let policy = json!({ "mode": "MPOL_LOCAL", "nodes": "0" });
-    Bundle::busybox()
-        .config(|c| c["linux"]["memoryPolicy"] = policy)
-        .refused()
-        .says(&["memoryPolicy"]);
     assert_eq!(features["linux"]["cgroup"]["systemdUser"], false);
     Rt::bare(["--cgroup-manager", "disabled", "list"]).run().failure().says(&["--cgroup-manager"]);
+}
+
+/// Without a mounted resctrl an error is all that there can be: the work itself has unit tests.
+#[test]
+fn intel_rdt_needs_a_mounted_resctrl() {
+    assert_eq!(features()["linux"]["intelRdt"]["enabled"], true);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let bundle = Bundle::busybox().config(|c| c["linux"]["intelRdt"] = json!({}));
+    match mounts.contains(" - resctrl ") {
+        true => drop(bundle.args(["true"]).run().success()),
+        false => drop(bundle.refused().one_line().says(&["linux.intelRdt", "resctrl"])),
+    }
+}
+
+#[test]
+fn every_memory_policy_that_features_names_is_set_for_init_and_exec() {
+    let features = features();
+    for mode in words(&features, "/linux/memoryPolicy/modes") {
+        let nodes = if matches!(&*mode, "MPOL_DEFAULT" | "MPOL_LOCAL") { "" } else { "0" };
+        let policy = json!({ "mode": mode, "nodes": nodes });
+        let c = Bundle::busybox().config(|c| c["linux"]["memoryPolicy"] = policy);
+        let c = c.args(["sleep", "100"]).start();
+        let name = mode.trim_start_matches("MPOL_").to_lowercase().replace('_', " ");
+        let name = name.replace("preferred many", "prefer (many)").replace("preferred", "prefer");
+        let expected = if nodes.is_empty() { name } else { format!("{name}:0") };
+        for maps in [
+            fs::read_to_string(format!("/proc/{}/numa_maps", c.pid())).unwrap(),
+            c.exec(["cat", "/proc/self/numa_maps"]).success().stdout,
+        ] {
+            let found =
+                maps.lines().all(|line| line.split_once(' ').unwrap().1.starts_with(&expected));
+            assert!(found, "{mode}: {expected}: {maps}");
+        }
+    }
+    for flag in words(&features, "/linux/memoryPolicy/flags") {
+        let policy = json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": [flag] });
+        let bundle = Bundle::busybox().config(|c| c["linux"]["memoryPolicy"] = policy);
+        bundle.args(["true"]).run().success();
+    }
+    let nowhere = json!({ "mode": "MPOL_BIND", "nodes": "1000" });
+    let bundle = Bundle::busybox().config(|c| c["linux"]["memoryPolicy"] = nowhere);
+    bundle.refused().one_line().says(&["linux.memoryPolicy"]);
 }

@@ -50,7 +50,7 @@ impl Cpus {
 
 fn number(text: &str, part: &str) -> Result<usize> {
     let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
-    ensure!(digits, "{part:?}: not a CPU or a range of CPUs");
+    ensure!(digits, "{part:?}: not a number or a range");
     let number = text.parse::<usize>().ok().filter(|number| *number < END);
     number.with_context(|| format!("{part:?}: beyond {}", END - 1))
 }
@@ -73,12 +73,12 @@ mod tests {
     #[test]
     fn what_is_no_list_is_refused() {
         for (list, error) in [
-            ("", r#""": not a CPU or a range of CPUs"#),
-            ("1,", r#""": not a CPU or a range of CPUs"#),
-            ("a", r#""a": not a CPU or a range of CPUs"#),
-            ("0, 1", r#"" 1": not a CPU or a range of CPUs"#),
-            ("+1", r#""+1": not a CPU or a range of CPUs"#),
-            ("1-2-3", r#""1-2-3": not a CPU or a range of CPUs"#),
+            ("", r#""": not a number or a range"#),
+            ("1,", r#""": not a number or a range"#),
+            ("a", r#""a": not a number or a range"#),
+            ("0, 1", r#"" 1": not a number or a range"#),
+            ("+1", r#""+1": not a number or a range"#),
+            ("1-2-3", r#""1-2-3": not a number or a range"#),
             ("3-2", r#""3-2": ends before it begins"#),
             ("65536", r#""65536": beyond 65535"#),
             ("99999999999999999999", r#""99999999999999999999": beyond 65535"#),

@@ -156,6 +156,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         namespaces: plan.namespaces.kinds().bits(),
         keyring: plan.keyring.is_some(),
         personality: linux.and_then(plan::personality),
+        memory_policy: plan.memory_policy.clone(),
         rdt,
         bundle,
         rootfs,
@@ -207,12 +208,14 @@ fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
 /// The hooks that are the caller's, in the middle of step 6. They find the limits set, since they
 /// may change them (device rules of GPUs): says whether that has been done.
 fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &Guard) -> Result<bool> {
-    let hooks = prepared.plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS));
-    let (Some(hooks), Some((pid, _))) = (hooks, &guard.init) else { return Ok(false) };
+    if !prepared.plan.stops_when_mounted() {
+        return Ok(false);
+    }
+    let pid = guard.pid()?.as_raw();
     caller.mounted().phase(Phase::Hooks)?;
     prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
-    for kind in CALLERS {
-        hooks.run(kind, pid.as_raw())?;
+    if let Some(hooks) = &prepared.plan.hooks {
+        CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))?;
     }
     caller.proceed().phase(Phase::Hooks)?;
     Ok(true)

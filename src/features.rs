@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::hooks::Kind;
-use crate::{OCI_VERSION, caps, cgroup, mounts, namespace};
+use crate::{OCI_VERSION, caps, cgroup, memory_policy, mounts, namespace};
 
 /// The structure of features.md. A later version adds to it what it has learnt.
 #[derive(Debug, Serialize)]
@@ -61,8 +61,15 @@ struct IntelRdt {
 /// The names of set_mempolicy(2) that are known.
 #[derive(Debug, Serialize)]
 struct MemoryPolicy {
-    modes: [&'static str; 0],
-    flags: [&'static str; 0],
+    modes: [&'static str; 7],
+    flags: [&'static str; 3],
+}
+
+#[derive(Debug, Serialize)]
+struct IntelRdt {
+    enabled: bool,
+    schemata: bool,
+    monitoring: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,6 +88,7 @@ pub(crate) fn version() -> String {
 
 /// `rt features`.
 pub(crate) fn features() -> Result<String> {
+    let (modes, flags) = memory_policy::names();
     let features = Features {
         oci_version_min: "1.0.0",
         oci_version_max: OCI_VERSION,
@@ -94,7 +102,7 @@ pub(crate) fn features() -> Result<String> {
             apparmor: Enabled { enabled: false },
             selinux: Enabled { enabled: false },
             intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
-            memory_policy: MemoryPolicy { modes: [], flags: [] },
+            memory_policy: MemoryPolicy { modes, flags },
             mount_extensions: MountExtensions { idmap: Enabled { enabled: false } },
             net_devices: Enabled { enabled: false },
         },

@@ -18,7 +18,7 @@ use nix::unistd::{fchdir, sethostname};
 
 use crate::cgroup::OpenCgroup;
 use crate::error::{Failure, InPhase, Phase, line, phase};
-use crate::hooks::{CALLERS, Kind};
+use crate::hooks::Kind;
 use crate::plan::Plan;
 use crate::rootfd::RootFd;
 use crate::sync::{self, Release};
@@ -92,6 +92,11 @@ fn confine<'a>(
     if let Some(terminal) = terminal {
         terminal.take(caller).phase(Phase::Terminal)?;
     }
+    if let Some(policy) = &plan.memory_policy {
+        sys::set_mempolicy(policy.mode, &policy.nodes)
+            .context("linux.memoryPolicy")
+            .phase(Phase::Process)?;
+    }
     // Before anything of the image is looked at.
     sys::close_kept();
     let program = plan.process.as_ref().map(|program| process::confine(program, &root));
@@ -103,10 +108,10 @@ fn confine<'a>(
 /// Everything is mounted and nothing is sealed: what hooks mount below `root.path` is part of the
 /// container.
 fn run_hooks(root: &RootFd, plan: &Plan, caller: &sync::Init) -> Result<()> {
-    let Some(hooks) = &plan.hooks else { return Ok(()) };
-    if hooks.has(&CALLERS) {
+    if plan.stops_when_mounted() {
         caller.wait_hooks().phase(Phase::Hooks)?;
     }
+    let Some(hooks) = &plan.hooks else { return Ok(()) };
     if hooks.has(&[Kind::CreateContainer]) {
         fchdir(root).context("root.path").phase(Phase::Hooks)?;
         hooks.run_inside(Kind::CreateContainer)?;

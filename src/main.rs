@@ -23,6 +23,7 @@ mod kill;
 mod launch;
 mod list;
 mod log;
+mod memory_policy;
 mod mounts;
 mod namespace;
 mod netns;

@@ -15,7 +15,8 @@ use nix::fcntl::AT_FDCWD;
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
 use crate::cgroup::Cgroup;
-use crate::hooks::Hooks;
+use crate::hooks::{CALLERS, Hooks};
+use crate::memory_policy::MemoryPolicy;
 use crate::namespace::Namespaces;
 use crate::procfd::ProcFd;
 use crate::rootless;
@@ -45,6 +46,7 @@ pub(crate) struct Plan {
     /// `None`: there is nothing to run, the container stops when it is started.
     pub(crate) process: Option<Program>,
     pub(crate) hooks: Option<Hooks>,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
     pub(crate) affinity: Affinity,
     /// The private procfs, where something has to be written to it.
     pub(crate) proc: Option<ProcFd>,
@@ -124,6 +126,7 @@ impl Plan {
                 .map(|process| Program::from_spec(process, has_user, personality, warnings))
                 .transpose()?,
             hooks: None,
+            memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
             affinity: Affinity::all(),
             proc: None,
             preserve_fds: extras.passed_on(),
@@ -156,6 +159,7 @@ impl Plan {
             keyring: record.keyring.then(|| keyring(&record.id)).transpose()?,
             process: Some(Program::from_spec(process, has_user, record.personality, warnings)?),
             hooks: None,
+            memory_policy: record.memory_policy.clone(),
             affinity: Affinity::of_exec(process)?,
             proc: None,
             preserve_fds: extras.passed_on(),
@@ -165,6 +169,13 @@ impl Plan {
             plan.proc = Some(ProcFd::new()?);
         }
         Ok(plan)
+    }
+
+    /// Whether init waits when everything is mounted: for hooks of the caller's, or for the limits,
+    /// without which the kernel does not know the nodes of the container (`cpuset.mems`).
+    pub(crate) fn stops_when_mounted(&self) -> bool {
+        let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
+        hooks || self.memory_policy.is_some()
     }
 
     fn writes_proc(&self) -> bool {

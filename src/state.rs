@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::log;
+use crate::memory_policy::MemoryPolicy;
 use crate::process::Process;
 use crate::rdt::Rdt;
 
@@ -107,6 +108,9 @@ pub(crate) struct Record {
     /// `linux.personality` as personality(2) takes it, for `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) personality: Option<u32>,
+    /// For `exec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_policy: Option<MemoryPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rdt: Option<Rdt>,
 }
@@ -396,6 +400,7 @@ impl Record {
             namespaces: 0,
             keyring: false,
             personality: None,
+            memory_policy: None,
             rdt: None,
         }
     }

@@ -7,7 +7,7 @@
 //!    | id maps, oom_score_adj                      |
 //!    | Go -------------------------------------->  |  v1 cgroups
 //!    |                                             |  namespaces, mounts, root attached
-//!    | <---------------------------------- Mounted |  (these two with hooks of the caller's)
+//!    | <---------------------------------- Mounted |  (these two where Plan::stops_when_mounted)
 //!    | prestart and createRuntime hooks            |
 //!    | Proceed --------------------------------->  |
 //!    | <------------------------------------ Ready |  confined; the executable is found

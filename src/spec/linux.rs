@@ -12,6 +12,7 @@ use oci_spec::runtime::{
 use super::check::{absolute, is_root, not_yet, path_text, text};
 use super::process::{label, selinux};
 use super::sysctl;
+use crate::memory_policy::MemoryPolicy;
 use crate::mounts;
 
 /// Lines that the kernel takes in `uid_map` (`UID_GID_MAP_MAX_EXTENTS`).
@@ -66,7 +67,6 @@ fn joined(namespace: &LinuxNamespace) -> Option<&Path> {
 
 pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     not_yet("linux.seccomp", linux.seccomp())?;
-    not_yet("linux.memoryPolicy", linux.memory_policy())?;
     let personality = linux.personality().as_ref();
     if let Some(flag) = personality.and_then(|wanted| wanted.flags().as_ref()?.first()) {
         bail!("linux.personality.flags[0]: {flag:?}: no flag is supported");
@@ -86,6 +86,9 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     }
     if let Some(resources) = linux.resources() {
         check_resources(resources)?;
+    }
+    if let Some(policy) = linux.memory_policy() {
+        MemoryPolicy::new(policy)?;
     }
     if let Some(rdt) = linux.intel_rdt() {
         intel_rdt(rdt)?;

@@ -394,7 +394,8 @@ fn the_rest_of_linux() {
         linux/intelRdt | {"schemata": ["L3:0=f\nMB:0=9"]} | linux.intelRdt: "L3:0=f\nMB:0=9" is more than one line
         linux/intelRdt | {"schemata": [""]} | linux.intelRdt.schemata[0]: empty
         linux/intelRdt | {"memBwSchema": "L3:0=f"} | linux.intelRdt.memBwSchema: "L3:0=f" does not begin with MB:
-        linux/memoryPolicy | {"mode": "MPOL_BIND", "nodes": "0"} | linux.memoryPolicy: not yet supported
+        linux/memoryPolicy | {"mode": "MPOL_BIND", "nodes": "0"} | ok
+        linux/memoryPolicy | {"mode": "MPOL_DEFAULT", "nodes": "0"} | linux.memoryPolicy.nodes: MPOL_DEFAULT takes none
         linux/personality | {"domain": "LINUX32", "flags": []} | ok
         linux/personality | {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]} | linux.personality.flags[0]: "ADDR_NO_RANDOMIZE": no flag is supported
         linux/netDevices | {"eth0": {}} | linux.netDevices: not yet supported

@@ -1,5 +1,5 @@
 //! How the kernel schedules a process: its policy, its place among those that read and write,
-//! its CPUs.
+//! its CPUs and the nodes of its memory.
 
 use std::ffi::c_int;
 
@@ -28,6 +28,15 @@ pub(crate) struct SchedAttr {
     pub(crate) period: u64,
     pub(crate) util_min: u32,
     pub(crate) util_max: u32,
+}
+
+/// set_mempolicy(2): the mode `MPOL_*` with its flags, the nodes as bits.
+pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // The kernel takes one bit less than it is told.
+    let bits = nodes.len() * 64 + 1;
+    // SAFETY: the kernel reads `bits - 1` bits, which is the length of `nodes`; null means none.
+    call(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }
 
 /// sched_setattr(2) of process `pid`.
