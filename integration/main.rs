@@ -32,6 +32,8 @@ mod harness;
 #[cfg(test)]
 mod hooks;
 #[cfg(test)]
+mod ids;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod mounts;

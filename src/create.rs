@@ -90,7 +90,7 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
     let caller = launch(&prepared, &mut guard)?; // 4
     caller.go().phase(Phase::Process)?; // 5
     let limited = run_hooks(&prepared, &caller, &guard)?;
-    let terminal = caller.ready()?; // 6 and 7 are init's
+    let terminal = caller.ready(&prepared.plan)?; // 6 and 7 are init's
     if !limited {
         prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
     }
@@ -212,7 +212,7 @@ fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &Guard) -> Result<bool
         return Ok(false);
     }
     let pid = guard.pid()?.as_raw();
-    caller.mounted().phase(Phase::Hooks)?;
+    caller.mounted(&prepared.plan).phase(Phase::Hooks)?;
     prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
     if let Some(hooks) = &prepared.plan.hooks {
         CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))?;

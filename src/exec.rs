@@ -73,7 +73,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let guard = Guard(&caller);
     launch::prepare(&plan, pid)?;
     caller.go().phase(Phase::Process)?;
-    let terminal = caller.ready()?;
+    let terminal = caller.ready(&plan)?;
     launch::schedule(&plan, pid).phase(Phase::Process)?;
     let terminal = pty::hand_over(terminal, outlets.console.as_ref()).phase(Phase::Terminal)?;
     if let Some(socket) = &outlets.pidfd {

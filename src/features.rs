@@ -103,7 +103,7 @@ pub(crate) fn features() -> Result<String> {
             selinux: Enabled { enabled: false },
             intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
             memory_policy: MemoryPolicy { modes, flags },
-            mount_extensions: MountExtensions { idmap: Enabled { enabled: false } },
+            mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
             net_devices: Enabled { enabled: false },
         },
         potentially_unsafe_config_annotations: [cgroup::UNIT_PROPERTIES],

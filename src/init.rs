@@ -77,9 +77,13 @@ fn confine<'a>(
     group.enter().phase(Phase::Cgroup)?;
     plan.namespaces.enter().phase(Phase::Namespaces)?;
     process::new_session(plan).phase(Phase::Process)?;
-    let root = rootfs::open(plan.root.as_ref()).phase(Phase::Mounts)?;
+    let root = match &plan.root {
+        Some(root) => rootfs::open(root, caller),
+        None => rootfs::current(),
+    };
+    let root = root.phase(Phase::Mounts)?;
     if let Some(root_plan) = &plan.root {
-        rootfs::furnish(&root, root_plan).phase(Phase::Mounts)?;
+        rootfs::furnish(&root, root_plan, caller).phase(Phase::Mounts)?;
         run_hooks(&root, plan, caller)?;
     }
     let terminal = terminal::open(&root, plan).phase(Phase::Terminal)?;

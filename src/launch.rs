@@ -29,7 +29,7 @@ pub(crate) fn clone(
     let (socket, init_end) = sync::pair()?;
     match plan.namespaces.clone(group.clone_into()).phase(Phase::Namespaces)? {
         Fork::Child => init::run(plan, group.born(), init_end, listener),
-        Fork::Parent { pid, pidfd } => Ok((Pid::from_raw(pid), Caller::new(socket, pidfd))),
+        Fork::Parent { pid, pidfd } => Ok((Pid::from_raw(pid), Caller::new(socket, pid, pidfd))),
     }
 }
 

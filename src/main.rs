@@ -21,6 +21,7 @@ mod image;
 mod init;
 mod kill;
 mod launch;
+mod lend;
 mod list;
 mod log;
 mod memory_policy;

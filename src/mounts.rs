@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use libc::{
     MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME,
     MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
@@ -71,6 +71,8 @@ pub(crate) struct Options {
     pub(crate) rec_attr_clr: u64,
     /// The propagation words in their order: `shared` then `slave` is not `slave` alone.
     pub(crate) propagation: Vec<Propagation>,
+    /// `idmap`, or, with the mounts below it, `ridmap`.
+    pub(crate) id_map: Option<bool>,
     /// `bind` or `rbind`.
     pub(crate) bind: Bind,
     /// Change the mount that is there.
@@ -104,6 +106,8 @@ enum Word {
     Propagation(u64, bool),
     Remount,
     CopyUp,
+    /// With the mounts below it or without.
+    IdMap(bool),
 }
 
 const WORDS: &[(&str, Word)] = &[
@@ -115,6 +119,7 @@ const WORDS: &[(&str, Word)] = &[
     ("diratime", Word::Clear(MOUNT_ATTR_NODIRATIME)),
     ("dirsync", Word::Super("dirsync", "")),
     ("exec", Word::Clear(MOUNT_ATTR_NOEXEC)),
+    ("idmap", Word::IdMap(false)),
     ("iversion", Word::None),
     ("lazytime", Word::Super("lazytime", "nolazytime")),
     ("loud", Word::None),
@@ -138,6 +143,7 @@ const WORDS: &[(&str, Word)] = &[
     ("relatime", Word::Time(MOUNT_ATTR_RELATIME)),
     ("remount", Word::Remount),
     ("rexec", Word::Recursive(&Word::Clear(MOUNT_ATTR_NOEXEC))),
+    ("ridmap", Word::IdMap(true)),
     ("rnoatime", Word::Recursive(&Word::Time(MOUNT_ATTR_NOATIME))),
     ("rnodev", Word::Recursive(&Word::Set(MOUNT_ATTR_NODEV))),
     ("rnodiratime", Word::Recursive(&Word::Set(MOUNT_ATTR_NODIRATIME))),
@@ -199,9 +205,6 @@ pub(crate) fn parse(options: &[String], path: impl Display) -> Result<Options> {
         for piece in split(option).filter(|piece| !piece.is_empty()) {
             match word(piece) {
                 Some(word) => parsed.apply(word),
-                None if matches!(piece, "idmap" | "ridmap") => {
-                    bail!("{path}[{i}]: {piece}: not yet supported")
-                }
                 None => parsed.data.push(datum(piece)),
             }
         }
@@ -251,6 +254,7 @@ impl Options {
             }
             Word::Remount => self.remount = true,
             Word::CopyUp => self.tmpcopyup = true,
+            Word::IdMap(recursive) => self.id_map = Some(recursive),
             word => attribute(&mut self.attr_set, &mut self.attr_clr, word),
         }
     }

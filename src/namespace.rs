@@ -25,7 +25,8 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Uid, geteuid, setresgid, setresuid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
-use id_map::IdMap;
+pub(crate) use id_map::{IdMap, user_namespace};
+pub(crate) use middle::answer;
 
 use crate::sys::{self, Fork};
 

@@ -23,7 +23,7 @@ use crate::rootless;
 use crate::spec;
 use crate::state::{self, Record};
 
-pub(crate) use mount::{FileSystem, MountPoint, What};
+pub(crate) use mount::{FileSystem, Ids, MountPoint, What};
 pub(crate) use program::{Program, set_variable};
 pub(crate) use root::{Cgroups, Device, Root};
 use scheduling::Affinity;
@@ -110,9 +110,9 @@ impl Plan {
         let default = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&default);
         let namespaces = Namespaces::from_spec(linux)?;
-        rootless::check(&namespaces)?;
         let has_user = namespaces.has_user();
         let root = Root::new(source, linux, cgroup, has_user, extras.no_pivot)?;
+        rootless::check(&namespaces, &root)?;
         let process = spec.process().as_ref();
         let personality = personality(linux);
         let mut plan = Self {

@@ -5,6 +5,7 @@ use nix::sys::stat::stat;
 use nix::unistd::geteuid;
 
 use crate::namespace::Namespaces;
+use crate::plan::{MountPoint, Root, What};
 
 /// The inode of the first user namespace (`PROC_USER_INIT_INO`, <linux/proc_ns.h>).
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
@@ -16,9 +17,16 @@ pub(crate) fn is_root_of_host() -> bool {
 }
 
 /// Refuses what an ordinary user cannot have at all.
-pub(crate) fn check(namespaces: &Namespaces) -> Result<()> {
-    if !geteuid().is_root() && !namespaces.has_user() {
+pub(crate) fn check(namespaces: &Namespaces, root: &Root) -> Result<()> {
+    if geteuid().is_root() {
+        return Ok(());
+    }
+    if !namespaces.has_user() {
         bail!("linux.namespaces: an ordinary user needs a user namespace (see rt spec --rootless)");
     }
-    Ok(())
+    let mapped = |mount: &&MountPoint| matches!(mount.what, What::Bind { ids: Some(_), .. });
+    match root.mounts.iter().find(mapped) {
+        Some(mount) => bail!("{}: an ordinary user has no id-mapped mounts", mount.origin),
+        None => Ok(()),
+    }
 }

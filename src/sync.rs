@@ -7,6 +7,8 @@
 //!    | id maps, oom_score_adj                      |
 //!    | Go -------------------------------------->  |  v1 cgroups
 //!    |                                             |  namespaces, mounts, root attached
+//!    | <------------------------------ Ask number  |  (for what a user namespace may not open
+//!    | Lend + fd ------------------------------->  |  or may not change, see lend.rs)
 //!    | <---------------------------------- Mounted |  (these two where Plan::stops_when_mounted)
 //!    | prestart and createRuntime hooks            |
 //!    | Proceed --------------------------------->  |
@@ -40,7 +42,7 @@ use nix::sys::socket::{
 };
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
-use crate::error::{Failure, Phase};
+use crate::error::{Failure, InPhase, Phase};
 use crate::sys;
 
 /// The longest message, in bytes; a failure's line is cut to fit.
@@ -59,10 +61,12 @@ enum Name {
     Start,
     Executing,
     Failed,
+    Ask,
+    Lend,
 }
 
 impl Name {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Go,
         Self::Mounted,
         Self::Proceed,
@@ -72,6 +76,8 @@ impl Name {
         Self::Start,
         Self::Executing,
         Self::Failed,
+        Self::Ask,
+        Self::Lend,
     ];
 }
 
@@ -80,8 +86,16 @@ impl Name {
 enum Message {
     Point(Name),
     Terminal(OwnedFd),
+    Ask(u32),
+    Lent(OwnedFd),
     Failed(Failure),
     End,
+}
+
+/// What the caller has for init when it asks.
+pub(crate) trait Lend {
+    /// A descriptor for the process `init`, by the number that it asks for.
+    fn lend(&self, init: i32, index: u32) -> Result<OwnedFd>;
 }
 
 /// The two ends of a fresh pair: the caller's and init's.
@@ -97,13 +111,14 @@ pub(crate) fn pair() -> Result<(OwnedFd, Init)> {
 #[derive(Debug)]
 pub(crate) struct Caller {
     socket: OwnedFd,
+    pid: i32,
     process: Rc<OwnedFd>,
 }
 
 impl Caller {
     /// `process` is the pidfd of the first process.
-    pub(crate) fn new(socket: OwnedFd, process: OwnedFd) -> Self {
-        Self { socket, process: Rc::new(process) }
+    pub(crate) fn new(socket: OwnedFd, pid: i32, process: OwnedFd) -> Self {
+        Self { socket, pid, process: Rc::new(process) }
     }
 
     /// The first process, as a pidfd.
@@ -117,8 +132,8 @@ impl Caller {
     }
 
     /// Everything is mounted, and init waits for the caller's hooks.
-    pub(crate) fn mounted(&self) -> Result<()> {
-        match self.receive("before everything was mounted")? {
+    pub(crate) fn mounted(&self, lender: &impl Lend) -> Result<()> {
+        match self.lend(lender, "before everything was mounted")? {
             Message::Point(Name::Mounted) => Ok(()),
             other => bail!("the container's first process answered {other:?}"),
         }
@@ -130,10 +145,10 @@ impl Caller {
     }
 
     /// Init is confined and waits; its terminal's master if it has one.
-    pub(crate) fn ready(&self) -> Result<Option<OwnedFd>> {
+    pub(crate) fn ready(&self, lender: &impl Lend) -> Result<Option<OwnedFd>> {
         let mut terminal = None;
         loop {
-            match self.receive("before it was ready")? {
+            match self.lend(lender, "before it was ready")? {
                 Message::Terminal(fd) => terminal = Some(fd),
                 Message::Point(Name::Ready) => return Ok(terminal),
                 other => bail!("the container's first process answered {other:?}"),
@@ -165,8 +180,25 @@ impl Caller {
         }
     }
 
+    /// The next message that asks for nothing.
+    fn lend(&self, lender: &impl Lend, when: &str) -> Result<Message> {
+        loop {
+            match self.receive(when)? {
+                Message::Ask(index) => {
+                    let fd = lender.lend(self.pid, index).phase(Phase::Mounts)?;
+                    self.send_with(Name::Lend, Some(fd.as_fd()))?;
+                }
+                message => return Ok(message),
+            }
+        }
+    }
+
     fn send(&self, name: Name) -> Result<()> {
-        match send(self.socket.as_fd(), name, &[], None) {
+        self.send_with(name, None)
+    }
+
+    fn send_with(&self, name: Name, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        match send(self.socket.as_fd(), name, &[], fd) {
             // Init has died or is dying; what it said before tells more than the broken pipe.
             Err(Errno::EPIPE | Errno::ECONNRESET) => {
                 self.receive("early")?;
@@ -235,6 +267,16 @@ impl Init {
     pub(crate) fn wait_hooks(&self) -> Result<()> {
         send(self.socket.as_fd(), Name::Mounted, &[], None).context("the caller")?;
         self.wait(Name::Proceed)
+    }
+
+    /// Asks the caller for the descriptor with that number.
+    pub(crate) fn borrow(&self, index: u32) -> Result<OwnedFd> {
+        send(self.socket.as_fd(), Name::Ask, &index.to_ne_bytes(), None).context("the caller")?;
+        match receive(self.socket.as_fd(), None)? {
+            Message::Lent(fd) => Ok(fd),
+            Message::End => bail!("the caller is gone"),
+            other => bail!("the caller said {other:?} instead of {:?}", Name::Lend),
+        }
     }
 
     /// Hands the terminal's master to the caller.
@@ -369,6 +411,8 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
     let name = Name::ALL.into_iter().find(|name| *name as u8 == first);
     match (name, fd) {
         (Some(Name::Terminal), Some(fd)) => Ok(Message::Terminal(fd)),
+        (Some(Name::Lend), Some(fd)) => Ok(Message::Lent(fd)),
+        (Some(Name::Ask), None) => Ok(Message::Ask(u32::from_ne_bytes(payload.try_into()?))),
         (Some(Name::Failed), _) => {
             let (phase, line) = payload.split_first().unwrap_or((&0, &[]));
             let phase = Phase::from_number(*phase).unwrap_or(Phase::Process);

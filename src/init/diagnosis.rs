@@ -54,7 +54,7 @@ pub(super) fn refusal(name: &str, path: &Path, errno: Errno) -> anyhow::Error {
         Errno::ENOEXEC => "exec format error".to_string(),
         errno => errno.desc().to_lowercase(),
     };
-    match rootfs::open(None).ok().and_then(|root| fault(&root, path, DEPTH)) {
+    match rootfs::current().ok().and_then(|root| fault(&root, path, DEPTH)) {
         Some(fault) => anyhow!("exec: {name:?}: {text} ({fault})"),
         None => anyhow!("exec: {name:?}: {text}"),
     }

@@ -17,15 +17,26 @@ use super::copy;
 use crate::mounts::{self, Options, Propagation};
 use crate::plan::{Cgroups, FileSystem, MountPoint, Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
-use crate::sys;
+use crate::{sync, sys};
 
 /// Attributes of the tmpfs that holds the hierarchies of version 1, whatever they have themselves.
 const PLAIN: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
 /// Mounts `entry` below `root`.
-pub(super) fn mount(root: &RootFd, entry: &MountPoint, plan: &Root) -> Result<()> {
+pub(super) fn mount(
+    root: &RootFd,
+    entry: &MountPoint,
+    plan: &Root,
+    caller: &sync::Init,
+) -> Result<()> {
     let mounted = match &entry.what {
-        What::Bind { source } => bind(root, entry, source)?,
+        What::Bind { source, ids } => {
+            let tree = match ids {
+                None => copy_of(source, entry, caller)?,
+                Some(_) => caller.borrow(entry.index)?,
+            };
+            bind(root, entry, tree)?
+        }
         What::Cgroup => return cgroup(root, entry, &plan.cgroups),
         What::FileSystem(what) => file_system(root, entry, what)?,
         What::Remount { file_system } => remount(root, entry, *file_system)?,
@@ -42,12 +53,21 @@ pub(super) fn make_read_only(root: &RootFd, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn bind(root: &RootFd, entry: &MountPoint, source: &Path) -> Result<OwnedFd> {
+/// A detached copy of the mount that `source` is in.
+fn copy_of(source: &Path, entry: &MountPoint, caller: &sync::Init) -> Result<OwnedFd> {
     let context = || format!("source {}", source.display());
     let recursive = entry.options.bind == mounts::Bind::Recursive;
-    let source_fd = nix::fcntl::open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-        .with_context(context)?;
-    let tree = sys::clone_mount(source_fd.as_fd(), recursive).with_context(context)?;
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let fd = match nix::fcntl::open(source, flags, Mode::empty()) {
+        Err(Errno::EACCES) => caller.borrow(entry.index)?,
+        result => result.with_context(context)?,
+    };
+    let tree = sys::clone_mount(fd.as_fd(), recursive).with_context(context)?;
+    sys::close_later([fd]);
+    Ok(tree)
+}
+
+fn bind(root: &RootFd, entry: &MountPoint, tree: OwnedFd) -> Result<OwnedFd> {
     set_attributes(&tree, &entry.options)?;
     let missing = match file_type(&tree)? {
         SFlag::S_IFDIR => Missing::Directory,
@@ -55,7 +75,7 @@ fn bind(root: &RootFd, entry: &MountPoint, source: &Path) -> Result<OwnedFd> {
     };
     let target = root.open_or_create(&entry.destination, missing)?;
     sys::move_mount(tree.as_fd(), target.as_fd())?;
-    sys::close_later([source_fd, target]);
+    sys::close_later([target]);
     Ok(tree)
 }
 

@@ -14,18 +14,23 @@ use super::{devices, mount, paths};
 use crate::mounts::Propagation;
 use crate::plan::{Program, Root};
 use crate::rootfd::{Missing, RootFd};
-use crate::{service, sys};
+use crate::{lend, service, sync, sys};
+
+/// The root that everything works on in a process that joins a container: the one it is in.
+pub(super) fn current() -> Result<RootFd> {
+    Ok(RootFd::new(open_root().context("/")?))
+}
 
 /// The root that everything below works on: a fresh mount of `root.path`, attached there so that
-/// hooks find it; for a process that joins a container, the root it is in.
-pub(super) fn open(plan: Option<&Root>) -> Result<RootFd> {
+/// hooks find it.
+pub(super) fn open(plan: &Root, caller: &sync::Init) -> Result<RootFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let Some(plan) = plan else {
-        return Ok(RootFd::new(openat(AT_FDCWD, "/", flags, Mode::empty()).context("/")?));
-    };
     part_from_host(plan).context("linux.rootfsPropagation")?;
     let context = || format!("root.path {}", plan.path.display());
-    let target = openat(AT_FDCWD, &plan.path, flags, Mode::empty()).with_context(context)?;
+    let target = match openat(AT_FDCWD, &plan.path, flags, Mode::empty()) {
+        Err(Errno::EACCES) => caller.borrow(lend::ROOT)?,
+        result => result.with_context(context)?,
+    };
     let tree = sys::clone_mount(target.as_fd(), true).with_context(context)?;
     sys::move_mount(tree.as_fd(), target.as_fd()).with_context(context)?;
     sys::close_later([target]);
@@ -50,11 +55,12 @@ fn part_from_host(plan: &Root) -> Result<()> {
 }
 
 /// Mounts and devices.
-pub(super) fn furnish(root: &RootFd, plan: &Root) -> Result<()> {
+pub(super) fn furnish(root: &RootFd, plan: &Root, caller: &sync::Init) -> Result<()> {
     // Modes below are meant as they are given.
     umask(Mode::empty());
     for mount_point in &plan.mounts {
-        mount::mount(root, mount_point, plan).with_context(|| mount_point.origin.clone())?;
+        mount::mount(root, mount_point, plan, caller)
+            .with_context(|| mount_point.origin.clone())?;
     }
     if let Some(list) = &plan.devices {
         devices::create(root, list, plan)?;

@@ -9,7 +9,7 @@ fn options(words: &str) -> Options {
 #[test]
 fn words_are_sorted_and_known() {
     assert!(words().is_sorted());
-    assert_eq!(words().count(), 60);
+    assert_eq!(words().count(), 62);
     for name in words() {
         assert!(options(name).data.is_empty(), "{name}");
     }
@@ -89,14 +89,8 @@ fn a_bind_mount_tolerates_size_and_mode_only() {
 
 #[test]
 fn what_cannot_be_honoured_is_refused() {
-    for (word, message) in [
-        ("ridmap", "mounts[0].options[1]: ridmap: not yet supported"),
-        ("idmap", "mounts[0].options[1]: idmap: not yet supported"),
-        ("si\0ze", "mounts[0].options[1]: contains a NUL byte"),
-    ] {
-        let error = parse(&["bind".to_owned(), word.to_owned()], "mounts[0].options");
-        assert_eq!(error.unwrap_err().to_string(), message);
-    }
+    let error = parse(&["bind".to_owned(), "si\0ze".to_owned()], "mounts[0].options");
+    assert_eq!(error.unwrap_err().to_string(), "mounts[0].options[1]: contains a NUL byte");
 }
 
 #[test]

@@ -2,24 +2,27 @@
 //! writes any; an ordinary user his own id, and further ones through newuidmap(1) and
 //! newgidmap(1), which know what `/etc/subuid` and `/etc/subgid` give him.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, pipe};
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{getegid, geteuid};
 use oci_spec::runtime::{Hook, LinuxIdMapping};
 
 use crate::hooks;
+use crate::sys::{self, Fork};
 
 /// What a helper gets to answer in, in seconds: it may ask a directory service.
 const HELPER_LIMIT: i64 = 30;
 
 /// One of the two maps.
 #[derive(Debug, Default)]
-pub(super) struct IdMap(Vec<LinuxIdMapping>);
+pub(crate) struct IdMap(Vec<LinuxIdMapping>);
 
 impl IdMap {
-    pub(super) fn new(mappings: &Option<Vec<LinuxIdMapping>>) -> Self {
+    pub(crate) fn new(mappings: &Option<Vec<LinuxIdMapping>>) -> Self {
         Self(mappings.clone().unwrap_or_default())
     }
 
@@ -28,6 +31,10 @@ impl IdMap {
         let mut ids = self.0.iter().map(LinuxIdMapping::container_id);
         let first = self.0.first().map_or(0, LinuxIdMapping::container_id);
         if ids.any(|id| id == 0) { 0 } else { first }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// First id inside, first id outside, count.
@@ -74,6 +81,22 @@ pub(super) fn write(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<()> {
         fs::write(format!("/proc/{pid}/setgroups"), "deny").context("linux.gidMappings")?;
     }
     gids.write(pid, 'g').context("linux.gidMappings")
+}
+
+/// A user namespace with these maps that nobody is in: a mount takes its ids from it.
+pub(crate) fn user_namespace(uids: &IdMap, gids: &IdMap) -> Result<OwnedFd> {
+    let (mut reader, writer) = pipe().context("a pipe")?;
+    let Fork::Parent { pid, pidfd } = sys::clone3(libc::CLONE_NEWUSER as u64, None)? else {
+        // Until the caller has closed its end, or is gone.
+        drop(writer);
+        let _ = reader.read(&mut [0]);
+        sys::exit_now(0);
+    };
+    let path = format!("/proc/{pid}/ns/user");
+    let made = write(pid, uids, gids).and_then(|()| File::open(&path).context(path));
+    drop(writer);
+    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    Ok(made?.into())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! A user namespace that exists has to be joined before the clone, and nobody comes back from it.
 //! A middle process goes there, forks init as a child of the caller (`CLONE_PARENT`) and ends.
 
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
@@ -15,7 +15,7 @@ impl Namespaces {
     /// Like [`Self::clone`]. The middle process shares the caller's descriptor table, so that
     /// init's pidfd is the caller's as well.
     pub(super) fn clone_through_user(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
-        let (mut reader, mut writer) = std::io::pipe().context("a pipe")?;
+        let (reader, mut writer) = std::io::pipe().context("a pipe")?;
         let fork = sys::clone3(libc::CLONE_FILES as u64, cgroup).context("clone")?;
         let Fork::Parent { pidfd: middle, .. } = fork else {
             match self.become_child_of_user() {
@@ -30,20 +30,8 @@ impl Namespaces {
             }
             sys::exit_now(0);
         };
-        // The table is shared until the middle process ends: only then is the pipe's other end
-        // closed in both.
-        waitid(Id::PIDFd(middle.as_fd()), WaitPidFlag::WEXITED).context("the middle process")?;
-        drop(writer);
-        let mut answer = Vec::new();
-        reader.read_to_end(&mut answer).context("the middle process")?;
-        let Ok([a, b, c, d, e, f, g, h]) = <[u8; 8]>::try_from(answer.as_slice()) else {
-            match answer.is_empty() {
-                true => bail!("the middle process was killed (if not by you: out of memory?)"),
-                false => bail!("{}", String::from_utf8_lossy(&answer)),
-            }
-        };
-        let pid = i32::from_ne_bytes([a, b, c, d]);
-        let pidfd = sys::own(i32::from_ne_bytes([e, f, g, h]));
+        let [pid, pidfd] = answer(&middle, reader, writer)?;
+        let pidfd = sys::own(pidfd);
         Ok(Fork::Parent { pid, pidfd })
     }
 
@@ -65,5 +53,27 @@ impl Namespaces {
         let flags = self.flags_at_clone().bits() as u64 | libc::CLONE_PARENT as u64;
         sys::clone3(flags, None)
             .with_context(|| format!("clone into new namespaces ({})", words(self.new)))
+    }
+}
+
+/// What a process that shares our descriptors has written before its end: two numbers, or an error.
+pub(crate) fn answer(
+    process: &OwnedFd,
+    mut reader: PipeReader,
+    writer: PipeWriter,
+) -> Result<[i32; 2]> {
+    // The table is shared until it ends: only then is the pipe's other end closed in both.
+    waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("a helper process")?;
+    drop(writer);
+    let mut answer = Vec::new();
+    reader.read_to_end(&mut answer).context("a helper process")?;
+    match <[u8; 8]>::try_from(answer.as_slice()) {
+        Ok([a, b, c, d, e, f, g, h]) => {
+            Ok([i32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h])])
+        }
+        Err(_) if answer.is_empty() => {
+            bail!("a helper process was killed (if not by you: out of memory?)")
+        }
+        Err(_) => bail!("{}", String::from_utf8_lossy(&answer)),
     }
 }

@@ -8,6 +8,7 @@ use oci_spec::runtime::{Mount, Spec};
 
 use super::c_string;
 use crate::mounts::{self, Bind, Options};
+use crate::namespace::IdMap;
 
 /// fsconfig(2) takes no longer value, in bytes.
 const VALUE_MAX: usize = 255;
@@ -17,6 +18,8 @@ const VALUE_MAX: usize = 255;
 pub(crate) struct MountPoint {
     /// `mounts[3] /data`, for errors.
     pub(crate) origin: String,
+    /// Its place in `mounts`.
+    pub(crate) index: u32,
     pub(crate) destination: PathBuf,
     pub(crate) what: What,
     pub(crate) options: Options,
@@ -27,6 +30,7 @@ pub(crate) struct MountPoint {
 pub(crate) enum What {
     Bind {
         source: PathBuf,
+        ids: Option<Ids>,
     },
     Cgroup,
     FileSystem(FileSystem),
@@ -34,6 +38,14 @@ pub(crate) enum What {
     Remount {
         file_system: bool,
     },
+}
+
+/// Which ids an id-mapped mount shows.
+#[derive(Debug)]
+pub(crate) enum Ids {
+    /// Those of the container's user namespace.
+    OfContainer,
+    Own(IdMap, IdMap),
 }
 
 /// A file system of its own.
@@ -79,13 +91,21 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
     } else if options.bind != Bind::No || kind == "bind" {
         let source = mount.source().as_deref();
         let source = source.with_context(|| format!("mounts[{i}].source: missing"))?;
-        What::Bind { source: bundle.join(source) }
+        What::Bind { source: bundle.join(source), ids: ids(mount, &options) }
     } else if kind == "cgroup" || kind == "cgroup2" {
         What::Cgroup
     } else {
         What::FileSystem(file_system(i, mount, bundle, &mut options)?)
     };
-    Ok(MountPoint { origin, destination, what, options })
+    Ok(MountPoint { origin, index: u32::try_from(i)?, destination, what, options })
+}
+
+fn ids(mount: &Mount, options: &Options) -> Option<Ids> {
+    let own = [mount.uid_mappings(), mount.gid_mappings()].map(IdMap::new);
+    match own {
+        [uids, gids] if !uids.is_empty() => Some(Ids::Own(uids, gids)),
+        _ => options.id_map.map(|_| Ids::OfContainer),
+    }
 }
 
 fn file_system(

@@ -35,7 +35,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     uts_name("hostname", spec.hostname(), &namespaces)?;
     uts_name("domainname", spec.domainname(), &namespaces)?;
     for (i, mount) in spec.mounts().iter().flatten().enumerate() {
-        check_mount(format_args!("mounts[{i}]"), mount)?;
+        check_mount(format_args!("mounts[{i}]"), mount, namespaces.has(LinuxNamespaceType::User))?;
     }
     for (key, value) in spec.annotations().iter().flatten() {
         text("annotations", key)?;
@@ -100,7 +100,7 @@ fn uts_name(path: &str, name: &Option<String>, namespaces: &Namespaces<'_>) -> R
     Ok(())
 }
 
-fn check_mount(path: Arguments<'_>, mount: &Mount) -> Result<()> {
+fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<()> {
     let destination = mount.destination();
     ensure!(!destination.as_os_str().is_empty(), "{path}.destination: required");
     path_text(format_args!("{path}.destination"), destination)?;
@@ -115,12 +115,29 @@ fn check_mount(path: Arguments<'_>, mount: &Mount) -> Result<()> {
     // A mount over the root would be seen by nobody.
     let beneath = options.remount || !is_root(destination);
     ensure!(beneath, "{path}.destination: {} is root.path itself", destination.display());
-    for (name, mappings) in
-        [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())]
-    {
-        let empty = mappings.as_ref().is_none_or(Vec::is_empty);
-        ensure!(empty, "{path}.{name}: not yet supported");
-    }
+    check_ids(path, mount, options.id_map.is_some(), has_user)?;
+    Ok(())
+}
+
+/// Ids of a mount's own, or, with `idmap` or `ridmap`, those of the container.
+fn check_ids(path: Arguments<'_>, mount: &Mount, word: bool, has_user: bool) -> Result<()> {
+    let [uids, gids] = [mount.uid_mappings(), mount.gid_mappings()]
+        .map(|list| list.as_deref().unwrap_or_default());
+    linux::mapping_list(&format!("{path}.uidMappings"), uids)?;
+    linux::mapping_list(&format!("{path}.gidMappings"), gids)?;
+    ensure!(
+        uids.is_empty() == gids.is_empty(),
+        "{path}: uidMappings and gidMappings: only together"
+    );
+    let own = !uids.is_empty();
+    ensure!(
+        !word || own || has_user,
+        "{path}.options: idmap: needs uidMappings and gidMappings, or a user namespace"
+    );
+    let options = mounts::parse(mount.options().as_deref().unwrap_or_default(), path)?;
+    let bind =
+        !options.remount && (options.bind != Bind::No || mount.typ().as_deref() == Some("bind"));
+    ensure!(bind || !(own || word), "{path}: only a bind mount can be id-mapped");
     Ok(())
 }
 

@@ -17,6 +17,8 @@ use crate::mounts;
 
 /// Lines that the kernel takes in `uid_map` (`UID_GID_MAP_MAX_EXTENTS`).
 const MAPPINGS: usize = 340;
+/// The smallest page of the kernel, in bytes.
+const PAGE: usize = 4096;
 
 /// The kernel's device numbers have 12 and 20 bits.
 const MAJORS: std::ops::Range<i64> = 0..1 << 12;
@@ -124,6 +126,14 @@ fn mappings(
     } else {
         ensure!(namespaces.has(Type::User), "{path}: needs a user namespace");
     }
+    mapping_list(path, list)
+}
+
+/// What the kernel takes as a map: one write, of less than a page.
+pub(super) fn mapping_list(path: &str, list: &[LinuxIdMapping]) -> Result<()> {
+    let lines = list.iter().map(|m| format!("{} {} {} ", m.container_id(), m.host_id(), m.size()));
+    let length: usize = lines.map(|line| line.len()).sum();
+    ensure!(length < PAGE, "{path}: {length} bytes as a map, the kernel takes less than {PAGE}");
     ensure!(list.len() <= MAPPINGS, "{path}: more than {MAPPINGS}");
     for (i, mapping) in list.iter().enumerate() {
         ensure!(mapping.size() > 0, "{path}[{i}].size: 0");

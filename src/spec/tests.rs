@@ -157,8 +157,10 @@ fn mounts() {
         mounts/0 | {"destination": "/m", "type": "proc", "options": ["tmpcopyup"]} | mounts[0].options: tmpcopyup: only for a new tmpfs
         mounts/0 | {"destination": "/m/..", "type": "tmpfs"} | mounts[0].destination: /m/.. is root.path itself
         mounts/0 | {"destination": "/", "options": ["remount", "bind", "ro"]} | ok
-        mounts/0 | {"destination": "/m", "source": "/", "options": ["bind", "idmap"]} | mounts[0].options[1]: idmap: not yet supported
-        mounts/0 | {"destination": "/m", "type": "tmpfs", "uidMappings": [{"size": 1}]} | mounts[0].uidMappings: not yet supported
+        mounts/0 | {"destination": "/m", "source": "/", "options": ["bind", "idmap"]} | mounts[0].options: idmap: needs uidMappings and gidMappings, or a user namespace
+        mounts/0 | {"destination": "/m", "type": "tmpfs", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}], "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]} | mounts[0]: only a bind mount can be id-mapped
+        mounts/0 | {"destination": "/m", "source": "/", "options": ["bind"], "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]} | mounts[0]: uidMappings and gidMappings: only together
+        mounts/0 | {"destination": "/m", "source": "/", "options": ["bind"], "uidMappings": [{"containerID": 0, "hostID": 1, "size": 0}]} | mounts[0].uidMappings[0].size: 0
         "#,
     );
 }

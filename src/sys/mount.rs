@@ -98,6 +98,13 @@ fn mount_setattr_at(
     .map(drop)
 }
 
+/// mount_setattr(2) `MOUNT_ATTR_IDMAP` on the detached mount `fd` (and all below it if
+/// `recursive`): its ids are mapped as in the user namespace `users`.
+pub(crate) fn map_ids(fd: BorrowedFd<'_>, recursive: bool, users: BorrowedFd<'_>) -> Result<()> {
+    let users = users.as_raw_fd() as u64;
+    mount_setattr_at(fd, c"", recursive, [libc::MOUNT_ATTR_IDMAP, 0, 0, users])
+}
+
 /// fsopen(2).
 pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd> {
     // SAFETY: the name is a NUL-terminated string that outlives the call.
