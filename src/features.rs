@@ -51,13 +51,6 @@ struct Enabled {
     enabled: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct IntelRdt {
-    enabled: bool,
-    schemata: bool,
-    monitoring: bool,
-}
-
 /// The names of set_mempolicy(2) that are known.
 #[derive(Debug, Serialize)]
 struct MemoryPolicy {
