@@ -4,6 +4,7 @@
 //! the commands do. The help and the errors about unknown commands get the whole tree.
 
 pub(crate) mod args;
+mod netns;
 #[cfg(test)]
 mod share;
 
@@ -30,7 +31,7 @@ const FAILED: i32 = 1;
 const EXEC_FAILED: i32 = 255;
 
 /// The commands, with the line that the help gives each.
-const COMMANDS: [(&str, &str); 15] = [
+const COMMANDS: [(&str, &str); 16] = [
     ("create", "Create a container from a bundle"),
     ("start", "Run the program of a created container"),
     ("run", "Create and start a container, and wait for it"),
@@ -46,6 +47,7 @@ const COMMANDS: [(&str, &str); 15] = [
     ("events", "Print what a container uses, and when it runs out of memory"),
     ("spec", "Write a config.json to start from"),
     ("features", "Print what this version can do as JSON"),
+    ("netns", "Networks of containers; without a command: the OCI hook"),
 ];
 
 /// The parser of one command.
@@ -63,6 +65,7 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         "events" => Events::augment_args(command),
         "spec" => Spec::augment_args(command),
         "features" => command,
+        "netns" => netns::parser(command),
         _ => Id::augment_args(command),
     };
     // In the place of what the type of the options is described with.
@@ -215,6 +218,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
             let unified = Cgroup::plan(None, "rt")?.is_unified();
             spec_cmd::spec(&args.bundle, args.rootless, unified).map(|()| 0)
         }
+        "netns" => Ok(print(&netns::dispatch(matches)?)),
         name => manage(name, matches, &root),
     }
 }

@@ -1,12 +1,57 @@
-//! The network of a container. So far: the loopback interface of a fresh network namespace.
+//! The network of a container: loopback for every new namespace, and `rt netns`, which gives a
+//! container interfaces, addresses, ports and names. It is a hook of the OCI's and a command for
+//! people; nothing else of `rt` calls it, and it serves the containers of any runtime.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `command.rs` `show.rs` | the verbs; what `list` and `inspect` print |
+//! | `network.rs` `request.rs` `address.rs` | files of networks, wishes of containers (pure) |
+//! | `store.rs` `lease.rs` | what is remembered under a lock; which address is free |
+//! | `attach.rs` `detach.rs` | `add` and `del` |
+//! | `bridge.rs` `point.rs` `target.rs` `sysctl.rs` | the host's end, links of two, a namespace |
+//! | `firewall.rs` `firewall/` `ports.rs` `conntrack.rs` | which packets pass; published ports |
+//! | `serve.rs` `serve/` `hosts.rs` | the helper process: names and relays; a container's files |
+//! | `link.rs` `netlink.rs` | interfaces, addresses and routes by netlink(7) |
+
+mod address;
+mod attach;
+mod bridge;
+mod command;
+mod conntrack;
+mod detach;
+mod firewall;
+mod hosts;
+mod lease;
+mod link;
+mod netlink;
+mod network;
+mod point;
+mod ports;
+mod request;
+mod serve;
+mod show;
+mod store;
+mod sysctl;
+mod target;
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::namespace::Namespaces;
 use crate::sys;
+
+pub(crate) use command::{NETWORK_OPTIONS, Place, Verb, run};
+pub(crate) use request::{ANNOTATION, OPTIONS};
+
+/// Where networks are described and remembered.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) networks: PathBuf,
+    pub(crate) state: PathBuf,
+}
 
 /// Brings `lo` up where the network namespace is new; podman's pods and `--network none` count
 /// on it.

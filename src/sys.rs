@@ -168,7 +168,16 @@ pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> Result<(usize, Option<OwnedFd>)> {
-    let mut space = nix::cmsg_space!(RawFd);
+    let (length, received) = receive_many(socket, buffer)?;
+    Ok((length, received.into_iter().next()))
+}
+
+/// [`receive`] with all the descriptors that one message can bring (SCM_MAX_FD of the kernel).
+pub(crate) fn receive_many(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; 253]);
     let mut vectors = [std::io::IoSliceMut::new(buffer)];
     let message = recvmsg::<()>(
         socket.as_raw_fd(),
@@ -186,8 +195,7 @@ pub(crate) fn receive(
             received.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
-    let first = received.into_iter().next();
-    Ok((message.bytes, first))
+    Ok((message.bytes, received))
 }
 
 /// Takes ownership of the descriptor `fd` that another process put into our shared table.

@@ -1,0 +1,127 @@
+//! The command line of `rt netns`: built from the tables of its options, which annotations share.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::netns::{self, Host, NETWORK_OPTIONS, OPTIONS, Place, Verb};
+
+/// Options of which each may be given several times.
+fn options(table: &'static [(&'static str, &'static str, &'static str)]) -> Vec<Arg> {
+    let arg = |(name, value, help): &(&'static str, &'static str, &'static str)| {
+        let arg = Arg::new(*name).long(*name).help(*help);
+        match *value {
+            "" => arg.action(ArgAction::SetTrue),
+            value => arg.value_name(value).action(ArgAction::Append),
+        }
+    };
+    table.iter().map(arg).collect()
+}
+
+/// The options of a container's network, for `rt spec` as well.
+pub(super) fn container_options() -> Vec<Arg> {
+    options(&OPTIONS)
+}
+
+fn name(what: &'static str) -> Arg {
+    Arg::new("name").value_name(what).required(true)
+}
+
+fn switch(long: &'static str, help: &'static str) -> Arg {
+    Arg::new(long).long(long).help(help).action(ArgAction::SetTrue)
+}
+
+pub(super) fn parser(command: Command) -> Command {
+    let json = || switch("json", "Print JSON");
+    let path = |long: &'static str, default: &'static str, help: &'static str| {
+        let arg = Arg::new(long).long(long).value_name("DIR").help(help);
+        arg.default_value(default).value_parser(value_parser!(PathBuf))
+    };
+    let new = |name: &'static str, about: &'static str| Command::new(name).about(about);
+    command
+        .args_conflicts_with_subcommands(false)
+        .arg(path("networks", "/etc/rt/networks", "Directory of the networks' files"))
+        .arg(path("state", "/run/rt-netns", "Directory of what is in use"))
+        .args(container_options())
+        .subcommands([
+            new("add", "Give a container its network")
+                .arg(name("ID"))
+                .arg(
+                    Arg::new("pid")
+                        .long("pid")
+                        .value_name("PID")
+                        .help("A process of the container")
+                        .value_parser(value_parser!(i32)),
+                )
+                .arg(
+                    Arg::new("netns")
+                        .long("netns")
+                        .value_name("PATH")
+                        .help("Its network namespace")
+                        .value_parser(value_parser!(PathBuf)),
+                )
+                .args(container_options()),
+            new("del", "Take a container's network away").arg(name("ID")),
+            new("list", "List the containers that have a network").arg(json()),
+            new("inspect", "Show a container's network, or a network")
+                .arg(name("NAME"))
+                .arg(json()),
+            new("check", "Say what is not as it should be").arg(switch("repair", "Put it right")),
+            new("prune", "Remove what containers that are gone have left"),
+            new("create", "Describe a network")
+                .arg(name("NETWORK"))
+                .args(options(&NETWORK_OPTIONS)),
+            new("serve", "The helper process of a network").hide(true).arg(name("NETWORK")),
+            new("rm", "Remove a network's description").arg(name("NETWORK")),
+        ])
+}
+
+/// The options given: name and value.
+pub(super) fn given(matches: &ArgMatches, table: &[(&str, &str, &str)]) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    for (name, value, _) in table {
+        if value.is_empty() {
+            if matches.get_flag(name) {
+                pairs.push(((*name).to_owned(), "true".to_owned()));
+            }
+            continue;
+        }
+        let values = matches.get_many::<String>(name).into_iter().flatten();
+        pairs.extend(values.map(|value| ((*name).to_owned(), value.clone())));
+    }
+    pairs
+}
+
+fn place(matches: &ArgMatches) -> Result<Place> {
+    match (matches.get_one::<i32>("pid"), matches.get_one::<PathBuf>("netns")) {
+        (Some(pid), None) => Ok(Place::Pid(*pid)),
+        (None, Some(path)) => Ok(Place::Path(path.clone())),
+        _ => bail!("netns add: either --pid PID or --netns PATH"),
+    }
+}
+
+/// Runs it: the text for standard output.
+pub(super) fn dispatch(matches: &ArgMatches) -> Result<String> {
+    let path = |name| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
+    let host = Host { networks: path("networks"), state: path("state") };
+    let Some((verb, matches)) = matches.subcommand() else {
+        return netns::run(&host, Verb::Hook(given(matches, &OPTIONS)));
+    };
+    let name = || matches.get_one::<String>("name").cloned().unwrap_or_default();
+    let verb = match verb {
+        "add" => {
+            Verb::Add { id: name(), place: place(matches)?, options: given(matches, &OPTIONS) }
+        }
+        "del" => Verb::Del { id: name() },
+        "list" => Verb::List { json: matches.get_flag("json") },
+        "inspect" => Verb::Inspect { name: name(), json: matches.get_flag("json") },
+        "check" => Verb::Check { repair: matches.get_flag("repair") },
+        "prune" => Verb::Prune,
+        "create" => Verb::Create { name: name(), options: given(matches, &NETWORK_OPTIONS) },
+        "serve" => Verb::Serve { name: name() },
+        "rm" => Verb::Rm { name: name() },
+        other => bail!("netns {other}: no such command"),
+    };
+    netns::run(&host, verb)
+}

@@ -1,0 +1,394 @@
+//! `add`: a container gets its interfaces. Everything that `del` will have to know is written down
+//! before anything is made; what fails is taken back.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+
+use super::address::{Cidr, Mac};
+use super::detach::detach;
+use super::lease;
+use super::link::{Links, New};
+use super::network::{self, DEFAULT, Network, hash};
+use super::point;
+use super::ports::Held;
+use super::request::{Publish, Range, Request};
+use super::store::{Active, Endpoint, Record, Store};
+use super::target::Target;
+use super::{Host, bridge, conntrack, firewall, hosts, ports, serve, sysctl};
+
+/// The label of the lines in a container's files that no network gives.
+pub(super) const BASE: &str = "container";
+
+/// Gives the container `id` in `target` what is wanted.
+pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) -> Result<Record> {
+    let store = Store::lock(&host.state)?;
+    if let Some(old) = store.record(id)? {
+        if old.complete && old.is_alive()? {
+            bail!("{id}: has its network already (rt netns del {id} takes it away)");
+        }
+        detach(&store, &old)?;
+    }
+    let mut work = Attach { store: &store, target, request, networks: vec![] };
+    for name in work.wanted()? {
+        work.networks.push(load(&store, host, name)?);
+    }
+    let mut record = work.plan(id)?;
+    let held = work.publish(&mut record)?;
+    let result = store.save(&record).and_then(|()| work.make(&mut record, &held));
+    if let Err(error) = result {
+        // The first error is the one to be told; what is left then is left to `del`.
+        let _ = detach(&store, &record);
+        return Err(error);
+    }
+    Ok(record)
+}
+
+/// The network as it is in use, or else as its file has it.
+pub(super) fn load(store: &Store, host: &Host, name: &str) -> Result<Network> {
+    network::check_name(name)?;
+    match store.active(name)? {
+        Some(active) => Network::decide(name, active.config),
+        None => Network::load(&host.networks, name),
+    }
+}
+
+struct Attach<'a> {
+    store: &'a Store,
+    target: &'a Target,
+    request: &'a Request,
+    /// In the order of the interfaces.
+    networks: Vec<Network>,
+}
+
+impl<'a> Attach<'a> {
+    /// The networks to be attached to; none for the mode `none`.
+    fn wanted(&self) -> Result<Vec<&'a str>> {
+        let mut names = Vec::new();
+        for name in &self.request.networks {
+            match name.as_str() {
+                "none" => return Ok(vec![]),
+                "bridge" => names.push(DEFAULT),
+                name if name == "host" || name.starts_with("container:") => {
+                    bail!(
+                        "network: {name}: the container has a network namespace of its own already (see rt spec --network)"
+                    )
+                }
+                name => names.push(name),
+            }
+        }
+        if names.is_empty() && self.request.point_to_point.is_empty() {
+            names.push(DEFAULT);
+        }
+        Ok(names)
+    }
+
+    /// Everything decided; nothing made yet.
+    fn plan(&self, id: &str) -> Result<Record> {
+        let request = self.request;
+        let mut names = vec![id.to_owned()];
+        names.extend(short(id));
+        names.extend(request.aliases.iter().cloned());
+        if let Some(hostname) = &request.hostname {
+            names.insert(0, hostname.clone());
+        }
+        let mut seen = Vec::new();
+        names.retain(|name| !seen.contains(name) && (seen.push(name.clone()), true).1);
+        let mut record = Record {
+            id: id.to_owned(),
+            complete: false,
+            process: self.target.process,
+            namespace: self.target.identity()?,
+            names,
+            endpoints: vec![],
+            points: point::plan(self.store, id, &request.point_to_point)?,
+            expose: request.expose.clone(),
+            links: request.links.clone(),
+            hosts: request.hosts.clone(),
+            files: request.files.clone(),
+        };
+        for at in 0..self.networks.len() {
+            let endpoint = self.endpoint(id, at)?;
+            record.endpoints.push(endpoint);
+        }
+        Ok(record)
+    }
+
+    fn endpoint(&self, id: &str, at: usize) -> Result<Endpoint> {
+        let network = &self.networks[at];
+        // What is asked for of one address goes to the first network.
+        let first = self.request;
+        let ip = first.ip.filter(|_| at == 0).map(IpAddr::V4);
+        let ip6 = first.ip6.filter(|_| at == 0).map(IpAddr::V6);
+        let address = lease::choose(self.store, network, ip)?;
+        let address6 = lease::choose6(self.store, network, address.address, ip6)?;
+        let IpAddr::V4(v4) = address.address else { bail!("{address}: not IPv4") };
+        Ok(Endpoint {
+            network: network.name.clone(),
+            host_interface: host_interface(id, &network.name),
+            interface: match &first.interface {
+                Some(name) if at == 0 => name.clone(),
+                _ => format!("eth{at}"),
+            },
+            mac: first.mac.filter(|_| at == 0).unwrap_or(Mac::of(v4)),
+            address,
+            address6,
+            publish: vec![],
+            links: self.links(&network.name)?,
+        })
+    }
+
+    /// The linked containers that are in the network: their host interfaces and ports.
+    fn links(&self, network: &str) -> Result<Vec<(String, Vec<Range>)>> {
+        let mut links = Vec::new();
+        for link in &self.request.links {
+            let Some(peer) = self.store.record(&link.id)? else {
+                bail!("link: {}: no such container with a network", link.id)
+            };
+            if peer.endpoints.iter().any(|endpoint| endpoint.network == network) {
+                links.push((host_interface(&link.id, network), peer.ports()));
+            }
+        }
+        Ok(links)
+    }
+
+    /// The network that publishes ports: the first one that is not internal.
+    fn publishing(&self) -> Option<usize> {
+        self.networks.iter().position(|network| !network.internal)
+    }
+
+    /// What goes into the container's files and does not depend on other containers.
+    fn files(&self, record: &Record) -> Result<()> {
+        let Some(files) = &record.files else { return Ok(()) };
+        fs::create_dir_all(files).with_context(|| files.display().to_string())?;
+        let request = self.request;
+        let gateway = self.networks.first().map(|network| network.gateway.address);
+        let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n");
+        for (name, address) in &record.hosts {
+            if let Some(address) = address.or(gateway) {
+                text += &hosts::line(address, std::slice::from_ref(name));
+            }
+        }
+        for point in &record.points {
+            text += &hosts::line(point.its, std::slice::from_ref(&point.peer));
+        }
+        hosts::update(files, "hosts", BASE, &text)?;
+        hosts::set(files, "hostname", &format!("{}\n", record.names[0]))?;
+        let mut servers = request.dns.clone();
+        if servers.is_empty() {
+            let resolvers = self.networks.iter().filter(|network| network.resolver);
+            servers.extend(resolvers.flat_map(Network::gateways).map(|gateway| gateway.address));
+        }
+        if servers.is_empty() && !self.networks.iter().all(|network| network.internal) {
+            servers = serve::host_servers();
+        }
+        let text = hosts::resolv_conf(&servers, &request.dns_search, &request.dns_options);
+        hosts::update(files, "resolv.conf", BASE, &text)
+    }
+
+    /// Ports are published once.
+    fn publish(&self, record: &mut Record) -> Result<Vec<Held>> {
+        let mut wanted = self.request.publish.clone();
+        if self.request.publish_all {
+            for range in &self.request.expose {
+                let one = |first| Range { first, count: 1, ..*range };
+                wanted.extend(range.ports().map(|port| Publish {
+                    bind: None,
+                    host: 0,
+                    to: one(port),
+                }));
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(vec![]);
+        }
+        let Some(at) = self.publishing() else {
+            bail!("publish: the container is in no network with a way out")
+        };
+        let endpoint = &mut record.endpoints[at];
+        let (v4, v6) = (endpoint.address.address, endpoint.address6.map(|cidr| cidr.address));
+        let mut held = Vec::new();
+        for mut publish in wanted {
+            publish.bind = publish.bind.or(self.networks[at].config.bind);
+            held.extend(self.hold(&mut publish, v4, v6)?);
+            endpoint.publish.push(publish);
+        }
+        Ok(held)
+    }
+
+    /// What a container that is gone still holds is given back first.
+    fn hold(&self, publish: &mut Publish, v4: IpAddr, v6: Option<IpAddr>) -> Result<Vec<Held>> {
+        let wanted = *publish;
+        let error = match ports::hold(publish, v4, v6) {
+            Err(error) => error,
+            held => return held,
+        };
+        let mut gone = false;
+        for record in self.store.records()? {
+            if !record.is_alive()? {
+                detach(self.store, &record)?;
+                gone = true;
+            }
+        }
+        *publish = wanted;
+        if gone { ports::hold(publish, v4, v6) } else { Err(error) }
+    }
+
+    fn make(&self, record: &mut Record, held: &[Held]) -> Result<()> {
+        let mut here = Links::here()?;
+        for (network, endpoint) in self.networks.iter().zip(&record.endpoints) {
+            let context = || format!("network {}", network.name);
+            let bridge = self.bridge(network, &mut here).with_context(context)?;
+            for address in endpoint.addresses() {
+                self.store.take(&network.name, address, &record.id)?;
+            }
+            self.pair(network, endpoint, bridge, &mut here).with_context(context)?;
+        }
+        self.inside(record)?;
+        for network in &self.networks {
+            firewall::add(self.store, network, record)?;
+        }
+        for endpoint in &record.endpoints {
+            let addresses: Vec<_> = endpoint.addresses().collect();
+            conntrack::flush(&endpoint.publish, &addresses).context("conntrack")?;
+        }
+        point::make(self.store, self.target, record)?;
+        self.files(record)?;
+        for (at, network) in self.networks.iter().enumerate() {
+            let held = if Some(at) == self.publishing() { held } else { &[] };
+            serve::add(self.store, network, record, held)
+                .with_context(|| format!("network {}", network.name))?;
+        }
+        record.complete = true;
+        self.store.save(record)
+    }
+
+    /// The bridge's index; made with the first container.
+    fn bridge(&self, network: &Network, here: &mut Links) -> Result<u32> {
+        if self.store.active(&network.name)?.is_none() {
+            let made_bridge = here.find(&network.bridge)?.is_none();
+            let active = Active { config: network.config.clone(), made_bridge };
+            self.store.activate(&network.name, &active)?;
+        }
+        bridge::ensure(network, here)
+    }
+
+    fn pair(
+        &self,
+        network: &Network,
+        endpoint: &Endpoint,
+        bridge: u32,
+        here: &mut Links,
+    ) -> Result<()> {
+        let outer = New { name: &endpoint.host_interface, mtu: network.mtu, mac: None };
+        let inner = New { name: &endpoint.interface, mtu: network.mtu, mac: Some(endpoint.mac) };
+        let mut result = here.add_pair(outer, inner, self.target.fd(), bridge);
+        if result == Err(Errno::EEXIST) && here.find(outer.name)?.is_some() {
+            // What a crash has left: nobody else has this name, and no record has it now.
+            here.remove(outer.name)?;
+            result = here.add_pair(outer, inner, self.target.fd(), bridge);
+        }
+        match result {
+            Err(Errno::EXFULL) => {
+                bail!("bridge {}: full: a bridge takes 1023 interfaces", network.bridge)
+            }
+            Err(Errno::EEXIST) => {
+                bail!("{}: the container has an interface of that name already", inner.name)
+            }
+            result => result.with_context(|| outer.name.to_owned())?,
+        }
+        bridge::raise_port(outer.name, here)
+    }
+
+    /// What happens in the container's namespace.
+    fn inside(&self, record: &Record) -> Result<()> {
+        self.target.inside(|| {
+            let mut links = Links::here()?;
+            let lo = links.find("lo")?.context("lo: missing")?;
+            links.up(lo.index).context("lo")?;
+            for (at, (network, endpoint)) in self.networks.iter().zip(&record.endpoints).enumerate()
+            {
+                configure(&mut links, network, endpoint, at == 0)
+                    .with_context(|| endpoint.interface.clone())?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The container's end: addresses, up, routes. The first network's gateway leads to the world.
+fn configure(
+    links: &mut Links,
+    network: &Network,
+    endpoint: &Endpoint,
+    default: bool,
+) -> Result<()> {
+    let name = &endpoint.interface;
+    let link = links.find(name)?.context("missing")?;
+    if endpoint.address6.is_some() {
+        sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0").context("disable_ipv6")?;
+        // Its routes are ours to give; a neighbour's advertisement shall not change them.
+        let _ = sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0");
+    }
+    links.add_address(link.index, endpoint.address).context("address")?;
+    if let Some(address) = endpoint.address6 {
+        links.add_address(link.index, address).context("IPv6 address")?;
+    }
+    links.up(link.index)?;
+    if !default || network.internal {
+        return Ok(());
+    }
+    let everything = |address: IpAddr| Cidr {
+        address: if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() },
+        prefix: 0,
+    };
+    for gateway in network.gateways() {
+        let gateway = gateway.address;
+        links
+            .add_route(everything(gateway), link.index, Some(gateway), None)
+            .context("default route")?;
+    }
+    Ok(())
+}
+
+/// Ids of docker and podman are known by their first twelve digits.
+fn short(id: &str) -> Option<String> {
+    let hex = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    hex.then(|| id[..12].to_owned())
+}
+
+/// The same for every time that the container joins the network.
+pub(super) fn host_interface(id: &str, network: &str) -> String {
+    format!("rtv{:012x}", hash(&format!("{network}/{id}")) & 0xffff_ffff_ffff)
+}
+
+/// The directory with the container's files, made absolute with the bundle's.
+pub(super) fn files(bundle: Option<&std::path::Path>, files: Option<PathBuf>) -> Option<PathBuf> {
+    match (bundle, files) {
+        (Some(bundle), Some(files)) => Some(bundle.join(files)),
+        (_, files) => files,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_on_the_host_have_short_names_of_their_own() {
+        let name = host_interface("a", "default");
+        assert_eq!(name.len(), 15);
+        assert_ne!(name, host_interface("a", "other"));
+        assert_ne!(name, host_interface("b", "default"));
+        assert!(network::check_interface(&name).is_ok());
+    }
+
+    #[test]
+    fn long_ids_have_a_short_form() {
+        assert_eq!(short(&"a1".repeat(32)).as_deref(), Some("a1a1a1a1a1a1"));
+        assert_eq!(short("web"), None);
+    }
+}

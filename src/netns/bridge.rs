@@ -1,0 +1,120 @@
+//! A network's bridge on the host.
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+
+use super::address::Mac;
+use super::link::{Link, Links, New};
+use super::network::{Localhost, Network};
+use super::sysctl;
+use crate::log;
+
+/// The index of the network's bridge, which is made, given its address and brought up as far as
+/// that has not been done.
+pub(super) fn ensure(network: &Network, here: &mut Links) -> Result<u32> {
+    let link = match here.find(&network.bridge)? {
+        Some(link) if link.kind == "bridge" => link,
+        Some(_) => bail!("{}: not a bridge", network.bridge),
+        None => make(network, here)?,
+    };
+    addresses(network, &link, here)?;
+    if !link.up {
+        here.up(link.index).with_context(|| network.bridge.clone())?;
+    }
+    if !network.internal {
+        forward(network)?;
+    }
+    if network.localhost == Localhost::Kernel {
+        let name = format!("ipv4/conf/{}/route_localnet", network.bridge);
+        sysctl::set(&name, "1").with_context(|| {
+            format!("{name} (\"localhost\": \"proxy\" in the network's file does without)")
+        })?;
+    }
+    Ok(link.index)
+}
+
+fn make(network: &Network, here: &mut Links) -> Result<Link> {
+    for route in here.routes()? {
+        if let Some(own) = network.gateways().find(|own| own.overlaps(route)) {
+            bail!("{}/{}: the host has a route to {route}", own.network(), own.prefix);
+        }
+    }
+    // Fixed, or it would change with each port.
+    let mac = match network.gateway.address {
+        std::net::IpAddr::V4(address) => Some(Mac::of(address)),
+        std::net::IpAddr::V6(_) => None,
+    };
+    let new = New { name: &network.bridge, mtu: network.mtu, mac };
+    here.add_bridge(new).with_context(|| network.bridge.clone())?;
+    let link = here.find(&network.bridge)?.with_context(|| network.bridge.clone())?;
+    // CVE-2020-13401: a container's router advertisement must not change the host's routes.
+    let _ = sysctl::set(&format!("ipv6/conf/{}/accept_ra", network.bridge), "0");
+    Ok(link)
+}
+
+fn addresses(network: &Network, link: &Link, here: &mut Links) -> Result<()> {
+    let present = here.addresses(link.index)?;
+    if network.gateway6.is_some() {
+        let name = format!("ipv6/conf/{}/disable_ipv6", network.bridge);
+        sysctl::set(&name, "0").context(name)?;
+    }
+    for gateway in network.gateways() {
+        let same = |other: &&super::address::Cidr| {
+            other.address.is_ipv4() == gateway.address.is_ipv4()
+                && !matches!(other.address, std::net::IpAddr::V6(a) if a.is_unicast_link_local())
+        };
+        let others: Vec<_> = present.iter().filter(same).collect();
+        if others.contains(&&gateway) {
+            continue;
+        }
+        if let [other, ..] = others[..] {
+            bail!("bridge {}: has the address {other} and not {gateway}", network.bridge);
+        }
+        match here.add_address(link.index, gateway) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("{} on {}", gateway, network.bridge));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Without it no packet leaves the bridge for another network.
+fn forward(network: &Network) -> Result<()> {
+    let switch = |name: &str| -> Result<()> {
+        if sysctl::get(name).as_deref() == Some("0") {
+            sysctl::set(name, "1").with_context(|| name.to_owned())?;
+            log::warn(format!("net/{name} is 1 now: this host forwards packets"));
+        }
+        Ok(())
+    };
+    switch("ipv4/ip_forward")?;
+    if network.gateway6.is_none() {
+        return Ok(());
+    }
+    // A host that forwards ignores the advertisements that its own route came by, unless told.
+    if sysctl::get("ipv6/conf/all/forwarding").as_deref() == Some("0") {
+        for name in Links::here()?.names()? {
+            let accept = format!("ipv6/conf/{name}/accept_ra");
+            if name != network.bridge && sysctl::get(&accept).as_deref() == Some("1") {
+                let _ = sysctl::set(&accept, "2");
+            }
+        }
+    }
+    switch("ipv6/conf/all/forwarding")
+}
+
+/// The host's end of a container's pair: a port of the bridge and nothing else. It is up before
+/// the container starts, so that there is a carrier.
+pub(super) fn raise_port(name: &str, here: &mut Links) -> Result<()> {
+    let link = here.find(name)?.with_context(|| name.to_owned())?;
+    // No address of its own, and no ear for router advertisements. There may be no IPv6 at all.
+    let _ = sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
+    let _ = sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0");
+    let filtered = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"];
+    if filtered.iter().any(|name| sysctl::get(name).as_deref() == Some("1")) {
+        here.hairpin(link.index).with_context(|| name.to_owned())?;
+    }
+    here.up(link.index).with_context(|| name.to_owned())
+}

@@ -1,0 +1,290 @@
+//! The verbs of `rt netns`, and the hook.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use super::address::Cidr;
+use super::link::Links;
+use super::network::{Config, DEFAULT, Network, check_name};
+use super::request::Request;
+use super::store::{Store, write};
+use super::target::Target;
+use super::{Host, attach, bridge, detach, firewall, serve, show};
+use crate::state::check_id;
+
+/// A state on standard input is not longer than this, in bytes.
+const STATE_MAX: u64 = 1 << 20;
+
+/// The namespace that `add` is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Pid(i32),
+    Path(PathBuf),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Verb {
+    /// As the OCI's hooks `createRuntime` and `poststop`: the state on standard input says it.
+    Hook(Vec<(String, String)>),
+    Add {
+        id: String,
+        place: Place,
+        options: Vec<(String, String)>,
+    },
+    Del {
+        id: String,
+    },
+    List {
+        json: bool,
+    },
+    Inspect {
+        name: String,
+        json: bool,
+    },
+    Check {
+        repair: bool,
+    },
+    Prune,
+    Create {
+        name: String,
+        options: Vec<(String, String)>,
+    },
+    Rm {
+        name: String,
+    },
+    /// The helper process.
+    Serve {
+        name: String,
+    },
+}
+
+/// Does it; the text is for standard output.
+pub(crate) fn run(host: &Host, verb: Verb) -> Result<String> {
+    match verb {
+        Verb::Hook(options) => hook(host, &options),
+        Verb::Add { id, place, options } => {
+            let request = Request::new(pairs(&options))?;
+            add(host, &id, &place, request)
+        }
+        Verb::Del { id } => del(host, &id),
+        Verb::List { json } => show::list(host, json),
+        Verb::Inspect { name, json } => show::inspect(host, &name, json),
+        Verb::Check { repair } => check(host, repair),
+        Verb::Prune => prune(host),
+        Verb::Create { name, options } => create(host, &name, &options),
+        Verb::Rm { name } => rm(host, &name),
+        Verb::Serve { name } => serve::serve(&host.state, &name).map(|()| String::new()),
+    }
+}
+
+fn pairs(options: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    options.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+/// runtime-spec's state, as far as it matters here.
+#[derive(Deserialize)]
+struct State {
+    id: String,
+    status: String,
+    #[serde(default)]
+    pid: i32,
+    #[serde(default)]
+    bundle: PathBuf,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+fn hook(host: &Host, options: &[(String, String)]) -> Result<String> {
+    let mut text = Vec::new();
+    std::io::stdin().take(STATE_MAX).read_to_end(&mut text).context("standard input")?;
+    let state: State =
+        serde_json::from_slice(&text).context("standard input: not the state of a container")?;
+    if state.status == "stopped" {
+        return del(host, &state.id);
+    }
+    let own = state
+        .annotations
+        .iter()
+        .filter_map(|(key, value)| Some((key.strip_prefix(super::ANNOTATION)?, value.as_str())));
+    let mut request = Request::new(own.chain(pairs(options)))?;
+    request.files = attach::files(Some(&state.bundle), request.files);
+    if state.pid == 0 {
+        bail!("{}: status {}, but no pid", state.id, state.status);
+    }
+    add(host, &state.id, &Place::Pid(state.pid), request)
+}
+
+fn add(host: &Host, id: &str, place: &Place, request: Request) -> Result<String> {
+    check_id(id)?;
+    let target = match place {
+        Place::Pid(pid) => Target::of_process(*pid)?,
+        Place::Path(path) => Target::at(path)?,
+    };
+    attach::attach(host, id, &target, &request).map(|_| String::new())
+}
+
+/// A second time is no error.
+fn del(host: &Host, id: &str) -> Result<String> {
+    check_id(id)?;
+    let store = Store::lock(&host.state)?;
+    match store.record(id)? {
+        Some(record) => detach::detach(&store, &record)?,
+        None => detach::sweep(&store, id)?,
+    }
+    Ok(String::new())
+}
+
+/// Removes what containers that are gone have left.
+fn prune(host: &Host) -> Result<String> {
+    let store = Store::lock(&host.state)?;
+    let mut removed = String::new();
+    for record in store.records()? {
+        if !record.is_alive()? {
+            detach::detach(&store, &record)?;
+            removed += &format!("{}\n", record.id);
+        }
+    }
+    let mut here = Links::here()?;
+    for network in store.active_names()? {
+        for (address, holder) in store.leases(&network)? {
+            if store.record(&holder)?.is_none() {
+                store.release(&network, address, &holder)?;
+            }
+        }
+        detach::retire(&store, &network, &mut here)?;
+    }
+    Ok(removed)
+}
+
+/// Says what is not as it should be; with `repair` it is put right.
+fn check(host: &Host, repair: bool) -> Result<String> {
+    let mut report = if repair { prune(host)? } else { String::new() };
+    let store = Store::lock(&host.state)?;
+    let mut faults = Vec::new();
+    let mut here = Links::here()?;
+    for record in store.records()? {
+        match record.is_alive()? {
+            false => faults.push(format!("{}: the container is gone", record.id)),
+            true if !record.complete => faults.push(format!("{}: incomplete", record.id)),
+            true => {}
+        }
+        for endpoint in &record.endpoints {
+            if here.find(&endpoint.host_interface)?.is_none() {
+                faults.push(format!("{}: {}: missing", record.id, endpoint.host_interface));
+            }
+        }
+    }
+    for name in store.active_names()? {
+        let network = attach::load(&store, host, &name)?;
+        if repair {
+            bridge::ensure(&network, &mut here)?;
+            firewall::repair(&store, &network)?;
+            serve::repair(&store, &network)?;
+            continue;
+        }
+        faults.extend(firewall::check(&store, &network)?.map(|fault| format!("{name}: {fault}")));
+        if !serve::is_up(&store, &name)? {
+            faults.push(format!("{name}: the helper process does not run"));
+        }
+    }
+    if repair {
+        report += &faults.iter().map(|fault| format!("left: {fault}\n")).collect::<String>();
+        return Ok(report);
+    }
+    match faults.is_empty() {
+        true => Ok(report),
+        false => bail!("{} (rt netns check --repair)", faults.join("; ")),
+    }
+}
+
+/// Options of `create`: those that are not words take JSON's `true` and `false` or a number.
+pub(crate) const NETWORK_OPTIONS: [(&str, &str, &str); 15] = [
+    ("bridge", "NAME", "The bridge's name, also of one that exists"),
+    ("subnet", "CIDR", "The IPv4 subnet [default: a free one of 172.21.0.0/16 and on]"),
+    ("gateway", "CIDR", "The host's address in it, with the prefix length"),
+    ("ipRange", "CIDR", "Give addresses from this part of the subnet only"),
+    ("subnet6", "CIDR", "The IPv6 subnet"),
+    ("mtu", "BYTES", "The interfaces' MTU"),
+    ("icc", "BOOL", "Containers of this network reach each other [default: true]"),
+    ("internal", "BOOL", "No way out of this network [default: false]"),
+    ("masquerade", "BOOL", "Packets leave with the host's address [default: true]"),
+    ("bind", "ADDRESS", "Where ports are published if nothing else is said"),
+    ("isolated", "BOOL", "No way to other networks of this host [default: true]"),
+    ("driver", "NAME", "nftables, iptables or none [default: nftables]"),
+    ("resolver", "BOOL", "Answer for the containers' names [default: true]"),
+    ("dns", "ADDRESS", "A server to ask about other names [default: the host's]"),
+    ("localhost", "WHO", "kernel or proxy: who serves published ports on 127.0.0.1"),
+];
+
+fn create(host: &Host, name: &str, options: &[(String, String)]) -> Result<String> {
+    check_name(name)?;
+    let path = host.networks.join(format!("{name}.json"));
+    if path.exists() {
+        bail!("network {name}: exists: {}", path.display());
+    }
+    let mut object = serde_json::Map::new();
+    for (key, value) in options {
+        let word = matches!(
+            key.as_str(),
+            "icc" | "internal" | "masquerade" | "isolated" | "resolver" | "mtu"
+        );
+        let value = match key.as_str() {
+            "dns" => value.split(',').map(Into::into).collect::<Vec<serde_json::Value>>().into(),
+            _ if word => serde_json::from_str(value).map_err(|_| anyhow!("{key}: {value:?}"))?,
+            _ => value.as_str().into(),
+        };
+        object.insert(key.clone(), value);
+    }
+    let mut config: Config = serde_json::from_value(object.into())?;
+    if config.subnet.is_none() && config.gateway.is_none() && name != DEFAULT {
+        config.subnet = Some(free_subnet(host)?);
+    }
+    let network = Network::decide(name, config).with_context(|| format!("network {name}"))?;
+    for other in Network::names(&host.networks)? {
+        let Ok(other) = Network::load(&host.networks, &other) else { continue };
+        let both = |cidr: Cidr| other.gateways().any(|its| its.overlaps(cidr));
+        if other.name != name && (network.gateways().any(both) || other.bridge == network.bridge) {
+            bail!("network {name}: its subnet or bridge is that of network {}", other.name);
+        }
+    }
+    fs::create_dir_all(&host.networks).with_context(|| host.networks.display().to_string())?;
+    write(&path, &network.config)?;
+    Ok(String::new())
+}
+
+/// The first of 172.21.0.0/16 … 172.31.0.0/16 and 192.168.0.0/20 … that nothing uses.
+fn free_subnet(host: &Host) -> Result<Cidr> {
+    let mut used = Links::here()?.routes()?;
+    for name in Network::names(&host.networks)? {
+        used.extend(Network::load(&host.networks, &name).iter().flat_map(Network::gateways));
+    }
+    let first = (21..32).map(|n| ([172, n, 0, 0], 16));
+    let second = (0..16).map(|n| ([192, 168, n * 16, 0], 20));
+    let all = first.chain(second).map(|(bytes, prefix)| Cidr { address: bytes.into(), prefix });
+    all.into_iter()
+        .find(|cidr| !used.iter().any(|other| other.overlaps(*cidr)))
+        .ok_or_else(|| anyhow!("subnet: no free one is left: name one"))
+}
+
+fn rm(host: &Host, name: &str) -> Result<String> {
+    check_name(name)?;
+    let store = Store::lock(&host.state)?;
+    if store.active(name)?.is_some() {
+        let holders = store.leases(name)?;
+        let holder = holders.first().map_or("somebody", |(_, holder)| holder);
+        bail!("network {name}: in use by {holder} (rt netns del, or rt netns prune)");
+    }
+    let path = host.networks.join(format!("{name}.json"));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("network {name}: there is no {}", path.display())
+        }
+        result => result.map(|()| String::new()).with_context(|| path.display().to_string()),
+    }
+}

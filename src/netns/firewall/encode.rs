@@ -1,0 +1,467 @@
+//! Tables, sets, chains and rules as nf_tables understands them: attributes of
+//! `<linux/netfilter/nf_tables.h>`, types of sets as nft(8) writes them down for itself.
+
+use super::super::netlink::{APPEND, CREATE, Message};
+
+// Message types, below the number of the subsystem.
+pub(super) const NEWTABLE: u8 = 0;
+pub(super) const DELTABLE: u8 = 2;
+pub(super) const NEWCHAIN: u8 = 3;
+pub(super) const GETCHAIN: u8 = 4;
+pub(super) const NEWRULE: u8 = 6;
+pub(super) const GETRULE: u8 = 7;
+pub(super) const DELRULE: u8 = 8;
+pub(super) const NEWSET: u8 = 9;
+pub(super) const NEWSETELEM: u8 = 12;
+pub(super) const DELSETELEM: u8 = 14;
+
+const SUBSYSTEM: u16 = 10;
+const LIST_ELEM: u16 = 1;
+const NFT_SET_MAP: u32 = 8;
+
+/// NFPROTO_* of `<linux/netfilter.h>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Family(pub(super) u8);
+
+pub(super) const INET: Family = Family(1);
+pub(super) const IPV4: Family = Family(2);
+pub(super) const BRIDGE: Family = Family(7);
+pub(super) const IPV6: Family = Family(10);
+
+/// A message of the nf_tables subsystem.
+pub(super) fn message(kind: u8, flags: u16, family: Family) -> Message {
+    Message::new(SUBSYSTEM << 8 | u16::from(kind), flags, &[family.0, 0, 0, 0])
+}
+
+pub(super) fn table(kind: u8, family: Family, name: &str) -> Message {
+    let mut message = message(kind, if kind == NEWTABLE { CREATE } else { 0 }, family);
+    message.string(1, name);
+    message
+}
+
+/// A field of a set's key or of a map's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Ip,
+    Ip6,
+    Protocol,
+    Port,
+    Interface,
+}
+
+impl Field {
+    /// The number that nft(8) has for the type, so that it can print what it did not make.
+    fn number(self) -> u32 {
+        match self {
+            Self::Ip => 7,
+            Self::Ip6 => 8,
+            Self::Protocol => 12,
+            Self::Port => 13,
+            Self::Interface => 41,
+        }
+    }
+
+    /// In bytes, of which a concatenation takes whole words.
+    fn length(self) -> u32 {
+        match self {
+            Self::Protocol => 1,
+            Self::Port => 2,
+            Self::Ip => 4,
+            Self::Ip6 | Self::Interface => 16,
+        }
+    }
+
+    fn type_of(fields: &[Self]) -> (u32, u32) {
+        match fields {
+            [one] => (one.number(), one.length()),
+            many => many.iter().fold((0, 0), |(number, length), field| {
+                (number << 6 | field.number(), length + field.length().next_multiple_of(4))
+            }),
+        }
+    }
+}
+
+/// A set, or with a value a map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Set {
+    pub(super) family: Family,
+    pub(super) name: &'static str,
+    pub(super) key: &'static [Field],
+    pub(super) value: &'static [Field],
+}
+
+impl Set {
+    pub(super) fn create(&self, table: &str, id: u32) -> Message {
+        let mut message = message(NEWSET, CREATE, self.family);
+        let (number, length) = Field::type_of(self.key);
+        message.string(1, table).string(2, self.name);
+        message.be32(3, if self.value.is_empty() { 0 } else { NFT_SET_MAP });
+        message.be32(4, number).be32(5, length);
+        if !self.value.is_empty() {
+            let (number, length) = Field::type_of(self.value);
+            message.be32(6, number).be32(7, length);
+        }
+        message.be32(10, id);
+        if self.key.contains(&Field::Interface) {
+            // For nft(8), which takes names for big-endian numbers otherwise: byte order, host.
+            message.bytes(13, &[0, 4, 1, 0, 0, 0]);
+        }
+        message
+    }
+
+    /// A message about elements: none at all means every one of the set.
+    pub(super) fn elements(&self, kind: u8, table: &str, elements: &[&Element]) -> Message {
+        let flags = if kind == NEWSETELEM { CREATE } else { 0 };
+        let mut message = message(kind, flags, self.family);
+        message.string(1, table).string(2, self.name);
+        if elements.is_empty() {
+            return message;
+        }
+        message.nest(3, |m| {
+            for element in elements {
+                m.nest(LIST_ELEM, |m| {
+                    m.nest(1, |m| {
+                        m.bytes(1, &element.key);
+                    });
+                    if !element.value.is_empty() && kind == NEWSETELEM {
+                        m.nest(2, |m| {
+                            m.bytes(1, &element.value);
+                        });
+                    }
+                });
+            }
+        });
+        message
+    }
+}
+
+/// An element of the set at `set` in the list of all sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Element {
+    pub(super) set: &'static str,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// The fields one after the other, each in whole words if there are several.
+pub(super) fn concat(fields: &[&[u8]]) -> Vec<u8> {
+    match fields {
+        [one] => one.to_vec(),
+        many => many.iter().fold(Vec::new(), |mut all, field| {
+            all.extend_from_slice(field);
+            all.resize(all.len().next_multiple_of(4), 0);
+            all
+        }),
+    }
+}
+
+/// A name as the kernel compares it.
+pub(super) fn interface(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+/// Where a base chain hangs: type, hook number, priority.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hook(pub(super) &'static str, pub(super) u32, pub(super) i32);
+
+pub(super) fn chain(family: Family, table: &str, name: &str, hook: Option<Hook>) -> Message {
+    let mut message = message(NEWCHAIN, CREATE, family);
+    message.string(1, table).string(3, name);
+    if let Some(Hook(kind, number, priority)) = hook {
+        message.nest(4, |m| {
+            m.be32(1, number).be32(2, priority as u32);
+        });
+        message.be32(5, 1).string(7, kind);
+    }
+    message
+}
+
+/// What a rule ends with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verdict {
+    Accept,
+    Drop,
+    Return,
+    Jump(&'static str),
+    Goto(&'static str),
+}
+
+// Registers: the first of four words of 16 bytes in all; the words are numbered from 8.
+pub(super) const R1: u32 = 1;
+pub(super) const R2: u32 = 2;
+const WORD: u32 = 8;
+
+/// A key of `meta` and the offset and length of header fields.
+pub(super) const IIFNAME: u32 = 6;
+pub(super) const OIFNAME: u32 = 7;
+const NFPROTO: u32 = 15;
+pub(super) const L4PROTO: u32 = 16;
+const LINK: u32 = 0;
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+
+/// The expressions of a rule, in the order of evaluation.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rule(Vec<(&'static str, Vec<u8>)>);
+
+impl Rule {
+    fn push(mut self, name: &'static str, fill: impl FnOnce(&mut Message)) -> Self {
+        let mut data = Message::new(0, 0, &[]);
+        fill(&mut data);
+        self.0.push((name, data.body().to_vec()));
+        self
+    }
+
+    pub(super) fn meta(self, key: u32, register: u32) -> Self {
+        self.push("meta", |m| {
+            m.be32(1, register).be32(2, key);
+        })
+    }
+
+    pub(super) fn cmp(self, register: u32, equal: bool, value: &[u8]) -> Self {
+        self.push("cmp", |m| {
+            m.be32(1, register).be32(2, u32::from(!equal)).nest(3, |m| {
+                m.bytes(1, value);
+            });
+        })
+    }
+
+    fn payload(self, base: u32, offset: u32, length: u32, register: u32) -> Self {
+        self.push("payload", |m| {
+            m.be32(1, register).be32(2, base).be32(3, offset).be32(4, length);
+        })
+    }
+
+    fn mask(self, register: u32, mask: &[u8]) -> Self {
+        let zero = vec![0; mask.len()];
+        self.push("bitwise", |m| {
+            m.be32(1, register).be32(2, register).be32(3, mask.len() as u32);
+            m.nest(4, |m| {
+                m.bytes(1, mask);
+            });
+            m.nest(5, |m| {
+                m.bytes(1, &zero);
+            });
+        })
+    }
+
+    fn ct(self, key: u32, bits: u32) -> Self {
+        self.push("ct", |m| {
+            m.be32(1, R1).be32(2, key);
+        })
+        .mask(R1, &bits.to_ne_bytes())
+        .cmp(R1, false, &[0; 4])
+    }
+
+    /// A packet of a connection that is known, or of one that belongs to such.
+    pub(super) fn established(self) -> Self {
+        self.ct(0, 2 | 4)
+    }
+
+    /// The same as iptables writes it: `-m conntrack --ctstate RELATED,ESTABLISHED`, revision 3 of
+    /// `<linux/netfilter/xt_conntrack.h>`.
+    pub(super) fn established_match(self) -> Self {
+        let mut info = [0; 168];
+        // match_flags: the state; state_mask: bit 1 is ESTABLISHED, bit 2 RELATED.
+        info[146..148].copy_from_slice(&1_u16.to_ne_bytes());
+        info[150..152].copy_from_slice(&6_u16.to_ne_bytes());
+        self.push("match", |m| {
+            m.string(1, "conntrack").be32(2, 3).bytes(3, &info);
+        })
+    }
+
+    /// A packet of a connection whose destination was translated.
+    pub(super) fn translated(self) -> Self {
+        self.ct(2, 0x20)
+    }
+
+    /// A packet to an address of this host.
+    pub(super) fn for_this_host(self) -> Self {
+        self.push("fib", |m| {
+            m.be32(1, R1).be32(2, 3).be32(3, 2);
+        })
+        .cmp(R1, true, &2_u32.to_ne_bytes())
+    }
+
+    pub(super) fn ipv4(self) -> Self {
+        self.meta(NFPROTO, R1).cmp(R1, true, &[2])
+    }
+
+    pub(super) fn ipv6(self) -> Self {
+        self.meta(NFPROTO, R1).cmp(R1, true, &[10])
+    }
+
+    pub(super) fn ether_type(self, kind: u16) -> Self {
+        self.payload(LINK, 12, 2, R1).cmp(R1, true, &kind.to_be_bytes())
+    }
+
+    /// The IPv4 destination in 127.0.0.0/8.
+    pub(super) fn for_loopback4(self) -> Self {
+        self.ipv4().payload(NETWORK, 16, 1, R1).cmp(R1, true, &[127])
+    }
+
+    pub(super) fn loopback4_source(self) -> Self {
+        self.ipv4().payload(NETWORK, 12, 1, R1).cmp(R1, true, &[127])
+    }
+
+    pub(super) fn for_loopback6(self) -> Self {
+        let mut loopback = [0; 16];
+        loopback[15] = 1;
+        self.ipv6().payload(NETWORK, 24, 16, R1).cmp(R1, true, &loopback)
+    }
+
+    pub(super) fn source(self, family: Family, set: &str) -> Self {
+        match family {
+            IPV6 => self.ipv6().payload(NETWORK, 8, 16, R1),
+            _ => self.ipv4().payload(NETWORK, 12, 4, R1),
+        }
+        .lookup(set, false)
+    }
+
+    pub(super) fn destination(self, family: Family, set: &str) -> Self {
+        match family {
+            IPV6 => self.ipv6().payload(NETWORK, 24, 16, R1),
+            _ => self.ipv4().payload(NETWORK, 16, 4, R1),
+        }
+        .lookup(set, false)
+    }
+
+    pub(super) fn interface(self, key: u32, set: &str) -> Self {
+        self.meta(key, R1).lookup(set, false)
+    }
+
+    pub(super) fn not_interface(self, key: u32, set: &str) -> Self {
+        self.meta(key, R1).lookup(set, true)
+    }
+
+    /// The incoming and the outgoing interface as a pair.
+    pub(super) fn pair(self, set: &str) -> Self {
+        self.meta(IIFNAME, R1).meta(OIFNAME, R2).lookup(set, false)
+    }
+
+    /// The pair with the protocol and the destination port, or the source port.
+    pub(super) fn pair_port(self, set: &str, source: bool) -> Self {
+        let offset = if source { 0 } else { 2 };
+        self.meta(IIFNAME, R1)
+            .meta(OIFNAME, R2)
+            .meta(L4PROTO, 3)
+            .payload(TRANSPORT, offset, 2, WORD + 9)
+            .lookup(set, false)
+    }
+
+    pub(super) fn protocol(self, number: u8) -> Self {
+        self.meta(L4PROTO, R1).cmp(R1, true, &[number])
+    }
+
+    pub(super) fn icmp_type(self, kind: u8) -> Self {
+        self.protocol(58).payload(TRANSPORT, 0, 1, R1).cmp(R1, true, &[kind])
+    }
+
+    pub(super) fn destination_port(self, port: u16) -> Self {
+        self.payload(TRANSPORT, 2, 2, R1).cmp(R1, true, &port.to_be_bytes())
+    }
+
+    /// TCP, and not the first packet of a connection.
+    pub(super) fn tcp_reply(self) -> Self {
+        self.protocol(6).payload(TRANSPORT, 13, 1, R1).mask(R1, &[0x12]).cmp(R1, false, &[2])
+    }
+
+    pub(super) fn lookup(self, set: &str, invert: bool) -> Self {
+        self.push("lookup", |m| {
+            m.string(1, set).be32(2, R1);
+            if invert {
+                m.be32(5, 1);
+            }
+        })
+    }
+
+    /// Translates the destination to what `map` has for protocol and port, or for address,
+    /// protocol and port.
+    pub(super) fn translate(self, family: Family, map: &str, by_address: bool) -> Self {
+        let rule = match (by_address, family) {
+            (false, _) => self.meta(L4PROTO, R1).payload(TRANSPORT, 2, 2, WORD + 1),
+            (true, IPV6) => self.ipv6().payload(NETWORK, 24, 16, R1).meta(L4PROTO, R2).payload(
+                TRANSPORT,
+                2,
+                2,
+                WORD + 5,
+            ),
+            (true, _) => self.ipv4().payload(NETWORK, 16, 4, R1).meta(L4PROTO, WORD + 1).payload(
+                TRANSPORT,
+                2,
+                2,
+                WORD + 2,
+            ),
+        };
+        let port = if family == IPV6 { R2 } else { WORD + 1 };
+        let rule = rule.push("lookup", |m| {
+            m.string(1, map).be32(2, R1).be32(3, R1);
+        });
+        rule.push("nat", |m| {
+            m.be32(1, 1).be32(2, u32::from(family.0)).be32(3, R1).be32(5, port);
+        })
+    }
+
+    pub(super) fn masquerade(self) -> Self {
+        self.push("masq", |_| {})
+    }
+
+    pub(super) fn counter(self) -> Self {
+        self.push("counter", |m| {
+            m.bytes(1, &[0; 8]).bytes(2, &[0; 8]);
+        })
+    }
+
+    pub(super) fn verdict(self, verdict: Verdict) -> Self {
+        let (code, chain) = match verdict {
+            Verdict::Drop => (0, None),
+            Verdict::Accept => (1, None),
+            Verdict::Jump(chain) => (-3, Some(chain)),
+            Verdict::Goto(chain) => (-4, Some(chain)),
+            Verdict::Return => (-5, None),
+        };
+        self.push("immediate", |m| {
+            m.be32(1, 0).nest(2, |m| {
+                m.nest(2, |m| {
+                    m.be32(1, code as u32);
+                    if let Some(chain) = chain {
+                        m.string(2, chain);
+                    }
+                });
+            });
+        })
+    }
+
+    /// The rule at the end of its chain, or with a comment at its beginning.
+    pub(super) fn create(
+        &self,
+        family: Family,
+        table: &str,
+        chain: &str,
+        comment: Option<&str>,
+    ) -> Message {
+        let flags = if comment.is_some() { CREATE } else { CREATE | APPEND };
+        let mut message = message(NEWRULE, flags, family);
+        message.string(1, table).string(2, chain).nest(4, |m| {
+            for (name, data) in &self.0 {
+                m.nest(LIST_ELEM, |m| {
+                    m.string(1, name).nest(2, |m| {
+                        m.raw(data);
+                    });
+                });
+            }
+        });
+        if let Some(comment) = comment {
+            // libnftnl's record of a comment: type 0, length, text with its final zero.
+            let mut data = vec![0, comment.len() as u8 + 1];
+            data.extend_from_slice(comment.as_bytes());
+            data.push(0);
+            message.bytes(7, &data);
+        }
+        message
+    }
+}

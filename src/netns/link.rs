@@ -1,0 +1,293 @@
+//! Interfaces, addresses and routes by rtnetlink(7).
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+
+use super::address::{Cidr, Mac, octets};
+use super::netlink::{CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, text, u32_at};
+
+// <linux/rtnetlink.h>, <linux/if_link.h>, <linux/veth.h>, <linux/if_addr.h>
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BRPORT_MODE: u16 = 4;
+const VETH_INFO_PEER: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+const IFF_UP: u32 = 1;
+const IFA_F_NODAD: u8 = 0x02;
+/// What the kernel's own loopback has as its only route's scope.
+const RT_SCOPE_LINK: u8 = 253;
+const RTPROT_BOOT: u8 = 3;
+const RT_TABLE_MAIN: u8 = 254;
+const RTN_UNICAST: u8 = 1;
+
+/// A veth pair, or a bridge, is made with these.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New<'a> {
+    pub(super) name: &'a str,
+    pub(super) mtu: u32,
+    pub(super) mac: Option<Mac>,
+}
+
+/// An interface as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) up: bool,
+    pub(super) kind: String,
+    pub(super) mtu: u32,
+    pub(super) mac: Option<Mac>,
+}
+
+/// rtnetlink of one network namespace.
+#[derive(Debug)]
+pub(super) struct Links(Socket);
+
+fn info(index: u32, up: bool) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    if up {
+        header[8..12].copy_from_slice(&IFF_UP.to_ne_bytes());
+        header[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
+    }
+    header
+}
+
+fn describe(message: &mut Message, new: New<'_>) {
+    message.string(IFLA_IFNAME, new.name);
+    if new.mtu != 0 {
+        message.u32(IFLA_MTU, new.mtu);
+    }
+    if let Some(mac) = new.mac {
+        message.bytes(IFLA_ADDRESS, &mac.0);
+    }
+}
+
+fn family(address: IpAddr) -> u8 {
+    (if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
+}
+
+impl Links {
+    /// Of the namespace that the caller is in.
+    pub(super) fn here() -> Result<Self> {
+        Ok(Self(Socket::route().context("netlink")?))
+    }
+
+    /// The interface of that name, if there is one.
+    pub(super) fn find(&mut self, name: &str) -> Result<Option<Link>> {
+        let mut message = Message::new(RTM_GETLINK, 0, &info(0, false));
+        message.string(IFLA_IFNAME, name);
+        let mut found = None;
+        let result = self.0.query(message, |_, payload| found = parse(payload));
+        match result {
+            Err(Errno::ENODEV) => Ok(None),
+            result => result.map(|()| found).with_context(|| name.to_owned()),
+        }
+    }
+
+    /// The names of all interfaces.
+    pub(super) fn names(&mut self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        let message = Message::new(RTM_GETLINK, DUMP, &info(0, false));
+        self.0
+            .query(message, |_, payload| {
+                let name = payload.get(16..).and_then(|bytes| attribute(bytes, IFLA_IFNAME));
+                names.extend(name.map(|name| text(name).to_owned()));
+            })
+            .context("netlink")?;
+        Ok(names)
+    }
+
+    pub(super) fn add_bridge(&mut self, new: New<'_>) -> nix::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &info(0, true));
+        describe(&mut message, new);
+        message.nest(IFLA_LINKINFO, |m| {
+            m.string(IFLA_INFO_KIND, "bridge");
+        });
+        self.0.request(message)
+    }
+
+    /// A pair: `here` in this namespace and at once a port of the bridge `master` if that is not 0,
+    /// `there` in the namespace `target`.
+    pub(super) fn add_pair(
+        &mut self,
+        here: New<'_>,
+        there: New<'_>,
+        target: BorrowedFd<'_>,
+        master: u32,
+    ) -> nix::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &info(0, false));
+        describe(&mut message, here);
+        if master != 0 {
+            message.u32(IFLA_MASTER, master);
+        }
+        message.nest(IFLA_LINKINFO, |m| {
+            m.string(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
+                m.nest(VETH_INFO_PEER, |m| {
+                    m.raw(&info(0, false));
+                    describe(m, there);
+                    m.u32(IFLA_NET_NS_FD, target.as_raw_fd() as u32);
+                });
+            });
+        });
+        self.0.request(message)
+    }
+
+    pub(super) fn up(&mut self, index: u32) -> nix::Result<()> {
+        self.0.request(Message::new(RTM_NEWLINK, 0, &info(index, true)))
+    }
+
+    /// Frames may leave the bridge's port that they came from: where the bridge's own traffic goes
+    /// through the packet filter, a container's packets to its own published port do.
+    pub(super) fn hairpin(&mut self, index: u32) -> nix::Result<()> {
+        let mut header = info(index, false);
+        header[0] = libc::AF_BRIDGE as u8;
+        let mut message = Message::new(RTM_SETLINK, 0, &header);
+        message.nest(IFLA_PROTINFO, |m| {
+            m.bytes(IFLA_BRPORT_MODE, &[1]);
+        });
+        self.0.request(message)
+    }
+
+    /// Removes the interface, and with it the other half of a pair. It may be gone already.
+    pub(super) fn remove(&mut self, name: &str) -> Result<()> {
+        let mut message = Message::new(RTM_DELLINK, 0, &info(0, false));
+        message.string(IFLA_IFNAME, name);
+        match self.0.request(message) {
+            Err(Errno::ENODEV) => Ok(()),
+            result => result.with_context(|| name.to_owned()),
+        }
+    }
+
+    /// Without the search for duplicates: the address is ours, and used at once.
+    pub(super) fn add_address(&mut self, index: u32, address: Cidr) -> nix::Result<()> {
+        let ip = address.address;
+        let mut header = [family(ip), address.prefix, IFA_F_NODAD, 0, 0, 0, 0, 0];
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut message = Message::new(RTM_NEWADDR, CREATE | EXCL, &header);
+        message.bytes(IFA_LOCAL, &octets(ip)).bytes(IFA_ADDRESS, &octets(ip));
+        if ip.is_ipv4() && address.prefix < 31 {
+            message.bytes(IFA_BROADCAST, &octets(address.last()));
+        }
+        self.0.request(message)
+    }
+
+    /// The addresses of the interface.
+    pub(super) fn addresses(&mut self, index: u32) -> Result<Vec<Cidr>> {
+        let mut found = Vec::new();
+        let message = Message::new(RTM_GETADDR, DUMP, &[0; 8]);
+        self.0
+            .query(message, |_, payload| {
+                let parse = || {
+                    let own = u32_at(payload, 4)? == index;
+                    let bytes = payload.get(8..)?;
+                    let value = attribute(bytes, IFA_LOCAL).or(attribute(bytes, IFA_ADDRESS))?;
+                    let address = parse_address(value)?;
+                    own.then_some(Cidr { address, prefix: *payload.get(1)? })
+                };
+                found.extend(parse());
+            })
+            .context("netlink")?;
+        Ok(found)
+    }
+
+    /// A route to `to` over `index`: by way of `gateway`, or directly on the link.
+    pub(super) fn add_route(
+        &mut self,
+        to: Cidr,
+        index: u32,
+        gateway: Option<IpAddr>,
+        source: Option<IpAddr>,
+    ) -> nix::Result<()> {
+        let scope = if gateway.is_some() || to.address.is_ipv6() { 0 } else { RT_SCOPE_LINK };
+        let header = [
+            family(to.address),
+            to.prefix,
+            0,
+            0,
+            RT_TABLE_MAIN,
+            RTPROT_BOOT,
+            scope,
+            RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let mut message = Message::new(RTM_NEWROUTE, CREATE | REPLACE, &header);
+        if to.prefix > 0 {
+            message.bytes(RTA_DST, &octets(to.network()));
+        }
+        message.u32(RTA_OIF, index);
+        if let Some(gateway) = gateway {
+            message.bytes(RTA_GATEWAY, &octets(gateway));
+        }
+        if let Some(source) = source {
+            message.bytes(RTA_PREFSRC, &octets(source));
+        }
+        self.0.request(message)
+    }
+
+    /// Every network that this namespace has a route to, without the default routes.
+    pub(super) fn routes(&mut self) -> Result<Vec<Cidr>> {
+        let mut found = Vec::new();
+        let message = Message::new(RTM_GETROUTE, DUMP, &[0; 12]);
+        self.0
+            .query(message, |_, payload| {
+                let parse = || {
+                    let address = parse_address(attribute(payload.get(12..)?, RTA_DST)?)?;
+                    let main = *payload.get(4)? == RT_TABLE_MAIN;
+                    main.then_some(Cidr { address, prefix: *payload.get(1)? })
+                };
+                found.extend(parse());
+            })
+            .context("netlink")?;
+        Ok(found)
+    }
+}
+
+fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or(<[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+fn parse(payload: &[u8]) -> Option<Link> {
+    let attributes = payload.get(16..)?;
+    let kind = attribute(attributes, IFLA_LINKINFO)
+        .and_then(|info| attribute(info, IFLA_INFO_KIND))
+        .map(text);
+    Some(Link {
+        index: u32_at(payload, 4)?,
+        up: u32_at(payload, 8)? & IFF_UP != 0,
+        kind: kind.unwrap_or_default().to_owned(),
+        mtu: attribute(attributes, IFLA_MTU).and_then(|mtu| u32_at(mtu, 0)).unwrap_or(0),
+        mac: attribute(attributes, IFLA_ADDRESS)
+            .and_then(|mac| <[u8; 6]>::try_from(mac).ok())
+            .map(Mac),
+    })
+}

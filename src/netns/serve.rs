@@ -1,0 +1,301 @@
+//! A network's helper process, `rt netns serve`: it answers for the containers' names, holds their
+//! published ports, and carries what comes by where the kernel's way does not serve. It starts with
+//! the first container and ends with the last; if it is killed, packets go on, and the next `add`
+//! or `check --repair` starts it again.
+//!
+//! ```text
+//!  add, del (under the lock)                    helper
+//!     connect serve.sock ───────────────────────▶ accept
+//!     "hello"            ───────────────────────▶
+//!              ◀──────────────────── "ok" or "new" (knows nothing yet)
+//!     "dns" + sockets    ───────────────────────▶ answers on them
+//!     "add ID\ntcp A:P…" + sockets ─────────────▶ reads the record, holds the sockets
+//!     "del ID"           ───────────────────────▶ forgets both
+//!     "end"              ───────────────────────▶ ends, which closes the connection
+//! ```
+//!
+//! Every message but "end" is answered by one word. The socket is the standard input of a new
+//! helper, so that nobody has to wait until it is ready.
+
+mod control;
+mod dns;
+mod message;
+mod relay;
+mod server;
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
+    listen, recv, sendmsg, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use super::network::Network;
+use super::ports::{Held, hold};
+use super::store::{Endpoint, Record, Store};
+use crate::log;
+
+pub(super) use server::serve;
+
+const SOCKET: &str = "serve.sock";
+/// How long the helper may take for an answer, in seconds.
+const ANSWER_LIMIT: i64 = 10;
+/// SCM_MAX_FD of the kernel is 253.
+const SOCKETS_MAX: usize = 200;
+
+/// A connection to a helper.
+struct Connection(OwnedFd);
+
+impl Connection {
+    fn open(directory: &Path) -> Result<Option<Self>> {
+        let fd = seqpacket()?;
+        match at(directory, |address| connect(fd.as_raw_fd(), address))? {
+            Ok(()) => {}
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno).context(SOCKET),
+        }
+        let limit = TimeVal::new(ANSWER_LIMIT, 0);
+        setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
+        setsockopt(&fd, sockopt::SendTimeout, &limit)?;
+        Ok(Some(Self(fd)))
+    }
+
+    /// Sends a message with sockets and gives the answer; empty if the helper has ended.
+    fn ask(&self, text: &str, sockets: &[RawFd]) -> Result<String> {
+        let part = [std::io::IoSlice::new(text.as_bytes())];
+        let rights = [ControlMessage::ScmRights(sockets)];
+        let control = if sockets.is_empty() { &[][..] } else { &rights[..] };
+        let fd = self.0.as_raw_fd();
+        match sendmsg::<()>(fd, &part, control, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(String::new()),
+            result => result.context("helper process")?,
+        };
+        let mut answer = [0; 256];
+        match recv(fd, &mut answer, MsgFlags::empty()) {
+            Ok(length) => Ok(String::from_utf8_lossy(&answer[..length]).into_owned()),
+            Err(Errno::ECONNRESET) => Ok(String::new()),
+            Err(Errno::EAGAIN) => bail!("helper process: no answer in {ANSWER_LIMIT} s"),
+            Err(errno) => Err(errno).context("helper process"),
+        }
+    }
+
+    fn tell(&self, text: &str, sockets: &[RawFd]) -> Result<()> {
+        match self.ask(text, sockets)?.as_str() {
+            "ok" => Ok(()),
+            other => bail!("helper process: {other:?}"),
+        }
+    }
+
+    fn add(&self, id: &str, held: &[Held]) -> Result<()> {
+        let mut first = true;
+        for part in held.chunks(SOCKETS_MAX) {
+            self.add_part(if first { "add" } else { "more" }, id, part)?;
+            first = false;
+        }
+        if first { self.add_part("add", id, &[]) } else { Ok(()) }
+    }
+
+    fn add_part(&self, verb: &str, id: &str, held: &[Held]) -> Result<()> {
+        let mut text = format!("{verb} {id}");
+        for one in held {
+            text += &format!("\n{} {}", one.protocol.name(), one.to);
+        }
+        let sockets: Vec<_> = held.iter().map(|one| one.socket.as_raw_fd()).collect();
+        self.tell(&text, &sockets)
+    }
+}
+
+fn seqpacket() -> Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context(SOCKET)
+}
+
+/// The socket's address by way of a descriptor: a path may be too long for one.
+fn at<T>(directory: &Path, work: impl FnOnce(&UnixAddr) -> T) -> Result<T> {
+    let open = fs::File::open(directory).with_context(|| directory.display().to_string())?;
+    let path = format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd());
+    Ok(work(&UnixAddr::new(path.as_str()).context(SOCKET)?))
+}
+
+/// Tells the network's helper of a container, and starts the helper if there is none.
+pub(super) fn add(store: &Store, network: &Network, record: &Record, held: &[Held]) -> Result<()> {
+    ensure(store, network, Some(&record.id))?.add(&record.id, held)
+}
+
+/// Starts the network's helper if it does not run: with everything that it should know, but for
+/// the container `except`.
+pub(super) fn repair(store: &Store, network: &Network) -> Result<()> {
+    ensure(store, network, None).map(drop)
+}
+
+fn ensure(store: &Store, network: &Network, except: Option<&str>) -> Result<Connection> {
+    let directory = store.network(&network.name);
+    if let Some(connection) = Connection::open(&directory)? {
+        match connection.ask("hello", &[])?.as_str() {
+            "ok" => return Ok(connection),
+            "new" => return introduce(store, network, connection, except),
+            // It ends, or is not ours.
+            _ => {}
+        }
+    }
+    start(store, network)?;
+    let connection = Connection::open(&directory)?.context("helper process: not there")?;
+    introduce(store, network, connection, except)
+}
+
+fn start(store: &Store, network: &Network) -> Result<()> {
+    let directory = store.network(&network.name);
+    match fs::remove_file(directory.join(SOCKET)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context(SOCKET);
+        }
+        _ => {}
+    }
+    let listener = seqpacket()?;
+    at(&directory, |address| bind(listener.as_raw_fd(), address))?.context(SOCKET)?;
+    listen(&listener, Backlog::new(8)?).context(SOCKET)?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("rt")
+        .args(["netns", "--state"])
+        .arg(store.directory())
+        .args(["serve", &network.name])
+        .env_clear()
+        .current_dir("/")
+        .stdin(listener)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    let child = command.spawn().context("helper process")?;
+    control::separate(child.id());
+    Ok(())
+}
+
+/// A new helper learns what it is there for.
+fn introduce(
+    store: &Store,
+    network: &Network,
+    connection: Connection,
+    except: Option<&str>,
+) -> Result<Connection> {
+    if network.resolver {
+        let sockets = resolver_sockets(network)?;
+        let fds: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        connection.tell("dns", &fds)?;
+    }
+    let mut ids: Vec<_> = store.leases(&network.name)?.into_iter().map(|(_, id)| id).collect();
+    ids.sort();
+    ids.dedup();
+    for id in ids {
+        if Some(id.as_str()) == except {
+            continue;
+        }
+        if let Some(record) = store.record(&id)?
+            && record.is_alive()?
+        {
+            let endpoints = record.endpoints.iter().filter(|one| one.network == network.name);
+            connection.add(&id, &endpoints.flat_map(held_again).collect::<Vec<_>>())?;
+        }
+    }
+    connection.tell("ready", &[])?;
+    Ok(connection)
+}
+
+/// The ports that were held before the helper was killed. One that somebody else has taken since
+/// then is lost to him on the helper's way; the kernel's way goes first anyhow.
+fn held_again(endpoint: &Endpoint) -> Vec<Held> {
+    let mut all = Vec::new();
+    let v6 = endpoint.address6.map(|cidr| cidr.address);
+    for publish in &endpoint.publish {
+        match hold(&mut publish.clone(), endpoint.address.address, v6) {
+            Ok(held) => all.extend(held),
+            Err(error) => log::warn(crate::error::line(&error)),
+        }
+    }
+    all
+}
+
+/// UDP and TCP on each of the gateway's addresses.
+fn resolver_sockets(network: &Network) -> Result<Vec<OwnedFd>> {
+    const PORT: u16 = 53;
+    let mut sockets = Vec::new();
+    for gateway in network.gateways() {
+        let address = SocketAddr::new(gateway.address, PORT);
+        let open = || -> std::io::Result<[OwnedFd; 2]> {
+            let (udp, tcp) = (UdpSocket::bind(address)?, TcpListener::bind(address)?);
+            udp.set_nonblocking(true)?;
+            tcp.set_nonblocking(true)?;
+            Ok([udp.into(), tcp.into()])
+        };
+        sockets.extend(open().with_context(|| {
+            format!("resolver {address} (\"resolver\": false in the network's file does without)")
+        })?);
+    }
+    Ok(sockets)
+}
+
+/// Tells the helper, if there is one, that a container has gone.
+pub(super) fn del(store: &Store, network: &str, id: &str) -> Result<()> {
+    match reach(store, network)? {
+        Some(connection) => connection.ask(&format!("del {id}"), &[]).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn reach(store: &Store, network: &str) -> Result<Option<Connection>> {
+    let directory = store.network(network);
+    if directory.exists() { Connection::open(&directory) } else { Ok(None) }
+}
+
+/// Ends the network's helper and waits for it.
+pub(super) fn end(store: &Store, network: &str) -> Result<()> {
+    let Some(connection) = reach(store, network)? else { return Ok(()) };
+    match connection.ask("end", &[])?.as_str() {
+        "" => {
+            control::remove_group();
+            Ok(())
+        }
+        other => bail!("helper process: {other:?}"),
+    }
+}
+
+/// Whether the network's helper answers and knows its containers.
+pub(super) fn is_up(store: &Store, network: &str) -> Result<bool> {
+    match reach(store, network)? {
+        Some(connection) => Ok(connection.ask("hello", &[])? == "ok"),
+        None => Ok(false),
+    }
+}
+
+/// Addresses that name servers have in this host's `/etc/resolv.conf`.
+pub(super) fn host_servers() -> Vec<IpAddr> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    servers_in(&text)
+}
+
+fn servers_in(text: &str) -> Vec<IpAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
+    };
+    text.lines().filter_map(server).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_read_from_resolv_conf() {
+        let text = "# nameserver 1.1.1.1\nsearch x\nnameserver 10.0.0.1\n nameserver fd00::1 \nnameserver fe80::1%eth0\n";
+        let expected: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        assert_eq!(servers_in(text), expected);
+    }
+}

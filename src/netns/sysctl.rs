@@ -1,0 +1,21 @@
+//! The few settings below `/proc/sys/net` that a network needs, of the namespace that the caller
+//! is in.
+
+use std::fs;
+use std::io;
+
+const ROOT: &str = "/proc/sys/net";
+
+/// The value without its line break; `None` where there is no such setting.
+pub(super) fn get(name: &str) -> Option<String> {
+    fs::read_to_string(format!("{ROOT}/{name}")).ok().map(|value| value.trim_end().to_owned())
+}
+
+/// Whether it has that value now. A read-only `/proc/sys` does not matter where nothing is to be
+/// changed.
+pub(super) fn set(name: &str, value: &str) -> io::Result<()> {
+    if get(name).as_deref() == Some(value) {
+        return Ok(());
+    }
+    fs::write(format!("{ROOT}/{name}"), value)
+}

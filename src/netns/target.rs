@@ -1,0 +1,87 @@
+//! The network namespace of a container, entered for a moment and left again.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
+
+use super::store::{Namespace, Record};
+use crate::process::Process;
+
+/// Where the caller's own namespace is; of the thread, since tests give each its own.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// A network namespace beyond doubt.
+#[derive(Debug)]
+pub(super) struct Target {
+    namespace: File,
+    pub(super) process: Option<Process>,
+    path: Option<PathBuf>,
+}
+
+impl Target {
+    /// That of a process.
+    pub(super) fn of_process(pid: i32) -> Result<Self> {
+        let process = Process::now(pid)?;
+        let path = format!("/proc/{pid}/ns/net");
+        let namespace = File::open(&path).with_context(|| path.clone())?;
+        if process.open()?.is_none() {
+            bail!("process {pid} has ended");
+        }
+        Self { namespace, process: Some(process), path: None }.foreign(&path)
+    }
+
+    /// One that is bound to a path.
+    pub(super) fn at(path: &Path) -> Result<Self> {
+        let namespace = File::open(path).with_context(|| path.display().to_string())?;
+        let name = path.display().to_string();
+        Self { namespace, process: None, path: Some(path.to_owned()) }.foreign(&name)
+    }
+
+    /// That of a container with a record, if it lives.
+    pub(super) fn of_record(record: &Record) -> Result<Option<Self>> {
+        if !record.is_alive()? {
+            return Ok(None);
+        }
+        let target = match (record.process, &record.namespace.path) {
+            (Some(process), _) => Self::of_process(process.pid)?,
+            (None, Some(path)) => Self::at(path)?,
+            (None, None) => return Ok(None),
+        };
+        Ok((target.identity()? == record.namespace).then_some(target))
+    }
+
+    /// The host's own interfaces must never be taken for a container's.
+    fn foreign(self, name: &str) -> Result<Self> {
+        let own = fs::metadata(OWN).context(OWN)?;
+        let namespace = self.identity()?;
+        if (own.dev(), own.ino()) == (namespace.device, namespace.inode) {
+            bail!("{name}: the container has the host's network namespace and no one of its own");
+        }
+        Ok(self)
+    }
+
+    pub(super) fn identity(&self) -> Result<Namespace> {
+        let meta = self.namespace.metadata().context("the network namespace")?;
+        Ok(Namespace { path: self.path.clone(), device: meta.dev(), inode: meta.ino() })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    /// Runs `work` there and comes back.
+    pub(super) fn inside<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let own = File::open(OWN).context(OWN)?;
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET).context("setns")?;
+        let result = work();
+        // What came after would happen to the container instead of the host.
+        if setns(&own, CloneFlags::CLONE_NEWNET).is_err() {
+            std::process::abort();
+        }
+        result
+    }
+}
