@@ -44,6 +44,8 @@ mod parity;
 #[cfg(test)]
 mod paths;
 #[cfg(test)]
+mod netns;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod rootless;

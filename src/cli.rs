@@ -63,7 +63,7 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         "update" => Update::augment_args(command),
         "ps" => Ps::augment_args(command),
         "events" => Events::augment_args(command),
-        "spec" => Spec::augment_args(command),
+        "spec" => netns::spec_options(Spec::augment_args(command)),
         "features" => command,
         "netns" => netns::parser(command),
         _ => Id::augment_args(command),
@@ -216,7 +216,17 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
         "spec" => {
             let args = Spec::from_arg_matches(matches)?;
             let unified = Cgroup::plan(None, "rt")?.is_unified();
-            spec_cmd::spec(&args.bundle, args.rootless, unified).map(|()| 0)
+            match netns::spec_network(matches, &root)? {
+                Some(_) if args.rootless => bail!("--rootless: not with a network of rt's"),
+                Some((options, parts)) => {
+                    spec_cmd::spec(&args.bundle, false, unified, Some(&parts))?;
+                    if !parts.mounts.is_empty() {
+                        crate::netns::make_files(&args.bundle, &options)?;
+                    }
+                }
+                None => spec_cmd::spec(&args.bundle, args.rootless, unified, None)?,
+            }
+            Ok(0)
         }
         "netns" => Ok(print(&netns::dispatch(matches)?)),
         name => manage(name, matches, &root),

@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::hooks::Kind;
-use crate::{OCI_VERSION, caps, cgroup, memory_policy, mounts, namespace};
+use crate::{OCI_VERSION, caps, cgroup, memory_policy, mounts, namespace, netns};
 
 /// The structure of features.md. A later version adds to it what it has learnt.
 #[derive(Debug, Serialize)]
@@ -18,7 +18,7 @@ struct Features {
     linux: Linux,
     /// Annotations of a configuration that change what is done; with a dot at the end, all that
     /// begin so.
-    potentially_unsafe_config_annotations: [&'static str; 1],
+    potentially_unsafe_config_annotations: [&'static str; 2],
 }
 
 #[derive(Debug, Serialize)]
@@ -99,7 +99,7 @@ pub(crate) fn features() -> Result<String> {
             mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
             net_devices: Enabled { enabled: false },
         },
-        potentially_unsafe_config_annotations: [cgroup::UNIT_PROPERTIES],
+        potentially_unsafe_config_annotations: [cgroup::UNIT_PROPERTIES, netns::ANNOTATION],
     };
     Ok(serde_json::to_string_pretty(&features)? + "\n")
 }

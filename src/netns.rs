@@ -8,6 +8,7 @@
 //! | `network.rs` `request.rs` `address.rs` | files of networks, wishes of containers (pure) |
 //! | `store.rs` `lease.rs` | what is remembered under a lock; which address is free |
 //! | `attach.rs` `detach.rs` | `add` and `del` |
+//! | `config.rs` | what `rt spec` writes for a container with a network |
 //! | `bridge.rs` `point.rs` `target.rs` `sysctl.rs` | the host's end, links of two, a namespace |
 //! | `firewall.rs` `firewall/` `ports.rs` `conntrack.rs` | which packets pass; published ports |
 //! | `serve.rs` `serve/` `hosts.rs` | the helper process: names and relays; a container's files |
@@ -17,6 +18,7 @@ mod address;
 mod attach;
 mod bridge;
 mod command;
+mod config;
 mod conntrack;
 mod detach;
 mod firewall;
@@ -44,7 +46,13 @@ use crate::namespace::Namespaces;
 use crate::sys;
 
 pub(crate) use command::{NETWORK_OPTIONS, Place, Verb, run};
+pub(crate) use config::{Namespace, Parts, make_files, parts};
 pub(crate) use request::{ANNOTATION, OPTIONS};
+
+/// Where networks are described, unless an option says something else.
+pub(crate) const DEFAULT_NETWORKS: &str = "/etc/rt/networks";
+/// Where they are remembered.
+pub(crate) const DEFAULT_STATE: &str = "/run/rt-netns";
 
 /// Where networks are described and remembered.
 #[derive(Clone, Debug)]

@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 
+use crate::netns::{Namespace, Parts};
+
 const PROCESS: &str = r#"{
 "ociVersion":"1.3.0",
 "process":{
@@ -64,13 +66,23 @@ const PATHS: &str = r#"],
 }"#;
 
 /// Writes `config.json` into `bundle`: for root, or for an ordinary user alone in a
-/// user namespace. `cgroup_v2` says whether the host has only the unified hierarchy.
+/// user namespace. `cgroup_v2` says whether the host has only the unified hierarchy, `network`
+/// what a network asks for.
 ///
 /// # Errors
 /// `BUNDLE/config.json: …`, also when it exists.
-pub(crate) fn spec(bundle: &Path, rootless: bool, cgroup_v2: bool) -> Result<()> {
+pub(crate) fn spec(
+    bundle: &Path,
+    rootless: bool,
+    cgroup_v2: bool,
+    network: Option<&Parts>,
+) -> Result<()> {
     let path = bundle.join("config.json");
-    let mut json = indent(&document(rootless, cgroup_v2));
+    let mut json = document(rootless, cgroup_v2);
+    if let Some(network) = network {
+        json = networked(json, network);
+    }
+    json = indent(&json);
     json.push('\n');
     OpenOptions::new()
         .write(true)
@@ -111,6 +123,31 @@ fn document(rootless: bool, cgroup_v2: bool) -> String {
         PATHS,
     ]
     .concat()
+}
+
+/// The document with the network's parts in their places.
+fn networked(mut json: String, network: &Parts) -> String {
+    const END_OF_MOUNTS: &str = "\n],\n\"linux\":{";
+    let mounts = match network.mounts.as_str() {
+        "" => String::new(),
+        mounts => format!(",\n{mounts}"),
+    };
+    let properties = &network.properties;
+    let end = format!("{mounts}\n],\n{properties}\n\"linux\":{{");
+    json = json.replacen(END_OF_MOUNTS, &end, 1);
+    if let Some(hostname) = &network.hostname {
+        json = json.replacen(r#""hostname":"rt""#, &format!(r#""hostname":"{hostname}""#), 1);
+    }
+    const NETWORK: &str = r#"{"type":"network"}"#;
+    match &network.namespace {
+        Namespace::New => json,
+        // The pid namespace stands before it.
+        Namespace::Host => json.replacen(&format!(",{NETWORK}"), "", 1),
+        Namespace::Path(path) => {
+            let joined = format!(r#"{{"type":"network","path":"{}"}}"#, path.display());
+            json.replacen(NETWORK, &joined, 1)
+        }
+    }
 }
 
 /// One value a line, tabs in front; line breaks of the source go. Without a detour
@@ -197,8 +234,8 @@ mod tests {
     fn nothing_is_overwritten() {
         let bundle = std::env::temp_dir().join(format!("rt-spec-{}", std::process::id()));
         std::fs::create_dir(&bundle).unwrap();
-        let first = spec(&bundle, false, false);
-        let second = spec(&bundle, false, false);
+        let first = spec(&bundle, false, false, None);
+        let second = spec(&bundle, false, false, None);
         let text = std::fs::read_to_string(bundle.join("config.json"));
         std::fs::remove_dir_all(&bundle).unwrap();
         first.unwrap();

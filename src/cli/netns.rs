@@ -1,11 +1,13 @@
 //! The command line of `rt netns`: built from the tables of its options, which annotations share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::netns::{self, Host, NETWORK_OPTIONS, OPTIONS, Place, Verb};
+use crate::netns::{
+    self, DEFAULT_NETWORKS, DEFAULT_STATE, Host, NETWORK_OPTIONS, OPTIONS, Parts, Place, Verb,
+};
 
 /// Options of which each may be given several times.
 fn options(table: &'static [(&'static str, &'static str, &'static str)]) -> Vec<Arg> {
@@ -19,9 +21,21 @@ fn options(table: &'static [(&'static str, &'static str, &'static str)]) -> Vec<
     table.iter().map(arg).collect()
 }
 
-/// The options of a container's network, for `rt spec` as well.
-pub(super) fn container_options() -> Vec<Arg> {
-    options(&OPTIONS)
+/// The options of a container's network, and where networks are.
+fn container_options(command: Command) -> Command {
+    let path = |long: &'static str, default: &'static str, help: &'static str| {
+        let arg = Arg::new(long).long(long).value_name("DIR").help(help);
+        arg.default_value(default).value_parser(value_parser!(PathBuf))
+    };
+    command
+        .arg(path("networks", DEFAULT_NETWORKS, "Directory of the networks' files"))
+        .arg(path("state", DEFAULT_STATE, "Directory of the networks in use"))
+        .args(options(&OPTIONS))
+}
+
+/// `rt spec` writes a network into the configuration.
+pub(super) fn spec_options(command: Command) -> Command {
+    container_options(command)
 }
 
 fn name(what: &'static str) -> Arg {
@@ -34,51 +48,38 @@ fn switch(long: &'static str, help: &'static str) -> Arg {
 
 pub(super) fn parser(command: Command) -> Command {
     let json = || switch("json", "Print JSON");
-    let path = |long: &'static str, default: &'static str, help: &'static str| {
-        let arg = Arg::new(long).long(long).value_name("DIR").help(help);
-        arg.default_value(default).value_parser(value_parser!(PathBuf))
-    };
     let new = |name: &'static str, about: &'static str| Command::new(name).about(about);
-    command
-        .args_conflicts_with_subcommands(false)
-        .arg(path("networks", "/etc/rt/networks", "Directory of the networks' files"))
-        .arg(path("state", "/run/rt-netns", "Directory of what is in use"))
-        .args(container_options())
-        .subcommands([
-            new("add", "Give a container its network")
-                .arg(name("ID"))
-                .arg(
-                    Arg::new("pid")
-                        .long("pid")
-                        .value_name("PID")
-                        .help("A process of the container")
-                        .value_parser(value_parser!(i32)),
-                )
-                .arg(
-                    Arg::new("netns")
-                        .long("netns")
-                        .value_name("PATH")
-                        .help("Its network namespace")
-                        .value_parser(value_parser!(PathBuf)),
-                )
-                .args(container_options()),
-            new("del", "Take a container's network away").arg(name("ID")),
-            new("list", "List the containers that have a network").arg(json()),
-            new("inspect", "Show a container's network, or a network")
-                .arg(name("NAME"))
-                .arg(json()),
-            new("check", "Say what is not as it should be").arg(switch("repair", "Put it right")),
-            new("prune", "Remove what containers that are gone have left"),
-            new("create", "Describe a network")
-                .arg(name("NETWORK"))
-                .args(options(&NETWORK_OPTIONS)),
-            new("serve", "The helper process of a network").hide(true).arg(name("NETWORK")),
-            new("rm", "Remove a network's description").arg(name("NETWORK")),
-        ])
+    container_options(command).subcommands([
+        new("add", "Give a container its network")
+            .arg(name("ID"))
+            .arg(
+                Arg::new("pid")
+                    .long("pid")
+                    .value_name("PID")
+                    .help("A process of the container")
+                    .value_parser(value_parser!(i32)),
+            )
+            .arg(
+                Arg::new("netns")
+                    .long("netns")
+                    .value_name("PATH")
+                    .help("Its network namespace")
+                    .value_parser(value_parser!(PathBuf)),
+            )
+            .args(options(&OPTIONS)),
+        new("del", "Take a container's network away").arg(name("ID")),
+        new("list", "List the containers that have a network").arg(json()),
+        new("inspect", "Show a container's network, or a network").arg(name("NAME")).arg(json()),
+        new("check", "Say what is not as it should be").arg(switch("repair", "Put it right")),
+        new("prune", "Remove what containers that are gone have left"),
+        new("create", "Describe a network").arg(name("NETWORK")).args(options(&NETWORK_OPTIONS)),
+        new("serve", "The helper process of a network").hide(true).arg(name("NETWORK")),
+        new("rm", "Remove a network's description").arg(name("NETWORK")),
+    ])
 }
 
 /// The options given: name and value.
-pub(super) fn given(matches: &ArgMatches, table: &[(&str, &str, &str)]) -> Vec<(String, String)> {
+fn given(matches: &ArgMatches, table: &[(&str, &str, &str)]) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     for (name, value, _) in table {
         if value.is_empty() {
@@ -101,10 +102,27 @@ fn place(matches: &ArgMatches) -> Result<Place> {
     }
 }
 
+fn host(matches: &ArgMatches) -> Host {
+    let path = |name| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
+    Host { networks: path("networks"), state: path("state") }
+}
+
+/// The network that `rt spec` is asked for, if any: the options, and what they mean.
+pub(super) fn spec_network(
+    matches: &ArgMatches,
+    root: &Path,
+) -> Result<Option<(Vec<(String, String)>, Parts)>> {
+    let options = given(matches, &OPTIONS);
+    if options.is_empty() {
+        return Ok(None);
+    }
+    let parts = netns::parts(&host(matches), root, &options)?;
+    Ok(Some((options, parts)))
+}
+
 /// Runs it: the text for standard output.
 pub(super) fn dispatch(matches: &ArgMatches) -> Result<String> {
-    let path = |name| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
-    let host = Host { networks: path("networks"), state: path("state") };
+    let host = host(matches);
     let Some((verb, matches)) = matches.subcommand() else {
         return netns::run(&host, Verb::Hook(given(matches, &OPTIONS)));
     };

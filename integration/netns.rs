@@ -1,0 +1,10 @@
+//! `rt netns`, in a host, an internet and a neighbourhood that each test makes for itself.
+
+mod attacks;
+mod firewall;
+mod kill;
+mod names;
+mod networks;
+mod ports;
+mod spec;
+mod world;

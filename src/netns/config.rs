@@ -1,0 +1,169 @@
+//! What `rt spec` writes into a configuration for a container with a network: the two hooks, the
+//! wishes as annotations, and three files beside the configuration that are bound into the
+//! container.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::Host;
+use super::request::{ANNOTATION, Request};
+use super::{DEFAULT_NETWORKS, DEFAULT_STATE};
+use crate::state::Container;
+
+/// The directory of the bundle with the three files, if nothing else is said.
+const FILES: &str = "etc";
+const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
+/// Which network namespace a configuration asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Namespace {
+    New,
+    /// The host's: none is asked for.
+    Host,
+    Path(PathBuf),
+}
+
+/// The parts of a configuration, as JSON.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) namespace: Namespace,
+    pub(crate) hostname: Option<String>,
+    /// More mounts, without brackets.
+    pub(crate) mounts: String,
+    /// More properties.
+    pub(crate) properties: String,
+}
+
+/// What the options mean for the configuration in `bundle`; `root` is where containers' states are.
+pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> Result<Parts> {
+    let request = Request::new(options.iter().map(|(name, value)| (&**name, &**value)))?;
+    let hostname = request.hostname.clone();
+    let mode = request.networks.first().map_or("", String::as_str);
+    let alone = |namespace| -> Result<Parts> {
+        let only = options.iter().find(|(name, _)| name != "network" && name != "hostname");
+        if let Some((name, _)) = only {
+            bail!("{name}: not with --network {mode}");
+        }
+        let (mounts, properties) = (String::new(), String::new());
+        Ok(Parts { namespace, hostname: hostname.clone(), mounts, properties })
+    };
+    match mode.strip_prefix("container:") {
+        Some(id) => return alone(Namespace::Path(of_container(root, id)?)),
+        None if mode == "host" => return alone(Namespace::Host),
+        None if mode == "none" && request.point_to_point.is_empty() => {
+            return alone(Namespace::New);
+        }
+        None => {}
+    }
+    let files = request.files.unwrap_or_else(|| FILES.into());
+    Ok(Parts {
+        namespace: Namespace::New,
+        hostname,
+        mounts: mounts(&files),
+        properties: properties(host, options, &files)?,
+    })
+}
+
+fn of_container(root: &Path, id: &str) -> Result<PathBuf> {
+    let context = || format!("network: container:{id}");
+    let container = Container::open(root, id).with_context(context)?;
+    match container.status()? {
+        (_, Some(_)) => {}
+        (status, None) => bail!("network: container:{id}: {status}"),
+    }
+    let init = container.record.init.with_context(context)?;
+    Ok(format!("/proc/{}/ns/net", init.pid).into())
+}
+
+fn mounts(files: &Path) -> String {
+    let mount = |name: &&str| {
+        json!({
+            "destination": format!("/etc/{name}"),
+            "type": "bind",
+            "source": files.join(name),
+            "options": ["bind", "rw", "nosuid", "nodev", "noexec"],
+        })
+        .to_string()
+    };
+    NAMES.iter().map(mount).collect::<Vec<_>>().join(",\n")
+}
+
+fn properties(host: &Host, options: &[(String, String)], files: &Path) -> Result<String> {
+    let mut annotations = serde_json::Map::new();
+    let files = ("files".to_owned(), files.display().to_string());
+    for (name, value) in options.iter().filter(|(name, _)| name != "files").chain([&files]) {
+        match annotations.entry(format!("{ANNOTATION}{name}")).or_insert_with(|| "".into()) {
+            serde_json::Value::String(all) if !all.is_empty() => *all += &format!(" {value}"),
+            entry => *entry = value.as_str().into(),
+        }
+    }
+    let program = fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
+    let mut args = vec!["rt".to_owned(), "netns".to_owned()];
+    for (option, path, default) in
+        [("--networks", &host.networks, DEFAULT_NETWORKS), ("--state", &host.state, DEFAULT_STATE)]
+    {
+        if path != Path::new(default) {
+            args.extend([option.to_owned(), path.display().to_string()]);
+        }
+    }
+    let hook = json!([{ "path": program, "args": args }]);
+    let hooks = json!({ "createRuntime": hook, "poststop": hook });
+    let text = format!("\"hooks\":{hooks},\n\"annotations\":{},", json!(annotations));
+    if text.contains('\\') {
+        bail!("a path or value with quotes, backslashes or control characters");
+    }
+    Ok(text)
+}
+
+/// Makes the files that are to be bound, as far as they are missing: they have to be there before
+/// the container is.
+pub(crate) fn make_files(bundle: &Path, options: &[(String, String)]) -> Result<()> {
+    let files = options.iter().rev().find(|(name, _)| name == "files");
+    let directory = bundle.join(files.map_or(FILES, |(_, value)| value));
+    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    for name in NAMES {
+        let path = directory.join(name);
+        let mut open = OpenOptions::new();
+        open.append(true).create(true).open(&path).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        Host { networks: DEFAULT_NETWORKS.into(), state: DEFAULT_STATE.into() }
+    }
+
+    fn parts_of(options: &[(&str, &str)]) -> Result<Parts> {
+        let options: Vec<_> =
+            options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        parts(&host(), Path::new("/nonexistent"), &options)
+    }
+
+    #[test]
+    fn options_become_annotations_and_hooks() {
+        let parts = parts_of(&[("publish", "80:80"), ("publish", "53:53/udp"), ("network", "web")])
+            .unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&format!("{{{}\"x\":1}}", parts.properties)).unwrap();
+        assert_eq!(json["annotations"]["org.rt.network.publish"], "80:80 53:53/udp");
+        assert_eq!(json["hooks"]["createRuntime"], json["hooks"]["poststop"]);
+        assert_eq!(json["hooks"]["poststop"][0]["args"], json!(["rt", "netns"]));
+        assert_eq!(parts.namespace, Namespace::New);
+    }
+
+    #[test]
+    fn modes_that_need_no_hook_take_no_options() {
+        assert_eq!(parts_of(&[("network", "host")]).unwrap().namespace, Namespace::Host);
+        assert!(parts_of(&[("network", "none")]).unwrap().properties.is_empty());
+        assert!(parts_of(&[("network", "host"), ("publish", "80:80")]).is_err());
+        assert!(parts_of(&[("network", "container:nobody")]).is_err());
+        assert!(parts_of(&[("publish", "x")]).is_err());
+    }
+}
