@@ -40,11 +40,11 @@ mod mounts;
 #[cfg(test)]
 mod namespaces;
 #[cfg(test)]
+mod netns;
+#[cfg(test)]
 mod parity;
 #[cfg(test)]
 mod paths;
-#[cfg(test)]
-mod netns;
 #[cfg(test)]
 mod process;
 #[cfg(test)]

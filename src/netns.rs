@@ -54,6 +54,9 @@ pub(crate) const DEFAULT_NETWORKS: &str = "/etc/rt/networks";
 /// Where they are remembered.
 pub(crate) const DEFAULT_STATE: &str = "/run/rt-netns";
 
+/// Options given: name and value.
+pub(crate) type Options = Vec<(String, String)>;
+
 /// Where networks are described and remembered.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {

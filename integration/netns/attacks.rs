@@ -29,7 +29,9 @@ fn a_router_advertisement_from_a_container_changes_nothing() {
         let a = w.add("a", "--network six");
         let b = w.add("b", "--network six");
         b.place().sh("sysctl -qw net.ipv6.conf.eth0.accept_ra=2");
-        let routes = |place: &super::world::Place| place.sh("ip -6 route show proto ra; ip -6 route | grep -c default || true");
+        let routes = |place: &super::world::Place| {
+            place.sh("ip -6 route show proto ra; ip -6 route | grep -c default || true")
+        };
         let (host, neighbour) = (routes(&w.host()), routes(&b.place()));
         // Even a host that listens to advertisements everywhere.
         w.host().sh("sysctl -qw net.ipv6.conf.rt-six.accept_ra=2 || true");
@@ -61,7 +63,8 @@ fn an_internal_network_asks_nobody_for_names() {
         let socket = w.internet.place().run(|| std::net::UdpSocket::bind("192.0.2.2:53").unwrap());
         let a = w.add("a", "--network inner");
         for how in ["", "+tcp"] {
-            let answer = a.place().sh(&format!("dig +time=3 +tries=1 {how} @172.21.0.1 -q www.example"));
+            let answer =
+                a.place().sh(&format!("dig +time=3 +tries=1 {how} @172.21.0.1 -q www.example"));
             assert!(answer.contains("NXDOMAIN"), "{answer}");
         }
         assert_eq!(a.place().sh("dig +short @172.21.0.1 -q a."), "172.21.0.2\n");
@@ -80,11 +83,9 @@ fn isolation_outlives_the_flush_of_other_tables() {
         let two = w.add("two", "--network two");
         let _server = one.place().serve("0.0.0.0:80");
         let at = format!("{}:80", w.address("one"));
-        w.host().sh(
-            "for c in iptables-nft ip6tables-nft; do for t in filter nat mangle raw; do
+        w.host().sh("for c in iptables-nft ip6tables-nft; do for t in filter nat mangle raw; do
                $c -t $t -F; $c -t $t -X; done; done
-             echo '*filter\n:FORWARD ACCEPT\nCOMMIT' | iptables-nft-restore",
-        );
+             echo '*filter\n:FORWARD ACCEPT\nCOMMIT' | iptables-nft-restore");
         two.place().does_not_reach(&at);
         w.neighbour.place().sh("ip route add 172.21.0.0/16 via 192.0.2.1");
         w.neighbour.place().does_not_reach(&at);

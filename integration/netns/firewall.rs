@@ -5,7 +5,12 @@ use super::world::{World, world};
 /// Everything that has to work whatever else is on the host.
 #[track_caller]
 fn all_works(w: &World) {
-    w.create("six", "--subnet6 fd00:6::/64");
+    all_works_with(w, "nftables");
+}
+
+#[track_caller]
+fn all_works_with(w: &World, driver: &str) {
+    w.create("six", &format!("--subnet6 fd00:6::/64 --driver {driver}"));
     let a = w.add("a", "--network six --publish 8080:80");
     let b = w.add("b", "--network six");
     let (_inner, _outer) = (a.place().serve("[::]:80"), w.internet.place().serve("0.0.0.0:80"));
@@ -18,7 +23,7 @@ fn all_works(w: &World) {
     b.place().reaches(&format!("{own}:80"));
     b.place().reaches("192.0.2.1:8080");
     b.place().reaches("[fd00:6::2]:80");
-    let names = b.place().sh("dig +short +time=2 +tries=1 @172.21.0.1 a A");
+    let names = b.place().sh("dig +short +time=2 +tries=1 @172.21.0.1 -q a -t A");
     assert_eq!(names.trim(), own);
     assert!(w.host().sh("iptables-nft -S").contains("-P FORWARD"), "iptables shows its table");
     w.host().sh("nft list ruleset | nft -c -f -");
@@ -47,10 +52,8 @@ fn policies_that_drop_are_met_with_rules_of_ours() {
 #[test]
 fn docker_s_chain_for_users_takes_our_rules() {
     world(|w| {
-        w.host().sh(
-            "iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER
-             iptables-nft -A DOCKER-USER -j RETURN; iptables-nft -A FORWARD -j DOCKER-USER",
-        );
+        w.host().sh("iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER
+             iptables-nft -A DOCKER-USER -j RETURN; iptables-nft -A FORWARD -j DOCKER-USER");
         all_works(w);
         let chain = w.host().sh("iptables-nft -S DOCKER-USER");
         assert!(chain.contains("-i rt-six") && chain.contains("-o rt-six"), "{chain}");
@@ -123,5 +126,37 @@ fn check_finds_what_is_broken_and_repairs_it() {
         let done = w.rt(["prune"]).success();
         assert_eq!(done.stdout, "a\n");
         w.rt(["check"]).success();
+    });
+}
+
+#[test]
+fn the_driver_of_iptables_does_the_same_and_reads_like_docker() {
+    world(|w| {
+        w.host().sh("iptables -P FORWARD DROP; iptables -P INPUT DROP");
+        let show =
+            "iptables-save | grep -v '^#' | sed 's/ \\[.*//'; ip6tables-save | grep -c RT || true";
+        let before = w.host().sh(show);
+        all_works_with(w, "iptables");
+        let rows = w.host().sh("iptables -t nat -L -n");
+        assert!(rows.contains("MASQUERADE") && rows.contains("to:172.21.0.2:80"), "{rows}");
+        w.create("other", "--driver iptables");
+        let other = w.add("other", "--network other --publish 127.0.0.1:7000:80");
+        let _server = other.place().serve("0.0.0.0:80");
+        w.host().reaches("127.0.0.1:7000");
+        w.neighbour.place().does_not_reach("192.0.2.1:7000");
+        w.neighbour.place().sh("ip route add 172.20.0.0/14 via 192.0.2.1");
+        w.neighbour.place().does_not_reach(&format!("{}:80", w.address("other")));
+        for id in ["a", "b", "other"] {
+            w.del(id);
+        }
+        let builtin = |text: &str| {
+            let lines =
+                text.lines().filter(|line| !line.starts_with(':') && !line.starts_with('*'));
+            lines.filter(|line| *line != "COMMIT").map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(builtin(&w.host().sh(show)), builtin(&before));
+        w.rt(["create", "apart", "--driver", "iptables", "--icc", "false"])
+            .says(&["icc"])
+            .one_line();
     });
 }

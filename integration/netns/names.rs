@@ -80,7 +80,9 @@ fn files_are_rewritten_in_place_and_keep_what_is_not_ours() {
         );
         let read = |name: &str| fs::read_to_string(files(name)).unwrap();
         let hosts = read("a/hosts");
-        for line in ["203.0.113.9\tmine", "127.0.0.1\tlocalhost", "172.20.0.2\tweb a", "203.0.113.1\tx"] {
+        for line in
+            ["203.0.113.9\tmine", "127.0.0.1\tlocalhost", "172.20.0.2\tweb a", "203.0.113.1\tx"]
+        {
             assert!(hosts.contains(line), "{line} in {hosts}");
         }
         assert_eq!(read("a/hostname"), "web\n");

@@ -30,8 +30,7 @@ fn none_is_loopback_alone() {
 fn an_address_is_nobody_else_s_until_its_container_is_gone() {
     world(|w| {
         w.create("small", "--subnet 10.5.0.0/29");
-        let mut all: Vec<_> =
-            (0..5).map(|n| w.add(&format!("c{n}"), "--network small")).collect();
+        let mut all: Vec<_> = (0..5).map(|n| w.add(&format!("c{n}"), "--network small")).collect();
         let last = Guest::new();
         w.try_add("last", &last, "--network small").says(&["10.5.0.0/29", "in use"]).one_line();
         w.try_add("last", &last, "--network small --ip 10.5.0.3").says(&["c1"]).one_line();
@@ -80,9 +79,12 @@ fn the_host_s_own_namespace_is_refused() {
 #[test]
 fn networks_are_isolated_unless_they_say_otherwise() {
     world(|w| {
-        for (name, options) in
-            [("one", "--subnet6 fd00:1::/64"), ("two", ""), ("three", "--isolated false"), ("four", "--isolated false")]
-        {
+        for (name, options) in [
+            ("one", "--subnet6 fd00:1::/64"),
+            ("two", ""),
+            ("three", "--isolated false"),
+            ("four", "--isolated false"),
+        ] {
             w.create(name, options);
         }
         let [one, two, three, four] =
@@ -102,7 +104,8 @@ fn an_internal_network_has_no_way_out() {
         w.create("inner", "--internal true");
         let a = w.add("a", "--network inner");
         let b = w.add("b", "--network inner");
-        let (internet, server) = (w.internet.place().serve("0.0.0.0:80"), a.place().serve("0.0.0.0:80"));
+        let (internet, server) =
+            (w.internet.place().serve("0.0.0.0:80"), a.place().serve("0.0.0.0:80"));
         b.place().reaches(&format!("{}:80", w.address("a")));
         a.place().sh("ip route add default via 172.21.0.1");
         a.place().does_not_reach("192.0.2.2:80");
@@ -116,7 +119,9 @@ fn an_internal_network_has_no_way_out() {
 fn without_icc_only_linked_containers_meet() {
     for bridge_nf in ["0", "1"] {
         world(|w| {
-            w.host().sh(&format!("echo {bridge_nf} | tee /proc/sys/net/bridge/bridge-nf-call-ip*tables"));
+            w.host().sh(&format!(
+                "echo {bridge_nf} | tee /proc/sys/net/bridge/bridge-nf-call-ip*tables"
+            ));
             w.create("apart", "--icc false");
             let db = w.add("db", "--network apart --expose 80");
             let web = w.add("web", "--network apart --link db:database");
@@ -136,7 +141,10 @@ fn without_icc_only_linked_containers_meet() {
 fn two_points_are_linked_as_docker_s_old_documentation_does_it() {
     world(|w| {
         let a = w.add("a", "--network none");
-        let b = w.add("b", "--point-to-point a:10.1.1.1:10.1.1.2 --point-to-point host:10.2.1.1:10.2.1.2");
+        let b = w.add(
+            "b",
+            "--point-to-point a:10.1.1.1:10.1.1.2 --point-to-point host:10.2.1.1:10.2.1.2",
+        );
         let _servers = (a.place().serve("0.0.0.0:80"), w.host().serve("10.2.1.2:80"));
         assert_eq!(b.place().reaches("10.1.1.2:80"), "10.1.1.1");
         assert_eq!(b.place().reaches("10.2.1.2:80"), "10.2.1.1");
@@ -193,13 +201,13 @@ fn a_full_bridge_is_said_to_be_full() {
         let mut batch = String::new();
         w.host().sh("ip link add rtbr0 type bridge");
         for n in 0..1023 {
-            batch += &format!("link add d{n} type dummy\nlink set d{n} master rtbr0\n");
+            batch += &format!("link add d{n} group 7 master rtbr0 type ifb\n");
         }
         let path = w.directory.path().join("batch");
         std::fs::write(&path, batch).unwrap();
         w.host().sh(&format!("ip -batch {}", path.display()));
         let a = Guest::new();
         w.try_add("a", &a, "").says(&["rtbr0", "1023"]).one_line();
-        w.host().sh("ip link show type dummy | sed -n 's/^[0-9]*: \\(d[0-9]*\\):.*/link del \\1/p' | ip -batch -; ip link del rtbr0");
+        w.host().sh("ip link del group 7; ip link del rtbr0");
     });
 }

@@ -117,7 +117,9 @@ fn a_udp_client_that_began_too_early_is_served_once_the_port_is_published() {
         let client = internet.run(|| std::net::UdpSocket::bind("192.0.2.2:4000").unwrap());
         // Another connection to the same port elsewhere is nobody's business (moby#46276).
         w.host().sh("sysctl -q net.ipv4.ip_forward=1; ip addr add 203.0.113.1/24 dev lan");
-        w.host().sh("nft 'table ip t { chain c { type filter hook input priority 0; ct state new; }; }'");
+        w.host().sh(
+            "nft 'table ip t { chain c { type filter hook input priority 0; ct state new; }; }'",
+        );
         client.send_to(b"?", "192.0.2.1:5000").unwrap();
         w.host().sh("conntrack -L -p udp --orig-port-dst 5000 2>/dev/null | grep -q 5000");
         let a = w.add("a", "--publish 5000:80/udp");

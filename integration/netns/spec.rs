@@ -35,7 +35,8 @@ fn a_bundle_of_spec_is_on_the_network_and_leaves_it() {
     world(|w| {
         let web = bundle(w, "--publish 8080:80 --hostname web --alias shop").start();
         let other = bundle(w, "--network default").start();
-        let (inner, outer) = (place(&web).serve("0.0.0.0:80"), w.internet.place().serve("0.0.0.0:80"));
+        let (inner, outer) =
+            (place(&web).serve("0.0.0.0:80"), w.internet.place().serve("0.0.0.0:80"));
         assert_eq!(place(&web).reaches("192.0.2.2:80"), "192.0.2.1");
         assert_eq!(w.internet.place().reaches("192.0.2.1:8080"), "192.0.2.2");
         w.host().reaches("127.0.0.1:8080");
@@ -75,7 +76,13 @@ fn modes_without_a_hook_are_namespaces() {
         let second = Bundle::busybox();
         let to = second.path().display().to_string();
         crate::harness::Rt::bare([
-            "--root", &path, "spec", "--bundle", &to, "--network", &format!("container:{id}"),
+            "--root",
+            &path,
+            "spec",
+            "--bundle",
+            &to,
+            "--network",
+            &format!("container:{id}"),
         ])
         .run()
         .success();

@@ -101,9 +101,8 @@ impl Place {
 
     /// A server that tells each client its address, over TCP and UDP.
     pub(crate) fn serve(&self, address: &str) -> Server {
-        let (tcp, udp) = self.run(|| {
-            (TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap())
-        });
+        let (tcp, udp) =
+            self.run(|| (TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap()));
         Server::new(tcp, udp)
     }
 

@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::netns::{
-    self, DEFAULT_NETWORKS, DEFAULT_STATE, Host, NETWORK_OPTIONS, OPTIONS, Parts, Place, Verb,
+    self, DEFAULT_NETWORKS, DEFAULT_STATE, Host, NETWORK_OPTIONS, OPTIONS, Options, Parts, Place,
+    Verb,
 };
 
 /// Options of which each may be given several times.
@@ -79,7 +80,7 @@ pub(super) fn parser(command: Command) -> Command {
 }
 
 /// The options given: name and value.
-fn given(matches: &ArgMatches, table: &[(&str, &str, &str)]) -> Vec<(String, String)> {
+fn given(matches: &ArgMatches, table: &[(&str, &str, &str)]) -> Options {
     let mut pairs = Vec::new();
     for (name, value, _) in table {
         if value.is_empty() {
@@ -108,10 +109,7 @@ fn host(matches: &ArgMatches) -> Host {
 }
 
 /// The network that `rt spec` is asked for, if any: the options, and what they mean.
-pub(super) fn spec_network(
-    matches: &ArgMatches,
-    root: &Path,
-) -> Result<Option<(Vec<(String, String)>, Parts)>> {
+pub(super) fn spec_network(matches: &ArgMatches, root: &Path) -> Result<Option<(Options, Parts)>> {
     let options = given(matches, &OPTIONS);
     if options.is_empty() {
         return Ok(None);

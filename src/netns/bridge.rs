@@ -1,5 +1,7 @@
 //! A network's bridge on the host.
 
+use std::io::Write;
+
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
@@ -7,7 +9,6 @@ use super::address::Mac;
 use super::link::{Link, Links, New};
 use super::network::{Localhost, Network};
 use super::sysctl;
-use crate::log;
 
 /// The index of the network's bridge, which is made, given its address and brought up as far as
 /// that has not been done.
@@ -85,7 +86,8 @@ fn forward(network: &Network) -> Result<()> {
     let switch = |name: &str| -> Result<()> {
         if sysctl::get(name).as_deref() == Some("0") {
             sysctl::set(name, "1").with_context(|| name.to_owned())?;
-            log::warn(format!("net/{name} is 1 now: this host forwards packets"));
+            let _ =
+                writeln!(std::io::stderr(), "rt: net/{name} is 1 now: this host forwards packets");
         }
         Ok(())
     };

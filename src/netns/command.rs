@@ -14,7 +14,7 @@ use super::network::{Config, DEFAULT, Network, check_name};
 use super::request::Request;
 use super::store::{Store, write};
 use super::target::Target;
-use super::{Host, attach, bridge, detach, firewall, serve, show};
+use super::{Host, Options, attach, bridge, detach, firewall, serve, show};
 use crate::state::check_id;
 
 /// A state on standard input is not longer than this, in bytes.
@@ -31,11 +31,11 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) enum Verb {
     /// As the OCI's hooks `createRuntime` and `poststop`: the state on standard input says it.
-    Hook(Vec<(String, String)>),
+    Hook(Options),
     Add {
         id: String,
         place: Place,
-        options: Vec<(String, String)>,
+        options: Options,
     },
     Del {
         id: String,
@@ -53,7 +53,7 @@ pub(crate) enum Verb {
     Prune,
     Create {
         name: String,
-        options: Vec<(String, String)>,
+        options: Options,
     },
     Rm {
         name: String,

@@ -71,7 +71,7 @@ pub(super) fn retire(store: &Store, name: &str, here: &mut Links) -> Result<()> 
             last &= active.config.driver.unwrap_or_default() != network.driver;
         }
     }
-    firewall::end(&network, last)?;
+    firewall::end(store, &network, last)?;
     if active.made_bridge {
         here.remove(&network.bridge)?;
     }

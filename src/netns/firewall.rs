@@ -3,6 +3,7 @@
 
 mod encode;
 mod foreign;
+mod iptables;
 mod nft;
 
 use anyhow::Result;
@@ -14,10 +15,10 @@ use super::store::{Endpoint, Record, Store};
 pub(super) fn add(store: &Store, network: &Network, record: &Record) -> Result<()> {
     match network.driver {
         Driver::Nftables => nft::add(store, network, record)?,
-        Driver::Iptables => {}
+        Driver::Iptables => iptables::rebuild(store, "")?,
         Driver::None => return Ok(()),
     }
-    foreign::open(&network.bridge)
+    foreign::open(&network.bridge, network.driver)
 }
 
 /// Takes it away again, as far as it is there.
@@ -29,15 +30,17 @@ pub(super) fn remove(
 ) -> Result<()> {
     match network.driver {
         Driver::Nftables => nft::remove(store, network, endpoint, record),
-        Driver::Iptables | Driver::None => Ok(()),
+        Driver::Iptables => iptables::rebuild(store, &record.id),
+        Driver::None => Ok(()),
     }
 }
 
 /// The end of a network; `last` says that no other one of this driver is in use.
-pub(super) fn end(network: &Network, last: bool) -> Result<()> {
+pub(super) fn end(store: &Store, network: &Network, last: bool) -> Result<()> {
     match network.driver {
         Driver::Nftables => nft::end(network, last)?,
-        Driver::Iptables => {}
+        Driver::Iptables if last => iptables::end()?,
+        Driver::Iptables => iptables::retire(store, &network.name)?,
         Driver::None => return Ok(()),
     }
     foreign::close(&network.bridge)
@@ -55,8 +58,8 @@ pub(super) fn check(store: &Store, network: &Network) -> Result<Option<String>> 
 pub(super) fn repair(store: &Store, network: &Network) -> Result<()> {
     match network.driver {
         Driver::Nftables => nft::rebuild(store)?,
-        Driver::Iptables => {}
+        Driver::Iptables => iptables::rebuild(store, "")?,
         Driver::None => return Ok(()),
     }
-    foreign::open(&network.bridge)
+    foreign::open(&network.bridge, network.driver)
 }

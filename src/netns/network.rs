@@ -181,6 +181,9 @@ impl Network {
         if internal && config.masquerade == Some(true) {
             bail!("masquerade: an internal network has no way out");
         }
+        if config.icc == Some(false) && config.driver == Some(Driver::Iptables) {
+            bail!("icc: false: only with the driver nftables, which filters within a bridge");
+        }
         Ok(Self {
             name: name.to_owned(),
             bridge,

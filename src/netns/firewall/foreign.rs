@@ -5,17 +5,17 @@
 //! `iptables -S` goes on showing its tables, carry a comment, and go with the bridge.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 use super::super::netlink::{DUMP, Socket, attribute, attributes, text};
+use super::super::network::Driver;
 use super::encode::{
     DELRULE, Family, GETCHAIN, GETRULE, IIFNAME, INET, IPV4, IPV6, OIFNAME, R1, Rule, Verdict,
     interface, message,
 };
+use super::iptables::run;
 use super::nft::TABLE;
 
 const FORWARD: u32 = 2;
@@ -44,13 +44,15 @@ fn comment(bridge: &str) -> String {
     format!("rt netns {bridge}")
 }
 
-/// Opens every chain that would stop the bridge's packets.
-pub(super) fn open(bridge: &str) -> Result<()> {
+/// Opens every chain that would stop the bridge's packets. The driver of iptables has its own
+/// accepting and dropping rules in `FORWARD`, which must not be overtaken.
+pub(super) fn open(bridge: &str, driver: Driver) -> Result<()> {
     let mut socket = Socket::netfilter().context("nf_tables")?;
     let (chains, docker) = chains(&mut socket)?;
     for chain in &chains {
+        let decided = driver == Driver::Iptables && chain.name == "FORWARD";
         let ends = rules(&mut socket, chain, &chain.name)?;
-        if !chain.drops && !ends.last().is_some_and(ends_all) {
+        if decided || !chain.drops && !ends.last().is_some_and(ends_all) {
             continue;
         }
         let user = chain.hook == FORWARD && docker.contains(&(chain.family.0, chain.table.clone()));
@@ -69,7 +71,7 @@ pub(super) fn open(bridge: &str) -> Result<()> {
             format!("chain {place} of table {} drops packets: a rule that accepts {bridge} is needed there", chain.table)
         })?;
     }
-    legacy(bridge, true)
+    legacy(bridge, true, driver == Driver::Iptables)
 }
 
 /// Takes the rules out again.
@@ -95,7 +97,7 @@ pub(super) fn close(bridge: &str) -> Result<()> {
             }
         }
     }
-    legacy(bridge, false)
+    legacy(bridge, false, false)
 }
 
 type Docker = Vec<(u8, String)>;
@@ -208,7 +210,7 @@ fn name(bridge: &str) -> Vec<u8> {
 
 /// The tables of iptables-legacy, which nf_tables does not show. They exist only where somebody
 /// has used that program.
-fn legacy(bridge: &str, add: bool) -> Result<()> {
+fn legacy(bridge: &str, add: bool, input_only: bool) -> Result<()> {
     for (file, program) in [
         ("/proc/net/ip_tables_names", "iptables-legacy"),
         ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
@@ -219,20 +221,23 @@ fn legacy(bridge: &str, add: bool) -> Result<()> {
         }
         let ours = comment(bridge);
         for (chain, rules) in legacy_rules(bridge) {
-            let listed = output(program, &["-w", "-S", chain])?;
+            if input_only && chain == "FORWARD" {
+                continue;
+            }
+            let listed = run(program, &["-w", "-S", chain], "")?;
             let drops = listed.lines().next() == Some(&format!("-P {chain} DROP"));
             let place = match chain {
-                "FORWARD" if output(program, &["-w", "-S", DOCKER]).is_ok() => DOCKER,
+                "FORWARD" if run(program, &["-w", "-S", DOCKER], "").is_ok() => DOCKER,
                 chain => chain,
             };
             for rule in rules {
                 let mut words = vec!["-w", "-C", place];
                 words.extend(rule.split(' '));
                 words.extend(["-m", "comment", "--comment", &ours, "-j", "ACCEPT"]);
-                let present = output(program, &words).is_ok();
+                let present = run(program, &words, "").is_ok();
                 if present != add && (drops || !add) {
                     words[1] = if add { "-I" } else { "-D" };
-                    output(program, &words)?;
+                    run(program, &words, "")?;
                 }
             }
         }
@@ -247,19 +252,4 @@ fn legacy_rules(bridge: &str) -> [(&'static str, Vec<String>); 2] {
         ("FORWARD", vec![format!("-i {bridge}"), format!("-o {bridge}")]),
         ("INPUT", input.iter().map(|rule| format!("-i {bridge} {rule}")).collect()),
     ]
-}
-
-fn output(program: &str, words: &[&str]) -> Result<String> {
-    let command = Command::new(program).args(words).stdin(Stdio::null()).output();
-    match command {
-        Ok(done) if done.status.success() => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
-        Ok(done) => {
-            let said = String::from_utf8_lossy(&done.stderr);
-            bail!("{program} {}: {}", words.join(" "), said.trim().replace('\n', " "))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "{program}: not installed, but its tables are in use: if FORWARD or INPUT drops there, no packet passes"
-        ),
-        Err(error) => Err(error).context(program.to_owned()),
-    }
 }

@@ -1,0 +1,272 @@
+//! The driver that runs the `iptables` commands, for hosts whose tools and people look there: its
+//! result reads like docker's. The chains are ours and made anew from the records each time, in
+//! one `iptables-restore`; what leads to them is inserted once.
+
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::super::address::Cidr;
+use super::super::network::{Driver, Localhost, Network};
+use super::super::request::Publish;
+use super::super::store::{Endpoint, Record, Store};
+
+const RAW: &str = "RT-RAW";
+const DNAT: &str = "RT";
+const POSTROUTING: &str = "RT-POSTROUTING";
+const FORWARD: &str = "RT-FORWARD";
+const INPUT: &str = "RT-INPUT";
+/// The user's: it is looked at first and never touched.
+const USER: &str = "RT-USER";
+
+/// Chains of ours: table, name, and the rules that lead there.
+const CHAINS: [(&str, &str, &[&str]); 6] = [
+    ("raw", RAW, &["PREROUTING"]),
+    // On 127.0.0.1 only the host itself is served (moby#45610).
+    (
+        "nat",
+        DNAT,
+        &[
+            "PREROUTING ! -d LOOPBACK -m addrtype --dst-type LOCAL",
+            "OUTPUT -m addrtype --dst-type LOCAL",
+        ],
+    ),
+    ("nat", POSTROUTING, &["POSTROUTING"]),
+    ("filter", FORWARD, &["FORWARD"]),
+    ("filter", USER, &["FORWARD"]),
+    ("filter", INPUT, &["INPUT"]),
+];
+
+/// The commands of one family.
+#[derive(Clone, Copy)]
+struct Family {
+    program: &'static str,
+    restore: &'static str,
+    loopback: &'static str,
+    v4: bool,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family { program: "iptables", restore: "iptables-restore", loopback: "127.0.0.0/8", v4: true },
+    Family { program: "ip6tables", restore: "ip6tables-restore", loopback: "::1/128", v4: false },
+];
+
+/// Makes everything from the records, but for the container `without`.
+pub(super) fn rebuild(store: &Store, without: &str) -> Result<()> {
+    let mut records = store.records()?;
+    records.retain(|record| record.id != without);
+    restore(&networks(store)?, &records)
+}
+
+/// The same without a network that ends.
+pub(super) fn retire(store: &Store, network: &str) -> Result<()> {
+    let mut networks = networks(store)?;
+    networks.retain(|one| one.name != network);
+    restore(&networks, &store.records()?)
+}
+
+fn restore(networks: &[Network], records: &[Record]) -> Result<()> {
+    for family in FAMILIES {
+        if !family.v4 && networks.iter().all(|network| network.gateway6.is_none()) {
+            continue;
+        }
+        let endpoints: Vec<_> = records.iter().flat_map(|record| &record.endpoints).collect();
+        let text = family.tables(networks, &endpoints);
+        run(family.restore, &["-w", "--noflush"], &text)?;
+        if run(family.program, &["-w", "-S", USER], "").is_err() {
+            run(family.program, &["-w", "-N", USER], "")?;
+        }
+        for (table, chain, jumps) in CHAINS {
+            for jump in jumps {
+                family.jump(table, chain, jump, true)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn networks(store: &Store) -> Result<Vec<Network>> {
+    let mut networks = Vec::new();
+    for name in store.active_names()? {
+        if let Some(active) = store.active(&name)? {
+            let network = Network::decide(&name, active.config)?;
+            networks.extend(Some(network).filter(|one| one.driver == Driver::Iptables));
+        }
+    }
+    Ok(networks)
+}
+
+/// Removes all of it, but for the user's chain if there is something in it.
+pub(super) fn end() -> Result<()> {
+    for family in FAMILIES {
+        for (table, chain, jumps) in CHAINS {
+            let listed = match run(family.program, &["-w", "-t", table, "-S", chain], "") {
+                Ok(listed) => listed,
+                Err(_) => continue,
+            };
+            if chain == USER && listed.lines().count() > 1 {
+                continue;
+            }
+            for jump in jumps {
+                family.jump(table, chain, jump, false)?;
+            }
+            run(family.program, &["-w", "-t", table, "-F", chain], "")?;
+            run(family.program, &["-w", "-t", table, "-X", chain], "")?;
+        }
+    }
+    Ok(())
+}
+
+impl Family {
+    fn jump(self, table: &str, chain: &str, jump: &str, wanted: bool) -> Result<()> {
+        let jump = jump.replace("LOOPBACK", self.loopback);
+        let mut words = vec!["-w", "-t", table, "-C"];
+        words.extend(jump.split(' '));
+        words.extend(["-j", chain]);
+        if run(self.program, &words, "").is_ok() == wanted {
+            return Ok(());
+        }
+        // Rules of the administrator's own stay first where addresses are translated.
+        words[3] = match (wanted, table) {
+            (false, _) => "-D",
+            (true, "nat") => "-A",
+            (true, _) => "-I",
+        };
+        run(self.program, &words, "").map(drop)
+    }
+
+    /// The input of `iptables-restore`: a chain that is declared is emptied.
+    fn tables(self, networks: &[Network], endpoints: &[&Endpoint]) -> String {
+        let mut text = format!("*raw\n:{RAW} - [0:0]\n");
+        for network in networks {
+            let (bridge, Some(gateway)) = (&network.bridge, self.gateway(network)) else {
+                continue;
+            };
+            let address = gateway.address;
+            let _ = writeln!(text, "-A {RAW} -i {bridge} -d {} -j DROP", self.loopback);
+            for inside in networks.iter().map(|one| one.bridge.as_str()).chain(["lo"]) {
+                let _ = writeln!(text, "-A {RAW} -i {inside} -d {address} -j RETURN");
+            }
+            let _ = writeln!(text, "-A {RAW} -d {address} -j DROP");
+        }
+        let _ = write!(text, "COMMIT\n*nat\n:{DNAT} - [0:0]\n:{POSTROUTING} - [0:0]\n");
+        for network in networks {
+            for endpoint in endpoints.iter().filter(|one| one.network == network.name) {
+                self.dnat(&mut text, network, endpoint);
+            }
+            self.postrouting(&mut text, network);
+        }
+        let _ = write!(text, "COMMIT\n*filter\n:{FORWARD} - [0:0]\n:{INPUT} - [0:0]\n");
+        self.filter(&mut text, networks);
+        text + "COMMIT\n"
+    }
+
+    fn gateway(self, network: &Network) -> Option<Cidr> {
+        if self.v4 { Some(network.gateway) } else { network.gateway6 }
+    }
+
+    fn dnat(self, text: &mut String, network: &Network, endpoint: &Endpoint) {
+        let Some(to) = endpoint.addresses().find(|address| address.is_ipv4() == self.v4) else {
+            return;
+        };
+        for publish in &endpoint.publish {
+            let Some(bind) = self.bind(network, publish) else { continue };
+            for n in 0..publish.to.count {
+                let (host, port) = (publish.host + n, publish.to.first + n);
+                let protocol = publish.to.protocol.name();
+                let target = match to {
+                    IpAddr::V4(to) => format!("{to}:{port}"),
+                    IpAddr::V6(to) => format!("[{to}]:{port}"),
+                };
+                let _ = writeln!(
+                    text,
+                    "-A {DNAT} {bind}-p {protocol} --dport {host} -j DNAT --to-destination {target}"
+                );
+            }
+        }
+    }
+
+    /// The match of the address that a port is published on; `None` if the helper process serves it.
+    fn bind(self, network: &Network, publish: &Publish) -> Option<String> {
+        let kernel = self.v4 && network.localhost == Localhost::Kernel;
+        match publish.bind {
+            Some(bind) if bind.is_ipv4() != self.v4 => None,
+            Some(bind) if bind.is_loopback() && !kernel => None,
+            Some(bind) if !bind.is_unspecified() => Some(format!("-d {bind} ")),
+            _ if kernel => Some(String::new()),
+            _ => Some(format!("! -d {} ", self.loopback)),
+        }
+    }
+
+    fn postrouting(self, text: &mut String, network: &Network) {
+        let (bridge, Some(gateway)) = (&network.bridge, self.gateway(network)) else { return };
+        let subnet = format!("{}/{}", gateway.network(), gateway.prefix);
+        if network.masquerade {
+            let _ = writeln!(text, "-A {POSTROUTING} -s {subnet} ! -o {bridge} -j MASQUERADE");
+        }
+        if self.v4 {
+            let _ = writeln!(text, "-A {POSTROUTING} -s 127.0.0.0/8 -o {bridge} -j MASQUERADE");
+        }
+        let _ = writeln!(
+            text,
+            "-A {POSTROUTING} -s {subnet} -o {bridge} -m conntrack --ctstate DNAT -j MASQUERADE"
+        );
+    }
+
+    fn filter(self, text: &mut String, networks: &[Network]) {
+        let here = || networks.iter().filter(|network| self.gateway(network).is_some());
+        let mut rule = |rule: String| {
+            let _ = writeln!(text, "-A {rule}");
+        };
+        for network in here() {
+            let bridge = &network.bridge;
+            rule(format!("{FORWARD} -i {bridge} -o {bridge} -j ACCEPT"));
+            if network.internal {
+                rule(format!("{FORWARD} -i {bridge} -j DROP"));
+                rule(format!("{FORWARD} -o {bridge} -j DROP"));
+            }
+            if !self.v4 {
+                rule(format!("{INPUT} -i {bridge} -p icmpv6 --icmpv6-type 134 -j DROP"));
+            }
+        }
+        for network in here() {
+            let bridge = &network.bridge;
+            let state = format!("{FORWARD} -o {bridge} -m conntrack --ctstate");
+            rule(format!("{state} RELATED,ESTABLISHED -j ACCEPT"));
+            rule(format!("{state} DNAT -j ACCEPT"));
+            let open = here().filter(|other| !other.isolated && other.name != network.name);
+            for other in open.filter(|_| !network.isolated) {
+                rule(format!("{FORWARD} -i {} -o {bridge} -j ACCEPT", other.bridge));
+            }
+            rule(format!("{FORWARD} -o {bridge} -j DROP"));
+        }
+        for network in here() {
+            rule(format!("{FORWARD} -i {} -j ACCEPT", network.bridge));
+        }
+    }
+}
+
+/// Runs a command with `input`: its output. An error is what it says.
+pub(super) fn run(program: &str, words: &[&str], input: &str) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("{program}: not installed, but its tables are needed")
+        }
+        result => result.with_context(|| program.to_owned())?,
+    };
+    if let Some(mut stdin) = child.stdin.take() {
+        // It may end before it has read everything, and says why.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let done = child.wait_with_output().with_context(|| program.to_owned())?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        bail!("{program} {}: {}", words.join(" "), said.trim().replace('\n', " "));
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
