@@ -3,6 +3,7 @@
 # make stress    thousands of runs and execs, four at a time (as root)
 # make test-vm   control groups of version 2 with every controller, and systemd, in a guest
 # make test-vm-full   the same under QEMU: slow, with cpuset, hugetlb and pressure as well
+# make bench-net what networks cost, compared
 # make check     formatting, lints, unit tests; no root
 # make install   the program, its manual pages and completions; PREFIX (/usr/local) and DESTDIR as usual
 # make clean     everything that was built here
@@ -25,7 +26,7 @@ TARGET      := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RELEASE     := $(TARGET)/$(TRIPLE)/release
 BINARY      := $(RELEASE)/rt
 
-BUNDLES := bundles/hello bundles/shell bundles/limits
+BUNDLES := bundles/hello bundles/shell bundles/limits bundles/web bundles/pair/server bundles/pair/client
 
 # The release whose lints the code is kept clean of: a newer clippy knows more
 # of them, and that must not fail the tests of a stranger's machine.
@@ -68,6 +69,11 @@ NEED_BUSYBOX := $(call need,sh bundles/rootfs.sh --check,busybox-static)
 NEED_TESTS   := $(call need,command -v runc,runc) \
                 $(call need,command -v ip,iproute2) \
                 $(call need,command -v tmux,tmux) \
+                $(call need,command -v nft,nftables) \
+                $(call need,command -v iptables-nft && command -v iptables-legacy,iptables) \
+                $(call need,command -v conntrack,conntrack) \
+                $(call need,command -v dig,dnsutils) \
+                $(call need,command -v python3,python3-minimal) \
                 $(call need,command -v unshare && command -v nsenter && command -v setpriv,util-linux) \
                 $(call need,command -v newuidmap,uidmap)
 
@@ -83,9 +89,13 @@ NEED_QEMU := $(call need,command -v qemu-system-x86_64,qemu-system-x86)
 in-vm = $(AS_ROOT) $(VM) $(1) --timeout $(VM_TIME) --share $(CURDIR) --share $(TARGET) \
     integration/run.sh $$(ls -t $(RELEASE)/deps/integration-* | grep -v '\.d$$' | head -1) $(2)
 
+# What Debian's CNI plugins and a traffic generator are compared with.
+NEED_BENCH   := $(call need,test -x /usr/lib/cni/portmap,containernetworking-plugins) \
+                $(call need,command -v iperf3,iperf3)
+
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test test-vm test-vm-full vm stress check lint build share rootfs install clean toolchain linker root
+.PHONY: all demo test test-vm test-vm-full vm stress bench-net check lint build share rootfs install clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -126,6 +136,12 @@ vm: toolchain root
 	@$(AS_ROOT) $(VM) built || $(AS_ROOT) $(VM) build
 	$(CARGO) test --quiet --locked --release --no-run --test integration
 
+# Figures of `rt netns`: add, del, names and throughput, beside Debian's CNI plugins and one rule
+# written by hand. It fails where docs/networking.md's promises are not kept.
+bench-net: build root
+	$(call install-missing,$(NEED_TESTS) $(NEED_BENCH))
+	@$(AS_ROOT) unshare -n -m python3 integration/netns/bench.py $(BINARY)
+
 check: linker
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || \
 	    rustup component add rustfmt clippy
@@ -162,7 +178,7 @@ install: build share
 
 clean: toolchain
 	$(CARGO) clean --quiet
-	rm -rf --one-file-system $(BUNDLES:=/rootfs) $(BUNDLES:=/.rootfs.*)
+	rm -rf --one-file-system $(BUNDLES:=/rootfs) $(BUNDLES:=/.rootfs.*) $(BUNDLES:=/etc)
 
 toolchain:
 	@command -v $(CARGO) >/dev/null && rustc --version >/dev/null || { \

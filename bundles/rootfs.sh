@@ -48,6 +48,13 @@ fill() {
 
 bundle=$1
 [ -f "$bundle/config.json" ] || die "$bundle: not a bundle: it has no config.json"
+# The files that a network keeps up to date have to be there before the container is.
+if grep -q '"etc/hosts"' "$bundle/config.json"; then
+    mkdir -p "$bundle/etc"
+    for file in hosts hostname resolv.conf; do
+        [ -e "$bundle/etc/$file" ] || : >"$bundle/etc/$file"
+    done
+fi
 [ ! -x "$bundle/rootfs/bin/busybox" ] || exit 0
 check
 

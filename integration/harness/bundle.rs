@@ -72,8 +72,8 @@ impl Bundle {
 
     /// A copy of a bundle of this repository, its root file system taken from where it stands.
     pub(crate) fn of_repository(name: &str) -> Self {
-        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles").join(name);
-        let script = place.parent().unwrap().join("rootfs.sh");
+        let bundles = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles");
+        let (place, script) = (bundles.join(name), bundles.join("rootfs.sh"));
         let done = Command::new(&script).arg(&place).output();
         let done = done.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
         assert!(done.status.success(), "{}: {done:?}", script.display());

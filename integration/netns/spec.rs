@@ -26,6 +26,52 @@ fn bundle(w: &World, options: &str) -> Bundle {
         .args(["sleep", "1000"])
 }
 
+/// A bundle of this repository, with the hooks of this `rt` and this world.
+fn of_repository(w: &World, name: &str) -> Bundle {
+    let bundle = Bundle::of_repository(name);
+    std::fs::create_dir(bundle.path().join("etc")).unwrap();
+    for file in ["hosts", "hostname", "resolv.conf"] {
+        std::fs::write(bundle.path().join("etc").join(file), "").unwrap();
+    }
+    bundle.config(|c| {
+        for kind in ["createRuntime", "poststop"] {
+            let hook = &mut c["hooks"][kind][0];
+            assert_eq!(hook["path"], "/usr/local/bin/rt");
+            assert_eq!(hook["args"], json!(["rt", "netns"]));
+            hook["path"] = json!(crate::harness::runtime());
+            hook["args"] = json!(["rt", "netns", "--state", w.state(), "--networks", w.networks()]);
+        }
+    })
+}
+
+#[test]
+fn web_is_seen_by_the_world() {
+    world(|w| {
+        let _web = of_repository(w, "web").start();
+        let get = "busybox wget -q -T 5 -O - http://192.0.2.1:8080/";
+        crate::harness::until("the page is there", || w.internet.place().try_sh(get));
+        assert_eq!(w.internet.place().sh(get), "Hello from web\n");
+    });
+}
+
+#[test]
+fn pair_finds_each_other_by_name() {
+    world(|w| {
+        let server = of_repository(w, "pair/server").start();
+        crate::harness::until("the page is there", || {
+            place(&server).try_sh("busybox wget -q -O - http://127.0.0.1/")
+        });
+        let client = of_repository(w, "pair/client").config(|c| {
+            let link = &mut c["annotations"]["org.rt.network.link"];
+            assert_eq!(*link, "pair-server:store");
+            *link = json!(format!("{}:store", server.id));
+        });
+        let done = client.run().success();
+        assert!(done.stdout.contains("172.20.0.2\tstore"), "{done}");
+        assert_eq!(done.stdout.matches("The server is known by its name").count(), 2, "{done}");
+    });
+}
+
 fn place(container: &Container) -> Place {
     Place::of_pid(container.pid())
 }

@@ -89,5 +89,5 @@ pub(super) fn sweep(store: &Store, id: &str) -> Result<()> {
         }
         retire(store, &network, &mut here)?;
     }
-    Ok(())
+    store.forget(id)
 }

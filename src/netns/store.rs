@@ -186,7 +186,10 @@ impl Store {
     }
 
     pub(super) fn forget(&self, id: &str) -> Result<()> {
-        gone(fs::remove_file(self.container(id)), &self.container(id))
+        let path = self.container(id);
+        let new = new_name(&path);
+        gone(fs::remove_file(&new), &new)?;
+        gone(fs::remove_file(&path), &path)
     }
 
     /// The ids of all containers with a record.
@@ -310,10 +313,16 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     }
 }
 
-/// Replaces the file in one step.
-pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+/// Where a file is written before it takes its name.
+fn new_name(path: &Path) -> PathBuf {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
+    new.into()
+}
+
+/// Replaces the file in one step.
+pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+    let new = new_name(path);
     let bytes = serde_json::to_vec(value)?;
     fs::write(&new, bytes)
         .and_then(|()| fs::rename(&new, path))

@@ -22,6 +22,8 @@ const INPUT: &str = "RT-INPUT";
 /// The user's: it is looked at first and never touched.
 const USER: &str = "RT-USER";
 
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Chains of ours: table, name, and the rules that lead there.
 const CHAINS: [(&str, &str, &[&str]); 6] = [
     ("raw", RAW, &["PREROUTING"]),
@@ -252,7 +254,13 @@ impl Family {
 /// Runs a command with `input`: its output. An error is what it says.
 pub(super) fn run(program: &str, words: &[&str], input: &str) -> Result<String> {
     let mut command = Command::new(program);
-    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A hook's environment is mostly empty.
+    command
+        .env("PATH", PATH)
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("{program}: not installed, but its tables are needed")
