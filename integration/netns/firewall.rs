@@ -57,6 +57,10 @@ fn docker_s_chain_for_users_takes_our_rules() {
         all_works(w);
         let chain = w.host().sh("iptables-nft -S DOCKER-USER");
         assert!(chain.contains("-i rt-six") && chain.contains("-o rt-six"), "{chain}");
+        w.del("a");
+        w.del("b");
+        let rules = w.host().sh("iptables-nft -S");
+        assert!(!rules.contains("rt-six") && rules.contains("-A DOCKER-USER -j RETURN"), "{rules}");
     });
 }
 

@@ -48,7 +48,7 @@ fn of_repository(w: &World, name: &str) -> Bundle {
 fn web_is_seen_by_the_world() {
     world(|w| {
         let _web = of_repository(w, "web").start();
-        let get = "busybox wget -q -T 5 -O - http://192.0.2.1:8080/";
+        let get = "busybox wget -q -O - http://192.0.2.1:8080/";
         crate::harness::until("the page is there", || w.internet.place().try_sh(get));
         assert_eq!(w.internet.place().sh(get), "Hello from web\n");
     });

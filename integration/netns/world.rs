@@ -88,7 +88,8 @@ impl Place {
     /// A command that has to succeed: its output.
     #[track_caller]
     pub(crate) fn sh(&self, script: &str) -> String {
-        let done = self.run(|| Command::new("sh").args(["-ec", script]).output().unwrap());
+        let done = self
+            .run(|| Command::new("timeout").args(["60", "sh", "-ec", script]).output().unwrap());
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{script}: {said}");
         String::from_utf8(done.stdout).unwrap()
@@ -96,7 +97,9 @@ impl Place {
 
     /// Whether the command succeeds.
     pub(crate) fn try_sh(&self, script: &str) -> bool {
-        self.run(|| Command::new("sh").args(["-c", script]).output().unwrap()).status.success()
+        self.run(|| Command::new("timeout").args(["60", "sh", "-c", script]).output().unwrap())
+            .status
+            .success()
     }
 
     /// A server that tells each client its address, over TCP and UDP.

@@ -5,6 +5,7 @@ mod encode;
 mod foreign;
 mod iptables;
 mod nft;
+mod rules;
 
 use anyhow::Result;
 
