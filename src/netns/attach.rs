@@ -262,6 +262,9 @@ impl<'a> Attach<'a> {
             serve::add(self.store, network, record, held)
                 .with_context(|| format!("network {}", network.name))?;
         }
+        for network in &self.networks {
+            bridge::forward(network)?;
+        }
         record.complete = true;
         self.store.save(record)
     }

@@ -22,9 +22,6 @@ pub(super) fn ensure(network: &Network, here: &mut Links) -> Result<u32> {
     if !link.up {
         here.up(link.index).with_context(|| network.bridge.clone())?;
     }
-    if !network.internal {
-        forward(network)?;
-    }
     if network.localhost == Localhost::Kernel {
         let name = format!("ipv4/conf/{}/route_localnet", network.bridge);
         sysctl::set(&name, "1").with_context(|| {
@@ -81,8 +78,11 @@ fn addresses(network: &Network, link: &Link, here: &mut Links) -> Result<()> {
     Ok(())
 }
 
-/// Without it no packet leaves the bridge for another network.
-fn forward(network: &Network) -> Result<()> {
+/// Without it no packet leaves the bridge for another network. It is said, and stays.
+pub(super) fn forward(network: &Network) -> Result<()> {
+    if network.internal {
+        return Ok(());
+    }
     let switch = |name: &str| -> Result<()> {
         if sysctl::get(name).as_deref() == Some("0") {
             sysctl::set(name, "1").with_context(|| name.to_owned())?;

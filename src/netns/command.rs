@@ -184,6 +184,7 @@ fn check(host: &Host, repair: bool) -> Result<String> {
         let network = attach::load(&store, host, &name)?;
         if repair {
             bridge::ensure(&network, &mut here)?;
+            bridge::forward(&network)?;
             firewall::repair(&store, &network)?;
             serve::repair(&store, &network)?;
             continue;
