@@ -89,14 +89,13 @@ impl<'a> Attach<'a> {
     /// Everything decided; nothing made yet.
     fn plan(&self, id: &str) -> Result<Record> {
         let request = self.request;
-        let mut names = vec![id.to_owned()];
-        names.extend(short(id));
-        names.extend(request.aliases.iter().cloned());
-        if let Some(hostname) = &request.hostname {
-            names.insert(0, hostname.clone());
+        let mut names = Vec::new();
+        let all = request.hostname.iter().cloned().chain([id.to_owned()]).chain(short(id));
+        for name in all.chain(request.aliases.iter().cloned()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
         }
-        let mut seen = Vec::new();
-        names.retain(|name| !seen.contains(name) && (seen.push(name.clone()), true).1);
         let mut record = Record {
             id: id.to_owned(),
             complete: false,
