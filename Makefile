@@ -4,6 +4,7 @@
 # make test-vm   control groups of version 2 with every controller, and systemd, in a guest
 # make test-vm-full   the same under QEMU: slow, with cpuset, hugetlb and pressure as well
 # make bench-net what networks cost, compared
+# make bench     races rt against the runc and the crun of this machine (as root)
 # make check     formatting, lints, unit tests; no root
 # make install   the program, its manual pages and completions; PREFIX (/usr/local) and DESTDIR as usual
 # make clean     everything that was built here
@@ -90,12 +91,17 @@ in-vm = $(AS_ROOT) $(VM) $(1) --timeout $(VM_TIME) --share $(CURDIR) --share $(T
     integration/run.sh $$(ls -t $(RELEASE)/deps/integration-* | grep -v '\.d$$' | head -1) $(2)
 
 # What Debian's CNI plugins and a traffic generator are compared with.
-NEED_BENCH   := $(call need,test -x /usr/lib/cni/portmap,containernetworking-plugins) \
+NEED_BENCH_NET := $(call need,test -x /usr/lib/cni/portmap,containernetworking-plugins) \
                 $(call need,command -v iperf3,iperf3)
+
+NEED_BENCH   := $(call need,command -v runc,runc) \
+                $(call need,command -v crun,crun) \
+                $(call need,command -v strace,strace) \
+                $(call need,command -v unshare,util-linux)
 
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test test-vm test-vm-full vm stress bench-net check lint build share rootfs install clean toolchain linker root
+.PHONY: all demo test test-vm test-vm-full vm stress bench bench-net check lint build share rootfs install clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -139,8 +145,12 @@ vm: toolchain root
 # Figures of `rt netns`: add, del, names and throughput, beside Debian's CNI plugins and one rule
 # written by hand. It fails where docs/networking.md's promises are not kept.
 bench-net: build root
-	$(call install-missing,$(NEED_TESTS) $(NEED_BENCH))
+	$(call install-missing,$(NEED_TESTS) $(NEED_BENCH_NET))
 	@$(AS_ROOT) unshare -n -m python3 integration/netns/bench.py $(BINARY)
+bench: toolchain root
+	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX) $(NEED_BENCH_NET))
+	$(CARGO) bench --quiet --locked --no-run --bench lifecycle
+	@$(CARGO) $(RUNNER) bench --quiet --locked --bench lifecycle
 
 check: linker
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || \
