@@ -147,8 +147,9 @@ vm: toolchain root
 bench-net: build root
 	$(call install-missing,$(NEED_TESTS) $(NEED_BENCH_NET))
 	@$(AS_ROOT) unshare -n -m python3 integration/netns/bench.py $(BINARY)
+
 bench: toolchain root
-	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX) $(NEED_BENCH_NET))
+	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX) $(NEED_BENCH))
 	$(CARGO) bench --quiet --locked --no-run --bench lifecycle
 	@$(CARGO) $(RUNNER) bench --quiet --locked --bench lifecycle
 
