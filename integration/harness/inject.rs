@@ -62,14 +62,15 @@ impl Call {
         known.contains(&self.number)
     }
 
-    /// Some calls have no way to report an error: after `exit` nothing is meant to run, and the
-    /// others always succeed.
+    /// Some calls have no way to report an error: after `exit` nothing is meant to run, brk(2)
+    /// answers with the break that stays, and the others always succeed.
     pub(crate) fn can_fail(&self) -> bool {
         !matches!(
             self.number,
             libc::SYS_exit
                 | libc::SYS_exit_group
                 | libc::SYS_rt_sigreturn
+                | libc::SYS_brk
                 | libc::SYS_umask
                 | libc::SYS_getpid
                 | libc::SYS_getppid
