@@ -67,7 +67,10 @@ endef
 # A static program needs libc.a, which gcc alone does not bring.
 NEED_LINKER  := $(call need,cc -print-file-name=libc.a | grep -q /,gcc libc6-dev)
 NEED_BUSYBOX := $(call need,sh bundles/rootfs.sh --check,busybox-static)
-NEED_TESTS   := $(call need,command -v runc,runc) \
+# The unit tests hold filters of system calls against libseccomp's.
+NEED_UNITS   := $(call need,cc -print-file-name=libseccomp.so | grep -q /,libseccomp-dev)
+NEED_TESTS   := $(NEED_UNITS) \
+                $(call need,command -v runc,runc) \
                 $(call need,command -v ip,iproute2) \
                 $(call need,command -v tmux,tmux) \
                 $(call need,command -v nft,nftables) \
@@ -157,6 +160,7 @@ check: linker
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || \
 	    rustup component add rustfmt clippy
 	@$(MAKE) --no-print-directory lint
+	$(call install-missing,$(NEED_UNITS))
 	$(CARGO) test --quiet --locked --bin rt $(TEST)
 
 lint:

@@ -7,6 +7,8 @@ mod bpf;
 mod mount;
 mod process;
 mod scheduling;
+#[allow(dead_code, reason = "the next commit calls it")]
+mod seccomp;
 mod terminal;
 mod xattr;
 
@@ -25,6 +27,8 @@ pub(crate) use bpf::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use scheduling::*;
+#[allow(unused_imports, reason = "the next commit calls it")]
+pub(crate) use seccomp::*;
 pub(crate) use terminal::*;
 pub(crate) use xattr::*;
 

@@ -1,0 +1,97 @@
+//! Classic BPF (<linux/filter.h>) as seccomp(2) takes it. Programs are written from their end to
+//! their beginning: jumps only go forward, so what is jumped to stands already.
+
+use libc::sock_filter;
+
+/// Where a jump goes: the place of an instruction, counted from the end of the program.
+pub(super) type Label = usize;
+
+// <linux/bpf_common.h>; libc's are wider than the field.
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
+const RETURN: u16 = 0x06;
+
+/// The condition of a jump: how what is loaded compares with the constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum If {
+    Equal = 0x15,
+    Greater = 0x25,
+    GreaterOrEqual = 0x35,
+}
+
+/// How far a conditional jump may go, in instructions: what its eight bits hold, less the two
+/// that [`Program::near`] may put in between.
+const NEAR: usize = 253;
+
+/// A program, last instruction first.
+#[derive(Debug, Default)]
+pub(super) struct Program {
+    reversed: Vec<sock_filter>,
+    /// The nearest `return` of each value.
+    returns: Vec<(u32, Label)>,
+}
+
+impl Program {
+    /// The program in the order in which it runs.
+    pub(super) fn finish(mut self) -> Vec<sock_filter> {
+        self.reversed.reverse();
+        self.reversed
+    }
+
+    /// `return value`.
+    pub(super) fn ret(&mut self, value: u32) -> Label {
+        let known = self.returns.iter().position(|(of, _)| *of == value);
+        if let Some(i) = known
+            && self.distance(self.returns[i].1) < NEAR
+        {
+            return self.returns[i].1;
+        }
+        let label = self.push(RETURN, 0, 0, value);
+        match known {
+            Some(i) => self.returns[i].1 = label,
+            None => self.returns.push((value, label)),
+        }
+        label
+    }
+
+    /// Loads the word of `struct seccomp_data` at `offset` for what was written last.
+    pub(super) fn load(&mut self, offset: u32) -> Label {
+        self.push(LOAD, 0, 0, offset)
+    }
+
+    /// Clears the bits that are not in `mask` for what was written last.
+    pub(super) fn and(&mut self, mask: u32) -> Label {
+        self.push(AND, 0, 0, mask)
+    }
+
+    /// Goes on at `yes` or at `no`.
+    pub(super) fn jump(&mut self, condition: If, value: u32, yes: Label, no: Label) -> Label {
+        let yes = self.near(yes);
+        let no = self.near(no);
+        let (yes, no) = (self.distance(yes) as u8, self.distance(no) as u8);
+        self.push(condition as u16, yes, no, value)
+    }
+
+    /// `label`, or something within the reach of a conditional jump that comes to the same.
+    fn near(&mut self, label: Label) -> Label {
+        let distance = self.distance(label);
+        if distance < NEAR {
+            return label;
+        }
+        match self.reversed[label] {
+            sock_filter { code: RETURN, k, .. } => self.push(RETURN, 0, 0, k),
+            _ => self.push(JUMP, 0, 0, distance as u32),
+        }
+    }
+
+    /// How many instructions stand between the next one to be written and `label`.
+    fn distance(&self, label: Label) -> usize {
+        self.reversed.len() - 1 - label
+    }
+
+    fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) -> Label {
+        self.reversed.push(sock_filter { code, jt, jf, k });
+        self.reversed.len() - 1
+    }
+}
