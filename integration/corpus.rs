@@ -175,15 +175,15 @@ fn assert_all_run(client: &str, but_for: &[(&str, usize)]) {
 
 #[test]
 fn every_container_of_containerd_runs() {
-    assert_all_run("containerd.", &[("linux.seccomp", 2)]);
+    assert_all_run("containerd.", &[]);
 }
 
 #[test]
 fn every_container_of_docker_runs() {
-    assert_all_run("docker.", &[("linux.seccomp", 65)]);
+    assert_all_run("docker.", &[]);
 }
 
 #[test]
 fn every_container_of_podman_and_buildah_runs() {
-    assert_all_run("podman.", &[("linux.seccomp", 83)]);
+    assert_all_run("podman.", &[]);
 }

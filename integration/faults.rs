@@ -51,6 +51,16 @@ fn a_fault_at_any_system_call_of_exec_with_a_terminal_leaves_the_container_as_it
 }
 
 #[test]
+fn a_fault_at_any_system_call_of_run_with_a_filter_leaves_nothing() {
+    sweep(&Subject::new(Verb::Run, View::Host).with_filter());
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_exec_with_a_filter_leaves_the_container_as_it_was() {
+    sweep(&Subject::new(Verb::Exec, View::Host).with_filter());
+}
+
+#[test]
 fn a_fault_at_any_system_call_of_kill_leaves_nothing() {
     sweep(&Subject::new(Verb::Kill, View::Host));
 }

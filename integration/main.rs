@@ -52,6 +52,8 @@ mod rootless;
 #[cfg(test)]
 mod scheduling;
 #[cfg(test)]
+mod seccomp;
+#[cfg(test)]
 mod spec_coverage;
 #[cfg(test)]
 mod stress;

@@ -31,8 +31,9 @@ use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
 use crate::pty::{self, Client, DescriptorSocket, Relay};
 use crate::rdt::Rdt;
+use crate::seccomp::agent::{self, Agent};
 use crate::service::{self, Notify};
-use crate::state::{Container, Lock, Progress, Record};
+use crate::state::{Container, Lock, Progress, Record, Status};
 use crate::sync::Caller;
 use crate::{delete, launch, log, pid_file, rootless, spec, start, state, sys};
 
@@ -158,6 +159,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         personality: linux.and_then(plan::personality),
         memory_policy: plan.memory_policy.clone(),
         rdt,
+        seccomp: plan.filter().map(|filter| filter.terms.clone()),
         bundle,
         rootfs,
         ..Record::new(&request.id, spec)
@@ -181,6 +183,7 @@ fn claim(request: &Request, prepared: &mut Prepared, spec: &Spec) -> Result<(Gua
     if let Some(container) = &guard.container {
         container.save_process(spec.process().as_ref())?;
         service::prepare(container, &mut prepared.plan)?;
+        container.save_filter(prepared.plan.filter())?;
     }
     Ok((guard, lock))
 }
@@ -313,7 +316,12 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
 /// A container that could not be started is of no use to anybody.
 fn start_or_delete(created: &Created) -> Result<()> {
     let Created { container, init, caller, .. } = created;
-    caller.executed().and_then(|()| start::poststart(container, init)).inspect_err(|_| {
+    let agent = Agent::connect_of(&container.record, Status::Created);
+    let run = agent.phase(Phase::Process).and_then(|agent| {
+        caller.executed(agent::taker(agent, created.pid.as_raw()))?;
+        start::poststart(container, init)
+    });
+    run.inspect_err(|_| {
         let ended = delete::end(container, init);
         if let Err(error) = ended.and_then(|()| delete::clean_up(container)) {
             log::warn(format!("cleaning up: {}", crate::error::line(&error)));

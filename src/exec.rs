@@ -22,6 +22,7 @@ use crate::namespace::Namespaces;
 use crate::pid_file::PidFile;
 use crate::plan::{Extras, Plan};
 use crate::pty::{self, Client, DescriptorSocket, Relay};
+use crate::seccomp::agent::{self, Agent, Connection};
 use crate::spec::LoadedProcess;
 use crate::state::{Container, Status};
 use crate::sync::Caller;
@@ -49,6 +50,7 @@ struct Outlets {
     console: Option<DescriptorSocket>,
     pidfd: Option<DescriptorSocket>,
     pid_file: Option<PidFile>,
+    agent: Option<Connection>,
 }
 
 /// `rt exec`: the status of the process, or 0 when detached.
@@ -58,7 +60,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let init = alive(&container, options.ignore_paused)?;
     let plan = plan(request, &container, init).phase(Phase::Plan)?;
     let foreground = (!options.detach).then(|| Foreground::prepare(false)).transpose()?;
-    let outlets = Outlets::open(options).phase(Phase::Plan)?;
+    let outlets = Outlets::open(options, &container).phase(Phase::Plan)?;
     let relayed = foreground.is_some() && plan.process.as_ref().is_some_and(|p| p.terminal);
     let client = relayed.then(Client::open).transpose().phase(Phase::Terminal)?;
     if let Some(rdt) = &container.record.rdt {
@@ -85,7 +87,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let relay = terminal.zip(client).map(|(master, client)| Relay::new(master, client));
     let relay = relay.transpose().phase(Phase::Terminal)?;
     caller.start().phase(Phase::Process)?;
-    caller.executed()?;
+    caller.executed(agent::taker(outlets.agent, pid.as_raw()))?;
     // From here on the process may run on without us only if we are detached or killed.
     let status = match foreground {
         Some(foreground) => foreground.wait(pid, relay, None)?,
@@ -96,7 +98,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
 }
 
 impl Outlets {
-    fn open(options: &args::Exec) -> Result<Self> {
+    fn open(options: &args::Exec, container: &Container) -> Result<Self> {
         let connect = |path: &Option<PathBuf>, option| {
             path.as_ref().map(|path| DescriptorSocket::connect(path, option)).transpose()
         };
@@ -104,6 +106,7 @@ impl Outlets {
             console: connect(&options.console_socket, "--console-socket")?,
             pidfd: connect(&options.pidfd_socket, "--pidfd-socket")?,
             pid_file: options.pid_file.as_deref().map(PidFile::prepare).transpose()?,
+            agent: Agent::connect_of(&container.record, Status::Running)?,
         })
     }
 }
@@ -145,7 +148,8 @@ fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan>
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let namespaces = Namespaces::of_container(init, kinds);
     let LoadedProcess { process, warnings } = &mut loaded;
-    let plan = Plan::for_exec(namespaces, process, &container.record, *extras, warnings)?;
+    let mut plan = Plan::for_exec(namespaces, process, &container.record, *extras, warnings)?;
+    plan.set_filter(container.filter()?);
     loaded.warnings.iter().for_each(log::debug);
     Ok(plan)
 }

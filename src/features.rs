@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::hooks::Kind;
-use crate::{OCI_VERSION, caps, cgroup, memory_policy, mounts, namespace, netns};
+use crate::{OCI_VERSION, caps, cgroup, memory_policy, mounts, namespace, netns, seccomp};
 
 /// The structure of features.md. A later version adds to it what it has learnt.
 #[derive(Debug, Serialize)]
@@ -27,7 +27,7 @@ struct Linux {
     namespaces: Vec<&'static str>,
     capabilities: Vec<String>,
     cgroup: Cgroup,
-    seccomp: Enabled,
+    seccomp: Seccomp,
     apparmor: Enabled,
     selinux: Enabled,
     intel_rdt: IntelRdt,
@@ -44,6 +44,17 @@ struct Cgroup {
     systemd: bool,
     systemd_user: bool,
     rdma: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Seccomp {
+    enabled: bool,
+    actions: Vec<String>,
+    operators: Vec<String>,
+    archs: Vec<String>,
+    known_flags: Vec<String>,
+    supported_flags: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,7 +102,14 @@ pub(crate) fn features() -> Result<String> {
             namespaces: namespace::words_of_all().collect(),
             capabilities: caps::known(),
             cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: false, rdma: true },
-            seccomp: Enabled { enabled: false },
+            seccomp: Seccomp {
+                enabled: seccomp::architectures().next().is_some(),
+                actions: words(seccomp::ACTIONS),
+                operators: words(seccomp::OPERATORS),
+                archs: words(seccomp::architectures()),
+                known_flags: words(seccomp::FLAGS.map(|(flag, _)| flag)),
+                supported_flags: words(seccomp::supported_flags()),
+            },
             apparmor: Enabled { enabled: false },
             selinux: Enabled { enabled: false },
             intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
@@ -102,4 +120,8 @@ pub(crate) fn features() -> Result<String> {
         potentially_unsafe_config_annotations: [cgroup::UNIT_PROPERTIES, netns::ANNOTATION],
     };
     Ok(serde_json::to_string_pretty(&features)? + "\n")
+}
+
+fn words<T: ToString>(of: impl IntoIterator<Item = T>) -> Vec<String> {
+    of.into_iter().map(|one| one.to_string()).collect()
 }

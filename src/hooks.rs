@@ -113,7 +113,7 @@ pub(crate) struct Hooks {
 /// The state of runtime.md.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct State<'a> {
+pub(crate) struct State<'a> {
     oci_version: &'a str,
     id: &'a str,
     status: &'a str,
@@ -127,6 +127,14 @@ struct State<'a> {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_zero(pid: &i32) -> bool {
     *pid == 0
+}
+
+impl<'a> State<'a> {
+    /// The state of the container `record`.
+    pub(crate) fn of(record: &'a Record, status: &'a str, pid: i32) -> Self {
+        let Record { oci_version, id, bundle, annotations, .. } = record;
+        Self { oci_version, id, status, pid, bundle, annotations }
+    }
 }
 
 impl Hooks {

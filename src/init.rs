@@ -9,6 +9,7 @@ mod mount;
 mod paths;
 mod process;
 mod rootfs;
+mod seccomp;
 mod terminal;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -176,6 +177,7 @@ mod tests {
             include_str!("init/paths.rs"),
             include_str!("init/process.rs"),
             include_str!("init/rootfs.rs"),
+            include_str!("init/seccomp.rs"),
             include_str!("init/terminal.rs"),
             include_str!("rootfd.rs"),
         ];

@@ -38,7 +38,6 @@ mod pty;
 mod rdt;
 mod rootfd;
 mod rootless;
-#[allow(dead_code, reason = "the next commit loads what it compiles")]
 mod seccomp;
 mod service;
 mod spec;

@@ -20,6 +20,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::namespace::Namespaces;
 use crate::procfd::ProcFd;
 use crate::rootless;
+use crate::seccomp::Filter;
 use crate::spec;
 use crate::state::{self, Record};
 
@@ -132,6 +133,9 @@ impl Plan {
             preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         };
+        if plan.process.is_some() {
+            plan.set_filter(linux.seccomp().as_ref().map(Filter::compile).transpose()?);
+        }
         if !extras.no_new_keyring {
             plan.keyring = Some(keyring(source.id)?);
         }
@@ -181,6 +185,18 @@ impl Plan {
     fn writes_proc(&self) -> bool {
         let score = self.process.as_ref().and_then(|program| program.oom_score_adj);
         !self.sysctls.is_empty() || score.is_some()
+    }
+
+    /// The process gets this filter.
+    pub(crate) fn set_filter(&mut self, filter: Option<Filter>) {
+        if let Some(program) = &mut self.process {
+            program.filter = filter;
+        }
+    }
+
+    /// The filter of the process.
+    pub(crate) fn filter(&self) -> Option<&Filter> {
+        self.process.as_ref()?.filter.as_ref()
     }
 
     /// The descriptors that init needs besides its sockets.

@@ -11,6 +11,7 @@
 //! - The native architecture is always part of it; calls of one that is not end the process.
 //! - Names that are unknown here are no calls of this kernel either.
 
+pub(crate) mod agent;
 mod bpf;
 mod calls;
 mod rules;
@@ -24,6 +25,7 @@ use oci_spec::runtime::{
 };
 
 use crate::{log, sys};
+use agent::Agent;
 use rules::{Abi, Entry, Profile};
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +80,8 @@ pub(crate) struct Filter {
 pub(crate) struct Terms {
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(crate) flags: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<Agent>,
 }
 
 /// The architectures whose calls this kind of kernel takes, its own first.
@@ -104,8 +108,8 @@ impl Filter {
     /// Compiles a profile that has passed the checks of `spec`.
     ///
     /// # Errors
-    /// The kernel would not take the program or a flag, or `rt` knows nothing of this machine's
-    /// calls.
+    /// The kernel would not take the program or a flag, nobody listens where the agent should, or
+    /// `rt` knows nothing of this machine's calls.
     pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Self> {
         ensure!(!family().is_empty(), "linux.seccomp: not supported on this architecture");
         let program = program(family(), seccomp);
@@ -113,7 +117,9 @@ impl Filter {
         ensure!(length <= LONGEST, "linux.seccomp: {length} instructions, of at most {LONGEST}");
         let flags = flags(seccomp);
         ensure!(sys::knows_filter_flags(flags), "linux.seccomp.flags: not known to this kernel");
-        Ok(Self { program, terms: Terms { flags } })
+        let agent = Agent::of(seccomp);
+        agent.as_ref().map(Agent::probe).transpose()?;
+        Ok(Self { program, terms: Terms { flags, agent } })
     }
 
     /// Whether an agent is asked about calls.

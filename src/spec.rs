@@ -9,6 +9,7 @@ mod json;
 mod linux;
 mod process;
 mod scheduling;
+mod seccomp;
 mod sysctl;
 
 use std::fs::{File, OpenOptions};

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::error::{InPhase, Phase};
 use crate::hooks::{Hooks, Kind};
+use crate::seccomp::agent::{self, Agent};
 use crate::service::Notify;
 use crate::state::{Container, Status};
 use crate::{delete, sync};
@@ -41,7 +42,10 @@ fn start(container: &Container, init: &OwnedFd) -> Result<Option<Notify>> {
         bail!("{id}: cannot start a container that has stopped");
     };
     let notify = Notify::listen(container).phase(Phase::Process)?;
-    sync::start(connection.as_fd(), init.as_fd())?;
+    let record = &container.record;
+    let agent = Agent::connect_of(record, Status::Created).phase(Phase::Process)?;
+    let pid = record.init.map_or(0, |init| init.pid);
+    sync::start(connection.as_fd(), init.as_fd(), agent::taker(agent, pid))?;
     poststart(container, init)?;
     Ok(notify)
 }

@@ -5,6 +5,7 @@
 //! | the directory | its mkdir(2) claims the id; a flock(2) on it serialises commands |
 //! | `state.json` | [`Record`]: the intent before any other side effect, later pid and phase |
 //! | `process.json` | `process` of the configuration, for `exec` |
+//! | `seccomp.bpf` | the program of the container's filter, for `exec` |
 //! | `start.sock` | the listener that init holds until its program runs |
 //! | `notify` | what the container sees at `/run/notify`, if a service manager wants to hear of it |
 //!
@@ -19,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
 use nix::sys::socket::{
@@ -35,10 +36,12 @@ use crate::log;
 use crate::memory_policy::MemoryPolicy;
 use crate::process::Process;
 use crate::rdt::Rdt;
+use crate::seccomp::{self, Filter};
 
 const STATE_FILE: &str = "state.json";
 const NEW_STATE_FILE: &str = ".state.json.new";
 const PROCESS_FILE: &str = "process.json";
+const FILTER_FILE: &str = "seccomp.bpf";
 const LISTENER: &str = "start.sock";
 pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
 pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
@@ -113,6 +116,9 @@ pub(crate) struct Record {
     pub(crate) memory_policy: Option<MemoryPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rdt: Option<Rdt>,
+    /// What belongs to the filter of its processes, if they have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seccomp: Option<seccomp::Terms>,
 }
 
 /// A container's directory.
@@ -256,6 +262,24 @@ impl Container {
             .with_context(|| format!("{}/{PROCESS_FILE}", self.path().display()))
     }
 
+    /// Keeps the program of the container's filter for `exec`.
+    pub(crate) fn save_filter(&self, filter: Option<&Filter>) -> Result<()> {
+        match filter {
+            Some(filter) => self.write(FILTER_FILE, &filter.to_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// The container's filter.
+    pub(crate) fn filter(&self) -> Result<Option<Filter>> {
+        let Some(terms) = self.record.seccomp.clone() else { return Ok(None) };
+        let bytes = read_at(&self.directory, FILTER_FILE).map_err(Error::from);
+        bytes
+            .and_then(|bytes| Filter::from_bytes(&bytes, terms))
+            .with_context(|| format!("{}/{FILTER_FILE}", self.path().display()))
+            .map(Some)
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
         let context = || format!("{}/{name}", self.path().display());
@@ -346,7 +370,7 @@ fn remove_directory(path: &Path) -> io::Result<()> {
             let notify = path.join(NOTIFY_DIRECTORY);
             gone(fs::remove_file(notify.join(NOTIFY_SOCKET)))?;
             gone(fs::remove_dir(notify))?;
-            gone(remove(&[NEW_STATE_FILE]))
+            gone(remove(&[FILTER_FILE, NEW_STATE_FILE]))
         }
         result => gone(result),
     }
@@ -402,6 +426,7 @@ impl Record {
             personality: None,
             memory_policy: None,
             rdt: None,
+            seccomp: None,
         }
     }
 }

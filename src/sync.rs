@@ -19,6 +19,9 @@
 //!    .                                             |  create: waits on the start listener
 //!  start (create), the caller itself (run, exec)   |
 //!    | Start -------- start listener ------------> |  (create only)
+//!    | <----------------------------- Listener + fd |  (these two with SCMP_ACT_NOTIFY)
+//!    | the agent has it                            |
+//!    | Proceed --------------------------------->  |
 //!    | <-------------------------------- Executing |  just before execve
 //!    | <------------------------------ end of file |  the program runs
 //!
@@ -59,6 +62,7 @@ enum Name {
     Ready,
     Detach,
     Start,
+    Listener,
     Executing,
     Failed,
     Ask,
@@ -66,7 +70,7 @@ enum Name {
 }
 
 impl Name {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Go,
         Self::Mounted,
         Self::Proceed,
@@ -74,6 +78,7 @@ impl Name {
         Self::Ready,
         Self::Detach,
         Self::Start,
+        Self::Listener,
         Self::Executing,
         Self::Failed,
         Self::Ask,
@@ -88,6 +93,7 @@ enum Message {
     Terminal(OwnedFd),
     Ask(u32),
     Lent(OwnedFd),
+    Listener(OwnedFd),
     Failed(Failure),
     End,
 }
@@ -166,11 +172,14 @@ impl Caller {
         self.send(Name::Start)
     }
 
-    /// Waits until the program runs, after [`Self::start`].
-    pub(crate) fn executed(&self) -> Result<()> {
+    /// Waits until the program runs, after [`Self::start`]. `agent` gets the listener of the
+    /// program's filter.
+    pub(crate) fn executed(&self, agent: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
+        let mut agent = Some(agent);
         let mut executing = false;
         loop {
             match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
+                Message::Listener(fd) => pass_on(self.socket.as_fd(), fd, &mut agent)?,
                 Message::Point(Name::Executing) => executing = true,
                 Message::Failed(failure) => return Err(failure.into()),
                 Message::End if executing => return Ok(()),
@@ -297,9 +306,20 @@ impl Init {
         }
     }
 
+    /// Another handle of this end.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()? })
+    }
+
     /// Whether the peer said Start; `false` when it went away, as a mere probe does.
     pub(crate) fn wait_start(&self) -> bool {
         matches!(receive(self.socket.as_fd(), None), Ok(Message::Point(Name::Start)))
+    }
+
+    /// Hands over the listener of the filter, and waits until the agent has it.
+    pub(crate) fn listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
+        send(self.socket.as_fd(), Name::Listener, &[], Some(listener)).context("the caller")?;
+        self.wait(Name::Proceed)
     }
 
     /// The next thing is execve. Whoever asked for it may be gone by now: the program runs
@@ -329,8 +349,14 @@ impl Init {
     }
 }
 
-/// `start`'s end of the connection to the start listener.
-pub(crate) fn start(socket: BorrowedFd<'_>, process: BorrowedFd<'_>) -> Result<()> {
+/// `start`'s end of the connection to the start listener. `agent` gets the listener of the
+/// program's filter.
+pub(crate) fn start(
+    socket: BorrowedFd<'_>,
+    process: BorrowedFd<'_>,
+    agent: impl FnOnce(OwnedFd) -> Result<()>,
+) -> Result<()> {
+    let mut agent = Some(agent);
     match send(socket, Name::Start, &[], None) {
         Err(Errno::EPIPE | Errno::ECONNRESET) => bail!("cannot start an already running container"),
         result => result.context("the start listener")?,
@@ -338,6 +364,7 @@ pub(crate) fn start(socket: BorrowedFd<'_>, process: BorrowedFd<'_>) -> Result<(
     let mut executing = false;
     loop {
         match receive(socket, Some(process)) {
+            Ok(Message::Listener(fd)) => pass_on(socket, fd, &mut agent)?,
             Ok(Message::Point(Name::Executing)) => executing = true,
             Ok(Message::Failed(failure)) => return Err(failure.into()),
             Ok(Message::End) if executing => return Ok(()),
@@ -349,6 +376,16 @@ pub(crate) fn start(socket: BorrowedFd<'_>, process: BorrowedFd<'_>) -> Result<(
             Err(error) => return Err(error),
         }
     }
+}
+
+fn pass_on(
+    socket: BorrowedFd<'_>,
+    listener: OwnedFd,
+    agent: &mut Option<impl FnOnce(OwnedFd) -> Result<()>>,
+) -> Result<()> {
+    let agent = agent.take().context("a second listener")?;
+    agent(listener)?;
+    send(socket, Name::Proceed, &[], None).context("the container's first process")
 }
 
 fn send(
@@ -413,6 +450,7 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
         (Some(Name::Terminal), Some(fd)) => Ok(Message::Terminal(fd)),
         (Some(Name::Lend), Some(fd)) => Ok(Message::Lent(fd)),
         (Some(Name::Ask), None) => Ok(Message::Ask(u32::from_ne_bytes(payload.try_into()?))),
+        (Some(Name::Listener), Some(fd)) => Ok(Message::Listener(fd)),
         (Some(Name::Failed), _) => {
             let (phase, line) = payload.split_first().unwrap_or((&0, &[]));
             let phase = Phase::from_number(*phase).unwrap_or(Phase::Process);

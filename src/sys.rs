@@ -7,7 +7,6 @@ mod bpf;
 mod mount;
 mod process;
 mod scheduling;
-#[allow(dead_code, reason = "the next commit calls it")]
 mod seccomp;
 mod terminal;
 mod xattr;
@@ -27,7 +26,6 @@ pub(crate) use bpf::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use scheduling::*;
-#[allow(unused_imports, reason = "the next commit calls it")]
 pub(crate) use seccomp::*;
 pub(crate) use terminal::*;
 pub(crate) use xattr::*;

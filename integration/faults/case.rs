@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Planned;
 use crate::harness::inject::{At, CALLER, Fault, Traced, inject, trace};
@@ -66,6 +66,17 @@ impl Subject {
     /// `exec` with a terminal and a pid file.
     pub(super) fn with_terminal(self) -> Self {
         Self { with_terminal: true, ..self }
+    }
+
+    /// With docker's filter, loaded by the rights of the process.
+    pub(super) fn with_filter(self) -> Self {
+        let profile: Value = serde_json::from_str(crate::seccomp::DOCKER).unwrap();
+        let bundle = self.bundle.config(|c| {
+            c["linux"]["seccomp"] = profile;
+            c["process"]["noNewPrivileges"] = json!(false);
+        });
+        bundle.write();
+        Self { bundle, ..self }
     }
 
     /// With one hook that the caller runs and one that init runs, before and after the clean-up.

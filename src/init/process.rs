@@ -13,11 +13,12 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
 use nix::unistd::{
-    AccessFlags, Gid, Uid, access, chdir, execve, fchdir, fchown, getpid, read, setgroups,
-    setresgid, setresuid, setsid,
+    AccessFlags, Gid, Uid, access, chdir, fchdir, fchown, getpid, read, setgroups, setresgid,
+    setresuid, setsid,
 };
 
 use super::diagnosis::refusal;
+use super::seccomp::{self, Messenger};
 use crate::caps::Capabilities;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program, set_variable};
@@ -138,7 +139,7 @@ fn become_user(program: &Program) -> Result<()> {
     setresgid(gid, gid, gid).with_context(|| format!("process.user.gid {gid}"))?;
     let uid = Uid::from_raw(program.uid);
     setresuid(uid, uid, uid).with_context(|| format!("process.user.uid {uid}"))?;
-    set_capabilities(capabilities).context("process.capabilities")?;
+    set_capabilities(capabilities, to_load(program)).context("process.capabilities")?;
     namespace::hide()
 }
 
@@ -171,8 +172,17 @@ fn drop_bounding(keep: u64) -> nix::Result<()> {
     Ok(())
 }
 
-fn set_capabilities(sets: &Capabilities) -> nix::Result<()> {
-    sys::capset(sets.effective, sets.permitted, sets.inheritable)?;
+/// The capability that loading a filter takes without no_new_privs. It stays until execve, which
+/// makes the program's sets from the other ones: not one call of ours has to pass the filter.
+fn to_load(program: &Program) -> u64 {
+    match program.filter.is_some() && !program.no_new_privileges {
+        true => ::caps::Capability::CAP_SYS_ADMIN.bitmask(),
+        false => 0,
+    }
+}
+
+fn set_capabilities(sets: &Capabilities, more: u64) -> nix::Result<()> {
+    sys::capset(sets.effective | more, sets.permitted | more, sets.inheritable)?;
     sys::ambient_clear()?;
     for capability in (0..64u8).filter(|capability| sets.ambient & 1 << capability != 0) {
         sys::ambient_raise(capability)?;
@@ -267,21 +277,24 @@ fn executable(path: &CStr) -> nix::Result<()> {
 }
 
 impl Ready<'_> {
-    /// The limits, last since they hold for us as well, and the program.
+    /// The limits, which hold for us as well, the filter and the program.
     pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
+        let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
+        let filter = self.program.filter.as_ref();
+        let messenger = filter.map(|filter| Messenger::of(filter, starter)).transpose();
+        let messenger = messenger.phase(Phase::Process)?.flatten();
         for limit in &self.program.rlimits {
             sys::set_rlimit(limit.resource, limit.soft, limit.hard)
                 .with_context(|| limit.origin.clone())
                 .phase(Phase::Process)?;
         }
-        starter.executing();
-        match execve(&self.path, &self.program.args, &self.env) {
-            Ok(never) => match never {},
-            Err(errno) => {
-                let path = from_root(self.program, &self.path);
-                Err(refusal(&self.path.to_string_lossy(), &path, errno)).phase(Phase::Exec)
-            }
+        match filter {
+            Some(filter) => seccomp::load(filter, messenger, starter).phase(Phase::Process)?,
+            None => starter.executing(),
         }
+        let errno = execution.run();
+        let path = from_root(self.program, &self.path);
+        Err(refusal(&self.path.to_string_lossy(), &path, errno)).phase(Phase::Exec)
     }
 }
 

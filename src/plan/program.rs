@@ -10,6 +10,7 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 use super::c_strings;
 use super::scheduling::Scheduling;
 use crate::caps::{self, Capabilities};
+use crate::seccomp::Filter;
 use crate::sys;
 
 /// Where a program is looked up when the process has no `PATH`.
@@ -43,6 +44,7 @@ pub(crate) struct Program {
     pub(crate) rlimits: Vec<Rlimit>,
     /// Sockets of a service manager are passed on: `LISTEN_PID` is the process's own.
     pub(crate) has_sockets: bool,
+    pub(crate) filter: Option<Filter>,
 }
 
 /// One entry of `process.rlimits`.
@@ -92,6 +94,7 @@ impl Program {
             scheduling: Scheduling::from_spec(process),
             rlimits: process.rlimits().iter().flatten().enumerate().map(rlimit).collect(),
             has_sockets: false,
+            filter: None,
         })
     }
 }

@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 
 use super::check::{absolute, is_root, not_yet, path_text, text};
 use super::process::{label, selinux};
-use super::sysctl;
+use super::{seccomp, sysctl};
 use crate::memory_policy::MemoryPolicy;
 use crate::mounts;
 
@@ -68,7 +68,7 @@ fn joined(namespace: &LinuxNamespace) -> Option<&Path> {
 }
 
 pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
-    not_yet("linux.seccomp", linux.seccomp())?;
+    linux.seccomp().as_ref().map(seccomp::check).transpose()?;
     let personality = linux.personality().as_ref();
     if let Some(flag) = personality.and_then(|wanted| wanted.flags().as_ref()?.first()) {
         bail!("linux.personality.flags[0]: {flag:?}: no flag is supported");

@@ -389,7 +389,7 @@ fn the_rest_of_linux() {
         linux/rootfsPropagation | "" | ok
         linux/rootfsPropagation | "ro" | linux.rootfsPropagation: "ro" is not a propagation
         linux/cgroupsPath | "a\u0000" | linux.cgroupsPath: contains a NUL byte
-        linux/seccomp | {"defaultAction": "SCMP_ACT_ALLOW"} | linux.seccomp: not yet supported
+        linux/seccomp | {"defaultAction": "SCMP_ACT_ALLOW"} | ok
         linux/intelRdt | {"closID": "a/b"} | linux.intelRdt.closID: "a/b" is not the name of a class
         linux/intelRdt | {"closID": ".."} | linux.intelRdt.closID: ".." is not the name of a class
         linux/intelRdt | {"closID": "/", "schemata": ["L3:0=f"], "enableMonitoring": true} | ok
@@ -404,6 +404,79 @@ fn the_rest_of_linux() {
         linux/netDevices | {} | ok
         "#,
     );
+}
+
+/// Lines of `property below linux.seccomp | value | answer`, for a default action.
+fn assert_filters(default: &str, table: &str) {
+    for [pointer, value, expected] in columns(table) {
+        let mut spec = with(&format!("linux/seccomp/{pointer}"), value);
+        set(&mut spec, "linux/seccomp/defaultAction", json!(default));
+        if let Some(entry) = spec.pointer_mut("/linux/seccomp/syscalls/0") {
+            entry["action"] = json!("SCMP_ACT_ERRNO");
+            entry.as_object_mut().unwrap().entry("names").or_insert(json!(["read"]));
+        }
+        assert_eq!(answer(&spec), expected, "{pointer} = {value}");
+    }
+}
+
+#[test]
+fn seccomp_profiles() {
+    assert_filters(
+        "SCMP_ACT_ERRNO",
+        r#"
+        defaultErrnoRet | 4095 | ok
+        defaultErrnoRet | 4096 | linux.seccomp.defaultErrnoRet: 4096 is above 4095
+        architectures | ["SCMP_ARCH_X86", "SCMP_ARCH_RISCV64"] | ok
+        flags | ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"] | ok
+        listenerPath | "/run/agent" | ok
+        listenerPath | "agent" | linux.seccomp.listenerPath: agent is not an absolute path
+        listenerMetadata | "x" | linux.seccomp.listenerMetadata: needs listenerPath
+        syscalls/0/names | ["read", "no such call"] | ok
+        syscalls/0/names | [] | linux.seccomp.syscalls[0].names: at least one is required
+        syscalls/0/names | ["read", ""] | linux.seccomp.syscalls[0].names[1]: empty
+        syscalls/0/errnoRet | 4095 | ok
+        syscalls/0/errnoRet | 4096 | linux.seccomp.syscalls[0].errnoRet: 4096 is above 4095
+        syscalls/0/args | [{"index": 5, "value": 0, "op": "SCMP_CMP_EQ"}] | ok
+        syscalls/0/args | [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}] | linux.seccomp.syscalls[0].args[0].index: 6, but calls have 6 arguments
+    "#,
+    );
+    assert_filters(
+        "SCMP_ACT_TRACE",
+        "
+        defaultErrnoRet | 65535 | ok
+        defaultErrnoRet | 65536 | linux.seccomp.defaultErrnoRet: 65536 is above 65535
+    ",
+    );
+    assert_filters(
+        "SCMP_ACT_KILL",
+        "
+        defaultErrnoRet | 1 | linux.seccomp.defaultErrnoRet: SCMP_ACT_KILL returns no errno
+    ",
+    );
+    assert_filters(
+        "SCMP_ACT_NOTIFY",
+        r#"
+        listenerPath | "/run/agent" | ok
+        listenerPath | "" | linux.seccomp.listenerPath: required for SCMP_ACT_NOTIFY
+        flags | [] | linux.seccomp.listenerPath: required for SCMP_ACT_NOTIFY
+    "#,
+    );
+    for (property, word) in [
+        ("defaultAction", "SCMP_ACT_NONE"),
+        ("architectures/0", "SCMP_ARCH_NONE"),
+        ("flags/0", "SECCOMP_FILTER_FLAG_NONE"),
+        ("syscalls/0/action", "SCMP_ACT_NONE"),
+        ("syscalls/0/args/0/op", "SCMP_CMP_NONE"),
+    ] {
+        let mut spec = with("linux/seccomp", r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#);
+        let rule = json!([{"names": ["read"], "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": 0, "op": "SCMP_CMP_EQ"}]}]);
+        set(&mut spec, "linux/seccomp/syscalls", rule);
+        set(&mut spec, &format!("linux/seccomp/{property}"), json!(word));
+        let answer = answer(&spec);
+        let path = property.replace("/0", "[0]").replace('/', ".");
+        assert!(answer.contains(&path) && answer.contains(word), "{answer}");
+    }
 }
 
 #[test]

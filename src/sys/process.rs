@@ -1,6 +1,6 @@
 //! Processes: made, signalled, waited for, and what they may do.
 
-use std::ffi::{CStr, c_int, c_long, c_ulong};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::Result;
@@ -57,6 +57,31 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork>
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes any integer and does not return.
     unsafe { libc::_exit(status) }
+}
+
+/// execve(2), with everything prepared: when it comes to it nothing is allocated.
+#[derive(Debug)]
+pub(crate) struct Execution<'a> {
+    path: &'a CStr,
+    args: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+}
+
+impl<'a> Execution<'a> {
+    pub(crate) fn new(path: &'a CStr, args: &'a [CString], env: &'a [CString]) -> Self {
+        let pointers = |list: &[CString]| -> Vec<*const c_char> {
+            list.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+        };
+        Self { path, args: pointers(args), env: pointers(env) }
+    }
+
+    /// Returns only if it failed.
+    pub(crate) fn run(&self) -> Errno {
+        // SAFETY: both lists end with a null pointer; the strings that they and `path` point to
+        // are borrowed for 'a, which `self` does not outlive.
+        unsafe { libc::execve(self.path.as_ptr(), self.args.as_ptr(), self.env.as_ptr()) };
+        Errno::last()
+    }
 }
 
 /// pidfd_open(2).
