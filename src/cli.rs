@@ -213,24 +213,27 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
             Ok(print(&list::list(&root, global.root.is_some(), format)?))
         }
         "features" => Ok(print(&features::features()?)),
-        "spec" => {
-            let args = Spec::from_arg_matches(matches)?;
-            let unified = Cgroup::plan(None, "rt")?.is_unified();
-            match netns::spec_network(matches, &root)? {
-                Some(_) if args.rootless => bail!("--rootless: not with a network of rt's"),
-                Some((options, parts)) => {
-                    spec_cmd::spec(&args.bundle, false, unified, Some(&parts))?;
-                    if !parts.mounts.is_empty() {
-                        crate::netns::make_files(&args.bundle, &options)?;
-                    }
-                }
-                None => spec_cmd::spec(&args.bundle, args.rootless, unified, None)?,
-            }
-            Ok(0)
-        }
+        "spec" => write_spec(matches, &root).map(|()| 0),
         "netns" => Ok(print(&netns::dispatch(matches)?)),
         name => manage(name, matches, &root),
     }
+}
+
+/// `rt spec`, with a network of rt's where one is asked for.
+fn write_spec(matches: &ArgMatches, root: &Path) -> Result<()> {
+    let args = Spec::from_arg_matches(matches)?;
+    let unified = Cgroup::plan(None, "rt")?.is_unified();
+    match netns::spec_network(matches, root)? {
+        Some(_) if args.rootless => bail!("--rootless: not with a network of rt's"),
+        Some((options, parts)) => {
+            spec_cmd::spec(&args.bundle, false, unified, Some(&parts))?;
+            if !parts.mounts.is_empty() {
+                crate::netns::make_files(&args.bundle, &options)?;
+            }
+        }
+        None => spec_cmd::spec(&args.bundle, args.rootless, unified, None)?,
+    }
+    Ok(())
 }
 
 /// The commands about a container that neither make nor end anything.
