@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
@@ -37,7 +37,8 @@ impl Foreground {
     pub(crate) fn prepare(subreaper: bool) -> Result<Self> {
         let mut set = SigSet::all();
         FAULTS.into_iter().for_each(|signal| set.remove(signal));
-        set.thread_block().context("the signal mask")?;
+        // Not pthread_sigmask(3), whose error is its result and is taken for success by nix.
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context("the signal mask")?;
         if subreaper {
             prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
         }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
 use nix::unistd::{
     AccessFlags, Gid, Uid, access, chdir, execve, fchdir, fchown, read, setgroups, setresgid,
@@ -45,7 +45,8 @@ pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
     for signal in &plan.ignored_signals {
         sys::restore_signal(*signal);
     }
-    SigSet::empty().thread_set_mask().context("the signal mask")
+    let none = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None).context("the signal mask")
 }
 
 /// The CPUs of the program, now that its cgroup says which there are.
