@@ -187,11 +187,11 @@ fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
 /// may change them (device rules of GPUs): says whether that has been done.
 fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &Guard) -> Result<bool> {
     let hooks = prepared.plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS));
-    let (Some(hooks), Some((pid, _))) = (hooks, &guard.init) else { return Ok(false) };
+    let Some(hooks) = hooks else { return Ok(false) };
     caller.mounted().phase(Phase::Hooks)?;
     prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
     for kind in CALLERS {
-        hooks.run(kind, pid.as_raw())?;
+        hooks.run(kind, guard.pid()?.as_raw())?;
     }
     caller.proceed().phase(Phase::Hooks)?;
     Ok(true)
