@@ -22,7 +22,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::fstat;
 use nix::sys::uio::pread;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -326,7 +326,7 @@ impl Program {
         nix::unistd::dup2_stdin(stdin)?;
         sys::close_all_but(Vec::new(), 3)?;
         sys::set_signal_disposition(Signal::SIGPIPE, false)?;
-        SigSet::empty().thread_set_mask()?;
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         match cwd {
             // A bundle may be gone by the time of poststop.
             Some(bundle) => chdir(bundle).or_else(|_| chdir("/")),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::error::line;
 use crate::log;
 use crate::state::{Container, Status};
 
@@ -86,7 +87,7 @@ pub(crate) fn list(root: &Path, explicit_root: bool, format: Format) -> Result<S
 /// One container that cannot be read does not hide the others.
 fn readable(container: Container) -> Option<State> {
     let id = container.record.id.clone();
-    State::of(container).inspect_err(|error| log::warn(format!("{id}: {error:#}"))).ok()
+    State::of(container).inspect_err(|error| log::warn(format!("{id}: {}", line(error)))).ok()
 }
 
 fn table(states: &[State]) -> String {

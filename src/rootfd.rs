@@ -10,7 +10,7 @@ use std::path::{Component, Path};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 
 use crate::sys;
 
@@ -175,5 +175,10 @@ fn create_one(parent: BorrowedFd<'_>, name: &OsStr, missing: Missing) -> nix::Re
 
 /// The `S_IFMT` part of the mode of the object behind `fd`.
 pub(crate) fn file_type(fd: impl AsFd) -> nix::Result<SFlag> {
-    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode & SFlag::S_IFMT.bits()))
+    Ok(kind(&fstat(fd)?))
+}
+
+/// The `S_IFMT` part of the mode in `stat`.
+pub(crate) fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }

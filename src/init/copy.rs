@@ -13,6 +13,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, Whence, fchown, fchownat, ftruncate, lseek, read, symlinkat, write};
 
+use crate::rootfd::kind;
 use crate::sys;
 
 /// Directories in directories: no more than the stack and a limit of 1024 open files take.
@@ -134,10 +135,6 @@ fn own(to: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> Result<()> {
 fn open(directory: BorrowedFd<'_>, name: &CStr, more: OFlag) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     openat(directory, name, flags | more, Mode::empty())
-}
-
-fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
 fn mode(stat: &FileStat) -> Mode {

@@ -12,7 +12,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
 use crate::plan::{Device, Root};
-use crate::rootfd::{Missing, RootFd};
+use crate::rootfd::{Missing, RootFd, kind};
 use crate::sys;
 
 /// The links that runtime-linux.md wants, and the pseudoterminal multiplexer of this container's
@@ -155,10 +155,6 @@ fn look(parent: &OwnedFd, name: &OsStr) -> nix::Result<FileStat> {
 
 fn is(stat: &FileStat, device: &Device) -> bool {
     kind(stat) == device.kind && (stat.st_rdev == device.number || device.kind == SFlag::S_IFIFO)
-}
-
-fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
 fn no_follow() -> OFlag {

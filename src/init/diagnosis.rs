@@ -14,7 +14,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::uio::pread;
 
 use super::rootfs;
-use crate::rootfd::RootFd;
+use crate::rootfd::{RootFd, kind};
 
 /// What the kernel looks at to know the format, in bytes (`BINPRM_BUF_SIZE`).
 const HEAD: usize = 256;
@@ -66,7 +66,7 @@ fn fault(root: &RootFd, path: &Path, depth: usize) -> Option<String> {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Some("missing".to_string()),
         result => fstat(result.ok()?).ok()?,
     };
-    match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+    match kind(&stat) {
         SFlag::S_IFREG => {}
         SFlag::S_IFDIR => return Some("a directory".to_string()),
         _ => return Some("not a regular file".to_string()),

@@ -10,7 +10,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
 
 use crate::plan::Plan;
-use crate::rootfd::{RootFd, file_type};
+use crate::rootfd::{RootFd, file_type, kind};
 use crate::sys;
 
 /// Mounts what is at each path over itself, read-only. A path that does not exist is skipped.
@@ -80,8 +80,7 @@ fn host_null() -> Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::AT_SYMLINK_NOFOLLOW as u32;
     let tree = sys::open_tree(AT_FDCWD, c"/dev/null", flags).context("the host's /dev/null")?;
     let stat = fstat(&tree)?;
-    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFCHR.bits() || stat.st_rdev != makedev(1, 3)
-    {
+    if kind(&stat) != SFlag::S_IFCHR || stat.st_rdev != makedev(1, 3) {
         bail!("the host's /dev/null is not the null device");
     }
     Ok(tree)

@@ -22,7 +22,7 @@ use super::seccomp::{self, Messenger};
 use crate::caps::Capabilities;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program, set_variable};
-use crate::rootfd::RootFd;
+use crate::rootfd::{RootFd, kind};
 use crate::{namespace, sync, sys};
 
 /// More of `/etc/passwd` is not read, in bytes.
@@ -117,8 +117,7 @@ fn own_standard_streams(program: &Program) -> Result<()> {
     }
     for fd in 0..3 {
         let Ok(stat) = fstat(sys::stdio(fd)) else { continue };
-        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-        if matches!(kind, SFlag::S_IFCHR | SFlag::S_IFBLK) || stat.st_uid == program.uid {
+        if matches!(kind(&stat), SFlag::S_IFCHR | SFlag::S_IFBLK) || stat.st_uid == program.uid {
             continue;
         }
         match fchown(sys::stdio(fd), Some(Uid::from_raw(program.uid)), None) {
@@ -269,8 +268,7 @@ fn from_root(program: &Program, path: &CStr) -> PathBuf {
 }
 
 fn executable(path: &CStr) -> nix::Result<()> {
-    let kind = stat(path)?.st_mode & SFlag::S_IFMT.bits();
-    if kind == SFlag::S_IFDIR.bits() {
+    if kind(&stat(path)?) == SFlag::S_IFDIR {
         return Err(Errno::EACCES);
     }
     access(path, AccessFlags::X_OK)
