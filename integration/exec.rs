@@ -91,6 +91,18 @@ fn exec_has_the_users_environment_directory_and_limits_of_the_container() {
 }
 
 #[test]
+fn exec_has_the_out_of_memory_score_of_the_container_and_the_runtime_does_not_keep_it() {
+    let c = Bundle::busybox().args(["sleep", "1000"]);
+    let c = c.config(|c| c["process"]["oomScoreAdj"] = 321.into()).start();
+    let exec = c.exec_rt(&[], ["sh", "-c", "cat /proc/self/oom_score_adj; sleep 1000"]).spawn();
+    until("it has looked", || exec.output_so_far() == "321\n");
+    let own = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", exec.pid())).unwrap();
+    assert_eq!(own, std::fs::read_to_string("/proc/self/oom_score_adj").unwrap());
+    c.kill("KILL");
+    exec.finish();
+}
+
+#[test]
 fn exec_is_confined_like_the_process_of_the_container() {
     let c = sleeper();
     let fields = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"];

@@ -6,7 +6,6 @@ pub(crate) mod user;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -127,7 +126,7 @@ fn alive(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
         match container.status()? {
             (Status::Created | Status::Running, Some(init)) => return Ok(init),
             // Not in the container, where neither we nor a signal to us could end the wait.
-            (Status::Paused, _) if ignore_paused => sleep(LOOK),
+            (Status::Paused, _) if ignore_paused => sys::sleep(LOOK),
             (Status::Paused, _) => {
                 bail!("{id}: cannot exec in a paused container (use --ignore-paused to override)")
             }

@@ -132,8 +132,8 @@ fn stop_by(signal: Signal) {
     let mut set = SigSet::empty();
     set.add(signal);
     let _ = raise(signal);
-    let _ = set.thread_unblock();
-    let _ = set.thread_block();
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None);
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None);
 }
 
 fn stop_to_read() {

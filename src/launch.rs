@@ -1,10 +1,12 @@
 //! The one clone. `create` and `exec` both go through here: a first process for a plan, and what
 //! only the caller may do to it before it goes on.
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 
 use crate::cgroup::OpenCgroup;
 use crate::error::{InPhase, Phase};
@@ -22,10 +24,9 @@ pub(crate) fn clone(
     if let Some(cpus) = &plan.affinity.initial {
         sys::set_affinity(cpus).context("process.execCPUAffinity.initial").phase(Phase::Process)?;
     }
-    if !geteuid().is_root() {
-        // He may not touch a process that has gone into the container.
-        adjust_oom_score(plan, "self")?;
-    }
+    // Put back when the process has it: an ordinary user may not touch one in a container.
+    let score = plan.process.as_ref().and_then(|program| program.oom_score_adj);
+    let _score = score.map(Score::lend).transpose().phase(Phase::Process)?;
     let (socket, init_end) = sync::pair()?;
     match plan.namespaces.clone(group.clone_into()).phase(Phase::Namespaces)? {
         Fork::Child => init::run(plan, group.born(), init_end, listener),
@@ -33,7 +34,7 @@ pub(crate) fn clone(
     }
 }
 
-/// What the process itself may not do: id maps, a lower OOM score, higher limits.
+/// What the process itself may not do: id maps, higher limits.
 pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
     plan.namespaces.write_id_maps(pid.as_raw()).phase(Phase::Namespaces)?;
     let Some(program) = &plan.process else { return Ok(()) };
@@ -42,10 +43,34 @@ pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
             .with_context(|| limit.origin.clone())
             .phase(Phase::Process)?;
     }
-    if geteuid().is_root() {
-        adjust_oom_score(plan, &pid.to_string())?;
-    }
     Ok(())
+}
+
+/// The `oom_score_adj` of this process, put back when dropped.
+#[derive(Debug)]
+struct Score {
+    file: File,
+    before: Vec<u8>,
+}
+
+impl Score {
+    /// Takes the score on for the process to inherit. A procfs to write it through, or any other
+    /// directory of the host's, may not be open when a container sees a process of `exec`.
+    fn lend(score: i32) -> Result<Self> {
+        let path = "/proc/self/oom_score_adj";
+        let mut file = File::options().read(true).write(true).open(path).context(path)?;
+        let mut before = Vec::new();
+        file.read_to_end(&mut before).context(path)?;
+        file.write_all(score.to_string().as_bytes()).context("process.oomScoreAdj")?;
+        Ok(Self { file, before })
+    }
+}
+
+impl Drop for Score {
+    fn drop(&mut self) {
+        // Without CAP_SYS_RESOURCE there is no way down from where it was never higher.
+        let _ = self.file.write_all(&self.before);
+    }
 }
 
 /// The policy and the priorities of the program. By the caller, since init has no rights on the
@@ -72,13 +97,4 @@ fn hint(policy: i32) -> &'static str {
         libc::SCHED_DEADLINE => " (is there time for it, and does its cpuset have every CPU?)",
         _ => "",
     }
-}
-
-fn adjust_oom_score(plan: &Plan, process: &str) -> Result<()> {
-    let score = plan.process.as_ref().and_then(|program| program.oom_score_adj);
-    let (Some(score), Some(proc)) = (score, &plan.proc) else { return Ok(()) };
-    // Not by path: with exec the caller is in the container's mount namespace by now.
-    proc.write(format!("{process}/oom_score_adj"), score.to_string().as_bytes())
-        .context("process.oomScoreAdj")
-        .phase(Phase::Process)
 }

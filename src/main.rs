@@ -46,7 +46,7 @@ mod start;
 mod state;
 mod sync;
 mod sys;
+mod update;
 
 /// The version of runtime-spec that `rt` implements.
 const OCI_VERSION: &str = "1.3.0";
-mod update;

@@ -139,7 +139,7 @@ impl Plan {
         if !extras.no_new_keyring {
             plan.keyring = Some(keyring(source.id)?);
         }
-        if plan.writes_proc() {
+        if !plan.sysctls.is_empty() {
             plan.proc = Some(ProcFd::new()?);
         }
         Ok(plan)
@@ -154,7 +154,7 @@ impl Plan {
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let has_user = namespaces.has_user();
-        let mut plan = Self {
+        Ok(Self {
             namespaces,
             root: None,
             hostname: None,
@@ -168,11 +168,7 @@ impl Plan {
             proc: None,
             preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
-        };
-        if plan.writes_proc() {
-            plan.proc = Some(ProcFd::new()?);
-        }
-        Ok(plan)
+        })
     }
 
     /// Whether init waits when everything is mounted: for hooks of the caller's, or for the limits,
@@ -180,11 +176,6 @@ impl Plan {
     pub(crate) fn stops_when_mounted(&self) -> bool {
         let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
         hooks || self.memory_policy.is_some()
-    }
-
-    fn writes_proc(&self) -> bool {
-        let score = self.process.as_ref().and_then(|program| program.oom_score_adj);
-        !self.sysctls.is_empty() || score.is_some()
     }
 
     /// The process gets this filter.

@@ -37,6 +37,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::process::Process;
 use crate::rdt::Rdt;
 use crate::seccomp::{self, Filter};
+use crate::sys;
 
 const STATE_FILE: &str = "state.json";
 const NEW_STATE_FILE: &str = ".state.json.new";
@@ -390,7 +391,7 @@ fn lock(directory: OwnedFd, id: &str) -> Result<Option<Lock>> {
             }
             Err(TryLockError::Error(error)) => return Err(error).context("flock"),
         }
-        std::thread::sleep(Duration::from_millis(5));
+        sys::sleep(Duration::from_millis(5));
     }
     Ok((fstat(&lock.0)?.st_nlink != 0).then_some(lock))
 }

@@ -4,7 +4,7 @@
 //!  caller (create, exec)                         first process (init::run)
 //!    |                                             |
 //!    | clone3 -----------------------------------> |  waits
-//!    | id maps, oom_score_adj                      |
+//!    | id maps, hard limits                        |
 //!    | Go -------------------------------------->  |  v1 cgroups
 //!    |                                             |  namespaces, mounts, root attached
 //!    | <------------------------------ Ask number  |  (for what a user namespace may not open

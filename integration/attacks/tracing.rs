@@ -21,16 +21,20 @@ fn look_through_execs(view: View) {
                 # Looked at twice: in between the process may have ended.
                 [ -d $fd ] && ! [ $fd -ef / ] || continue
                 ! [ $fd/.. -ef $fd ] && [ -d $fd ] && echo \"$fd has something above it\"
+                [ -e $fd/self/status ] && echo \"$fd is a procfs\"
                 echo max 2>/dev/null >$fd/cgroup.max.depth && echo \"$fd can be written\"
             done
         done; done",
         canary = canary.path().display()
     );
     let bundle = Bundle::busybox().in_view(view).with_capabilities(ALL_CAPABILITIES);
+    // The score is written in a procfs, the pid file in a directory of the caller's.
+    let bundle = bundle.config(|c| c["process"]["oomScoreAdj"] = 500.into());
     let c = bundle.script(&script).start();
     until("the payload looks", || c.output().contains("ready"));
+    let pid_file = c.bundle().beside("exec.pid").display().to_string();
     for _ in 0..60 {
-        c.exec(["true"]).success();
+        c.exec_with(&["--pid-file", &pid_file], ["true"]).success();
     }
     c.kill("KILL");
     c.wait();

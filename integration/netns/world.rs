@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::harness::{Done, Host, Rt, TempDir, until};
 
@@ -338,5 +340,14 @@ impl World {
                 line.contains("\0serve\0") && line.contains(&state)
             })
             .collect()
+    }
+}
+
+impl Drop for World {
+    /// What a test that has failed leaves: else its helpers would wait for containers for ever.
+    fn drop(&mut self) {
+        for pid in self.helpers() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 }

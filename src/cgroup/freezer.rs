@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::uio::pread;
 
 use super::{Group, PATIENCE, file, walk};
+use crate::sys;
 
 /// How long a version 1 group may take to freeze before it is killed all the same: a process in
 /// an uninterruptible wait never freezes.
@@ -57,7 +57,7 @@ fn freeze_v1(directory: &Path, deadline: Instant) -> Result<()> {
         if Instant::now() >= deadline {
             bail!("{}: some processes do not freeze", path.display());
         }
-        sleep(pause);
+        sys::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(10));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -92,7 +91,7 @@ pub(super) fn kill(groups: &[Group]) -> Result<()> {
             );
         }
         strike(groups)?;
-        sleep(pause);
+        sys::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
 }

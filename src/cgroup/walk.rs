@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file;
+use crate::sys;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW);
 
@@ -110,7 +111,7 @@ pub(super) fn remove(top: &Path, recursive: bool, deadline: Instant) -> Result<(
         if Instant::now() >= deadline {
             return Err(below.err().unwrap_or(Errno::EBUSY));
         }
-        std::thread::sleep(pause);
+        sys::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
 }

@@ -173,8 +173,7 @@ fn start(store: &Store, network: &Network) -> Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
-    let child = command.spawn().context("helper process")?;
-    control::separate(child.id());
+    command.spawn().context("helper process")?;
     Ok(())
 }
 
@@ -258,10 +257,7 @@ fn reach(store: &Store, network: &str) -> Result<Option<Connection>> {
 pub(super) fn end(store: &Store, network: &str) -> Result<()> {
     let Some(connection) = reach(store, network)? else { return Ok(()) };
     match connection.ask("end", &[])?.as_str() {
-        "" => {
-            control::remove_group();
-            Ok(())
-        }
+        "" => Ok(()),
         other => bail!("helper process: {other:?}"),
     }
 }

@@ -27,6 +27,7 @@ use super::network::Config;
 use super::request::{LinkTo, Publish, Range};
 use crate::process::Process;
 use crate::state::check_id;
+use crate::sys;
 
 /// How long a command waits for another one.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -157,7 +158,7 @@ impl Store {
                 }
                 Err(TryLockError::Error(error)) => return Err(error).with_context(context),
             }
-            std::thread::sleep(Duration::from_millis(1));
+            sys::sleep(Duration::from_millis(1));
         }
     }
 

@@ -9,10 +9,11 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result};
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::socket::{MsgFlags, recv, send};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, read, tcgetpgrp, write};
 
+use crate::rootfd::file_type;
 use crate::sys;
 
 /// What a pipe that is ready takes without a wait, in bytes (`PIPE_BUF`, pipe(7)).
@@ -80,8 +81,8 @@ impl Stream {
     /// would hold for the client as well. Files do not wait, and have a position to keep.
     fn open(number: i32, mode: OFlag) -> Result<Self> {
         let standard = sys::stdio(number);
-        let format = fstat(standard)?.st_mode & SFlag::S_IFMT.bits();
-        if standard.is_terminal() || format == SFlag::S_IFIFO.bits() {
+        let kind = file_type(standard)?;
+        if standard.is_terminal() || kind == SFlag::S_IFIFO {
             let path = format!("/proc/self/fd/{number}");
             let flags = mode | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
             if let Ok(fd) = openat(AT_FDCWD, path.as_str(), flags, Mode::empty()) {
@@ -89,7 +90,7 @@ impl Stream {
             }
         }
         let fd = standard.try_clone_to_owned().context("the standard streams")?;
-        let is_socket = format == SFlag::S_IFSOCK.bits();
+        let is_socket = kind == SFlag::S_IFSOCK;
         Ok(Self { fd, is_socket, piece: if is_socket { usize::MAX } else { PIPE_BUF } })
     }
 

@@ -2,10 +2,13 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::Result;
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use super::{call, call_fd};
 
@@ -234,4 +237,11 @@ pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
 pub(crate) fn kill(process: nix::unistd::Pid, signal: i32) {
     // SAFETY: integers only. A process that has ended meanwhile needs no signal.
     unsafe { libc::kill(process.as_raw(), signal) };
+}
+
+/// clock_nanosleep(2), for once or less: every wait looks at a clock or a process again. The standard
+/// library's panics if it fails.
+pub(crate) fn sleep(duration: Duration) {
+    let clock = ClockId::CLOCK_MONOTONIC;
+    let _ = clock_nanosleep(clock, ClockNanosleepFlags::empty(), &TimeSpec::from(duration));
 }

@@ -2,7 +2,7 @@
 //! it, or the container's end would be the helper's.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
 const GROUP: &str = "rt-netns";
@@ -19,8 +19,8 @@ fn groups() -> Vec<PathBuf> {
     real.map(|entry| entry.path().join(GROUP)).collect()
 }
 
-/// Moves the process; where that is not allowed it stays where it is.
-pub(super) fn separate(pid: u32) {
+/// This process leaves for the helper's groups; where that is not allowed it stays where it is.
+pub(super) fn enter() {
     for group in groups() {
         let _ = fs::create_dir(&group);
         // A cpuset has nothing to begin with, and takes nobody then.
@@ -31,15 +31,24 @@ pub(super) fn separate(pid: u32) {
                 let _ = fs::write(group.join(file), value);
             }
         }
-        if fs::write(group.join("cgroup.procs"), pid.to_string()).is_err() {
+        if !go(&group) {
             let _ = fs::remove_dir(&group);
         }
     }
 }
 
-/// Removes the groups if the last helper has left them.
-pub(super) fn remove_group() {
+/// Back to the roots and the groups removed, unless there are other helpers in them.
+pub(super) fn leave() {
     for group in groups() {
+        let _ = group.parent().map(go);
         let _ = fs::remove_dir(group);
     }
+}
+
+/// Says whether this process, of one thread, is in the group now. To move any other one, or by
+/// `cgroup.procs` of a v1 hierarchy, the kernel would first stop every fork and exit of the host.
+fn go(group: &Path) -> bool {
+    let tasks = group.join("tasks");
+    let list = if tasks.exists() { tasks } else { group.join("cgroup.procs") };
+    fs::write(list, "0").is_ok()
 }

@@ -15,6 +15,7 @@ use nix::sys::socket::{MsgFlags, send};
 use super::super::network::Network;
 use super::super::request::Protocol;
 use super::super::store::{Active, read, read_record};
+use super::control;
 use super::dns::{self, Names, Next, Pending};
 use super::relay::{self, Flow};
 use crate::sys;
@@ -63,6 +64,7 @@ struct Server {
 
 /// Serves until it is told to end. Standard input is the socket to listen at.
 pub(in super::super) fn serve(state: &Path, name: &str) -> Result<()> {
+    control::enter();
     let path = state.join("networks").join(name).join("network.json");
     let Some(active) = read::<Active>(&path)? else { bail!("network {name}: not in use") };
     let network = Network::decide(name, active.config)?;
@@ -226,7 +228,10 @@ impl Server {
                 self.forget(id);
                 self.names.write_hosts(id);
             }
-            "end" => return Ok(None),
+            "end" => {
+                control::leave();
+                return Ok(None);
+            }
             other => bail!("{other:?}: not a command"),
         }
         Ok(Some("ok"))
