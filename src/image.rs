@@ -20,12 +20,12 @@ use nix::unistd::execveat;
 
 use crate::sys;
 
-const SELF: &CStr = c"/proc/self/exe";
+pub(crate) const SELF: &CStr = c"/proc/self/exe";
 /// Tells the second run that it is one. It holds the pid, which only our own exec keeps, so that
 /// no process started by us, or a caller that passes its environment on, takes it for its own.
-const MARK: &str = "_RT_PROTECTED_PID";
+pub(crate) const MARK: &str = "_RT_PROTECTED_PID";
 /// A read-only overlay needs two layers. Any directory that does not lie in the first one does.
-const SECOND_LAYER: &str = "/sys/fs";
+pub(crate) const SECOND_LAYER: &str = "/sys/fs";
 
 /// Returns in a process whose image is write-protected.
 pub(crate) fn protect() -> Result<()> {

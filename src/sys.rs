@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 mod bpf;
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+mod entry;
 mod mount;
 mod process;
 mod scheduling;
@@ -36,19 +38,15 @@ pub(crate) use xattr::*;
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code, reason = "the test harness has its own"))]
 extern "C" fn main() -> c_int {
-    let again = crate::image::runs_again();
-    // All of this outlives an exec.
-    if !again {
-        if let Err(errno) = open_standard_streams() {
-            eprintln!("rt: /dev/null: {}", errno.desc());
-            return 1;
-        }
-        // It cannot fail with these arguments, and if it did, a broken pipe would end us.
-        let _ = set_signal_disposition(Signal::SIGPIPE, true);
-        // A caller that ignores it would have the kernel reap our children behind our back.
-        let _ = set_signal_disposition(Signal::SIGCHLD, false);
+    if let Err(errno) = open_standard_streams() {
+        eprintln!("rt: /dev/null: {}", errno.desc());
+        return 1;
     }
-    crate::cli::main(again)
+    // It cannot fail with these arguments, and if it did, a broken pipe would end us.
+    let _ = set_signal_disposition(Signal::SIGPIPE, true);
+    // A caller that ignores it would have the kernel reap our children behind our back.
+    let _ = set_signal_disposition(Signal::SIGCHLD, false);
+    crate::cli::main(crate::image::runs_again())
 }
 
 fn open_standard_streams() -> Result<()> {
