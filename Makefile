@@ -1,7 +1,7 @@
 # make demo      builds rt and runs a container: its output is what you see
 # make test      unit and integration tests on this machine's kernel (as root)
 # make stress    thousands of runs and execs, four at a time (as root)
-# make test-vm   control groups of version 2 with every controller, and systemd, in a guest
+# make test-vm   control groups of version 2 with every controller, systemd and AppArmor, in guests
 # make test-vm-full   the same under QEMU: slow, with cpuset, hugetlb and pressure as well
 # make bench-net what networks cost, compared
 # make bench     races rt against the runc and the crun of this machine (as root)
@@ -129,9 +129,9 @@ stress: toolchain root
 	$(CARGO) test --quiet --locked --release --no-run
 	@RT_STRESS=2000 $(CARGO) $(RUNNER) test --locked --release --test integration stress:: -- --test-threads=1
 
-# A host with version 2 alone, with systemd on one, and with systemd on a hybrid one.
+# A host with version 2 alone and AppArmor, with systemd on one, and with systemd on a hybrid one.
 test-vm: vm
-	$(call in-vm,--fast,cgroups::)
+	$(call in-vm,--fast,cgroups:: lsm:: --include-ignored)
 	$(call in-vm,,systemd:: --include-ignored)
 	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: cgroups::mounts --include-ignored)
 

@@ -36,6 +36,8 @@ mod ids;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod lsm;
+#[cfg(test)]
 mod mounts;
 #[cfg(test)]
 mod namespaces;

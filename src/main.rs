@@ -24,6 +24,7 @@ mod launch;
 mod lend;
 mod list;
 mod log;
+mod lsm;
 mod memory_policy;
 mod mounts;
 mod namespace;

@@ -22,6 +22,7 @@ use super::seccomp::{self, Messenger};
 use crate::caps::Capabilities;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program, set_variable};
+use crate::procfd::ProcFd;
 use crate::rootfd::{RootFd, kind};
 use crate::{namespace, sync, sys};
 
@@ -60,9 +61,31 @@ pub(super) fn take_cpus(plan: &Plan) -> Result<()> {
     }
 }
 
+/// What is written to: the caller's procfs, or, beside processes that might reach for it through
+/// `/proc/PID/fd`, one that shows no more than they see anyway.
+pub(super) fn procfs(plan: &Plan) -> Result<Option<ProcFd>> {
+    match (&plan.root, plan.labels()) {
+        (None, Some(_)) => ProcFd::of_processes().map(Some),
+        (None, None) => Ok(None),
+        (Some(_), _) => Ok(plan.proc.take()),
+    }
+}
+
+/// What the next execve leads into. Of no effect before it, so that it may come before
+/// no_new_privs and the end of all rights. Hooks in the container run under it, too, as with runc.
+pub(super) fn label(plan: &Plan, proc: Option<ProcFd>) -> Result<()> {
+    match (plan.labels(), proc) {
+        (Some(labels), Some(proc)) => labels.set(&proc),
+        _ => Ok(()),
+    }
+}
+
 /// A session and a keyring of its own.
-pub(super) fn new_session(plan: &Plan) -> Result<()> {
+pub(super) fn new_session(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
     setsid().context("setsid")?;
+    if let (Some(_), Some(labels), Some(proc)) = (&plan.keyring, plan.labels(), proc) {
+        labels.set_of_keyring(proc)?;
+    }
     match plan.keyring.as_deref().map(|name| join_keyring(name, plan.root.is_some())) {
         // A kernel without keyrings, or an outer seccomp filter that has none.
         None | Some(Ok(()) | Err(Errno::ENOSYS | Errno::EPERM)) => Ok(()),
