@@ -34,6 +34,8 @@ mod hooks;
 #[cfg(test)]
 mod ids;
 #[cfg(test)]
+mod landlock;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod lsm;

@@ -5,6 +5,7 @@
 mod copy;
 mod devices;
 mod diagnosis;
+mod landlock;
 mod mount;
 mod paths;
 mod process;
@@ -175,6 +176,7 @@ mod tests {
             include_str!("init/copy.rs"),
             include_str!("init/devices.rs"),
             include_str!("init/diagnosis.rs"),
+            include_str!("init/landlock.rs"),
             include_str!("init/mount.rs"),
             include_str!("init/paths.rs"),
             include_str!("init/process.rs"),

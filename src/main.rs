@@ -20,6 +20,7 @@ mod hooks;
 mod image;
 mod init;
 mod kill;
+mod landlock;
 mod launch;
 mod lend;
 mod list;

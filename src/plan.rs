@@ -17,6 +17,7 @@ use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
 use crate::cgroup::Cgroup;
 use crate::hooks::{CALLERS, Hooks};
+use crate::landlock::Landlock;
 use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
 use crate::namespace::Namespaces;
@@ -136,7 +137,8 @@ impl Plan {
             preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         };
-        if plan.process.is_some() {
+        if let Some(program) = &mut plan.process {
+            program.landlock = Landlock::of(spec.annotations().iter().flatten())?;
             plan.set_filter(linux.seccomp().as_ref().map(Filter::compile).transpose()?);
         }
         if !extras.no_new_keyring {
@@ -157,6 +159,8 @@ impl Plan {
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let has_user = namespaces.has_user();
+        let mut program = Program::from_spec(process, has_user, record.personality, warnings)?;
+        program.landlock = Landlock::of(&record.annotations)?;
         Ok(Self {
             namespaces,
             root: None,
@@ -164,7 +168,7 @@ impl Plan {
             domainname: None,
             sysctls: Vec::new(),
             keyring: record.keyring.then(|| keyring(&record.id)).transpose()?,
-            process: Some(Program::from_spec(process, has_user, record.personality, warnings)?),
+            process: Some(program),
             hooks: None,
             memory_policy: record.memory_policy.clone(),
             affinity: Affinity::of_exec(process)?,

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod bpf;
+mod landlock;
 mod mount;
 mod process;
 mod scheduling;
@@ -23,6 +24,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
 
 pub(crate) use bpf::*;
+pub(crate) use landlock::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use scheduling::*;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use nix::unistd::{
 };
 
 use super::diagnosis::refusal;
+use super::landlock;
 use super::seccomp::{self, Messenger};
 use crate::caps::Capabilities;
 use crate::error::{InPhase, Phase};
@@ -40,6 +41,8 @@ pub(super) struct Ready<'a> {
     program: &'a Program,
     path: CString,
     env: Vec<CString>,
+    /// What [`landlock`] puts it under.
+    rules: Option<OwnedFd>,
 }
 
 /// Drops what belongs to the caller: every descriptor but `keep` and those that
@@ -103,6 +106,8 @@ fn join_keyring(name: &CStr, new: bool) -> nix::Result<()> {
 pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'a>> {
     let entered = enter_directory(program, root);
     let env = environment(program, root);
+    let rules = program.landlock.as_ref().map(|wanted| landlock::rules(wanted, root));
+    let rules = rules.transpose().phase(Phase::Process)?;
     own_standard_streams(program).phase(Phase::Process)?;
     if let Some(mask) = program.umask {
         umask(Mode::from_bits_truncate(mask));
@@ -117,7 +122,7 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
     // On some file systems only the user may enter what root may not (FUSE, NFS).
     entered.or_else(|_| enter_directory(program, root)).phase(Phase::Process)?;
     let path = find_executable(program).phase(Phase::Exec)?;
-    Ok(Ready { program, path, env })
+    Ok(Ready { program, path, env, rules })
 }
 
 /// The look-up cannot leave the root and follows no magic link, so that the directory is never
@@ -194,10 +199,11 @@ fn drop_bounding(keep: u64) -> nix::Result<()> {
     Ok(())
 }
 
-/// The capability that loading a filter takes without no_new_privs. It stays until execve, which
+/// The capability that a filter and Landlock take without no_new_privs. It stays until execve, which
 /// makes the program's sets from the other ones: not one call of ours has to pass the filter.
 fn to_load(program: &Program) -> u64 {
-    match program.filter.is_some() && !program.no_new_privileges {
+    let confines_itself = program.filter.is_some() || program.landlock.is_some();
+    match confines_itself && !program.no_new_privileges {
         true => ::caps::Capability::CAP_SYS_ADMIN.bitmask(),
         false => 0,
     }
@@ -298,7 +304,7 @@ fn executable(path: &CStr) -> nix::Result<()> {
 }
 
 impl Ready<'_> {
-    /// The limits, which hold for us as well, the filter and the program.
+    /// The limits, which hold for us as well, Landlock, the filter and the program.
     pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
         let filter = self.program.filter.as_ref();
@@ -308,6 +314,9 @@ impl Ready<'_> {
             sys::set_rlimit(limit.resource, limit.soft, limit.hard)
                 .with_context(|| limit.origin.clone())
                 .phase(Phase::Process)?;
+        }
+        if let Some(rules) = &self.rules {
+            landlock::restrict(rules).phase(Phase::Process)?;
         }
         match filter {
             Some(filter) => seccomp::load(filter, messenger, starter).phase(Phase::Process)?,

@@ -10,6 +10,7 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 use super::c_strings;
 use super::scheduling::Scheduling;
 use crate::caps::{self, Capabilities};
+use crate::landlock::Landlock;
 use crate::lsm::Labels;
 use crate::seccomp::Filter;
 use crate::sys;
@@ -47,6 +48,7 @@ pub(crate) struct Program {
     pub(crate) rlimits: Vec<Rlimit>,
     /// Sockets of a service manager are passed on: `LISTEN_PID` is the process's own.
     pub(crate) has_sockets: bool,
+    pub(crate) landlock: Option<Landlock>,
     pub(crate) filter: Option<Filter>,
 }
 
@@ -98,6 +100,7 @@ impl Program {
             scheduling: Scheduling::from_spec(process),
             rlimits: process.rlimits().iter().flatten().enumerate().map(rlimit).collect(),
             has_sockets: false,
+            landlock: None,
             filter: None,
         })
     }
