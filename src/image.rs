@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl, openat, readlink};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::execveat;
 
 use crate::sys;
@@ -24,18 +25,27 @@ const SELF: &CStr = c"/proc/self/exe";
 /// Tells the second run that it is one. It holds the pid, which only our own exec keeps, so that
 /// no process started by us, or a caller that passes its environment on, takes it for its own.
 const MARK: &str = "_RT_PROTECTED_PID";
+/// EROFS, squashfs, cramfs and ISO 9660 (<linux/magic.h>).
+const NEVER_WRITTEN: [FsType; 4] =
+    [FsType(0xe0f5_e1e2), FsType(0x7371_7368), FsType(0x28cd_3d45), FsType(0x9660)];
 /// A read-only overlay needs two layers. Any directory that does not lie in the first one does.
 const SECOND_LAYER: &str = "/sys/fs";
 
 /// Returns in a process whose image is write-protected.
 pub(crate) fn protect() -> Result<()> {
-    if sys::has_verity(SELF) {
+    if sys::has_verity(SELF) || statfs(SELF).is_ok_and(|fs| is_never_written(fs.filesystem_type()))
+    {
         return Ok(());
     }
     match overlay() {
         Ok((image, _rest)) => run_again(&image),
         Err(_) => run_again(&sealed_copy().context("a sealed copy of the executable")?),
     }
+}
+
+/// File systems that the kernel has no way to write to, however they are mounted.
+fn is_never_written(kind: FsType) -> bool {
+    NEVER_WRITTEN.contains(&kind)
 }
 
 /// Whether this is the second run.
@@ -107,6 +117,16 @@ fn c_strings(list: impl Iterator<Item = Vec<u8>>) -> Vec<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_can_never_be_written_needs_no_other_image() {
+        use nix::sys::statfs::{EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC};
+        let image_kinds = [FsType(0xe0f5_e1e2), FsType(0x7371_7368)];
+        assert!(image_kinds.into_iter().all(is_never_written));
+        // An overlay or ext4 that is read-only now may be mounted otherwise.
+        let others = [EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC];
+        assert!(!others.into_iter().any(is_never_written));
+    }
 
     #[test]
     fn a_colon_in_the_path_does_not_end_the_layer() {
