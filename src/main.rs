@@ -16,6 +16,8 @@ mod events;
 mod exec;
 mod features;
 mod foreground;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod hooks;
 mod image;
 mod init;

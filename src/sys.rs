@@ -35,8 +35,8 @@ pub(crate) use xattr::*;
 /// What the C library calls. Does what Rust's start-up would have done and is needed: SIGPIPE is
 /// ignored, and standard streams that the caller closed become `/dev/null`, so that no descriptor
 /// of ours takes their number and ends up as the output of a container.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-#[cfg_attr(test, allow(dead_code, reason = "the test harness has its own"))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
+#[cfg_attr(any(test, fuzzing), allow(dead_code, reason = "the harness has its own"))]
 extern "C" fn main() -> c_int {
     let again = crate::image::runs_again();
     // All of this outlives an exec.

@@ -199,8 +199,8 @@ fn drop_bounding(keep: u64) -> nix::Result<()> {
     Ok(())
 }
 
-/// The capability that a filter and Landlock take without no_new_privs. It stays until execve, which
-/// makes the program's sets from the other ones: not one call of ours has to pass the filter.
+/// The capability that a filter and Landlock take without no_new_privs. It stays until execve,
+/// which makes the program's sets from the other ones: not one call of ours has to pass the filter.
 fn to_load(program: &Program) -> u64 {
     let confines_itself = program.filter.is_some() || program.landlock.is_some();
     match confines_itself && !program.no_new_privileges {
