@@ -1,10 +1,11 @@
 # make demo      builds rt and runs a container: its output is what you see
 # make test      unit and integration tests on this machine's kernel (as root)
 # make stress    thousands of runs and execs, four at a time (as root)
-# make test-vm   control groups of version 2 with every controller, and systemd, in a guest
+# make test-vm   control groups of version 2 with every controller, systemd and AppArmor, in guests
 # make test-vm-full   the same under QEMU: slow, with cpuset, hugetlb and pressure as well
 # make bench-net what networks cost, compared
 # make bench     races rt against the runc and the crun of this machine (as root)
+# make fuzz      parsers and the plan against libFuzzer, FUZZ_TIME (60) seconds each
 # make check     formatting, lints, unit tests; no root
 # make install   the program, its manual pages and completions; PREFIX (/usr/local) and DESTDIR as usual
 # make clean     everything that was built here
@@ -104,7 +105,7 @@ NEED_BENCH   := $(call need,command -v runc,runc) \
 
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test test-vm test-vm-full vm stress bench bench-net check lint build share rootfs install clean toolchain linker root
+.PHONY: all demo test test-vm test-vm-full vm stress fuzz bench bench-net check lint build share rootfs install clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -129,9 +130,26 @@ stress: toolchain root
 	$(CARGO) test --quiet --locked --release --no-run
 	@RT_STRESS=2000 $(CARGO) $(RUNNER) test --locked --release --test integration stress:: -- --test-threads=1
 
-# A host with version 2 alone, with systemd on one, and with systemd on a hybrid one.
+# What makes libFuzzer see which ways the program takes; a stable compiler knows it. The findings of
+# libFuzzer stay in fuzz/corpus, what breaks a target in fuzz/broken-*.
+FUZZ_TIME    ?= 60
+FUZZ_TARGETS := config mounts seccomp ids annotations network
+FUZZ_FLAGS   := --cfg fuzzing -A warnings -C codegen-units=1 -C passes=sancov-module $(foreach flag,\
+    level=4 inline-8bit-counters pc-table trace-compares,-C llvm-args=-sanitizer-coverage-$(flag))
+
+fuzz: toolchain
+	$(call install-missing,$(call need,command -v c++,g++))
+	@RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --quiet --locked --release \
+	    --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
+	@for target in $(FUZZ_TARGETS); do \
+	    mkdir -p fuzz/corpus/$$target; echo "== $$target"; \
+	    RT_FUZZ=$$target $(TARGET)/fuzz/$(TRIPLE)/release/rt-fuzz -max_total_time=$(FUZZ_TIME) -timeout=10 \
+	        -rss_limit_mb=2048 -max_len=8192 -print_final_stats=1 -artifact_prefix=fuzz/broken-$$target- \
+	        fuzz/corpus/$$target fuzz/seeds/$$target || exit 1; done
+
+# A host with version 2 alone and AppArmor, with systemd on one, and with systemd on a hybrid one.
 test-vm: vm
-	$(call in-vm,--fast,cgroups::)
+	$(call in-vm,--fast,cgroups:: lsm:: --include-ignored)
 	$(call in-vm,,systemd:: --include-ignored)
 	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: cgroups::mounts --include-ignored)
 

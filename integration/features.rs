@@ -1,6 +1,8 @@
 //! `features` tells the truth: it is valid, and what it names is done.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -135,6 +137,28 @@ fn every_hook_that_features_names_runs() {
     let mut ran: Vec<_> = ran.lines().collect();
     ran.sort_by_key(|ran| kinds.iter().position(|kind| kind == ran));
     assert_eq!(ran, kinds);
+}
+
+/// CVE-2024-3154 (CRI-O): who lets strangers choose annotations has to know which of them do
+/// something.
+#[test]
+fn features_names_every_annotation_that_does_something() {
+    let mut read = BTreeSet::new();
+    let mut todo = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap();
+        let prefix = |word: &&str| {
+            word.starts_with("org.") && word.ends_with('.') && !word.contains(char::is_whitespace)
+        };
+        read.extend(text.split('"').filter(prefix).map(str::to_owned));
+    }
+    let named = words(&features(), "/potentiallyUnsafeConfigAnnotations");
+    assert_eq!(named.iter().cloned().collect::<BTreeSet<_>>(), read);
+    assert!(named.contains(&"org.systemd.property.".to_owned()), "{named:?}");
 }
 
 #[test]

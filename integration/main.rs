@@ -34,7 +34,11 @@ mod hooks;
 #[cfg(test)]
 mod ids;
 #[cfg(test)]
+mod landlock;
+#[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod lsm;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]

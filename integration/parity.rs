@@ -2,6 +2,8 @@
 //! same. Debian's runc is 1.1.5; where it lacks something, what has to be seen is stated here.
 //! `namespaces.rs` does the same for the combinations of namespaces.
 
+mod rights;
+
 use std::fs;
 
 use serde_json::{Value, json};

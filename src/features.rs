@@ -1,11 +1,15 @@
 //! `--version` and `features`: what this version does, as features.md and features-linux.md of
 //! runtime-spec word it. Lists come from the tables that the work is done by, so that none of them can differ.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::hooks::Kind;
-use crate::{OCI_VERSION, caps, cgroup, memory_policy, mounts, namespace, netns, seccomp};
+use crate::{
+    OCI_VERSION, caps, cgroup, landlock, memory_policy, mounts, namespace, netns, seccomp,
+};
 
 /// The structure of features.md. A later version adds to it what it has learnt.
 #[derive(Debug, Serialize)]
@@ -18,7 +22,9 @@ struct Features {
     linux: Linux,
     /// Annotations of a configuration that change what is done; with a dot at the end, all that
     /// begin so.
-    potentially_unsafe_config_annotations: [&'static str; 2],
+    potentially_unsafe_config_annotations: [&'static str; 3],
+    /// What else there is to know.
+    annotations: BTreeMap<&'static str, &'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,14 +116,20 @@ pub(crate) fn features() -> Result<String> {
                 known_flags: words(seccomp::FLAGS.map(|(flag, _)| flag)),
                 supported_flags: words(seccomp::supported_flags()),
             },
-            apparmor: Enabled { enabled: false },
-            selinux: Enabled { enabled: false },
+            apparmor: Enabled { enabled: true },
+            selinux: Enabled { enabled: true },
             intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
             memory_policy: MemoryPolicy { modes, flags },
             mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
             net_devices: Enabled { enabled: false },
         },
-        potentially_unsafe_config_annotations: [cgroup::UNIT_PROPERTIES, netns::ANNOTATION],
+        potentially_unsafe_config_annotations: [
+            cgroup::UNIT_PROPERTIES,
+            landlock::PREFIX,
+            netns::ANNOTATION,
+        ],
+        // Whatever the kernel of this host can do, as with the other fields.
+        annotations: BTreeMap::from([("org.rt.landlock", "true")]),
     };
     Ok(serde_json::to_string_pretty(&features)? + "\n")
 }

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl, openat, readlink};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::statfs;
 use nix::unistd::execveat;
 
 use crate::sys;
@@ -29,13 +30,21 @@ pub(crate) const SECOND_LAYER: &str = "/sys/fs";
 
 /// Returns in a process whose image is write-protected.
 pub(crate) fn protect() -> Result<()> {
-    if sys::has_verity(SELF) {
+    if sys::has_verity(SELF)
+        || statfs(SELF).is_ok_and(|fs| is_never_written(fs.filesystem_type().0))
+    {
         return Ok(());
     }
     match overlay() {
         Ok((image, _rest)) => run_again(&image),
         Err(_) => run_again(&sealed_copy().context("a sealed copy of the executable")?),
     }
+}
+
+/// File systems that the kernel has no way to write to, however they are mounted: EROFS, squashfs,
+/// cramfs and ISO 9660 (<linux/magic.h>).
+pub(crate) const fn is_never_written(kind: i64) -> bool {
+    matches!(kind, 0xe0f5_e1e2 | 0x7371_7368 | 0x28cd_3d45 | 0x9660)
 }
 
 /// Whether this is the second run.
@@ -107,6 +116,15 @@ fn c_strings(list: impl Iterator<Item = Vec<u8>>) -> Vec<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_can_never_be_written_needs_no_other_image() {
+        use nix::sys::statfs::{EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC};
+        assert!(is_never_written(0xe0f5_e1e2) && is_never_written(0x7371_7368));
+        // An overlay or ext4 that is read-only now may be mounted otherwise.
+        let others = [EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC];
+        assert!(!others.into_iter().any(|kind| is_never_written(kind.0)));
+    }
 
     #[test]
     fn a_colon_in_the_path_does_not_end_the_layer() {

@@ -5,6 +5,7 @@
 mod copy;
 mod devices;
 mod diagnosis;
+mod landlock;
 mod mount;
 mod paths;
 mod process;
@@ -77,7 +78,8 @@ fn confine<'a>(
     namespace::hide().phase(Phase::Process)?;
     group.enter().phase(Phase::Cgroup)?;
     plan.namespaces.enter().phase(Phase::Namespaces)?;
-    process::new_session(plan).phase(Phase::Process)?;
+    let proc = process::procfs(plan).phase(Phase::Process)?;
+    process::new_session(plan, proc.as_ref()).phase(Phase::Process)?;
     let root = match &plan.root {
         Some(root) => rootfs::open(root, caller),
         None => rootfs::current(),
@@ -91,7 +93,7 @@ fn confine<'a>(
     if let Some(root_plan) = &plan.root {
         name_host(plan).phase(Phase::Namespaces)?;
         netns::bring_loopback_up(&plan.namespaces).phase(Phase::Namespaces)?;
-        paths::set_sysctls(plan).phase(Phase::Namespaces)?;
+        paths::set_sysctls(plan, proc.as_ref()).phase(Phase::Namespaces)?;
         rootfs::seal(&root, root_plan, plan.process.as_ref()).phase(Phase::Mounts)?;
     }
     if let Some(terminal) = terminal {
@@ -102,6 +104,7 @@ fn confine<'a>(
             .context("linux.memoryPolicy")
             .phase(Phase::Process)?;
     }
+    process::label(plan, proc).phase(Phase::Process)?;
     // Before anything of the image is looked at.
     sys::close_kept();
     let program = plan.process.as_ref().map(|program| process::confine(program, &root));
@@ -173,6 +176,7 @@ mod tests {
             include_str!("init/copy.rs"),
             include_str!("init/devices.rs"),
             include_str!("init/diagnosis.rs"),
+            include_str!("init/landlock.rs"),
             include_str!("init/mount.rs"),
             include_str!("init/paths.rs"),
             include_str!("init/process.rs"),

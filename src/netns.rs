@@ -47,12 +47,25 @@ use crate::sys;
 
 pub(crate) use command::{NETWORK_OPTIONS, Place, Verb, run};
 pub(crate) use config::{Namespace, Parts, make_files, parts};
+#[cfg(any(test, fuzzing))]
+pub(crate) use request::Request;
 pub(crate) use request::{ANNOTATION, OPTIONS};
 
 /// Where networks are described, unless an option says something else.
 pub(crate) const DEFAULT_NETWORKS: &str = "/etc/rt/networks";
 /// Where they are remembered.
 pub(crate) const DEFAULT_STATE: &str = "/run/rt-netns";
+
+/// For [`crate::fuzz`]: what comes from containers and from the kernel. The first byte says which.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_anything(bytes: &[u8]) {
+    match bytes.split_first() {
+        Some((0, query)) => serve::read_anything(query),
+        Some((1, message)) => link::read_anything(message),
+        Some((_, json)) => network::read_anything(json),
+        None => {}
+    }
+}
 
 /// Options given: name and value.
 pub(crate) type Options = Vec<(String, String)>;

@@ -6,6 +6,7 @@ mod program;
 mod root;
 mod scheduling;
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
 use crate::cgroup::Cgroup;
 use crate::hooks::{CALLERS, Hooks};
+use crate::landlock::Landlock;
+use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
 use crate::namespace::Namespaces;
 use crate::procfd::ProcFd;
@@ -26,7 +29,7 @@ use crate::state::{self, Record};
 
 pub(crate) use mount::{FileSystem, Ids, MountPoint, What};
 pub(crate) use program::{Program, set_variable};
-pub(crate) use root::{Cgroups, Device, Root};
+pub(crate) use root::{Device, Root};
 use scheduling::Affinity;
 
 // <sys/personality.h>, which libc does not have.
@@ -49,8 +52,9 @@ pub(crate) struct Plan {
     pub(crate) hooks: Option<Hooks>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
     pub(crate) affinity: Affinity,
-    /// The private procfs, where something has to be written to it.
-    pub(crate) proc: Option<ProcFd>,
+    /// The private procfs, where the first process of a container has something to write to it: it
+    /// takes this, to close it before anybody can see it.
+    pub(crate) proc: RefCell<Option<ProcFd>>,
     /// How many descriptors from 3 on pass to the program.
     pub(crate) preserve_fds: u32,
     /// What the caller ignored, and the program must not: the numbers of the signals.
@@ -129,18 +133,19 @@ impl Plan {
             hooks: None,
             memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
             affinity: Affinity::all(),
-            proc: None,
+            proc: RefCell::default(),
             preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         };
-        if plan.process.is_some() {
+        if let Some(program) = &mut plan.process {
+            program.landlock = Landlock::of(spec.annotations().iter().flatten())?;
             plan.set_filter(linux.seccomp().as_ref().map(Filter::compile).transpose()?);
         }
         if !extras.no_new_keyring {
             plan.keyring = Some(keyring(source.id)?);
         }
-        if !plan.sysctls.is_empty() {
-            plan.proc = Some(ProcFd::new()?);
+        if !plan.sysctls.is_empty() || plan.labels().is_some() {
+            plan.proc.replace(Some(ProcFd::new()?));
         }
         Ok(plan)
     }
@@ -154,6 +159,8 @@ impl Plan {
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let has_user = namespaces.has_user();
+        let mut program = Program::from_spec(process, has_user, record.personality, warnings)?;
+        program.landlock = Landlock::of(&record.annotations)?;
         Ok(Self {
             namespaces,
             root: None,
@@ -161,11 +168,11 @@ impl Plan {
             domainname: None,
             sysctls: Vec::new(),
             keyring: record.keyring.then(|| keyring(&record.id)).transpose()?,
-            process: Some(Program::from_spec(process, has_user, record.personality, warnings)?),
+            process: Some(program),
             hooks: None,
             memory_policy: record.memory_policy.clone(),
             affinity: Affinity::of_exec(process)?,
-            proc: None,
+            proc: RefCell::default(),
             preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         })
@@ -176,6 +183,12 @@ impl Plan {
     pub(crate) fn stops_when_mounted(&self) -> bool {
         let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
         hooks || self.memory_policy.is_some()
+    }
+
+    /// What security modules have to put the program under.
+    pub(crate) fn labels(&self) -> Option<&Labels> {
+        let program = self.process.as_ref()?;
+        Some(&program.labels).filter(|labels| !labels.is_empty())
     }
 
     /// The process gets this filter.
@@ -193,7 +206,7 @@ impl Plan {
     /// The descriptors that init needs besides its sockets.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.namespaces.descriptors();
-        all.extend(self.proc.as_ref().map(AsRawFd::as_raw_fd));
+        all.extend(self.proc.borrow().as_ref().map(AsRawFd::as_raw_fd));
         let notify = self.root.as_ref().and_then(|root| root.notify.as_ref());
         all.extend(notify.map(AsRawFd::as_raw_fd));
         all

@@ -33,15 +33,28 @@ impl ProcFd {
     /// A private instance, or the checked `/proc` where a private one is refused (in a container
     /// whose `/proc` is masked).
     pub(crate) fn new() -> anyhow::Result<Self> {
-        match Self::private() {
+        Self::or_checked(Self::private(false))
+    }
+
+    /// The same without anything but processes: for one that others can see, who could take the
+    /// rest from it without a mask.
+    pub(crate) fn of_processes() -> anyhow::Result<Self> {
+        Self::or_checked(Self::private(true))
+    }
+
+    fn or_checked(private: nix::Result<OwnedFd>) -> anyhow::Result<Self> {
+        match private {
             Ok(fd) => Ok(Self(fd)),
             Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => Self::checked(),
             Err(errno) => Err(errno).context("a procfs of our own"),
         }
     }
 
-    fn private() -> nix::Result<OwnedFd> {
+    fn private(processes_only: bool) -> nix::Result<OwnedFd> {
         let fs = sys::fsopen(c"proc")?;
+        if processes_only {
+            sys::fsconfig(fs.as_fd(), c"subset", Some(c"pid"))?;
+        }
         sys::fsmount(
             fs.as_fd(),
             libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,

@@ -122,7 +122,8 @@ fn open(path: &Path) -> Result<File> {
     Ok(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
 }
 
-fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
+/// The same of bytes.
+pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
     let mut warnings = Vec::new();
     let mut spec = parse(bytes, |value| mend_spec(value, &mut warnings))?;
     normalise(&mut spec, bytes)?;

@@ -6,6 +6,7 @@
 mod bpf;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod entry;
+mod landlock;
 mod mount;
 mod process;
 mod scheduling;
@@ -25,6 +26,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
 
 pub(crate) use bpf::*;
+pub(crate) use landlock::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use scheduling::*;
@@ -35,8 +37,8 @@ pub(crate) use xattr::*;
 /// What the C library calls. Does what Rust's start-up would have done and is needed: SIGPIPE is
 /// ignored, and standard streams that the caller closed become `/dev/null`, so that no descriptor
 /// of ours takes their number and ends up as the output of a container.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-#[cfg_attr(test, allow(dead_code, reason = "the test harness has its own"))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
+#[cfg_attr(any(test, fuzzing), allow(dead_code, reason = "the harness has its own"))]
 extern "C" fn main() -> c_int {
     if let Err(errno) = open_standard_streams() {
         eprintln!("rt: /dev/null: {}", errno.desc());

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::try_run;
-use crate::harness::{ALL_CAPABILITIES, Bundle, Container, copy_program, runtime};
+use crate::harness::{ALL_CAPABILITIES, Bundle, Container, copy_program, runtime, until, user};
 
 /// A copy of the runtime, its bytes and its identity.
 struct Target {
@@ -113,10 +113,41 @@ fn no_process_in_a_container_ever_executes_the_hosts_file() {
     assert!(found.is_empty(), "{found:?}");
 }
 
-/// The kernel stacks two overlays and no third: from there the runtime cannot make its own.
+/// One process of the container, which may trace, reaches for the image of every other one that
+/// comes in, while `exec` brings in a hundred.
+#[track_caller]
+fn attack_from_a_second_process(target: &Target, c: &Container) {
+    until("the payload attacks", || c.output().contains("ready"));
+    for _ in 0..20 {
+        c.exec(["true"]).success();
+    }
+    assert_eq!(c.output(), "ready\n");
+    target.assert_unchanged();
+}
+
+const WRITE_FOR_EVER: &str = "echo ready; while :; do for p in /proc/[0-9]*; do
+    { echo pwned >> $p/exe; } 2>/dev/null && echo wrote $p
+done; done";
+
 #[test]
-fn where_no_overlay_can_be_had_the_image_is_a_sealed_memfd() {
-    let bundle = Bundle::busybox().args(["true"]);
+fn a_second_process_that_may_trace_writes_to_no_image() {
+    let (target, bundle) = Target::beside(Bundle::busybox().script(WRITE_FOR_EVER));
+    let bundle = bundle.config(|c| c["process"]["noNewPrivileges"] = false.into());
+    attack_from_a_second_process(&target, &bundle.start());
+}
+
+#[test]
+fn a_second_process_of_an_ordinary_users_container_writes_to_no_image() {
+    let bundle = Bundle::busybox().script(WRITE_FOR_EVER).of_user();
+    let (target, bundle) = Target::beside(bundle);
+    // He owns the file: only the image keeps him from it.
+    std::os::unix::fs::chown(&target.path, Some(user::ID), Some(user::ID)).unwrap();
+    attack_from_a_second_process(&target, &bundle.start());
+}
+
+/// The kernel stacks two overlays and no third: from there the runtime cannot make its own.
+/// Words that run `runtime` so.
+fn without_overlay(bundle: &Bundle) -> [OsString; 8] {
     let layers = bundle.beside("layers");
     for name in ["a", "b", "c", "one", "two"] {
         fs::create_dir_all(layers.join(name)).unwrap();
@@ -127,7 +158,13 @@ fn where_no_overlay_can_be_had_the_image_is_a_sealed_memfd() {
         "cd {layers} && mount -t overlay o -o lowerdir=a:b one &&
         mount -t overlay o -o lowerdir=one:c two && cd / && shift && exec {layers}/two/rt \"$@\""
     );
-    let words = ["unshare", "-m", "timeout", "20", "sh", "-c", &script, "sh"].map(OsString::from);
+    ["unshare", "-m", "timeout", "20", "sh", "-c", &script, "sh"].map(OsString::from)
+}
+
+#[test]
+fn where_no_overlay_can_be_had_the_image_is_a_sealed_memfd() {
+    let bundle = Bundle::busybox().args(["true"]);
+    let words = without_overlay(&bundle);
     let created = bundle.launch(&["create"], &bundle.id()).command(&words).status().unwrap();
     assert!(created.success());
 
@@ -138,4 +175,20 @@ fn where_no_overlay_can_be_had_the_image_is_a_sealed_memfd() {
     assert!(OpenOptions::new().write(true).open(&exe).is_err());
     c.start();
     assert_eq!(c.wait(), 0);
+}
+
+#[test]
+fn a_second_process_that_may_trace_writes_to_no_memfd() {
+    let bundle = Bundle::busybox().script(WRITE_FOR_EVER).with_capabilities(ALL_CAPABILITIES);
+    let words = without_overlay(&bundle);
+    let c = bundle.start();
+    until("the payload attacks", || c.output().contains("ready"));
+    let file = c.bundle().beside("layers/a/rt");
+    let before = fs::read(&file).unwrap();
+    for _ in 0..10 {
+        let exec = c.exec_rt(&[], ["true"]).command(&words).status().unwrap();
+        assert!(exec.success());
+    }
+    assert_eq!(c.output(), "ready\n");
+    assert!(fs::read(&file).unwrap() == before, "the file has been written");
 }

@@ -11,15 +11,18 @@ use super::try_run;
 use crate::harness::terminal::ConsoleSocket;
 use crate::harness::{ALL_CAPABILITIES, Bundle, Canary, Done, Exchange};
 
-/// Starts a container a few hundred times, or as often as ten seconds allow.
+/// Below `/proc/sys`.
+const PORT: &str = "net/ipv4/ip_unprivileged_port_start";
+
+/// A few hundred rounds, or as many as ten seconds allow; with `RT_RACES` as many as that says.
+fn rounds() -> impl Iterator<Item = usize> {
+    let asked = std::env::var("RT_RACES").ok().map(|count| count.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(10);
+    (0..asked.unwrap_or(300)).take_while(move |_| asked.is_some() || Instant::now() < end)
+}
+
 fn again_and_again(bundle: &Bundle, mut look: impl FnMut(Done)) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    for _ in 0..300 {
-        if Instant::now() > deadline {
-            return;
-        }
-        look(try_run(bundle));
-    }
+    rounds().for_each(|_| look(try_run(bundle)));
 }
 
 /// A runtime that replaces a link by a device has spent it: the attacker makes another.
@@ -117,7 +120,7 @@ fn a_console_that_is_swapped_for_a_link_does_not_reach_the_host() {
         .script("echo loud > /dev/console");
     let dev = bundle.rootfs().join("dev");
     let race = Exchange::start(&dev, "console", "link");
-    for _ in 0..60 {
+    for _ in rounds() {
         plant_again(&dev.join("link"), &canary.path().join("console"));
         let socket = ConsoleSocket::at(path.clone());
         try_run(&bundle);
@@ -150,5 +153,51 @@ fn a_directory_that_is_swapped_for_a_link_is_not_copied_from_the_host() {
         assert!(!done.stdout.contains("sings"), "a file of the host was copied\n{done}");
     });
     drop(races);
+    canary.assert_untouched();
+}
+
+/// CVE-2025-52881 (runc), CVE-2025-62596 (youki) as a race: what looks like procfs changes under
+/// the write of a sysctl.
+#[test]
+fn a_procfs_that_is_swapped_does_not_take_a_sysctl() {
+    let bundle = Bundle::busybox().writable().directory("/volume");
+    let volume = bundle.beside("volume");
+    for (sys, port) in [("sys", "1024\n"), ("fake", "1025\n")] {
+        fs::create_dir_all(volume.join(sys).join("net/ipv4")).unwrap();
+        fs::write(volume.join(sys).join(PORT), port).unwrap();
+    }
+    let race = Exchange::start(&volume, "sys", "fake");
+    let bundle = bundle
+        .mount(json!({ "destination": "/real", "type": "proc", "source": "proc" }))
+        .mount(json!({ "destination": "/proc", "type": "bind", "source": volume,
+            "options": ["rbind", "rw"] }))
+        .config(|c| {
+            c["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "99" });
+            c["linux"]["readonlyPaths"] = json!([]);
+            c["linux"]["maskedPaths"] = json!([]);
+        })
+        .script(&format!("cat /real/sys/{PORT}"));
+    again_and_again(&bundle, |done| {
+        let real = done.stdout == "99\n";
+        assert!(real || done.status != 0 && done.stdout.is_empty(), "gone elsewhere\n{done}");
+    });
+    drop(race);
+    for (sys, port) in [("sys", "102"), ("fake", "102")] {
+        let text = fs::read_to_string(volume.join(sys).join(PORT)).unwrap();
+        assert!(text.starts_with(port), "{sys} was written: {text}");
+    }
+}
+
+/// CVE-2019-19921 (runc) as a race: `/proc` of a shared root becomes a link.
+#[test]
+fn a_proc_that_is_swapped_for_a_link_is_procfs_or_refused() {
+    let canary = Canary::plant();
+    let bundle = Bundle::busybox().writable().link("/link", canary.path().join("empty"));
+    let bundle = bundle.script("head -c 5 /proc/version; ls /link/version /proc/self/status");
+    let race = Exchange::start(&bundle.rootfs(), "proc", "link");
+    again_and_again(&bundle, |done| {
+        assert!(done.stdout.starts_with("Linux") || done.status != 0, "no procfs\n{done}");
+    });
+    drop(race);
     canary.assert_untouched();
 }

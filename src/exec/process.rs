@@ -35,8 +35,8 @@ pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedP
     Ok(loaded)
 }
 
-/// What `--process` does not say of scheduling, limits and umask is as in the container, as with
-/// runc.
+/// What `--process` does not say of scheduling, limits, labels and umask is as in the container,
+/// as with runc.
 fn inherit(process: &mut Process, own: &Process) {
     let umask = process.user().umask().or(own.user().umask());
     process.user_mut().set_umask(umask);
@@ -51,6 +51,12 @@ fn inherit(process: &mut Process, own: &Process) {
     }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(own.oom_score_adj());
+    }
+    if process.apparmor_profile().as_ref().is_none_or(String::is_empty) {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if process.selinux_label().as_ref().is_none_or(String::is_empty) {
+        process.set_selinux_label(own.selinux_label().clone());
     }
     if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
         process.set_rlimits(own.rlimits().clone());

@@ -8,14 +8,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{chdir, read};
 
 use super::copy;
 use crate::mounts::{self, Options, Propagation};
-use crate::plan::{Cgroups, FileSystem, MountPoint, Root, What};
+use crate::plan::{FileSystem, MountPoint, Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::{sync, sys};
 
@@ -37,8 +37,8 @@ pub(super) fn mount(
             };
             bind(root, entry, tree)?
         }
-        What::Cgroup => return cgroup(root, entry, &plan.cgroups),
-        What::FileSystem(what) => file_system(root, entry, what)?,
+        What::Cgroup => return cgroup(root, entry, plan),
+        What::FileSystem(what) => file_system(root, entry, what, plan)?,
         What::Remount { file_system } => remount(root, entry, *file_system)?,
     };
     propagate(mounted.as_fd(), &entry.options)?;
@@ -129,7 +129,12 @@ fn change(mounted: &OwnedFd, options: &Options, file_system: bool) -> Result<()>
     set_attributes(mounted, options)
 }
 
-fn file_system(root: &RootFd, entry: &MountPoint, what: &FileSystem) -> Result<OwnedFd> {
+fn file_system(
+    root: &RootFd,
+    entry: &MountPoint,
+    what: &FileSystem,
+    plan: &Root,
+) -> Result<OwnedFd> {
     let options = &now(entry);
     let (target, mode) = target(root, entry, &what.kind)?;
     if let Some(directory) = &what.directory {
@@ -142,6 +147,9 @@ fn file_system(root: &RootFd, entry: &MountPoint, what: &FileSystem) -> Result<O
     configure_all(&fs, options)?;
     let mounted = sys::fsmount(fs.as_fd(), options.attr_set);
     let mounted = mounted.map_err(|errno| explain(&fs, errno))?;
+    if let Some(label) = plan.label.as_deref().filter(|_| what.kind.as_c_str() == c"mqueue") {
+        label_root(&mounted, label).context("linux.mountLabel")?;
+    }
     if options.tmpcopyup {
         copy::contents(&target, &mounted).context("tmpcopyup")?;
     }
@@ -149,6 +157,13 @@ fn file_system(root: &RootFd, entry: &MountPoint, what: &FileSystem) -> Result<O
     sys::move_mount(mounted.as_fd(), target.as_fd())?;
     sys::close_later([fs, target]);
     Ok(mounted)
+}
+
+/// A file system that takes no context has a root that takes a label.
+fn label_root(mounted: &OwnedFd, label: &CStr) -> nix::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = openat(mounted, ".", flags, Mode::empty())?;
+    sys::set_attribute(root.as_fd(), c"security.selinux", label.to_bytes())
 }
 
 /// Where a file system goes, and for a tmpfs the mode that it takes from there.
@@ -244,7 +259,8 @@ fn explain(fs: &OwnedFd, errno: Errno) -> anyhow::Error {
 /// each v1 hierarchy. A bind of the group shows the same as a mount of the hierarchy from inside
 /// a cgroup namespace, and no more than that without one. As with runc, `ro` is for the
 /// hierarchies and not for the tmpfs.
-fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
+fn cgroup(root: &RootFd, entry: &MountPoint, plan: &Root) -> Result<()> {
+    let cgroups = &plan.cgroups;
     let target = plain_directory(root, &entry.destination)?;
     let options = &entry.options;
     // The runtime's own group is not the container's to change (CVE-2023-25809).
@@ -259,6 +275,9 @@ fn cgroup(root: &RootFd, entry: &MountPoint, cgroups: &Cgroups) -> Result<()> {
     }
     let fs = context_of(c"tmpfs", Some(c"tmpfs"))?;
     configure(&fs, c"mode", Some(c"755"))?;
+    if let Some(label) = &plan.label {
+        configure(&fs, c"context", Some(label)).context("linux.mountLabel")?;
+    }
     let tmpfs = sys::fsmount(fs.as_fd(), PLAIN)?;
     sys::move_mount(tmpfs.as_fd(), target.as_fd())?;
     for (name, directory) in &cgroups.groups {

@@ -1,6 +1,7 @@
 //! Paths that are hidden, read-only or written: `linux.maskedPaths`, `linux.readonlyPaths` and
 //! `linux.sysctl`.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Root};
+use crate::procfd::ProcFd;
 use crate::rootfd::{RootFd, file_type, kind};
 use crate::sys;
 
@@ -33,13 +35,14 @@ fn read_only_copy(target: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// Covers each path: a file with the host's `/dev/null`, a directory with an empty read-only
 /// tmpfs, of which there is one for all of them.
-pub(super) fn mask(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
+pub(super) fn mask(root: &RootFd, plan: &Root) -> Result<()> {
     let (mut null, mut empty) = (None, None);
-    for (i, path) in paths.iter().enumerate() {
+    let tmpfs = || empty_tmpfs(plan.label.as_deref());
+    for (i, path) in plan.masked.iter().enumerate() {
         let context = || format!("linux.maskedPaths[{i}] {}", path.display());
         let Some(target) = existing(root, path).with_context(context)? else { continue };
         let covered = match file_type(&target)? {
-            SFlag::S_IFDIR => cover_with(&mut empty, empty_tmpfs, &target),
+            SFlag::S_IFDIR => cover_with(&mut empty, tmpfs, &target),
             _ => cover_with(&mut null, host_null, &target),
         };
         covered.with_context(context)?;
@@ -53,13 +56,13 @@ pub(super) fn mask(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
 pub(super) fn cover(path: &str) -> Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let target = openat(AT_FDCWD, path, flags, Mode::empty())?;
-    Ok(sys::move_mount(empty_tmpfs()?.as_fd(), target.as_fd())?)
+    Ok(sys::move_mount(empty_tmpfs(None)?.as_fd(), target.as_fd())?)
 }
 
 /// The first cover is made, each further one is a copy of the first, which is in place by then.
 fn cover_with(
     first: &mut Option<OwnedFd>,
-    make: fn() -> Result<OwnedFd>,
+    make: impl Fn() -> Result<OwnedFd>,
     target: &OwnedFd,
 ) -> Result<()> {
     if let Some(first) = first {
@@ -86,8 +89,11 @@ fn host_null() -> Result<OwnedFd> {
     Ok(tree)
 }
 
-fn empty_tmpfs() -> Result<OwnedFd> {
+fn empty_tmpfs(label: Option<&CStr>) -> Result<OwnedFd> {
     let fs = sys::fsopen(c"tmpfs")?;
+    if let Some(label) = label {
+        sys::fsconfig(fs.as_fd(), c"context", Some(label)).context("linux.mountLabel")?;
+    }
     sys::fsconfig(fs.as_fd(), c"source", Some(c"tmpfs"))?;
     sys::fsconfig(fs.as_fd(), c"ro", None)?;
     let tmpfs = sys::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)?;
@@ -104,8 +110,8 @@ fn existing(root: &RootFd, path: &Path) -> nix::Result<Option<OwnedFd>> {
 
 /// Writes `linux.sysctl` through the private procfs: whatever is mounted at `/proc` sees nothing
 /// of it.
-pub(super) fn set_sysctls(plan: &Plan) -> Result<()> {
-    let Some(proc) = &plan.proc else { return Ok(()) };
+pub(super) fn set_sysctls(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
+    let Some(proc) = proc else { return Ok(()) };
     for (path, value) in &plan.sysctls {
         proc.write(path, value.as_bytes())
             .with_context(|| format!("linux.sysctl {}", path.display()))?;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,12 @@ use nix::unistd::{
 };
 
 use super::diagnosis::refusal;
+use super::landlock;
 use super::seccomp::{self, Messenger};
 use crate::caps::Capabilities;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program, set_variable};
+use crate::procfd::ProcFd;
 use crate::rootfd::{RootFd, kind};
 use crate::{namespace, sync, sys};
 
@@ -39,6 +41,8 @@ pub(super) struct Ready<'a> {
     program: &'a Program,
     path: CString,
     env: Vec<CString>,
+    /// What [`landlock`] puts it under.
+    rules: Option<OwnedFd>,
 }
 
 /// Drops what belongs to the caller: every descriptor but `keep` and those that
@@ -60,9 +64,31 @@ pub(super) fn take_cpus(plan: &Plan) -> Result<()> {
     }
 }
 
+/// What is written to: the caller's procfs, or, beside processes that might reach for it through
+/// `/proc/PID/fd`, one that shows no more than they see anyway.
+pub(super) fn procfs(plan: &Plan) -> Result<Option<ProcFd>> {
+    match (&plan.root, plan.labels()) {
+        (None, Some(_)) => ProcFd::of_processes().map(Some),
+        (None, None) => Ok(None),
+        (Some(_), _) => Ok(plan.proc.take()),
+    }
+}
+
+/// What the next execve leads into. Of no effect before it, so that it may come before
+/// no_new_privs and the end of all rights. Hooks in the container run under it, too, as with runc.
+pub(super) fn label(plan: &Plan, proc: Option<ProcFd>) -> Result<()> {
+    match (plan.labels(), proc) {
+        (Some(labels), Some(proc)) => labels.set(&proc),
+        _ => Ok(()),
+    }
+}
+
 /// A session and a keyring of its own.
-pub(super) fn new_session(plan: &Plan) -> Result<()> {
+pub(super) fn new_session(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
     setsid().context("setsid")?;
+    if let (Some(_), Some(labels), Some(proc)) = (&plan.keyring, plan.labels(), proc) {
+        labels.set_of_keyring(proc)?;
+    }
     match plan.keyring.as_deref().map(|name| join_keyring(name, plan.root.is_some())) {
         // A kernel without keyrings, or an outer seccomp filter that has none.
         None | Some(Ok(()) | Err(Errno::ENOSYS | Errno::EPERM)) => Ok(()),
@@ -80,6 +106,8 @@ fn join_keyring(name: &CStr, new: bool) -> nix::Result<()> {
 pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'a>> {
     let entered = enter_directory(program, root);
     let env = environment(program, root);
+    let rules = program.landlock.as_ref().map(|wanted| landlock::rules(wanted, root));
+    let rules = rules.transpose().phase(Phase::Process)?;
     own_standard_streams(program).phase(Phase::Process)?;
     if let Some(mask) = program.umask {
         umask(Mode::from_bits_truncate(mask));
@@ -94,7 +122,7 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
     // On some file systems only the user may enter what root may not (FUSE, NFS).
     entered.or_else(|_| enter_directory(program, root)).phase(Phase::Process)?;
     let path = find_executable(program).phase(Phase::Exec)?;
-    Ok(Ready { program, path, env })
+    Ok(Ready { program, path, env, rules })
 }
 
 /// The look-up cannot leave the root and follows no magic link, so that the directory is never
@@ -171,10 +199,11 @@ fn drop_bounding(keep: u64) -> nix::Result<()> {
     Ok(())
 }
 
-/// The capability that loading a filter takes without no_new_privs. It stays until execve, which
-/// makes the program's sets from the other ones: not one call of ours has to pass the filter.
+/// The capability that a filter and Landlock take without no_new_privs. It stays until execve,
+/// which makes the program's sets from the other ones: not one call of ours has to pass the filter.
 fn to_load(program: &Program) -> u64 {
-    match program.filter.is_some() && !program.no_new_privileges {
+    let confines_itself = program.filter.is_some() || program.landlock.is_some();
+    match confines_itself && !program.no_new_privileges {
         true => ::caps::Capability::CAP_SYS_ADMIN.bitmask(),
         false => 0,
     }
@@ -275,7 +304,7 @@ fn executable(path: &CStr) -> nix::Result<()> {
 }
 
 impl Ready<'_> {
-    /// The limits, which hold for us as well, the filter and the program.
+    /// The limits, which hold for us as well, Landlock, the filter and the program.
     pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
         let filter = self.program.filter.as_ref();
@@ -285,6 +314,9 @@ impl Ready<'_> {
             sys::set_rlimit(limit.resource, limit.soft, limit.hard)
                 .with_context(|| limit.origin.clone())
                 .phase(Phase::Process)?;
+        }
+        if let Some(rules) = &self.rules {
+            landlock::restrict(rules).phase(Phase::Process)?;
         }
         match filter {
             Some(filter) => seccomp::load(filter, messenger, starter).phase(Phase::Process)?,

@@ -79,7 +79,7 @@ pub(super) fn furnish(root: &RootFd, plan: &Root, caller: &sync::Init) -> Result
 /// `/`. The process's directory is made while the root can still be written.
 pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Result<()> {
     paths::make_read_only(root, &plan.read_only)?;
-    paths::mask(root, &plan.masked)?;
+    paths::mask(root, plan)?;
     if let Some(program) = program.filter(|program| program.cwd != Path::new("/")) {
         root.open_or_create(&program.cwd, Missing::Directory)
             .with_context(|| format!("process.cwd {}", program.cwd.display()))?;

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 use super::address::{Cidr, Mac, octets};
+#[cfg(any(test, fuzzing))]
+use super::netlink::attributes;
 use super::netlink::{CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, text, u32_at};
 
 // <linux/rtnetlink.h>, <linux/if_link.h>, <linux/veth.h>, <linux/if_addr.h>
@@ -266,6 +268,19 @@ impl Links {
             })
             .context("netlink")?;
         Ok(found)
+    }
+}
+
+/// For [`crate::fuzz`]: a message about an interface, and nested attributes.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_anything(payload: &[u8]) {
+    let _ = parse(payload);
+    for (_, value) in attributes(payload) {
+        text(value);
+        parse_address(value);
+        for (_, inner) in attributes(value) {
+            let _ = u32_at(inner, 0);
+        }
     }
 }
 

@@ -115,6 +115,18 @@ pub(super) struct Network {
     pub(super) localhost: Localhost,
 }
 
+/// For [`crate::fuzz`]: a network's file.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_anything(json: &[u8]) {
+    let Ok(config) = serde_json::from_slice(json) else { return };
+    let Ok(network) = Network::decide("fuzz", config) else { return };
+    let (gateway, range) = (network.gateway, network.range);
+    assert!(gateway.contains(range.address), "{range} is not within {gateway}");
+    for gateway in network.gateways() {
+        let _ = gateway.position(gateway.last());
+    }
+}
+
 impl Network {
     /// The network `name` as its file below `directory` has it.
     pub(super) fn load(directory: &Path, name: &str) -> Result<Self> {

@@ -51,6 +51,21 @@ const ANSWER_LIMIT: i64 = 10;
 /// SCM_MAX_FD of the kernel is 253.
 const SOCKETS_MAX: usize = 200;
 
+/// For [`crate::fuzz`]: a query, and what is answered to it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_anything(query: &[u8]) {
+    match message::question(query) {
+        None => {}
+        Some(Err(code)) => drop(message::empty(query, code)),
+        Some(Ok(question)) => {
+            let address = message::reverse(&question.name);
+            let found = address.map(message::Found::Address);
+            let name = message::Found::Name(&question.name);
+            message::answer(query, &question, &[found.unwrap_or(name), name]);
+        }
+    }
+}
+
 /// A connection to a helper.
 struct Connection(OwnedFd);
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::{Mount, Spec};
 
 use super::c_string;
+use crate::lsm;
 use crate::mounts::{self, Bind, Options};
 use crate::namespace::IdMap;
 
@@ -74,9 +75,32 @@ impl MountPoint {
     }
 }
 
-pub(super) fn mount_points(spec: &Spec, bundle: &Path) -> Result<Vec<MountPoint>> {
+/// `label` is the context of new file systems.
+pub(super) fn mount_points(
+    spec: &Spec,
+    bundle: &Path,
+    label: Option<&str>,
+) -> Result<Vec<MountPoint>> {
     let mounts = spec.mounts().iter().flatten().enumerate();
-    mounts.map(|(i, mount)| mount_point(i, mount, bundle)).collect()
+    mounts
+        .map(|(i, mount)| {
+            let mut point = mount_point(i, mount, bundle)?;
+            if let (What::FileSystem(fs), Some(label)) = (&point.what, label) {
+                add_context(&mut point.options, fs, label)?;
+            }
+            Ok(point)
+        })
+        .collect()
+}
+
+/// What the mount says itself goes first.
+fn add_context(options: &mut Options, fs: &FileSystem, label: &str) -> Result<()> {
+    let has_context = options.data.iter().any(|(name, _)| name == "context");
+    if !has_context && lsm::takes_context(&fs.kind.to_string_lossy()) {
+        ensure!(label.len() <= VALUE_MAX, "linux.mountLabel: longer than {VALUE_MAX} bytes");
+        options.data.push(("context".to_owned(), Some(label.to_owned())));
+    }
+    Ok(())
 }
 
 fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
@@ -218,6 +242,24 @@ mod tests {
             "options": [option] }));
         let error = error.unwrap_err().to_string();
         assert_eq!(error, "mounts[0].options: context: longer than 255 bytes");
+    }
+
+    #[test]
+    fn a_label_is_the_context_of_file_systems_that_have_none() {
+        let contexts = |kind: &str, options: &[&str]| {
+            let json = serde_json::json!({ "destination": "/t", "type": kind, "source": "/",
+                "options": options });
+            let spec = serde_json::json!({ "ociVersion": "1.0.0", "mounts": [json] });
+            let spec: Spec = serde_json::from_value(spec).unwrap();
+            let points = mount_points(&spec, Path::new("/bundle"), Some("u:r:t:s0:c1,c2")).unwrap();
+            points.into_iter().next().unwrap().options.data
+        };
+        let datum = |value: &str| ("context".to_owned(), Some(value.to_owned()));
+        assert_eq!(contexts("tmpfs", &[]), [datum("u:r:t:s0:c1,c2")]);
+        assert_eq!(contexts("tmpfs", &["context=\"own:c1,c2\""]), [datum("own:c1,c2")]);
+        for kind in ["proc", "sysfs", "mqueue", "cgroup", "bind"] {
+            assert_eq!(contexts(kind, &[]), [], "{kind}");
+        }
     }
 
     #[test]

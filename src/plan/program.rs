@@ -10,6 +10,8 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 use super::c_strings;
 use super::scheduling::Scheduling;
 use crate::caps::{self, Capabilities};
+use crate::landlock::Landlock;
+use crate::lsm::Labels;
 use crate::seccomp::Filter;
 use crate::sys;
 
@@ -37,6 +39,8 @@ pub(crate) struct Program {
     pub(crate) umask: Option<u32>,
     pub(crate) capabilities: Capabilities,
     pub(crate) no_new_privileges: bool,
+    /// What security modules put it under.
+    pub(crate) labels: Labels,
     pub(crate) oom_score_adj: Option<i32>,
     /// The execution domain, as personality(2) takes it.
     pub(crate) personality: Option<u32>,
@@ -44,6 +48,7 @@ pub(crate) struct Program {
     pub(crate) rlimits: Vec<Rlimit>,
     /// Sockets of a service manager are passed on: `LISTEN_PID` is the process's own.
     pub(crate) has_sockets: bool,
+    pub(crate) landlock: Option<Landlock>,
     pub(crate) filter: Option<Filter>,
 }
 
@@ -89,11 +94,13 @@ impl Program {
             umask: user.umask(),
             capabilities: caps::from_spec(process.capabilities().as_ref(), held, last, warnings),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            labels: Labels::of(process),
             oom_score_adj: process.oom_score_adj(),
             personality,
             scheduling: Scheduling::from_spec(process),
             rlimits: process.rlimits().iter().flatten().enumerate().map(rlimit).collect(),
             has_sockets: false,
+            landlock: None,
             filter: None,
         })
     }

@@ -1,6 +1,7 @@
 //! The root file system: mounts, devices, and what is hidden of it.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +10,10 @@ use nix::sys::stat::SFlag;
 use nix::unistd::getpid;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Mount, Spec};
 
-use super::Source;
 use super::mount::{MountPoint, mount_points};
+use super::{Source, c_string};
 use crate::cgroup::Cgroup;
+use crate::lsm;
 use crate::mounts::{self, Propagation};
 use crate::spec::is_root;
 
@@ -24,6 +26,8 @@ pub(crate) struct Root {
     /// `linux.rootfsPropagation`.
     pub(crate) propagation: Option<Propagation>,
     pub(crate) mounts: Vec<MountPoint>,
+    /// The context of the file systems that are made here, where the kernel has SELinux.
+    pub(crate) label: Option<CString>,
     /// `None`: `/dev` is bound from elsewhere and is left alone.
     pub(crate) devices: Option<Vec<Device>>,
     /// A user namespace may not make device nodes: the host's are bound.
@@ -73,6 +77,7 @@ impl Root {
     ) -> Result<Self> {
         let spec = source.spec;
         let read_only = paths(linux.readonly_paths());
+        let label = lsm::mount_label(linux);
         let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
         Ok(Self {
             path: source.rootfs.to_owned(),
@@ -80,7 +85,8 @@ impl Root {
             readonly: readonly || read_only.iter().any(|path| is_root(path)),
             no_pivot,
             propagation: linux.rootfs_propagation().as_deref().and_then(mounts::propagation),
-            mounts: mount_points(spec, source.bundle)?,
+            mounts: mount_points(spec, source.bundle, label.as_deref())?,
+            label: label.as_deref().map(|label| c_string(label, "linux.mountLabel")).transpose()?,
             devices: devices(spec, linux),
             devices_by_bind: has_user,
             has_kcore: Path::new("/proc/kcore").exists(),

@@ -11,6 +11,7 @@ use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Spec};
 use super::linux::{self, Namespaces};
 use super::process;
 use crate::hooks::Kind;
+use crate::landlock;
 use crate::mounts::{self, Bind, Options};
 
 /// The longest host or domain name, in bytes (`__NEW_UTS_LEN` of the kernel).
@@ -41,6 +42,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         text("annotations", key)?;
         text("annotations", value)?;
     }
+    landlock::check(spec.annotations().iter().flatten())?;
     if let Some(process) = spec.process() {
         process::check(process)?;
         let user = process.user();

@@ -10,8 +10,8 @@ use oci_spec::runtime::{
 };
 
 use super::check::{absolute, is_root, not_yet, path_text, text};
-use super::process::{label, selinux};
 use super::{seccomp, sysctl};
+use crate::lsm;
 use crate::memory_policy::MemoryPolicy;
 use crate::mounts;
 
@@ -75,7 +75,7 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     }
     let net_devices = linux.net_devices().as_ref().filter(|devices| !devices.is_empty());
     not_yet("linux.netDevices", &net_devices)?;
-    label("linux.mountLabel", linux.mount_label(), selinux)?;
+    lsm::check_mounts(linux)?;
 
     mappings("linux.uidMappings", linux.uid_mappings(), namespaces)?;
     mappings("linux.gidMappings", linux.gid_mappings(), namespaces)?;

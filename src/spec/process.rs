@@ -1,14 +1,13 @@
 //! The `process` object, of a container or of `exec --process`.
 
 use std::fmt::Arguments;
-use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{PosixRlimit, Process, User};
 
 use super::check::{absolute, text};
 use super::scheduling;
-use crate::log;
+use crate::lsm;
 
 /// `NGROUPS_MAX` of the kernel.
 const GROUPS: usize = 65536;
@@ -19,9 +18,7 @@ const GROUPS: usize = 65536;
 /// `process.…: what is wrong`.
 pub(crate) fn check(process: &Process) -> Result<()> {
     scheduling::check(process)?;
-    label("process.apparmorProfile", process.apparmor_profile(), apparmor)?;
-    label("process.selinuxLabel", process.selinux_label(), selinux)?;
-
+    lsm::check_process(process)?;
     absolute("process.cwd", process.cwd())?;
     let args = process.args().as_deref().unwrap_or_default();
     ensure!(!args.is_empty(), "process.args: at least one is required");
@@ -79,40 +76,4 @@ fn rlimits(rlimits: &[PosixRlimit]) -> Result<()> {
         ensure!(soft <= hard, "process.rlimits[{i}]: {typ}: soft {soft} is above hard {hard}");
     }
     Ok(())
-}
-
-/// A label of a security module: without the module there is nothing to label.
-pub(super) fn label(path: &str, label: &Option<String>, on: fn() -> bool) -> Result<()> {
-    let Some(label) = label.as_ref().filter(|label| !label.is_empty()) else {
-        return Ok(());
-    };
-    text(path, label)?;
-    ensure!(!on(), "{path}: not yet supported");
-    log::debug(format_args!("{path}: ignored, the kernel runs without this security module"));
-    Ok(())
-}
-
-fn apparmor() -> bool {
-    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled");
-    enabled.is_ok_and(|word| word.starts_with(b"Y"))
-}
-
-/// The directory alone says nothing: container engines mask it.
-pub(super) fn selinux() -> bool {
-    Path::new("/sys/fs/selinux/enforce").exists()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_needs_its_security_module() {
-        let some = Some("docker-default".to_owned());
-        let refused = label("process.apparmorProfile", &some, || true).unwrap_err();
-        assert_eq!(refused.to_string(), "process.apparmorProfile: not yet supported");
-        assert!(label("process.apparmorProfile", &some, || false).is_ok());
-        assert!(label("process.apparmorProfile", &Some(String::new()), || true).is_ok());
-        assert!(label("process.apparmorProfile", &None, || true).is_ok());
-    }
 }

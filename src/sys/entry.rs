@@ -10,17 +10,17 @@
 //! have no addresses before it has chosen them for this processor. Hence statics, which nobody has
 //! to clear, and volatile accesses, which no compiler takes for a copy.
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 std::arch::global_asm!(".globl rt_entry", "rt_entry:", "jmp _start");
 
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 mod first {
     use std::arch::{asm, global_asm};
     use std::ptr::{null, read_volatile, write_volatile};
 
     use libc::{AT_EMPTY_PATH, AT_FDCWD, PATH_MAX, POLLNVAL, c_long, pollfd, statx};
 
-    use crate::image::{MARK, SECOND_LAYER, SELF};
+    use crate::image::{MARK, SECOND_LAYER, SELF, is_never_written};
 
     // `_start` finds the stack and rdx as the kernel, or a dynamic linker, has left them.
     global_asm!(
@@ -158,14 +158,18 @@ mod first {
         }
     }
 
-    /// An executable that is protected by fs-verity needs no second start.
-    unsafe fn has_verity() -> bool {
-        let status = (&raw mut STATUS).cast::<u64>();
-        let here = AT_FDCWD as usize;
-        // SAFETY: the static has the size of the structure, whose second word are the attributes.
+    /// Whether the executable is protected where it is, or nothing is known of it.
+    unsafe fn is_protected() -> bool {
+        let (this, status) = (SELF.as_ptr().addr(), (&raw mut STATUS).cast::<u64>());
+        // SAFETY: the static has the size of either structure. The second word of statx are the
+        // attributes, the first one of statfs is the type.
         unsafe {
-            let done = call(libc::SYS_statx, here, SELF.as_ptr().addr(), 0, 0, status.addr());
-            done != 0 || read_volatile(status.add(1)) & libc::STATX_ATTR_VERITY as u64 != 0
+            let done = call(libc::SYS_statx, AT_FDCWD as usize, this, 0, 0, status.addr());
+            let verity = read_volatile(status.add(1)) & libc::STATX_ATTR_VERITY as u64 != 0;
+            done != 0
+                || verity
+                || call(libc::SYS_statfs, this, status.addr(), 0, 0, 0) != 0
+                || is_never_written(read_volatile(status).cast_signed())
         }
     }
 
@@ -212,7 +216,7 @@ mod first {
         // SAFETY: strings and lists end with a NUL or a null and outlive the calls; the descriptors
         // that are closed were opened here.
         unsafe {
-            if has_verity() || !find() {
+            if is_protected() || !find() {
                 return;
             }
             let cloexec = libc::FSOPEN_CLOEXEC as usize;

@@ -22,7 +22,7 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Resul
             Err(Errno::ENODATA) => continue,
             value => value?,
         };
-        match set(to, name, &value) {
+        match set_attribute(to, name, &value) {
             Err(Errno::ENOTSUP | Errno::EPERM) => {}
             result => result?,
         }
@@ -56,7 +56,8 @@ fn get(file: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> Result<usize> {
     Ok(call(length as _)? as usize)
 }
 
-fn set(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
+/// fsetxattr(2); the file is open for more than its path.
+pub(crate) fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
     let (pointer, length) = (value.as_ptr().cast(), value.len());
     // SAFETY: the name is NUL-terminated, pointer and length are those of `value`.
     Errno::result(unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), pointer, length, 0) })

@@ -1,0 +1,221 @@
+//! What strangers' bytes reach, as functions that neither panic nor hang: for libFuzzer
+//! (`make fuzz`, a program of its own), and for a unit test with changes of `fuzz/seeds`.
+
+use std::path::Path;
+
+use libc::sock_filter;
+use oci_spec::runtime::Spec;
+
+use crate::cgroup::Cgroup;
+use crate::cpus::Cpus;
+use crate::exec::user::{self, User};
+use crate::plan::{Extras, Plan, Source};
+use crate::seccomp::Filter;
+use crate::{caps, landlock, mounts, netns, spec};
+
+/// Takes any bytes.
+type Target = fn(&[u8]);
+
+/// The targets: their names are those of the directories of seeds.
+pub(crate) const TARGETS: [(&str, Target); 6] = [
+    ("config", config),
+    ("mounts", mount_options),
+    ("seccomp", seccomp),
+    ("ids", ids),
+    ("annotations", annotations),
+    ("network", netns::read_anything),
+];
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let name = std::env::var("RT_FUZZ").unwrap_or_default();
+    let target = TARGETS.iter().find(|(one, _)| *one == name);
+    let Some((_, target)) = target else { panic!("RT_FUZZ: {TARGETS:?}") };
+    target(bytes);
+});
+
+/// What passes the checks can be planned or is an error. Nothing is opened that the bytes name.
+fn config(bytes: &[u8]) {
+    let Ok(mut loaded) = spec::parse_spec(bytes) else { return };
+    if spec::check(&loaded.spec).is_err() {
+        return;
+    }
+    make_harmless(&mut loaded.spec);
+    let root = Path::new("/");
+    let source = Source { spec: &loaded.spec, bundle: root, rootfs: root, id: "fuzz" };
+    let cgroup = Cgroup::default();
+    let _ = Plan::for_container(&source, &cgroup, Extras::default(), &mut loaded.warnings);
+}
+
+fn make_harmless(spec: &mut Spec) {
+    let Some(linux) = spec.linux_mut() else { return };
+    for namespace in linux.namespaces_mut().iter_mut().flatten() {
+        namespace.set_path(None);
+    }
+    if let Some(seccomp) = linux.seccomp_mut() {
+        seccomp.set_listener_path(None);
+    }
+}
+
+/// A profile that passes the checks becomes a program that the kernel takes, or is too long.
+fn seccomp(bytes: &[u8]) {
+    let before = br#"{"ociVersion":"1.0.0","root":{"path":"r"},"linux":{"seccomp":"#;
+    let after = br#","namespaces":[{"type":"mount"}]}}"#;
+    let Ok(mut loaded) = spec::parse_spec(&[before, bytes, after].concat()) else { return };
+    if spec::check(&loaded.spec).is_err() {
+        return;
+    }
+    make_harmless(&mut loaded.spec);
+    let profile = loaded.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    if let Some(Ok(filter)) = profile.map(Filter::compile) {
+        assert_valid(&filter.program);
+    }
+}
+
+/// As bpf_check_classic() wants it: no jump leaves the program, and the last step ends it.
+fn assert_valid(program: &[sock_filter]) {
+    const CLASS: u32 = 7;
+    for (at, step) in program.iter().enumerate() {
+        let far = match u32::from(step.code) {
+            code if code & CLASS != libc::BPF_JMP => continue,
+            code if code & 0xf0 == libc::BPF_JA => step.k as usize,
+            _ => step.jt.max(step.jf).into(),
+        };
+        assert!(at + far + 1 < program.len(), "a jump out of the program at {at}");
+    }
+    let last = program.last().map(|step| u32::from(step.code) & CLASS);
+    assert_eq!(last, Some(libc::BPF_RET));
+}
+
+fn mount_options(bytes: &[u8]) {
+    let words: Vec<String> = String::from_utf8_lossy(bytes).lines().map(String::from).collect();
+    let Ok(options) = mounts::parse(&words, "options") else { return };
+    let both = options.attr_set & options.attr_clr & !libc::MOUNT_ATTR__ATIME;
+    assert_eq!(both, 0, "set and cleared");
+    let (locked, _) = bytes.split_at(bytes.len().min(2));
+    let locked = locked.iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+    if let Ok((set, clear)) = options.bind_attr_locked(mounts::statfs_attr(locked)) {
+        assert_eq!(set & clear, 0, "set and cleared");
+    }
+}
+
+/// Whatever is a number on the command line or in the configuration, in words of its own.
+fn ids(bytes: &[u8]) {
+    for text in String::from_utf8_lossy(bytes).lines() {
+        if let Ok(user) = text.parse::<User>() {
+            assert!(user.uid != u32::MAX && user.gid != Some(u32::MAX), "{text:?}");
+            assert!(text.starts_with(|first: char| first.is_ascii_digit()), "{text:?}");
+        }
+        let _ = user::id(text);
+        let _ = user::capability(text);
+        let _ = caps::bit(text);
+        if let Ok(cpus) = Cpus::parse(text) {
+            assert!(!cpus.mask().is_empty());
+        }
+    }
+}
+
+/// Lines `name=value`.
+fn annotations(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    let _ = netns::Request::new(pairs.clone());
+    let pairs: Vec<_> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let _ = landlock::check(pairs.iter().map(|(name, value)| (name, value)));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// xorshift64*: the same changes in every run.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end.max(1)
+        }
+    }
+
+    /// What tends to be forgotten.
+    const ODD: [&[u8]; 12] = [
+        b"-1",
+        b"0",
+        b"4294967295",
+        b"18446744073709551616",
+        b"9223372036854775808",
+        b"1e999",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\"\"",
+        b"\xff\xff",
+        b"\0",
+    ];
+
+    fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+        let at = random.below(bytes.len() + 1);
+        let end = (at + random.below(16)).min(bytes.len());
+        match random.below(6) {
+            0 => drop(bytes.drain(at..end)),
+            1 => drop(bytes.splice(at..end, ODD[random.below(ODD.len())].iter().copied())),
+            2 => bytes.insert(at, random.below(256) as u8),
+            3 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+            4 => {
+                let from = random.below(other.len() + 1);
+                let to = (from + random.below(64)).min(other.len());
+                drop(bytes.splice(at..end, other[from..to].iter().copied()));
+            }
+            _ => {
+                let piece = bytes[at..end].to_vec();
+                drop(bytes.splice(at..at, piece));
+            }
+        }
+    }
+
+    /// Says what broke a target.
+    struct Last<'a>(&'a str, &'a [u8]);
+
+    impl Drop for Last<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("{}: {}", self.0, self.1.escape_ascii());
+            }
+        }
+    }
+
+    fn run(name: &str, target: Target, bytes: &[u8]) {
+        let _last = Last(name, bytes);
+        target(bytes);
+    }
+
+    #[test]
+    fn no_change_of_a_seed_breaks_a_parser() {
+        for (name, target) in TARGETS {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
+            let files = std::fs::read_dir(directory).unwrap();
+            let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+            files.sort();
+            let seeds: Vec<Vec<u8>> =
+                files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+            seeds.iter().for_each(|seed| run(name, target, seed));
+            // As many as two seconds allow, on any machine the same ones in the same order.
+            let end = Instant::now() + Duration::from_secs(2);
+            let mut random = Random(0x9e37_79b9_7f4a_7c15);
+            for _ in 0..20_000 {
+                let mut bytes = seeds[random.below(seeds.len())].clone();
+                let other = &seeds[random.below(seeds.len())];
+                (0..=random.below(8)).for_each(|_| change(&mut bytes, other, &mut random));
+                run(name, target, &bytes);
+                if Instant::now() > end {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Landlock: the rules are made when the program's root can be seen, and hold from just before the
+//! filter.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
+
+use crate::landlock::{Landlock, PREFIX, rights_of};
+use crate::rootfd::{RootFd, file_type};
+use crate::sys;
+
+/// The rules; execve closes them.
+pub(super) fn rules(landlock: &Landlock, root: &RootFd) -> Result<OwnedFd> {
+    let context = || format!("annotations {PREFIX}*");
+    let ruleset = sys::landlock_ruleset(&landlock.handled).with_context(context)?;
+    for (path, rights) in &landlock.paths {
+        let context = || format!("annotations {PREFIX}*: {}", path.display());
+        let file = root.open(path, OFlag::O_PATH).with_context(context)?;
+        let is_directory = file_type(&file).with_context(context)? == SFlag::S_IFDIR;
+        let rights = rights_of(is_directory, *rights);
+        sys::landlock_allow_path(ruleset.as_fd(), file.as_fd(), rights).with_context(context)?;
+    }
+    for (port, rights) in &landlock.ports {
+        sys::landlock_allow_port(ruleset.as_fd(), *port, *rights)
+            .with_context(|| format!("annotations {PREFIX}*: port {port}"))?;
+    }
+    Ok(ruleset)
+}
+
+/// From here to execve nothing is looked up any more.
+pub(super) fn restrict(ruleset: &OwnedFd) -> Result<()> {
+    sys::landlock_restrict(ruleset.as_fd()).with_context(|| format!("annotations {PREFIX}*"))
+}
