@@ -140,11 +140,6 @@ fn every_hook_that_features_names_runs() {
 #[test]
 fn what_features_does_not_name_is_refused() {
     let features = features();
-    assert_eq!(features["linux"]["netDevices"]["enabled"], false);
-    Bundle::busybox()
-        .config(|c| c["linux"]["netDevices"] = json!({ "eth9": {} }))
-        .refused()
-        .says(&["netDevices"]);
     assert_eq!(features["linux"]["cgroup"]["systemdUser"], false);
     Rt::bare(["--cgroup-manager", "disabled", "list"]).run().failure().says(&["--cgroup-manager"]);
 }

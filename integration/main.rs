@@ -40,6 +40,8 @@ mod mounts;
 #[cfg(test)]
 mod namespaces;
 #[cfg(test)]
+mod net_devices;
+#[cfg(test)]
 mod netns;
 #[cfg(test)]
 mod parity;

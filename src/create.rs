@@ -27,6 +27,7 @@ use crate::cgroup::{Annotations, Cgroup, Limits};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
+use crate::netns::Moved;
 use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
 use crate::pty::{self, Client, DescriptorSocket, Relay};
@@ -90,7 +91,7 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
     let (mut guard, lock) = claim(request, &mut prepared, &spec).phase(Phase::State)?; // 3
     let caller = launch(&prepared, &mut guard)?; // 4
     caller.go().phase(Phase::Process)?; // 5
-    let limited = run_hooks(&prepared, &caller, &guard)?;
+    let limited = run_hooks(&prepared, &caller, &mut guard)?;
     let terminal = caller.ready(&prepared.plan)?; // 6 and 7 are init's
     if !limited {
         prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
@@ -179,7 +180,7 @@ fn resolve(directory: &Path) -> Result<PathBuf> {
 /// Step 3.
 fn claim(request: &Request, prepared: &mut Prepared, spec: &Spec) -> Result<(Guard, Lock)> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
-    let guard = Guard { container: Some(container), init: None };
+    let guard = Guard { container: Some(container), init: None, moved: None };
     if let Some(container) = &guard.container {
         container.save_process(spec.process().as_ref())?;
         service::prepare(container, &mut prepared.plan)?;
@@ -210,13 +211,17 @@ fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
 
 /// The hooks that are the caller's, in the middle of step 6. They find the limits set, since they
 /// may change them (device rules of GPUs): says whether that has been done.
-fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &Guard) -> Result<bool> {
+fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut Guard) -> Result<bool> {
     if !prepared.plan.stops_when_mounted() {
         return Ok(false);
     }
     let pid = guard.pid()?.as_raw();
     caller.mounted(&prepared.plan).phase(Phase::Hooks)?;
     prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    let devices = &prepared.plan.net_devices;
+    if !devices.is_empty() {
+        guard.moved = Some(Moved::all(devices, pid).phase(Phase::Namespaces)?);
+    }
     if let Some(hooks) = &prepared.plan.hooks {
         CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))?;
     }
@@ -245,6 +250,8 @@ fn record(request: &Request, prepared: &Prepared, guard: &mut Guard) -> Result<(
 struct Guard {
     container: Option<Container>,
     init: Option<(Pid, Rc<OwnedFd>)>,
+    /// Interfaces that were the host's.
+    moved: Option<Moved>,
 }
 
 impl Guard {
@@ -264,6 +271,9 @@ impl Guard {
         relay: Option<Relay>,
         notify: Option<Notify>,
     ) -> Result<Created> {
+        if let Some(moved) = self.moved.take() {
+            moved.keep();
+        }
         match (self.container.take(), self.init.take()) {
             (Some(container), Some((pid, init))) => {
                 Ok(Created { container, pid, init, caller, relay, notify })

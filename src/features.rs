@@ -115,7 +115,7 @@ pub(crate) fn features() -> Result<String> {
             intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
             memory_policy: MemoryPolicy { modes, flags },
             mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
-            net_devices: Enabled { enabled: false },
+            net_devices: Enabled { enabled: true },
         },
         potentially_unsafe_config_annotations: [cgroup::UNIT_PROPERTIES, netns::ANNOTATION],
     };

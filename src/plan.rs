@@ -18,6 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::hooks::{CALLERS, Hooks};
 use crate::memory_policy::MemoryPolicy;
 use crate::namespace::Namespaces;
+use crate::netns::Device as NetDevice;
 use crate::procfd::ProcFd;
 use crate::rootless;
 use crate::seccomp::Filter;
@@ -48,6 +49,7 @@ pub(crate) struct Plan {
     pub(crate) process: Option<Program>,
     pub(crate) hooks: Option<Hooks>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) affinity: Affinity,
     /// The private procfs, where something has to be written to it.
     pub(crate) proc: Option<ProcFd>,
@@ -113,7 +115,7 @@ impl Plan {
         let namespaces = Namespaces::from_spec(linux)?;
         let has_user = namespaces.has_user();
         let root = Root::new(source, linux, cgroup, has_user, extras.no_pivot)?;
-        rootless::check(&namespaces, &root)?;
+        rootless::check(&namespaces, &root, linux)?;
         let process = spec.process().as_ref();
         let personality = personality(linux);
         let mut plan = Self {
@@ -127,6 +129,7 @@ impl Plan {
                 .map(|process| Program::from_spec(process, has_user, personality, warnings))
                 .transpose()?,
             hooks: None,
+            net_devices: NetDevice::all(linux),
             memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
             affinity: Affinity::all(),
             proc: None,
@@ -163,6 +166,7 @@ impl Plan {
             keyring: record.keyring.then(|| keyring(&record.id)).transpose()?,
             process: Some(Program::from_spec(process, has_user, record.personality, warnings)?),
             hooks: None,
+            net_devices: Vec::new(),
             memory_policy: record.memory_policy.clone(),
             affinity: Affinity::of_exec(process)?,
             proc: None,
@@ -171,11 +175,12 @@ impl Plan {
         })
     }
 
-    /// Whether init waits when everything is mounted: for hooks of the caller's, or for the limits,
-    /// without which the kernel does not know the nodes of the container (`cpuset.mems`).
+    /// Whether init waits when everything is mounted: for hooks of the caller's, for interfaces
+    /// that go into its network namespace, or for the limits, without which the kernel does not
+    /// know the nodes of the container (`cpuset.mems`).
     pub(crate) fn stops_when_mounted(&self) -> bool {
         let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
-        hooks || self.memory_policy.is_some()
+        hooks || self.memory_policy.is_some() || !self.net_devices.is_empty()
     }
 
     /// The process gets this filter.

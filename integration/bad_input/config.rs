@@ -271,6 +271,22 @@ fn what_the_configuration_says_of_namespaces_is_refused() {
     ]);
 }
 
+/// What is there but cannot be moved has a host of its own: `net_devices.rs`.
+#[test]
+fn what_the_configuration_says_of_interfaces_is_refused() {
+    let devices = |value: Value, words| set("/linux/netDevices", value, words);
+    let attempts = Attempts::new();
+    attempts.all(vec![
+        devices(json!({ "rt-none0": {} }), &["linux.netDevices.rt-none0", "no such interface"]),
+        devices(json!({ "rt-none0": { "name": "a/b" } }), &["linux.netDevices", "a/b"]),
+        devices(json!({ "sixteen-letters!": {} }), &["linux.netDevices", "sixteen-letters!"]),
+        devices(json!({ "": {} }), &["linux.netDevices", "name"]),
+        devices(json!({ "a": { "name": "x" }, "b": { "name": "x" } }), &["x is given twice"]),
+        devices(json!([]), &["config.json", "linux.netDevices"]),
+        devices(json!({ "a": { "name": 1 } }), &["config.json", "linux.netDevices.a.name"]),
+    ]);
+}
+
 #[test]
 fn what_the_configuration_says_of_time_is_refused() {
     let mut attempts = Attempts::new();

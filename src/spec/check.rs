@@ -201,9 +201,3 @@ pub(crate) fn is_root(path: &Path) -> bool {
     });
     depth == 0
 }
-
-/// Refuses what a later version will do.
-pub(super) fn not_yet<T>(path: &str, value: &Option<T>) -> Result<()> {
-    ensure!(value.is_none(), "{path}: not yet supported");
-    Ok(())
-}
