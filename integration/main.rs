@@ -2,6 +2,8 @@
 //! root. `harness.rs` says what the tests are written in.
 
 #[cfg(test)]
+mod annotations;
+#[cfg(test)]
 mod attacks;
 #[cfg(test)]
 mod bad_input;

@@ -11,10 +11,11 @@
 //! | `systemd` | groups that systemd makes |
 //! | `open` | groups held open while a process gets into them |
 //! | `members` | processes: list, signal, kill |
-//! | `sub` | groups that a container has made below its own |
+//! | `sub` `delegated` | groups below a container's own: its processes' choice, and the first one's |
 //! | `walk` | groups below a group, however deep; removal |
 //! | `file` | reading and writing control files |
 
+mod delegated;
 mod devices;
 mod file;
 mod freezer;
@@ -42,6 +43,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
+use crate::annotations::{self, Annotations as _};
 use group::{Group, Made};
 use hierarchy::{Finder, Version};
 pub(crate) use limits::Limits;
@@ -116,9 +118,14 @@ impl Cgroup {
     ) -> Result<Self> {
         let (unit, path) = Unit::plan(path, id, annotations)?;
         let mut cgroup = Self { unit: Some(unit), ..Self::place(&path)? };
+        let sub = annotations.group(annotations::SUBGROUP)?;
+        if sub.is_some() {
+            annotations::needs_v2(annotations::SUBGROUP, cgroup.unified)?;
+        }
         for group in &mut cgroup.groups {
             // Slices are systemd's, also those that it makes for this scope.
             group.existing = group.directory.parent().unwrap_or(Path::new("/")).to_owned();
+            group.directory.extend(&sub);
         }
         Ok(cgroup)
     }
@@ -175,17 +182,18 @@ impl Cgroup {
     ) -> Result<()> {
         const WHO: &str = "an ordinary user needs a cgroup that is delegated to him";
         limits.devices = None;
-        if self.unit.is_some() {
-            // Systemd makes it, and moves the process.
-            return Ok(());
-        }
         let own = hierarchy::memberships("self")?;
+        let (unified, is_unit) = (self.unified, self.unit.is_some());
         let (kept, lost): (Vec<_>, Vec<_>) =
-            self.groups.drain(..).partition(|group| group.may_be_made(&own));
+            self.groups.drain(..).partition(|group| match is_unit {
+                // Systemd makes it, and moves the process; of version 1 it can give no more to a user.
+                true => unified || group.is_systemds(),
+                false => group.may_be_made(&own),
+            });
         self.groups = kept;
         for group in &lost {
             let directory = group.directory.display();
-            if is_named {
+            if is_named && !is_unit {
                 bail!("linux.cgroupsPath: {directory}: {WHO}");
             }
             if let Some(field) = limits.field_of(group) {

@@ -5,7 +5,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::hooks::Kind;
-use crate::{OCI_VERSION, caps, cgroup, memory_policy, mounts, namespace, netns, seccomp};
+use crate::{
+    OCI_VERSION, annotations, caps, cgroup, memory_policy, mounts, namespace, netns, seccomp,
+};
 
 /// The structure of features.md. A later version adds to it what it has learnt.
 #[derive(Debug, Serialize)]
@@ -18,7 +20,7 @@ struct Features {
     linux: Linux,
     /// Annotations of a configuration that change what is done; with a dot at the end, all that
     /// begin so.
-    potentially_unsafe_config_annotations: [&'static str; 2],
+    potentially_unsafe_config_annotations: Vec<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,7 +103,7 @@ pub(crate) fn features() -> Result<String> {
         linux: Linux {
             namespaces: namespace::words_of_all().collect(),
             capabilities: caps::known(),
-            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: false, rdma: true },
+            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
             seccomp: Seccomp {
                 enabled: seccomp::architectures().next().is_some(),
                 actions: words(seccomp::ACTIONS),
@@ -117,7 +119,10 @@ pub(crate) fn features() -> Result<String> {
             mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
             net_devices: Enabled { enabled: true },
         },
-        potentially_unsafe_config_annotations: [cgroup::UNIT_PROPERTIES, netns::ANNOTATION],
+        potentially_unsafe_config_annotations: [cgroup::UNIT_PROPERTIES, netns::ANNOTATION]
+            .into_iter()
+            .chain(annotations::ALL)
+            .collect(),
     };
     Ok(serde_json::to_string_pretty(&features)? + "\n")
 }

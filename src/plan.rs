@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::AT_FDCWD;
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
+use crate::annotations::Annotations as _;
 use crate::cgroup::Cgroup;
 use crate::hooks::{CALLERS, Hooks};
 use crate::memory_policy::MemoryPolicy;
@@ -136,7 +137,9 @@ impl Plan {
             preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         };
-        if plan.process.is_some() {
+        if let Some(program) = &mut plan.process {
+            program.keeps_groups =
+                spec.annotations().as_ref().is_some_and(|all| all.keeps_groups());
             plan.set_filter(linux.seccomp().as_ref().map(Filter::compile).transpose()?);
         }
         if !extras.no_new_keyring {
@@ -157,6 +160,8 @@ impl Plan {
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let has_user = namespaces.has_user();
+        let mut program = Program::from_spec(process, has_user, record.personality, warnings)?;
+        program.keeps_groups = record.annotations.keeps_groups();
         Ok(Self {
             namespaces,
             root: None,
@@ -164,7 +169,7 @@ impl Plan {
             domainname: None,
             sysctls: Vec::new(),
             keyring: record.keyring.then(|| keyring(&record.id)).transpose()?,
-            process: Some(Program::from_spec(process, has_user, record.personality, warnings)?),
+            process: Some(program),
             hooks: None,
             net_devices: Vec::new(),
             memory_policy: record.memory_policy.clone(),
@@ -201,6 +206,7 @@ impl Plan {
         all.extend(self.proc.as_ref().map(AsRawFd::as_raw_fd));
         let notify = self.root.as_ref().and_then(|root| root.notify.as_ref());
         all.extend(notify.map(AsRawFd::as_raw_fd));
+        all.extend(self.hooks.iter().flat_map(Hooks::descriptors));
         all
     }
 }

@@ -10,6 +10,7 @@ use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Spec};
 
 use super::linux::{self, Namespaces};
 use super::process;
+use crate::annotations::Annotations;
 use crate::hooks::Kind;
 use crate::mounts::{self, Bind, Options};
 
@@ -41,6 +42,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         text("annotations", key)?;
         text("annotations", value)?;
     }
+    spec.annotations().as_ref().map_or(Ok(()), Annotations::check)?;
     if let Some(process) = spec.process() {
         process::check(process)?;
         let user = process.user();
