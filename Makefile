@@ -131,9 +131,9 @@ stress: toolchain root
 
 # A host with version 2 alone, with systemd on one, and with systemd on a hybrid one.
 test-vm: vm
-	$(call in-vm,--fast,cgroups::)
-	$(call in-vm,,systemd:: --include-ignored)
-	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: cgroups::mounts --include-ignored)
+	$(call in-vm,--fast,cgroups:: rootless:: annotations::)
+	$(call in-vm,,systemd:: rootless:: --include-ignored)
+	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: cgroups::mounts cgroups::fields --include-ignored)
 
 test-vm-full: vm
 	$(call install-missing,$(NEED_QEMU))
