@@ -271,6 +271,23 @@ fn what_the_configuration_says_of_namespaces_is_refused() {
     ]);
 }
 
+#[test]
+fn what_the_configuration_says_of_memory_is_refused() {
+    let policy = |value: Value, words| set("/linux/memoryPolicy", value, words);
+    Attempts::new().all(vec![
+        policy(json!({ "mode": "MPOL_MOON" }), &["linux.memoryPolicy.mode", "MPOL_MOON"]),
+        policy(json!({ "nodes": "0" }), &["linux.memoryPolicy", "mode"]),
+        policy(json!({ "mode": "MPOL_BIND", "nodes": "0-" }), &["linux.memoryPolicy.nodes"]),
+        policy(json!({ "mode": "MPOL_DEFAULT", "nodes": "0" }), &["linux.memoryPolicy.nodes"]),
+        policy(json!({ "mode": "MPOL_BIND", "nodes": "1000" }), &["linux.memoryPolicy"]),
+        policy(
+            json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["x"] }),
+            &["memoryPolicy.flags"],
+        ),
+        policy(json!([]), &["config.json", "linux.memoryPolicy"]),
+    ]);
+}
+
 /// What is there but cannot be moved has a host of its own: `net_devices.rs`.
 #[test]
 fn what_the_configuration_says_of_interfaces_is_refused() {
