@@ -149,9 +149,9 @@ fuzz: toolchain
 
 # A host with version 2 alone and AppArmor, with systemd on one, and with systemd on a hybrid one.
 test-vm: vm
-	$(call in-vm,--fast,cgroups:: lsm:: --include-ignored)
-	$(call in-vm,,systemd:: --include-ignored)
-	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: cgroups::mounts --include-ignored)
+	$(call in-vm,--fast,cgroups:: rootless:: annotations:: lsm:: --include-ignored)
+	$(call in-vm,,systemd:: rootless:: --include-ignored)
+	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: cgroups::mounts cgroups::fields --include-ignored)
 
 test-vm-full: vm
 	$(call install-missing,$(NEED_QEMU))

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 
-use crate::harness::View;
 use crate::harness::inject::{At, CALLER, Call, Fault};
+use crate::harness::{Host, View};
 use case::{Case, Subject, Verb};
 
 #[test]
@@ -28,6 +28,18 @@ fn a_fault_at_any_system_call_of_create_on_a_v2_host_leaves_nothing() {
 #[test]
 fn a_fault_at_any_system_call_of_create_with_hooks_leaves_nothing() {
     sweep(&Subject::new(Verb::Create, View::Host).with_hooks());
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_create_with_a_mapped_mount_leaves_nothing() {
+    sweep(&Subject::new(Verb::Create, View::Host).with_mapped_mount());
+}
+
+#[test]
+fn a_fault_at_any_system_call_of_a_users_create_leaves_nothing() {
+    Host::with_more_ids(|| {
+        sweep(&Subject::new(Verb::Create, View::Host).of_user_with_more_ids());
+    });
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! root. `harness.rs` says what the tests are written in.
 
 #[cfg(test)]
+mod annotations;
+#[cfg(test)]
 mod attacks;
 #[cfg(test)]
 mod bad_input;
@@ -43,6 +45,8 @@ mod lsm;
 mod mounts;
 #[cfg(test)]
 mod namespaces;
+#[cfg(test)]
+mod net_devices;
 #[cfg(test)]
 mod netns;
 #[cfg(test)]

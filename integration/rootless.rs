@@ -307,12 +307,19 @@ fn in_a_delegated_group_a_users_container_has_a_group_of_its_own() {
     let delegated = Delegated::new();
     let enter = delegated.enter();
     let enter: Vec<_> = enter.iter().map(String::as_str).collect();
-    let c = sleeper()
-        .in_view(View::V2)
-        .behind(&enter)
-        .config(|c| c["linux"]["resources"] = json!({ "unified": { "cgroup.max.depth": "3" } }))
-        .start();
+    let mut limits = json!({ "unified": { "cgroup.max.depth": "3" } });
+    // Version 2 has it in the guests.
+    let controllers = delegated.group.join("cgroup.controllers");
+    let has_pids = fs::read_to_string(controllers).unwrap().split_whitespace().any(|c| c == "pids");
+    if has_pids {
+        limits["pids"] = json!({ "limit": 20 });
+    }
+    let bundle = sleeper().in_view(View::V2).behind(&enter);
+    let c = bundle.config(|c| c["linux"]["resources"] = limits).start();
     let group = delegated.group.join(&c.id);
+    if has_pids {
+        assert_eq!(fs::read_to_string(group.join("pids.max")).unwrap(), "20\n");
+    }
     let pids = fs::read_to_string(group.join("cgroup.procs")).unwrap();
     assert_eq!(pids.trim(), c.pid().to_string());
     assert_eq!(fs::read_to_string(group.join("cgroup.max.depth")).unwrap(), "3\n");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Container, Done, until};
+use crate::harness::{Bundle, Container, Done, until, user};
 
 fn systemctl(args: &[&str]) -> String {
     let done = Command::new("systemctl").args(args).output().unwrap();
@@ -194,6 +194,72 @@ fn annotations_are_properties() {
     assert_eq!(property(&c, "Description"), "a name");
     annotate("CollectMode", "nonsense").refused().says(&["org.systemd.property.CollectMode"]);
     annotate("NoSuchProperty", "true").refused().says(&["NoSuchProperty"]);
+}
+
+/// The scope has the limits as properties, the group in it as files; what is delegated has none.
+#[test]
+#[ignore = "needs systemd: make test-vm"]
+fn a_container_can_be_in_a_group_within_its_scope() {
+    let annotations = json!({ "run.oci.systemd.subgroup": "payload",
+        "run.oci.delegate-cgroup": "own" });
+    let bundle = scope().config(|c| c["annotations"] = annotations);
+    if !unified() {
+        bundle.refused().one_line().says(&["run.oci.systemd.subgroup", "cgroup v2"]);
+        return;
+    }
+    let c = bundle.resources(json!({ "pids": { "limit": 33 } })).start();
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+    assert!(groups.trim().ends_with(&format!("/{}/payload/own", unit(&c))), "{groups}");
+    assert_eq!(property(&c, "TasksMax"), "33");
+    assert_eq!(file(&c, "payload/pids.max"), "33");
+    assert_eq!(file(&c, "payload/own/pids.max"), "max");
+    c.exec(["true"]).success();
+    c.kill("KILL");
+    assert_eq!(c.wait(), 128 + 9);
+    c.delete();
+    assert_eq!(property(&c, "LoadState"), "not-found");
+    c.bundle.leftovers().assert_none_since();
+}
+
+/// The image has a user who may have a manager of his own.
+#[test]
+#[ignore = "needs systemd: make test-vm"]
+fn a_users_container_is_a_scope_of_his_own_manager() {
+    systemctl(&["start", &format!("user@{}.service", user::OF_GUEST)]);
+    let bundle = || {
+        Bundle::busybox()
+            .of_user_of_guest()
+            .global_options(&["--systemd-cgroup"])
+            .args(["sleep", "1000"])
+    };
+    let limit = json!({ "pids": { "limit": 33 } });
+    if !unified() {
+        // Version 1 cannot be delegated.
+        bundle()
+            .resources(limit.clone())
+            .refused()
+            .one_line()
+            .says(&["linux.resources.pids.limit"]);
+    }
+    let c = if unified() { bundle().resources(limit).start() } else { bundle().start() };
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+    let path = format!("/user@{}.service/user.slice/{}", user::OF_GUEST, unit(&c));
+    let scope = groups
+        .lines()
+        .find_map(|line| line.splitn(3, ':').nth(2).filter(|group| group.ends_with(&path)));
+    let scope = scope.unwrap_or_else(|| panic!("{path} is not in {groups}"));
+    if unified() {
+        let limit = fs::read_to_string(format!("/sys/fs/cgroup{scope}/pids.max")).unwrap();
+        assert_eq!(limit, "33\n");
+        c.rt(["update", &c.id, "--pids-limit", "44"]).run().success();
+        let limit = fs::read_to_string(format!("/sys/fs/cgroup{scope}/pids.max")).unwrap();
+        assert_eq!(limit, "44\n");
+    }
+    c.exec(["true"]).success();
+    c.kill("KILL");
+    until("it has stopped", || c.status() == "stopped");
+    c.delete();
+    c.bundle.leftovers().assert_none_since();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `hierarchy` | where the hierarchies are mounted |
+//! | `hierarchy` `place` | where the hierarchies are mounted; where a container's groups go |
 //! | `limits` `v1` `v2` `devices` | `linux.resources` as writes to control files |
 //! | `update` | the same for a container that has limits already |
 //! | `freezer` | stopping all processes, and letting them go on |
@@ -11,10 +11,11 @@
 //! | `systemd` | groups that systemd makes |
 //! | `open` | groups held open while a process gets into them |
 //! | `members` | processes: list, signal, kill |
-//! | `sub` | groups that a container has made below its own |
+//! | `sub` `delegated` | groups below a container's own: its processes' choice, and the first one's |
 //! | `walk` | groups below a group, however deep; removal |
 //! | `file` | reading and writing control files |
 
+mod delegated;
 mod devices;
 mod file;
 mod freezer;
@@ -24,6 +25,7 @@ mod limits;
 mod members;
 mod oom;
 mod open;
+mod place;
 mod stats;
 mod sub;
 mod systemd;
@@ -33,7 +35,7 @@ mod v2;
 mod walk;
 
 use std::borrow::Cow;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -43,7 +45,6 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use group::{Group, Made};
-use hierarchy::{Finder, Version};
 pub(crate) use limits::Limits;
 pub(crate) use oom::OomWatch;
 pub(crate) use open::{OpenCgroup, Seen};
@@ -97,32 +98,6 @@ pub(crate) struct GroupView<'a> {
 }
 
 impl Cgroup {
-    /// Decides where the groups of container `id` go, without any side effect. `path` is
-    /// `linux.cgroupsPath`: absolute from the mount of each hierarchy; relative, or absent for
-    /// `id`, below the runtime's own group on version 1 and beside it on version 2.
-    pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<Self> {
-        let path = normalise(path.unwrap_or(Path::new(id))).with_context(|| {
-            format!("linux.cgroupsPath: {}", path.unwrap_or(Path::new(id)).display())
-        })?;
-        Self::place(&path)
-    }
-
-    /// The same for groups that systemd makes, `path` being `slice:prefix:name`. Asks the user's
-    /// manager where it is, unless the caller is root.
-    pub(crate) fn plan_unit(
-        path: Option<&Path>,
-        id: &str,
-        annotations: &Annotations,
-    ) -> Result<Self> {
-        let (unit, path) = Unit::plan(path, id, annotations)?;
-        let mut cgroup = Self { unit: Some(unit), ..Self::place(&path)? };
-        for group in &mut cgroup.groups {
-            // Slices are systemd's, also those that it makes for this scope.
-            group.existing = group.directory.parent().unwrap_or(Path::new("/")).to_owned();
-        }
-        Ok(cgroup)
-    }
-
     /// Tells systemd, before it makes the groups, of those limits that it has to know then.
     pub(crate) fn prepare(&mut self, limits: &Limits) {
         let with_v1 = !self.is_v2("devices");
@@ -131,80 +106,9 @@ impl Cgroup {
         }
     }
 
-    fn place(path: &Path) -> Result<Self> {
-        if hierarchy::host_is_unified()? {
-            let own = if path.is_absolute() { vec![] } else { hierarchy::memberships("self")? };
-            let own = own.iter().find(|own| own.version() == Version::V2);
-            let groups = vec![hierarchy::place_unified(own, path)?];
-            return Ok(Self { unified: true, groups, ..Self::default() });
-        }
-        let finder = Finder::default();
-        let mut groups = Vec::new();
-        for own in hierarchy::memberships("self")? {
-            groups.extend(finder.place(&own, path)?);
-        }
-        Ok(Self { groups, ..Self::default() })
-    }
-
-    /// The groups that process `pid` is in now: a systemd in a container moves itself. They can
-    /// be entered and read; nothing in them is ever killed, and none is removed.
-    pub(crate) fn of_process(pid: i32) -> Result<Self> {
-        let unified = hierarchy::host_is_unified()?;
-        let finder = Finder::default();
-        let mut groups = Vec::new();
-        for membership in hierarchy::memberships(&pid.to_string())? {
-            match (unified, membership.version()) {
-                (true, Version::V2) => groups.push(hierarchy::existing_unified(&membership)?),
-                (true, Version::V1) => {}
-                (false, _) => groups.extend(finder.existing(&membership)?),
-            }
-        }
-        Ok(Self { unified, groups, ..Self::default() })
-    }
-
-    /// For a caller without rights on the host: leaves out the groups that it may not make or put
-    /// a process into, and the rules for devices, of which it could make none anyway. `is_named`:
-    /// the configuration says where.
-    ///
-    /// # Errors
-    /// What the configuration asks for would be lost.
-    pub(crate) fn leave_out_unwritable(
-        &mut self,
-        is_named: bool,
-        limits: &mut Limits,
-    ) -> Result<()> {
-        const WHO: &str = "an ordinary user needs a cgroup that is delegated to him";
-        limits.devices = None;
-        if self.unit.is_some() {
-            // Systemd makes it, and moves the process.
-            return Ok(());
-        }
-        let own = hierarchy::memberships("self")?;
-        let (kept, lost): (Vec<_>, Vec<_>) =
-            self.groups.drain(..).partition(|group| group.may_be_made(&own));
-        self.groups = kept;
-        for group in &lost {
-            let directory = group.directory.display();
-            if is_named {
-                bail!("linux.cgroupsPath: {directory}: {WHO}");
-            }
-            if let Some(field) = limits.field_of(group) {
-                bail!("{field}: {directory}: {WHO}");
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the container has no group at all.
     pub(crate) fn is_nowhere(&self) -> bool {
         self.groups.is_empty()
-    }
-
-    /// Of these groups those on a hierarchy that `other` has a group on.
-    pub(crate) fn where_also(mut self, other: &Self) -> Self {
-        let has = |group: &Group| other.groups.iter().any(|o| o.controllers == group.controllers);
-        self.groups.retain(has);
-        self
     }
 
     /// Makes all groups and opens them. Refuses a group that is frozen or has processes. On an
@@ -424,22 +328,6 @@ impl Cgroup {
     }
 }
 
-/// Removes `.` and doubled slashes; refuses what would lead out or name no group of its own.
-fn normalise(path: &Path) -> Result<PathBuf> {
-    let mut normal = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => bail!("`..` is not allowed"),
-            Component::CurDir => {}
-            part => normal.push(part),
-        }
-    }
-    if normal.file_name().is_none() {
-        bail!("names no group");
-    }
-    Ok(normal)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -449,19 +337,6 @@ mod tests {
             controllers: controllers.into(),
             directory: directory.into(),
             existing: existing.into(),
-        }
-    }
-
-    #[test]
-    fn a_path_stays_below_its_hierarchy() {
-        assert_eq!(normalise(Path::new("/a//./b/")).unwrap(), Path::new("/a/b"));
-        assert_eq!(normalise(Path::new("a/b")).unwrap(), Path::new("a/b"));
-        assert_eq!(
-            normalise(Path::new("system.slice:rt:1")).unwrap().as_os_str(),
-            "system.slice:rt:1"
-        );
-        for bad in ["/..", "../x", "a/../b", "/", ".", ""] {
-            assert!(normalise(Path::new(bad)).is_err(), "{bad}");
         }
     }
 

@@ -21,12 +21,15 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Linux, Spec};
 
+use crate::annotations::{self, Annotations as _};
 use crate::cgroup::{Annotations, Cgroup, Limits};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
+use crate::namespace::IdMap;
+use crate::netns::Moved;
 use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
 use crate::pty::{self, Client, DescriptorSocket, Relay};
@@ -73,8 +76,33 @@ struct Prepared {
     cgroup: Cgroup,
     limits: Limits,
     record: Record,
+    delegated: Option<Delegated>,
     console: Option<DescriptorSocket>,
-    pidfd_socket: Option<DescriptorSocket>,
+    /// Of the option, and of the annotation.
+    pidfd_sockets: Vec<DescriptorSocket>,
+}
+
+/// The group below the container's own that the process starts in.
+#[derive(Debug)]
+struct Delegated {
+    path: PathBuf,
+    /// The root of the container's user namespace: user and group on the host.
+    owner: Option<[u32; 2]>,
+}
+
+impl Delegated {
+    fn plan(
+        annotations: &Annotations,
+        cgroup: &Cgroup,
+        linux: Option<&Linux>,
+    ) -> Result<Option<Self>> {
+        let Some(path) = annotations.group(annotations::DELEGATE)? else { return Ok(None) };
+        annotations::needs_v2(annotations::DELEGATE, cgroup.is_unified() && !cgroup.is_nowhere())?;
+        let root = |ids| IdMap::new(ids).outside(0);
+        let owner = linux
+            .and_then(|linux| Some([root(linux.uid_mappings())?, root(linux.gid_mappings())?]));
+        Ok(Some(Self { path, owner }))
+    }
 }
 
 /// `rt create`.
@@ -90,10 +118,15 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
     let (mut guard, lock) = claim(request, &mut prepared, &spec).phase(Phase::State)?; // 3
     let caller = launch(&prepared, &mut guard)?; // 4
     caller.go().phase(Phase::Process)?; // 5
-    let limited = run_hooks(&prepared, &caller, &guard)?;
+    let limited = run_hooks(&prepared, &caller, &mut guard)?;
     let terminal = caller.ready(&prepared.plan)?; // 6 and 7 are init's
     if !limited {
         prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    }
+    if let Some(Delegated { path, owner }) = &prepared.delegated {
+        // Its cgroup namespace, if it has one, begins at the container's group.
+        let pid = guard.pid()?.as_raw();
+        prepared.cgroup.delegate(path, pid, *owner).phase(Phase::Cgroup)?;
     }
     launch::schedule(&prepared.plan, guard.pid()?).phase(Phase::Process)?;
     let terminal = pty::hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
@@ -127,13 +160,11 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let rootfs = resolve(&rootfs).with_context(|| format!("root.path {}", rootfs.display()))?;
     let linux = spec.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let none = Annotations::new();
+    let annotations = spec.annotations().as_ref().unwrap_or(&none);
     let mut cgroup = match request.systemd_cgroup {
         false => Cgroup::plan(path, &request.id)?,
-        true => {
-            let none = Annotations::new();
-            let annotations = spec.annotations().as_ref().unwrap_or(&none);
-            Cgroup::plan_unit(path, &request.id, annotations)?
-        }
+        true => Cgroup::plan_unit(path, &request.id, annotations)?,
     };
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let mut limits = Limits::from_spec(resources, &cgroup)?;
@@ -141,6 +172,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
     }
     cgroup.prepare(&limits);
+    let delegated = Delegated::plan(annotations, &cgroup, linux)?;
     let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
     let rdt = rdt.map(|wanted| Rdt::plan(wanted, &request.id)).transpose()?;
     let mut warnings = Vec::new();
@@ -151,7 +183,11 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         path.as_ref().map(|path| DescriptorSocket::connect(path, option)).transpose()
     };
     let console = connect(&request.console_socket, "--console-socket")?;
-    let pidfd_socket = connect(&request.pidfd_socket, "--pidfd-socket")?;
+    let mut pidfd_sockets = Vec::from_iter(connect(&request.pidfd_socket, "--pidfd-socket")?);
+    if let Some(path) = annotations.path(annotations::PIDFD)? {
+        let origin = annotations::origin(annotations::PIDFD);
+        pidfd_sockets.push(DescriptorSocket::connect(path, &origin)?);
+    }
     let record = Record {
         cgroup: cgroup.clone(),
         namespaces: plan.namespaces.kinds().bits(),
@@ -166,7 +202,10 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     };
     plan.hooks = Hooks::of(&record);
     service::announce_sockets(&mut plan, request.extras.listen_fds)?;
-    Ok(Prepared { plan, cgroup, limits, record, console, pidfd_socket })
+    if let Some(hooks) = &mut plan.hooks {
+        hooks.open_outputs()?;
+    }
+    Ok(Prepared { plan, cgroup, limits, record, delegated, console, pidfd_sockets })
 }
 
 /// The absolute path of a directory without links: three system calls, however deep it lies.
@@ -179,7 +218,7 @@ fn resolve(directory: &Path) -> Result<PathBuf> {
 /// Step 3.
 fn claim(request: &Request, prepared: &mut Prepared, spec: &Spec) -> Result<(Guard, Lock)> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
-    let guard = Guard { container: Some(container), init: None };
+    let guard = Guard { container: Some(container), init: None, moved: None };
     if let Some(container) = &guard.container {
         container.save_process(spec.process().as_ref())?;
         service::prepare(container, &mut prepared.plan)?;
@@ -210,13 +249,17 @@ fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
 
 /// The hooks that are the caller's, in the middle of step 6. They find the limits set, since they
 /// may change them (device rules of GPUs): says whether that has been done.
-fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &Guard) -> Result<bool> {
+fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut Guard) -> Result<bool> {
     if !prepared.plan.stops_when_mounted() {
         return Ok(false);
     }
     let pid = guard.pid()?.as_raw();
     caller.mounted(&prepared.plan).phase(Phase::Hooks)?;
     prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    let devices = &prepared.plan.net_devices;
+    if !devices.is_empty() {
+        guard.moved = Some(Moved::all(devices, pid).phase(Phase::Namespaces)?);
+    }
     if let Some(hooks) = &prepared.plan.hooks {
         CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))?;
     }
@@ -231,7 +274,7 @@ fn record(request: &Request, prepared: &Prepared, guard: &mut Guard) -> Result<(
     };
     container.record.progress = Progress::Created;
     container.save()?;
-    if let Some(socket) = &prepared.pidfd_socket {
+    for socket in &prepared.pidfd_sockets {
         socket.send(pidfd.as_fd(), "pidfd")?;
     }
     if let Some(path) = &request.pid_file {
@@ -245,6 +288,8 @@ fn record(request: &Request, prepared: &Prepared, guard: &mut Guard) -> Result<(
 struct Guard {
     container: Option<Container>,
     init: Option<(Pid, Rc<OwnedFd>)>,
+    /// Interfaces that were the host's.
+    moved: Option<Moved>,
 }
 
 impl Guard {
@@ -264,6 +309,9 @@ impl Guard {
         relay: Option<Relay>,
         notify: Option<Notify>,
     ) -> Result<Created> {
+        if let Some(moved) = self.moved.take() {
+            moved.keep();
+        }
         match (self.container.take(), self.init.take()) {
             (Some(container), Some((pid, init))) => {
                 Ok(Created { container, pid, init, caller, relay, notify })

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::error::{InPhase, Phase};
+use crate::error::{InPhase, Phase, line};
 use crate::hooks::{Hooks, Kind};
 use crate::state::{Container, Status};
 use crate::{log, sys};
@@ -76,8 +76,11 @@ pub(crate) fn clean_up(container: &Container) -> Result<()> {
     }
     // Without a first process nothing was there to hook into.
     if container.record.init.is_some()
-        && let Some(hooks) = Hooks::of(&container.record)
+        && let Some(mut hooks) = Hooks::of(&container.record)
     {
+        if let Err(error) = hooks.open_outputs() {
+            log::warn(line(&error));
+        }
         // Before the directory goes, so that a killed `delete` can be tried again.
         hooks.run_all(Kind::Poststop).iter().for_each(log::warn);
     }

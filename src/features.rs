@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::hooks::Kind;
 use crate::{
-    OCI_VERSION, caps, cgroup, landlock, memory_policy, mounts, namespace, netns, seccomp,
+    OCI_VERSION, annotations, caps, cgroup, landlock, memory_policy, mounts, namespace, netns,
+    seccomp,
 };
 
 /// The structure of features.md. A later version adds to it what it has learnt.
@@ -22,7 +23,7 @@ struct Features {
     linux: Linux,
     /// Annotations of a configuration that change what is done; with a dot at the end, all that
     /// begin so.
-    potentially_unsafe_config_annotations: [&'static str; 3],
+    potentially_unsafe_config_annotations: Vec<&'static str>,
     /// What else there is to know.
     annotations: BTreeMap<&'static str, &'static str>,
 }
@@ -107,7 +108,7 @@ pub(crate) fn features() -> Result<String> {
         linux: Linux {
             namespaces: namespace::words_of_all().collect(),
             capabilities: caps::known(),
-            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: false, rdma: true },
+            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
             seccomp: Seccomp {
                 enabled: seccomp::architectures().next().is_some(),
                 actions: words(seccomp::ACTIONS),
@@ -121,13 +122,16 @@ pub(crate) fn features() -> Result<String> {
             intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
             memory_policy: MemoryPolicy { modes, flags },
             mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
-            net_devices: Enabled { enabled: false },
+            net_devices: Enabled { enabled: true },
         },
         potentially_unsafe_config_annotations: [
             cgroup::UNIT_PROPERTIES,
             landlock::PREFIX,
             netns::ANNOTATION,
-        ],
+        ]
+        .into_iter()
+        .chain(annotations::ALL)
+        .collect(),
         // Whatever the kernel of this host can do, as with the other fields.
         annotations: BTreeMap::from([("org.rt.landlock", "true")]),
     };

@@ -11,25 +11,26 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::uio::pread;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, chdir, execve, getpid, getppid, pipe2, write};
 use oci_spec::runtime::Hook;
 use serde::Serialize;
 
+use crate::annotations::{self, Annotations as _};
 use crate::error::{InPhase, Phase, line};
 use crate::state::Record;
 use crate::sys::{self, Fork};
@@ -108,6 +109,8 @@ pub(crate) struct Hooks {
     id: String,
     bundle: PathBuf,
     annotations: BTreeMap<String, String>,
+    /// Where their standard output and standard error go, if not into the error of one that fails.
+    outputs: [Option<OwnedFd>; 2],
 }
 
 /// The state of runtime.md.
@@ -146,7 +149,29 @@ impl Hooks {
             id: record.id.clone(),
             bundle: record.bundle.clone(),
             annotations: record.annotations.clone(),
+            outputs: [None, None],
         })
+    }
+
+    /// Opens the files that get what the hooks write, if there are such.
+    pub(crate) fn open_outputs(&mut self) -> Result<()> {
+        for (name, output) in annotations::HOOK_OUTPUTS.into_iter().zip(&mut self.outputs) {
+            let Some(path) = self.annotations.path(name)? else { continue };
+            let context = || format!("{} {}", annotations::origin(name), path.display());
+            // A FIFO that nobody reads is an error and not a wait.
+            let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+            let flags = flags | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+            let fd = open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR).with_context(context)?;
+            fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_APPEND)).with_context(context)?;
+            *output = Some(fd);
+        }
+        Ok(())
+    }
+
+    /// What has to stay open in init for the hooks that it runs.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let inside = self.has(&[Kind::CreateContainer, Kind::StartContainer]);
+        self.outputs.iter().flatten().filter(move |_| inside).map(AsRawFd::as_raw_fd)
     }
 
     /// Whether there is a hook of one of these kinds.
@@ -184,7 +209,7 @@ impl Hooks {
         kind.of(&self.hooks).iter().enumerate().map(move |(i, hook)| {
             let state = state.as_ref().map_err(|error| anyhow::anyhow!("the state: {error}"));
             state
-                .and_then(|state| run(hook, state, cwd))
+                .and_then(|state| run_to(hook, state, cwd, &self.outputs))
                 .with_context(|| format!("hooks.{}[{i}] {}", kind.name(), hook.path().display()))
                 .phase(Phase::Hooks)
         })
@@ -196,14 +221,26 @@ impl Hooks {
 /// # Errors
 /// What became of it, and the end of what it wrote.
 pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
+    run_to(hook, state, cwd, &[None, None])
+}
+
+/// The same with standard output and standard error where `outputs` says.
+fn run_to(
+    hook: &Hook,
+    state: &[u8],
+    cwd: Option<&Path>,
+    outputs: &[Option<OwnedFd>; 2],
+) -> Result<()> {
     let program = Program::new(hook)?;
     // A file takes whatever the hook writes: nobody has to read while it runs.
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
     let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
     fcntl(&state_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("a pipe")?;
     let parent = getpid();
+    let [out, err] = outputs.each_ref().map(|to| to.as_ref().unwrap_or(&output));
+    let streams = Streams { stdin: &stdin, out, err, errors: &output };
     let process = match sys::clone3(0, None).context("clone3")? {
-        Fork::Child => program.execute(&stdin, &output, cwd, parent),
+        Fork::Child => program.execute(&streams, cwd, parent),
         Fork::Parent { pidfd, .. } => pidfd,
     };
     drop(stdin);
@@ -274,6 +311,14 @@ fn last_words(output: &OwnedFd) -> String {
     String::from_utf8_lossy(&bytes[..read]).trim().to_string()
 }
 
+/// What a hook finds open, and where the error goes if it cannot be executed.
+struct Streams<'a> {
+    stdin: &'a OwnedFd,
+    out: &'a OwnedFd,
+    err: &'a OwnedFd,
+    errors: &'a OwnedFd,
+}
+
 /// A hook as execve(2) wants it.
 struct Program {
     path: CString,
@@ -296,35 +341,27 @@ impl Program {
 
     /// In the child. What `parent` has open or blocked is none of the hook's business, and it
     /// does not outlive `parent`, so that a killed command leaves nothing behind.
-    fn execute(&self, stdin: &OwnedFd, output: &OwnedFd, cwd: Option<&Path>, parent: Pid) -> ! {
-        let error = match self.prepare(stdin, output, cwd, parent) {
+    fn execute(&self, streams: &Streams<'_>, cwd: Option<&Path>, parent: Pid) -> ! {
+        let error = match self.prepare(streams, cwd, parent) {
             Err(errno) => errno,
             Ok(()) => match execve(&self.path, &self.args, &self.env) {
                 Ok(never) => match never {},
                 Err(errno) => errno,
             },
         };
-        // Standard error is the output too, once it is all that is open.
-        let _ = write(output, error.desc().as_bytes())
-            .or_else(|_| write(sys::stdio(2), error.desc().as_bytes()));
+        let _ = write(streams.errors, error.desc().as_bytes());
         sys::exit_now(127)
     }
 
-    fn prepare(
-        &self,
-        stdin: &OwnedFd,
-        output: &OwnedFd,
-        cwd: Option<&Path>,
-        parent: Pid,
-    ) -> nix::Result<()> {
+    fn prepare(&self, streams: &Streams<'_>, cwd: Option<&Path>, parent: Pid) -> nix::Result<()> {
         set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != parent {
             return Err(Errno::ECHILD);
         }
-        nix::unistd::dup2_stdout(output)?;
-        nix::unistd::dup2_stderr(output)?;
-        nix::unistd::dup2_stdin(stdin)?;
-        sys::close_all_but(Vec::new(), 3)?;
+        nix::unistd::dup2_stdout(streams.out)?;
+        nix::unistd::dup2_stderr(streams.err)?;
+        nix::unistd::dup2_stdin(streams.stdin)?;
+        sys::close_all_but(vec![streams.errors.as_raw_fd()], 3)?;
         sys::set_signal_disposition(Signal::SIGPIPE, false)?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         match cwd {

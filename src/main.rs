@@ -5,6 +5,7 @@
 //! handlers, seventeen system calls twice over, for a stack overflow that would end us anyway.
 #![cfg_attr(not(test), no_main)]
 
+mod annotations;
 mod caps;
 mod cgroup;
 mod cli;

@@ -197,7 +197,7 @@ impl Namespaces {
         if !kinds.is_empty() {
             setns(container, kinds).context("the container's namespaces")?;
         }
-        sys::clone3(0, cgroup).context("clone")
+        sys::clone3(0, cgroup).with_context(|| clone_of(cgroup))
     }
 
     fn container_kinds_before_clone(&self) -> CloneFlags {
@@ -414,4 +414,10 @@ fn time_offsets(linux: &Linux) -> String {
             format!("{clock} {seconds} {nanoseconds}\n")
         })
         .collect()
+}
+
+/// What a clone that fails was for: an ordinary user may not put a process into every group of his
+/// own (cgroups(7) "Delegation containment").
+fn clone_of(cgroup: Option<BorrowedFd<'_>>) -> &'static str {
+    if cgroup.is_some() { "clone into the container's cgroup" } else { "clone" }
 }

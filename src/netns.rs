@@ -12,6 +12,7 @@
 //! | `bridge.rs` `point.rs` `target.rs` `sysctl.rs` | the host's end, links of two, a namespace |
 //! | `firewall.rs` `firewall/` `ports.rs` `conntrack.rs` | which packets pass; published ports |
 //! | `serve.rs` `serve/` `hosts.rs` | the helper process: names and relays; a container's files |
+//! | `devices.rs` | `linux.netDevices`, which is no affair of `rt netns` |
 //! | `link.rs` `netlink.rs` | interfaces, addresses and routes by netlink(7) |
 
 mod address;
@@ -21,6 +22,7 @@ mod command;
 mod config;
 mod conntrack;
 mod detach;
+mod devices;
 mod firewall;
 mod hosts;
 mod lease;
@@ -47,6 +49,7 @@ use crate::sys;
 
 pub(crate) use command::{NETWORK_OPTIONS, Place, Verb, run};
 pub(crate) use config::{Namespace, Parts, make_files, parts};
+pub(crate) use devices::{Device, Moved};
 #[cfg(any(test, fuzzing))]
 pub(crate) use request::Request;
 pub(crate) use request::{ANNOTATION, OPTIONS};

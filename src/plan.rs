@@ -15,12 +15,14 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::AT_FDCWD;
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
+use crate::annotations::Annotations as _;
 use crate::cgroup::Cgroup;
 use crate::hooks::{CALLERS, Hooks};
 use crate::landlock::Landlock;
 use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
 use crate::namespace::Namespaces;
+use crate::netns::Device as NetDevice;
 use crate::procfd::ProcFd;
 use crate::rootless;
 use crate::seccomp::Filter;
@@ -51,6 +53,7 @@ pub(crate) struct Plan {
     pub(crate) process: Option<Program>,
     pub(crate) hooks: Option<Hooks>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) affinity: Affinity,
     /// The private procfs, where the first process of a container has something to write to it: it
     /// takes this, to close it before anybody can see it.
@@ -117,7 +120,7 @@ impl Plan {
         let namespaces = Namespaces::from_spec(linux)?;
         let has_user = namespaces.has_user();
         let root = Root::new(source, linux, cgroup, has_user, extras.no_pivot)?;
-        rootless::check(&namespaces, &root)?;
+        rootless::check(&namespaces, &root, linux)?;
         let process = spec.process().as_ref();
         let personality = personality(linux);
         let mut plan = Self {
@@ -131,6 +134,7 @@ impl Plan {
                 .map(|process| Program::from_spec(process, has_user, personality, warnings))
                 .transpose()?,
             hooks: None,
+            net_devices: NetDevice::all(linux),
             memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
             affinity: Affinity::all(),
             proc: RefCell::default(),
@@ -139,6 +143,8 @@ impl Plan {
         };
         if let Some(program) = &mut plan.process {
             program.landlock = Landlock::of(spec.annotations().iter().flatten())?;
+            program.keeps_groups =
+                spec.annotations().as_ref().is_some_and(|all| all.keeps_groups());
             plan.set_filter(linux.seccomp().as_ref().map(Filter::compile).transpose()?);
         }
         if !extras.no_new_keyring {
@@ -161,6 +167,7 @@ impl Plan {
         let has_user = namespaces.has_user();
         let mut program = Program::from_spec(process, has_user, record.personality, warnings)?;
         program.landlock = Landlock::of(&record.annotations)?;
+        program.keeps_groups = record.annotations.keeps_groups();
         Ok(Self {
             namespaces,
             root: None,
@@ -170,6 +177,7 @@ impl Plan {
             keyring: record.keyring.then(|| keyring(&record.id)).transpose()?,
             process: Some(program),
             hooks: None,
+            net_devices: Vec::new(),
             memory_policy: record.memory_policy.clone(),
             affinity: Affinity::of_exec(process)?,
             proc: RefCell::default(),
@@ -178,11 +186,12 @@ impl Plan {
         })
     }
 
-    /// Whether init waits when everything is mounted: for hooks of the caller's, or for the limits,
-    /// without which the kernel does not know the nodes of the container (`cpuset.mems`).
+    /// Whether init waits when everything is mounted: for hooks of the caller's, for interfaces
+    /// that go into its network namespace, or for the limits, without which the kernel does not
+    /// know the nodes of the container (`cpuset.mems`).
     pub(crate) fn stops_when_mounted(&self) -> bool {
         let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
-        hooks || self.memory_policy.is_some()
+        hooks || self.memory_policy.is_some() || !self.net_devices.is_empty()
     }
 
     /// What security modules have to put the program under.
@@ -209,6 +218,7 @@ impl Plan {
         all.extend(self.proc.borrow().as_ref().map(AsRawFd::as_raw_fd));
         let notify = self.root.as_ref().and_then(|root| root.notify.as_ref());
         all.extend(notify.map(AsRawFd::as_raw_fd));
+        all.extend(self.hooks.iter().flat_map(Hooks::descriptors));
         all
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use nix::sys::stat::stat;
 use nix::unistd::geteuid;
+use oci_spec::runtime::Linux;
 
 use crate::namespace::Namespaces;
 use crate::plan::{MountPoint, Root, What};
@@ -17,12 +18,15 @@ pub(crate) fn is_root_of_host() -> bool {
 }
 
 /// Refuses what an ordinary user cannot have at all.
-pub(crate) fn check(namespaces: &Namespaces, root: &Root) -> Result<()> {
+pub(crate) fn check(namespaces: &Namespaces, root: &Root, linux: &Linux) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }
     if !namespaces.has_user() {
         bail!("linux.namespaces: an ordinary user needs a user namespace (see rt spec --rootless)");
+    }
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        bail!("linux.netDevices: an ordinary user has no rights over interfaces of the host");
     }
     let mapped = |mount: &&MountPoint| matches!(mount.what, What::Bind { ids: Some(_), .. });
     match root.mounts.iter().find(mapped) {

@@ -52,10 +52,13 @@ fn start(container: &Container, init: &OwnedFd) -> Result<Option<Notify>> {
 
 /// Runs the poststart hooks. One that fails ends the container.
 pub(crate) fn poststart(container: &Container, init: &OwnedFd) -> Result<()> {
-    let (Some(hooks), Some(process)) = (Hooks::of(&container.record), container.record.init) else {
+    let (Some(mut hooks), Some(process)) = (Hooks::of(&container.record), container.record.init)
+    else {
         return Ok(());
     };
-    let Err(error) = hooks.run(Kind::Poststart, process.pid) else { return Ok(()) };
+    let opened = hooks.open_outputs().phase(Phase::Hooks);
+    let run = opened.and_then(|()| hooks.run(Kind::Poststart, process.pid));
+    let Err(error) = run else { return Ok(()) };
     delete::end(container, init)?;
     Err(error)
 }

@@ -272,6 +272,39 @@ fn what_the_configuration_says_of_namespaces_is_refused() {
 }
 
 #[test]
+fn what_the_configuration_says_of_memory_is_refused() {
+    let policy = |value: Value, words| set("/linux/memoryPolicy", value, words);
+    Attempts::new().all(vec![
+        policy(json!({ "mode": "MPOL_MOON" }), &["linux.memoryPolicy.mode", "MPOL_MOON"]),
+        policy(json!({ "nodes": "0" }), &["linux.memoryPolicy", "mode"]),
+        policy(json!({ "mode": "MPOL_BIND", "nodes": "0-" }), &["linux.memoryPolicy.nodes"]),
+        policy(json!({ "mode": "MPOL_DEFAULT", "nodes": "0" }), &["linux.memoryPolicy.nodes"]),
+        policy(json!({ "mode": "MPOL_BIND", "nodes": "1000" }), &["linux.memoryPolicy"]),
+        policy(
+            json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["x"] }),
+            &["memoryPolicy.flags"],
+        ),
+        policy(json!([]), &["config.json", "linux.memoryPolicy"]),
+    ]);
+}
+
+/// What is there but cannot be moved has a host of its own: `net_devices.rs`.
+#[test]
+fn what_the_configuration_says_of_interfaces_is_refused() {
+    let devices = |value: Value, words| set("/linux/netDevices", value, words);
+    let attempts = Attempts::new();
+    attempts.all(vec![
+        devices(json!({ "rt-none0": {} }), &["linux.netDevices.rt-none0", "no such interface"]),
+        devices(json!({ "rt-none0": { "name": "a/b" } }), &["linux.netDevices", "a/b"]),
+        devices(json!({ "sixteen-letters!": {} }), &["linux.netDevices", "sixteen-letters!"]),
+        devices(json!({ "": {} }), &["linux.netDevices", "name"]),
+        devices(json!({ "a": { "name": "x" }, "b": { "name": "x" } }), &["x is given twice"]),
+        devices(json!([]), &["config.json", "linux.netDevices"]),
+        devices(json!({ "a": { "name": 1 } }), &["config.json", "linux.netDevices.a.name"]),
+    ]);
+}
+
+#[test]
 fn what_the_configuration_says_of_time_is_refused() {
     let mut attempts = Attempts::new();
     change(&mut attempts.config, "/linux/namespaces/-", Some(json!({ "type": "time" })));

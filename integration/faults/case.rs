@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Planned;
 use crate::harness::inject::{At, CALLER, Fault, Traced, inject, trace};
-use crate::harness::{Bundle, Leftovers, Rt, View, reap};
+use crate::harness::{Bundle, Leftovers, Rt, View, reap, user};
 
 const OUTPUT: &str = "all is well\n";
 const STATUS: i32 = 7;
@@ -75,6 +75,24 @@ impl Subject {
             c["linux"]["seccomp"] = profile;
             c["process"]["noNewPrivileges"] = json!(false);
         });
+        bundle.write();
+        Self { bundle, ..self }
+    }
+
+    /// With a mount with ids of its own, which the caller makes for init.
+    pub(super) fn with_mapped_mount(self) -> Self {
+        let source = self.bundle.beside("volume");
+        fs::create_dir(&source).unwrap();
+        let map = json!([{ "containerID": 0, "hostID": 5000, "size": 65536 }]);
+        let bundle = self.bundle.mount(json!({ "destination": "/tmp", "type": "none",
+            "source": source, "options": ["bind"], "uidMappings": map, "gidMappings": map }));
+        bundle.write();
+        Self { bundle, ..self }
+    }
+
+    /// Of an ordinary user, for whom newuidmap and newgidmap write the maps.
+    pub(super) fn of_user_with_more_ids(self) -> Self {
+        let bundle = self.bundle.of_user().maps(&user::MORE_IDS);
         bundle.write();
         Self { bundle, ..self }
     }

@@ -164,9 +164,38 @@ impl Bundle {
         self.of_user_behind(user::PLAIN)
     }
 
+    /// The same with another group that he is in.
+    pub(crate) fn of_user_in_group(self, id: u32) -> Self {
+        let groups = format!("--groups={id}");
+        self.of_user_behind(&["setpriv", "--reuid=65533", "--regid=65533", &groups, "--"])
+    }
+
     /// The same on a machine where `/etc/subuid` and `/etc/subgid` give him more ids.
     pub(crate) fn of_user_with_more_ids(self) -> Self {
         self.of_user_behind(&["unshare", "-m", user::WITH_MORE_IDS]).maps(&user::MORE_IDS)
+    }
+
+    /// The same for the user of the guests' image, who has a systemd of his own.
+    pub(crate) fn of_user_of_guest(self) -> Self {
+        let words = [
+            "setpriv",
+            "--reuid=1000",
+            "--regid=1000",
+            "--clear-groups",
+            "--",
+            "env",
+            "XDG_RUNTIME_DIR=/run/user/1000",
+            "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus",
+            // Among his manager's groups, from where he may put a process into another of them.
+            "systemd-run",
+            "--user",
+            "--scope",
+            "--quiet",
+            "--",
+        ];
+        let bundle = self.of_user_behind(&words).maps(&[[0, user::OF_GUEST, 1]]);
+        own_all(bundle.directory.path(), user::OF_GUEST);
+        bundle
     }
 
     fn of_user_behind(mut self, words: &[&str]) -> Self {

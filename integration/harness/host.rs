@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -9,7 +10,7 @@ use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::syscalls;
+use super::{syscalls, user};
 
 /// A host made for one test.
 #[derive(Debug)]
@@ -21,6 +22,23 @@ impl Host {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                test()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs `test` in a thread with a mount namespace of its own, in which the ordinary user has
+    /// subordinate ids.
+    pub(crate) fn with_more_ids<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+        let run = |program: &str, args: &[&str]| {
+            assert!(Command::new(program).args(args).status().unwrap().success(), "{program}");
+        };
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNS).unwrap();
+                run("mount", &["--make-rprivate", "/"]);
+                run(user::WITH_MORE_IDS, &["true"]);
                 test()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -16,6 +16,7 @@ const SCRIPT: &str = "
     echo policy $(cut -d ' ' -f 19,40,41 /proc/$$/stat), $(ionice -p $$)
     tr '\\0' '\\n' </proc/$$/environ | sed 's/^/environment /'
     cat /proc/$$/uid_map /proc/$$/gid_map /proc/$$/setgroups
+    cat /proc/$$/timens_offsets
     echo domain $(cat /proc/sys/kernel/domainname)
     stat -c '%n %A %u %g' / /proc /sys /dev /dev/pts /dev/shm /dev/mqueue 2>&1
     stat -c '%n %u %g' /sys/fs/cgroup # Its mode depends on runc's version.

@@ -13,3 +13,6 @@ pub(crate) const WITH_MORE_IDS: &str =
 
 /// The maps that he may have there.
 pub(crate) const MORE_IDS: [[u32; 3]; 2] = [[0, ID, 1], [1, 200_000, 65_535]];
+
+/// The user of the guests' image (`vm/vm.sh`) who may have a systemd of his own.
+pub(crate) const OF_GUEST: u32 = 1000;

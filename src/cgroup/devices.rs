@@ -141,6 +141,22 @@ impl Display for Devices {
 }
 
 impl Devices {
+    /// That notation back; None for `a *:* rwm`, which stands for every device.
+    fn read(line: &str) -> Option<Self> {
+        let mut parts = line.split([' ', ':']);
+        let kind = match parts.next()? {
+            "c" => Kind::Char,
+            "b" => Kind::Block,
+            _ => return None,
+        };
+        let mut number = || match parts.next()? {
+            "*" => Some(None),
+            digits => digits.parse().ok().map(Some),
+        };
+        let (major, minor) = (number()?, number()?);
+        Some(Self { kind, major, minor, access: access(parts.next()?).ok()? })
+    }
+
     fn same_numbers(&self, other: &Self) -> bool {
         (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
     }
@@ -162,7 +178,7 @@ impl Devices {
 }
 
 /// One write to `devices.allow` or `devices.deny`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Write {
     pub(super) allow: bool,
     pub(super) text: String,
@@ -170,71 +186,102 @@ pub(super) struct Write {
     pub(super) rule: Option<usize>,
 }
 
+/// An exception to a version 1 group's default, and the rule that it is from.
+type Exception = (Devices, Option<usize>);
+
 /// The writes that bring a version 1 group to `rules`. That kernel interface has one default and
 /// a list of exceptions to it, which are matched by equality when they are taken away again, so
-/// that a rule may need several writes, none, or be impossible.
+/// that a rule may need several exceptions, none, or be impossible. What a later rule takes back
+/// is not written at all: not for a moment may a process have it.
 pub(super) fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
-    let mut writes = Vec::new();
     let all = |allow, rule| Write { allow, text: "a".to_owned(), rule };
-    if rules.first().is_none_or(|rule| rule.devices.is_some()) {
-        writes.push(all(false, rules.first().and_then(|rule| rule.index)));
-    }
-    let mut default = false;
-    let mut exceptions: Vec<Devices> = Vec::new();
+    let mut default = all(false, rules.first().and_then(|rule| rule.index));
+    let mut exceptions: Vec<Exception> = Vec::new();
     for rule in rules {
-        let Some(devices) = rule.devices else {
-            writes.push(all(rule.allow, rule.index));
-            default = rule.allow;
-            exceptions.clear();
-            continue;
-        };
-        let changed = if rule.allow == default {
-            take_away(&mut exceptions, &devices, rule.index)?
-        } else {
-            add(&mut exceptions, devices)
-        };
-        writes.extend(changed.into_iter().map(|devices| Write {
-            allow: rule.allow,
-            text: devices.to_string(),
-            rule: rule.index,
-        }));
+        match rule.devices {
+            None => {
+                default = all(rule.allow, rule.index);
+                exceptions.clear();
+            }
+            Some(devices) if rule.allow == default.allow => {
+                take_away(&mut exceptions, &devices, rule.index)?;
+            }
+            Some(devices) => add(&mut exceptions, devices, rule.index),
+        }
     }
-    Ok(writes)
+    let allow = !default.allow;
+    let exceptions = exceptions.into_iter();
+    let writes = exceptions.map(|(devices, rule)| Write { allow, text: devices.to_string(), rule });
+    Ok(std::iter::once(default).chain(writes).collect())
 }
 
-/// Adds an exception; returns what is to be written.
-fn add(exceptions: &mut Vec<Devices>, devices: Devices) -> Vec<Devices> {
-    match exceptions.iter_mut().find(|exception| exception.same_numbers(&devices)) {
-        Some(exception) if exception.access | devices.access == exception.access => return vec![],
-        Some(exception) => exception.access |= devices.access,
-        None => exceptions.push(devices),
+/// The same for a group whose `devices.list` is `list`: what is allowed before and after is
+/// allowed all the time, as far as the kernel lets us see what is there.
+pub(super) fn v1_changes(list: &str, writes: Vec<Write>) -> Vec<Write> {
+    let Some(present) = list.lines().map(Devices::read).collect::<Option<Vec<_>>>() else {
+        return writes;
+    };
+    let (Some(first), wanted) = (writes.first(), writes.get(1..).unwrap_or_default()) else {
+        return writes;
+    };
+    if first.allow {
+        return writes;
     }
-    vec![devices]
+    let bits = |all: &[Devices], one: &Devices| {
+        all.iter()
+            .filter(|other| other.same_numbers(one))
+            .fold(0, |bits, other| bits | other.access)
+    };
+    let parsed: Vec<_> = wanted.iter().filter_map(|write| Devices::read(&write.text)).collect();
+    let missing = wanted
+        .iter()
+        .zip(&parsed)
+        .filter(|(_, devices)| devices.access & !bits(&present, devices) != 0);
+    let mut changes: Vec<_> = missing.map(|(write, _)| write.clone()).collect();
+    changes.extend(present.iter().filter_map(|devices| {
+        let access = devices.access & !bits(&parsed, devices);
+        let text = Devices { access, ..*devices }.to_string();
+        (access != 0).then_some(Write { allow: false, text, rule: None })
+    }));
+    changes
 }
 
-/// Takes `devices` away from the exceptions; returns what is to be written.
+fn add(exceptions: &mut Vec<Exception>, devices: Devices, index: Option<usize>) {
+    let same = exceptions.iter_mut().filter(|(exception, _)| exception.same_numbers(&devices));
+    for (exception, rule) in same {
+        if devices.access & !exception.access == 0 {
+            return;
+        }
+        // The group above may forbid a default rule, and not what the user asks for.
+        if rule.is_none() == index.is_none() {
+            exception.access |= devices.access;
+            return;
+        }
+    }
+    exceptions.push((devices, index));
+}
+
 fn take_away(
-    exceptions: &mut Vec<Devices>,
+    exceptions: &mut Vec<Exception>,
     devices: &Devices,
     index: Option<usize>,
-) -> Result<Vec<Devices>> {
-    let wider = exceptions.iter().find(|e| e.overlaps(devices) && !devices.covers(e));
+) -> Result<()> {
+    let overlaps = |exception: &Devices| exception.overlaps(devices);
+    let wider = exceptions.iter().find(|(e, _)| overlaps(e) && !devices.covers(e));
     match (wider, index) {
         // A default rule gives way to what the user has written.
-        (Some(_), None) => return Ok(vec![]),
-        (Some(wider), Some(index)) => bail!(
+        (Some(_), None) => return Ok(()),
+        (Some((wider, _)), Some(index)) => bail!(
             "linux.resources.devices[{index}]: cgroup v1 cannot take `{devices}` out of `{wider}`, \
              which an earlier rule sets"
         ),
         (None, _) => {}
     }
-    let mut changed = Vec::new();
-    for exception in exceptions.iter_mut().filter(|exception| exception.overlaps(devices)) {
-        changed.push(Devices { access: exception.access & devices.access, ..*exception });
+    for (exception, _) in exceptions.iter_mut().filter(|(exception, _)| overlaps(exception)) {
         exception.access &= !devices.access;
     }
-    exceptions.retain(|exception| exception.access != 0);
-    Ok(changed)
+    exceptions.retain(|(exception, _)| exception.access != 0);
+    Ok(())
 }
 
 /// The rules as systemd's `DeviceAllow`, as far as it can say them; None if what they deny are
@@ -284,7 +331,7 @@ fn driver(known: &str, kind: Kind, major: u32) -> Option<&str> {
 /// Makes `rules` those of the container; on version 2 in one step, also if there are some.
 pub(super) fn apply(groups: &[Group], rules: &[Rule], is_update: bool) -> Result<()> {
     if let Some(group) = v1::with_controller(groups, "devices") {
-        return v1::apply_devices(&group.directory, rules);
+        return v1::apply_devices(&group.directory, rules, is_update);
     }
     let instructions = program::assemble(rules);
     if instructions.is_none() && !is_update {

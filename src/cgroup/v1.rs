@@ -164,14 +164,20 @@ pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Opti
 }
 
 /// Writes device rules; everything is denied for a moment.
-pub(super) fn apply_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
+pub(super) fn apply_devices(directory: &Path, rules: &[Rule], is_update: bool) -> Result<()> {
     let open = |name| {
         let path = directory.join(name);
         let fd = file::open(&path, nix::fcntl::OFlag::O_WRONLY);
         fd.with_context(|| format!("linux.resources.devices: {}", path.display()))
     };
     let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
-    for write in devices::v1_writes(rules)? {
+    let mut writes = devices::v1_writes(rules)?;
+    if is_update {
+        let path = directory.join("devices.list");
+        let list = file::open(&path, nix::fcntl::OFlag::O_RDONLY).and_then(file::read_all);
+        writes = devices::v1_changes(&list.with_context(|| path.display().to_string())?, writes);
+    }
+    for write in writes {
         match file::write_to(if write.allow { &allow } else { &deny }, &write.text) {
             // The group above forbids the device: nothing is lost of what nobody asked for.
             Err(Errno::EPERM) if write.rule.is_none() => {}

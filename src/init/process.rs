@@ -161,7 +161,9 @@ fn become_user(program: &Program) -> Result<()> {
     let capabilities = &program.capabilities;
     drop_bounding(capabilities.bounding).context("process.capabilities.bounding")?;
     prctl::set_keepcaps(true).context("PR_SET_KEEPCAPS")?;
-    set_groups(program).context("process.user.additionalGids")?;
+    if !program.keeps_groups {
+        set_groups(program).context("process.user.additionalGids")?;
+    }
     let gid = Gid::from_raw(program.gid);
     setresgid(gid, gid, gid).with_context(|| format!("process.user.gid {gid}"))?;
     let uid = Uid::from_raw(program.uid);

@@ -33,6 +33,14 @@ impl IdMap {
         if ids.any(|id| id == 0) { 0 } else { first }
     }
 
+    /// What `id` is outside.
+    pub(crate) fn outside(&self, id: u32) -> Option<u32> {
+        self.numbers().find_map(|[inside, outside, count]| {
+            let offset = id.checked_sub(inside).filter(|offset| *offset < count)?;
+            outside.checked_add(offset)
+        })
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

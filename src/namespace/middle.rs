@@ -16,7 +16,8 @@ impl Namespaces {
     /// init's pidfd is the caller's as well.
     pub(super) fn clone_through_user(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
         let (reader, mut writer) = std::io::pipe().context("a pipe")?;
-        let fork = sys::clone3(libc::CLONE_FILES as u64, cgroup).context("clone")?;
+        let fork = sys::clone3(libc::CLONE_FILES as u64, cgroup)
+            .with_context(|| super::clone_of(cgroup))?;
         let Fork::Parent { pidfd: middle, .. } = fork else {
             match self.become_child_of_user() {
                 Ok(Fork::Child) => return Ok(Fork::Child),

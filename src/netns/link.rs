@@ -1,15 +1,15 @@
 //! Interfaces, addresses and routes by rtnetlink(7).
 
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 use super::address::{Cidr, Mac, octets};
-#[cfg(any(test, fuzzing))]
-use super::netlink::attributes;
-use super::netlink::{CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, text, u32_at};
+use super::netlink::{
+    CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, attributes, text, u32_at,
+};
 
 // <linux/rtnetlink.h>, <linux/if_link.h>, <linux/veth.h>, <linux/if_addr.h>
 const RTM_NEWLINK: u16 = 16;
@@ -33,7 +33,13 @@ const IFLA_BRPORT_MODE: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_LABEL: u16 = 3;
 const IFA_BROADCAST: u16 = 4;
+const IFA_CACHEINFO: u16 = 6;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_PERMANENT: u32 = 0x80;
+/// What the kernel finds out: permanent, secondary, tentative, a duplicate, deprecated.
+const IFA_F_OF_KERNEL: u32 = IFA_F_PERMANENT | 0x01 | 0x40 | 0x08 | 0x20;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -62,6 +68,13 @@ pub(super) struct Link {
     pub(super) kind: String,
     pub(super) mtu: u32,
     pub(super) mac: Option<Mac>,
+}
+
+/// An address as the kernel tells it: a header and attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    payload: Vec<u8>,
+    flags: u32,
 }
 
 /// rtnetlink of one network namespace.
@@ -182,6 +195,58 @@ impl Links {
             Err(Errno::ENODEV) => Ok(()),
             result => result.with_context(|| name.to_owned()),
         }
+    }
+
+    /// Moves the interface into the namespace `target`, a descriptor, where it has another name.
+    pub(super) fn move_to(&mut self, index: u32, target: RawFd, name: &str) -> nix::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, 0, &info(index, false));
+        message.string(IFLA_IFNAME, name).u32(IFLA_NET_NS_FD, target as u32);
+        self.0.request(message)
+    }
+
+    /// The addresses of the interface that are permanent and of global scope.
+    pub(super) fn permanent_addresses(&mut self, index: u32) -> Result<Vec<Address>> {
+        let mut found = Vec::new();
+        let message = Message::new(RTM_GETADDR, DUMP, &[0; 8]);
+        let each = |_, payload: &[u8]| {
+            let bytes = payload.get(8..).unwrap_or_default();
+            // The eight flags of the header are all in the attribute.
+            let flags = attribute(bytes, IFA_FLAGS).and_then(|value| u32_at(value, 0)).unwrap_or(0);
+            let is_own = u32_at(payload, 4) == Some(index);
+            if is_own && flags & IFA_F_PERMANENT != 0 && payload.get(3) == Some(&0) {
+                found.push(Address { payload: payload.to_vec(), flags });
+            }
+        };
+        self.0.query(message, each).context("netlink")?;
+        Ok(found)
+    }
+
+    /// Gives an interface an address of another one; its label follows the change of the name.
+    pub(super) fn add_permanent(
+        &mut self,
+        address: &Address,
+        index: u32,
+        (old, new): (&str, &str),
+    ) -> nix::Result<()> {
+        let (header, bytes) = address.payload.split_at(8);
+        let mut header = header.to_vec();
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut message = Message::new(RTM_NEWADDR, CREATE | EXCL, &header);
+        for (kind, value) in attributes(bytes) {
+            match kind {
+                IFA_CACHEINFO => {}
+                IFA_FLAGS => drop(message.u32(kind, address.flags & !IFA_F_OF_KERNEL)),
+                IFA_LABEL => {
+                    let label = text(value);
+                    let rest = label.strip_prefix(old).map(|rest| format!("{new}{rest}"));
+                    let label = rest.unwrap_or_else(|| label.to_owned());
+                    let fits = label.len() < libc::IFNAMSIZ;
+                    message.string(kind, if fits { &label } else { new });
+                }
+                kind => drop(message.bytes(kind, value)),
+            }
+        }
+        self.0.request(message)
     }
 
     /// Without the search for duplicates: the address is ours, and used at once.

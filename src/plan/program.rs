@@ -35,6 +35,8 @@ pub(crate) struct Program {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
+    /// It keeps the caller's in their place.
+    pub(crate) keeps_groups: bool,
     /// `None`: of the caller's with `exec`, 022 in a new container.
     pub(crate) umask: Option<u32>,
     pub(crate) capabilities: Capabilities,
@@ -91,6 +93,7 @@ impl Program {
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
+            keeps_groups: false,
             umask: user.umask(),
             capabilities: caps::from_spec(process.capabilities().as_ref(), held, last, warnings),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),

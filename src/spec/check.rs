@@ -10,6 +10,7 @@ use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Spec};
 
 use super::linux::{self, Namespaces};
 use super::process;
+use crate::annotations::Annotations;
 use crate::hooks::Kind;
 use crate::landlock;
 use crate::mounts::{self, Bind, Options};
@@ -43,6 +44,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         text("annotations", value)?;
     }
     landlock::check(spec.annotations().iter().flatten())?;
+    spec.annotations().as_ref().map_or(Ok(()), Annotations::check)?;
     if let Some(process) = spec.process() {
         process::check(process)?;
         let user = process.user();
@@ -202,10 +204,4 @@ pub(crate) fn is_root(path: &Path) -> bool {
         _ => depth,
     });
     depth == 0
-}
-
-/// Refuses what a later version will do.
-pub(super) fn not_yet<T>(path: &str, value: &Option<T>) -> Result<()> {
-    ensure!(value.is_none(), "{path}: not yet supported");
-    Ok(())
 }

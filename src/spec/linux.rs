@@ -9,7 +9,7 @@ use oci_spec::runtime::{
     LinuxNamespace, LinuxNamespaceType as Type, LinuxResources,
 };
 
-use super::check::{absolute, is_root, not_yet, path_text, text};
+use super::check::{absolute, is_root, path_text, text};
 use super::{seccomp, sysctl};
 use crate::lsm;
 use crate::memory_policy::MemoryPolicy;
@@ -73,8 +73,7 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     if let Some(flag) = personality.and_then(|wanted| wanted.flags().as_ref()?.first()) {
         bail!("linux.personality.flags[0]: {flag:?}: no flag is supported");
     }
-    let net_devices = linux.net_devices().as_ref().filter(|devices| !devices.is_empty());
-    not_yet("linux.netDevices", &net_devices)?;
+    net_devices(linux, namespaces)?;
     lsm::check_mounts(linux)?;
 
     mappings("linux.uidMappings", linux.uid_mappings(), namespaces)?;
@@ -197,6 +196,26 @@ fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
     let (major, minor) = (device.major(), device.minor());
     ensure!(MAJORS.contains(&major), "{path}.major: {major} is not a major number");
     ensure!(MINORS.contains(&minor), "{path}.minor: {minor} is not a minor number");
+    Ok(())
+}
+
+/// Interfaces move into a network namespace; the names are those that the kernel takes
+/// (`dev_valid_name`).
+fn net_devices(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
+    let mut seen = Vec::new();
+    for (name, device) in linux.net_devices().iter().flatten() {
+        let path = format_args!("linux.netDevices.{name:?}");
+        ensure!(namespaces.has(Type::Network), "{path}: needs a network namespace");
+        let new = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
+        for name in [name, new] {
+            let known = !matches!(name, "" | "." | "..")
+                && name.len() < libc::IFNAMSIZ
+                && !name.contains(|c: char| "/:\0".contains(c) || c.is_whitespace());
+            ensure!(known, "{path}: {name:?} is not the name of an interface");
+        }
+        ensure!(!seen.contains(&new) || new.contains("%d"), "{path}: {new} is given twice");
+        seen.push(new);
+    }
     Ok(())
 }
 

@@ -400,7 +400,10 @@ fn the_rest_of_linux() {
         linux/memoryPolicy | {"mode": "MPOL_DEFAULT", "nodes": "0"} | linux.memoryPolicy.nodes: MPOL_DEFAULT takes none
         linux/personality | {"domain": "LINUX32", "flags": []} | ok
         linux/personality | {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]} | linux.personality.flags[0]: "ADDR_NO_RANDOMIZE": no flag is supported
-        linux/netDevices | {"eth0": {}} | linux.netDevices: not yet supported
+        linux/netDevices | {"eth0": {}} | linux.netDevices."eth0": needs a network namespace
+        linux | {"namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network"}], "netDevices": {"eth0": {}, "eth1": {"name": "lan%d"}, "eth2": {"name": "lan%d"}}} | ok
+        linux | {"namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network"}], "netDevices": {"eth0": {"name": "a/b"}}} | linux.netDevices."eth0": "a/b" is not the name of an interface
+        linux | {"namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network"}], "netDevices": {"eth0": {"name": "sixteen-letters!"}}} | linux.netDevices."eth0": "sixteen-letters!" is not the name of an interface
         linux/netDevices | {} | ok
         "#,
     );

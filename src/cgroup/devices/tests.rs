@@ -47,13 +47,16 @@ fn v1(writes: &[Write], asked: Devices) -> bool {
     found != default
 }
 
-/// The notation of `devices.list`, back.
 fn read(text: &str) -> Devices {
-    let mut parts = text.split([' ', ':']);
-    let kind = if parts.next() == Some("c") { Kind::Char } else { Kind::Block };
-    let mut number = || parts.next().unwrap().parse().ok();
-    let (major, minor) = (number(), number());
-    Devices { kind, major, minor, access: access(parts.next().unwrap()).unwrap() }
+    Devices::read(text).unwrap()
+}
+
+/// The group's `devices.list` after `writes`.
+fn list(writes: &[Write]) -> String {
+    match writes[0].allow {
+        true => "a *:* rwm\n".to_owned(),
+        false => writes[1..].iter().map(|write| format!("{}\n", write.text)).collect(),
+    }
 }
 
 fn all_asked() -> Vec<Devices> {
@@ -111,6 +114,27 @@ proptest! {
             list.extend(rules(&[]).unwrap());
         }
         check(&list);
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_update_on_version_1_takes_away_only_what_goes_and_gives_only_what_comes(
+        before in prop::collection::vec(any_rule(), 0..5),
+        after in prop::collection::vec(any_rule(), 0..5),
+    ) {
+        let (Ok(before), Ok(after)) = (v1_writes(&before), v1_writes(&after)) else { return Ok(()) };
+        let changes = v1_changes(&list(&before), after.clone());
+        let in_steps = !before[0].allow && !after[0].allow;
+        for asked in all_asked().into_iter().filter(|asked| asked.access.count_ones() == 1) {
+            let (was, will_be) = (v1(&before, asked), v1(&after, asked));
+            for step in 0..=changes.len() {
+                let now = v1(&[&before[..], &changes[..step]].concat(), asked);
+                let end = step == changes.len();
+                prop_assert!(!end || now == will_be, "{asked} {before:?} {changes:?}");
+                prop_assert!(!in_steps || was != will_be || now == was, "{asked} {changes:?}");
+            }
+        }
     }
 }
 

@@ -1,0 +1,125 @@
+//! Annotations of crun's (crun(1) "Extensions to OCI") that change what is done: podman's users
+//! have them in their configurations.
+//!
+//! | `run.oci.…` | what it does | where |
+//! |---|---|---|
+//! | `keep_original_groups` | the process keeps the caller's groups, unless it is `0` | `init/process.rs` |
+//! | `hooks.stdout` `hooks.stderr` | files that get what hooks write | `hooks.rs` |
+//! | `pidfd_receiver` | a socket that gets init's pidfd, as that of `--pidfd-socket` | `create.rs` |
+//! | `systemd.subgroup` | the group within the scope that the container is in | `cgroup.rs` |
+//! | `delegate-cgroup` | the group below the container's that its process starts in | `cgroup/delegated.rs` |
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+/// Standard output and standard error.
+pub(crate) const HOOK_OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hooks.stderr"];
+pub(crate) const PIDFD: &str = "run.oci.pidfd_receiver";
+pub(crate) const SUBGROUP: &str = "run.oci.systemd.subgroup";
+pub(crate) const DELEGATE: &str = "run.oci.delegate-cgroup";
+
+/// All of them, for `features`.
+pub(crate) const ALL: [&str; 6] =
+    [KEEP_GROUPS, HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD, SUBGROUP, DELEGATE];
+
+/// A map of annotations, of the configuration or of a state.
+pub(crate) trait Annotations {
+    /// The value of `name`.
+    fn value(&self, name: &str) -> Option<&str>;
+
+    /// Whether the process keeps the caller's supplementary groups.
+    fn keeps_groups(&self) -> bool {
+        self.value(KEEP_GROUPS).is_some_and(|value| value != "0")
+    }
+
+    /// The absolute path that `name` has as its value, if it has one.
+    fn path(&self, name: &str) -> Result<Option<&Path>> {
+        let Some(path) = self.value(name).filter(|path| !path.is_empty()) else { return Ok(None) };
+        ensure!(path.starts_with('/'), "{}: {path:?} is not an absolute path", origin(name));
+        Ok(Some(Path::new(path)))
+    }
+
+    /// The path of a group below another one that `name` has as its value, if it has one.
+    fn group(&self, name: &str) -> Result<Option<PathBuf>> {
+        let Some(text) = self.value(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let path = Path::new(text);
+        let leads_up = path.components().any(|part| part == Component::ParentDir);
+        let below = path.components().filter(|part| matches!(part, Component::Normal(_)));
+        let below = below.collect::<PathBuf>();
+        let names_one = !leads_up && !below.as_os_str().is_empty();
+        ensure!(names_one, "{}: {text:?} names no group below another one", origin(name));
+        Ok(Some(below))
+    }
+
+    /// Refuses values that make no sense.
+    fn check(&self) -> Result<()> {
+        for name in [HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD] {
+            self.path(name)?;
+        }
+        for name in [SUBGROUP, DELEGATE] {
+            self.group(name)?;
+        }
+        Ok(())
+    }
+}
+
+macro_rules! annotations {
+    ($map:ident) => {
+        impl Annotations for std::collections::$map<String, String> {
+            fn value(&self, name: &str) -> Option<&str> {
+                self.get(name).map(String::as_str)
+            }
+        }
+    };
+}
+annotations!(HashMap);
+annotations!(BTreeMap);
+
+/// How errors name an annotation.
+pub(crate) fn origin(name: &str) -> String {
+    format!("annotations[{name:?}]")
+}
+
+/// Needs a host with version 2 of control groups alone, as `unified` says.
+pub(crate) fn needs_v2(name: &str, unified: bool) -> Result<()> {
+    unified.then_some(()).with_context(|| format!("{}: needs cgroup v2", origin(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn one(name: &str, value: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(name.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn groups_are_kept_unless_the_value_is_zero() {
+        assert!(one(KEEP_GROUPS, "1").keeps_groups() && one(KEEP_GROUPS, "").keeps_groups());
+        assert!(!one(KEEP_GROUPS, "0").keeps_groups() && !BTreeMap::new().keeps_groups());
+    }
+
+    #[test]
+    fn a_group_is_below_another_one() {
+        let group = |value| one(DELEGATE, value).group(DELEGATE);
+        assert_eq!(group("a/./b").unwrap(), Some("a/b".into()));
+        assert_eq!(group("/a").unwrap(), Some("a".into()));
+        assert_eq!(group("").unwrap(), None);
+        for wrong in ["..", "a/../..", "/", "."] {
+            assert!(group(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn files_and_sockets_have_absolute_paths() {
+        for name in [HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD] {
+            assert!(one(name, "/x").check().is_ok() && one(name, "").check().is_ok());
+            let error = one(name, "x").check().unwrap_err().to_string();
+            assert_eq!(error, format!("annotations[{name:?}]: \"x\" is not an absolute path"));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Where the groups of a container go, without any side effect.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::group::Group;
+use super::hierarchy::{self, Finder, Version};
+use super::limits::Limits;
+use super::systemd::Unit;
+use super::{Annotations, Cgroup};
+use crate::annotations::{self, Annotations as _};
+
+impl Cgroup {
+    /// Decides where the groups of container `id` go, without any side effect. `path` is
+    /// `linux.cgroupsPath`: absolute from the mount of each hierarchy; relative, or absent for
+    /// `id`, below the runtime's own group on version 1 and beside it on version 2.
+    pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<Self> {
+        let path = normalise(path.unwrap_or(Path::new(id))).with_context(|| {
+            format!("linux.cgroupsPath: {}", path.unwrap_or(Path::new(id)).display())
+        })?;
+        Self::place(&path)
+    }
+
+    /// The same for groups that systemd makes, `path` being `slice:prefix:name`. Asks the user's
+    /// manager where it is, unless the caller is root.
+    pub(crate) fn plan_unit(
+        path: Option<&Path>,
+        id: &str,
+        annotations: &Annotations,
+    ) -> Result<Self> {
+        let (unit, path) = Unit::plan(path, id, annotations)?;
+        let mut cgroup = Self { unit: Some(unit), ..Self::place(&path)? };
+        let sub = annotations.group(annotations::SUBGROUP)?;
+        if sub.is_some() {
+            annotations::needs_v2(annotations::SUBGROUP, cgroup.unified)?;
+        }
+        for group in &mut cgroup.groups {
+            // Slices are systemd's, also those that it makes for this scope.
+            group.existing = group.directory.parent().unwrap_or(Path::new("/")).to_owned();
+            group.directory.extend(&sub);
+        }
+        Ok(cgroup)
+    }
+
+    fn place(path: &Path) -> Result<Self> {
+        if hierarchy::host_is_unified()? {
+            let own = if path.is_absolute() { vec![] } else { hierarchy::memberships("self")? };
+            let own = own.iter().find(|own| own.version() == Version::V2);
+            let groups = vec![hierarchy::place_unified(own, path)?];
+            return Ok(Self { unified: true, groups, ..Self::default() });
+        }
+        let finder = Finder::default();
+        let mut groups = Vec::new();
+        for own in hierarchy::memberships("self")? {
+            groups.extend(finder.place(&own, path)?);
+        }
+        Ok(Self { groups, ..Self::default() })
+    }
+
+    /// The groups that process `pid` is in now: a systemd in a container moves itself. They can
+    /// be entered and read; nothing in them is ever killed, and none is removed.
+    pub(crate) fn of_process(pid: i32) -> Result<Self> {
+        let unified = hierarchy::host_is_unified()?;
+        let finder = Finder::default();
+        let mut groups = Vec::new();
+        for membership in hierarchy::memberships(&pid.to_string())? {
+            match (unified, membership.version()) {
+                (true, Version::V2) => groups.push(hierarchy::existing_unified(&membership)?),
+                (true, Version::V1) => {}
+                (false, _) => groups.extend(finder.existing(&membership)?),
+            }
+        }
+        Ok(Self { unified, groups, ..Self::default() })
+    }
+
+    /// For a caller without rights on the host: leaves out the groups that it may not make or put
+    /// a process into, and the rules for devices, of which it could make none anyway. `is_named`:
+    /// the configuration says where.
+    ///
+    /// # Errors
+    /// What the configuration asks for would be lost.
+    pub(crate) fn leave_out_unwritable(
+        &mut self,
+        is_named: bool,
+        limits: &mut Limits,
+    ) -> Result<()> {
+        const WHO: &str = "an ordinary user needs a cgroup that is delegated to him";
+        limits.devices = None;
+        let own = hierarchy::memberships("self")?;
+        let (unified, is_unit) = (self.unified, self.unit.is_some());
+        let (kept, lost): (Vec<_>, Vec<_>) =
+            self.groups.drain(..).partition(|group| match is_unit {
+                // Systemd makes it, and moves the process; of version 1 it can give no more to a user.
+                true => unified || group.is_systemds(),
+                false => group.may_be_made(&own),
+            });
+        self.groups = kept;
+        for group in &lost {
+            let directory = group.directory.display();
+            if is_named && !is_unit {
+                bail!("linux.cgroupsPath: {directory}: {WHO}");
+            }
+            if let Some(field) = limits.field_of(group) {
+                bail!("{field}: {directory}: {WHO}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Of these groups those on a hierarchy that `other` has a group on.
+    pub(crate) fn where_also(mut self, other: &Self) -> Self {
+        let has = |group: &Group| other.groups.iter().any(|o| o.controllers == group.controllers);
+        self.groups.retain(has);
+        self
+    }
+}
+
+/// Removes `.` and doubled slashes; refuses what would lead out or name no group of its own.
+fn normalise(path: &Path) -> Result<PathBuf> {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => bail!("`..` is not allowed"),
+            Component::CurDir => {}
+            part => normal.push(part),
+        }
+    }
+    if normal.file_name().is_none() {
+        bail!("names no group");
+    }
+    Ok(normal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_below_its_hierarchy() {
+        assert_eq!(normalise(Path::new("/a//./b/")).unwrap(), Path::new("/a/b"));
+        assert_eq!(normalise(Path::new("a/b")).unwrap(), Path::new("a/b"));
+        assert_eq!(
+            normalise(Path::new("system.slice:rt:1")).unwrap().as_os_str(),
+            "system.slice:rt:1"
+        );
+        for bad in ["/..", "../x", "a/../b", "/", ".", ""] {
+            assert!(normalise(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `linux.netDevices`: interfaces of the host that move into the container (config-linux.md
+//! "Network Devices"). The kernel keeps the name, the MAC and the MTU of what it moves, and forgets
+//! its addresses. At the end of the namespace it is the kernel that gives a physical one back.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
+use oci_spec::runtime::Linux;
+
+use super::link::{Address, Links};
+use crate::log;
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    name: String,
+    /// In the container; with `%d` the kernel chooses a number.
+    new_name: String,
+}
+
+impl Device {
+    /// All entries, by name.
+    pub(crate) fn all(linux: &Linux) -> Vec<Self> {
+        let devices = linux.net_devices().iter().flatten();
+        let mut all: Vec<_> = devices
+            .map(|(name, device)| {
+                let new_name = device.name().clone().filter(|name| !name.is_empty());
+                Self { name: name.clone(), new_name: new_name.unwrap_or_else(|| name.clone()) }
+            })
+            .collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+}
+
+/// Devices that are in the container. Dropped, they go back: it has not come into being.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    /// The network namespaces of the runtime and of the container.
+    home: OwnedFd,
+    target: OwnedFd,
+    devices: Vec<InContainer>,
+}
+
+#[derive(Debug)]
+struct InContainer {
+    name: String,
+    index: u32,
+    was_up: bool,
+    addresses: Vec<Address>,
+}
+
+impl Moved {
+    /// Moves `devices` into the network namespace of process `pid`.
+    pub(crate) fn all(devices: &[Device], pid: i32) -> Result<Self> {
+        let open = |path: &str| File::open(path).map(OwnedFd::from).context(path.to_owned());
+        let (home, target) = (open("/proc/self/ns/net")?, open(&format!("/proc/{pid}/ns/net"))?);
+        let mut moved = Self { home, target, devices: Vec::new() };
+        let mut here = Links::here()?;
+        let mut there = moved.inside()?;
+        for device in devices {
+            let origin = || format!("linux.netDevices.{}", device.name);
+            moved.take(device, &mut here, &mut there).with_context(origin)?;
+        }
+        Ok(moved)
+    }
+
+    /// They stay where they are.
+    pub(crate) fn keep(mut self) {
+        self.devices.clear();
+    }
+
+    /// rtnetlink of the container's namespace.
+    fn inside(&self) -> Result<Links> {
+        setns(&self.target, CloneFlags::CLONE_NEWNET).context("the container's network")?;
+        let links = Links::here();
+        setns(&self.home, CloneFlags::CLONE_NEWNET).context("back to the own network")?;
+        links
+    }
+
+    fn take(&mut self, device: &Device, here: &mut Links, there: &mut Links) -> Result<()> {
+        let Some(link) = here.find(&device.name)? else { bail!("no such interface") };
+        if !device.new_name.contains("%d") && there.find(&device.new_name)?.is_some() {
+            bail!("{}: is there already in the container", device.new_name);
+        }
+        let addresses = here.permanent_addresses(link.index)?;
+        let before = there.names()?;
+        let moved = here.move_to(link.index, self.target.as_raw_fd(), &device.new_name);
+        // After a failed change of the name it may be there nevertheless.
+        let name = there.names()?.into_iter().find(|name| !before.contains(name));
+        let Some(name) = name else {
+            moved?;
+            bail!("it has vanished on the way");
+        };
+        let index = there.find(&name)?.context("it has vanished on the way")?.index;
+        let (old, was_up) = (device.name.clone(), link.up);
+        self.devices.push(InContainer { name: old.clone(), index, was_up, addresses });
+        moved?;
+        for address in self.devices.last().iter().flat_map(|device| &device.addresses) {
+            there.add_permanent(address, index, (&old, &name)).context("its address")?;
+        }
+        Ok(there.up(index)?)
+    }
+
+    fn give_back(&self, device: &InContainer) -> Result<()> {
+        let (mut here, mut there) = (Links::here()?, self.inside()?);
+        there.move_to(device.index, self.home.as_raw_fd(), &device.name)?;
+        let index = here.find(&device.name)?.context("it has vanished on the way")?.index;
+        for address in &device.addresses {
+            here.add_permanent(address, index, (&device.name, &device.name))?;
+        }
+        if device.was_up {
+            here.up(index)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        for device in &self.devices {
+            if let Err(error) = self.give_back(device) {
+                log::warn(format!("linux.netDevices.{}: giving it back: {error:#}", device.name));
+            }
+        }
+    }
+}
