@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -138,4 +138,18 @@ fn where_no_overlay_can_be_had_the_image_is_a_sealed_memfd() {
     assert!(OpenOptions::new().write(true).open(&exe).is_err());
     c.start();
     assert_eq!(c.wait(), 0);
+}
+
+/// As under `podman run -v /usr/bin/rt:/usr/bin/rt`: an overlay of the directory shows what lies below
+/// the mount.
+#[test]
+fn a_file_mounted_over_another_one_runs_again_as_itself() {
+    let bundle = Bundle::busybox().args(["echo", "itself"]);
+    let below = bundle.beside("below");
+    fs::write(&below, "#!/bin/sh\necho the file below >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&below, fs::Permissions::from_mode(0o755)).unwrap();
+    let (runtime, below) = (runtime().display(), below.display());
+    let script = format!("mount --bind {runtime} {below} && shift && exec {below} \"$@\"");
+    let done = bundle.behind(&["unshare", "-m", "sh", "-c", &script, "sh"]).run().success();
+    assert_eq!(done.stdout, "itself\n");
 }
