@@ -146,7 +146,7 @@ fn what_features_does_not_name_is_refused() {
         .refused()
         .says(&["netDevices"]);
     assert_eq!(features["linux"]["cgroup"]["systemdUser"], false);
-    Rt::bare(["--cgroup-manager", "disabled", "list"]).run().failure().says(&["--cgroup-manager"]);
+    Rt::bare(["--cgroup-manager", "other", "list"]).run().failure().says(&["--cgroup-manager"]);
 }
 
 /// Without a mounted resctrl an error is all that there can be: the work itself has unit tests.

@@ -86,6 +86,16 @@ impl From<Owned> for bool {
     }
 }
 
+/// Who makes the groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Manager {
+    #[default]
+    Cgroupfs,
+    Systemd,
+    /// Nobody: the container stays in its caller's groups.
+    Disabled,
+}
+
 /// One group as a `cgroup` mount in the container shows it.
 pub(crate) struct GroupView<'a> {
     /// The directory below `/sys/fs/cgroup` inside: `cpu,cpuacct`, `systemd`, `unified`; empty on
@@ -190,6 +200,20 @@ impl Cgroup {
             }
             if let Some(field) = limits.field_of(group) {
                 bail!("{field}: {directory}: {WHO}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out every group, and the rules for devices with them.
+    ///
+    /// # Errors
+    /// The configuration asks for a limit.
+    pub(crate) fn leave_out_all(&mut self, limits: &mut Limits) -> Result<()> {
+        limits.devices = None;
+        for group in self.groups.drain(..) {
+            if let Some(field) = limits.field_of(&group) {
+                bail!("{field}: not with --cgroup-manager disabled");
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::try_run;
-use crate::harness::{ALL_CAPABILITIES, Bundle, Container, copy_program, runtime};
+use crate::harness::{ALL_CAPABILITIES, Bundle, Container, Done, copy_program, runtime};
 
 /// A copy of the runtime, its bytes and its identity.
 struct Target {
@@ -103,10 +103,10 @@ fn no_process_in_a_container_ever_executes_the_hosts_file() {
         let (shared, target) = (&stop, &target);
         let init = c.pid();
         let watcher = scope.spawn(move || watch(init, target, shared));
-        for _ in 0..100 {
-            c.exec(["true"]).success();
-        }
+        let failed = (0..100).find_map(|_| Some(c.exec(["true"])).filter(|done| done.status != 0));
+        // Before any panic: the scope waits for the watcher.
         stop.store(true, Ordering::Relaxed);
+        failed.map(Done::success);
         watcher.join().unwrap()
     });
     target.assert_unchanged();
