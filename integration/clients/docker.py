@@ -15,8 +15,8 @@ containerd = Daemon("containerd")
 dockerd = Daemon("dockerd", "--containerd", "/run/containerd/containerd.sock")
 
 
-def begin():
-    configure("/etc/docker/daemon.json")
+def begin(change=lambda text: text):
+    configure("/etc/docker/daemon.json", change)
     containerd.start(ready=["ctr", "version"])
     dockerd.start(ready=[DOCKER, "version"])
     docker("load", "-i", IMAGES)

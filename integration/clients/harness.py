@@ -50,7 +50,7 @@ def rt():
 def configure(path, change=lambda text: text):
     """Writes the configuration that docs/integrations.md shows for `path`, with the runtime under test in it."""
     with open(INTEGRATIONS) as file:
-        block = re.search(rf"`{re.escape(path)}`:\n\n```\w+\n(.*?)```", file.read(), re.S)
+        block = re.search(rf"`{re.escape(path)}`[^`]*:\n\n```\w+\n(.*?)```", file.read(), re.S)
     text = re.sub(r"/usr/(local/)?bin/rt\b", RT, block[1])
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w") as file:

@@ -10,7 +10,7 @@ IMAGE = "busybox"
 
 
 def begin():
-    configure("/etc/containers/containers.conf")
+    configure("/etc/containers/containers.conf.d/rt.conf")
     podman("load", "-q", "-i", IMAGES)
 
 
@@ -20,7 +20,7 @@ def end():
 
 def command():
     """As the configuration has it, unless the machine is asked about."""
-    return ["podman"] if rt() == RT else ["podman", "--runtime", rt()]
+    return ["podman", "--runtime", "rt" if rt() == RT else rt()]
 
 
 def podman(*args, **options):
@@ -61,7 +61,7 @@ def a_program_s_status_is_podman_s():
 @scenario
 def a_terminal_follows_its_size():
     status, shown = at_terminal(
-        "podman",
+        *command(),
         "run",
         "--rm",
         "-it",
@@ -364,7 +364,7 @@ def a_container_without_control_groups():
 @scenario
 def a_killed_podman_leaves_its_container_running():
     client = subprocess.Popen(
-        ["podman", "run", "--name", "box", IMAGE, "sh", "-c", SLEEP],
+        [*command(), "run", "--name", "box", IMAGE, "sh", "-c", SLEEP],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
