@@ -112,6 +112,7 @@ NEED_CLIENTS := $(call need,command -v runc,runc) \
                 $(call need,test -x /usr/lib/cni/bridge,containernetworking-plugins) \
                 $(call need,/usr/bin/python3 -c "import grpc",python3-grpcio) \
                 $(call need,test -x /lib/systemd/systemd,systemd) \
+                $(call need,command -v newuidmap,uidmap) \
                 $(call need,command -v ip,iproute2) \
                 $(call need,command -v iptables,iptables) \
                 $(call need,command -v unshare,util-linux)

@@ -8,7 +8,7 @@ import time
 PARENTS = {"docker", "buildkit", "default", "k8s.io", "libpod_parent", "conmon", "my-parent"}
 # Mounts that the clients keep for themselves.
 OWN_MOUNTS = ("/var/lib/containers/storage/overlay", "/run/netns", "/run/docker/netns/default")
-STATE = ["/run/rt/*", "/run/runc/*", "/run/containerd/runc/*/*", "/run/docker/runtime-runc/*/*"]
+STATE = ["/run/rt/*", "/run/user/*/rt/*", "/run/runc/*", "/run/containerd/runc/*/*", "/run/docker/runtime-runc/*/*"]
 
 
 def groups():

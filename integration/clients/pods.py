@@ -4,7 +4,7 @@ import os
 
 import nested
 from harness import *
-from podman import IMAGE, begin, clean, end, podman, podman_try, sh, start
+from podman import IMAGE, begin, clean, command, end, podman, podman_try, sh, start
 
 
 @scenario
@@ -86,6 +86,41 @@ def a_user_namespace_and_idmapped_volumes():
         "0:100000:1000",
     )
     same(os.stat("/run/idmap/x").st_uid, 0)
+
+
+@scenario
+def a_user_namespace_with_ids_that_podman_chooses():
+    for file in ["/etc/subuid", "/etc/subgid"]:
+        with open(file, "a") as ids:
+            ids.write("containers:500000:65536\n")
+    same(sh("cat /proc/self/uid_map", "--userns", "auto").split(), ["0", "500000", "1024"])
+
+
+@scenario
+def containers_of_an_ordinary_user():
+    home, runtime_dir = "/run/home", "/run/user/4321"
+    for file, line in [
+        ("passwd", f"person:x:4321:4321::{home}:/bin/sh"),
+        ("group", "person:x:4321:"),
+        ("subuid", "person:300000:65536"),
+        ("subgid", "person:300000:65536"),
+    ]:
+        with open(f"/etc/{file}", "a") as table:
+            table.write(line + "\n")
+    for directory in [home, runtime_dir]:
+        os.makedirs(directory)
+        os.chown(directory, 4321, 4321)
+    environment = ["env", f"HOME={home}", f"XDG_RUNTIME_DIR={runtime_dir}"]
+    person = ["setpriv", "--reuid", "4321", "--regid", "4321", "--clear-groups", *environment, *command()]
+    run(*person, "load", "-qi", IMAGES, cwd=home)
+    ids = run(*person, "run", "--rm", "--network", "none", IMAGE, "sh", "-c", "id -u; cat /proc/self/uid_map", cwd=home)
+    same(ids.split(), ["0", "0", "4321", "1", "1", "300000", "65536"])
+    run(*person, "run", "-d", "--name", "box", "--network", "none", IMAGE, "sh", "-c", SLEEP, cwd=home)
+    same(run(*person, "exec", "box", "echo", "hi", cwd=home), "hi")
+    run(*person, "stop", "-t", "20", "box", cwd=home)
+    same(run(*person, "inspect", "-f", "{{.State.ExitCode}}", "box", cwd=home), "7")
+    run(*person, "rm", "box", cwd=home)
+    run(*person, "system", "migrate", cwd=home)
 
 
 @scenario

@@ -1,5 +1,5 @@
 #!/bin/sh
-# world.sh COMMAND [ARGUMENT]...: runs COMMAND where daemons may do as they like: namespaces of its own, and
+# RT=RUNTIME world.sh COMMAND [ARGUMENT]...: runs COMMAND where daemons may do as they like: namespaces of its own, and
 # /run, /etc and /var as nobody else sees them. With COMMAND everything in it ends.
 set -eu
 
@@ -25,6 +25,10 @@ mount -t tmpfs -o mode=755 world /run
 mkdir -m 1777 /run/tmp /run/lock
 mkdir /run/netns
 export TMPDIR=/run/tmp XDG_RUNTIME_DIR=
+# Where an ordinary user can reach it.
+install -D "$RT" "/run/bin/$(basename "$RT")"
+RT=/run/bin/$(basename "$RT")
+export RT
 ip link set lo up
 
 # Not exec: the first process of a pid namespace has to reap what daemons leave to it.
