@@ -2,12 +2,14 @@
 # make test      unit and integration tests on this machine's kernel (as root)
 # make stress    thousands of runs and execs, four at a time (as root)
 # make test-vm   control groups of version 2 with every controller, systemd and AppArmor, in guests
+# make test-clients   podman, buildah, docker, containerd and its CRI plugin on rt, in a world of their own
 # make test-vm-full   the same under QEMU: slow, with cpuset, hugetlb and pressure as well
 # make bench-net what networks cost, compared
 # make bench     races rt against the runc and the crun of this machine (as root)
 # make fuzz      parsers and the plan against libFuzzer, FUZZ_TIME (60) seconds each
 # make check     formatting, lints, unit tests; no root
 # make install   the program, its manual pages and completions; PREFIX (/usr/local) and DESTDIR as usual
+# make deb       a Debian package, in $(TARGET)/debian
 # make clean     everything that was built here
 #
 # What a target lacks it installs with apt-get; only make and Rust must be here.
@@ -98,6 +100,24 @@ in-vm = $(AS_ROOT) $(VM) $(1) --timeout $(VM_TIME) --share $(CURDIR) --share $(T
 NEED_BENCH_NET := $(call need,test -x /usr/lib/cni/portmap,containernetworking-plugins) \
                 $(call need,command -v iperf3,iperf3)
 
+# The clients of integration/clients. What Debian starts of them it starts as always.
+NEED_CLIENTS := $(call need,command -v runc,runc) \
+                $(call need,command -v podman,podman) \
+                $(call need,command -v conmon,conmon) \
+                $(call need,test -x /usr/lib/podman/netavark,netavark) \
+                $(call need,test -x /usr/libexec/podman/catatonit,catatonit) \
+                $(call need,command -v buildah,buildah) \
+                $(call need,command -v containerd,containerd) \
+                $(call need,test -x /usr/bin/docker && command -v dockerd,docker.io) \
+                $(call need,command -v docker-init,tini) \
+                $(call need,test -x /usr/lib/cni/bridge,containernetworking-plugins) \
+                $(call need,/usr/bin/python3 -c "import grpc",python3-grpcio) \
+                $(call need,test -x /lib/systemd/systemd,systemd) \
+                $(call need,command -v newuidmap,uidmap) \
+                $(call need,command -v ip,iproute2) \
+                $(call need,command -v iptables,iptables) \
+                $(call need,command -v unshare,util-linux)
+
 NEED_BENCH   := $(call need,command -v runc,runc) \
                 $(call need,command -v crun,crun) \
                 $(call need,command -v strace,strace) \
@@ -105,7 +125,7 @@ NEED_BENCH   := $(call need,command -v runc,runc) \
 
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test test-vm test-vm-full vm stress fuzz bench bench-net check lint build share rootfs install clean toolchain linker root
+.PHONY: all demo test test-clients test-vm test-vm-full vm stress fuzz bench bench-net check lint build share rootfs install deb clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -146,6 +166,11 @@ fuzz: toolchain
 	    RT_FUZZ=$$target $(TARGET)/fuzz/$(TRIPLE)/release/rt-fuzz -max_total_time=$(FUZZ_TIME) -timeout=10 \
 	        -rss_limit_mb=2048 -max_len=8192 -print_final_stats=1 -artifact_prefix=fuzz/broken-$$target- \
 	        fuzz/corpus/$$target fuzz/seeds/$$target || exit 1; done
+
+# RT=/usr/sbin/runc puts another runtime in the place of rt.
+test-clients: build root rootfs
+	$(call install-missing,$(NEED_CLIENTS))
+	@$(AS_ROOT) env RT=$(or $(RT),$(BINARY)) integration/clients/world.sh $(CURDIR)/integration/clients/run.py $(TEST)
 
 # A host with version 2 alone and AppArmor, with systemd on one, and with systemd on a hybrid one.
 test-vm: vm
@@ -208,6 +233,11 @@ install: build share
 	$$root install -D -m 644 -t "$$share/bash-completion/completions" $$from/rt; \
 	$$root install -D -m 644 -t "$$share/zsh/site-functions" $$from/_rt; \
 	$$root install -D -m 644 -t "$$share/fish/vendor_completions.d" $$from/rt.fish
+
+deb: export RT_COMMIT := $(shell git describe --always --dirty 2>/dev/null)
+deb: build share
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked cargo-deb
+	$(CARGO) deb --no-build --no-strip --target $(TRIPLE)
 
 clean: toolchain
 	$(CARGO) clean --quiet

@@ -1,5 +1,6 @@
 //! What the caller has done to itself, or to its files, does not change what the runtime does.
 
+mod engine;
 mod service;
 
 use std::ffi::OsString;

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Bundle, Container, Rt, Schema, runc};
+use crate::harness::{Bundle, Container, MARK, Rt, Schema, runc, runtime};
 
 #[test]
 fn ids_that_are_not_names_are_refused() {
@@ -112,6 +113,31 @@ fn version_is_a_name_the_word_version_a_number_and_the_specifications() {
     assert_eq!(spec, features["ociVersionMax"].as_str(), "{done}");
     let rest: Vec<_> = lines[1..].iter().filter_map(|line| line.split(": ").next()).collect();
     assert!(matches!(rest[..], ["spec"] | ["commit", "spec"]), "{done}");
+}
+
+/// Tools look at the name that they find, and for the state where the runtime of that name has it.
+#[test]
+fn called_by_the_name_of_another_runtime_it_has_that_name_and_its_directory() {
+    for name in ["runc", "crun", "other"] {
+        let bundle = Bundle::busybox().args(["sleep", "100"]);
+        bundle.write();
+        let link = bundle.beside(name);
+        symlink(runtime(), &link).unwrap();
+        let known = if name == "other" { "rt" } else { name };
+        let script = format!(
+            "mount -t tmpfs tmpfs /run && {0} run -d -b {1} {2} >/run/log 2>&1 </dev/null;
+            ls -d /run/{known}/{2}; {0} --version | head -1; {0} delete -f {2}",
+            link.display(),
+            bundle.path().display(),
+            bundle.id(),
+        );
+        let words = ["-m", "timeout", "20", "sh", "-c", &script];
+        let done = Command::new("unshare").args(words).env(MARK, bundle.mark()).output().unwrap();
+        let seen = String::from_utf8(done.stdout).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(seen, format!("/run/{known}/{}\n{known} version {version}\n", bundle.id()));
+        bundle.leftovers().assert_none_since();
+    }
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn features_names_every_annotation_that_does_something() {
 
 #[test]
 fn what_features_does_not_name_is_refused() {
-    Rt::bare(["--cgroup-manager", "disabled", "list"]).run().failure().says(&["--cgroup-manager"]);
+    Rt::bare(["--cgroup-manager", "other", "list"]).run().failure().says(&["--cgroup-manager"]);
 }
 
 /// Without a mounted resctrl an error is all that there can be: the work itself has unit tests.

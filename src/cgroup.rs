@@ -87,6 +87,16 @@ impl From<Owned> for bool {
     }
 }
 
+/// Who makes the groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Manager {
+    #[default]
+    Cgroupfs,
+    Systemd,
+    /// Nobody: the container stays in its caller's groups.
+    Disabled,
+}
+
 /// One group as a `cgroup` mount in the container shows it.
 pub(crate) struct GroupView<'a> {
     /// The directory below `/sys/fs/cgroup` inside: `cpu,cpuacct`, `systemd`, `unified`; empty on

@@ -8,7 +8,7 @@ mod netns;
 #[cfg(test)]
 mod share;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use args::{Create, Delete, Events, Exec, Global, Id, Kill, List, Ps, Run, Spec, Update};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Manager};
 use crate::plan::Extras;
 use crate::{
     create, delete, error, events, exec, features, image, kill, list, log, pause, ps, pty,
@@ -163,7 +163,7 @@ fn print(text: &str) -> i32 {
 fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     let global = Global::from_arg_matches(matches)?;
     if global.version {
-        return Ok(print(&features::version()));
+        return Ok(print(&features::version(called_as())));
     }
     let log = log::Log::open(global.log.as_deref(), global.log_format, global.debug)?;
     let descriptor = log.descriptor();
@@ -173,15 +173,13 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     let extras = passed(matches, inherited_fds)?;
     let first = extras.passed_on().saturating_add(3);
     sys::close_all_but(descriptor.into_iter().collect(), first).context("close_range")?;
-    check(&global)?;
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(print(&command_line(None).render_help().to_string()));
     };
     let root = global.root.clone().map_or_else(default_root, Ok)?;
-    let systemd_cgroup =
-        global.systemd_cgroup || global.cgroup_manager.as_deref() == Some("systemd");
+    let manager = manager(&global)?;
     let request = |args: Create, detached| create::Request {
-        systemd_cgroup,
+        manager,
         ..request(root.clone(), args, extras, detached)
     };
     match name {
@@ -284,23 +282,33 @@ fn passed(matches: &ArgMatches, inherited_fds: u32) -> Result<Extras> {
     Ok(Extras { preserve_fds, listen_fds, inherited_fds, ..Extras::default() })
 }
 
-/// Options that are known and cannot be honoured yet are refused, not ignored.
-fn check(global: &Global) -> Result<()> {
+fn manager(global: &Global) -> Result<Manager> {
     match global.cgroup_manager.as_deref() {
-        None | Some("cgroupfs" | "systemd") => Ok(()),
-        Some(other) => bail!("--cgroup-manager {other}: not yet supported"),
+        _ if global.systemd_cgroup => Ok(Manager::Systemd),
+        None | Some("cgroupfs") => Ok(Manager::Cgroupfs),
+        Some("systemd") => Ok(Manager::Systemd),
+        Some("disabled") => Ok(Manager::Disabled),
+        Some(other) => bail!("--cgroup-manager {other}: not cgroupfs, systemd or disabled"),
     }
+}
+
+/// What this program was called as: the name of another runtime, which callers look at and whose
+/// directory they expect, or `rt`.
+fn called_as() -> &'static str {
+    let path = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let name = path.file_name().and_then(OsStr::to_str);
+    ["runc", "crun"].into_iter().find(|known| Some(*known) == name).unwrap_or("rt")
 }
 
 /// `$XDG_RUNTIME_DIR/rt` for an ordinary user, also where he is root of a user namespace.
 fn default_root() -> Result<PathBuf> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match runtime_dir {
-        Some(dir) if !rootless::is_root_of_host() => Ok(PathBuf::from(dir).join("rt")),
+        Some(dir) if !rootless::is_root_of_host() => Ok(PathBuf::from(dir).join(called_as())),
         None if !nix::unistd::geteuid().is_root() => {
             bail!("XDG_RUNTIME_DIR: not set, and no --root is given")
         }
-        _ => Ok(PathBuf::from("/run/rt")),
+        _ => Ok(Path::new("/run").join(called_as())),
     }
 }
 
@@ -314,7 +322,7 @@ fn request(root: PathBuf, args: Create, passed: Extras, detached: bool) -> creat
         pid_file: args.pid_file,
         pidfd_socket: args.pidfd_socket,
         extras,
-        systemd_cgroup: false,
+        manager: Manager::default(),
         detached,
     }
 }

@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, Spec};
 
 use crate::annotations::{self, Annotations as _};
-use crate::cgroup::{Annotations, Cgroup, Limits};
+use crate::cgroup::{Annotations, Cgroup, Limits, Manager};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
@@ -51,8 +51,8 @@ pub(crate) struct Request {
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) pidfd_socket: Option<PathBuf>,
     pub(crate) extras: Extras,
-    /// `--systemd-cgroup`.
-    pub(crate) systemd_cgroup: bool,
+    /// `--systemd-cgroup` or `--cgroup-manager`.
+    pub(crate) manager: Manager,
     /// Whether `rt` returns before the container ends, so that nobody relays its terminal.
     pub(crate) detached: bool,
 }
@@ -162,13 +162,15 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let none = Annotations::new();
     let annotations = spec.annotations().as_ref().unwrap_or(&none);
-    let mut cgroup = match request.systemd_cgroup {
-        false => Cgroup::plan(path, &request.id)?,
-        true => Cgroup::plan_unit(path, &request.id, annotations)?,
+    let mut cgroup = match request.manager {
+        Manager::Cgroupfs | Manager::Disabled => Cgroup::plan(path, &request.id)?,
+        Manager::Systemd => Cgroup::plan_unit(path, &request.id, annotations)?,
     };
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let mut limits = Limits::from_spec(resources, &cgroup)?;
-    if !rootless::is_root_of_host() {
+    if request.manager == Manager::Disabled {
+        cgroup.leave_out_all(&mut limits)?;
+    } else if !rootless::is_root_of_host() {
         cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
     }
     cgroup.prepare(&limits);

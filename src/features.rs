@@ -89,8 +89,8 @@ struct MountExtensions {
 }
 
 /// `rt --version`: the lines that docker reads. The commit is known where the build names it.
-pub(crate) fn version() -> String {
-    let mut text = format!("rt version {}\n", env!("CARGO_PKG_VERSION"));
+pub(crate) fn version(name: &str) -> String {
+    let mut text = format!("{name} version {}\n", env!("CARGO_PKG_VERSION"));
     if let Some(commit) = option_env!("RT_COMMIT").filter(|commit| !commit.is_empty()) {
         text += &format!("commit: {commit}\n");
     }

@@ -12,10 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl, openat, readlink};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::sys::statfs::statfs;
 use nix::unistd::execveat;
 
@@ -64,7 +64,14 @@ fn overlay() -> Result<(OwnedFd, [OwnedFd; 2])> {
     let mount = sys::fsmount(fs.as_fd(), attributes)?;
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let image = openat(&mount, name, flags, Mode::empty())?;
+    // A layer has no mounts: where one covers the executable alone, this is the file below it.
+    ensure!(identity(&fstat(&image)?) == identity(&stat(SELF)?), "another file");
     Ok((image, [mount, fs]))
+}
+
+/// What an overlay keeps of a file and no two files share: when it changed, and its size.
+fn identity(file: &FileStat) -> (i64, i64, i64) {
+    (file.st_ctime, file.st_ctime_nsec, file.st_size)
 }
 
 /// In the list of layers `:` separates and `\` escapes.

@@ -6,12 +6,14 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::try_run;
-use crate::harness::{ALL_CAPABILITIES, Bundle, Container, copy_program, runtime, until, user};
+use crate::harness::{
+    ALL_CAPABILITIES, Bundle, Container, Done, copy_program, runtime, until, user,
+};
 
 /// A copy of the runtime, its bytes and its identity.
 struct Target {
@@ -103,10 +105,10 @@ fn no_process_in_a_container_ever_executes_the_hosts_file() {
         let (shared, target) = (&stop, &target);
         let init = c.pid();
         let watcher = scope.spawn(move || watch(init, target, shared));
-        for _ in 0..100 {
-            c.exec(["true"]).success();
-        }
+        let failed = (0..100).find_map(|_| Some(c.exec(["true"])).filter(|done| done.status != 0));
+        // Before any panic: the scope waits for the watcher.
         stop.store(true, Ordering::Relaxed);
+        failed.map(Done::success);
         watcher.join().unwrap()
     });
     target.assert_unchanged();
@@ -191,4 +193,18 @@ fn a_second_process_that_may_trace_writes_to_no_memfd() {
     }
     assert_eq!(c.output(), "ready\n");
     assert!(fs::read(&file).unwrap() == before, "the file has been written");
+}
+
+/// As under `podman run -v /usr/bin/rt:/usr/bin/rt`: an overlay of the directory shows what lies below
+/// the mount.
+#[test]
+fn a_file_mounted_over_another_one_runs_again_as_itself() {
+    let bundle = Bundle::busybox().args(["echo", "itself"]);
+    let below = bundle.beside("below");
+    fs::write(&below, "#!/bin/sh\necho the file below >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&below, fs::Permissions::from_mode(0o755)).unwrap();
+    let (runtime, below) = (runtime().display(), below.display());
+    let script = format!("mount --bind {runtime} {below} && shift && exec {below} \"$@\"");
+    let done = bundle.behind(&["unshare", "-m", "sh", "-c", &script, "sh"]).run().success();
+    assert_eq!(done.stdout, "itself\n");
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use super::{cgroup_path, is_v2, sleeper};
 use crate::harness::{Bundle, View};
 
@@ -76,5 +78,25 @@ fn sub_cgroups_made_inside_are_removed_with_the_container() {
         c.wait();
         c.delete();
         c.bundle.leftovers().assert_none_since();
+    }
+}
+
+/// As `podman run --cgroups disabled` asks for it.
+#[test]
+fn without_a_cgroup_manager_a_container_stays_in_its_callers_groups() {
+    for view in View::all() {
+        let disabled = ["--cgroup-manager", "disabled"];
+        let c = sleeper(view).global_options(&disabled).start();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        assert_eq!(
+            fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap(),
+            own,
+            "{view:?}"
+        );
+        c.exec(["true"]).success();
+        c.delete_force();
+        c.bundle.leftovers().assert_none_since();
+        let limited = sleeper(view).global_options(&disabled);
+        limited.resources(json!({ "pids": { "limit": 5 } })).refused().says(&["pids.limit"]);
     }
 }

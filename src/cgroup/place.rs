@@ -108,6 +108,20 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Leaves out every group, and the rules for devices with them.
+    ///
+    /// # Errors
+    /// The configuration asks for a limit.
+    pub(crate) fn leave_out_all(&mut self, limits: &mut Limits) -> Result<()> {
+        limits.devices = None;
+        for group in self.groups.drain(..) {
+            if let Some(field) = limits.field_of(&group) {
+                bail!("{field}: not with --cgroup-manager disabled");
+            }
+        }
+        Ok(())
+    }
+
     /// Of these groups those on a hierarchy that `other` has a group on.
     pub(crate) fn where_also(mut self, other: &Self) -> Self {
         let has = |group: &Group| other.groups.iter().any(|o| o.controllers == group.controllers);

@@ -31,7 +31,7 @@ pub(super) struct Global {
     /// Tolerated for other runtimes' callers
     #[arg(long, value_name = "WHEN", hide = true)]
     pub(super) rootless: Option<String>,
-    /// cgroupfs, systemd or disabled (not yet supported)
+    /// cgroupfs, systemd or disabled
     #[arg(long, value_name = "MANAGER", hide = true)]
     pub(super) cgroup_manager: Option<String>,
     /// Print the version

@@ -16,9 +16,10 @@ std::arch::global_asm!(".globl rt_entry", "rt_entry:", "jmp _start");
 #[cfg(not(any(test, fuzzing)))]
 mod first {
     use std::arch::{asm, global_asm};
+    use std::ffi::CStr;
     use std::ptr::{null, read_volatile, write_volatile};
 
-    use libc::{AT_EMPTY_PATH, AT_FDCWD, PATH_MAX, POLLNVAL, c_long, pollfd, statx};
+    use libc::{AT_EMPTY_PATH, AT_FDCWD, PATH_MAX, POLLNVAL, c_long, pollfd, statfs, statx};
 
     use crate::image::{MARK, SECOND_LAYER, SELF, is_never_written};
 
@@ -37,6 +38,7 @@ mod first {
     );
 
     const VARIABLES_MAX: usize = 4096;
+    const WORDS: usize = size_of::<statx>() / 8;
     const PATH_SIZE: usize = PATH_MAX as usize;
     const NAME_SIZE: usize = 256;
     /// With a `=` and the digits of a pid.
@@ -47,7 +49,10 @@ mod first {
         pollfd { fd: 1, events: 0, revents: 0 },
         pollfd { fd: 2, events: 0, revents: 0 },
     ];
-    static mut STATUS: [u64; size_of::<statx>() / 8] = [0; _];
+    /// Of the executable, and of the image.
+    static mut STATUS: [u64; WORDS] = [0; _];
+    static mut IMAGE: [u64; WORDS] = [0; _];
+    static mut FILE_SYSTEM: [u64; size_of::<statfs>() / 8] = [0; _];
     static mut LAYERS: [u8; PATH_SIZE + SECOND_LAYER.len() + 2] = [0; _];
     static mut NAME: [u8; NAME_SIZE] = [0; _];
     static mut MARKED: [u8; MARK_SIZE] = [0; _];
@@ -160,16 +165,43 @@ mod first {
 
     /// Whether the executable is protected where it is, or nothing is known of it.
     unsafe fn is_protected() -> bool {
-        let (this, status) = (SELF.as_ptr().addr(), (&raw mut STATUS).cast::<u64>());
-        // SAFETY: the static has the size of either structure. The second word of statx are the
-        // attributes, the first one of statfs is the type.
+        let status = (&raw mut STATUS).cast::<u64>();
+        let kind = (&raw mut FILE_SYSTEM).cast::<u64>();
+        // SAFETY: the static has the size of the structure, whose first word is the type.
         unsafe {
-            let done = call(libc::SYS_statx, AT_FDCWD as usize, this, 0, 0, status.addr());
-            let verity = read_volatile(status.add(1)) & libc::STATX_ATTR_VERITY as u64 != 0;
-            done != 0
-                || verity
-                || call(libc::SYS_statfs, this, status.addr(), 0, 0, 0) != 0
-                || is_never_written(read_volatile(status).cast_signed())
+            !look(AT_FDCWD as usize, SELF, 0, status)
+                || read_volatile(status.add(ATTRIBUTES)) & libc::STATX_ATTR_VERITY as u64 != 0
+                || call(libc::SYS_statfs, SELF.as_ptr().addr(), kind.addr(), 0, 0, 0) != 0
+                || is_never_written(read_volatile(kind).cast_signed())
+        }
+    }
+
+    // Words of struct statx.
+    const ATTRIBUTES: usize = 1;
+    const SIZE: usize = 5;
+    const CHANGED: usize = 12;
+    const CHANGED_NANOSECONDS: usize = 13;
+
+    /// statx(2); `status` has room for the structure.
+    unsafe fn look(at: usize, path: &CStr, flags: i32, status: *mut u64) -> bool {
+        const WANTED: usize = (libc::STATX_SIZE | libc::STATX_CTIME) as usize;
+        let path = path.as_ptr().addr();
+        // SAFETY: the path is NUL-terminated, the room is the caller's to prove.
+        unsafe { call(libc::SYS_statx, at, path, flags as usize, WANTED, status.addr()) == 0 }
+    }
+
+    /// Whether the image is the executable: a layer has no mounts, and where one covers the
+    /// executable alone, the file below it is seen.
+    unsafe fn is_same(image: usize) -> bool {
+        let one = (&raw const STATUS).cast::<u64>();
+        let other = (&raw mut IMAGE).cast::<u64>();
+        // SAFETY: the words are within the statics.
+        unsafe {
+            let same = |word| read_volatile(one.add(word)) == read_volatile(other.add(word));
+            look(image, c"", AT_EMPTY_PATH, other)
+                && same(SIZE)
+                && same(CHANGED)
+                && same(CHANGED_NANOSECONDS)
         }
     }
 
@@ -210,9 +242,9 @@ mod first {
     unsafe fn run_again(args: *const *const u8) {
         const CREATE: usize = libc::FSCONFIG_CMD_CREATE as usize;
         const STRING: usize = libc::FSCONFIG_SET_STRING as usize;
-        const ATTRIBUTES: u64 =
+        const MODE: u64 =
             libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
-        let text = |text: &std::ffi::CStr| text.as_ptr().addr();
+        let text = |text: &CStr| text.as_ptr().addr();
         // SAFETY: strings and lists end with a NUL or a null and outlive the calls; the descriptors
         // that are closed were opened here.
         unsafe {
@@ -226,7 +258,7 @@ mod first {
             call(libc::SYS_fsconfig, fs, STRING, key, layers, 0);
             call(libc::SYS_fsconfig, fs, CREATE, 0, 0, 0);
             let cloexec = libc::FSMOUNT_CLOEXEC as usize;
-            if let mount @ 0.. = call(libc::SYS_fsmount, fs, cloexec, ATTRIBUTES as usize, 0, 0) {
+            if let mount @ 0.. = call(libc::SYS_fsmount, fs, cloexec, MODE as usize, 0, 0) {
                 execute(mount as usize, args);
                 call(libc::SYS_close, mount as usize, 0, 0, 0, 0);
             }
@@ -242,7 +274,9 @@ mod first {
             let image = call(libc::SYS_openat, mount, name, FLAGS, 0, 0);
             let Ok(image) = usize::try_from(image) else { return };
             let (empty, flags) = (c"".as_ptr().addr(), AT_EMPTY_PATH as usize);
-            call(libc::SYS_execveat, image, empty, args.addr(), env, flags);
+            if is_same(image) {
+                call(libc::SYS_execveat, image, empty, args.addr(), env, flags);
+            }
             call(libc::SYS_close, image, 0, 0, 0, 0);
         }
     }
