@@ -114,7 +114,7 @@ fn sweep(subject: &Subject) {
     let broken = sample.verdict(&traced, None);
     assert!(broken.is_empty(), "without a fault: {broken:?}");
 
-    let cases = plan(&traced.calls);
+    let cases = plan(&traced.calls, subject.by_another);
     let next = AtomicUsize::new(0);
     let broken = Mutex::new(BTreeMap::<String, Vec<String>>::new());
     std::thread::scope(|scope| {
@@ -132,7 +132,7 @@ fn sweep(subject: &Subject) {
     assert!(broken.is_empty(), "{}", report(&broken, cases.len()));
 }
 
-fn plan(calls: &[Call]) -> Vec<Planned> {
+fn plan(calls: &[Call], by_another: bool) -> Vec<Planned> {
     let step = std::env::var("RT_SWEEP_STEP").map_or(1, |step| step.parse().unwrap());
     let after_ready = |call: &Call| {
         let later = |other: &&Call| other.process == call.process && other.n >= call.n;
@@ -150,7 +150,16 @@ fn plan(calls: &[Call]) -> Vec<Planned> {
         let execs = |other: &Call| other.process == call.process && other.n < call.n;
         call.process > 1 && calls.iter().any(|other| other.is_execve() && execs(other))
     };
-    calls.iter().filter(|call| !is_hooks(call)).step_by(step).flat_map(both).collect()
+    let has_become = |call: &Call| {
+        let execs = |other: &Call| other.process == CALLER && other.is_execve() && other.n < call.n;
+        !by_another || call.process != CALLER || calls.iter().any(execs)
+    };
+    calls
+        .iter()
+        .filter(|call| !is_hooks(call) && has_become(call))
+        .step_by(step)
+        .flat_map(both)
+        .collect()
 }
 
 fn fault_at(subject: &Subject, planned: &Planned) -> Vec<(String, String)> {

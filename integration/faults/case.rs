@@ -50,6 +50,8 @@ pub(super) struct Subject {
     bundle: Bundle,
     /// Options of `exec`: `--tty` and `--pid-file`.
     with_terminal: bool,
+    /// Another program makes the caller a user and then becomes the runtime.
+    pub(super) by_another: bool,
 }
 
 impl Subject {
@@ -60,7 +62,7 @@ impl Subject {
             _ => bundle.args(["sleep", "1000"]),
         };
         bundle.write();
-        Self { verb, bundle, with_terminal: false }
+        Self { verb, bundle, with_terminal: false, by_another: false }
     }
 
     /// `exec` with a terminal and a pid file.
@@ -94,7 +96,7 @@ impl Subject {
     pub(super) fn of_user_with_more_ids(self) -> Self {
         let bundle = self.bundle.of_user().maps(&user::MORE_IDS);
         bundle.write();
-        Self { bundle, ..self }
+        Self { bundle, by_another: true, ..self }
     }
 
     /// With one hook that the caller runs and one that init runs, before and after the clean-up.
