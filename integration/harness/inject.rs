@@ -63,7 +63,8 @@ impl Call {
     }
 
     /// Some calls have no way to report an error: after `exit` nothing is meant to run, brk(2)
-    /// answers with the break that stays, and the others always succeed.
+    /// answers with the break that stays, the C library ends the process if it does not know an error
+    /// of futex(2), and the others always succeed.
     pub(crate) fn can_fail(&self) -> bool {
         !matches!(
             self.number,
@@ -71,6 +72,7 @@ impl Call {
                 | libc::SYS_exit_group
                 | libc::SYS_rt_sigreturn
                 | libc::SYS_brk
+                | libc::SYS_futex
                 | libc::SYS_umask
                 | libc::SYS_getpid
                 | libc::SYS_getppid
