@@ -157,6 +157,7 @@ fn annotations_that_make_no_sense_are_refused() {
         ("run.oci.hooks.stdout", "/no/such/directory/file", "No such file"),
         ("run.oci.delegate-cgroup", "../other", "names no group"),
         ("run.oci.systemd.subgroup", "..", "names no group"),
+        ("run.oci.mount_context_type", "seccontext", "defcontext"),
     ] {
         let bundle = hook(sleeper(), "createRuntime", "true");
         annotated(bundle, &[(name, value)]).refused().one_line().says(&[name, words]);

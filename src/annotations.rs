@@ -8,6 +8,7 @@
 //! | `pidfd_receiver` | a socket that gets init's pidfd, as that of `--pidfd-socket` | `create.rs` |
 //! | `systemd.subgroup` | the group within the scope that the container is in | `cgroup.rs` |
 //! | `delegate-cgroup` | the group below the container's that its process starts in | `cgroup/delegated.rs` |
+//! | `mount_context_type` | what `linux.mountLabel` is to new file systems, instead of `context` | `plan/mount.rs` |
 
 use std::path::{Component, Path, PathBuf};
 
@@ -19,10 +20,14 @@ pub(crate) const HOOK_OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hoo
 pub(crate) const PIDFD: &str = "run.oci.pidfd_receiver";
 pub(crate) const SUBGROUP: &str = "run.oci.systemd.subgroup";
 pub(crate) const DELEGATE: &str = "run.oci.delegate-cgroup";
+const CONTEXT: &str = "run.oci.mount_context_type";
+
+/// mount(8) "Filesystem-independent mount options".
+const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
 
 /// All of them, for `features`.
-pub(crate) const ALL: [&str; 6] =
-    [KEEP_GROUPS, HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD, SUBGROUP, DELEGATE];
+pub(crate) const ALL: [&str; 7] =
+    [KEEP_GROUPS, HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD, SUBGROUP, DELEGATE, CONTEXT];
 
 /// A map of annotations, of the configuration or of a state.
 pub(crate) trait Annotations {
@@ -53,6 +58,15 @@ pub(crate) trait Annotations {
         Ok(Some(below))
     }
 
+    /// The option that gives a file system its label.
+    fn context_type(&self) -> Result<&'static str> {
+        let asked = self.value(CONTEXT).unwrap_or(CONTEXTS[0]);
+        let known = CONTEXTS.into_iter().find(|known| *known == asked);
+        known.with_context(|| {
+            format!("{}: {asked:?} is none of {}", origin(CONTEXT), CONTEXTS.join(", "))
+        })
+    }
+
     /// Refuses values that make no sense.
     fn check(&self) -> Result<()> {
         for name in [HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD] {
@@ -61,7 +75,7 @@ pub(crate) trait Annotations {
         for name in [SUBGROUP, DELEGATE] {
             self.group(name)?;
         }
-        Ok(())
+        self.context_type().map(drop)
     }
 }
 
@@ -112,6 +126,15 @@ mod tests {
         for wrong in ["..", "a/../..", "/", "."] {
             assert!(group(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_label_is_one_of_four_kinds_of_context() {
+        for kind in CONTEXTS {
+            assert_eq!(one(CONTEXT, kind).context_type().unwrap(), kind);
+        }
+        assert_eq!(BTreeMap::new().context_type().unwrap(), "context");
+        assert!(one(CONTEXT, "seccontext").check().is_err());
     }
 
     #[test]

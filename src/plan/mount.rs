@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::{Mount, Spec};
 
 use super::c_string;
+use crate::annotations::Annotations;
 use crate::lsm;
 use crate::mounts::{self, Bind, Options};
 use crate::namespace::IdMap;
@@ -81,12 +82,16 @@ pub(super) fn mount_points(
     bundle: &Path,
     label: Option<&str>,
 ) -> Result<Vec<MountPoint>> {
+    let context = match spec.annotations() {
+        Some(annotations) => annotations.context_type()?,
+        None => "context",
+    };
     let mounts = spec.mounts().iter().flatten().enumerate();
     mounts
         .map(|(i, mount)| {
             let mut point = mount_point(i, mount, bundle)?;
             if let (What::FileSystem(fs), Some(label)) = (&point.what, label) {
-                add_context(&mut point.options, fs, label)?;
+                add_context(&mut point.options, fs, (context, label))?;
             }
             Ok(point)
         })
@@ -94,11 +99,15 @@ pub(super) fn mount_points(
 }
 
 /// What the mount says itself goes first.
-fn add_context(options: &mut Options, fs: &FileSystem, label: &str) -> Result<()> {
-    let has_context = options.data.iter().any(|(name, _)| name == "context");
+fn add_context(
+    options: &mut Options,
+    fs: &FileSystem,
+    (context, label): (&str, &str),
+) -> Result<()> {
+    let has_context = options.data.iter().any(|(name, _)| name.ends_with("context"));
     if !has_context && lsm::takes_context(&fs.kind.to_string_lossy()) {
         ensure!(label.len() <= VALUE_MAX, "linux.mountLabel: longer than {VALUE_MAX} bytes");
-        options.data.push(("context".to_owned(), Some(label.to_owned())));
+        options.data.push((context.to_owned(), Some(label.to_owned())));
     }
     Ok(())
 }
@@ -242,6 +251,17 @@ mod tests {
             "options": [option] }));
         let error = error.unwrap_err().to_string();
         assert_eq!(error, "mounts[0].options: context: longer than 255 bytes");
+    }
+
+    #[test]
+    fn a_label_is_another_context_if_that_is_asked_for() {
+        let spec = serde_json::json!({ "ociVersion": "1.0.0",
+            "annotations": { "run.oci.mount_context_type": "rootcontext" },
+            "mounts": [{ "destination": "/t", "type": "tmpfs", "source": "tmpfs" }] });
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        let points = mount_points(&spec, Path::new("/bundle"), Some("u:r:t:s0")).unwrap();
+        let data = points.into_iter().next().unwrap().options.data;
+        assert_eq!(data, [("rootcontext".to_owned(), Some("u:r:t:s0".to_owned()))]);
     }
 
     #[test]
