@@ -163,6 +163,7 @@ fn features_names_every_annotation_that_does_something() {
         "pidfd_receiver",
         "systemd.subgroup",
         "delegate-cgroup",
+        "mount_context_type",
     ];
     read.extend(crun.map(|name| format!("run.oci.{name}")));
     let named = words(&features(), "/potentiallyUnsafeConfigAnnotations");

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl, openat, readlink};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
-use nix::sys::statfs::statfs;
+use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::execveat;
 
 use crate::sys;
@@ -30,8 +30,7 @@ pub(crate) const SECOND_LAYER: &str = "/sys/fs";
 
 /// Returns in a process whose image is write-protected.
 pub(crate) fn protect() -> Result<()> {
-    if sys::has_verity(SELF)
-        || statfs(SELF).is_ok_and(|fs| is_never_written(fs.filesystem_type().0))
+    if sys::has_verity(SELF) || statfs(SELF).is_ok_and(|fs| is_never_written(fs.filesystem_type()))
     {
         return Ok(());
     }
@@ -43,8 +42,8 @@ pub(crate) fn protect() -> Result<()> {
 
 /// File systems that the kernel has no way to write to, however they are mounted: EROFS, squashfs,
 /// cramfs and ISO 9660 (<linux/magic.h>).
-pub(crate) const fn is_never_written(kind: i64) -> bool {
-    matches!(kind, 0xe0f5_e1e2 | 0x7371_7368 | 0x28cd_3d45 | 0x9660)
+pub(crate) const fn is_never_written(kind: FsType) -> bool {
+    matches!(kind.0, 0xe0f5_e1e2 | 0x7371_7368 | 0x28cd_3d45 | 0x9660)
 }
 
 /// Whether this is the second run.
@@ -127,10 +126,10 @@ mod tests {
     #[test]
     fn only_what_can_never_be_written_needs_no_other_image() {
         use nix::sys::statfs::{EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC};
-        assert!(is_never_written(0xe0f5_e1e2) && is_never_written(0x7371_7368));
+        assert!(is_never_written(FsType(0xe0f5_e1e2)) && is_never_written(FsType(0x7371_7368)));
         // An overlay or ext4 that is read-only now may be mounted otherwise.
         let others = [EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC];
-        assert!(!others.into_iter().any(|kind| is_never_written(kind.0)));
+        assert!(!others.into_iter().any(is_never_written));
     }
 
     #[test]

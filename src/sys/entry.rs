@@ -21,6 +21,8 @@ mod first {
 
     use libc::{AT_EMPTY_PATH, AT_FDCWD, PATH_MAX, POLLNVAL, c_long, pollfd, statfs, statx};
 
+    use nix::sys::statfs::FsType;
+
     use crate::image::{MARK, SECOND_LAYER, SELF, is_never_written};
 
     // `_start` finds the stack and rdx as the kernel, or a dynamic linker, has left them.
@@ -172,7 +174,7 @@ mod first {
             !look(AT_FDCWD as usize, SELF, 0, status)
                 || read_volatile(status.add(ATTRIBUTES)) & libc::STATX_ATTR_VERITY as u64 != 0
                 || call(libc::SYS_statfs, SELF.as_ptr().addr(), kind.addr(), 0, 0, 0) != 0
-                || is_never_written(read_volatile(kind).cast_signed())
+                || is_never_written(FsType(read_volatile(kind).cast_signed()))
         }
     }
 
