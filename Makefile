@@ -5,6 +5,7 @@
 # make test-clients   podman, buildah, docker, containerd and its CRI plugin on rt, in a world of their own
 # make test-vm-full   the same under QEMU: slow, with cpuset, hugetlb and pressure as well
 # make bench-net what networks cost, compared
+# make bench-clients   what a container takes of ctr, podman and docker with rt, runc and crun
 # make bench     races rt against the runc and the crun of this machine (as root)
 # make fuzz      parsers and the plan against libFuzzer, FUZZ_TIME (60) seconds each
 # make check     formatting, lints, unit tests; no root
@@ -125,7 +126,7 @@ NEED_BENCH   := $(call need,command -v runc,runc) \
 
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test test-clients test-vm test-vm-full vm stress fuzz bench bench-net check lint build share rootfs install deb clean toolchain linker root
+.PHONY: all demo test test-clients test-vm test-vm-full vm stress fuzz bench bench-net bench-clients check lint build share rootfs install deb clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -193,6 +194,12 @@ vm: toolchain root
 bench-net: build root
 	$(call install-missing,$(NEED_TESTS) $(NEED_BENCH_NET))
 	@$(AS_ROOT) unshare -n -m python3 integration/netns/bench.py $(BINARY)
+
+# crun takes no hybrid control groups: a view of version 1, where the host has one.
+bench-clients: build root rootfs
+	$(call install-missing,$(NEED_CLIENTS) $(NEED_BENCH))
+	@$(AS_ROOT) env RT=$(BINARY) unshare -m integration/views/v1.sh integration/clients/world.sh \
+	    $(CURDIR)/integration/clients/bench.py
 
 bench: toolchain root
 	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX) $(NEED_BENCH))

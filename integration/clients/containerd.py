@@ -65,22 +65,9 @@ def a_program_s_status_is_ctr_s():
 
 
 @scenario
-def a_terminal():
-    exit_status, shown = at_terminal(
-        "ctr",
-        "run",
-        "--rm",
-        "-t",
-        "--runc-binary",
-        rt(),
-        IMAGE,
-        "box",
-        "sh",
-        size=(31, 91),
-        lines=[("# ", "stty size; exit 5\n")],
-    )
-    same(exit_status, 5)
-    expect("31 91" in shown, shown)
+def a_terminal_follows_its_size():
+    line = ["ctr", "run", "--rm", "-t", "--runc-binary", rt(), IMAGE, "box", "sh", "-c", WAIT_FOR_SIZES]
+    same(at_terminal(*line, size=SIZES[0], lines=[("is 30", SIZES[1])])[0], 5)
 
 
 @scenario

@@ -66,20 +66,8 @@ def a_program_s_status_is_docker_s():
 
 @scenario
 def a_terminal_follows_its_size():
-    status, shown = at_terminal(
-        DOCKER,
-        "run",
-        "--rm",
-        "-it",
-        IMAGE,
-        "sh",
-        "-c",
-        "trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 0.1; done",
-        size=(30, 100),
-        lines=[("ready", (40, 120))],
-    )
-    same(status, 5)
-    expect("40 120" in shown, shown)
+    line = [DOCKER, "run", "--rm", "-it", IMAGE, "sh", "-c", WAIT_FOR_SIZES]
+    same(at_terminal(*line, size=SIZES[0], lines=[("is 30", SIZES[1])])[0], 5)
 
 
 @scenario

@@ -19,6 +19,12 @@ INTEGRATIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../d
 SECONDS = 120
 # A program that says 7 when it is asked to end.
 SLEEP = "trap 'exit 7' TERM; while :; do sleep 1 & wait $!; done"
+# Ends with 5 when its terminal has had these sizes, one after the other: clients set the first one late.
+SIZES = [(30, 100), (40, 120)]
+WAIT_FOR_SIZES = "".join(
+    f'until [ "$(stty size)" = "{rows} {columns}" ]; do sleep 0.1; done; echo is {rows}; ' for rows, columns in SIZES
+)
+WAIT_FOR_SIZES += "exit 5"
 scenarios = []
 
 
