@@ -204,11 +204,7 @@ def a_pod_in_the_host_s_namespaces():
 def limits_are_resized_in_place_and_measured():
     sandbox = pod()
     container = start(sandbox, SLEEP, resources={1: 100000, 2: 50000, 3: 512, 4: 64 << 20})
-    look = [
-        "sh",
-        "-c",
-        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.shares",
-    ]
+    look = ["sh", "-c", "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.shares"]
     same(exec_sync(container, *look).split(), [str(64 << 20), "50000", "512"])
     call("UpdateContainerResources", {1: container, 2: {1: 100000, 2: 80000, 3: 800, 4: 96 << 20}})
     same(exec_sync(container, *look).split(), [str(96 << 20), "80000", "800"])

@@ -133,7 +133,7 @@ def logs_top_and_stats():
 @scenario
 def update_changes_only_what_it_names():
     start(SLEEP, "--memory", "64m", "--cpus", "1", "--pids-limit", "100")
-    look = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/pids/pids.max"
+    look = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us pids/pids.max"
     docker("update", "--cpus", "0.5", "box")
     same(docker("exec", "box", "sh", "-c", look).split(), [str(64 << 20), "50000", "100"])
     docker("update", "--memory", "96m", "--memory-swap", "96m", "--pids-limit", "50", "box")

@@ -132,7 +132,7 @@ def logs_top_stats_and_inspect():
 def update_changes_limits():
     start(SLEEP, "--memory", "64m", "--cpus", "1", "--pids-limit", "100")
     podman("update", "--memory", "96m", "--memory-swap", "96m", "--cpus", "0.5", "box")
-    look = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/pids/pids.max"
+    look = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us pids/pids.max"
     same(podman("exec", "box", "sh", "-c", look).split(), [str(96 << 20), "50000", "100"])
 
 
