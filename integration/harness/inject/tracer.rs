@@ -200,6 +200,8 @@ impl Tracer {
         let process = thread.process;
         self.counts[process] += 1;
         let number = registers.orig_rax as i64;
+        // What comes before the C library (`src/sys/entry.rs`) may be more than an execve.
+        self.startup |= number == libc::SYS_arch_prctl;
         let startup = process == CALLER && self.startup && is_startup(number);
         self.startup &= process != CALLER || startup;
         let arguments = [registers.rdi, registers.rsi];
