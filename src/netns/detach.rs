@@ -24,10 +24,10 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
         note(point::remove(record, point, &mut here));
     }
     for endpoint in &record.endpoints {
-        note(here.remove(&endpoint.host_interface));
         note(firewall_remove(store, record, endpoint));
         note(serve::del(store, &endpoint.network, &record.id));
         note(clear_files(record, &endpoint.network));
+        note(here.remove(&endpoint.host_interface));
         for address in endpoint.addresses() {
             note(store.release(&endpoint.network, address, &record.id));
         }

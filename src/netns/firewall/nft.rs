@@ -150,6 +150,24 @@ fn commit(messages: Vec<Message>) -> Result<(), Errno> {
     Socket::netfilter()?.batch(messages).map_err(|(_, errno)| errno)
 }
 
+/// For what takes something away. To close such a socket is to wait until the kernel has freed it,
+/// 10 ms and more, in which the interface can go as well: it stays open to the end of the process.
+fn with_socket<T>(work: impl FnOnce(&mut Socket) -> Result<T>) -> Result<T> {
+    let mut socket = Socket::netfilter().context("nf_tables")?;
+    let result = work(&mut socket);
+    std::mem::forget(socket);
+    result
+}
+
+/// Whether it was there.
+fn take_away(socket: &mut Socket, messages: Vec<Message>) -> Result<bool> {
+    match socket.batch(messages) {
+        Ok(()) => Ok(true),
+        Err((_, Errno::ENOENT)) => Ok(false),
+        Err((_, errno)) => Err(errno).context("nf_tables"),
+    }
+}
+
 pub(super) fn add(store: &Store, network: &Network, record: &Record) -> Result<()> {
     let mut elements = of_network(network);
     for endpoint in record.endpoints.iter().filter(|one| one.network == network.name) {
@@ -253,32 +271,26 @@ fn restore(store: &Store, id: &str) -> Result<()> {
 }
 
 fn delete(elements: &[Element]) -> Result<()> {
-    match commit(messages(DELSETELEM, elements)) {
-        Ok(()) => return Ok(()),
-        Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(errno).context("nf_tables"),
-    }
-    // Some are gone already: the others one by one.
-    for element in elements {
-        match commit(messages(DELSETELEM, std::slice::from_ref(element))) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno).context("nf_tables"),
+    with_socket(|socket| {
+        if !take_away(socket, messages(DELSETELEM, elements))? {
+            // Some are gone already: the others one by one.
+            for element in elements {
+                take_away(socket, messages(DELSETELEM, std::slice::from_ref(element)))?;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 pub(super) fn end(network: &Network, last: bool) -> Result<()> {
     if !last || has_user_rules()? {
         return delete(&of_network(network));
     }
-    for family in [INET, BRIDGE] {
-        match commit(vec![table(DELTABLE, family, TABLE)]) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno).context("nf_tables"),
-        }
-    }
-    Ok(())
+    with_socket(|socket| {
+        [INET, BRIDGE].into_iter().try_for_each(|family| {
+            take_away(socket, vec![table(DELTABLE, family, TABLE)]).map(drop)
+        })
+    })
 }
 
 /// Whether the user's chain is in use: then the tables stay.
