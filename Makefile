@@ -154,6 +154,8 @@ stress: toolchain root
 # What makes libFuzzer see which ways the program takes; a stable compiler knows it. The findings of
 # libFuzzer stay in fuzz/corpus, what breaks a target in fuzz/broken-*.
 FUZZ_TIME    ?= 60
+# 0 is another one each time. With a fixed one a change is judged by what it does and not by luck.
+FUZZ_SEED    ?= 0
 FUZZ_TARGETS := config mounts seccomp ids annotations network
 FUZZ_FLAGS   := --cfg fuzzing -A warnings -C codegen-units=1 -C passes=sancov-module $(foreach flag,\
     level=4 inline-8bit-counters pc-table trace-compares,-C llvm-args=-sanitizer-coverage-$(flag))
@@ -164,8 +166,8 @@ fuzz: toolchain
 	    --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
 	@for target in $(FUZZ_TARGETS); do \
 	    mkdir -p fuzz/corpus/$$target; echo "== $$target"; \
-	    RT_FUZZ=$$target $(TARGET)/fuzz/$(TRIPLE)/release/rt-fuzz -max_total_time=$(FUZZ_TIME) -timeout=10 \
-	        -rss_limit_mb=2048 -max_len=8192 -print_final_stats=1 -artifact_prefix=fuzz/broken-$$target- \
+	    RT_FUZZ=$$target $(TARGET)/fuzz/$(TRIPLE)/release/rt-fuzz -seed=$(FUZZ_SEED) -max_total_time=$(FUZZ_TIME) \
+	        -timeout=10 -rss_limit_mb=2048 -max_len=8192 -print_final_stats=1 -artifact_prefix=fuzz/broken-$$target- \
 	        fuzz/corpus/$$target fuzz/seeds/$$target || exit 1; done
 
 # RT=/usr/sbin/runc puts another runtime in the place of rt.
