@@ -189,6 +189,39 @@ def twenty(command):
         same(list(pool.map(command, numbers)), numbers)
 
 
+def limits(sh):
+    """What a container of `sh` sees of its limits, on a host with version 1 of control groups."""
+    look = "; ".join(
+        f"cat /sys/fs/cgroup/{f}"
+        for f in [
+            "memory/memory.limit_in_bytes",
+            "memory/memory.soft_limit_in_bytes",
+            "cpu/cpu.shares",
+            "cpu/cpu.cfs_quota_us",
+            "cpuset/cpuset.cpus",
+            "pids/pids.max",
+        ]
+    )
+    same(
+        sh(
+            look,
+            "--memory",
+            "64m",
+            "--memory-reservation",
+            "32m",
+            "--cpu-shares",
+            "512",
+            "--cpu-quota",
+            "20000",
+            "--cpuset-cpus",
+            "0",
+            "--pids-limit",
+            "33",
+        ).split(),
+        [str(64 << 20), str(32 << 20), "512", "20000", "0", "33"],
+    )
+
+
 def build_directory():
     """A directory with a Dockerfile; a container of the image prints `built-b` and 7."""
     os.makedirs("/run/build", exist_ok=True)

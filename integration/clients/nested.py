@@ -3,6 +3,8 @@
 import os
 import shutil
 
+from harness import rt, same
+
 # In a busybox with the runtime as /bin/rt and a /run that programs can be executed in.
 SCRIPT = """set -e
 mkdir -p /run/bundle/rootfs /run/state
@@ -13,6 +15,17 @@ rt --root /run/state spec
 sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"echo", "inner"/' config.json
 rt --root /run/state run inner
 """
+
+
+def run(sh):
+    """In containers of `sh`, whatever they see of control groups."""
+    for cgroups in ["private", "host"]:
+        same(
+            sh(
+                SCRIPT, "--privileged", "--cgroupns", cgroups, "--tmpfs", "/run:exec", "-v", f"{rt()}:/bin/rt:ro"
+            ),
+            "inner",
+        )
 
 
 def make_systemd_root(root):

@@ -145,35 +145,7 @@ def memory_beyond_the_limit_is_an_oom_kill():
 
 @scenario
 def limits_are_what_the_kernel_has():
-    look = "; ".join(
-        f"cat /sys/fs/cgroup/{f}"
-        for f in [
-            "memory/memory.limit_in_bytes",
-            "memory/memory.soft_limit_in_bytes",
-            "cpu/cpu.shares",
-            "cpu/cpu.cfs_quota_us",
-            "cpuset/cpuset.cpus",
-            "pids/pids.max",
-        ]
-    )
-    same(
-        sh(
-            look,
-            "--memory",
-            "64m",
-            "--memory-reservation",
-            "32m",
-            "--cpu-shares",
-            "512",
-            "--cpu-quota",
-            "20000",
-            "--cpuset-cpus",
-            "0",
-            "--pids-limit",
-            "33",
-        ).split(),
-        [str(64 << 20), str(32 << 20), "512", "20000", "0", "33"],
-    )
+    limits(sh)
 
 
 @scenario
