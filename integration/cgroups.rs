@@ -55,7 +55,7 @@ fn cgroup_path(c: &Container, view: View) -> String {
 }
 
 /// Does the view have the controller?
-fn has(view: View, controller: &str) -> bool {
+pub(crate) fn has(view: View, controller: &str) -> bool {
     let script = format!(
         "[ -e /sys/fs/cgroup/{controller}/cgroup.procs ] ||
         grep -qw {controller} /sys/fs/cgroup/cgroup.controllers"

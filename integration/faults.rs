@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 
-use crate::harness::inject::{At, CALLER, Call, Fault};
+use crate::harness::inject::{At, CALLER, Call, Fault, Traced};
 use crate::harness::{Host, View};
 use case::{Case, Subject, Verb};
 
@@ -68,6 +68,11 @@ fn a_fault_at_any_system_call_of_run_with_a_filter_leaves_nothing() {
 }
 
 #[test]
+fn a_fault_at_any_system_call_of_run_with_an_agent_leaves_nothing() {
+    sweep(&Subject::new(Verb::Run, View::Host).with_agent());
+}
+
+#[test]
 fn a_fault_at_any_system_call_of_exec_with_a_filter_leaves_the_container_as_it_was() {
     sweep(&Subject::new(Verb::Exec, View::Host).with_filter());
 }
@@ -102,8 +107,28 @@ fn a_fault_at_any_system_call_of_delete_leaves_nothing_for_the_next() {
 struct Planned {
     at: At,
     fault: Fault,
-    /// A child's call after its last message: the caller cannot know of it any more.
+    /// How many messages a child sends if nothing happens.
+    messages: usize,
+}
+
+/// A fault as it came about.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    fault: Fault,
+    /// After a child's last message: the caller cannot know of it any more.
     after_ready: bool,
+}
+
+impl Planned {
+    /// By what was seen then: of two threads the calls are not always in the same order.
+    fn met(&self, traced: &Traced) -> Met {
+        let Self { at, fault, messages } = *self;
+        let sent = traced
+            .calls
+            .iter()
+            .filter(|call| call.process == at.process && call.n < at.n && call.is_message());
+        Met { fault, after_ready: at.process != CALLER && sent.count() >= messages }
+    }
 }
 
 /// Every call of the caller and of its children, each with an error and with SIGKILL; with
@@ -134,15 +159,12 @@ fn sweep(subject: &Subject) {
 
 fn plan(calls: &[Call], by_another: bool) -> Vec<Planned> {
     let step = std::env::var("RT_SWEEP_STEP").map_or(1, |step| step.parse().unwrap());
-    let after_ready = |call: &Call| {
-        let later = |other: &&Call| other.process == call.process && other.n >= call.n;
-        call.process != CALLER && !calls.iter().filter(later).any(Call::is_message)
-    };
     let both = |call: &Call| {
-        let after_ready = after_ready(call);
+        let of_same = calls.iter().filter(|other| other.process == call.process);
+        let messages = of_same.filter(|other| other.is_message()).count();
         let at = At { process: call.process, n: call.n };
         let error = call.can_fail().then_some(Fault::Error(Errno::EIO));
-        let planned = move |fault| Planned { at, fault, after_ready };
+        let planned = move |fault| Planned { at, fault, messages };
         error.into_iter().chain([Fault::Kill]).map(planned).collect::<Vec<_>>()
     };
     // What a hook does once it runs is its own affair.
@@ -168,7 +190,7 @@ fn fault_at(subject: &Subject, planned: &Planned) -> Vec<(String, String)> {
     let case = Case::new(subject, &format!("{}-{}{letter}", at.process, at.n));
     let traced = case.inject(at, fault);
     let met = traced.hit.as_ref().map_or("met no call".to_owned(), ToString::to_string);
-    let broken = case.verdict(&traced, Some(planned));
+    let broken = case.verdict(&traced, Some(planned.met(&traced)));
     broken.into_iter().map(|(kind, what)| (kind, format!("{fault} at {met}: {what}"))).collect()
 }
 

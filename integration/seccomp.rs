@@ -9,8 +9,8 @@ use std::os::unix::net::UnixListener;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, proc_status, until};
-use agent::Agent;
+use crate::harness::{Bundle, View, proc_status, until};
+pub(crate) use agent::Agent;
 
 /// What docker gives a container without options.
 pub(crate) const DOCKER: &str = include_str!("../src/seccomp/tests/docker.json");
@@ -205,13 +205,13 @@ const MKDIR: i64 = nix::libc::SYS_mkdir;
 const MKDIR: i64 = nix::libc::SYS_mkdirat;
 
 /// A profile under which an agent is asked, which answers mkdir with ENOSPC.
-fn asking(bundle: &Bundle, mut profile: Value) -> (Agent, Value) {
+pub(crate) fn asking(bundle: &Bundle, mut profile: Value) -> (Agent, Value) {
     let agent = Agent::start(bundle, MKDIR, nix::libc::ENOSPC);
     profile["listenerPath"] = json!(agent::socket(bundle));
     (agent, profile)
 }
 
-fn notify() -> Value {
+pub(crate) fn notify() -> Value {
     only(&["mkdir", "mkdirat"], "SCMP_ACT_NOTIFY")
 }
 
@@ -273,6 +273,17 @@ fn the_program_does_not_hold_the_listener_or_the_agents_socket() {
     let (_agent, profile) = asking(&bundle, notify());
     let c = bundle.filter(profile).args(["sleep", "1000"]).start();
     assert_eq!(fs::read_dir(format!("/proc/{}/fd", c.pid())).unwrap().count(), 3);
+}
+
+/// What tells the agent is a second thread for a moment.
+#[test]
+fn an_agent_is_asked_where_one_process_is_allowed() {
+    for view in View::all().filter(|view| crate::cgroups::has(*view, "pids")) {
+        let bundle = Bundle::busybox().in_view(view);
+        let (_agent, profile) = asking(&bundle, notify());
+        let bundle = bundle.filter(profile).resources(json!({ "pids": { "limit": 1 } }));
+        assert_eq!(bundle.args(["echo", "alone"]).run().success().stdout, "alone\n");
+    }
 }
 
 #[test]

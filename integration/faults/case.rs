@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::Planned;
+use super::Met;
 use crate::harness::inject::{At, CALLER, Fault, Traced, inject, trace};
 use crate::harness::{Bundle, Leftovers, Rt, View, reap, user};
+use crate::seccomp::{Agent, asking, notify};
 
 const OUTPUT: &str = "all is well\n";
 const STATUS: i32 = 7;
@@ -52,6 +53,7 @@ pub(super) struct Subject {
     with_terminal: bool,
     /// Another program makes the caller a user and then becomes the runtime.
     pub(super) by_another: bool,
+    _agent: Option<Agent>,
 }
 
 impl Subject {
@@ -62,7 +64,7 @@ impl Subject {
             _ => bundle.args(["sleep", "1000"]),
         };
         bundle.write();
-        Self { verb, bundle, with_terminal: false, by_another: false }
+        Self { verb, bundle, with_terminal: false, by_another: false, _agent: None }
     }
 
     /// `exec` with a terminal and a pid file.
@@ -79,6 +81,14 @@ impl Subject {
         });
         bundle.write();
         Self { bundle, ..self }
+    }
+
+    /// With a filter about which an agent is asked.
+    pub(super) fn with_agent(self) -> Self {
+        let (agent, profile) = asking(&self.bundle, notify());
+        let bundle = self.bundle.config(|c| c["linux"]["seccomp"] = profile);
+        bundle.write();
+        Self { bundle, _agent: Some(agent), ..self }
     }
 
     /// With a mount with ids of its own, which the caller makes for init.
@@ -206,7 +216,7 @@ impl<'a> Case<'a> {
     }
 
     /// What breaks the rules: `(kind, details)`.
-    pub(super) fn verdict(&self, traced: &Traced, planned: Option<&Planned>) -> Broken {
+    pub(super) fn verdict(&self, traced: &Traced, met: Option<Met>) -> Broken {
         let mut broken = vec![];
         let good = match self.subject.verb {
             Verb::Run | Verb::Exec => STATUS,
@@ -218,11 +228,11 @@ impl<'a> Case<'a> {
         if traced.hung {
             note("it hangs", Some(self.errors()));
         } else if traced.status == good {
-            note("success that was none", self.is_no_success(planned));
+            note("success that was none", self.is_no_success(met));
         } else {
-            let what = self.is_not_explained(traced, planned);
+            let what = self.is_not_explained(traced, met);
             note("not one line about the failure", what);
-            let killed = planned.is_some_and(|planned| matches!(planned.fault, Fault::Kill));
+            let killed = met.is_some_and(|met| matches!(met.fault, Fault::Kill));
             if self.subject.verb == Verb::Pause && !killed {
                 note("it stays frozen", self.is_not("running"));
             }
@@ -257,12 +267,12 @@ impl<'a> Case<'a> {
     }
 
     /// What has to be true when the command says that it has succeeded.
-    fn is_no_success(&self, planned: Option<&Planned>) -> Option<String> {
+    fn is_no_success(&self, met: Option<Met>) -> Option<String> {
         let Some(init) = self.init() else {
             return Some(format!("the pid file: {:?}", fs::read_to_string(&self.pid_file)));
         };
         match self.subject.verb {
-            Verb::Create => self.does_not_start(init, planned),
+            Verb::Create => self.does_not_start(init, met),
             Verb::Start => self.does_not_run(init),
             Verb::Run | Verb::Exec => {
                 (self.output() != OUTPUT).then(|| format!("output {:?}", self.output()))
@@ -292,10 +302,10 @@ impl<'a> Case<'a> {
     }
 
     /// Where init could no longer tell the caller, `start` has to say it.
-    fn does_not_start(&self, init: i32, planned: Option<&Planned>) -> Option<String> {
+    fn does_not_start(&self, init: i32, met: Option<Met>) -> Option<String> {
         let start = self.rt(&["start", &self.id]).run();
         if start.status != 0 {
-            let excused = planned.is_some_and(|planned| planned.after_ready);
+            let excused = met.is_some_and(|met| met.after_ready);
             let explained = start.stderr.lines().count() == 1;
             return (!excused || !explained).then_some(start.stderr);
         }
@@ -310,11 +320,11 @@ impl<'a> Case<'a> {
 
     /// A killed caller says nothing, and before `main` it has no words yet. A process that is
     /// killed when it is already on its own is no error of `run` and `exec`.
-    fn is_not_explained(&self, traced: &Traced, planned: Option<&Planned>) -> Option<String> {
-        let killed = planned.is_some_and(|planned| matches!(planned.fault, Fault::Kill));
+    fn is_not_explained(&self, traced: &Traced, met: Option<Met>) -> Option<String> {
+        let killed = met.is_some_and(|met| matches!(met.fault, Fault::Kill));
         let mute = traced.hit.as_ref().is_some_and(|hit| match hit.process {
             CALLER => hit.startup || killed,
-            _ => traced.status == 137 && killed && planned.is_some_and(|one| one.after_ready),
+            _ => traced.status == 137 && killed && met.is_some_and(|met| met.after_ready),
         });
         let errors = self.errors();
         let good = errors.lines().count() == 1 && errors.starts_with("rt: ");

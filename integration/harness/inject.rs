@@ -3,7 +3,7 @@
 //! Processes are numbered in the order of their creation: 0 is the caller, which is the runtime
 //! that was started (it stays 0 when it executes itself again); for `create` 1 is init, if the
 //! runtime forks once. Threads count for their process. Calls are numbered from 1, the caller's
-//! from its first execve on. Only x86_64: error injection writes registers.
+//! from its first execve on; sched_yield(2) does not count. Only x86_64: error injection writes registers.
 //!
 //! A tracer is a thread: everything here runs in one thread, and waits with `__WNOTHREAD`, which
 //! sees what this thread started or traces and nothing of other tests.
@@ -64,7 +64,7 @@ impl Call {
 
     /// Some calls have no way to report an error: after `exit` nothing is meant to run, brk(2)
     /// answers with the break that stays, the C library ends the process if it does not know an error
-    /// of futex(2), and the others always succeed.
+    /// of futex(2) or rseq(2), and the others always succeed.
     pub(crate) fn can_fail(&self) -> bool {
         !matches!(
             self.number,
@@ -73,6 +73,7 @@ impl Call {
                 | libc::SYS_rt_sigreturn
                 | libc::SYS_brk
                 | libc::SYS_futex
+                | libc::SYS_rseq
                 | libc::SYS_umask
                 | libc::SYS_getpid
                 | libc::SYS_getppid
@@ -82,7 +83,6 @@ impl Call {
                 | libc::SYS_getgid
                 | libc::SYS_getegid
                 | libc::SYS_set_tid_address
-                | libc::SYS_sched_yield
                 | libc::SYS_clock_gettime
                 | libc::SYS_gettimeofday
         )

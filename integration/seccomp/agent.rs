@@ -13,7 +13,7 @@ use crate::harness::{Bundle, until};
 
 /// Ended, with all that it has forked, when it goes out of scope.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(crate) struct Agent {
     process: Child,
     output: PathBuf,
 }

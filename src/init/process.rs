@@ -43,6 +43,8 @@ pub(super) struct Ready<'a> {
     env: Vec<CString>,
     /// What [`landlock`] puts it under.
     rules: Option<OwnedFd>,
+    /// Who brings the filter's listener to its agent.
+    messenger: Option<Messenger>,
 }
 
 /// Drops what belongs to the caller: every descriptor but `keep` and those that
@@ -122,7 +124,9 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
     // On some file systems only the user may enter what root may not (FUSE, NFS).
     entered.or_else(|_| enter_directory(program, root)).phase(Phase::Process)?;
     let path = find_executable(program).phase(Phase::Exec)?;
-    Ok(Ready { program, path, env, rules })
+    let messenger = program.filter.as_ref().map(Messenger::of).transpose();
+    let messenger = messenger.phase(Phase::Process)?.flatten();
+    Ok(Ready { program, path, env, rules, messenger })
 }
 
 /// The look-up cannot leave the root and follows no magic link, so that the directory is never
@@ -310,8 +314,6 @@ impl Ready<'_> {
     pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
         let filter = self.program.filter.as_ref();
-        let messenger = filter.map(|filter| Messenger::of(filter, starter)).transpose();
-        let messenger = messenger.phase(Phase::Process)?.flatten();
         for limit in &self.program.rlimits {
             sys::set_rlimit(limit.resource, limit.soft, limit.hard)
                 .with_context(|| limit.origin.clone())
@@ -321,7 +323,10 @@ impl Ready<'_> {
             landlock::restrict(rules).phase(Phase::Process)?;
         }
         match filter {
-            Some(filter) => seccomp::load(filter, messenger, starter).phase(Phase::Process)?,
+            Some(filter) => {
+                let messenger = self.messenger.as_ref();
+                seccomp::load(filter, messenger, starter).phase(Phase::Process)?;
+            }
             None => starter.executing(),
         }
         let errno = execution.run();

@@ -16,6 +16,7 @@ use crate::{sync, sys};
 const STACK: usize = 256 << 10;
 
 /// From the thread that is under the filter to the one that is not, and back.
+static STARTER: OnceLock<sync::Init> = OnceLock::new();
 static LISTENER: OnceLock<OwnedFd> = OnceLock::new();
 static IS_PASSED_ON: AtomicBool = AtomicBool::new(false);
 
@@ -26,20 +27,22 @@ static IS_PASSED_ON: AtomicBool = AtomicBool::new(false);
 pub(super) struct Messenger;
 
 impl Messenger {
-    /// The messenger of a filter that has a listener.
-    pub(super) fn of(filter: &Filter, starter: &sync::Init) -> Result<Option<Self>> {
+    /// The messenger of a filter that has a listener. Made before the limits are set: none of them
+    /// has room for it.
+    pub(super) fn of(filter: &Filter) -> Result<Option<Self>> {
         if !filter.has_listener() {
             return Ok(None);
         }
-        let starter = starter.try_clone()?;
-        let thread = thread::Builder::new().stack_size(STACK).spawn(move || run(&starter));
+        let thread = thread::Builder::new().stack_size(STACK).spawn(|| run());
         // Neither waited for nor taken apart: either takes system calls.
         std::mem::forget(thread.context("a thread for linux.seccomp.listenerPath")?);
         Ok(Some(Self))
     }
 }
 
-fn run(starter: &sync::Init) {
+fn run() -> ! {
+    let starter = STARTER.wait();
+    // By now the other thread can make no call that would wake this one.
     let listener = loop {
         match LISTENER.get() {
             Some(listener) => break listener,
@@ -52,12 +55,16 @@ fn run(starter: &sync::Init) {
     }
     starter.executing();
     IS_PASSED_ON.store(true, Ordering::Release);
+    // The program ends it. To end by itself would take calls while execve(2) runs.
+    loop {
+        thread::park();
+    }
 }
 
 /// Loads the filter. From here to execve(2) there is no system call.
 pub(super) fn load(
     filter: &Filter,
-    messenger: Option<Messenger>,
+    messenger: Option<&Messenger>,
     starter: &sync::Init,
 ) -> Result<()> {
     let context = "linux.seccomp";
@@ -65,6 +72,7 @@ pub(super) fn load(
         starter.executing();
         return sys::set_filter(&filter.program, filter.terms.flags).map(drop).context(context);
     }
+    let _ = STARTER.set(starter.try_clone()?);
     let listener = sys::set_filter(&filter.program, filter.terms.flags).context(context)?;
     if let Some(listener) = listener {
         let _ = LISTENER.set(listener);

@@ -198,8 +198,12 @@ impl Tracer {
         let thread = self.threads.get_mut(&pid)?;
         thread.in_call = true;
         let process = thread.process;
-        self.counts[process] += 1;
         let number = registers.orig_rax as i64;
+        // Who polls does so as often as he likes, and each call has to keep its number.
+        if number == libc::SYS_sched_yield {
+            return None;
+        }
+        self.counts[process] += 1;
         // What comes before the C library (`src/sys/entry.rs`) may be more than an execve.
         self.startup |= number == libc::SYS_arch_prctl;
         let startup = process == CALLER && self.startup && is_startup(number);
