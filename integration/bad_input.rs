@@ -112,10 +112,10 @@ fn an_id_that_is_no_name_is_refused() {
     for id in ["", ".", "..", "../x", "a/b", "/", "a b", "a\nb", "\u{e4}", &long] {
         for verb in ["create", "run"] {
             let rt = attempts.bundle.rt([verb, "--bundle", path.to_str().unwrap(), id]);
-            attempts.refused(rt, &["container id"]);
+            attempts.refused(rt, &["container"]);
         }
         for verb in ["start", "state", "kill", "delete"] {
-            attempts.refused(attempts.bundle.rt([verb, id]), &["container id"]);
+            attempts.refused(attempts.bundle.rt([verb, id]), &["container"]);
         }
     }
     assert!(!attempts.bundle.beside("x").exists());

@@ -164,6 +164,63 @@ fn the_log_ends_with_the_error() {
 }
 
 #[test]
+fn the_log_has_what_is_wrong_with_the_command_line() {
+    let bundle = Bundle::busybox();
+    let log = bundle.beside("log");
+    let log = log.to_str().unwrap();
+    for wrong in [&["exec", "--bogus", "x"][..], &["nothing"], &["state"], &["--bogus", "list"]] {
+        let args = ["--log", log, "--log-format=json"].into_iter().chain(wrong.iter().copied());
+        bundle.rt(args).run().failure().one_line();
+        let text = fs::read_to_string(log).unwrap();
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last["level"], "error", "{wrong:?}: {text}");
+        fs::remove_file(log).unwrap();
+    }
+}
+
+#[test]
+fn debug_tells_what_is_done() {
+    let bundle = Bundle::busybox();
+    let log = bundle.beside("log");
+    let c = bundle.args(["sleep", "100"]).start();
+    for args in [&["exec", &c.id, "true"][..], &["delete", "--force", &c.id]] {
+        let with = ["--debug", "--log", log.to_str().unwrap()];
+        c.rt(with.iter().chain(args)).run().success();
+        let text = fs::read_to_string(&log).unwrap();
+        let line = format!("level=debug msg=\"{}: ", c.id);
+        assert!(text.lines().all(|one| one.contains(&line)) && text.contains(&line), "{text}");
+        fs::remove_file(&log).unwrap();
+    }
+    let bundle = Bundle::busybox().args(["true"]);
+    bundle.write();
+    let path = bundle.path();
+    let done = bundle.rt(["--debug", "run", "-b", path.to_str().unwrap(), &bundle.id()]).run();
+    assert!(done.success().stderr.lines().all(|line| line.contains("level=debug")));
+}
+
+#[test]
+fn options_are_taken_as_runc_takes_them() {
+    let c = Bundle::busybox().args(["sleep", "100"]).start();
+    for args in [
+        &["--debug=false", "--log", "", "--log-format=", "state", &c.id][..],
+        &["-log", "/dev/null", "--debug=true", "--debug", "list", "-format", "json"],
+        &["exec", "--cwd", "", "--pid-file=", "--no-new-privs=false", &c.id, "true"],
+        &["ps", &c.id, "-e", "-f"],
+        &["kill", &c.id, ""],
+    ] {
+        c.rt(args).run().success();
+    }
+    let done = c.exec(["-x"]).failure();
+    assert!(done.stderr.contains("exec: \"-x\""), "{done}");
+    Rt::bare(["--root", "/", "list"]).run().failure().says(&["--root"]);
+    let done = Rt::bare(["--help"]).run().success();
+    assert!(
+        done.stdout.starts_with("NAME:\n   rt - An OCI container runtime\n\nUSAGE:\n"),
+        "{done}"
+    );
+}
+
+#[test]
 fn an_error_is_one_line() {
     let bundle = Bundle::busybox();
     bundle.rt(["state", "nobody"]).run().failure().one_line();

@@ -224,7 +224,9 @@ fn a_hook_that_fails_ends_create_and_everything_is_taken_back() {
         let bundle = hook(bundle, kind, "echo second >$OUT/second");
         let bundle = hook(bundle, "poststop", "echo stopped >$OUT/poststop");
         bundle.write();
-        let name = format!("hooks.{kind}[0] /bin/sh: exit status 3: no bridge");
+        let name = format!(
+            "hooks.{kind}[0] /bin/sh: error running {kind} hook #0: exit status 3: no bridge"
+        );
         bundle.launch(&["create"], &bundle.id()).run().says(&[&name]).one_line();
         bundle.rt(["state", &bundle.id()]).run().says(&["does not exist"]);
         assert!(!has_written(&bundle, "second"), "{kind}");
@@ -285,7 +287,11 @@ fn a_poststop_hook_that_fails_is_a_warning() {
     assert_eq!(written(&c.bundle, "second"), "second\n");
     let warnings = warnings(&log);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("hooks.poststop[0] /bin/sh: exit status 6"), "{warnings:?}");
+    assert!(
+        warnings[0]
+            .contains("hooks.poststop[0] /bin/sh: error running poststop hook #0: exit status 6"),
+        "{warnings:?}"
+    );
 }
 
 #[test]
@@ -293,7 +299,10 @@ fn a_hook_that_takes_longer_than_its_timeout_is_killed() {
     let slow = json!({ "path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1 });
     for kind in ["createRuntime", "createContainer"] {
         let done = add(Bundle::busybox(), kind, slow.clone()).refused();
-        done.says(&[&format!("hooks.{kind}[0] /bin/sleep: not finished after 1 s")]).one_line();
+        done.says(&[&format!(
+            "hooks.{kind}[0] /bin/sleep: error running {kind} hook #0: not finished after 1 s"
+        )])
+        .one_line();
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::harness::{Bundle, Container, Schema, TempDir, proc_status, until};
@@ -215,6 +216,16 @@ fn a_created_container_can_be_killed() {
 }
 
 #[test]
+fn a_created_container_ends_when_it_is_asked_to() {
+    for signal in ["HUP", "INT", "QUIT", "TERM"] {
+        let c = Bundle::busybox().create();
+        c.kill(signal);
+        assert_ne!(c.wait(), 0, "{signal}");
+        assert_eq!(c.status(), "stopped");
+    }
+}
+
+#[test]
 fn kill_of_a_stopped_container_says_what_clients_look_for() {
     let c = Bundle::busybox().args(["true"]).start();
     c.wait();
@@ -234,6 +245,21 @@ fn kill_in_the_hosts_pid_namespace_ends_every_process() {
     assert_eq!(c.wait(), 128 + 9);
     c.delete();
     c.bundle.leftovers().assert_none_since();
+}
+
+#[test]
+fn kill_reaches_those_whom_init_has_left_behind() {
+    let c = Bundle::busybox()
+        .without_namespace("pid")
+        .script("setsid sleep 1000 & echo ready; wait")
+        .start();
+    until("it has children", || c.output().contains("ready"));
+    kill(Pid::from_raw(c.pid()), Signal::SIGKILL).unwrap();
+    c.wait();
+    c.rt(["kill", &c.id, "TERM"]).run().failure();
+    c.kill("KILL");
+    until("they are gone", || c.rt(["ps", "--format", "json", &c.id]).run().stdout == "[]\n");
+    c.rt(["kill", &c.id, "KILL"]).run().failure();
 }
 
 #[test]

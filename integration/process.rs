@@ -70,6 +70,10 @@ fn without_pivot_root_the_container_is_no_different_from_inside() {
     assert_eq!(with.stdout, without.stdout);
     assert!(!with.stdout.contains("boot"), "{with}");
     Bundle::busybox().user_namespace().options(["--no-pivot"]).run().success();
+    let private = Bundle::busybox().options(["--no-pivot"]).config(|c| {
+        c["linux"]["rootfsPropagation"] = "rprivate".into();
+    });
+    private.refused().says(&["linux.rootfsPropagation", "not safe without pivot_root"]);
 }
 
 #[test]

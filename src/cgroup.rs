@@ -150,7 +150,9 @@ impl Cgroup {
     /// Also if the group is new: it would be frozen by one above, and init would hang in it.
     fn refuse_frozen(&self) -> Result<()> {
         match self.freezer().filter(|group| group.is_frozen().unwrap_or(false)) {
-            Some(group) => bail!("container's cgroup is frozen: {}", group.directory.display()),
+            Some(group) => {
+                bail!("container's cgroup unexpectedly frozen: {}", group.directory.display())
+            }
             None => Ok(()),
         }
     }

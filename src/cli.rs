@@ -7,12 +7,13 @@ pub(crate) mod args;
 mod netns;
 #[cfg(test)]
 mod share;
+mod words;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
@@ -50,6 +51,9 @@ const COMMANDS: [(&str, &str); 16] = [
     ("netns", "Networks of containers; without a command: the OCI hook"),
 ];
 
+/// As runc's help begins.
+const HELP: &str = "NAME:\n   {bin} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args}";
+
 /// The parser of one command.
 fn parser((name, about): (&'static str, &'static str)) -> Command {
     let command = Command::new(name);
@@ -68,18 +72,23 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         "netns" => netns::parser(command),
         _ => Id::augment_args(command),
     };
-    // In the place of what the type of the options is described with.
-    command.about(about).long_about(None)
+    finished(command, about)
+}
+
+/// `about` in the place of what the type of the options is described with. Of an option that is
+/// repeated the last one counts: callers put their own behind those of their users.
+fn finished(command: Command, about: &'static str) -> Command {
+    command.about(about).long_about(None).help_template(HELP).args_override_self(true)
 }
 
 fn command_line(chosen: Option<&str>) -> Command {
-    let command = Command::new("rt").about("An OCI container runtime");
     let commands: Vec<_> = COMMANDS
         .into_iter()
         .filter(|(name, _)| chosen.is_none_or(|chosen| chosen == *name))
         .map(parser)
         .collect();
-    Global::augment_args(command).subcommands(commands)
+    let command = Global::augment_args(Command::new("rt")).subcommands(commands);
+    finished(command, "An OCI container runtime")
 }
 
 /// The first argument that is neither a global option nor the value of one.
@@ -87,12 +96,12 @@ fn chosen(args: &[OsString]) -> Option<&'static str> {
     let mut args = args.iter().skip(1);
     while let Some(arg) = args.next() {
         let arg = arg.to_string_lossy();
-        match &*arg {
-            "--root" | "--log" | "--log-format" | "--rootless" | "--cgroup-manager" => {
+        match arg.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name)) {
+            Some("root" | "log" | "log-format" | "rootless" | "cgroup-manager") => {
                 args.next();
             }
-            _ if arg.starts_with('-') => {}
-            name => return COMMANDS.iter().map(|(known, _)| *known).find(|known| *known == name),
+            Some(_) => {}
+            None => return COMMANDS.iter().map(|(known, _)| *known).find(|known| *known == arg),
         }
     }
     None
@@ -116,19 +125,26 @@ pub(crate) fn main(again: bool) -> i32 {
     // Nothing of ours is open.
     let inherited = inherited_fds();
     let failed = if chosen == Some("exec") { EXEC_FAILED } else { FAILED };
-    let matches = match command_line(chosen).try_get_matches_from(&args) {
+    let command = command_line(chosen);
+    let words = words::normal(&command, &args);
+    let matches = match command.try_get_matches_from(&words) {
         Ok(matches) => matches,
-        Err(error) => return usage(&error, failed),
+        Err(error) => return usage(&error, &words, failed),
     };
     match protected.and_then(|()| dispatch(&matches, inherited)) {
         Ok(status) => status,
         Err(error) => {
-            let line = error::line(&error);
-            log::error(&line, error::phase(&error).map(|phase| phase.to_string()).as_deref());
-            let _ = writeln!(std::io::stderr(), "rt: {line}");
+            let phase = error::phase(&error).map(|phase| phase.to_string());
+            tell(&error::line(&error), phase.as_deref());
             failed
         }
     }
+}
+
+/// An error in its two places.
+fn tell(line: &str, phase: Option<&str>) {
+    log::error(line, phase);
+    let _ = writeln!(std::io::stderr(), "rt: {line}");
 }
 
 /// A fault of our own is one line as well; the process then aborts.
@@ -139,8 +155,9 @@ fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
     let _ = writeln!(std::io::stderr(), "rt: internal error at {place}: {cause}");
 }
 
-/// Help goes to standard output; of an error the user gets one line.
-fn usage(error: &clap::Error, failed: i32) -> i32 {
+/// Help goes to standard output; of an error the user gets one line, and so does the log: clients
+/// show its last one.
+fn usage(error: &clap::Error, words: &[OsString], failed: i32) -> i32 {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return print(&error.render().to_string());
     }
@@ -148,7 +165,16 @@ fn usage(error: &clap::Error, failed: i32) -> i32 {
     let message: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
     let message = message.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    let _ = writeln!(std::io::stderr(), "rt: {message} (see rt --help)");
+    // As far as they can be understood.
+    let global = Global::augment_args(Command::new("rt")).ignore_errors(true);
+    let global = global.allow_external_subcommands(true).args_override_self(true);
+    let global = global.try_get_matches_from(words).and_then(|m| Global::from_arg_matches(&m));
+    if let Ok(global) = global
+        && let Ok(log) = log::Log::open(global.log.as_deref(), global.log_format, global.debug)
+    {
+        log.install();
+    }
+    tell(&format!("{message} (see rt --help)"), None);
     failed
 }
 
@@ -177,6 +203,8 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
         return Ok(print(&command_line(None).render_help().to_string()));
     };
     let root = global.root.clone().map_or_else(default_root, Ok)?;
+    // `delete` would look for containers among all directories of the host.
+    ensure!(!spec::is_root(&std::path::absolute(&root)?), "--root: cannot be /");
     let manager = manager(&global)?;
     let request = |args: Create, detached| create::Request {
         manager,
@@ -198,7 +226,8 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
         }
         "kill" => {
             let args = Kill::from_arg_matches(matches)?;
-            kill::command(&root, &args.id, &args.signal, args.all).map(|()| 0)
+            let signal = if args.signal.is_empty() { "TERM" } else { &args.signal };
+            kill::command(&root, &args.id, signal, args.all).map(|()| 0)
         }
         "delete" => {
             let args = Delete::from_arg_matches(matches)?;
@@ -333,7 +362,9 @@ mod tests {
 
     fn parse(args: &[&str]) -> std::result::Result<ArgMatches, clap::Error> {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-        command_line(chosen(&args)).try_get_matches_from(&args)
+        let command = command_line(chosen(&args));
+        let words = words::normal(&command, &args);
+        command.try_get_matches_from(words)
     }
 
     #[test]
@@ -361,9 +392,20 @@ mod tests {
     }
 
     #[test]
+    fn of_an_option_that_is_repeated_the_last_one_counts() {
+        let args = [
+            "rt", "--root", "a", "--debug", "--root", "b", "--debug", "run", "-b", "x", "-b=y", "c",
+        ];
+        let matches = parse(&args).unwrap();
+        assert_eq!(Global::from_arg_matches(&matches).unwrap().root, Some("b".into()));
+        let run = Run::from_arg_matches(matches.subcommand().unwrap().1).unwrap();
+        assert_eq!(run.create.bundle, Path::new("y"));
+    }
+
+    #[test]
     fn the_command_is_found_behind_global_options() {
         let args: Vec<OsString> =
-            ["rt", "--root", "create", "--log=x", "--debug", "state", "run"].map(Into::into).into();
+            ["rt", "-root", "create", "--log=x", "--debug", "state", "run"].map(Into::into).into();
         assert_eq!(chosen(&args), Some("state"));
     }
 

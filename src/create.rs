@@ -113,13 +113,18 @@ pub(crate) fn command(request: &Request) -> Result<()> {
 /// The eight steps; then init `waits` for `start`, or runs the program. The lock is held until
 /// the container has been recorded.
 fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
+    let done = |what: &str| log::debug(format_args!("{}: {what}", request.id));
     let spec = read(request).phase(Phase::Config)?; // 1
+    done("config.json is read and checked");
     let mut prepared = prepare(request, &spec).phase(Phase::Plan)?; // 2
     let (mut guard, lock) = claim(request, &mut prepared, &spec).phase(Phase::State)?; // 3
+    done("everything is planned, the state directory is made");
     let caller = launch(&prepared, &mut guard)?; // 4
+    log::debug(format_args!("{}: init is process {} in its cgroup", request.id, guard.pid()?));
     caller.go().phase(Phase::Process)?; // 5
     let limited = run_hooks(&prepared, &caller, &mut guard)?;
     let terminal = caller.ready(&prepared.plan)?; // 6 and 7 are init's
+    done("the root file system is complete, init is confined");
     if !limited {
         prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
     }
@@ -135,6 +140,7 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
     let relay = relay.phase(Phase::Terminal)?;
     let notify = guard.listen(!waits).phase(Phase::Process)?;
     record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
+    done(if waits { "created, init waits for start" } else { "created, init goes on" });
     let released = if waits { caller.detach() } else { caller.start() };
     released.phase(Phase::Process)?;
     Ok((guard.release(caller, relay, notify)?, lock))

@@ -29,7 +29,7 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     };
     let (status, init) = container.status()?;
     if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
-        bail!("{id}: cannot delete container that is not stopped: {status}");
+        bail!("cannot delete container {id} that is not stopped: {status}");
     }
     if let Some(init) = init {
         end(&container, &init)?;
@@ -84,5 +84,7 @@ pub(crate) fn clean_up(container: &Container) -> Result<()> {
         // Before the directory goes, so that a killed `delete` can be tried again.
         hooks.run_all(Kind::Poststop).iter().for_each(log::warn);
     }
-    container.remove().phase(Phase::State)
+    container.remove().phase(Phase::State)?;
+    log::debug(format_args!("{}: cgroups and state directory are removed", container.record.id));
+    Ok(())
 }

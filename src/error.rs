@@ -131,15 +131,14 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
         .collect()
 }
 
-/// An errno as strerror(3) words it, without nix's `ENOENT: ` and std's ` (os error 2)`.
+/// An errno as strerror(3) words it, without nix's `ENOENT: ` and std's ` (os error 2)`. nix has
+/// words of its own for some of them.
 fn describe(cause: &(dyn std::error::Error + 'static)) -> String {
-    if let Some(errno) = cause.downcast_ref::<nix::errno::Errno>() {
-        return errno.desc().to_string();
-    }
-    if let Some(number) = cause.downcast_ref::<std::io::Error>().and_then(|e| e.raw_os_error()) {
-        return nix::errno::Errno::from_raw(number).desc().to_string();
-    }
-    cause.to_string()
+    let errno = cause.downcast_ref::<nix::errno::Errno>().map(|errno| *errno as i32);
+    let of_std = || cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    let Some(number) = errno.or_else(of_std) else { return cause.to_string() };
+    let text = std::io::Error::from_raw_os_error(number).to_string();
+    text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]
@@ -153,6 +152,15 @@ mod tests {
     fn an_error_is_one_line_from_noun_to_cause() {
         let error = Err::<(), _>(Errno::ENOENT).context("mounts[3] /data").unwrap_err();
         assert_eq!(line(&error), "mounts[3] /data: No such file or directory");
+    }
+
+    #[test]
+    fn an_errno_is_worded_as_strerror_does() {
+        let line = |errno: Errno| super::line(&errno.into());
+        assert_eq!(line(Errno::ERANGE), "Numerical result out of range");
+        assert_eq!(line(Errno::EOPNOTSUPP), "Operation not supported");
+        let error = std::io::Error::from_raw_os_error(Errno::ENOSPC as i32);
+        assert_eq!(super::line(&error.into()), "No space left on device");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(crate) fn command(root: &Path, id: &str, interval: Duration, stats_only: boo
     let container = Container::open(root, id)?;
     let (status, init) = container.status()?;
     let Some(init) = init.filter(|_| status != Status::Creating) else {
-        bail!("{id}: container not running");
+        bail!("container with id {id} is not running");
     };
     if stats_only { print_stats(&container) } else { follow(&container, &init, interval) }
 }

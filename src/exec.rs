@@ -72,6 +72,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     drop(container);
     let (pid, caller) = launch::clone(&plan, group, None)?;
     let guard = Guard(&caller);
+    log::debug(format_args!("{}: the process is {pid} in its cgroup", options.id));
     launch::prepare(&plan, pid)?;
     caller.go().phase(Phase::Process)?;
     let terminal = caller.ready(&plan)?;
@@ -87,6 +88,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let relay = relay.transpose().phase(Phase::Terminal)?;
     caller.start().phase(Phase::Process)?;
     caller.executed(agent::taker(outlets.agent, pid.as_raw()))?;
+    log::debug(format_args!("{}: the program runs", options.id));
     // From here on the process may run on without us only if we are detached or killed.
     let status = match foreground {
         Some(foreground) => foreground.wait(pid, relay, None)?,

@@ -99,14 +99,17 @@ pub(crate) fn version(name: &str) -> String {
 
 /// `rt features`.
 pub(crate) fn features() -> Result<String> {
-    let (modes, flags) = memory_policy::names();
+    let (mut modes, flags) = memory_policy::names();
+    modes.sort_unstable();
+    let mut namespaces: Vec<_> = namespace::words_of_all().collect();
+    namespaces.sort_unstable();
     let features = Features {
         oci_version_min: "1.0.0",
         oci_version_max: OCI_VERSION,
         hooks: Kind::ALL.map(Kind::name),
         mount_options: mounts::words().collect(),
         linux: Linux {
-            namespaces: namespace::words_of_all().collect(),
+            namespaces,
             capabilities: caps::known(),
             cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
             seccomp: Seccomp {

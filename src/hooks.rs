@@ -207,10 +207,12 @@ impl Hooks {
         };
         let state = serde_json::to_vec(&state);
         kind.of(&self.hooks).iter().enumerate().map(move |(i, hook)| {
+            let (name, path) = (kind.name(), hook.path().display());
             let state = state.as_ref().map_err(|error| anyhow::anyhow!("the state: {error}"));
             state
                 .and_then(|state| run_to(hook, state, cwd, &self.outputs))
-                .with_context(|| format!("hooks.{}[{i}] {}", kind.name(), hook.path().display()))
+                // The second half is runc's wording.
+                .with_context(|| format!("hooks.{name}[{i}] {path}: error running {name} hook #{i}"))
                 .phase(Phase::Hooks)
         })
     }

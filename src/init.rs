@@ -109,6 +109,10 @@ fn confine<'a>(
     sys::close_kept();
     let program = plan.process.as_ref().map(|program| process::confine(program, &root));
     let program = program.transpose()?;
+    if plan.root.is_some() {
+        // Until the program decides for itself: `kill ID TERM` ends a created container.
+        sys::end_when_asked().context("sigaction").phase(Phase::Process)?;
+    }
     caller.ready().phase(Phase::Process)?;
     Ok(program)
 }

@@ -17,23 +17,25 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
     let signal = parse(signal)?;
     let container = Container::open(root, id)?;
     let (status, init) = container.status()?;
-    let Some(init) = init.filter(|_| status != Status::Creating) else {
-        if all {
-            return container.record.cgroup.signal_all(signal);
-        }
-        bail!("{id}: container not running");
-    };
+    let cgroup = &container.record.cgroup;
     // Without a pid namespace of its own the other processes outlive init; and to kill a frozen
     // one is to thaw it.
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let alone = !kinds.contains(CloneFlags::CLONE_NEWPID);
-    if container.record.cgroup.is_nowhere() && (all || alone) {
+    let Some(init) = init.filter(|_| status != Status::Creating) else {
+        let outlived = signal == libc::SIGKILL && alone && !cgroup.pids()?.is_empty();
+        if all || outlived {
+            return cgroup.signal_all(signal);
+        }
+        bail!("{id}: container not running");
+    };
+    if cgroup.is_nowhere() && (all || alone) {
         // In a pid namespace of their own all end with init.
         if alone || signal != libc::SIGKILL {
             log::warn(format!("{id}: without a cgroup only init can be found"));
         }
     } else if all || (signal == libc::SIGKILL && (alone || status == Status::Paused)) {
-        return container.record.cgroup.signal_all(signal);
+        return cgroup.signal_all(signal);
     }
     match sys::pidfd_send_signal(init.as_fd(), signal) {
         Err(Errno::ESRCH) => bail!("{id}: container not running: process already finished"),
@@ -47,7 +49,7 @@ fn parse(text: &str) -> Result<i32> {
         if (0..=libc::SIGRTMAX()).contains(&number) {
             return Ok(number);
         }
-        bail!("signal {text}: unknown");
+        bail!("unknown signal {text:?}");
     }
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
@@ -56,7 +58,7 @@ fn parse(text: &str) -> Result<i32> {
     }
     match Signal::from_str(&format!("SIG{name}")) {
         Ok(signal) => Ok(signal as i32),
-        Err(_) => bail!("signal {text:?}: unknown"),
+        Err(_) => bail!("unknown signal {text:?}"),
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {
     let (container, _lock) = open(root, id)?;
     match container.status()?.0 {
         Status::Created | Status::Running => container.record.cgroup.freeze().phase(Phase::Cgroup),
-        Status::Paused => bail!("{id}: container already paused"),
+        Status::Paused => bail!("{id}: container not running: already paused"),
         Status::Creating | Status::Stopped => bail!("{id}: container not running"),
     }
 }

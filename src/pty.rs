@@ -74,8 +74,12 @@ pub(crate) fn give_to(peer: &OwnedFd, uid: u32) -> Result<()> {
 /// nobody stays to relay it.
 pub(crate) fn check_console(terminal: bool, detached: bool, socket: Option<&Path>) -> Result<()> {
     match (terminal, detached, socket) {
-        (true, true, None) => bail!("process.terminal: needs --console-socket when detached"),
-        (false, _, Some(_)) => bail!("--console-socket: process.terminal is not set"),
+        (true, true, None) => bail!(
+            "process.terminal: cannot allocate tty if rt will detach without setting console socket (--console-socket)"
+        ),
+        (false, _, Some(_)) => bail!(
+            "--console-socket: cannot use console socket if rt will not detach or allocate tty"
+        ),
         (true, false, Some(_)) => bail!("--console-socket: only when detached"),
         _ => Ok(()),
     }

@@ -23,7 +23,9 @@ pub(crate) fn check(namespaces: &Namespaces, root: &Root, linux: &Linux) -> Resu
         return Ok(());
     }
     if !namespaces.has_user() {
-        bail!("linux.namespaces: an ordinary user needs a user namespace (see rt spec --rootless)");
+        bail!(
+            "linux.namespaces: rootless container requires user namespaces (see rt spec --rootless)"
+        );
     }
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
         bail!("linux.netDevices: an ordinary user has no rights over interfaces of the host");

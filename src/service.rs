@@ -20,7 +20,7 @@ use nix::unistd::{UnlinkatFlags, pipe2, unlinkat};
 
 use crate::plan::Plan;
 use crate::state::{Container, NOTIFY_DIRECTORY, NOTIFY_SOCKET};
-use crate::{log, sys};
+use crate::{error, log, sys};
 
 /// Where a container finds the socket, as with runc.
 pub(crate) const DIRECTORY_INSIDE: &str = "/run/notify";
@@ -51,19 +51,25 @@ pub(crate) fn announce_sockets(plan: &mut Plan, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// A connection to the manager's socket, if there is one.
+/// A connection to the manager's socket, if there is one. The environment may be an old one: a
+/// manager that has gone is no reason not to run the container.
 fn manager() -> Result<Option<OwnedFd>> {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
         return Ok(None);
     };
-    let origin = || format!("NOTIFY_SOCKET {}", name.display());
     let address = match name.as_bytes() {
         [b'@', name @ ..] => UnixAddr::new_abstract(name),
         path => UnixAddr::new(path),
     };
     let fd = datagram_socket()?;
-    connect(fd.as_raw_fd(), &address.with_context(origin)?).with_context(origin)?;
-    Ok(Some(fd))
+    match address.and_then(|address| connect(fd.as_raw_fd(), &address)) {
+        Ok(()) => Ok(Some(fd)),
+        Err(errno) => {
+            let cause = error::line(&errno.into());
+            log::warn(format!("NOTIFY_SOCKET {}: {cause}, nobody is told", name.display()));
+            Ok(None)
+        }
+    }
 }
 
 fn datagram_socket() -> Result<OwnedFd> {
@@ -185,7 +191,7 @@ impl Notify {
         let flags = MsgFlags::MSG_NOSIGNAL;
         let sent = sendmsg::<()>(self.manager.as_raw_fd(), &vector, rights, flags, None);
         if let Err(errno) = sent {
-            log::warn(format!("NOTIFY_SOCKET: {}", errno.desc()));
+            log::warn(format!("NOTIFY_SOCKET: {}", error::line(&errno.into())));
         }
     }
 }

@@ -1,10 +1,10 @@
 //! `rt spec`: a configuration to start from.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Error, Result, anyhow};
 use nix::unistd::{getegid, geteuid};
 
 use crate::netns::{Namespace, Parts};
@@ -89,7 +89,10 @@ pub(crate) fn spec(
         .create_new(true)
         .open(&path)
         .and_then(|mut file| file.write_all(json.as_bytes()))
-        .with_context(|| path.display().to_string())
+        .map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => anyhow!("File {} exists. Remove it first", path.display()),
+            _ => Error::new(error).context(path.display().to_string()),
+        })
 }
 
 fn document(rootless: bool, cgroup_v2: bool) -> String {
@@ -239,7 +242,7 @@ mod tests {
         let text = std::fs::read_to_string(bundle.join("config.json"));
         std::fs::remove_dir_all(&bundle).unwrap();
         first.unwrap();
-        assert!(format!("{:#}", second.unwrap_err()).contains("config.json: File exists"));
+        assert!(format!("{:#}", second.unwrap_err()).contains("config.json exists"));
         assert!(text.unwrap().ends_with("}\n"));
     }
 }

@@ -10,7 +10,7 @@ use crate::hooks::{Hooks, Kind};
 use crate::seccomp::agent::{self, Agent};
 use crate::service::Notify;
 use crate::state::{Container, Status};
-use crate::{delete, sync};
+use crate::{delete, log, sync};
 
 /// `rt start`.
 pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
@@ -46,6 +46,7 @@ fn start(container: &Container, init: &OwnedFd) -> Result<Option<Notify>> {
     let agent = Agent::connect_of(record, Status::Created).phase(Phase::Process)?;
     let pid = record.init.map_or(0, |init| init.pid);
     sync::start(connection.as_fd(), init.as_fd(), agent::taker(agent, pid))?;
+    log::debug(format_args!("{id}: the program runs"));
     poststart(container, init)?;
     Ok(notify)
 }

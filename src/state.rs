@@ -365,11 +365,14 @@ pub(crate) fn read_at(directory: impl AsFd, name: &str) -> nix::Result<Vec<u8>> 
 
 /// runc's rule for ids: letters, digits, `_ + - .`, not `.` or `..`, at most 1024 bytes.
 pub(crate) fn check_id(id: &str) -> Result<()> {
+    if id.is_empty() {
+        bail!("container id cannot be empty");
+    }
     let good = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
-    if id.is_empty() || id == "." || id == ".." || id.len() > ID_MAX || !id.chars().all(good) {
+    if id == "." || id == ".." || id.len() > ID_MAX || !id.chars().all(good) {
         let begin: String = id.chars().take(64).collect();
         bail!(
-            "container id {begin:?}: invalid (letters, digits, _ + - . and at most {ID_MAX} of them)"
+            "invalid container ID format: {begin:?} (letters, digits, _ + - . and at most {ID_MAX} of them)"
         );
     }
     Ok(())

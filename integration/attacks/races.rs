@@ -160,7 +160,7 @@ fn a_directory_that_is_swapped_for_a_link_is_not_copied_from_the_host() {
 /// the write of a sysctl.
 #[test]
 fn a_procfs_that_is_swapped_does_not_take_a_sysctl() {
-    let bundle = Bundle::busybox().writable().directory("/volume");
+    let bundle = Bundle::busybox().writable().directory("/volume").link("/cover", "/proc");
     let volume = bundle.beside("volume");
     for (sys, port) in [("sys", "1024\n"), ("fake", "1025\n")] {
         fs::create_dir_all(volume.join(sys).join("net/ipv4")).unwrap();
@@ -169,7 +169,7 @@ fn a_procfs_that_is_swapped_does_not_take_a_sysctl() {
     let race = Exchange::start(&volume, "sys", "fake");
     let bundle = bundle
         .mount(json!({ "destination": "/real", "type": "proc", "source": "proc" }))
-        .mount(json!({ "destination": "/proc", "type": "bind", "source": volume,
+        .mount(json!({ "destination": "/cover", "type": "bind", "source": volume,
             "options": ["rbind", "rw"] }))
         .config(|c| {
             c["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "99" });

@@ -124,6 +124,14 @@ fn what_the_configuration_says_of_mounts_is_refused() {
         mount(with(json!(["nosuch=1"])), &["mounts[7] /m", "nosuch"]),
         mount(with(json!(["size=lots"])), &["mounts[7] /m", "size"]),
         // The image's /bin/sh is a link to a file: not what a directory is mounted on.
+        mount(
+            json!({ "destination": "/proc/tty", "type": "tmpfs" }),
+            &["mounts[7] /proc/tty", "inside /proc"],
+        ),
+        mount(
+            json!({ "destination": "/proc", "type": "tmpfs" }),
+            &["mounts[7] /proc", "not of type proc"],
+        ),
         mount(json!({ "destination": "/bin/sh", "type": "proc" }), &["mounts[7] /bin/sh"]),
     ]);
 }
@@ -236,7 +244,7 @@ fn what_the_configuration_says_of_namespaces_is_refused() {
     Attempts::new().all(vec![
         one(json!({ "type": "moon" }), &["config.json", "linux.namespaces[5]", "moon"]),
         one(json!({}), &["config.json", "linux.namespaces[5]", "type"]),
-        one(json!({ "type": "pid" }), &["linux.namespaces[5]", "pid", "twice"]),
+        one(json!({ "type": "pid" }), &["linux.namespaces[5]", "pid", "duplicated"]),
         one(json!({ "type": "time", "path": "ns" }), &["linux.namespaces[5].path", "ns"]),
         one(
             json!({ "type": "time", "path": "/no/ns" }),

@@ -137,6 +137,6 @@ fn events_say_what_is_wrong() {
     c.rt(["events", "--interval", "0s", &c.id]).run().says(&["--interval"]);
     c.rt(["events", "--interval", "soon", &c.id]).run().says(&["--interval"]);
     c.wait();
-    c.rt(["events", "--stats", &c.id]).run().says(&["container not running"]);
+    c.rt(["events", "--stats", &c.id]).run().says(&["container with id", "is not running"]);
     c.rt(["events", "no-such-container"]).run().says(&["container does not exist"]);
 }

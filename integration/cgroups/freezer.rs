@@ -37,7 +37,7 @@ fn pause_and_resume_say_what_is_wrong() {
         let c = sleeper(view).start();
         c.rt(["resume", &c.id]).run().says(&["container not paused"]);
         pause(&c);
-        c.rt(["pause", &c.id]).run().says(&["container already paused"]);
+        c.rt(["pause", &c.id]).run().says(&["container not running: already paused"]);
         resume(&c);
         c.kill("KILL");
         c.wait();

@@ -162,12 +162,16 @@ fn process_is_run_instead_of_the_containers_own() {
     let file = process_file(&c, |_| {});
     let done = c.exec_with(&["--process", &file], NO_COMMAND).success();
     assert_eq!(done.stdout, "/bin\n5\nfrom the file\n");
-    assert_eq!(effective(&c, &file), "0000000000000000");
+    let own = c.exec(["sh", "-c", EFFECTIVE]).success().stdout;
+    assert_eq!(effective(&c, &file), own.trim(), "it does not say, so that they are the same");
+    let none = process_file(&c, |process| process["capabilities"] = json!({}));
+    assert_eq!(effective(&c, &none), "0000000000000000");
 }
 
-/// Without `capabilities` the process of a file has none.
+const EFFECTIVE: &str = "grep CapEff /proc/self/status | cut -f2";
+
 fn effective(c: &Container, file: &str) -> String {
-    let script = "grep CapEff /proc/self/status | cut -f2";
+    let script = EFFECTIVE;
     c.exec_with(&["--process", file], ["sh", "-c", script]).success().stdout.trim().to_owned()
 }
 
@@ -319,6 +323,9 @@ fn cgroup_is_a_group_below_the_containers() {
             continue;
         }
         let c = with_sub_groups(view, &["pids", "memory"]);
+        // Where it is not in every hierarchy, a path for all of them is none; their own group is.
+        c.exec_with(&["--cgroup", "sub"], ["true"]).one_line().says(&["--cgroup", "no such group"]);
+        c.exec_with(&["--cgroup", "/"], ["true"]).success();
         let options = ["--cgroup", "pids:sub/deep", "--cgroup", "memory:/sub"];
         let seen = c.exec_with(&options, ["cat", "/proc/self/cgroup"]).success().stdout;
         let init = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
@@ -330,7 +337,8 @@ fn cgroup_is_a_group_below_the_containers() {
         let wanted: Vec<String> = wanted.collect();
         assert_eq!(seen.lines().collect::<Vec<_>>(), wanted, "{view:?}");
         for bad in [
-            &["--cgroup", "sub"][..],
+            &["--cgroup", "nowhere"][..],
+            &["--cgroup", "sub", "--cgroup", "pids:sub"],
             &["--cgroup", "pids:no-such"],
             &["--cgroup", "nothing:sub"],
             &["--cgroup", "pids:sub", "--cgroup", "pids:sub"],

@@ -85,7 +85,8 @@ impl Cgroup {
         is_named: bool,
         limits: &mut Limits,
     ) -> Result<()> {
-        const WHO: &str = "an ordinary user needs a cgroup that is delegated to him";
+        const WHO: &str =
+            "container could not join or create cgroup (one that is delegated to the user)";
         limits.devices = None;
         let own = hierarchy::memberships("self")?;
         let (unified, is_unit) = (self.unified, self.unit.is_some());
@@ -102,7 +103,9 @@ impl Cgroup {
                 bail!("linux.cgroupsPath: {directory}: {WHO}");
             }
             if let Some(field) = limits.field_of(group) {
-                bail!("{field}: {directory}: {WHO}");
+                let limit = field.trim_start_matches("linux.resources.").split('.').next();
+                let limit = limit.unwrap_or_default();
+                bail!("{field}: {directory}: cannot set {limit} limit: {WHO}");
             }
         }
         Ok(())

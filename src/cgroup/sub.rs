@@ -1,11 +1,11 @@
 //! Groups that a container has made below its own: `exec --cgroup`.
 
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
-use super::Cgroup;
+use super::{Cgroup, Group};
 
 /// `[CTRL[,CTRL]:]PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl FromStr for SubGroup {
         ensure!(!controllers.iter().any(String::is_empty), "a controller without a name");
         ensure!(!path.is_empty(), "no path");
         let mut relative = PathBuf::new();
-        for component in std::path::Path::new(path).components() {
+        for component in Path::new(path).components() {
             match component {
                 Component::ParentDir => bail!("`..` is not allowed"),
                 Component::Normal(name) => relative.push(name),
@@ -39,44 +39,43 @@ impl FromStr for SubGroup {
 
 impl Cgroup {
     /// `current`, with the groups that `chosen` names in the place of its own: below those of
-    /// this container, of which `current` is a process's.
+    /// this container, of which `current` is a process's. A path without controllers holds for all
+    /// of them.
     pub(crate) fn choose(&self, mut current: Self, chosen: &[SubGroup]) -> Result<Self> {
         let mut seen: Vec<&str> = Vec::new();
         for sub in chosen {
-            let names = sub.names(self.unified)?;
-            for name in names {
-                ensure!(!seen.contains(&name), "--cgroup: {name:?} is given twice");
+            if sub.controllers.is_empty() {
+                ensure!(
+                    chosen.len() == 1,
+                    "--cgroup: one path for all controllers is the only one"
+                );
+                for own in &self.groups {
+                    replace(&mut current, &sub.path, own).context("--cgroup")?;
+                }
+            }
+            for name in &sub.controllers {
+                let context = || format!("--cgroup {name:?}");
+                ensure!(!self.unified, "--cgroup: version 2 has one group for all controllers");
+                ensure!(!seen.contains(&&**name), "--cgroup: {name:?} is given twice");
                 seen.push(name);
-                self.replace(&mut current, sub, name)
-                    .with_context(|| format!("--cgroup {name:?}"))?;
+                let own = self.groups.iter().find(|group| group.has_controller(name));
+                let own = own.context("the container has no group of this controller");
+                replace(&mut current, &sub.path, own.with_context(context)?)
+                    .with_context(context)?;
             }
         }
         Ok(current)
     }
-
-    fn replace(&self, current: &mut Self, sub: &SubGroup, name: &str) -> Result<()> {
-        let own = self.groups.iter().find(|group| group.has_controller(name));
-        let own = own.context("the container has no group of this controller")?;
-        let directory = own.directory.join(&sub.path);
-        ensure!(directory.is_dir(), "{}: no such group", directory.display());
-        let same = |group: &&mut super::Group| group.controllers == own.controllers;
-        let group = current.groups.iter_mut().find(same).context("the container has left it")?;
-        group.directory.clone_from(&directory);
-        group.existing = directory;
-        Ok(())
-    }
 }
 
-impl SubGroup {
-    /// The controllers; on a host with version 2 alone there is one group, without a name.
-    fn names(&self, unified: bool) -> Result<Vec<&str>> {
-        match (unified, self.controllers.is_empty()) {
-            (true, true) => Ok(vec![""]),
-            (true, false) => bail!("--cgroup: version 2 has one group for all controllers"),
-            (false, true) => bail!("--cgroup: version 1 needs controllers: CTRL:PATH"),
-            (false, false) => Ok(self.controllers.iter().map(String::as_str).collect()),
-        }
-    }
+fn replace(current: &mut Cgroup, path: &Path, own: &Group) -> Result<()> {
+    let directory = own.directory.join(path);
+    ensure!(directory.is_dir(), "{}: no such group", directory.display());
+    let same = |group: &&mut Group| group.controllers == own.controllers;
+    let group = current.groups.iter_mut().find(same).context("the container has left it")?;
+    group.directory.clone_from(&directory);
+    group.existing = directory;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -104,7 +103,7 @@ mod tests {
             cgroup.choose(Cgroup::default(), &subs(list)).unwrap_err().to_string()
         };
         assert!(choose(true, &["cpu:x"]).contains("one group"));
-        assert!(choose(false, &["x"]).contains("CTRL:PATH"));
+        assert!(choose(false, &["x", "y"]).contains("the only one"));
         assert!(choose(false, &["cpu:x"]).contains("\"cpu\""));
     }
 }

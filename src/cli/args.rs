@@ -138,7 +138,7 @@ pub(crate) struct Exec {
     /// SELinux label
     #[arg(long, value_name = "LABEL")]
     pub(crate) process_label: Option<String>,
-    /// Sub-group of the container's cgroup (on version 1 with its controllers)
+    /// Sub-group of the container's cgroup, on version 1 in all hierarchies or in some
     #[arg(long, value_name = "[CTRL[,CTRL]:]PATH")]
     pub(crate) cgroup: Vec<SubGroup>,
     /// Wait until a paused container is resumed

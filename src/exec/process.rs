@@ -35,11 +35,14 @@ pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedP
     Ok(loaded)
 }
 
-/// What `--process` does not say of scheduling, limits, labels and umask is as in the container,
+/// What `--process` does not say of capabilities, scheduling, limits, labels and umask is as in the container,
 /// as with runc.
 fn inherit(process: &mut Process, own: &Process) {
     let umask = process.user().umask().or(own.user().umask());
     process.user_mut().set_umask(umask);
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
     if process.scheduler().is_none() {
         process.set_scheduler(own.scheduler().clone());
     }

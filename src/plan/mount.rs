@@ -1,9 +1,10 @@
 //! The entries of `mounts`: what is mounted, where, and with which data.
 
 use std::ffi::CString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use oci_spec::runtime::{Mount, Spec};
 
 use super::c_string;
@@ -12,6 +13,20 @@ use crate::lsm;
 use crate::mounts::{self, Bind, Options};
 use crate::namespace::IdMap;
 
+/// What of `/proc` may be something else: files that lxcfs makes for a container. Everything else
+/// there is the kernel's word, to the container and to whoever looks into it.
+const OF_PROC: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
 /// fsconfig(2) takes no longer value, in bytes.
 const VALUE_MAX: usize = 255;
 
@@ -130,7 +145,47 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
     } else {
         What::FileSystem(file_system(i, mount, bundle, &mut options)?)
     };
+    check_proc(&destination, &what).with_context(|| origin.clone())?;
     Ok(MountPoint { origin, index: u32::try_from(i)?, destination, what, options })
+}
+
+/// Nothing but a procfs on `/proc`, and little in it, in the words of runc.
+fn check_proc(destination: &Path, what: &What) -> Result<()> {
+    let Ok(inside) = clean(destination).strip_prefix("/proc").map(Path::to_owned) else {
+        return Ok(());
+    };
+    let shown = Path::new("/proc").join(&inside);
+    if inside != Path::new("") {
+        let may_be = OF_PROC.iter().any(|known| Path::new(known) == shown);
+        ensure!(may_be, "{shown:?} cannot be mounted because it is inside /proc");
+        return Ok(());
+    }
+    let is_proc = match what {
+        What::FileSystem(fs) => fs.kind.as_c_str() == c"proc",
+        // A source that is not there is told later.
+        What::Bind { source, .. } => {
+            statfs(source).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC)
+                || !source.exists()
+        }
+        What::Remount { .. } => true,
+        What::Cgroup => false,
+    };
+    ensure!(is_proc, "\"/proc\" cannot be mounted because it is not of type proc");
+    Ok(())
+}
+
+/// Without `.` and `..`, by the words alone.
+fn clean(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::from("/"), |mut clean, part| {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+        clean
+    })
 }
 
 fn ids(mount: &Mount, options: &Options) -> Option<Ids> {
@@ -219,6 +274,36 @@ mod tests {
         let What::FileSystem(fs) = point.what else { panic!() };
         let data = point.options.data.into_iter().map(|(name, value)| (name, value.unwrap()));
         (data.collect(), fs.directory)
+    }
+
+    #[test]
+    fn on_proc_there_is_a_procfs_and_little_in_it_is_something_else() {
+        let at = |destination: &str, kind: &str, source: &str| {
+            let json = serde_json::json!({ "destination": destination, "type": kind,
+                "source": source });
+            point(json).map(drop).map_err(|error| format!("{error:#}"))
+        };
+        for (destination, kind, source) in [
+            ("/proc", "proc", "proc"),
+            ("/proc/", "bind", "/proc"),
+            ("/proc/cpuinfo", "bind", "/etc/hostname"),
+            ("/proc/./sys//kernel/ns_last_pid", "bind", "/etc/hostname"),
+            ("/process", "bind", "/"),
+            ("/proc/..", "tmpfs", "tmpfs"),
+        ] {
+            assert_eq!(at(destination, kind, source), Ok(()), "{destination}");
+        }
+        for (destination, kind, source) in [
+            ("/proc", "tmpfs", "tmpfs"),
+            ("/proc", "bind", "/"),
+            ("proc/sys", "bind", "/proc/sys"),
+            ("/tmp/../proc/self/attr", "tmpfs", "tmpfs"),
+            ("/proc/tty", "proc", "proc"),
+        ] {
+            assert!(
+                at(destination, kind, source).unwrap_err().contains("cannot be mounted because")
+            );
+        }
     }
 
     #[test]

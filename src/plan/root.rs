@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::sys::stat::SFlag;
 use nix::unistd::getpid;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Mount, Spec};
@@ -78,13 +78,18 @@ impl Root {
         let spec = source.spec;
         let read_only = paths(linux.readonly_paths());
         let label = lsm::mount_label(linux);
+        let propagation = linux.rootfs_propagation().as_deref();
+        // A private root can be moved away from what MS_MOVE has put over the host's.
+        if let (true, Some(word @ ("private" | "rprivate"))) = (no_pivot, propagation) {
+            bail!("linux.rootfsPropagation: {word} is not safe without pivot_root (--no-pivot)");
+        }
         let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
         Ok(Self {
             path: source.rootfs.to_owned(),
             // A copy mounted over the root would be seen by nobody.
             readonly: readonly || read_only.iter().any(|path| is_root(path)),
             no_pivot,
-            propagation: linux.rootfs_propagation().as_deref().and_then(mounts::propagation),
+            propagation: propagation.and_then(mounts::propagation),
             mounts: mount_points(spec, source.bundle, label.as_deref())?,
             label: label.as_deref().map(|label| c_string(label, "linux.mountLabel")).transpose()?,
             devices: devices(spec, linux),

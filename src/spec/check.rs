@@ -100,7 +100,10 @@ fn uts_name(path: &str, name: &Option<String>, namespaces: &Namespaces<'_>) -> R
     };
     text(path, name)?;
     ensure!(name.len() <= UTS_LEN, "{path}: longer than {UTS_LEN} bytes");
-    ensure!(namespaces.has(LinuxNamespaceType::Uts), "{path}: needs a uts namespace");
+    ensure!(
+        namespaces.has(LinuxNamespaceType::Uts),
+        "{path}: unable to set {path} without a private UTS namespace"
+    );
     Ok(())
 }
 

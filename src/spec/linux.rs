@@ -34,7 +34,7 @@ impl<'a> Namespaces<'a> {
             let path = format_args!("linux.namespaces[{i}]");
             let typ = namespace.typ();
             let twice = list[..i].iter().any(|other| other.typ() == typ);
-            ensure!(!twice, "{path}: {typ} is given twice");
+            ensure!(!twice, "{path}: duplicated ns \"{typ}\"");
             if let Some(joined) = joined(namespace) {
                 absolute(format_args!("{path}.path"), joined)?;
             }
@@ -167,7 +167,11 @@ pub(super) fn mapped(
         id.checked_sub(mapping.container_id()).is_some_and(|offset| offset < mapping.size())
     };
     let known = !namespaces.is_new(Type::User) || list.iter().flatten().any(within);
-    ensure!(known, "{path}: {id} is not mapped in the user namespace");
+    // The second form is runc's, for its users.
+    let kind = path.strip_prefix("process.user.");
+    ensure!(known || kind.is_some(), "{path}: {id} is not mapped in the user namespace");
+    let kind = kind.unwrap_or_default();
+    ensure!(known, "{path}: cannot set{kind} to unmapped {kind} {id} in user namespace");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Arguments;
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{PosixRlimit, Process, User};
 
-use super::check::{absolute, text};
+use super::check::{path_text, text};
 use super::scheduling;
 use crate::lsm;
 
@@ -19,9 +19,12 @@ const GROUPS: usize = 65536;
 pub(crate) fn check(process: &Process) -> Result<()> {
     scheduling::check(process)?;
     lsm::check_process(process)?;
-    absolute("process.cwd", process.cwd())?;
+    let cwd = process.cwd();
+    path_text("process.cwd", cwd)?;
+    ensure!(!cwd.as_os_str().is_empty(), "process.cwd: Cwd property must not be empty");
+    ensure!(cwd.is_absolute(), "process.cwd {}: Cwd must be an absolute path", cwd.display());
     let args = process.args().as_deref().unwrap_or_default();
-    ensure!(!args.is_empty(), "process.args: at least one is required");
+    ensure!(!args.is_empty(), "process.args: args must not be empty");
     ensure!(!args[0].is_empty(), "process.args[0]: empty");
     for (i, arg) in args.iter().enumerate() {
         text(format_args!("process.args[{i}]"), arg)?;
@@ -47,7 +50,7 @@ pub(crate) fn check(process: &Process) -> Result<()> {
 fn environment(path: Arguments<'_>, variable: &str) -> Result<()> {
     text(path, variable)?;
     match variable.find('=') {
-        None => bail!("{path}: without ="),
+        None => bail!("{path}: invalid environment variable: missing '='"),
         Some(0) => bail!("{path}: without a name"),
         Some(_) => Ok(()),
     }

@@ -49,12 +49,13 @@ pub(super) fn check(key: &str, value: &str, namespaces: &Namespaces<'_>) -> Resu
         file if file.starts_with("user/") => (Type::User, "user"),
         "kernel/domainname" => (Type::Uts, "uts"),
         "kernel/hostname" => bail!("{path}: stands in conflict with hostname"),
-        _ => bail!("{path}: belongs to no namespace"),
+        _ => bail!("{path}: sysctl {key:?} is not in a separate kernel namespace"),
     };
-    ensure!(namespaces.has(typ), "{path}: needs a new or joined {name} namespace");
+    let separate = namespaces.has(typ);
+    ensure!(separate, "{path}: sysctl {key:?} is not in a separate kernel namespace ({name})");
     let joined = namespaces.path(typ);
     let own = joined.is_some_and(|joined| is_same(joined, &format!("/proc/self/ns/{name}")));
-    ensure!(!own, "{path}: the {name} namespace is the host's");
+    ensure!(!own, "{path}: sysctl {key:?} not allowed in host {name} namespace");
     Ok(())
 }
 

@@ -117,6 +117,21 @@ pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()>
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
+/// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process also where it is the first one of a pid
+/// namespace, which the kernel spares from what it does not handle (pid_namespaces(7)). Programs
+/// that are executed have the default again.
+pub(crate) fn end_when_asked() -> Result<()> {
+    extern "C" fn end(signal: i32) {
+        // SAFETY: _exit(2) is safe in the context of a signal.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter().try_for_each(
+        // SAFETY: the handler makes one call, which is safe there.
+        |signal| unsafe { sigaction(signal, &action) }.map(drop),
+    )
+}
+
 /// The default action for the signal of that number, also for the two that the C library keeps
 /// to itself; one that cannot be changed is left alone.
 pub(crate) fn restore_signal(signal: i32) {

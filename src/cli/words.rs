@@ -1,0 +1,158 @@
+//! The words of the command line as clap takes them. Go's flag package, which runc's callers write
+//! for, knows `-option` for `--option` and `--switch=true`; runc takes an empty value for none,
+//! and leaves everything after the id to the program of `exec` and to ps(1).
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use clap::{Arg, ArgAction, Command};
+
+/// A variable of a script that is not set should not decide whose files or rights are meant.
+const NEVER_EMPTY: [&str; 3] = ["bundle", "root", "user"];
+
+/// The words for `command`, the parser of all of them.
+pub(super) fn normal(command: &Command, args: &[OsString]) -> Vec<OsString> {
+    let mut normal: Vec<OsString> = args.iter().take(1).cloned().collect();
+    let mut rest = args.iter().skip(1).peekable();
+    let mut command = command;
+    while let Some(word) = rest.next() {
+        let known = match word.as_bytes() {
+            b"--" => {
+                normal.push(word.clone());
+                break;
+            }
+            b"-" => None,
+            [b'-', ..] => Some(option(command, word)),
+            _ => None,
+        };
+        match known {
+            Some(Known::Switch(long, true)) => normal.push(joined(long, None)),
+            Some(Known::Switch(_, false)) => {}
+            Some(Known::Option { arg, long, value }) => {
+                let value = value.or_else(|| rest.next().cloned());
+                let is_none = !matches!(arg.get_action(), ArgAction::Append)
+                    && !NEVER_EMPTY.contains(&long)
+                    && value.as_ref().is_some_and(|value| value.is_empty());
+                if !is_none {
+                    normal.push(joined(long, value.as_deref()));
+                }
+            }
+            Some(Known::Cluster { wants_value }) => {
+                normal.push(word.clone());
+                normal.extend(rest.next_if(|_| wants_value).cloned());
+            }
+            None => {
+                normal.push(word.clone());
+                match command.find_subcommand(word) {
+                    Some(chosen) => command = chosen,
+                    None if matches!(command.get_name(), "exec" | "ps") => {
+                        if rest.peek().is_some_and(|next| *next != "--") {
+                            normal.push("--".into());
+                        }
+                        break;
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+    normal.extend(rest.cloned());
+    normal
+}
+
+/// A word that begins with a dash.
+enum Known<'a> {
+    Switch(&'a str, bool),
+    Option {
+        arg: &'a Arg,
+        long: &'a str,
+        value: Option<OsString>,
+    },
+    /// Short options, or an unknown one, which is for clap to name.
+    Cluster {
+        wants_value: bool,
+    },
+}
+
+fn option<'a>(command: &'a Command, word: &OsStr) -> Known<'a> {
+    let bytes = word.as_bytes();
+    let name = bytes.strip_prefix(b"--").unwrap_or(&bytes[1..]);
+    let mut parts = name.splitn(2, |byte| *byte == b'=');
+    let name = parts.next().unwrap_or_default();
+    let value = parts.next().map(|value| OsString::from_vec(value.to_vec()));
+    let same = |arg: &&Arg| match bytes {
+        [b'-', letter] => arg.get_short() == Some(char::from(*letter)),
+        _ => arg.get_long().is_some_and(|long| long.as_bytes() == name),
+    };
+    let Some(arg) = command.get_arguments().find(same) else {
+        return Known::Cluster { wants_value: wants_value(command, &bytes[1..]) };
+    };
+    let long = arg.get_long().unwrap_or_default();
+    if arg.get_action().takes_values() {
+        return Known::Option { arg, long, value };
+    }
+    match value.as_deref().map(OsStr::as_bytes) {
+        None | Some(b"true" | b"True" | b"TRUE" | b"t" | b"T" | b"1") => Known::Switch(long, true),
+        Some(b"false" | b"False" | b"FALSE" | b"f" | b"F" | b"0") => Known::Switch(long, false),
+        Some(_) => Known::Cluster { wants_value: false },
+    }
+}
+
+/// Whether the value of the last one of some short options is the next word.
+fn wants_value(command: &Command, letters: &[u8]) -> bool {
+    let takes = |letter: u8| {
+        let same = |arg: &&Arg| arg.get_short() == Some(char::from(letter));
+        command.get_arguments().find(same).is_some_and(|arg| arg.get_action().takes_values())
+    };
+    letters.iter().position(|letter| takes(*letter)) == letters.len().checked_sub(1)
+}
+
+fn joined(long: &str, value: Option<&OsStr>) -> OsString {
+    let mut word = OsString::from("--");
+    word.push(long);
+    if let Some(value) = value {
+        word.push("=");
+        word.push(value);
+    }
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal_words(line: &str) -> String {
+        let args: Vec<OsString> =
+            line.split(' ').map(|word| word.replace("''", "").into()).collect();
+        let words = normal(&super::super::command_line(None), &args);
+        words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn words_are_taken_as_runc_takes_them() {
+        for (line, words) in [
+            ("rt -root /x list", "rt --root=/x list"),
+            (
+                "rt --root=/x --log '' --debug=true list -f json",
+                "rt --root=/x --debug list --format=json",
+            ),
+            ("rt --systemd-cgroup=false --log= run c", "rt run c"),
+            (
+                "rt run -no-subreaper -b '' -pid-file P --console-socket= c",
+                "rt run --no-subreaper --bundle= --pid-file=P c",
+            ),
+            ("rt exec -tu 0 c -x --debug=true", "rt exec -tu 0 c -- -x --debug=true"),
+            ("rt exec -u 0 --cwd '' -e '' c -- sh --", "rt exec --user=0 --env= c -- sh --"),
+            ("rt exec c", "rt exec c"),
+            ("rt ps c -ef", "rt ps c -- -ef"),
+            ("rt ps -f json c", "rt ps --format=json c"),
+            ("rt delete c --force", "rt delete c --force"),
+            ("rt --root= kill '' TERM", "rt --root= kill '' TERM"),
+            ("rt update --cpu-quota -1 c", "rt update --cpu-quota=-1 c"),
+            ("rt --bogus=1 --debug=maybe list -q", "rt --bogus=1 --debug=maybe list --quiet"),
+        ] {
+            let words = words.replace("''", "");
+            assert_eq!(normal_words(line), words, "{line}");
+        }
+    }
+}
