@@ -1,10 +1,13 @@
 //! `linux.netDevices`: interfaces of the host in a container.
 
 use std::process::Command;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Host};
+use crate::harness::inject::{At, CALLER, Fault, inject, trace};
+use crate::harness::{Bundle, Host, reap};
 
 #[track_caller]
 fn ip(words: &str) -> String {
@@ -99,6 +102,54 @@ fn an_interface_that_cannot_move_is_refused_and_stays() {
         assert_eq!(lines(&after), lines(&before));
         assert!(ip("-o link show one0").contains(",UP"), "it is up again");
         bundle(json!({ "one0": {} })).without_namespace("network").refused().one_line();
+    });
+}
+
+/// Whatever call fails, and whenever init is killed. A caller that is killed itself leaves a virtual
+/// interface to the kernel, which ends it with the container's namespace.
+#[test]
+fn an_interface_comes_back_wherever_create_fails() {
+    Host::isolated(|| {
+        links();
+        let bundle = bundle(json!({ "one0": { "name": "lan" } }));
+        bundle.write();
+        let (path, id) = (bundle.path().display().to_string(), bundle.id());
+        let [out, err] = ["out", "err"].map(|name| bundle.beside(name));
+        let create = bundle.rt(["create", "--bundle", &path, &id]);
+        let delete = || bundle.rt(["delete", "--force", &id]).run().success();
+        let calls = trace(&create, &out, &err).calls;
+        delete();
+        let step = std::env::var("RT_SWEEP_STEP").map_or(1, |step| step.parse().unwrap());
+        // Before there is a process it is as everywhere.
+        let late = calls.iter().skip_while(|call| call.number != nix::libc::SYS_clone3);
+        for call in late.step_by(step) {
+            let killed = (call.process != CALLER).then_some(Fault::Kill);
+            for fault in [Fault::Error(Errno::EIO)].into_iter().chain(killed) {
+                if matches!(fault, Fault::Error(_)) && !call.can_fail() {
+                    continue;
+                }
+                if !ip("-o link").contains("one0@") {
+                    crate::harness::until("the pair has gone", || !ip("-o link").contains("one1"));
+                    ip("link del two0");
+                    links();
+                }
+                let at = At { process: call.process, n: call.n };
+                let traced = inject(&create, (&out, &err), at, fault);
+                let here = ip("-o link").contains("one0@");
+                assert!(here || traced.status == 0, "{fault} at {call}: it is gone");
+                assert!(!here || traced.status != 0, "{fault} at {call}: it has not moved");
+                let addresses = ip("-o address");
+                assert_eq!(
+                    addresses.contains(" one0    inet 10.9.8.7/24"),
+                    here,
+                    "{fault} at {call}"
+                );
+                delete();
+                for child in traced.children {
+                    reap(child, Duration::from_secs(2));
+                }
+            }
+        }
     });
 }
 

@@ -47,9 +47,22 @@ pub(crate) struct Moved {
 #[derive(Debug)]
 struct InContainer {
     name: String,
-    index: u32,
+    /// Not known yet, or it has not come as far.
+    index: Option<u32>,
+    /// Whom the container had before it.
+    others: Vec<String>,
     was_up: bool,
     addresses: Vec<Address>,
+}
+
+impl InContainer {
+    /// Its name and its number there. Before the next one moves it is the only new one.
+    fn find(&self, there: &mut Links) -> Result<Option<(String, u32)>> {
+        let Some(name) = there.names()?.into_iter().find(|name| !self.others.contains(name)) else {
+            return Ok(None);
+        };
+        Ok(there.find(&name)?.map(|link| (name, link.index)))
+    }
 }
 
 impl Moved {
@@ -85,28 +98,32 @@ impl Moved {
         if !device.new_name.contains("%d") && there.find(&device.new_name)?.is_some() {
             bail!("{}: is there already in the container", device.new_name);
         }
-        let addresses = here.permanent_addresses(link.index)?;
-        let before = there.names()?;
-        let moved = here.move_to(link.index, self.target.as_raw_fd(), &device.new_name);
-        // After a failed change of the name it may be there nevertheless.
-        let name = there.names()?.into_iter().find(|name| !before.contains(name));
-        let Some(name) = name else {
-            moved?;
-            bail!("it has vanished on the way");
-        };
-        let index = there.find(&name)?.context("it has vanished on the way")?.index;
-        let (old, was_up) = (device.name.clone(), link.up);
-        self.devices.push(InContainer { name: old.clone(), index, was_up, addresses });
-        moved?;
-        for address in self.devices.last().iter().flat_map(|device| &device.addresses) {
-            there.add_permanent(address, index, (&old, &name)).context("its address")?;
+        self.devices.push(InContainer {
+            name: device.name.clone(),
+            index: None,
+            others: there.names()?,
+            was_up: link.up,
+            addresses: here.permanent_addresses(link.index)?,
+        });
+        let Some(last) = self.devices.last_mut() else { return Ok(()) };
+        // It may be there, whatever the answer says.
+        here.move_to(link.index, self.target.as_raw_fd(), &device.new_name)?;
+        let (name, index) = last.find(there)?.context("it has vanished on the way")?;
+        last.index = Some(index);
+        for address in &last.addresses {
+            there.add_permanent(address, index, (&last.name, &name)).context("its address")?;
         }
         Ok(there.up(index)?)
     }
 
     fn give_back(&self, device: &InContainer) -> Result<()> {
         let (mut here, mut there) = (Links::here()?, self.inside()?);
-        there.move_to(device.index, self.home.as_raw_fd(), &device.name)?;
+        let index = match device.index {
+            Some(index) => Some(index),
+            None => device.find(&mut there)?.map(|(_, index)| index),
+        };
+        let Some(index) = index else { return Ok(()) };
+        there.move_to(index, self.home.as_raw_fd(), &device.name)?;
         let index = here.find(&device.name)?.context("it has vanished on the way")?.index;
         for address in &device.addresses {
             here.add_permanent(address, index, (&device.name, &device.name))?;
