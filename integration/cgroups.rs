@@ -4,6 +4,7 @@ mod devices;
 mod events;
 mod fields;
 mod freezer;
+mod hierarchies;
 mod limits;
 mod members;
 mod mounts;
@@ -13,6 +14,8 @@ mod update;
 use std::fs;
 
 use crate::harness::{Bundle, Container, View};
+use hierarchies::{Files, Setup, place};
+pub(crate) use hierarchies::{has, has_systemd, views_with};
 
 /// The file of a controller for this container's init, as the view shows it, or `None` where the
 /// view has no such controller.
@@ -52,13 +55,4 @@ fn cgroup_path(c: &Container, view: View) -> String {
     let path = text.lines().find_map(|line| Some(line.split_once(mark)?.1)).unwrap();
     assert!(path.len() > 1, "{path} is the root");
     path.to_owned()
-}
-
-/// Does the view have the controller?
-pub(crate) fn has(view: View, controller: &str) -> bool {
-    let script = format!(
-        "[ -e /sys/fs/cgroup/{controller}/cgroup.procs ] ||
-        grep -qw {controller} /sys/fs/cgroup/cgroup.controllers"
-    );
-    view.command("sh").args(["-c", &script]).output().unwrap().status.success()
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, View, proc_status, until};
+use crate::harness::{Bundle, proc_status, until};
 pub(crate) use agent::Agent;
 
 /// What docker gives a container without options.
@@ -278,7 +278,7 @@ fn the_program_does_not_hold_the_listener_or_the_agents_socket() {
 /// What tells the agent is a second thread for a moment.
 #[test]
 fn an_agent_is_asked_where_one_process_is_allowed() {
-    for view in View::all().filter(|view| crate::cgroups::has(*view, "pids")) {
+    for view in crate::cgroups::views_with("pids") {
         let bundle = Bundle::busybox().in_view(view);
         let (_agent, profile) = asking(&bundle, notify());
         let bundle = bundle.filter(profile).resources(json!({ "pids": { "limit": 1 } }));

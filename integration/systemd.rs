@@ -320,8 +320,8 @@ fn a_path_that_names_no_scope_is_refused() {
 /// The runtime where systemd's own socket is hidden, and the bus too if that is asked for.
 fn hidden(c: &Bundle, hide: &[&str], args: &[&str]) -> Done {
     let mounts: Vec<String> =
-        hide.iter().map(|place| format!("mount -t tmpfs tmpfs {place}")).collect();
-    let script = format!("{} && exec \"$@\"", mounts.join(" && "));
+        hide.iter().map(|place| format!("mount -t tmpfs tmpfs {place} && ")).collect();
+    let script = format!("{}exec \"$@\"", mounts.concat());
     c.rt(args).between(&["unshare", "-m", "sh", "-c", &script, "sh"]).run()
 }
 
@@ -360,9 +360,20 @@ fn the_message_bus_does_as_well() {
 }
 
 #[test]
+#[ignore = "needs systemd: make test-vm"]
+fn the_tests_of_limits_make_use_of_systemd() {
+    assert!(crate::cgroups::has_systemd());
+}
+
+#[test]
 fn without_systemd_there_is_a_clear_error() {
-    if Path::new("/run/systemd/private").exists() {
-        return;
-    }
-    scope().refused().says(&["--systemd-cgroup", "D-Bus"]);
+    let bundle = scope();
+    bundle.write();
+    let path = bundle.path().display().to_string();
+    // Where it runs, it is hidden.
+    let places =
+        ["/run/systemd", "/run/dbus"].map(|place| Path::new(place).exists().then_some(place));
+    let places: Vec<_> = places.into_iter().flatten().collect();
+    let create = ["--systemd-cgroup", "create", "--bundle", &path, &bundle.id()];
+    hidden(&bundle, &places, &create).says(&["--systemd-cgroup", "D-Bus"]);
 }

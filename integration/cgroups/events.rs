@@ -1,9 +1,11 @@
 //! `events`: statistics, and the end of memory.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use super::{has, is_v2, sleeper};
-use crate::harness::{Bundle, Container, View, until};
+use super::{Setup, has, is_v2, sleeper, views_with};
+use crate::harness::{Bundle, Container, View, runc, until};
 
 fn stats(c: &Container) -> Value {
     let done = c.rt(["events", "--stats", &c.id]).run().success();
@@ -36,9 +38,39 @@ fn stats_have_runcs_shape() {
     }
 }
 
+/// The keys of objects, and of the objects in them: `memory.usage.limit`.
+fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}.{key}");
+        keys(value, &path, found);
+        found.insert(path);
+    }
+    for one in value.as_array().into_iter().flatten() {
+        keys(one, &format!("{path}[]"), found);
+    }
+}
+
+/// Debian's runc as the model, where it can have every controller: on version 1.
+#[test]
+fn stats_have_every_key_of_runcs() {
+    for view in View::all().filter(|view| *view == View::V1) {
+        let keys_of = |bundle: Bundle| {
+            let mut found = BTreeSet::new();
+            keys(&stats(&bundle.start()), "", &mut found);
+            found
+        };
+        let limits = json!({ "pids": { "limit": 33 }, "memory": { "limit": 64 << 20 } });
+        let ours = keys_of(sleeper(view).resources(limits.clone()));
+        let theirs = keys_of(sleeper(view).resources(limits).for_runtime(runc()));
+        assert!(theirs.len() > 40, "{theirs:#?}");
+        let missing: Vec<_> = theirs.difference(&ours).collect();
+        assert!(missing.is_empty(), "{missing:#?}");
+    }
+}
+
 #[test]
 fn stats_show_the_limits() {
-    for view in View::all().filter(|view| has(*view, "memory") && has(*view, "pids")) {
+    for view in views_with("memory").into_iter().filter(|view| has(*view, "pids")) {
         let limits = json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 33 } });
         let c = sleeper(view).resources(limits).start();
         let stats = stats(&c);
@@ -64,9 +96,9 @@ fn pressure_is_shown_where_the_kernel_measures_it() {
 
 #[test]
 fn throttled_time_grows_at_half_a_cpu() {
-    for view in View::all().filter(|view| has(*view, "cpu")) {
-        let c = Bundle::busybox()
-            .in_view(view)
+    for setup in Setup::with("cpu") {
+        let c = setup
+            .bundle()
             // On a busy machine they must get more than they may have.
             .resources(json!({ "cpu": { "quota": 25_000, "period": 50_000, "shares": 262_144 } }))
             .script("f() { while :; do :; done; }; f & f & f & f")
@@ -92,7 +124,7 @@ fn glutton(view: View) -> Bundle {
 
 #[test]
 fn the_end_of_memory_is_an_event_and_137() {
-    for view in View::all().filter(|view| has(*view, "memory")) {
+    for view in views_with("memory") {
         let c = glutton(view).args(["dd", "if=/dev/zero", "of=/tmp/full", "bs=1M", "count=64"]);
         let c = c.create();
         let events = c.rt(["events", "--interval", "1h", &c.id]).spawn();

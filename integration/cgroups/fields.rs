@@ -1,46 +1,39 @@
 //! Every field of `linux.resources`: it is in its control file, or it is refused by its name.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
-use super::{file, is_v2, sleeper};
-use crate::harness::View;
+use super::{Files, Setup, file, place, sleeper};
+use crate::harness::{Disk, View};
 
-/// Where a version has a field: the controller, the file, what stands in it afterwards.
-type Place<'a> = Option<(&'a str, &'a str, &'a str)>;
-
-/// On every view: where the kernel has the file it shows the value; where it has not, `create`
-/// refuses by the JSON path. No place means that this version has no such limit.
+/// Everywhere: where the kernel has the files they show the values; where it has not, `create`
+/// refuses by the JSON path and the file.
 #[track_caller]
-fn assert_field(resources: &Value, path: &str, v1: Place<'_>, v2: Place<'_>) {
-    for view in View::all() {
-        assert_field_in(view, resources, path, if is_v2(view) { v2 } else { v1 });
+fn assert_field(resources: &Value, path: &str, v1: Files<'_>, v2: Files<'_>) {
+    for setup in Setup::all() {
+        assert_field_in(setup, resources, path, v1, v2);
     }
 }
 
 #[track_caller]
-fn assert_field_in(view: View, resources: &Value, path: &str, place: Place<'_>) {
-    let bundle = sleeper(view).resources(resources.clone());
-    let Some((controller, name, value)) = place else {
-        bundle.refused().says(&[path]);
-        return;
+fn assert_field_in(setup: Setup, resources: &Value, path: &str, v1: Files<'_>, v2: Files<'_>) {
+    let bundle = setup.sleeper().resources(resources.clone());
+    let files = match place(setup.view, v1, v2) {
+        Ok(files) => files,
+        Err(word) => return drop(bundle.refused().one_line().says(&[path, &word])),
     };
-    let plain = sleeper(view).start();
-    if file(&plain, view, controller, name).is_some() {
-        let c = bundle.start();
-        let written = file(&c, view, controller, name).unwrap_or_default();
-        assert!(written.lines().any(|line| line == value), "{view:?} {name}: {written:?}");
-    } else {
-        bundle.refused().says(&[path]);
+    let c = bundle.start();
+    for (name, value) in files {
+        let written = file(&c, setup.view, name.split('.').next().unwrap(), name);
+        let written = written.unwrap_or_else(|| panic!("{setup:?} {name} is not there"));
+        assert!(written.lines().any(|line| line == *value), "{setup:?} {name}: {written:?}");
     }
 }
 
 #[test]
 fn pids_limit() {
     for (limit, written) in [(33, "33"), (0, "1"), (-1, "max")] {
-        let place = Some(("pids", "pids.max", written));
-        assert_field(&json!({ "pids": { "limit": limit } }), "pids.limit", place, place);
+        let files = &[("pids.max", written)];
+        assert_field(&json!({ "pids": { "limit": limit } }), "pids.limit", files, files);
     }
 }
 
@@ -49,8 +42,8 @@ fn memory_limit() {
     assert_field(
         &json!({ "memory": { "limit": 16 << 20 } }),
         "linux.resources.memory.limit",
-        Some(("memory", "memory.limit_in_bytes", "16777216")),
-        Some(("memory", "memory.max", "16777216")),
+        &[("memory.limit_in_bytes", "16777216")],
+        &[("memory.max", "16777216")],
     );
 }
 
@@ -59,8 +52,8 @@ fn memory_without_limit() {
     assert_field(
         &json!({ "memory": { "limit": -1 } }),
         "linux.resources.memory.limit",
-        Some(("memory", "memory.limit_in_bytes", "9223372036854771712")),
-        Some(("memory", "memory.max", "max")),
+        &[("memory.limit_in_bytes", "9223372036854771712")],
+        &[("memory.max", "max")],
     );
 }
 
@@ -69,8 +62,8 @@ fn memory_swap() {
     assert_field(
         &json!({ "memory": { "limit": 16 << 20, "swap": 24 << 20 } }),
         "linux.resources.memory",
-        Some(("memory", "memory.memsw.limit_in_bytes", "25165824")),
-        Some(("memory", "memory.swap.max", "8388608")),
+        &[("memory.limit_in_bytes", "16777216"), ("memory.memsw.limit_in_bytes", "25165824")],
+        &[("memory.swap.max", "8388608"), ("memory.max", "16777216")],
     );
 }
 
@@ -79,8 +72,8 @@ fn memory_reservation() {
     assert_field(
         &json!({ "memory": { "reservation": 4 << 20 } }),
         "linux.resources.memory.reservation",
-        Some(("memory", "memory.soft_limit_in_bytes", "4194304")),
-        Some(("memory", "memory.low", "4194304")),
+        &[("memory.soft_limit_in_bytes", "4194304")],
+        &[("memory.low", "4194304")],
     );
 }
 
@@ -89,24 +82,26 @@ fn memory_kernel_tcp() {
     assert_field(
         &json!({ "memory": { "kernelTCP": 8 << 20 } }),
         "linux.resources.memory.kernelTCP",
-        Some(("memory", "memory.kmem.tcp.limit_in_bytes", "8388608")),
-        None,
+        &[("memory.kmem.tcp.limit_in_bytes", "8388608")],
+        &[],
     );
 }
 
+/// Linux 5.16 took the limit away, and newer ones only pretend to set it.
 #[test]
 fn memory_kernel_is_set_or_refused_by_its_file() {
-    for view in View::all() {
-        let bundle = sleeper(view).resources(json!({ "memory": { "kernel": 8 << 20 } }));
-        let name = "memory.kmem.limit_in_bytes";
+    const NAME: &str = "memory.kmem.limit_in_bytes";
+    for setup in Setup::all() {
+        let bundle = setup.sleeper().resources(json!({ "memory": { "kernel": 8 << 20 } }));
+        let word = match place(setup.view, &[(NAME, "8388608")], &[]) {
+            Ok(_) => NAME.to_owned(),
+            Err(word) => word,
+        };
         match bundle.try_start() {
-            Ok(c) => assert_eq!(file(&c, view, "memory", name).as_deref(), Some("8388608")),
-            // Linux 5.16 took the limit away, and newer ones only pretend to set it. Without a
-            // controller of version 1 there is no file.
-            Err(done) if !Path::new("/sys/fs/cgroup/memory").exists() || is_v2(view) => {
-                drop(done.says(&["linux.resources.memory.kernel"]));
+            Ok(c) => {
+                assert_eq!(file(&c, setup.view, "memory", NAME).as_deref(), Some("8388608"));
             }
-            Err(done) => drop(done.says(&["linux.resources.memory.kernel", name])),
+            Err(done) => drop(done.one_line().says(&["linux.resources.memory.kernel", &word])),
         }
     }
 }
@@ -116,8 +111,8 @@ fn memory_swappiness() {
     assert_field(
         &json!({ "memory": { "swappiness": 7 } }),
         "linux.resources.memory.swappiness",
-        Some(("memory", "memory.swappiness", "7")),
-        None,
+        &[("memory.swappiness", "7")],
+        &[],
     );
 }
 
@@ -126,17 +121,20 @@ fn memory_disable_oom_killer() {
     assert_field(
         &json!({ "memory": { "disableOOMKiller": true } }),
         "linux.resources.memory.disableOOMKiller",
-        Some(("memory", "memory.oom_control", "oom_kill_disable 1")),
-        None,
+        &[("memory.oom_control", "oom_kill_disable 1")],
+        &[],
     );
 }
 
+/// All that kernels since 5.11 know: there is nothing to refuse where there is no file.
 #[test]
 fn memory_use_hierarchy() {
-    for view in View::all() {
-        let c = sleeper(view).resources(json!({ "memory": { "useHierarchy": true } })).start();
-        let value = file(&c, view, "memory", "memory.use_hierarchy");
-        assert!(value.is_none_or(|value| value == "1"), "{view:?}");
+    let resources = json!({ "memory": { "useHierarchy": true } });
+    for setup in Setup::with("memory") {
+        let c = setup.sleeper().resources(resources.clone()).start();
+        let is_v1 = place(setup.view, &[("memory.use_hierarchy", "1")], &[]).is_ok();
+        let value = file(&c, setup.view, "memory", "memory.use_hierarchy");
+        assert_eq!(value.as_deref(), is_v1.then_some("1"), "{setup:?}");
     }
 }
 
@@ -145,19 +143,19 @@ fn cpu_shares() {
     assert_field(
         &json!({ "cpu": { "shares": 512 } }),
         "linux.resources.cpu.shares",
-        Some(("cpu", "cpu.shares", "512")),
-        Some(("cpu", "cpu.weight", "59")),
+        &[("cpu.shares", "512")],
+        &[("cpu.weight", "59")],
     );
 }
 
 #[test]
 fn cpu_quota_and_period() {
-    let resources = json!({ "cpu": { "quota": 20_000, "period": 50_000 } });
-    let v2 = Some(("cpu", "cpu.max", "20000 50000"));
-    let quota = Some(("cpu", "cpu.cfs_quota_us", "20000"));
-    assert_field(&resources, "linux.resources.cpu", quota, v2);
-    let period = Some(("cpu", "cpu.cfs_period_us", "50000"));
-    assert_field(&resources, "linux.resources.cpu", period, v2);
+    assert_field(
+        &json!({ "cpu": { "quota": 20_000, "period": 50_000 } }),
+        "linux.resources.cpu",
+        &[("cpu.cfs_period_us", "50000"), ("cpu.cfs_quota_us", "20000")],
+        &[("cpu.max", "20000 50000")],
+    );
 }
 
 #[test]
@@ -165,8 +163,8 @@ fn cpu_quota_alone() {
     assert_field(
         &json!({ "cpu": { "quota": 20_000 } }),
         "linux.resources.cpu.quota",
-        Some(("cpu", "cpu.cfs_quota_us", "20000")),
-        Some(("cpu", "cpu.max", "20000 100000")),
+        &[("cpu.cfs_quota_us", "20000")],
+        &[("cpu.max", "20000 100000")],
     );
 }
 
@@ -175,8 +173,8 @@ fn cpu_period_alone() {
     assert_field(
         &json!({ "cpu": { "period": 50_000 } }),
         "linux.resources.cpu.period",
-        Some(("cpu", "cpu.cfs_period_us", "50000")),
-        Some(("cpu", "cpu.max", "max 50000")),
+        &[("cpu.cfs_period_us", "50000")],
+        &[("cpu.max", "max 50000")],
     );
 }
 
@@ -185,66 +183,94 @@ fn cpu_burst() {
     assert_field(
         &json!({ "cpu": { "quota": 20_000, "burst": 10_000 } }),
         "linux.resources.cpu",
-        Some(("cpu", "cpu.cfs_burst_us", "10000")),
-        Some(("cpu", "cpu.max.burst", "10000")),
+        &[("cpu.cfs_quota_us", "20000"), ("cpu.cfs_burst_us", "10000")],
+        &[("cpu.max", "20000 100000"), ("cpu.max.burst", "10000")],
     );
 }
 
 #[test]
 fn cpu_idle() {
-    let place = Some(("cpu", "cpu.idle", "1"));
-    assert_field(&json!({ "cpu": { "idle": 1 } }), "linux.resources.cpu.idle", place, place);
+    let files = &[("cpu.idle", "1")];
+    assert_field(&json!({ "cpu": { "idle": 1 } }), "linux.resources.cpu.idle", files, files);
     // An idle group has no weight: whichever is written first, the other must not fail.
     let both = json!({ "cpu": { "idle": 1, "shares": 512 } });
-    assert_field(&both, "linux.resources.cpu", place, place);
+    for setup in Setup::with("cpu") {
+        assert_field_in(setup, &both, "linux.resources.cpu", files, files);
+    }
 }
 
-/// A group takes its time from the one above, and a service of systemd's has none to give.
+/// A group takes its time from the one above, and one that is new or a service of systemd's has
+/// none to give.
 #[test]
 fn cpu_realtime() {
     const PATH: &str = "linux.resources.cpu.realtime";
+    const FILES: Files<'_> = &[("cpu.rt_period_us", "500000"), ("cpu.rt_runtime_us", "1000")];
     let resources = json!({ "cpu": { "realtimeRuntime": 1000, "realtimePeriod": 500_000 } });
-    for view in View::all() {
-        let above = file(&sleeper(view).start(), view, "cpu", "../cpu.rt_runtime_us");
-        if above.as_deref() == Some("0") {
-            let done = sleeper(view).resources(resources.clone()).refused();
+    for setup in Setup::all() {
+        if place(setup.view, FILES, &[]).is_ok() {
+            let done = setup.sleeper().resources(resources.clone()).refused();
             done.one_line().says(&[PATH, "cpu.rt_runtime_us", "Invalid argument"]);
-            continue;
         }
-        for place in [("cpu", "cpu.rt_runtime_us", "1000"), ("cpu", "cpu.rt_period_us", "500000")] {
-            assert_field_in(view, &resources, PATH, Some(place).filter(|_| !is_v2(view)));
+    }
+    for view in View::all() {
+        let bundle = sleeper(view).resources(resources.clone());
+        let path = format!("/{}", bundle.id());
+        let bundle = bundle.config(|c| c["linux"]["cgroupsPath"] = path.into());
+        match place(view, FILES, &[]) {
+            Err(word) => drop(bundle.refused().one_line().says(&[PATH, &word])),
+            Ok(files) => {
+                let c = bundle.start();
+                for (name, value) in files {
+                    assert_eq!(file(&c, view, "cpu", name).as_deref(), Some(*value), "{view:?}");
+                }
+            }
         }
     }
 }
 
 #[test]
 fn cpu_cpus_and_mems() {
+    let files = &[("cpuset.cpus", "0"), ("cpuset.mems", "0")];
     let resources = json!({ "cpu": { "cpus": "0", "mems": "0" } });
-    for name in ["cpuset.cpus", "cpuset.mems"] {
-        let place = Some(("cpuset", name, "0"));
-        assert_field(&resources, "linux.resources.cpu", place, place);
-    }
+    assert_field(&resources, "linux.resources.cpu", files, files);
+}
+
+/// Version 2's file of a weight, which whoever divides the time of a disk decides.
+fn v2_weight<'a>(view: View, of_bfq: &'a str, of_iocost: &'a str) -> (&'static str, &'a str) {
+    const IOCOST: &str = "io.weight";
+    const BFQ: &str = "io.bfq.weight";
+    let is_there = |name| place(view, &[("none.at.all", "")], &[(name, "")]).is_ok();
+    if is_there(IOCOST) && !is_there(BFQ) { (IOCOST, of_iocost) } else { (BFQ, of_bfq) }
 }
 
 #[test]
 fn block_io_weight() {
     let resources = json!({ "blockIO": { "weight": 500 } });
-    let path = "linux.resources.blockIO.weight";
-    for view in View::all() {
-        let plain = sleeper(view).start();
-        let (controller, known) = match is_v2(view) {
-            true => ("io", [("io.bfq.weight", "500"), ("io.weight", "4950")]),
-            false => ("blkio", [("blkio.bfq.weight", "500"), ("blkio.weight", "500")]),
-        };
-        let is_there = |(name, _): &&(&str, &str)| file(&plain, view, controller, name).is_some();
-        let bundle = sleeper(view).resources(resources.clone());
-        match known.iter().find(is_there) {
-            Some((name, value)) => {
-                let written = file(&bundle.start(), view, controller, name).unwrap();
-                assert_eq!(written.trim_start_matches("default "), *value, "{view:?}");
-            }
-            None => drop(bundle.refused().says(&[path, known[0].0])),
+    for setup in Setup::all() {
+        let v1 = [("blkio.bfq.weight", "500")];
+        let v2 = [v2_weight(setup.view, "default 500", "default 4950")];
+        assert_field_in(setup, &resources, "linux.resources.blockIO.weight", &v1, &v2);
+    }
+}
+
+#[test]
+fn block_io_weight_of_a_device() {
+    let disk = Disk::new();
+    let [major, minor] = disk.numbers();
+    let weight = json!([{ "major": major, "minor": minor, "weight": 500 }]);
+    let resources = json!({ "blockIO": { "weightDevice": weight } });
+    for setup in Setup::all() {
+        let number = disk.number();
+        let (bfq, iocost) = (format!("{number} 500"), format!("{number} 4950"));
+        // Only a disk whose time somebody divides has a weight.
+        let v1 = [("blkio.bfq.weight_device", &*bfq)];
+        let v2 = [v2_weight(setup.view, &bfq, &iocost)];
+        match v2[0].0 {
+            "io.weight" => disk.divided_by_iocost(),
+            _ => disk.divided_by_bfq(),
         }
+        let path = "linux.resources.blockIO.weightDevice[0].weight";
+        assert_field_in(setup, &resources, path, &v1, &v2);
     }
 }
 
@@ -252,23 +278,14 @@ fn block_io_weight() {
 fn block_io_leaf_weight_went_with_its_scheduler() {
     for view in View::all() {
         let bundle = sleeper(view).resources(json!({ "blockIO": { "leafWeight": 500 } }));
-        bundle.refused().says(&["linux.resources.blockIO.leafWeight"]);
+        bundle.refused().one_line().says(&["linux.resources.blockIO.leafWeight"]);
     }
-}
-
-/// A disk of this machine, as MAJOR:MINOR.
-fn disk() -> (u64, u64) {
-    let disks = std::fs::read_dir("/sys/block").unwrap();
-    let mut names: Vec<_> = disks.map(|entry| entry.unwrap().path()).collect();
-    names.sort();
-    let number = std::fs::read_to_string(names[0].join("dev")).unwrap();
-    let (major, minor) = number.trim().split_once(':').unwrap();
-    (major.parse().unwrap(), minor.parse().unwrap())
 }
 
 #[test]
 fn block_io_throttling() {
-    let (major, minor) = disk();
+    let disk = Disk::new();
+    let ([major, minor], number) = (disk.numbers(), disk.number());
     for (name, v1, v2) in [
         ("throttleReadBpsDevice", "read_bps", "rbps=5000 wbps=max riops=max wiops=max"),
         ("throttleWriteBpsDevice", "write_bps", "rbps=max wbps=5000 riops=max wiops=max"),
@@ -276,91 +293,123 @@ fn block_io_throttling() {
         ("throttleWriteIOPSDevice", "write_iops", "rbps=max wbps=max riops=max wiops=5000"),
     ] {
         let limit = json!([{ "major": major, "minor": minor, "rate": 5000 }]);
-        let v1_file = format!("blkio.throttle.{v1}_device");
         assert_field(
             &json!({ "blockIO": { name: limit } }),
             &format!("linux.resources.blockIO.{name}[0]"),
-            Some(("blkio", &v1_file, &format!("{major}:{minor} 5000"))),
-            Some(("io", "io.max", &format!("{major}:{minor} {v2}"))),
+            &[(&format!("blkio.throttle.{v1}_device"), &format!("{number} 5000"))],
+            &[("io.max", &format!("{number} {v2}"))],
         );
     }
 }
 
 #[test]
 fn a_device_that_is_not_there_is_named_with_its_field() {
+    const FIELD: &str = "throttleReadBpsDevice";
     let limit = json!([{ "major": 4000, "minor": 1, "rate": 5000 }]);
-    for view in View::all() {
-        let bundle =
-            sleeper(view).resources(json!({ "blockIO": { "throttleReadBpsDevice": limit } }));
-        bundle.refused().says(&["linux.resources.blockIO.throttleReadBpsDevice[0]"]);
+    for setup in Setup::all() {
+        let files = [[("blkio.throttle.read_bps_device", "")], [("io.max", "")]];
+        let word = match place(setup.view, &files[0], &files[1]) {
+            Ok(files) => format!("/{}: 4000:1 ", files[0].0),
+            Err(word) => word,
+        };
+        let bundle = setup.sleeper().resources(json!({ "blockIO": { FIELD: limit } }));
+        let path = format!("linux.resources.blockIO.{FIELD}[0]");
+        bundle.refused().one_line().says(&[&path, &word]);
     }
 }
 
 #[test]
 fn hugepage_limits() {
-    let resources = json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }] });
-    let path = "linux.resources.hugepageLimits[0]";
-    let v2 = Some(("hugetlb", "hugetlb.2MB.max", "4194304"));
-    let rsvd = Some(("hugetlb", "hugetlb.2MB.rsvd.max", "4194304"));
-    // A hybrid host has them in its version 2 hierarchy, if that is where the controller is.
-    let in_v2 = std::fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers");
-    let v1 = match in_v2.is_ok_and(|names| names.contains("hugetlb")) {
-        true => v2,
-        false => Some(("hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304")),
-    };
-    assert_field(&resources, path, v1, v2);
-    assert_field(&resources, path, v1.and(rsvd), rsvd);
+    assert_field(
+        &json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }] }),
+        "linux.resources.hugepageLimits[0]",
+        &[
+            ("hugetlb.2MB.limit_in_bytes", "4194304"),
+            ("hugetlb.2MB.rsvd.limit_in_bytes", "4194304"),
+        ],
+        &[("hugetlb.2MB.max", "4194304"), ("hugetlb.2MB.rsvd.max", "4194304")],
+    );
 }
 
 #[test]
 fn a_page_size_that_the_kernel_does_not_have_is_refused_by_field_and_file() {
-    let limits = json!([{ "pageSize": "3MB", "limit": 1 }]);
-    for view in View::all() {
-        let bundle = sleeper(view).resources(json!({ "hugepageLimits": limits }));
-        bundle.refused().says(&["linux.resources.hugepageLimits[0]"]);
-    }
+    assert_field(
+        &json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 1 }] }),
+        "linux.resources.hugepageLimits[0]",
+        &[("hugetlb.3MB.limit_in_bytes", "no kernel has it")],
+        &[("hugetlb.3MB.max", "no kernel has it")],
+    );
 }
 
 #[test]
 fn network() {
     let class = json!({ "network": { "classID": 1_048_577 } });
-    let place = Some(("net_cls", "net_cls.classid", "1048577"));
-    assert_field(&class, "linux.resources.network.classID", place, None);
+    let files = &[("net_cls.classid", "1048577")];
+    assert_field(&class, "linux.resources.network.classID", files, &[]);
     let priorities = json!({ "network": { "priorities": [{ "name": "lo", "priority": 5 }] } });
-    let place = Some(("net_prio", "net_prio.ifpriomap", "lo 5"));
-    assert_field(&priorities, "linux.resources.network.priorities", place, None);
+    let files = &[("net_prio.ifpriomap", "lo 5")];
+    assert_field(&priorities, "linux.resources.network.priorities", files, &[]);
 }
 
 #[test]
-fn rdma_of_a_device_that_is_not_there_is_refused() {
-    for view in View::all() {
-        let bundle =
-            sleeper(view).resources(json!({ "rdma": { "no_such_hca": { "hcaHandles": 3 } } }));
-        bundle.refused().says(&["linux.resources.rdma[\"no_such_hca\"]"]);
+fn rdma_of_a_device_that_is_not_there_is_refused_by_field_and_file() {
+    let resources = json!({ "rdma": { "no_such_hca": { "hcaHandles": 3 } } });
+    for setup in Setup::all() {
+        let files = &[("rdma.max", "")];
+        let word = match place(setup.view, files, files) {
+            Ok(_) => "/rdma.max: no_such_hca hca_handle=3: ".to_owned(),
+            Err(word) => word,
+        };
+        let bundle = setup.sleeper().resources(resources.clone());
+        bundle.refused().one_line().says(&["linux.resources.rdma[\"no_such_hca\"]", &word]);
     }
 }
 
 #[test]
-fn unified() {
-    for view in View::all() {
-        let bundle = sleeper(view);
-        let bundle = bundle.resources(json!({ "unified": { "cgroup.max.depth": "3" } }));
-        match view {
-            View::V1 => drop(bundle.refused().says(&["unified[\"cgroup.max.depth\"]", "v1"])),
-            _ => {
-                let c = bundle.start();
-                assert_eq!(file(&c, view, "no-such", "cgroup.max.depth").as_deref(), Some("3"));
-            }
+fn unified_is_refused_without_version_2() {
+    for setup in Setup::all().into_iter().filter(|setup| setup.view == View::V1) {
+        let bundle = setup.sleeper().resources(json!({ "unified": { "cgroup.max.depth": "3" } }));
+        bundle.refused().one_line().says(&["unified[\"cgroup.max.depth\"]", "v1"]);
+    }
+}
+
+/// The kernel takes one of these lines at a time.
+#[test]
+fn a_value_of_unified_is_written_line_by_line() {
+    for setup in with_v2() {
+        let resources = json!({ "unified": { "cgroup.max.depth": "5\n3\n" } });
+        let c = setup.sleeper().resources(resources).start();
+        let depth = file(&c, setup.view, "no-such", "cgroup.max.depth");
+        assert_eq!(depth.as_deref(), Some("3"), "{setup:?}");
+        if place(setup.view, &[("none.at.all", "")], &[("io.max", "")]).is_err() {
+            continue;
+        }
+        let disks = [Disk::new(), Disk::new()].map(|disk| (disk.number(), disk));
+        let lines = disks.each_ref().map(|(number, _)| format!("{number} rbps=5000 wiops=7"));
+        let c = setup.sleeper().resources(json!({ "unified": { "io.max": lines.join("\n") } }));
+        let written = file(&c.start(), setup.view, "io", "io.max").unwrap();
+        for (number, _) in &disks {
+            let line = format!("{number} rbps=5000 wbps=max riops=max wiops=7");
+            assert!(written.lines().any(|one| one == line), "{setup:?}: {written}");
         }
     }
 }
 
 #[test]
 fn unified_of_a_controller_that_is_not_there_is_refused_by_its_name() {
-    for view in View::all().filter(|view| *view != View::V1) {
-        let bundle = sleeper(view).resources(json!({ "unified": { "nonsense.max": "3" } }));
-        bundle.refused().says(&["unified[\"nonsense.max\"]", "`nonsense`"]);
-        let bundle = sleeper(view).resources(json!({ "unified": { "cgroup.nonsense": "3" } }));
-        bundle.refused().says(&["unified[\"cgroup.nonsense\"]", "No such file"]);
+    for setup in with_v2() {
+        let refused = |name: &str| {
+            let resources = json!({ "unified": { name: "3" } });
+            setup.sleeper().resources(resources).refused().one_line()
+        };
+        refused("nonsense.max").says(&["unified[\"nonsense.max\"]", "`nonsense`"]);
+        refused("cgroup.nonsense").says(&["unified[\"cgroup.nonsense\"]", "No such file"]);
     }
+}
+
+/// Every kernel can show it.
+fn with_v2() -> Vec<Setup> {
+    let all: Vec<_> = Setup::all().into_iter().filter(|one| one.view != View::V1).collect();
+    assert!(!all.is_empty());
+    all
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::{file, has, is_v2, sleeper};
+use super::{file, is_v2, sleeper, views_with};
 use crate::harness::{Bundle, Container, Done, View};
 
 fn update(c: &Container, options: &[&str]) -> Done {
@@ -88,7 +88,7 @@ fn zeros_leave_what_there_is() {
         "cpu": { "shares": 0, "quota": 0, "period": 0 },
         "pids": { "limit": 55 }, "blockIO": { "weight": 0 }
     });
-    for view in View::all().filter(|view| has(*view, "pids")) {
+    for view in views_with("pids") {
         let limits = json!({ "memory": { "limit": 64 << 20 }, "cpu": { "shares": 300 } });
         let c = sleeper(view).resources(limits).start();
         update_from(&c, &zeros).success();
@@ -102,7 +102,7 @@ fn zeros_leave_what_there_is() {
 
 #[test]
 fn resources_come_from_standard_input() {
-    for view in View::all().filter(|view| has(*view, "pids")) {
+    for view in views_with("pids") {
         let c = sleeper(view).start();
         let path = c.bundle.beside("resources.json");
         fs::write(&path, r#"{"pids":{"limit":44}}"#).unwrap();
@@ -117,7 +117,7 @@ fn resources_come_from_standard_input() {
 
 #[test]
 fn memory_goes_up_and_down_together_with_swap() {
-    for view in View::all().filter(|view| has(*view, "memory")) {
+    for view in views_with("memory") {
         let megabytes = |n: i64| n << 20;
         let limits = json!({ "memory": { "limit": megabytes(20), "swap": megabytes(40) } });
         let c = sleeper(view).resources(limits).start();
@@ -145,7 +145,7 @@ fn memory_goes_up_and_down_together_with_swap() {
 
 #[test]
 fn all_limits_of_memory_can_be_taken_away() {
-    for view in View::all().filter(|view| has(*view, "memory")) {
+    for view in views_with("memory") {
         let limits = json!({ "memory": { "limit": 20 << 20, "swap": 40 << 20 } });
         let c = sleeper(view).resources(limits).start();
         update(&c, &["--memory", "-1"]).success();
@@ -163,7 +163,7 @@ fn all_limits_of_memory_can_be_taken_away() {
 
 #[test]
 fn a_period_alone_keeps_the_quota_and_the_other_way_round() {
-    for view in View::all().filter(|view| has(*view, "cpu")) {
+    for view in views_with("cpu") {
         let limits = json!({ "cpu": { "quota": 20_000, "period": 40_000 } });
         let c = sleeper(view).resources(limits).start();
         let now = || match is_v2(view) {
@@ -181,7 +181,7 @@ fn a_period_alone_keeps_the_quota_and_the_other_way_round() {
 
 #[test]
 fn a_refused_update_changes_nothing() {
-    for view in View::all().filter(|view| has(*view, "pids")) {
+    for view in views_with("pids") {
         let limits = json!({ "pids": { "limit": 33 }, "cpu": { "shares": 300 } });
         let c = sleeper(view).resources(limits).start();
         // The first two are good, the last is a processor that no machine has.
@@ -195,7 +195,7 @@ fn a_refused_update_changes_nothing() {
 
 #[test]
 fn a_limit_below_the_usage_is_refused_if_that_is_asked_for() {
-    for view in View::all().filter(|view| has(*view, "memory")) {
+    for view in views_with("memory") {
         let c = sleeper(view).resources(json!({ "memory": { "limit": 64 << 20 } })).start();
         let little = json!({ "memory": { "limit": 4096, "checkBeforeUpdate": true } });
         update_from(&c, &little).says(&["linux.resources.memory.limit", "4096"]);
