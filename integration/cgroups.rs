@@ -14,7 +14,7 @@ mod update;
 use std::fs;
 
 use crate::harness::{Bundle, Container, View};
-use hierarchies::{Files, Setup, place};
+use hierarchies::{Files, Setup, place, v2_weight};
 pub(crate) use hierarchies::{has, has_systemd, views_with};
 
 /// The file of a controller for this container's init, as the view shows it, or `None` where the

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Files, Setup, file, place, sleeper};
+use super::{Files, Setup, file, place, sleeper, v2_weight};
 use crate::harness::{Disk, View};
 
 /// Everywhere: where the kernel has the files they show the values; where it has not, `create`
@@ -233,14 +233,6 @@ fn cpu_cpus_and_mems() {
     let files = &[("cpuset.cpus", "0"), ("cpuset.mems", "0")];
     let resources = json!({ "cpu": { "cpus": "0", "mems": "0" } });
     assert_field(&resources, "linux.resources.cpu", files, files);
-}
-
-/// Version 2's file of a weight, which whoever divides the time of a disk decides.
-fn v2_weight<'a>(view: View, of_bfq: &'a str, of_iocost: &'a str) -> (&'static str, &'a str) {
-    const IOCOST: &str = "io.weight";
-    const BFQ: &str = "io.bfq.weight";
-    let is_there = |name| place(view, &[("none.at.all", "")], &[(name, "")]).is_ok();
-    if is_there(IOCOST) && !is_there(BFQ) { (IOCOST, of_iocost) } else { (BFQ, of_bfq) }
 }
 
 #[test]

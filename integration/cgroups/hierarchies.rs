@@ -151,6 +151,18 @@ pub(super) fn place<'a>(view: View, v1: Files<'a>, v2: Files<'a>) -> Result<File
     }
 }
 
+/// Version 2's file of a weight, which whoever divides the time of a disk decides.
+pub(super) fn v2_weight<'a>(
+    view: View,
+    of_bfq: &'a str,
+    of_iocost: &'a str,
+) -> (&'static str, &'a str) {
+    const IOCOST: &str = "io.weight";
+    const BFQ: &str = "io.bfq.weight";
+    let is_there = |name| place(view, &[("none.at.all", "")], &[(name, "")]).is_ok();
+    if is_there(IOCOST) && !is_there(BFQ) { (IOCOST, of_iocost) } else { (BFQ, of_bfq) }
+}
+
 /// `make test-vm` says what its guests have. Any other host has these.
 #[test]
 fn this_host_has_the_control_files_that_it_is_known_to_have() {

@@ -96,7 +96,7 @@ fn without_the_oom_killer_who_lacks_memory_waits_for_more() {
             .bundle()
             .resources(json!({ "memory": limits }))
             // Memory of its own: who writes to a file gets an error instead.
-            .args(["awk", "BEGIN { s = \"x\"; while (length(s) < 1 << 24) s = s s; print \"grown\" }"])
+            .args(["awk", "BEGIN { s = \"x\"; while (length(s) < 16777216) s = s s; print \"grown\" }"])
             .start();
         until("it lacks memory", || {
             let now = file(&c, setup.view, "memory", "memory.oom_control").unwrap();

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::{file, is_v2, sleeper, views_with};
+use super::{file, is_v2, place, sleeper, v2_weight, views_with};
 use crate::harness::{Bundle, Container, Done, View};
 
 fn update(c: &Container, options: &[&str]) -> Done {
@@ -63,6 +63,18 @@ fn every_option_changes_its_control_file() {
             ("cpu.max.burst", "9000"),
         ),
         (&["--cpu-idle", "1"], "cpu", ("cpu.idle", "1"), ("cpu.idle", "1")),
+        (
+            &["--cpu-rt-period", "500000"],
+            "cpu",
+            ("cpu.rt_period_us", "500000"),
+            ("cpu.rt_period_us", "500000"),
+        ),
+        (
+            &["--cpu-rt-runtime", "1000"],
+            "cpu",
+            ("cpu.rt_runtime_us", "1000"),
+            ("cpu.rt_runtime_us", "1000"),
+        ),
         (&["--cpuset-cpus", "0"], "cpuset", ("cpuset.cpus", "0"), ("cpuset.cpus", "0")),
         (&["--cpuset-mems", "0"], "cpuset", ("cpuset.mems", "0"), ("cpuset.mems", "0")),
     ] {
@@ -76,6 +88,24 @@ fn every_option_changes_its_control_file() {
             update(&c, options).success();
             assert_eq!(file(&c, view, controller, name).as_deref(), Some(value), "{view:?}");
             assert_eq!(c.status(), "running");
+        }
+    }
+}
+
+#[test]
+fn the_weight_of_a_containers_disks_can_be_changed() {
+    for view in views_with("blkio") {
+        let c = sleeper(view).start();
+        let done = update(&c, &["--blkio-weight", "500"]);
+        let v2 = [v2_weight(view, "default 500", "default 4950")];
+        match place(view, &[("blkio.bfq.weight", "500")], &v2) {
+            Err(word) => drop(done.one_line().says(&["linux.resources.blockIO.weight", &word])),
+            Ok(files) => {
+                done.success();
+                let controller = if files == v2 { "io" } else { "blkio" };
+                let written = file(&c, view, controller, files[0].0);
+                assert_eq!(written.as_deref(), Some(files[0].1), "{view:?}");
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! One command with one fault in it, judged by what it says and what it leaves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -15,6 +15,39 @@ use crate::seccomp::{Agent, asking, notify};
 const OUTPUT: &str = "all is well\n";
 const STATUS: i32 = 7;
 const SCRIPT: &str = "echo all is well; exit 7";
+
+/// The file that `update` is given.
+const NEW_LIMITS: &str = "resources.json";
+
+/// Limits of several controllers, all of them others with another `n`.
+fn limits(n: u32) -> Value {
+    json!({
+        "pids": { "limit": n },
+        "cpu": { "shares": 10 * n },
+        "memory": { "limit": n << 20, "reservation": n << 19 }
+    })
+}
+
+/// The control files that show them, of both versions, with their contents.
+fn control_files(pid: i32) -> BTreeMap<PathBuf, String> {
+    const NAMES: [&str; 7] = [
+        "pids.max",
+        "cpu.shares",
+        "cpu.weight",
+        "memory.limit_in_bytes",
+        "memory.max",
+        "memory.soft_limit_in_bytes",
+        "memory.low",
+    ];
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let directory = |line: &str| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        Some(Path::new("/sys/fs/cgroup").join(controllers).join(path.trim_start_matches('/')))
+    };
+    let files =
+        groups.lines().filter_map(directory).flat_map(|top| NAMES.map(|name| top.join(name)));
+    files.filter_map(|file| Some((file.clone(), fs::read_to_string(file).ok()?))).collect()
+}
 
 /// The command that meets the faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +94,10 @@ impl Subject {
         let bundle = Bundle::busybox().in_view(view);
         let bundle = match verb {
             Verb::Create | Verb::Start | Verb::Run => bundle.script(SCRIPT),
+            Verb::Update => bundle.args(["sleep", "1000"]).resources(limits(33)),
             _ => bundle.args(["sleep", "1000"]),
         };
+        fs::write(bundle.beside(NEW_LIMITS), limits(44).to_string()).unwrap();
         bundle.write();
         Self { verb, bundle, with_terminal: false, by_another: false, _agent: None }
     }
@@ -131,6 +166,8 @@ pub(super) struct Case<'a> {
     err: PathBuf,
     pid_file: PathBuf,
     leftovers: Leftovers,
+    /// Before `update`.
+    limits: BTreeMap<PathBuf, String>,
 }
 
 type Broken = Vec<(String, String)>;
@@ -144,12 +181,17 @@ impl<'a> Case<'a> {
         let [out, err, pid_file] =
             ["out", "err", "pid"].map(|kind| bundle.beside(&format!("{name}.{kind}")));
         let leftovers = Leftovers::before(&root, &id, bundle.view());
-        let case = Self { subject, id, root, out, err, pid_file, leftovers };
+        let limits = BTreeMap::new();
+        let mut case = Self { subject, id, root, out, err, pid_file, leftovers, limits };
         if !matches!(subject.verb, Verb::Create | Verb::Run) {
             case.launch("create").files(&case.out, &case.err).run().success();
         }
         if subject.verb.is_of_running() {
             case.rt(&["start", &case.id]).run().success();
+        }
+        if subject.verb == Verb::Update {
+            case.limits = case.control_files();
+            assert!(case.limits.len() >= 4, "{:?}", case.limits);
         }
         if subject.verb == Verb::Resume {
             case.rt(&["pause", &case.id]).run().success();
@@ -193,7 +235,10 @@ impl<'a> Case<'a> {
             Verb::Kill => self.rt(&["kill", &self.id, "KILL"]),
             Verb::Pause => self.rt(&["pause", &self.id]),
             Verb::Resume => self.rt(&["resume", &self.id]),
-            Verb::Update => self.rt(&["update", &self.id, "--pids-limit", "44"]),
+            Verb::Update => {
+                let file = self.subject.bundle.beside(NEW_LIMITS).display().to_string();
+                self.rt(&["update", &self.id, "--resources", &file])
+            }
             Verb::Delete => self.rt(&["delete", &self.id]),
         }
     }
@@ -235,6 +280,11 @@ impl<'a> Case<'a> {
             let killed = met.is_some_and(|met| matches!(met.fault, Fault::Kill));
             if self.subject.verb == Verb::Pause && !killed {
                 note("it stays frozen", self.is_not("running"));
+            }
+            if self.subject.verb == Verb::Update && !killed {
+                let now = self.control_files();
+                let what = (now != self.limits).then(|| format!("{:?}, {now:?}", self.limits));
+                note("limits are not what they were", what);
             }
         }
         if self.subject.verb == Verb::Exec {
@@ -283,7 +333,10 @@ impl<'a> Case<'a> {
             },
             Verb::Pause => self.is_not("paused"),
             Verb::Resume => self.is_not("running"),
-            Verb::Update => self.has_no_limit_of(44),
+            Verb::Update => {
+                let is_old = |(file, text): &(PathBuf, String)| self.limits.get(file) == Some(text);
+                self.control_files().into_iter().find(is_old).map(|old| format!("{old:?}"))
+            }
             Verb::Delete => {
                 let left = self.leftovers.since();
                 (!left.is_empty()).then(|| left.join("\n"))
@@ -296,9 +349,8 @@ impl<'a> Case<'a> {
         (!state.contains(&format!("\"status\": \"{status}\""))).then_some(state)
     }
 
-    fn has_no_limit_of(&self, pids: u32) -> Option<String> {
-        let stats = self.rt(&["events", "--stats", &self.id]).run().stdout;
-        (!stats.contains(&format!("\"limit\":{pids}"))).then_some(stats)
+    fn control_files(&self) -> BTreeMap<PathBuf, String> {
+        self.init().map(control_files).unwrap_or_default()
     }
 
     /// Where init could no longer tell the caller, `start` has to say it.
