@@ -93,9 +93,15 @@ NEED_VM := $(call need,command -v mmdebstrap,mmdebstrap) $(call need,command -v 
            $(call need,command -v zstd,zstd) $(call need,command -v modprobe,kmod) \
            $(call need,command -v patchelf,patchelf)
 NEED_QEMU := $(call need,command -v qemu-system-x86_64,qemu-system-x86)
-# $(call in-vm,OPTIONS,TESTS): the integration tests with TESTS in their names, in a guest.
-in-vm = $(AS_ROOT) $(VM) $(1) --timeout $(VM_TIME) --share $(CURDIR) --share $(TARGET) \
-    integration/run.sh $$(ls -t $(RELEASE)/deps/integration-* | grep -v '\.d$$' | head -1) $(2)
+# Control files that the kernels of the guests have, without which tests would have nothing to test.
+FILES_UML    := cpu.max io.max memory.max pids.max
+FILES_HYBRID := blkio.throttle.read_bps_device cpu.cfs_quota_us devices.list memory.max net_cls.classid pids.max
+FILES_QEMU   := $(FILES_UML) cpu.pressure cpuset.cpus hugetlb.2MB.rsvd.max io.weight
+# $(call in-vm,OPTIONS,FILES,TESTS): the integration tests with TESTS in their names, in a guest.
+in-vm = $(AS_ROOT) $(VM) $(1) --env "RT_CONTROL_FILES=$(2)" --timeout $(VM_TIME) --share $(CURDIR) --share $(TARGET) \
+    integration/run.sh $$(ls -t $(RELEASE)/deps/integration-* | grep -v '\.d$$' | head -1) $(3) --include-ignored
+# Limits with systemd.
+LIMITS := systemd:: cgroups::devices cgroups::events::throttled cgroups::fields cgroups::hierarchies cgroups::limits
 
 # What Debian's CNI plugins and a traffic generator are compared with.
 NEED_BENCH_NET := $(call need,test -x /usr/lib/cni/portmap,containernetworking-plugins) \
@@ -177,14 +183,14 @@ test-clients: build root rootfs
 
 # A host with version 2 alone and AppArmor, with systemd on one, and with systemd on a hybrid one.
 test-vm: vm
-	$(call in-vm,--fast,cgroups:: rootless:: annotations:: lsm:: --include-ignored)
-	$(call in-vm,,systemd:: rootless:: --include-ignored)
-	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,systemd:: cgroups::mounts cgroups::fields --include-ignored)
+	$(call in-vm,--fast,$(FILES_UML),cgroups:: rootless:: annotations:: lsm::)
+	$(call in-vm,,$(FILES_UML),$(LIMITS) rootless::)
+	$(call in-vm,--append systemd.unified_cgroup_hierarchy=0,$(FILES_HYBRID),$(LIMITS) cgroups::mounts)
 
 test-vm-full: vm
 	$(call install-missing,$(NEED_QEMU))
-	$(call in-vm,--engine qemu --fast,cgroups::)
-	$(call in-vm,--engine qemu,systemd:: --include-ignored)
+	$(call in-vm,--engine qemu --fast,$(FILES_QEMU),cgroups::)
+	$(call in-vm,--engine qemu,$(FILES_QEMU),$(LIMITS))
 
 vm: toolchain root
 	$(call install-missing,$(NEED_LINKER) $(NEED_VM))

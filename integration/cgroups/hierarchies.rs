@@ -33,8 +33,9 @@ fn hierarchies(view: View) -> Vec<Hierarchy> {
         tops=/sys/fs/cgroup
         [ -e $tops/cgroup.procs ] || tops=$(ls -d $tops/*)
         for top in $tops; do
-            [ -e $top/cgroup.procs ] || continue
-            names=$(basename $top)
+            # A link may have the name of a controller that the kernel lacks.
+            [ -e $top/cgroup.procs ] && ! [ -L $top ] || continue
+            names=$(basename $top | tr , ' ')
             if [ -e $top/cgroup.controllers ]; then
                 names="v2 $(cat $top/cgroup.controllers)"
                 for name in ${names#v2}; do echo +$name; done | tr '\n' ' ' >$top/cgroup.subtree_control
@@ -95,9 +96,11 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// The runtime in every view, and systemd where it runs.
+    /// The runtime in every view, and systemd where it runs. A guest is there for what it is, and
+    /// not for what it can look like.
     pub(super) fn all() -> Vec<Self> {
-        let own = View::all().map(|view| Self { view, systemd: false });
+        let count = if known_files().is_some() { 1 } else { usize::MAX };
+        let own = View::all().take(count).map(|view| Self { view, systemd: false });
         let systemd = has_systemd().then_some(Self { view: View::Host, systemd: true });
         own.chain(systemd).collect()
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Setup, file, place, views_with};
+use super::{Setup, file, place};
 use crate::harness::{Bundle, Container, Disk, TempDir, proc_status, until};
 
 #[test]
@@ -26,8 +26,8 @@ fn the_limit_of_pids_holds() {
 
 #[test]
 fn a_limit_of_one_pid_is_enough_to_start() {
-    for view in views_with("pids") {
-        let bundle = Bundle::busybox().in_view(view).resources(json!({ "pids": { "limit": 1 } }));
+    for setup in Setup::with("pids") {
+        let bundle = setup.bundle().resources(json!({ "pids": { "limit": 1 } }));
         assert_eq!(bundle.args(["echo", "alone"]).run().success().stdout, "alone\n");
     }
 }
@@ -110,9 +110,8 @@ fn without_the_oom_killer_who_lacks_memory_waits_for_more() {
 
 #[test]
 fn half_a_megabyte_is_enough_to_start() {
-    for view in views_with("memory") {
-        let bundle = Bundle::busybox().in_view(view);
-        let bundle = bundle.resources(json!({ "memory": { "limit": 512 << 10 } }));
+    for setup in Setup::with("memory") {
+        let bundle = setup.bundle().resources(json!({ "memory": { "limit": 512 << 10 } }));
         assert_eq!(bundle.args(["echo", "small"]).run().success().stdout, "small\n");
     }
 }
