@@ -38,7 +38,7 @@ fn hierarchies(view: View) -> Vec<Hierarchy> {
             names=$(basename $top | tr , ' ')
             if [ -e $top/cgroup.controllers ]; then
                 names="v2 $(cat $top/cgroup.controllers)"
-                for name in ${names#v2}; do echo +$name; done | tr '\n' ' ' >$top/cgroup.subtree_control
+                sed 's/[^ ]\+/+&/g' $top/cgroup.controllers >$top/cgroup.subtree_control
             fi
             mkdir $top/$1
             echo "$names:" $(ls $top/$1)
