@@ -1,9 +1,11 @@
 //! Devices that a container may open.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use super::Setup;
-use crate::harness::Bundle;
+use crate::harness::{Bundle, until};
 
 /// A container that tries to read and to write the kernel's log, which a process with these
 /// capabilities may do.
@@ -50,5 +52,26 @@ fn the_default_devices_can_be_opened_whatever_the_rules_say() {
             .run();
         assert_eq!(done.stdout, "null\n1\n", "{setup:?}: {done}");
         assert!(done.stderr.contains("No space left"), "{setup:?}: {done}");
+    }
+}
+
+#[test]
+fn what_can_be_opened_changes_with_an_update() {
+    for setup in Setup::all() {
+        let none = json!([{ "allow": false, "access": "rwm" }]);
+        let script = "mknod /dev/log c 1 11; echo made; exec sleep 1000";
+        let c = reader_and_writer(setup, none.clone()).script(script).start();
+        until("the node is there", || c.output() == "made\n");
+        let update = |rules: Value| {
+            let path = c.bundle.beside("resources.json");
+            fs::write(&path, json!({ "devices": rules }).to_string()).unwrap();
+            c.rt(["update", &c.id, "-r", path.to_str().unwrap()]).run().success();
+        };
+        let open = || c.exec(["sh", "-c", ": </dev/log"]);
+        open().says(&["Operation not permitted"]);
+        update(json!([{ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" }]));
+        open().success();
+        update(none);
+        open().says(&["Operation not permitted"]);
     }
 }
