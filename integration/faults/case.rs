@@ -24,11 +24,14 @@ fn limits(n: u32) -> Value {
     json!({
         "pids": { "limit": n },
         "cpu": { "shares": 10 * n },
-        "memory": { "limit": n << 20, "reservation": n << 19 }
+        "memory": { "limit": n << 20, "reservation": n << 19 },
+        "devices": [{ "allow": false, "access": "rwm" },
+            { "allow": true, "type": "c", "major": 1, "minor": n, "access": "rwm" }]
     })
 }
 
-/// The control files that show them, of both versions, with their contents.
+/// The control files that show them, of both versions, with their contents. Not `devices.list`: it
+/// does not show every kind of rules, so that nobody could put them back.
 fn control_files(pid: i32) -> BTreeMap<PathBuf, String> {
     const NAMES: [&str; 7] = [
         "pids.max",
