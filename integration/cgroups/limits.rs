@@ -129,14 +129,14 @@ fn a_container_runs_on_the_processors_of_its_set() {
     }
 }
 
-/// A container that reads or writes 60 blocks of the disk, at `rate`.
+/// A container that reads or writes 200 blocks of the disk, at `rate`.
 fn user_of(disk: &Disk, setup: Setup, field: &str, rate: u64) -> Container {
     let [major, minor] = disk.numbers();
     let to_and_fro = match field.starts_with("throttleRead") {
         true => "if=disk of=null iflag=direct",
         false => "if=zero of=disk oflag=direct",
     };
-    let script = format!("cd /dev; mknod disk b {major} {minor}; dd {to_and_fro} bs=4k count=60");
+    let script = format!("cd /dev; mknod disk b {major} {minor}; dd {to_and_fro} bs=4k count=200");
     let access = json!([{ "allow": false, "access": "rwm" },
         { "allow": true, "type": "b", "major": major, "minor": minor, "access": "rw" }]);
     let bundle = setup.bundle().script(&format!("{script} && echo through"));
@@ -154,14 +154,14 @@ fn throttle(disk: &Disk, field: &str, rate: u64) -> Value {
 #[test]
 fn a_throttled_user_of_a_disk_waits_while_another_goes_on() {
     for setup in Setup::with("blkio") {
-        for (field, block_a_second) in [
-            ("throttleReadBpsDevice", 4096),
-            ("throttleWriteBpsDevice", 4096),
-            ("throttleReadIOPSDevice", 1),
-            ("throttleWriteIOPSDevice", 1),
+        for (field, two_blocks_a_second) in [
+            ("throttleReadBpsDevice", 8192),
+            ("throttleWriteBpsDevice", 8192),
+            ("throttleReadIOPSDevice", 2),
+            ("throttleWriteIOPSDevice", 2),
         ] {
             let disk = Disk::new();
-            let slow = user_of(&disk, setup, field, block_a_second);
+            let slow = user_of(&disk, setup, field, two_blocks_a_second);
             let other = user_of(&disk, setup, field, 0);
             assert_eq!((other.wait(), other.output()), (0, "through\n".to_owned()));
             assert_eq!((slow.status(), slow.output()), ("running".to_owned(), String::new()));
