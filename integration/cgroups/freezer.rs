@@ -121,7 +121,7 @@ fn a_hundred_pauses_under_load_lose_nothing() {
             \"$0\" --root \"$1\" pause \"$2\" && \"$0\" --root \"$1\" resume \"$2\" || exit 1
         done";
         let mut command = view.command("timeout");
-        command.args(["100", "sh", "-c", loops]).arg(runtime()).arg(c.bundle.beside("state"));
+        command.args(["300", "sh", "-c", loops]).arg(runtime()).arg(c.bundle.beside("state"));
         assert!(command.arg(&c.id).status().unwrap().success(), "{view:?}");
         fs::write(c.bundle.rootfs().join("tmp/stop"), "").unwrap();
         assert_eq!(c.wait(), 0, "{view:?}");
