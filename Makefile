@@ -93,6 +93,10 @@ NEED_VM := $(call need,command -v mmdebstrap,mmdebstrap) $(call need,command -v 
            $(call need,command -v zstd,zstd) $(call need,command -v modprobe,kmod) \
            $(call need,command -v patchelf,patchelf)
 NEED_QEMU := $(call need,command -v qemu-system-x86_64,qemu-system-x86)
+# Part of qemu's packages in Debian 12.
+NEED_SHARES := $(call need,test -x /usr/libexec/virtiofsd || test -x /usr/lib/qemu/virtiofsd,virtiofsd)
+# Where Debian has no user-mode Linux that runs here.
+NEED_ENGINE := [ "$$($(AS_ROOT) $(VM) engine)" = uml ] ||
 # Control files that the kernels of the guests have, without which tests would have nothing to test.
 FILES_UML    := cpu.max io.max memory.max pids.max
 FILES_HYBRID := blkio.throttle.read_bps_device cpu.cfs_quota_us devices.list memory.max net_cls.classid pids.max
@@ -189,12 +193,15 @@ test-vm: vm
 
 test-vm-full: vm
 	$(call install-missing,$(NEED_QEMU))
+	$(call install-missing,$(NEED_SHARES))
 	$(call in-vm,--engine qemu --fast,$(FILES_QEMU),cgroups::)
 	$(call in-vm,--engine qemu,$(FILES_QEMU),$(LIMITS))
 
 vm: toolchain root
 	$(call install-missing,$(NEED_LINKER) $(NEED_VM))
 	@$(AS_ROOT) $(VM) built || $(AS_ROOT) $(VM) build
+	$(call install-missing,$(NEED_ENGINE) { $(NEED_QEMU) };)
+	$(call install-missing,$(NEED_ENGINE) { $(NEED_SHARES) };)
 	$(CARGO) test --quiet --locked --release --no-run --test integration
 
 # Figures of `rt netns`: add, del, names and throughput, beside Debian's CNI plugins and one rule

@@ -3,6 +3,7 @@
 #
 #   vm.sh build [--suite bookworm|trixie] [--no-uml]     build the cached image (root, network: apt only)
 #   vm.sh built                                          is there an image?
+#   vm.sh engine                                         which one runs it, if none is named
 #   vm.sh [OPTIONS] COMMAND [ARG...]                     boot, run COMMAND, stream output, return its status
 #
 #   --fast          no systemd: a small init mounts cgroup2 with all controllers and runs COMMAND
@@ -219,7 +220,8 @@ build() {
 }
 
 # ---------------------------------------------------------------- run
-case ${1-} in build) shift; build "$@"; exit;; built) [ -e "$CACHE/vm/root.img" ]; exit;; ''|-h|--help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 126;; esac
+default_engine() { [ -x "$CACHE/uml/linux.uml" ] && echo uml || echo qemu; }
+case ${1-} in build) shift; build "$@"; exit;; built) [ -e "$CACHE/vm/root.img" ]; exit;; engine) default_engine; exit;; ''|-h|--help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 126;; esac
 fast=0 engine=${VM_ENGINE:-} shares=() envs=() stdin=0 tmo=300 mem=1024 cpus=2 verbose=0 append= machine=${VM_MACHINE:-q35,sata=off,smbus=off,usb=off,vmport=off}
 while [ $# -gt 0 ]; do case $1 in
   --fast) fast=1;; --engine) engine=$2; shift;; --share) shares+=("$2"); shift;; --env) envs+=("$2"); shift;;
@@ -228,7 +230,7 @@ while [ $# -gt 0 ]; do case $1 in
 esac; shift; done
 [ $# -gt 0 ] || die "no command"
 [ -e "$CACHE/vm/root.img" ] || die "no image: run '$0 build' first"
-[ -n "$engine" ] || { [ -x "$CACHE/uml/linux.uml" ] && engine=uml || engine=qemu; }
+[ -n "$engine" ] || engine=$(default_engine)
 [ ${#shares[@]} -gt 0 ] || shares=("$PWD")
 
 RUN=$(mktemp -d "${TMPDIR:-/tmp}/vm.XXXXXX"); mkdir "$RUN/ctl"; pids=()
