@@ -81,6 +81,37 @@ fn sub_cgroups_made_inside_are_removed_with_the_container() {
     }
 }
 
+/// A group with processes cannot have limits for groups below it.
+#[test]
+fn a_container_of_a_hybrid_host_is_beside_its_caller_in_version_2() {
+    let Some(view) = View::all().find(|view| *view == View::Hybrid) else { return };
+    let bundle = sleeper(view);
+    let outer = format!("/sys/fs/cgroup/unified/{}outer", bundle.mark());
+    let caller = format!("{outer}/caller");
+    fs::create_dir_all(&caller).unwrap();
+    // It is gone when the container is deleted once more, to be sure.
+    let enter = "[ ! -d $0 ] || echo $$ > $0/cgroup.procs && exec \"$@\"";
+    let has_huge_pages = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers")
+        .unwrap()
+        .contains("hugetlb");
+    let limits = match has_huge_pages {
+        true => json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }] }),
+        false => json!({}),
+    };
+    let c = bundle.resources(limits).through(&["sh", "-c", enter, &caller]).start();
+    let place = format!("{outer}/{}", c.id);
+    let pids = fs::read_to_string(format!("{place}/cgroup.procs")).unwrap();
+    assert_eq!(pids.trim(), c.pid().to_string());
+    if has_huge_pages {
+        let limit = fs::read_to_string(format!("{place}/hugetlb.2MB.max")).unwrap();
+        assert_eq!(limit, "4194304\n");
+    }
+    c.delete_force();
+    assert!(!std::path::Path::new(&place).exists());
+    fs::remove_dir(caller).unwrap();
+    fs::remove_dir(outer).unwrap();
+}
+
 /// As `podman run --cgroups disabled` asks for it.
 #[test]
 fn without_a_cgroup_manager_a_container_stays_in_its_callers_groups() {

@@ -106,10 +106,14 @@ pub(super) struct Finder {
 
 impl Finder {
     /// The group `path`: absolute from the root of the hierarchy, or relative to the group
-    /// `own`. None if the hierarchy is mounted nowhere.
+    /// `own` on version 1 and to the one above it on version 2, where limits are only for groups
+    /// beside processes. None if the hierarchy is mounted nowhere.
     pub(super) fn place(&self, own: &Membership, path: &Path) -> Result<Option<Group>> {
         self.first(own, |mount| {
-            let inside = mount.inside(&own.path).unwrap_or_default();
+            let mut inside = mount.inside(&own.path).unwrap_or_default();
+            if own.version() == Version::V2 {
+                inside.pop();
+            }
             let mut bases = vec![PathBuf::new()];
             if path.is_relative() && inside != bases[0] {
                 bases.insert(0, inside);
