@@ -40,6 +40,12 @@ impl Group {
         self.controllers == "name=systemd"
     }
 
+    /// Whether systemd makes groups in the hierarchy: it knows six controllers of version 1.
+    pub(super) fn is_managed(&self) -> bool {
+        const KNOWN: [&str; 6] = ["cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
+        self.is_v2() || self.is_systemds() || KNOWN.iter().any(|name| self.has_controller(name))
+    }
+
     pub(super) fn open(&self) -> Result<OwnedFd> {
         file::open(&self.directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
             .with_context(|| self.directory.display().to_string())

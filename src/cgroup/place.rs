@@ -14,7 +14,7 @@ use crate::annotations::{self, Annotations as _};
 impl Cgroup {
     /// Decides where the groups of container `id` go, without any side effect. `path` is
     /// `linux.cgroupsPath`: absolute from the mount of each hierarchy; relative, or absent for
-    /// `id`, below the runtime's own group on version 1 and beside it on version 2.
+    /// `id`, below the runtime's own group on version 1 and beside it on version 2, also of a hybrid host.
     pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<Self> {
         let path = normalise(path.unwrap_or(Path::new(id))).with_context(|| {
             format!("linux.cgroupsPath: {}", path.unwrap_or(Path::new(id)).display())
@@ -36,8 +36,11 @@ impl Cgroup {
             annotations::needs_v2(annotations::SUBGROUP, cgroup.unified)?;
         }
         for group in &mut cgroup.groups {
-            // Slices are systemd's, also those that it makes for this scope.
-            group.existing = group.directory.parent().unwrap_or(Path::new("/")).to_owned();
+            // Slices are systemd's, also those that it makes for this scope; where it makes none,
+            // whoever is the last in them takes them away.
+            let above = if group.is_managed() { 1 } else { path.iter().count() - 1 };
+            let existing = group.directory.ancestors().nth(above);
+            group.existing = existing.unwrap_or(Path::new("/")).to_owned();
             group.directory.extend(&sub);
         }
         Ok(cgroup)
