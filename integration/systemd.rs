@@ -181,6 +181,111 @@ fn devices_stay_denied_when_systemd_reloads() {
     c.exec(["sh", "-c", ": < /dev/null"]).success();
 }
 
+/// systemd has no list of what is denied: what it leaves is less than the rules allow, never more.
+#[test]
+#[ignore = "needs systemd: make test-vm"]
+fn a_device_that_is_an_exception_stays_denied_when_systemd_reloads() {
+    let c = scope()
+        .with_capabilities(&["CAP_MKNOD", "CAP_SYSLOG"])
+        .resources(json!({ "devices": [
+            { "allow": true, "access": "rwm" },
+            { "allow": false, "type": "c", "major": 1, "minor": 11, "access": "rwm" }
+        ] }))
+        .script("mknod /dev/log c 1 11; mknod /dev/one c 195 1; echo made; exec sleep 1000")
+        .start();
+    until("the nodes are there", || c.output() == "made\n");
+    let refused = |node: &str| refused(&c, node);
+    assert!(refused("/dev/log") && !refused("/dev/one"));
+    systemctl(&["daemon-reload"]);
+    assert!(refused("/dev/log") && !refused("/dev/null"));
+    c.exec(["mknod", "/dev/after", "c", "1", "11"]).success();
+}
+
+/// Whether the group's rules forbid to read the node; a device without a driver is another error.
+fn refused(c: &Container, node: &str) -> bool {
+    let done = c.exec(["sh", "-c", &format!(": < {node}")]);
+    done.stderr.contains("Operation not permitted") && done.status != 0
+}
+
+#[test]
+#[ignore = "needs systemd: make test-vm"]
+fn devices_without_a_driver_stay_allowed_when_systemd_reloads() {
+    let c = scope()
+        .with_capabilities(&["CAP_MKNOD"])
+        .resources(json!({ "devices": [
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "c", "major": 195, "access": "rwm" },
+            { "allow": true, "type": "b", "major": 8, "access": "rm" }
+        ] }))
+        .script(
+            "mknod /dev/one c 195 1; mknod /dev/disk b 8 1; mknod /dev/other b 65 1; echo made
+            exec sleep 1000",
+        )
+        .start();
+    until("the nodes are there", || c.output() == "made\n");
+    let look = || ["/dev/one", "/dev/disk", "/dev/other"].map(|node| refused(&c, node));
+    assert_eq!(look(), [false, false, true]);
+    systemctl(&["daemon-reload"]);
+    assert_eq!(look(), [false, false, true]);
+}
+
+#[test]
+#[ignore = "needs systemd: make test-vm"]
+fn an_idle_container_stays_idle_when_systemd_reloads() {
+    let shares = json!({ "cpu": { "shares": 512, "idle": 1 } });
+    let mut wanted = vec![shares];
+    wanted.extend(unified().then(|| json!({ "unified": { "cpu.idle": "1" } })));
+    for resources in wanted {
+        let c = scope().resources(resources).start();
+        let update = |options: &[&str]| c.rt([&["update", &c.id], options].concat()).run();
+        assert_eq!(file(&c, "cpu.idle"), "1");
+        systemctl(&["daemon-reload"]);
+        assert_eq!(file(&c, "cpu.idle"), "1");
+        update(&["--cpu-quota", "20000"]).success();
+        assert_eq!(file(&c, "cpu.idle"), "1");
+        update(&["--cpu-idle", "0"]).success();
+        assert_eq!(file(&c, "cpu.idle"), "0");
+        systemctl(&["daemon-reload"]);
+        assert_eq!(file(&c, "cpu.idle"), "0");
+    }
+}
+
+#[test]
+#[ignore = "needs systemd: make test-vm"]
+fn the_weight_of_disks_stays_when_systemd_reloads() {
+    let c = scope().start();
+    let (controller, files) = match unified() {
+        true => ("io", ["io.bfq.weight", "io.weight"]),
+        false => ("blkio", ["blkio.bfq.weight", "blkio.weight"]),
+    };
+    let place = directory(&c, controller);
+    let there = files.iter().find(|name| Path::new(&place).join(name).exists());
+    let update = c.rt(["update", &c.id, "--blkio-weight", "300"]).run();
+    let Some(name) = there else {
+        update.says(&["linux.resources.blockIO.weight"]);
+        return;
+    };
+    update.success();
+    let weight = file(&c, name);
+    assert!(weight.contains('3'), "{weight}");
+    systemctl(&["daemon-reload"]);
+    assert_eq!(file(&c, name), weight);
+}
+
+/// Those that it does not know of go with the last container in them, the others when it says so.
+#[test]
+#[ignore = "needs systemd: make test-vm"]
+fn slices_are_left_to_systemd_alone() {
+    let bundle = scope().args(["true"]);
+    let slice =
+        format!("rttest-b{}.slice", bundle.mark().replace(|c: char| !c.is_ascii_digit(), ""));
+    let path = format!("{slice}:rt:{}", bundle.id());
+    bundle.config(|c| c["linux"]["cgroupsPath"] = path.into()).run().success();
+    systemctl(&["stop", &slice]);
+    let found = Command::new("find").args(["/sys/fs/cgroup", "-name", &slice]).output().unwrap();
+    assert_eq!(String::from_utf8(found.stdout).unwrap(), "");
+}
+
 #[test]
 #[ignore = "needs systemd: make test-vm"]
 fn annotations_are_properties() {

@@ -109,11 +109,9 @@ pub(crate) struct GroupView<'a> {
 
 impl Cgroup {
     /// Tells systemd, before it makes the groups, of those limits that it has to know then.
-    pub(crate) fn prepare(&mut self, limits: &Limits) {
+    pub(crate) fn prepare(&mut self, limits: &Limits) -> Result<()> {
         let with_v1 = !self.is_v2("devices");
-        if let Some(unit) = self.unit.as_mut().filter(|_| with_v1) {
-            unit.with_devices(limits);
-        }
+        self.unit.as_mut().filter(|_| with_v1).map_or(Ok(()), |unit| unit.with_devices(limits))
     }
 
     /// Whether the container has no group at all.

@@ -179,7 +179,7 @@ fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     } else if !rootless::is_root_of_host() {
         cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
     }
-    cgroup.prepare(&limits);
+    cgroup.prepare(&limits)?;
     let delegated = Delegated::plan(annotations, &cgroup, linux)?;
     let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
     let rdt = rdt.map(|wanted| Rdt::plan(wanted, &request.id)).transpose()?;

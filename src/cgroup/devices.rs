@@ -4,7 +4,6 @@
 mod program;
 
 use std::fmt::{self, Display, Formatter};
-use std::fs;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
@@ -73,12 +72,14 @@ pub(super) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
         parse(device, index, &mut rules)
             .with_context(|| format!("linux.resources.devices[{index}]"))?;
     }
-    rules.extend(DEFAULT.map(|(kind, major, minor, access)| Rule {
-        allow: true,
-        devices: Some(Devices { kind, major, minor, access }),
-        index: None,
-    }));
+    let default = |devices| Rule { allow: true, devices: Some(devices), index: None };
+    rules.extend(default_devices().map(default));
     Ok(rules)
+}
+
+fn default_devices() -> impl Iterator<Item = Devices> {
+    let devices = |(kind, major, minor, access)| Devices { kind, major, minor, access };
+    DEFAULT.into_iter().map(devices)
 }
 
 fn parse(device: &LinuxDeviceCgroup, index: usize, rules: &mut Vec<Rule>) -> Result<()> {
@@ -189,11 +190,20 @@ pub(super) struct Write {
 /// An exception to a version 1 group's default, and the rule that it is from.
 type Exception = (Devices, Option<usize>);
 
-/// The writes that bring a version 1 group to `rules`. That kernel interface has one default and
-/// a list of exceptions to it, which are matched by equality when they are taken away again, so
-/// that a rule may need several exceptions, none, or be impossible. What a later rule takes back
-/// is not written at all: not for a moment may a process have it.
+/// The writes that bring a version 1 group to `rules`. What a later rule takes back is not written
+/// at all: not for a moment may a process have it.
 pub(super) fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
+    let (default, exceptions) = v1_state(rules)?;
+    let allow = !default.allow;
+    let exceptions = exceptions.into_iter();
+    let writes = exceptions.map(|(devices, rule)| Write { allow, text: devices.to_string(), rule });
+    Ok(std::iter::once(default).chain(writes).collect())
+}
+
+/// `rules` as that kernel interface has them: one default and a list of exceptions to it, which are
+/// matched by equality when they are taken away again, so that a rule may need several exceptions,
+/// none, or be impossible.
+fn v1_state(rules: &[Rule]) -> Result<(Write, Vec<Exception>)> {
     let all = |allow, rule| Write { allow, text: "a".to_owned(), rule };
     let mut default = all(false, rules.first().and_then(|rule| rule.index));
     let mut exceptions: Vec<Exception> = Vec::new();
@@ -209,10 +219,7 @@ pub(super) fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
             Some(devices) => add(&mut exceptions, devices, rule.index),
         }
     }
-    let allow = !default.allow;
-    let exceptions = exceptions.into_iter();
-    let writes = exceptions.map(|(devices, rule)| Write { allow, text: devices.to_string(), rule });
-    Ok(std::iter::once(default).chain(writes).collect())
+    Ok((default, exceptions))
 }
 
 /// The same for a group whose `devices.list` is `list`: what is allowed before and after is
@@ -284,48 +291,31 @@ fn take_away(
     Ok(())
 }
 
-/// The rules as systemd's `DeviceAllow`, as far as it can say them; None if what they deny are
-/// exceptions, which it cannot say at all.
-pub(super) fn allow_list(rules: &[Rule]) -> Option<Vec<(String, String)>> {
-    let mut list: Vec<Devices> = Vec::new();
-    let mut everything = false;
-    for rule in rules {
-        match rule.devices {
-            None => {
-                everything = rule.allow;
-                list.clear();
-            }
-            Some(devices) if rule.allow => list.push(devices),
-            Some(devices) => {
-                let covered = list.iter_mut().filter(|allowed| devices.covers(allowed));
-                covered.for_each(|allowed| allowed.access &= !devices.access);
-            }
+/// The rules as systemd's `DeviceAllow`, as far as it can say them; None if everything is allowed.
+/// Exceptions to that it cannot say: it gets the default rules then, and no more than `rules` allow.
+pub(super) fn allow_list(rules: &[Rule]) -> Result<Option<Vec<(String, String)>>> {
+    let (default, exceptions) = v1_state(rules)?;
+    let mut list: Vec<Devices> = exceptions.into_iter().map(|(devices, _)| devices).collect();
+    if default.allow {
+        if list.is_empty() {
+            return Ok(None);
         }
+        let denied = std::mem::replace(&mut list, default_devices().collect());
+        list.retain(|devices| !denied.iter().any(|denied| denied.overlaps(devices)));
     }
-    let known = fs::read_to_string("/proc/devices").unwrap_or_default();
     let entry = |devices: &Devices| {
         let kind = if devices.kind == Kind::Char { "char" } else { "block" };
         let device = match (devices.major, devices.minor) {
             (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
-            (Some(major), None) => format!("{kind}-{}", driver(&known, devices.kind, major)?),
+            // Since systemd 240; its names of drivers stand for more than one number.
+            (Some(major), None) => format!("{kind}-{major}"),
             (None, None) => format!("{kind}-*"),
             (None, Some(_)) => return None,
         };
         let access = devices.to_string();
         Some((device, access.rsplit(' ').next().unwrap_or_default().to_owned()))
     };
-    list.retain(|devices| devices.access != 0);
-    (!everything).then(|| list.iter().filter_map(entry).collect())
-}
-
-/// The name that `/proc/devices` has for a major number.
-fn driver(known: &str, kind: Kind, major: u32) -> Option<&str> {
-    let block = known.find("Block devices:").unwrap_or(known.len());
-    let part = if kind == Kind::Char { &known[..block] } else { &known[block..] };
-    part.lines().find_map(|line| {
-        let (number, name) = line.trim().split_once(' ')?;
-        (number.parse() == Ok(major)).then_some(name)
-    })
+    Ok(Some(list.iter().filter_map(entry).collect()))
 }
 
 /// Makes `rules` those of the container; on version 2 in one step, also if there are some.

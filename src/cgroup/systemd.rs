@@ -143,23 +143,33 @@ impl Unit {
     /// On version 1 systemd would allow every device again, and turning its controller on later
     /// makes it move processes about: the rules have to be there from the start. On version 2 its
     /// own program is another one than ours.
-    pub(super) fn with_devices(&mut self, limits: &Limits) {
-        let rules = limits.devices.iter();
-        let properties = rules.flat_map(|rules| properties::devices(rules));
-        self.properties = properties.chain(std::mem::take(&mut self.properties)).collect();
+    pub(super) fn with_devices(&mut self, limits: &Limits) -> Result<()> {
+        if let Some(rules) = &limits.devices {
+            self.properties.splice(0..0, properties::devices(rules)?);
+        }
+        Ok(())
     }
 
     /// Sets the limits that systemd knows; see [`properties::of`] for what becomes of `limits`.
     pub(super) fn set(&self, cgroup: &Cgroup, limits: &mut Limits) -> Result<()> {
         let group = v1::with_controller(&cgroup.groups, "cpu").or(cgroup.v2());
         let present = |name: &str| file::read(&group?.directory.join(name)).ok();
-        let properties = properties::of(limits, present);
+        let mut properties = properties::of(limits, present);
+        if properties.contains(&properties::idle()) && !self.knows_idle()? {
+            properties.retain(|property| *property != properties::idle());
+        }
         self.set_properties(&properties)
+    }
+
+    fn knows_idle(&self) -> Result<bool> {
+        let version = self.ask(|bus| bus.manager_text("Version"))?;
+        let digits = version.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
+        Ok(digits.and_then(|digits| digits.parse::<u32>().ok()).is_some_and(|v| v >= 252))
     }
 
     /// Replaces the device rules.
     pub(super) fn set_devices(&self, rules: &[Rule]) -> Result<()> {
-        self.set_properties(&properties::devices(rules))
+        self.set_properties(&properties::devices(rules)?)
     }
 
     fn set_properties(&self, properties: &[Property]) -> Result<()> {

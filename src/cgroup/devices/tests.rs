@@ -235,18 +235,21 @@ fn bad_rules_are_refused_by_their_json_path() {
 
 #[test]
 fn systemd_gets_a_list_of_what_is_allowed() {
-    let list = |json: &[&str]| allow_list(&rules(&config(json)).unwrap());
-    let allowed = list(&[r#"{"allow":false,"access":"rwm"}"#]).unwrap();
-    let has = |device: &str, access: &str| allowed.contains(&(device.into(), access.into()));
-    assert!(has("/dev/char/1:3", "rwm") && has("char-*", "m") && has("block-*", "m"));
-    assert_eq!(list(&[r#"{"allow":true,"access":"rwm"}"#]), None);
-}
-
-#[test]
-fn a_driver_is_found_by_its_number() {
-    let known = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  1 ramdisk\n259 blkext\n";
-    assert_eq!(driver(known, Kind::Char, 136), Some("pts"));
-    assert_eq!(driver(known, Kind::Char, 1), Some("mem"));
-    assert_eq!(driver(known, Kind::Block, 1), Some("ramdisk"));
-    assert_eq!(driver(known, Kind::Block, 136), None);
+    const ALLOW_ALL: &str = r#"{"allow":true,"access":"rwm"}"#;
+    const DENY_ALL: &str = r#"{"allow":false,"access":"rwm"}"#;
+    const DENY_NULL: &str = r#"{"allow":false,"type":"c","major":1,"access":"rw"}"#;
+    let list = |json: &[&str]| allow_list(&rules(&config(json)).unwrap()).unwrap();
+    let has = |list: &[(String, String)], device: &str, access: &str| {
+        list.contains(&(device.into(), access.into()))
+    };
+    let allowed = list(&[DENY_ALL]).unwrap();
+    assert!(has(&allowed, "/dev/char/1:3", "rwm") && has(&allowed, "char-136", "rwm"));
+    assert!(has(&allowed, "char-*", "m") && has(&allowed, "block-*", "m"));
+    let disks = r#"{"allow":true,"type":"b","major":8,"access":"rm"}"#;
+    assert!(has(&list(&[DENY_ALL, disks]).unwrap(), "block-8", "rm"));
+    assert_eq!(list(&[ALLOW_ALL]), None);
+    assert_eq!(list(&[DENY_NULL, ALLOW_ALL]), None);
+    let least = list(&[ALLOW_ALL, DENY_NULL]).unwrap();
+    assert!(has(&least, "/dev/char/5:0", "rwm") && has(&least, "char-*", "m"));
+    assert!(!least.iter().any(|(device, _)| device.contains("1:3")), "{least:?}");
 }

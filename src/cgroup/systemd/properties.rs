@@ -1,6 +1,8 @@
 //! Limits as properties of a unit. systemd writes control files by itself, on `daemon-reload` for
 //! one: a limit that it does not know of would be gone then. What has no property is only written.
 
+use anyhow::Result;
+
 use super::super::devices::{self, Rule};
 use super::super::limits::{Limits, Setting};
 use super::super::v2::PRESENT;
@@ -12,10 +14,15 @@ const DEFAULT_PERIOD: u64 = 100_000;
 const STEP: u64 = 10_000;
 
 /// The properties of `limits`. A quota that systemd cannot express is rounded up in `limits` too,
-/// or each of the two would overwrite the other. `present` reads a control file of the CPU.
+/// or each of the two would overwrite the other; a weight that the kernel would refuse goes. `present` reads a control file of the CPU.
 pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) -> Vec<Property> {
     let mut properties: Vec<Property> =
         limits.v1.iter().chain(&limits.v2).filter_map(simple).collect();
+    let weight = cpu_weight(&limits.v2, &present);
+    if weight.as_ref() == Some(&idle()) {
+        limits.v2.retain(|setting| setting.file != "cpu.weight");
+    }
+    properties.extend(weight);
     for setting in limits.v2.iter_mut().filter(|setting| setting.file == "cpu.max") {
         let given: Vec<&str> = setting.value.split(' ').collect();
         let incomplete = given.len() < 2 || given[0] == PRESENT;
@@ -36,19 +43,41 @@ pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) 
 
 /// Device rules, of which a list of what is allowed is all that systemd knows. Without them it
 /// would allow every device again.
-pub(super) fn devices(rules: &[Rule]) -> Vec<Property> {
+pub(super) fn devices(rules: &[Rule]) -> Result<Vec<Property>> {
     let allow = |list| ("DeviceAllow".to_owned(), Value::Devices(list));
-    let list = devices::allow_list(rules);
+    let list = devices::allow_list(rules)?;
     let policy = if list.is_some() { "strict" } else { "auto" };
     // An empty list clears what there was.
     let mut properties =
         vec![("DevicePolicy".to_owned(), Value::Text(policy.to_owned())), allow(Vec::new())];
     properties.extend(list.map(allow));
-    properties
+    Ok(properties)
+}
+
+/// What `cpu.idle` is to systemd since its version 252. Older ones refuse it.
+pub(super) fn idle() -> Property {
+    ("CPUWeight".to_owned(), Value::U64(0))
+}
+
+/// An idle group has no weight. One that is idle no more has the kernel's default.
+fn cpu_weight(settings: &[Setting], present: impl Fn(&str) -> Option<String>) -> Option<Property> {
+    let given = |file: &str| {
+        let setting = settings.iter().rfind(|setting| setting.file == file);
+        setting.map(|setting| setting.value.trim())
+    };
+    let weight = match (given("cpu.idle"), given("cpu.weight")) {
+        (Some("1"), _) => return Some(idle()),
+        (_, Some(weight)) => weight,
+        (Some("0"), None) if present("cpu.idle")? == "1" => "100",
+        _ => return None,
+    };
+    Some(("CPUWeight".to_owned(), number(weight)?))
 }
 
 fn simple(setting: &Setting) -> Option<Property> {
     let (name, value) = match &*setting.file {
+        // systemd refuses 0. Init counts itself, so that both mean "no second task".
+        "pids.max" if setting.value.trim() == "0" => ("TasksMax", Value::U64(1)),
         "pids.max" => ("TasksMax", number(&setting.value)?),
         "memory.max" => ("MemoryMax", number(&setting.value)?),
         "memory.high" => ("MemoryHigh", number(&setting.value)?),
@@ -56,7 +85,6 @@ fn simple(setting: &Setting) -> Option<Property> {
         "memory.min" => ("MemoryMin", number(&setting.value)?),
         "memory.swap.max" => ("MemorySwapMax", number(&setting.value)?),
         "memory.limit_in_bytes" => ("MemoryLimit", number(&setting.value)?),
-        "cpu.weight" => ("CPUWeight", number(&setting.value)?),
         "cpu.shares" => ("CPUShares", number(&setting.value)?),
         "cpuset.cpus" => ("AllowedCPUs", bits(&setting.value)?),
         "cpuset.mems" => ("AllowedMemoryNodes", bits(&setting.value)?),
@@ -145,11 +173,33 @@ mod tests {
         let expected = [
             ("TasksMax", Value::U64(u64::MAX)),
             ("MemoryMax", Value::U64(1000)),
-            ("CPUWeight", Value::U64(59)),
             ("AllowedCPUs", Value::Bytes(vec![3, 2])),
+            ("CPUWeight", Value::U64(59)),
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value));
         assert_eq!(of(&mut limits, |_| None), expected);
+    }
+
+    #[test]
+    fn an_idle_group_has_no_weight() {
+        for (given, present, weight) in [
+            (&[("cpu.weight", "59"), ("cpu.idle", "1")][..], "0", Some(0)),
+            (&[("cpu.idle", "1"), ("cpu.weight", "59")], "0", Some(0)),
+            (&[("cpu.weight", "59"), ("cpu.idle", "0")], "1", Some(59)),
+            (&[("cpu.idle", "0")], "1", Some(100)),
+            (&[("cpu.idle", "0")], "0", None),
+            (&[], "1", None),
+        ] {
+            let properties = of(&mut limits(given), |_| Some(present.to_owned()));
+            let expected = weight.map(|weight| ("CPUWeight".to_owned(), Value::U64(weight)));
+            assert_eq!(properties, Vec::from_iter(expected), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn no_process_is_one_process() {
+        let properties = of(&mut limits(&[("pids.max", "0")]), |_| None);
+        assert_eq!(properties, [("TasksMax".to_owned(), Value::U64(1))]);
     }
 
     #[test]
