@@ -280,7 +280,7 @@ elif [ "$engine" = qemu ]; then
   timeout --foreground -k 5 "$tmo" qemu-system-x86_64 "${mach[@]}" -accel tcg,thread=multi -cpu max -smp $cpus -m $mem \
     -object memory-backend-memfd,id=mem,size=${mem}M,share=on -nodefaults -no-user-config -display none -nic none -no-reboot \
     -kernel "$CACHE/vm/vmlinux" -initrd "$RUN/initrd" -append "console=ttyS0 nokaslr no_timer_check tsc=reliable rcupdate.rcu_expedited=1 cryptomgr.notests reboot=t lsm=apparmor $kcl" \
-    -drive id=d0,if=none,file="$CACHE/vm/root.img",format=raw,snapshot=on,cache=unsafe -device virtio-blk-$bus,drive=d0 "${fs[@]}" \
+    -drive id=d0,if=none,file.locking=off,file="$CACHE/vm/root.img",format=raw,snapshot=on,cache=unsafe -device virtio-blk-$bus,drive=d0 "${fs[@]}" \
     -device virtio-serial-$bus -chardev file,id=o,path="$RUN/o" -device virtserialport,chardev=o,name=out \
     -chardev file,id=e,path="$RUN/e" -device virtserialport,chardev=e,name=err \
     -chardev file,id=r,path="$RUN/rc" -device virtserialport,chardev=r,name=rc \
