@@ -164,6 +164,11 @@ fn update_changes_the_property_and_the_file() {
     // What is refused is set back in both places.
     update(&["--pids-limit", "55", "--cpuset-cpus", "4000"]).failure();
     assert_eq!((&*property(&c, "TasksMax"), &*file(&c, "pids.max")), ("44", "44"));
+    let cpus = format!("{}/cpuset.cpus", directory(&c, "cpuset"));
+    if unified() && Path::new(&cpus).exists() {
+        update(&["--cpuset-cpus", "0", "--cpuset-mems", "4000"]).failure();
+        assert_eq!((&*property(&c, "AllowedCPUs"), &*file(&c, "cpuset.cpus")), ("", ""));
+    }
 }
 
 #[test]
@@ -250,26 +255,38 @@ fn an_idle_container_stays_idle_when_systemd_reloads() {
     }
 }
 
+/// Without the scheduler BFQ version 2 has another weight, and version 1 has none.
 #[test]
 #[ignore = "needs systemd: make test-vm"]
 fn the_weight_of_disks_stays_when_systemd_reloads() {
-    let c = scope().start();
-    let (controller, files) = match unified() {
-        true => ("io", ["io.bfq.weight", "io.weight"]),
-        false => ("blkio", ["blkio.bfq.weight", "blkio.weight"]),
-    };
-    let place = directory(&c, controller);
-    let there = files.iter().find(|name| Path::new(&place).join(name).exists());
-    let update = c.rt(["update", &c.id, "--blkio-weight", "300"]).run();
-    let Some(name) = there else {
-        update.says(&["linux.resources.blockIO.weight"]);
-        return;
-    };
-    update.success();
-    let weight = file(&c, name);
-    assert!(weight.contains('3'), "{weight}");
-    systemctl(&["daemon-reload"]);
-    assert_eq!(file(&c, name), weight);
+    for bfq in [false, true] {
+        // A kernel that has no modules has it or not.
+        let _ = Command::new("modprobe").args(bfq.then_some("bfq")).output().unwrap();
+        let c = scope().start();
+        let (controller, files) = match unified() {
+            true => ("io", ["io.bfq.weight", "io.weight"]),
+            false => ("blkio", ["blkio.bfq.weight", "blkio.weight"]),
+        };
+        let place = directory(&c, controller);
+        let there = files.iter().find(|name| Path::new(&place).join(name).exists());
+        let update = |weight: &str| c.rt(["update", &c.id, "--blkio-weight", weight]).run();
+        let Some(name) = there else {
+            update("150").says(&["linux.resources.blockIO.weight"]);
+            continue;
+        };
+        update("150").success();
+        let weight = file(&c, name);
+        let expected = ["150", "default 150", "default 1415"];
+        assert!(expected.contains(&&*weight), "{name}: {weight}");
+        systemctl(&["daemon-reload"]);
+        assert_eq!(file(&c, name), weight);
+        // What is refused is set back in both places.
+        let change = ["update", &c.id, "--blkio-weight", "60", "--cpuset-cpus", "4000"];
+        c.rt(change).run().says(&["linux.resources.cpu.cpus"]);
+        assert_eq!(file(&c, name), weight);
+        systemctl(&["daemon-reload"]);
+        assert_eq!(file(&c, name), weight);
+    }
 }
 
 /// Those that it does not know of go with the last container in them, the others when it says so.

@@ -309,11 +309,6 @@ impl Cgroup {
                 v2::check_usage(&group.directory, &limits)?;
             }
             unit.set(self, limits.to_mut())?;
-            if let Some(rules) =
-                limits.devices.as_ref().filter(|_| is_update && !self.is_v2("devices"))
-            {
-                unit.set_devices(rules)?;
-            }
         }
         v1::apply(&self.groups, &limits.v1)?;
         if let Some(group) = self.v2() {
@@ -322,10 +317,12 @@ impl Cgroup {
             }
             v2::apply(&group.directory, &limits)?;
         }
-        match &limits.devices {
-            Some(rules) => devices::apply(&self.groups, rules, is_update),
-            None => Ok(()),
+        // Last, since what there was of these cannot be known.
+        let Some(rules) = &limits.devices else { return Ok(()) };
+        if let Some(unit) = self.unit.as_ref().filter(|_| is_update && !self.is_v2("devices")) {
+            unit.set_devices(rules)?;
         }
+        devices::apply(&self.groups, rules, is_update)
     }
 
     fn own_groups(&self) -> &[Group] {

@@ -234,6 +234,94 @@ fn a_refused_update_changes_nothing() {
     }
 }
 
+/// The group above may forbid a device, and that shows only when the rules are written.
+#[test]
+fn a_refused_device_leaves_all_rules_as_they_were() {
+    let refused = |c: &Container, node: &str| {
+        let done = c.exec(["sh", "-c", &format!(": < {node}")]);
+        done.stderr.contains("Operation not permitted")
+    };
+    let device = |allow, minor| json!({ "allow": allow, "type": "c", "major": 195, "minor": minor, "access": "rwm" });
+    for view in View::all().filter(|view| !is_v2(*view) && has(*view, "pids")) {
+        for all in [false, true] {
+            let bundle = sleeper(view).with_capabilities(&["CAP_MKNOD"]).script(
+                "mknod /dev/one c 195 1; mknod /dev/two c 195 2; mknod /dev/ten c 195 10
+                echo made; exec sleep 1000",
+            );
+            let above = format!("/sys/fs/cgroup/devices/{}above", bundle.mark());
+            fs::create_dir(&above).unwrap();
+            fs::write(format!("{above}/devices.deny"), "c 195:10 rw").unwrap();
+            let path = format!("/{}above/box", bundle.mark());
+            let c = bundle
+                .config(|c| c["linux"]["cgroupsPath"] = path.into())
+                .resources(
+                    json!({ "devices": [{ "allow": all, "access": "rwm" }, device(!all, 1)] }),
+                )
+                .start();
+            crate::harness::until("the nodes are there", || c.output() == "made\n");
+            let look = || ["/dev/one", "/dev/two", "/dev/ten"].map(|node| refused(&c, node));
+            let list = || fs::read_to_string(format!("{above}/box/devices.list")).unwrap();
+            let (looked, listed) = (look(), list());
+            assert_eq!(looked, [all, !all, true], "{view:?}");
+            let rules =
+                [json!({ "allow": false, "access": "rwm" }), device(true, 2), device(true, 10)];
+            update_from(&c, &json!({ "pids": { "limit": 5 }, "devices": rules }))
+                .says(&["linux.resources.devices[2]"]);
+            assert_eq!((look(), list()), (looked, listed), "{view:?}");
+            assert_eq!(file(&c, view, "pids", "pids.max").as_deref(), Some("max"));
+            c.delete_force();
+            fs::remove_dir(&above).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_refused_update_empties_what_was_empty() {
+    for view in View::all().filter(|view| has(*view, "cpuset")) {
+        let c = sleeper(view).start();
+        let before = file(&c, view, "cpuset", "cpuset.cpus");
+        let options = ["--cpuset-cpus", "0", "--cpuset-mems", "4000"];
+        update(&c, &options).says(&["linux.resources.cpu.mems"]);
+        assert_eq!(file(&c, view, "cpuset", "cpuset.cpus"), before, "{view:?}");
+        if is_v2(view) {
+            update(&c, &["--cpuset-cpus", "0"]).success();
+            update_from(&c, &json!({ "unified": { "cpuset.cpus": "" } })).success();
+            assert_eq!(file(&c, view, "cpuset", "cpuset.cpus").as_deref(), Some(""));
+        }
+    }
+}
+
+/// Where BFQ is missing, version 2 has another file for the weight.
+#[test]
+fn a_refused_update_leaves_the_weight_of_disks() {
+    for view in View::all() {
+        let c = sleeper(view).start();
+        let names = ["blkio.bfq.weight", "io.bfq.weight", "io.weight"];
+        let now = || {
+            let of = |name: &str| file(&c, view, name.split('.').next().unwrap(), name);
+            names.map(of)
+        };
+        let before = now();
+        let options = ["--blkio-weight", "300", "--pids-limit", "5", "--cpuset-cpus", "4000"];
+        update(&c, &options).says(&["linux.resources."]);
+        assert_eq!(now(), before, "{view:?}");
+    }
+}
+
+/// A word of the program's own would pass for a value.
+#[test]
+fn the_name_of_what_there_is_is_no_value() {
+    for view in View::all().filter(|view| has(*view, "cpuset")) {
+        let c = sleeper(view).start();
+        update(&c, &["--cpuset-cpus", "present"]).says(&["linux.resources.cpu.cpus"]);
+    }
+    for view in View::all().filter(|view| is_v2(*view) && has(*view, "memory")) {
+        let c = sleeper(view).start();
+        update_from(&c, &json!({ "unified": { "memory.max": "present" } }))
+            .says(&["linux.resources.unified[\"memory.max\"]"]);
+    }
+}
+
 #[test]
 fn a_limit_below_the_usage_is_refused_if_that_is_asked_for() {
     for view in views_with("memory") {

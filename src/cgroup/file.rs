@@ -28,6 +28,8 @@ pub(super) fn write(path: &Path, value: &str) -> Result<()> {
 
 /// As [`write`], for a file that is open already.
 pub(super) fn write_to(file: impl AsFd, value: &str) -> Result<()> {
+    // The kernel does not hear of nothing; a line of nothing empties the file.
+    let value = if value.is_empty() { "\n" } else { value };
     nix::unistd::write(file, value.as_bytes()).map(drop)
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, faccessat};
 use serde::{Deserialize, Serialize};
 
 use super::hierarchy::{self, Membership, Version};
-use super::{file, members, walk};
+use super::{file, members, v1, walk};
 
 /// The group on one hierarchy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -139,6 +139,10 @@ impl Group {
     /// Removes the directory and those above that were made for it. What is not `owned` may have
     /// been made by somebody else meanwhile: nothing below it is touched, and it may stay.
     pub(super) fn remove(&self, owned: bool, deadline: Instant) -> Result<()> {
+        if self.has_controller("devices") {
+            // What an `update` left that was killed.
+            let _ = walk::rmdir(&v1::trial(&self.directory));
+        }
         if self.existing == self.directory {
             return Ok(());
         }

@@ -38,6 +38,8 @@ pub(super) struct Setting {
     pub(super) controller: Cow<'static, str>,
     pub(super) file: Cow<'static, str>,
     pub(super) value: String,
+    /// The first word of the file stays, and the value comes behind it.
+    pub(super) keeps_first: bool,
     absent: Absent,
 }
 
@@ -66,8 +68,14 @@ impl Setting {
             controller: controller.into(),
             file: file.into(),
             value: value.to_string(),
+            keeps_first: false,
             absent: Absent::Error,
         }
+    }
+
+    pub(super) fn behind_first(mut self) -> Self {
+        self.keeps_first = true;
+        self
     }
 
     pub(super) fn met_if_absent(mut self, met: bool) -> Self {
@@ -85,13 +93,21 @@ impl Setting {
         self
     }
 
+    /// The file and its value, where `is_there` knows which files the kernel has.
+    pub(super) fn chosen(&self, is_there: impl Fn(&str) -> bool) -> (&str, &str) {
+        match &self.absent {
+            Absent::Instead(file, value) if !is_there(&self.file) => (file, value),
+            _ => (&self.file, &self.value),
+        }
+    }
+
     fn write(&self, directory: &Path) -> nix::Result<()> {
         let path = directory.join(&*self.file);
-        let written = match self.value.strip_prefix(v2::PRESENT) {
-            None => file::write(&path, &self.value),
-            Some(rest) => file::read(&path).and_then(|now| {
+        let written = match self.keeps_first {
+            false => file::write(&path, &self.value),
+            true => file::read(&path).and_then(|now| {
                 let first = now.split(' ').next().unwrap_or_default();
-                file::write(&path, &format!("{first}{rest}"))
+                file::write(&path, &format!("{first} {}", self.value))
             }),
         };
         match (written, &self.absent) {
@@ -269,7 +285,8 @@ pub(super) mod tests {
     pub(in super::super) fn lines(json: &str, unified: bool) -> Vec<String> {
         let limits = limits(json, &host(unified)).unwrap();
         let all = limits.v1.into_iter().chain(limits.v2);
-        all.map(|setting| format!("{}={}", setting.file, setting.value)).collect()
+        let first = |setting: &Setting| if setting.keeps_first { "_ " } else { "" };
+        all.map(|s| format!("{}={}{}", s.file, first(&s), s.value)).collect()
     }
 
     pub(in super::super) fn error(json: &str, unified: bool) -> String {

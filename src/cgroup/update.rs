@@ -21,6 +21,10 @@ pub(super) fn update(cgroup: &Cgroup, mut resources: LinuxResources) -> Result<(
         let field = "linux.resources.memory.disableOOMKiller";
         limits.v1.push(Setting::new(field, "memory", "memory.oom_control", 0));
     }
+    let devices = v1::with_controller(&cgroup.groups, "devices");
+    if let (Some(rules), Some(group)) = (&limits.devices, devices) {
+        v1::try_devices(&group.directory, rules)?;
+    }
     let before = before(cgroup, &limits);
     cgroup.write(&limits, true).inspect_err(|_| {
         // The error that is under way says more than one of these would.
@@ -61,12 +65,14 @@ fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
 /// The settings that undo `limits`, those of version 1 and those of version 2.
 fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 2] {
     let undo = |setting: &Setting, group: Option<&super::Group>| {
-        let present = file::read(&group?.directory.join(&*setting.file)).ok()?;
+        let directory = &group?.directory;
+        let (name, value) = setting.chosen(|name| directory.join(name).exists());
+        let present = file::read(&directory.join(name)).ok()?;
         Some(Setting::new(
             setting.field.clone(),
             setting.controller.clone(),
-            setting.file.clone(),
-            previous(&present, &setting.value),
+            name.to_owned(),
+            previous(name, &present, value),
         ))
     };
     let group_v1 = |setting: &Setting| v1::with_controller(&cgroup.groups, &setting.controller);
@@ -75,8 +81,9 @@ fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 2] {
     [Limits { v1, ..Limits::default() }, Limits { v2, ..Limits::default() }]
 }
 
-/// What to write so that `present`, the contents of a file, come back after `value` was written.
-fn previous(present: &str, value: &str) -> String {
+/// What to write so that `present`, the contents of the file `name`, come back after `value` was
+/// written.
+fn previous(name: &str, present: &str, value: &str) -> String {
     let first = present.lines().next().unwrap_or_default();
     let Some((key, rest)) = value.split_once(' ') else {
         let first = first.trim_start_matches("default ");
@@ -86,7 +93,8 @@ fn previous(present: &str, value: &str) -> String {
     match (present.lines().find(of_key), rest.split_once('=')) {
         (Some(line), _) => line.to_owned(),
         // A device that had no limit.
-        (None, Some((name, _))) if key.contains(':') => format!("{key} {name}=max"),
+        (None, Some((limit, _))) if key.contains(':') => format!("{key} {limit}=max"),
+        (None, None) if name.contains("weight") => format!("{key} default"),
         (None, None) if key.contains(':') => format!("{key} 0"),
         (None, _) => first.to_owned(),
     }
@@ -99,18 +107,21 @@ mod tests {
     #[test]
     fn what_was_there_comes_back() {
         let disks = "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=2";
-        for (present, value, expected) in [
-            ("max", "33", "max"),
-            ("max 100000", "20000 50000", "max 100000"),
-            ("max 100000", "present 50000", "max 100000"),
-            ("default 100\n8:0 50", "500", "100"),
-            ("oom_kill_disable 0\nunder_oom 0", "1", "0"),
-            (disks, "8:16 rbps=7", "8:16 rbps=2"),
-            (disks, "8:32 wiops=7", "8:32 wiops=max"),
-            ("8:0 5", "8:16 7", "8:16 0"),
-            ("lo 0\neth0 3", "eth0 5", "eth0 3"),
+        for (name, present, value, expected) in [
+            ("pids.max", "max", "33", "max"),
+            ("cpu.max", "max 100000", "20000 50000", "max 100000"),
+            ("cpu.max", "max 100000", "50000", "max 100000"),
+            ("cpuset.cpus", "", "0-1", ""),
+            ("io.weight", "default 100\n8:0 50", "500", "100"),
+            ("io.weight", "default 100\n8:0 50", "8:0 500", "8:0 50"),
+            ("io.weight", "default 100\n8:0 50", "8:16 500", "8:16 default"),
+            ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0", "1", "0"),
+            ("io.max", disks, "8:16 rbps=7", "8:16 rbps=2"),
+            ("io.max", disks, "8:32 wiops=7", "8:32 wiops=max"),
+            ("blkio.throttle.read_bps_device", "8:0 5", "8:16 7", "8:16 0"),
+            ("net_prio.ifpriomap", "lo 0\neth0 3", "eth0 5", "eth0 3"),
         ] {
-            assert_eq!(previous(present, value), expected, "{present:?} {value:?}");
+            assert_eq!(previous(name, present, value), expected, "{name} {present:?} {value:?}");
         }
     }
 }

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::devices::{self, Rule};
 use super::limits::{self, Limits, Setting, set};
-use super::{Cgroup, Group, file};
+use super::{Cgroup, Group, file, walk};
 
 /// The kernel clamps `cpu.shares` to this range without an error.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
@@ -190,6 +191,26 @@ pub(super) fn apply_devices(directory: &Path, rules: &[Rule], is_update: bool) -
         }
     }
     Ok(())
+}
+
+/// Whether a group in this place may have `rules`: tried on one beside it that nobody is in. What is
+/// refused in the middle cannot be taken back, since the kernel shows no exceptions to "everything".
+pub(super) fn try_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
+    let trial = trial(directory);
+    let context = || trial.display().to_string();
+    // A killed command may have left it.
+    walk::rmdir(&trial).with_context(context)?;
+    nix::unistd::mkdir(&trial, Mode::S_IRWXU).with_context(context)?;
+    let tried = apply_devices(&trial, rules, false);
+    walk::rmdir(&trial).with_context(context)?;
+    tried
+}
+
+/// No container's id has a colon in it.
+pub(super) fn trial(directory: &Path) -> PathBuf {
+    let mut path = directory.as_os_str().to_owned();
+    path.push(":trial");
+    path.into()
 }
 
 /// Gives a cpuset group the values of the group above: while one of its lists is empty, as in a

@@ -41,9 +41,6 @@ pub(super) fn settings(
     limits::unified(resources, cgroup.v2().is_some(), settings)
 }
 
-/// Stands for what a file has as its first word.
-pub(super) const PRESENT: &str = "present";
-
 /// -1 as this version spells it.
 fn bytes(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
@@ -103,31 +100,25 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     if let Some((name, _)) = realtime.iter().find(|(_, set)| *set) {
         bail!("linux.resources.cpu.{name}: cgroup v2 has no such limit");
     }
-    let mut push = |field, file, value: String| {
-        settings.push(Setting::new(field, "cpu", file, value));
-    };
+    let new = |field, file, value: String| Setting::new(field, "cpu", file, value);
     // Before idle: an idle group has no weight of its own and refuses one.
-    if let Some(shares) = set(cpu.shares()) {
-        push("linux.resources.cpu.shares", "cpu.weight", weight(shares).to_string());
-    }
+    let weight = set(cpu.shares()).map(|shares| weight(shares).to_string());
+    settings.extend(weight.map(|weight| new("linux.resources.cpu.shares", "cpu.weight", weight)));
     const QUOTA: &str = "linux.resources.cpu.quota";
+    const PERIOD: &str = "linux.resources.cpu.period";
     let quota = set(cpu.quota()).map(|q| if q < 0 { "max".to_owned() } else { q.to_string() });
-    match (quota, set(cpu.period())) {
-        (Some(quota), Some(period)) => push(QUOTA, "cpu.max", format!("{quota} {period}")),
+    settings.extend(match (quota, set(cpu.period())) {
+        (Some(quota), Some(period)) => Some(new(QUOTA, "cpu.max", format!("{quota} {period}"))),
         // A single number leaves the period as it is.
-        (Some(quota), None) => push(QUOTA, "cpu.max", quota),
+        (Some(quota), None) => Some(new(QUOTA, "cpu.max", quota)),
         // There is no such notation for the quota: it is read when this is written.
-        (None, Some(period)) => {
-            push("linux.resources.cpu.period", "cpu.max", format!("{PRESENT} {period}"));
-        }
-        (None, None) => {}
-    }
-    if let Some(burst) = cpu.burst() {
-        push("linux.resources.cpu.burst", "cpu.max.burst", burst.to_string());
-    }
-    if let Some(idle) = cpu.idle() {
-        push("linux.resources.cpu.idle", "cpu.idle", idle.to_string());
-    }
+        (None, Some(period)) => Some(new(PERIOD, "cpu.max", period.to_string()).behind_first()),
+        (None, None) => None,
+    });
+    let burst = cpu.burst().map(|burst| burst.to_string());
+    settings.extend(burst.map(|burst| new("linux.resources.cpu.burst", "cpu.max.burst", burst)));
+    let idle = cpu.idle().map(|idle| idle.to_string());
+    settings.extend(idle.map(|idle| new("linux.resources.cpu.idle", "cpu.idle", idle)));
     Ok(())
 }
 
@@ -273,7 +264,7 @@ mod tests {
         );
         assert_eq!(v2(r#"{"cpu":{"quota":5000}}"#), ["cpu.max=5000"]);
         assert_eq!(v2(r#"{"cpu":{"quota":-1}}"#), ["cpu.max=max"]);
-        assert_eq!(v2(r#"{"cpu":{"period":5000}}"#), ["cpu.max=present 5000"]);
+        assert_eq!(v2(r#"{"cpu":{"period":5000}}"#), ["cpu.max=_ 5000"]);
     }
 
     #[test]

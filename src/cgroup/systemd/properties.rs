@@ -5,7 +5,6 @@ use anyhow::Result;
 
 use super::super::devices::{self, Rule};
 use super::super::limits::{Limits, Setting};
-use super::super::v2::PRESENT;
 use super::wire::{Property, Value};
 
 /// The kernel's default period of the CPU quota, in microseconds.
@@ -16,8 +15,9 @@ const STEP: u64 = 10_000;
 /// The properties of `limits`. A quota that systemd cannot express is rounded up in `limits` too,
 /// or each of the two would overwrite the other; a weight that the kernel would refuse goes. `present` reads a control file of the CPU.
 pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) -> Vec<Property> {
+    let of_one = |setting: &Setting| simple(setting.chosen(|file| present(file).is_some()));
     let mut properties: Vec<Property> =
-        limits.v1.iter().chain(&limits.v2).filter_map(simple).collect();
+        limits.v1.iter().chain(&limits.v2).filter_map(of_one).collect();
     let weight = cpu_weight(&limits.v2, &present);
     if weight.as_ref() == Some(&idle()) {
         limits.v2.retain(|setting| setting.file != "cpu.weight");
@@ -25,14 +25,17 @@ pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) 
     properties.extend(weight);
     for setting in limits.v2.iter_mut().filter(|setting| setting.file == "cpu.max") {
         let given: Vec<&str> = setting.value.split(' ').collect();
-        let incomplete = given.len() < 2 || given[0] == PRESENT;
-        let present = if incomplete { present("cpu.max") } else { None };
-        let present: Vec<&str> = present.iter().flat_map(|text| text.split(' ')).collect();
-        let quota = if given[0] == PRESENT { present.first() } else { given.first() };
-        let period = given.get(1).or(present.get(1)).and_then(|period| period.parse().ok());
+        let kept = setting.keeps_first;
+        let now = if kept || given.len() < 2 { present("cpu.max") } else { None };
+        let now: Vec<&str> = now.iter().flat_map(|text| text.split(' ')).collect();
+        let (quota, period) = match kept {
+            true => (now.first(), given.first()),
+            false => (given.first(), given.get(1).or(now.get(1))),
+        };
+        let period = period.and_then(|period| period.parse().ok());
         let quota = quota.and_then(|quota| quota.parse().ok());
         let rounded = cpu_quota(quota, period.unwrap_or(DEFAULT_PERIOD), &mut properties);
-        if let (Some(rounded), true) = (rounded, given[0] != PRESENT) {
+        if let (Some(rounded), false) = (rounded, kept) {
             let rest = given.get(1).map(|period| format!(" {period}")).unwrap_or_default();
             setting.value = format!("{rounded}{rest}");
         }
@@ -74,23 +77,33 @@ fn cpu_weight(settings: &[Setting], present: impl Fn(&str) -> Option<String>) ->
     Some(("CPUWeight".to_owned(), number(weight)?))
 }
 
-fn simple(setting: &Setting) -> Option<Property> {
-    let (name, value) = match &*setting.file {
+fn simple((file, value): (&str, &str)) -> Option<Property> {
+    let (name, value) = match file {
         // systemd refuses 0. Init counts itself, so that both mean "no second task".
-        "pids.max" if setting.value.trim() == "0" => ("TasksMax", Value::U64(1)),
-        "pids.max" => ("TasksMax", number(&setting.value)?),
-        "memory.max" => ("MemoryMax", number(&setting.value)?),
-        "memory.high" => ("MemoryHigh", number(&setting.value)?),
-        "memory.low" => ("MemoryLow", number(&setting.value)?),
-        "memory.min" => ("MemoryMin", number(&setting.value)?),
-        "memory.swap.max" => ("MemorySwapMax", number(&setting.value)?),
-        "memory.limit_in_bytes" => ("MemoryLimit", number(&setting.value)?),
-        "cpu.shares" => ("CPUShares", number(&setting.value)?),
-        "cpuset.cpus" => ("AllowedCPUs", bits(&setting.value)?),
-        "cpuset.mems" => ("AllowedMemoryNodes", bits(&setting.value)?),
+        "pids.max" if value.trim() == "0" => ("TasksMax", Value::U64(1)),
+        "pids.max" => ("TasksMax", number(value)?),
+        "memory.max" => ("MemoryMax", number(value)?),
+        "memory.high" => ("MemoryHigh", number(value)?),
+        "memory.low" => ("MemoryLow", number(value)?),
+        "memory.min" => ("MemoryMin", number(value)?),
+        "memory.swap.max" => ("MemorySwapMax", number(value)?),
+        "memory.limit_in_bytes" => ("MemoryLimit", number(value)?),
+        "io.weight" => ("IOWeight", number(value.trim_start_matches("default "))?),
+        "io.bfq.weight" => ("IOWeight", Value::U64(bfq(value)?)),
+        "blkio.bfq.weight" => ("BlockIOWeight", Value::U64(bfq(value)?.clamp(10, 1000))),
+        "cpu.shares" => ("CPUShares", number(value)?),
+        "cpuset.cpus" => ("AllowedCPUs", bits(value)?),
+        "cpuset.mems" => ("AllowedMemoryNodes", bits(value)?),
         _ => return None,
     };
     Some((name.to_owned(), value))
+}
+
+/// The weight of which systemd makes this one for the scheduler BFQ (`BFQ_WEIGHT`), also on version
+/// 1, where it can make no more than 181.
+fn bfq(weight: &str) -> Option<u64> {
+    let weight: u64 = weight.trim_start_matches("default ").trim().parse().ok()?;
+    Some(weight + weight.saturating_sub(100) * 10)
 }
 
 /// No limit is the largest number.
@@ -101,7 +114,7 @@ fn number(text: &str) -> Option<Value> {
     }
 }
 
-/// `0-2,4` as a mask, the lowest first.
+/// `0-2,4` as a mask, the lowest first; without any bit it takes the property away.
 fn bits(list: &str) -> Option<Value> {
     let mut mask = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -114,7 +127,7 @@ fn bits(list: &str) -> Option<Value> {
         mask.resize(mask.len().max(last / 8 + 1), 0);
         (first..=last).for_each(|bit| mask[bit / 8] |= 1 << (bit % 8));
     }
-    (!mask.is_empty()).then_some(Value::Bytes(mask))
+    Some(Value::Bytes(mask))
 }
 
 /// The two properties of a quota; the quota in microseconds that they mean. None is no limit.
@@ -197,6 +210,28 @@ mod tests {
     }
 
     #[test]
+    fn a_weight_of_disks_is_one_that_systemd_turns_into_the_same() {
+        for (file, value, property, expected) in [
+            ("io.bfq.weight", "60", "IOWeight", Some(60)),
+            ("io.bfq.weight", "default 1000", "IOWeight", Some(10_000)),
+            ("io.weight", "default 4950", "IOWeight", Some(4950)),
+            ("blkio.bfq.weight", "150", "BlockIOWeight", Some(650)),
+            ("blkio.bfq.weight", "300", "BlockIOWeight", Some(1000)),
+            ("io.bfq.weight", "8:0 60", "IOWeight", None),
+        ] {
+            let properties = of(&mut limits(&[(file, value)]), |_| None);
+            let expected = expected.map(|weight| (property.to_owned(), Value::U64(weight)));
+            assert_eq!(properties, Vec::from_iter(expected), "{file} {value}");
+        }
+    }
+
+    #[test]
+    fn no_list_of_processors_takes_the_property_away() {
+        let properties = of(&mut limits(&[("cpuset.cpus", "")]), |_| None);
+        assert_eq!(properties, [("AllowedCPUs".to_owned(), Value::Bytes(vec![]))]);
+    }
+
+    #[test]
     fn no_process_is_one_process() {
         let properties = of(&mut limits(&[("pids.max", "0")]), |_| None);
         assert_eq!(properties, [("TasksMax".to_owned(), Value::U64(1))]);
@@ -209,7 +244,6 @@ mod tests {
             ("33333 100000", None, 340_000, 100_000, "34000 100000"),
             ("20000", Some("max 50000"), 400_000, 50_000, "20000"),
             ("20000", None, 200_000, 100_000, "20000"),
-            ("present 50000", Some("20000 100000"), 400_000, 50_000, "present 50000"),
             ("max 50000", None, u64::MAX, 50_000, "max 50000"),
             ("max", Some("1 50000"), u64::MAX, 50_000, "max"),
         ] {
@@ -219,6 +253,12 @@ mod tests {
             assert_eq!(properties[1].1, Value::U64(per_second), "{value}");
             assert_eq!(limits.v2[0].value, written);
         }
+        let period = Setting::new("x", "cpu", "cpu.max", 50_000).behind_first();
+        let mut limits = Limits { v2: vec![period], ..Limits::default() };
+        let properties = of(&mut limits, |_| Some("20000 100000".to_owned()));
+        let values: Vec<Value> = properties.into_iter().map(|property| property.1).collect();
+        assert_eq!(values, [Value::U64(50_000), Value::U64(400_000)]);
+        assert_eq!(limits.v2[0].value, "50000");
     }
 
     #[test]
