@@ -297,7 +297,8 @@ fn update(root: &Path, args: Update) -> Result<()> {
         }
         Some(file) => update::read(&file)?,
     };
-    update::command(root, &args.id, resources)
+    args.obsolete.warn();
+    update::command(root, &args.id, resources, &args.schemata)
 }
 
 /// The descriptors that the caller passes to the process.

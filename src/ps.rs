@@ -11,7 +11,11 @@ use crate::state::Container;
 
 /// `rt ps`: a JSON array, or what ps(1) prints of them with the options of the caller.
 pub(crate) fn ps(root: &Path, id: &str, format: Format, options: &[String]) -> Result<String> {
-    let pids = Container::open(root, id)?.record.cgroup.pids().phase(Phase::Cgroup)?;
+    let cgroup = Container::open(root, id)?.record.cgroup;
+    if cgroup.is_nowhere() {
+        bail!("{id}: container has no cgroup");
+    }
+    let pids = cgroup.pids().phase(Phase::Cgroup)?;
     if format == Format::Json {
         return Ok(serde_json::to_string(&pids)? + "\n");
     }

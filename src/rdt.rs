@@ -110,14 +110,26 @@ impl Rdt {
     }
 
     fn configure(&self) -> Result<()> {
+        self.schemata.iter().try_for_each(|schema| self.write(schema))
+    }
+
+    /// The kernel takes all lines of one write(2) or none.
+    pub(crate) fn write(&self, schema: &str) -> Result<()> {
         let path = self.class.join("schemata");
-        for schema in &self.schemata {
-            let mut file = open(&path)?;
-            file.write_all(format!("{schema}\n").as_bytes())
-                .map_err(|error| self.explain(error.into(), &path))
-                .with_context(|| format!("linux.intelRdt {schema:?}"))?;
-        }
-        Ok(())
+        let written = open(&path)?.write_all(format!("{schema}\n").as_bytes());
+        written
+            .map_err(|error| self.explain(error.into(), &path))
+            .with_context(|| format!("linux.intelRdt {schema:?}"))
+    }
+
+    /// What `write` undoes for the resources of `schema`.
+    pub(crate) fn present(&self, schema: &str) -> Result<String> {
+        let path = self.class.join("schemata");
+        let now = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let name = |line: &str| resource(line).map(|(name, _)| name.to_owned());
+        let wanted: Vec<_> = schema.lines().map(name).collect();
+        let lines = now.lines().filter(|line| wanted.contains(&name(line)));
+        Ok(lines.map(str::trim).collect::<Vec<_>>().join("\n"))
     }
 
     /// Puts process `pid` into the class, and into the monitoring group, which takes only tasks of
@@ -350,6 +362,18 @@ mod tests {
         fs::create_dir(made.0.join("box")).unwrap();
         rdt.remove().unwrap();
         assert!(made.0.join("box").exists());
+    }
+
+    #[test]
+    fn a_change_of_schemata_can_be_undone() {
+        let made = Made::new("change");
+        let rdt = made.plan(json!({ "closID": "gold" })).unwrap();
+        let before = "MB:0= 20;1=070\nL3:0=007f0;1=0001f";
+        assert_eq!(rdt.present("L3:0=f\nMB:0=50").unwrap(), before);
+        assert_eq!(rdt.present("L3:1=f").unwrap(), "L3:0=007f0;1=0001f");
+        assert_eq!(rdt.present("L2:0=f").unwrap(), "");
+        rdt.write("L3:0=f\nMB:0=50").unwrap();
+        assert!(made.read("gold/schemata").starts_with("L3:0=f\nMB:0=50\n"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub(crate) use check::{check, is_root};
-pub(crate) use linux::check_resources;
+pub(crate) use linux::{check_intel_rdt, check_resources};
 pub(crate) use process::check as check_process;
 pub(crate) use sysctl::file as sysctl_file;
 

@@ -6,25 +6,47 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids, LinuxResources,
+};
 
 use crate::error::{InPhase, Phase};
-use crate::spec;
-use crate::state::{Container, Status};
+use crate::state::{Container, Record, Status};
+use crate::{log, spec};
 
 /// The longest resources that are read, in bytes.
 const LIMIT: u64 = 1 << 20;
 
 /// `rt update`.
-pub(crate) fn command(root: &Path, id: &str, resources: LinuxResources) -> Result<()> {
+pub(crate) fn command(
+    root: &Path,
+    id: &str,
+    resources: LinuxResources,
+    schemata: &Schemata,
+) -> Result<()> {
     spec::check_resources(&resources).phase(Phase::Config)?;
+    let schema = schemata.lines().phase(Phase::Config)?;
     let Some((container, _lock)) = Container::open_locked(root, id)? else {
         bail!("{id}: container does not exist");
     };
-    match container.status()?.0 {
-        Status::Creating | Status::Stopped => bail!("{id}: container not running"),
-        _ => container.record.cgroup.update(resources).phase(Phase::Cgroup),
+    if matches!(container.status()?.0, Status::Creating | Status::Stopped) {
+        bail!("{id}: container not running");
     }
+    let Record { cgroup, rdt, .. } = &container.record;
+    if cgroup.is_nowhere() && resources != Values::default().into() {
+        bail!("{id}: container has no cgroup");
+    }
+    if schema.is_empty() {
+        return cgroup.update(resources).phase(Phase::Cgroup);
+    }
+    let rdt = rdt.as_ref().with_context(|| format!("{id}: container has no linux.intelRdt"))?;
+    let before = rdt.present(&schema).phase(Phase::Cgroup)?;
+    rdt.write(&schema).phase(Phase::Cgroup)?;
+    let updated = cgroup.update(resources).phase(Phase::Cgroup);
+    updated.inspect_err(|_| {
+        // The error that is under way says more than this one would.
+        let _ = rdt.write(&before);
+    })
 }
 
 /// The resources in a file, or on standard input if it is `-`: `linux.resources` as in
@@ -44,6 +66,46 @@ pub(crate) fn read(file: &Path) -> Result<LinuxResources> {
         spec::resources(&bytes)
     };
     read().with_context(|| format!("--resources {}", file.display())).phase(Phase::Config)
+}
+
+/// Intel RDT, also together with a file.
+#[derive(Debug, Args)]
+pub(crate) struct Schemata {
+    /// Schema of the L3 cache, such as L3:0=7f0
+    #[arg(long, value_name = "SCHEMA")]
+    l3_cache_schema: Option<String>,
+    /// Schema of the memory's bandwidth, such as MB:0=20
+    #[arg(long, value_name = "SCHEMA")]
+    mem_bw_schema: Option<String>,
+}
+
+impl Schemata {
+    /// What is to be written, checked.
+    fn lines(&self) -> Result<String> {
+        let mut rdt = LinuxIntelRdt::default();
+        rdt.set_l3_cache_schema(self.l3_cache_schema.clone());
+        rdt.set_mem_bw_schema(self.mem_bw_schema.clone());
+        spec::check_intel_rdt(&rdt)?;
+        let lines = [&self.l3_cache_schema, &self.mem_bw_schema].into_iter().flatten();
+        Ok(lines.filter(|line| !line.is_empty()).cloned().collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// What runc takes, and ignores as well: no kernel has such limits any more.
+#[derive(Debug, Args)]
+pub(crate) struct Obsolete {
+    #[arg(long, hide = true, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    kernel_memory: Option<i64>,
+    #[arg(long, hide = true, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    kernel_memory_tcp: Option<i64>,
+}
+
+impl Obsolete {
+    pub(crate) fn warn(&self) {
+        if self.kernel_memory.or(self.kernel_memory_tcp).is_some() {
+            log::warn("--kernel-memory and --kernel-memory-tcp are ignored");
+        }
+    }
 }
 
 /// The limits that the command line can name one by one.

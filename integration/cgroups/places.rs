@@ -125,6 +125,13 @@ fn without_a_cgroup_manager_a_container_stays_in_its_callers_groups() {
             "{view:?}"
         );
         c.exec(["true"]).success();
+        for args in [
+            &["ps", &*c.id][..],
+            &["ps", "-f", "json", &c.id],
+            &["update", &c.id, "--pids-limit", "5"],
+        ] {
+            c.rt(args).run().one_line().says(&["no cgroup"]);
+        }
         c.delete_force();
         c.bundle.leftovers().assert_none_since();
         let limited = sleeper(view).global_options(&disabled);

@@ -275,18 +275,25 @@ fn a_refused_device_leaves_all_rules_as_they_were() {
     }
 }
 
+/// Some kernels take no empty list while there are processes: then it is all that the group had.
 #[test]
-fn a_refused_update_empties_what_was_empty() {
+fn a_refused_update_leaves_the_processors_as_they_were() {
     for view in View::all().filter(|view| has(*view, "cpuset")) {
         let c = sleeper(view).start();
-        let before = file(&c, view, "cpuset", "cpuset.cpus");
+        let list = |name| file(&c, view, "cpuset", name).unwrap();
+        let all = list(if is_v2(view) { "cpuset.cpus.effective" } else { "cpuset.cpus" });
         let options = ["--cpuset-cpus", "0", "--cpuset-mems", "4000"];
         update(&c, &options).says(&["linux.resources.cpu.mems"]);
-        assert_eq!(file(&c, view, "cpuset", "cpuset.cpus"), before, "{view:?}");
+        let cpus = list("cpuset.cpus");
+        assert!(is_v2(view) && cpus.is_empty() || cpus == all, "{view:?}: {cpus:?}, {all}");
         if is_v2(view) {
             update(&c, &["--cpuset-cpus", "0"]).success();
-            update_from(&c, &json!({ "unified": { "cpuset.cpus": "" } })).success();
-            assert_eq!(file(&c, view, "cpuset", "cpuset.cpus").as_deref(), Some(""));
+            let done = update_from(&c, &json!({ "unified": { "cpuset.cpus": "" } }));
+            match &*list("cpuset.cpus") {
+                "" => done.success(),
+                "0" => done.says(&["unified[\"cpuset.cpus\"]", "No space left"]),
+                other => panic!("{other}"),
+            };
         }
     }
 }
@@ -342,6 +349,37 @@ fn what_is_no_limit_is_refused() {
     update(&c, &["-r", "/no/such/file"]).says(&["/no/such/file", "No such file"]);
     update_from(&c, &json!({ "memory": { "limit": "much" } })).says(&["memory.limit"]);
     update_from(&c, &json!({ "unified": { "../x": "1" } })).says(&["unified"]);
+}
+
+/// A container that has some needs hardware.
+#[test]
+fn schemata_are_for_containers_that_have_some() {
+    let c = sleeper(View::Host).start();
+    let file = c.bundle.beside("resources.json");
+    fs::write(&file, "{}").unwrap();
+    let file = file.to_str().unwrap();
+    for options in [
+        &["--l3-cache-schema", "L3:0=f"][..],
+        &["--mem-bw-schema", "MB:0=20", "--pids-limit", "5"],
+        &["-r", file, "--mem-bw-schema", "MB:0=20"],
+    ] {
+        update(&c, options).one_line().says(&[&c.id, "linux.intelRdt"]);
+    }
+    update(&c, &["--mem-bw-schema", "L3:0=20"]).says(&["memBwSchema", "MB:"]);
+    update(&c, &["--l3-cache-schema", "L3:0=f\nL3:1=f"]).says(&["more than one line"]);
+}
+
+#[test]
+fn limits_of_kernel_memory_are_ignored_with_a_warning() {
+    for view in View::all().filter(|view| has(*view, "pids")) {
+        let c = sleeper(view).start();
+        let log = c.bundle.beside("log").display().to_string();
+        let options = ["--kernel-memory", "5M", "--kernel-memory-tcp=-1", "--pids-limit", "44"];
+        c.rt([&["--log", &log, "update", &c.id], &options[..]].concat()).run().success();
+        assert_eq!(file(&c, view, "pids", "pids.max").as_deref(), Some("44"));
+        assert!(fs::read_to_string(&log).unwrap().contains("--kernel-memory"), "{view:?}");
+        update(&c, &["--kernel-memory", "much"]).says(&["--kernel-memory"]);
+    }
 }
 
 #[test]

@@ -63,22 +63,32 @@ fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
 }
 
 /// The settings that undo `limits`, those of version 1 and those of version 2.
-fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 2] {
+fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
     let undo = |setting: &Setting, group: Option<&super::Group>| {
         let directory = &group?.directory;
         let (name, value) = setting.chosen(|name| directory.join(name).exists());
         let present = file::read(&directory.join(name)).ok()?;
-        Some(Setting::new(
-            setting.field.clone(),
-            setting.controller.clone(),
-            name.to_owned(),
-            previous(name, &present, value),
-        ))
+        Some(with(setting, name, previous(name, &present, value)))
     };
     let group_v1 = |setting: &Setting| v1::with_controller(&cgroup.groups, &setting.controller);
     let v1 = limits.v1.iter().filter_map(|setting| undo(setting, group_v1(setting))).collect();
-    let v2 = limits.v2.iter().filter_map(|setting| undo(setting, cgroup.v2())).collect();
-    [Limits { v1, ..Limits::default() }, Limits { v2, ..Limits::default() }]
+    let v2 = limits.v2.iter().filter_map(|setting| undo(setting, cgroup.v2()));
+    // Some kernels have no empty list of processors for a group with processes: first what it meant.
+    let (empty, mut v2): (Vec<_>, Vec<_>) = v2.partition(|setting| setting.value.is_empty());
+    v2.extend(empty.iter().filter_map(|setting| {
+        let effective = cgroup.v2()?.directory.join(format!("{}.effective", setting.file));
+        Some(with(setting, &setting.file, file::read(&effective).ok()?))
+    }));
+    [
+        Limits { v1, ..Limits::default() },
+        Limits { v2, ..Limits::default() },
+        Limits { v2: empty, ..Limits::default() },
+    ]
+}
+
+fn with(setting: &Setting, name: &str, value: String) -> Setting {
+    let Setting { field, controller, .. } = setting;
+    Setting::new(field.clone(), controller.clone(), name.to_owned(), value)
 }
 
 /// What to write so that `present`, the contents of the file `name`, come back after `value` was

@@ -172,6 +172,10 @@ pub(super) struct Update {
     pub(super) resources: Option<PathBuf>,
     #[command(flatten)]
     pub(super) values: update::Values,
+    #[command(flatten)]
+    pub(super) schemata: update::Schemata,
+    #[command(flatten)]
+    pub(super) obsolete: update::Obsolete,
     /// Name of the container
     #[arg(value_name = "ID")]
     pub(super) id: String,

@@ -92,7 +92,7 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
         MemoryPolicy::new(policy)?;
     }
     if let Some(rdt) = linux.intel_rdt() {
-        intel_rdt(rdt)?;
+        check_intel_rdt(rdt)?;
     }
     for (i, device) in linux.devices().iter().flatten().enumerate() {
         check_device(format_args!("linux.devices[{i}]"), device)?;
@@ -223,8 +223,8 @@ fn net_devices(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `closID` becomes the name of a directory, schemas become lines of one file.
-fn intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
+/// `closID` becomes the name of a directory, schemas become lines of one file. Also for an update.
+pub(crate) fn check_intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
     let class = rdt.clos_id().as_deref().unwrap_or_default();
     text("linux.intelRdt.closID", class)?;
     let named = class == "/" || !class.contains(['/', '\n']) && !matches!(class, "." | "..");
