@@ -316,6 +316,8 @@ fn annotations_are_properties() {
     assert_eq!(property(&c, "TimeoutStopUSec"), "17s");
     let c = annotate("Description", "'a name'").start();
     assert_eq!(property(&c, "Description"), "a name");
+    let c = annotate("AllowedCPUs", "@ay [0x01]").start();
+    assert_eq!(property(&c, "AllowedCPUs"), "0");
     annotate("CollectMode", "nonsense").refused().says(&["org.systemd.property.CollectMode"]);
     annotate("NoSuchProperty", "true").refused().says(&["NoSuchProperty"]);
 }

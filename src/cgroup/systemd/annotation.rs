@@ -1,5 +1,6 @@
 //! Annotations `org.systemd.property.NAME`: properties of the unit that rt knows nothing about.
-//! The value is written as GVariant text, `'inactive-or-failed'` or `uint64 5`.
+//! The value is written as GVariant text: a string, a boolean, a number, or an array of one of them,
+//! each with its type in front or without, such as `'inactive-or-failed'`, `uint64 5`, `@ay [0x01]`.
 
 use anyhow::{Context, Result, bail};
 
@@ -43,9 +44,16 @@ fn microseconds(value: &Value) -> Option<u64> {
 }
 
 fn parse(text: &str) -> Option<Value> {
-    if let Some(elements) = text.strip_prefix("@as").map_or(text, str::trim).strip_prefix('[') {
-        return texts(elements.strip_suffix(']')?).map(Value::Texts);
+    if let Some(typed) = text.strip_prefix("@a") {
+        return array(typed.get(..1), typed.get(1..)?.trim());
     }
+    if text.starts_with('[') {
+        return array(None, text);
+    }
+    scalar(text)
+}
+
+fn scalar(text: &str) -> Option<Value> {
     if let Some((text, rest)) = quoted(text) {
         return rest.is_empty().then_some(Value::Text(text));
     }
@@ -59,6 +67,31 @@ fn parse(text: &str) -> Option<Value> {
         // Without a type a number is an int32.
         _ => typed("int32", text),
     }
+}
+
+/// `kind` is the signature of the elements. Those without a type have that of the first one.
+fn array(kind: Option<&str>, text: &str) -> Option<Value> {
+    const SIGNATURES: [&str; 9] = ["ab", "ay", "an", "aq", "ai", "au", "ax", "at", "ad"];
+    let text = text.strip_prefix('[')?.strip_suffix(']')?.trim();
+    if kind.map_or(text.is_empty() || text.starts_with(['\'', '"']), |kind| kind == "s") {
+        return texts(text).map(Value::Texts);
+    }
+    let mut kind = kind.map(str::to_owned);
+    let mut numbers = Vec::new();
+    for element in text.split(',').map(str::trim).filter(|_| !text.is_empty()) {
+        let value = match &kind {
+            Some(kind) if !element.contains(char::is_whitespace) => {
+                typed(&format!("@{kind}"), element)
+            }
+            _ => scalar(element),
+        };
+        let value = value?;
+        let kind = kind.get_or_insert_with(|| value.signature().to_owned());
+        (kind == value.signature()).then(|| numbers.push(value))?;
+    }
+    let signature =
+        SIGNATURES.into_iter().find(|signature| kind.as_deref() == Some(&signature[1..]));
+    Some(Value::Numbers(signature?, numbers))
 }
 
 fn typed(kind: &str, text: &str) -> Option<Value> {
@@ -141,10 +174,25 @@ mod tests {
             ("1.5", Value::F64(1.5)),
             ("['a', 'b']", Value::Texts(vec!["a".into(), "b".into()])),
             ("@as []", Value::Texts(vec![])),
+            ("[]", Value::Texts(vec![])),
+            ("@ay [0x01]", Value::Numbers("ay", vec![Value::Byte(1)])),
+            ("[byte 1, 2]", Value::Numbers("ay", vec![Value::Byte(1), Value::Byte(2)])),
+            ("[1, 2]", Value::Numbers("ai", vec![Value::I32(1), Value::I32(2)])),
+            ("[true]", Value::Numbers("ab", vec![Value::Bool(true)])),
+            ("@at []", Value::Numbers("at", vec![])),
         ] {
             assert_eq!(parse(written), Some(value), "{written}");
         }
-        for wrong in ["", "'a", "a", "uint64 -1", "byte 256", "['a' 'b']", "[1]", "'a' 'b'"] {
+        for wrong in ["", "'a", "a", "uint64 -1", "byte 256", "['a' 'b']", "'a' 'b'"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+        let nested = "[".repeat(100_000) + &"]".repeat(100_000);
+        for wrong in
+            ["[1", "[1,]", "[,]", "[1, 'a']", "[1, uint64 2]", "@ay [256]", "[[1]]", &nested]
+        {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+        for wrong in ["@a", "@ay", "@av []", "@aé []", "[byte]"] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }

@@ -16,6 +16,8 @@ pub(in super::super) enum Value {
     Text(String),
     Texts(Vec<String>),
     Bytes(Vec<u8>),
+    /// Numbers or booleans of one type, with the signature.
+    Numbers(&'static str, Vec<Value>),
     Pids(Vec<u32>),
     /// `DeviceAllow`: what and how.
     Devices(Vec<(String, String)>),
@@ -25,7 +27,7 @@ pub(in super::super) enum Value {
 pub(in super::super) type Property = (String, Value);
 
 impl Value {
-    fn signature(&self) -> &'static str {
+    pub(super) fn signature(&self) -> &'static str {
         match self {
             Self::Bool(_) => "b",
             Self::Byte(_) => "y",
@@ -39,6 +41,7 @@ impl Value {
             Self::Text(_) => "s",
             Self::Texts(_) => "as",
             Self::Bytes(_) => "ay",
+            Self::Numbers(signature, _) => signature,
             Self::Pids(_) => "au",
             Self::Devices(_) => "a(ss)",
         }
@@ -90,6 +93,10 @@ impl Writer {
 
     fn variant(&mut self, value: &Value) {
         self.signature(value.signature());
+        self.value(value);
+    }
+
+    fn value(&mut self, value: &Value) {
         match value {
             Value::Bool(value) => self.u32(u32::from(*value)),
             Value::Byte(value) => self.0.push(*value),
@@ -103,6 +110,15 @@ impl Writer {
             Value::Text(text) => self.text(text),
             Value::Texts(texts) => self.array(4, |w| texts.iter().for_each(|text| w.text(text))),
             Value::Bytes(bytes) => self.array(1, |w| w.0.extend(bytes)),
+            Value::Numbers(signature, numbers) => {
+                let alignment = match signature.as_bytes().last() {
+                    Some(b'y') => 1,
+                    Some(b'n' | b'q') => 2,
+                    Some(b'x' | b't' | b'd') => 8,
+                    _ => 4,
+                };
+                self.array(alignment, |w| numbers.iter().for_each(|number| w.value(number)));
+            }
             Value::Pids(pids) => self.array(4, |w| pids.iter().for_each(|pid| w.u32(*pid))),
             Value::Devices(devices) => self.array(8, |w| {
                 for (device, access) in devices {
@@ -339,6 +355,17 @@ mod tests {
         assert_eq!(writer.0.len(), expected.len());
         assert_eq!(writer.0[4..], expected[4..]);
         assert_eq!(writer.0[..4], ((expected.len() - 8) as u32).to_ne_bytes());
+    }
+
+    #[test]
+    fn numbers_stand_at_multiples_of_their_size() {
+        let mut writer = Writer::default();
+        writer.variant(&Value::Numbers("at", vec![Value::U64(7)]));
+        let expected = [&b"\x02at\0"[..], &8u32.to_ne_bytes(), &7u64.to_ne_bytes()].concat();
+        assert_eq!(writer.0, expected);
+        let mut writer = Writer::default();
+        writer.variant(&Value::Numbers("ay", vec![Value::Byte(7), Value::Byte(8)]));
+        assert_eq!(writer.0, [&b"\x02ay\0"[..], &2u32.to_ne_bytes(), &[7, 8]].concat());
     }
 
     proptest! {
