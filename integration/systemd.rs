@@ -168,8 +168,9 @@ fn update_changes_the_property_and_the_file() {
     if unified() && Path::new(&cpus).exists() {
         let all = file(&c, "cpuset.cpus.effective");
         update(&["--cpuset-cpus", "0", "--cpuset-mems", "4000"]).failure();
-        let cpus = file(&c, "cpuset.cpus");
-        assert!(property(&c, "AllowedCPUs").is_empty() && (cpus.is_empty() || cpus == all));
+        let (property, cpus) = (property(&c, "AllowedCPUs"), file(&c, "cpuset.cpus"));
+        assert!(property.is_empty(), "{property}");
+        assert!(cpus.is_empty() || cpus == all, "{cpus}, {all}");
     }
 }
 

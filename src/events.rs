@@ -62,7 +62,10 @@ fn wait(init: &OwnedFd, oom: Option<&OomWatch>, timeout: Duration) -> Result<boo
 }
 
 fn print_stats(container: &Container) -> Result<()> {
-    let stats = container.record.cgroup.stats();
+    let mut stats = container.record.cgroup.stats();
+    if let Some(rdt) = &container.record.rdt {
+        stats["intel_rdt"] = rdt.stats();
+    }
     print(&json!({ "type": "stats", "id": container.record.id, "data": stats }))
 }
 

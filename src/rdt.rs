@@ -2,6 +2,8 @@
 //! and of the memory's bandwidth its tasks get) or a monitoring group. config-linux.md "IntelRdt",
 //! the kernel's Documentation/filesystems/resctrl.rst.
 
+mod stats;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -231,10 +233,10 @@ mod tests {
     use serde_json::json;
 
     /// A directory that looks like a resctrl file system with one class, `gold`.
-    struct Made(PathBuf);
+    pub(super) struct Made(pub(super) PathBuf);
 
     impl Made {
-        fn new(name: &str) -> Self {
+        pub(super) fn new(name: &str) -> Self {
             let root = std::env::temp_dir().join(format!("rt-rdt-{name}-{}", std::process::id()));
             let made = Self(root);
             made.class("");
@@ -254,7 +256,7 @@ mod tests {
             class
         }
 
-        fn plan(&self, config: serde_json::Value) -> Result<Rdt> {
+        pub(super) fn plan(&self, config: serde_json::Value) -> Result<Rdt> {
             let wanted = serde_json::from_str(&config.to_string()).unwrap();
             Rdt::below(&self.0, &wanted, "box")
         }
