@@ -252,6 +252,8 @@ fn an_idle_container_stays_idle_when_systemd_reloads() {
         assert_eq!(file(&c, "cpu.idle"), "1");
         update(&["--cpu-quota", "20000"]).success();
         assert_eq!(file(&c, "cpu.idle"), "1");
+        update(&["--cpu-share", "300", "--cpuset-cpus", "4000"]).failure();
+        assert_eq!(file(&c, "cpu.idle"), "1");
         update(&["--cpu-idle", "0"]).success();
         assert_eq!(file(&c, "cpu.idle"), "0");
         systemctl(&["daemon-reload"]);

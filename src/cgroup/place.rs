@@ -14,7 +14,8 @@ use crate::annotations::{self, Annotations as _};
 impl Cgroup {
     /// Decides where the groups of container `id` go, without any side effect. `path` is
     /// `linux.cgroupsPath`: absolute from the mount of each hierarchy; relative, or absent for
-    /// `id`, below the runtime's own group on version 1 and beside it on version 2, also of a hybrid host.
+    /// `id`, below the runtime's own group on version 1 and beside it on version 2, also of a
+    /// hybrid host.
     pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<Self> {
         let path = normalise(path.unwrap_or(Path::new(id))).with_context(|| {
             format!("linux.cgroupsPath: {}", path.unwrap_or(Path::new(id)).display())

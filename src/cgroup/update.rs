@@ -67,8 +67,12 @@ fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
     let undo = |setting: &Setting, group: Option<&super::Group>| {
         let directory = &group?.directory;
         let (name, value) = setting.chosen(|name| directory.join(name).exists());
-        let present = file::read(&directory.join(name)).ok()?;
-        Some(with(setting, name, previous(name, &present, value)))
+        let read = |name: &str| file::read(&directory.join(name)).ok();
+        // An idle group shows a weight, and takes none.
+        if name == "cpu.weight" && read("cpu.idle").is_some_and(|idle| idle == "1") {
+            return Some(with(setting, "cpu.idle", "1".to_owned()));
+        }
+        Some(with(setting, name, previous(name, &read(name)?, value)))
     };
     let group_v1 = |setting: &Setting| v1::with_controller(&cgroup.groups, &setting.controller);
     let v1 = limits.v1.iter().filter_map(|setting| undo(setting, group_v1(setting))).collect();

@@ -13,16 +13,16 @@ const DEFAULT_PERIOD: u64 = 100_000;
 const STEP: u64 = 10_000;
 
 /// The properties of `limits`. A quota that systemd cannot express is rounded up in `limits` too,
-/// or each of the two would overwrite the other; a weight that the kernel would refuse goes. `present` reads a control file of the CPU.
+/// or each of the two would overwrite the other; a weight that an idle group refuses goes.
+/// `present` reads a control file of the CPU.
 pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) -> Vec<Property> {
     let of_one = |setting: &Setting| simple(setting.chosen(|file| present(file).is_some()));
     let mut properties: Vec<Property> =
         limits.v1.iter().chain(&limits.v2).filter_map(of_one).collect();
-    let weight = cpu_weight(&limits.v2, &present);
-    if weight.as_ref() == Some(&idle()) {
+    properties.extend(cpu_weight(&limits.v2, &present));
+    if limits.v2.iter().any(|setting| setting.file == "cpu.idle" && setting.value.trim() == "1") {
         limits.v2.retain(|setting| setting.file != "cpu.weight");
     }
-    properties.extend(weight);
     for setting in limits.v2.iter_mut().filter(|setting| setting.file == "cpu.max") {
         let given: Vec<&str> = setting.value.split(' ').collect();
         let kept = setting.keeps_first;
@@ -103,7 +103,7 @@ fn simple((file, value): (&str, &str)) -> Option<Property> {
 /// 1, where it can make no more than 181.
 fn bfq(weight: &str) -> Option<u64> {
     let weight: u64 = weight.trim_start_matches("default ").trim().parse().ok()?;
-    Some(weight + weight.saturating_sub(100) * 10)
+    (1..=1000).contains(&weight).then(|| weight + weight.saturating_sub(100) * 10)
 }
 
 /// No limit is the largest number.
@@ -218,6 +218,7 @@ mod tests {
             ("blkio.bfq.weight", "150", "BlockIOWeight", Some(650)),
             ("blkio.bfq.weight", "300", "BlockIOWeight", Some(1000)),
             ("io.bfq.weight", "8:0 60", "IOWeight", None),
+            ("io.bfq.weight", "18446744073709551615", "IOWeight", None),
         ] {
             let properties = of(&mut limits(&[(file, value)]), |_| None);
             let expected = expected.map(|weight| (property.to_owned(), Value::U64(weight)));
