@@ -242,7 +242,7 @@ fn a_refused_device_leaves_all_rules_as_they_were() {
         done.stderr.contains("Operation not permitted")
     };
     let device = |allow, minor| json!({ "allow": allow, "type": "c", "major": 195, "minor": minor, "access": "rwm" });
-    for view in View::all().filter(|view| !is_v2(*view) && super::has(*view, "pids")) {
+    for view in View::all().filter(|view| super::has(*view, "devices")) {
         for all in [false, true] {
             let bundle = sleeper(view).with_capabilities(&["CAP_MKNOD"]).script(
                 "mknod /dev/one c 195 1; mknod /dev/two c 195 2; mknod /dev/ten c 195 10
@@ -278,7 +278,7 @@ fn a_refused_device_leaves_all_rules_as_they_were() {
 /// Some kernels take no empty list while there are processes: then it is all that the group had.
 #[test]
 fn a_refused_update_leaves_the_processors_as_they_were() {
-    for view in View::all().filter(|view| super::has(*view, "cpuset")) {
+    for view in views_with("cpuset") {
         let c = sleeper(view).start();
         let list = |name| file(&c, view, "cpuset", name).unwrap();
         let all = list(if is_v2(view) { "cpuset.cpus.effective" } else { "cpuset.cpus" });
@@ -318,11 +318,11 @@ fn a_refused_update_leaves_the_weight_of_disks() {
 /// A word of the program's own would pass for a value.
 #[test]
 fn the_name_of_what_there_is_is_no_value() {
-    for view in View::all().filter(|view| super::has(*view, "cpuset")) {
+    for view in views_with("cpuset") {
         let c = sleeper(view).start();
         update(&c, &["--cpuset-cpus", "present"]).says(&["linux.resources.cpu.cpus"]);
     }
-    for view in View::all().filter(|view| is_v2(*view) && super::has(*view, "memory")) {
+    for view in views_with("memory").into_iter().filter(|view| is_v2(*view)) {
         let c = sleeper(view).start();
         update_from(&c, &json!({ "unified": { "memory.max": "present" } }))
             .says(&["linux.resources.unified[\"memory.max\"]"]);
@@ -371,7 +371,7 @@ fn schemata_are_for_containers_that_have_some() {
 
 #[test]
 fn limits_of_kernel_memory_are_ignored_with_a_warning() {
-    for view in View::all().filter(|view| super::has(*view, "pids")) {
+    for view in views_with("pids") {
         let c = sleeper(view).start();
         let log = c.bundle.beside("log").display().to_string();
         let options = ["--kernel-memory", "5M", "--kernel-memory-tcp=-1", "--pids-limit", "44"];
