@@ -258,7 +258,7 @@ fn what_the_configuration_says_of_namespaces_is_refused() {
             json!("/proc/self/ns/mnt"),
             &["linux.namespaces[4]", "own"],
         ),
-        set("/linux/namespaces/3", json!({ "type": "time" }), &["hostname", "uts"]),
+        set("/linux/namespaces/3", json!({ "type": "time" }), &["hostname", "UTS"]),
         set("/linux/uidMappings", json!([range(0, 0, 1)]), &["linux.uidMappings", "user"]),
         one(json!({ "type": "user" }), &["linux.uidMappings"]),
         maps(json!([]), &["linux.uidMappings"]),
