@@ -83,6 +83,7 @@ NEED_TESTS   := $(NEED_UNITS) \
                 $(call need,command -v dig,dnsutils) \
                 $(call need,command -v python3,python3-minimal) \
                 $(call need,command -v unshare && command -v nsenter && command -v setpriv,util-linux) \
+                $(call need,command -v losetup,mount) \
                 $(call need,command -v newuidmap,uidmap)
 
 # The guests: their image is built once, from Debian's packages, in the user's cache.
