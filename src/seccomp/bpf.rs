@@ -60,6 +60,15 @@ impl Program {
         self.push(LOAD, 0, 0, offset)
     }
 
+    /// Loads the word at `offset`, and goes on at `label`.
+    pub(super) fn load_for(&mut self, offset: u32, label: Label) -> Label {
+        let distance = self.distance(label);
+        if distance > 0 {
+            self.push(JUMP, 0, 0, distance as u32);
+        }
+        self.load(offset)
+    }
+
     /// Clears the bits that are not in `mask` for what was written last.
     pub(super) fn and(&mut self, mask: u32) -> Label {
         self.push(AND, 0, 0, mask)

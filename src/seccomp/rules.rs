@@ -208,8 +208,9 @@ impl Profile {
         // The native one is written last, so that it is near to where the program begins.
         let mut starts = Vec::new();
         for group in abis.chunk_by(|a, b| a.audit == b.audit).rev() {
-            self.search(&mut program, &self.ranges(group));
-            starts.push((group[0].audit, program.load(NUMBER)));
+            // Not what was written last, if all calls come to a return that stood already.
+            let start = self.search(&mut program, &self.ranges(group));
+            starts.push((group[0].audit, program.load_for(NUMBER, start)));
         }
         for (audit, start) in starts {
             next = program.jump(If::Equal, audit, start, next);

@@ -146,6 +146,22 @@ fn answer(profile: &LinuxSeccomp, architecture: u32, number: u32) -> u32 {
     run(&program(&X86, profile), &entered).0
 }
 
+/// sigpending(2) is the x86's alone, with a number that others have for another call.
+#[test]
+fn an_architecture_without_rules_has_none_of_another_one() {
+    for default in ["SCMP_ACT_TRACE", "SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_KILL_PROCESS"] {
+        for others in [&[][..], &["SCMP_ARCH_X32"]] {
+            let architectures: Vec<_> = others.iter().chain(&["SCMP_ARCH_X86"]).collect();
+            let profile = parse(json!({
+                "defaultAction": default,
+                "architectures": architectures,
+                "syscalls": [{ "names": ["sigpending"], "action": "SCMP_ACT_KILL" }],
+            }));
+            check(&X86, &profile, |_, _, _, _, _| {});
+        }
+    }
+}
+
 #[test]
 fn a_call_of_an_architecture_that_the_profile_does_not_have_ends_the_process() {
     let mut profile = docker();
