@@ -174,6 +174,12 @@ impl Abi {
         u32::try_from(call.1[self.column]).ok().map(|number| self.base + number)
     }
 
+    /// The number of the call that stands for `call`, and mask and value of its first argument.
+    fn stands_for(&self, call: &Call) -> Option<(u32, u64, u64)> {
+        let (by, mask, value) = calls::multiplexed(call.0).filter(|_| self.multiplexes)?;
+        Some((self.number(calls::find(by)?)?, mask, value))
+    }
+
     /// The rules that `entry` has for `call`: by its own number, and by that of the call which
     /// stands for it. What that one hands on lies in memory, where a filter cannot look: of the
     /// conditions only those on the other registers are kept, as libseccomp does.
@@ -187,11 +193,7 @@ impl Abi {
             if let Some(number) = self.number(call) {
                 add(number, conditions.iter().filter(keep).copied().collect());
             }
-            let Some((by, mask, value)) = calls::multiplexed(call.0).filter(|_| self.multiplexes)
-            else {
-                continue;
-            };
-            let Some(number) = calls::find(by).and_then(|call| self.number(call)) else { continue };
+            let Some((number, mask, value)) = self.stands_for(call) else { continue };
             let which = Condition { argument: 0, test: If::Equal, negated: false, value, mask };
             let others = conditions.iter().filter(keep).filter(|other| other.argument != 0);
             add(number, std::iter::once(&which).chain(others).copied().collect());
@@ -234,6 +236,7 @@ impl Profile {
             gaps.insert(abi.base, self.default);
             for entry in &self.entries {
                 known.extend(entry.calls.iter().filter_map(|call| abi.number(call)));
+                known.extend(entry.calls.iter().filter_map(|call| Some(abi.stands_for(call)?.0)));
                 // libseccomp refuses such rules, and runc leaves them out: a later one counts.
                 if entry.action != self.default {
                     entry.calls.iter().for_each(|call| abi.rules(entry, call, &mut rules));

@@ -85,7 +85,9 @@ fn libseccomp_has_the_same_numbers() {
 /// The numbers that the profile knows.
 fn known(profile: &LinuxSeccomp, abi: &Abi) -> Vec<u32> {
     let names = profile.syscalls().iter().flatten().flat_map(|entry| entry.names());
-    names.filter_map(|name| abi.number(calls::find(name)?)).collect()
+    let by_way = |name: &String| calls::multiplexed(name).filter(|_| abi.multiplexes);
+    let names = names.flat_map(|name| [Some(&**name), by_way(name).map(|(by, ..)| by)]);
+    names.flatten().filter_map(|name| abi.number(calls::find(name)?)).collect()
 }
 
 /// Whether the number is above all those of its kind that are known, of which there are some.
