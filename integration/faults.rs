@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 
-use crate::harness::inject::{At, CALLER, Call, Fault, Traced};
+use crate::harness::inject::{At, CALLER, Call, Fault, Traced, sweep_step};
 use crate::harness::{Host, View};
 use case::{Case, Subject, Verb};
 
@@ -158,7 +158,6 @@ fn sweep(subject: &Subject) {
 }
 
 fn plan(calls: &[Call], by_another: bool) -> Vec<Planned> {
-    let step = std::env::var("RT_SWEEP_STEP").map_or(1, |step| step.parse().unwrap());
     let both = |call: &Call| {
         let of_same = calls.iter().filter(|other| other.process == call.process);
         let messages = of_same.filter(|other| other.is_message()).count();
@@ -179,7 +178,7 @@ fn plan(calls: &[Call], by_another: bool) -> Vec<Planned> {
     calls
         .iter()
         .filter(|call| !is_hooks(call) && has_become(call))
-        .step_by(step)
+        .step_by(sweep_step(1))
         .flat_map(both)
         .collect()
 }

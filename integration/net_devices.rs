@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
-use crate::harness::inject::{At, CALLER, Fault, inject, trace};
+use crate::harness::inject::{At, CALLER, Fault, inject, sweep_step, trace};
 use crate::harness::{Bundle, Host, reap};
 
 #[track_caller]
@@ -119,10 +119,9 @@ fn an_interface_comes_back_wherever_create_fails() {
         let delete = || bundle.rt(["delete", "--force", &id]).run().success();
         let calls = trace(&create, &out, &err).calls;
         delete();
-        let step = std::env::var("RT_SWEEP_STEP").map_or(1, |step| step.parse().unwrap());
         // Before there is a process it is as everywhere.
         let late = calls.iter().skip_while(|call| call.number != nix::libc::SYS_clone3);
-        for call in late.step_by(step) {
+        for call in late.step_by(sweep_step(1)) {
             let killed = (call.process != CALLER).then_some(Fault::Kill);
             for fault in [Fault::Error(Errno::EIO)].into_iter().chain(killed) {
                 if matches!(fault, Fault::Error(_)) && !call.can_fail() {

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub(crate) use check::{check, is_root};
+pub(crate) use check::{check, clean, is_root};
 pub(crate) use linux::{check_intel_rdt, check_resources};
 pub(crate) use process::check as check_process;
 pub(crate) use sysctl::file as sysctl_file;

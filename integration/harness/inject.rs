@@ -34,6 +34,11 @@ pub(crate) const CALLER: usize = 0;
 /// How long one traced command may take before all of it is killed and called hung.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Every how many-th call a sweep tries: `RT_SWEEP_STEP`, or `usual`.
+pub(crate) fn sweep_step(usual: usize) -> usize {
+    std::env::var("RT_SWEEP_STEP").map_or(usual, |step| step.parse().unwrap())
+}
+
 /// One system call, as it was entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {

@@ -1,6 +1,6 @@
 //! `add` and `del` killed at every system call, and then `del`.
 
-use crate::harness::inject::{At, CALLER, Fault, inject, trace};
+use crate::harness::inject::{At, CALLER, Fault, inject, sweep_step, trace};
 
 use super::world::{Guest, World, world};
 
@@ -8,7 +8,7 @@ const OPTIONS: &str = "--network six --publish 8080:80 --publish 8080:80/udp";
 
 /// Every one of them with `RT_SWEEP_STEP=1`; a sample if nothing is said.
 fn step() -> usize {
-    std::env::var("RT_SWEEP_STEP").map_or(9, |step| step.parse().unwrap())
+    sweep_step(9)
 }
 
 #[test]

@@ -19,7 +19,7 @@ use nix::unistd::{
 
 use super::diagnosis::refusal;
 use super::landlock;
-use super::seccomp::{self, Messenger};
+use super::seccomp;
 use crate::caps::Capabilities;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program, set_variable};
@@ -43,8 +43,6 @@ pub(super) struct Ready<'a> {
     env: Vec<CString>,
     /// What [`landlock`] puts it under.
     rules: Option<OwnedFd>,
-    /// Who brings the filter's listener to its agent.
-    messenger: Option<Messenger>,
 }
 
 /// Drops what belongs to the caller: every descriptor but `keep` and those that
@@ -124,9 +122,10 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
     // On some file systems only the user may enter what root may not (FUSE, NFS).
     entered.or_else(|_| enter_directory(program, root)).phase(Phase::Process)?;
     let path = find_executable(program).phase(Phase::Exec)?;
-    let messenger = program.filter.as_ref().map(Messenger::of).transpose();
-    let messenger = messenger.phase(Phase::Process)?.flatten();
-    Ok(Ready { program, path, env, rules, messenger })
+    if let Some(filter) = &program.filter {
+        seccomp::prepare(filter).phase(Phase::Process)?;
+    }
+    Ok(Ready { program, path, env, rules })
 }
 
 /// The look-up cannot leave the root and follows no magic link, so that the directory is never
@@ -313,7 +312,6 @@ impl Ready<'_> {
     /// The limits, which hold for us as well, Landlock, the filter and the program.
     pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
-        let filter = self.program.filter.as_ref();
         for limit in &self.program.rlimits {
             sys::set_rlimit(limit.resource, limit.soft, limit.hard)
                 .with_context(|| limit.origin.clone())
@@ -322,11 +320,8 @@ impl Ready<'_> {
         if let Some(rules) = &self.rules {
             landlock::restrict(rules).phase(Phase::Process)?;
         }
-        match filter {
-            Some(filter) => {
-                let messenger = self.messenger.as_ref();
-                seccomp::load(filter, messenger, starter).phase(Phase::Process)?;
-            }
+        match &self.program.filter {
+            Some(filter) => seccomp::load(filter, starter).phase(Phase::Process)?,
             None => starter.executing(),
         }
         let errno = execution.run();

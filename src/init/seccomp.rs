@@ -20,27 +20,21 @@ static STARTER: OnceLock<sync::Init> = OnceLock::new();
 static LISTENER: OnceLock<OwnedFd> = OnceLock::new();
 static IS_PASSED_ON: AtomicBool = AtomicBool::new(false);
 
-/// Whoever gets the listener to its agent: not this thread, whose every call may be forbidden by
-/// then, or wait for the very agent that has not got the listener yet. The filter holds for the
-/// thread that loads it.
-#[derive(Debug)]
-pub(super) struct Messenger;
-
-impl Messenger {
-    /// The messenger of a filter that has a listener. Made before the limits are set: none of them
-    /// has room for it.
-    pub(super) fn of(filter: &Filter) -> Result<Option<Self>> {
-        if !filter.has_listener() {
-            return Ok(None);
-        }
-        let thread = thread::Builder::new().stack_size(STACK).spawn(|| run());
+/// Makes the messenger of a filter that has a listener, before the limits are set: none of them has
+/// room for it.
+pub(super) fn prepare(filter: &Filter) -> Result<()> {
+    if filter.has_listener() {
+        let thread = thread::Builder::new().stack_size(STACK).spawn(|| messenger());
         // Neither waited for nor taken apart: either takes system calls.
         std::mem::forget(thread.context("a thread for linux.seccomp.listenerPath")?);
-        Ok(Some(Self))
     }
+    Ok(())
 }
 
-fn run() -> ! {
+/// Whoever gets the listener to its agent: not the thread that loads the filter, whose every call
+/// may be forbidden by then, or wait for the very agent that has not got the listener yet. The
+/// filter holds for that thread alone.
+fn messenger() -> ! {
     let starter = STARTER.wait();
     // By now the other thread can make no call that would wake this one.
     let listener = loop {
@@ -61,14 +55,10 @@ fn run() -> ! {
     }
 }
 
-/// Loads the filter. From here to execve(2) there is no system call.
-pub(super) fn load(
-    filter: &Filter,
-    messenger: Option<&Messenger>,
-    starter: &sync::Init,
-) -> Result<()> {
+/// Loads a filter that was [prepared](prepare) for. From here to execve(2) there is no system call.
+pub(super) fn load(filter: &Filter, starter: &sync::Init) -> Result<()> {
     let context = "linux.seccomp";
-    if messenger.is_none() {
+    if !filter.has_listener() {
         starter.executing();
         return sys::set_filter(&filter.program, filter.terms.flags).map(drop).context(context);
     }

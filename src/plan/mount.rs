@@ -1,7 +1,7 @@
 //! The entries of `mounts`: what is mounted, where, and with which data.
 
 use std::ffi::CString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
@@ -12,6 +12,7 @@ use crate::annotations::Annotations;
 use crate::lsm;
 use crate::mounts::{self, Bind, Options};
 use crate::namespace::IdMap;
+use crate::spec::clean;
 
 /// What of `/proc` may be something else: files that lxcfs makes for a container. Everything else
 /// there is the kernel's word, to the container and to whoever looks into it.
@@ -151,41 +152,26 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
 
 /// Nothing but a procfs on `/proc`, and little in it, in the words of runc.
 fn check_proc(destination: &Path, what: &What) -> Result<()> {
-    let Ok(inside) = clean(destination).strip_prefix("/proc").map(Path::to_owned) else {
+    let path = clean(destination);
+    if !path.starts_with("/proc") {
         return Ok(());
-    };
-    let shown = Path::new("/proc").join(&inside);
-    if inside != Path::new("") {
-        let may_be = OF_PROC.iter().any(|known| Path::new(known) == shown);
-        ensure!(may_be, "{shown:?} cannot be mounted because it is inside /proc");
+    }
+    if path != Path::new("/proc") {
+        let may_be = OF_PROC.iter().any(|known| Path::new(known) == path);
+        ensure!(may_be, "{path:?} cannot be mounted because it is inside /proc");
         return Ok(());
     }
     let is_proc = match what {
         What::FileSystem(fs) => fs.kind.as_c_str() == c"proc",
         // A source that is not there is told later.
         What::Bind { source, .. } => {
-            statfs(source).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC)
-                || !source.exists()
+            statfs(source).map_or(true, |fs| fs.filesystem_type() == PROC_SUPER_MAGIC)
         }
         What::Remount { .. } => true,
         What::Cgroup => false,
     };
     ensure!(is_proc, "\"/proc\" cannot be mounted because it is not of type proc");
     Ok(())
-}
-
-/// Without `.` and `..`, by the words alone.
-fn clean(path: &Path) -> PathBuf {
-    path.components().fold(PathBuf::from("/"), |mut clean, part| {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            _ => {}
-        }
-        clean
-    })
 }
 
 fn ids(mount: &Mount, options: &Options) -> Option<Ids> {

@@ -3,7 +3,7 @@
 
 use std::fmt::{Arguments, Display};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Spec};
@@ -199,12 +199,21 @@ pub(super) fn absolute(path: impl Display, value: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What a path names below the root by its text alone: without `.` and `..`.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::from("/"), |mut clean, part| {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+        clean
+    })
+}
+
 /// Whether a path names the root by its text alone.
 pub(crate) fn is_root(path: &Path) -> bool {
-    let depth = path.components().fold(0usize, |depth, component| match component {
-        Component::Normal(_) => depth + 1,
-        Component::ParentDir => depth.saturating_sub(1),
-        _ => depth,
-    });
-    depth == 0
+    clean(path) == Path::new("/")
 }
