@@ -74,7 +74,10 @@ fn shown(c: &Container) -> (Value, String, Vec<String>) {
     let mut json: Value = serde_json::from_str(&json.replace(c.bundle.mark(), "MARK")).unwrap();
     let table = c.rt(["list"]).run().success().stdout.replace(c.bundle.mark(), "MARK");
     let table = table.replace(&format!(" {:<12}", c.pid()), &format!(" {:12}", "PID"));
-    let table = table.replace(json[0]["created"].as_str().unwrap(), "TIME");
+    // runc leaves the zeros at the end of a time away, and its column is as wide as the time is.
+    let time = json[0]["created"].as_str().unwrap();
+    let table = table.replace(time, "TIME");
+    let table = table.replace(&format!("{:1$}", "CREATED", time.len()), "CREATED");
     for own in ["created", "pid", "ociVersion"] {
         json[0][own] = Value::Null;
     }
