@@ -96,28 +96,29 @@ fn resizes(window: &Window) {
 }
 
 fn interrupts_and_stops(window: &Window) {
-    window.line("echo sleeping$((1+2)); sleep 1000");
+    window.line("sh -c 'echo sleeping$((1+2)); sleep 1000'");
     window.shows("sleeping3");
     window.keys(&["C-c"]);
     window.asks("box:");
     window.line("echo after$?");
     window.shows("after130");
     window.asks("box:");
-    window.line("sh -c 'echo sleeping$((1+3)); sleep 1000'");
+    // It says itself when it goes on: only then the terminal is its own.
+    window.line("sh -c 'trap \"echo again\\$((2+3))\" CONT; echo sleeping$((1+3)); while :; do sleep 0.1; done'");
     window.shows("sleeping4");
     window.keys(&["C-z"]);
     window.shows("Stopped");
     window.asks("box:");
     window.line("fg");
-    window.shows("sleep");
+    window.shows("again5");
     window.keys(&["C-c"]);
     window.asks("box:");
 }
 
 /// The client stops, and its shell has the terminal until it is brought back.
 fn leaves_for_a_while(window: &Window, client: Pid) {
-    window.line("clear");
-    window.asks("box:");
+    window.line("clear; echo waiting$((3+4)); read word");
+    window.shows("waiting7");
     kill(client, Signal::SIGTSTP).unwrap();
     window.shows("Stopped");
     window.asks("host:");
@@ -129,11 +130,12 @@ fn leaves_for_a_while(window: &Window, client: Pid) {
     window.line("echo back$((5+7))");
     window.shows("back12");
     window.asks("box:");
+    window.line("echo waiting$((4+4)); read word");
+    window.shows("waiting8");
     // In the background it waits for the terminal, as whatever reads from it.
     kill(client, Signal::SIGTSTP).unwrap();
     window.asks("host:");
     window.line("clear; bg");
-    window.asks("host:");
     window.line("echo still$((6+7))");
     window.shows("still13");
     window.line("fg");
