@@ -61,23 +61,31 @@ fn list_shows_the_containers_of_its_root() {
     assert_eq!(head, ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
     let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(row[..3], [&*c.id, &*c.pid().to_string(), "created"]);
+    let columns: Vec<_> = table.lines().map(beginnings).collect();
+    assert_eq!(columns[0], columns[1], "{table}");
     assert_eq!(c.rt(["list", "--quiet"]).run().success().stdout, format!("{}\n", c.id));
     let json = c.rt(["list", "--format", "json"]).run().success().stdout;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json, serde_json::json!([c.state()]), "as `state` shows it");
 }
 
-/// `list` as JSON and as a table and the fields of `state`, without what differs between two
-/// containers: a mark, a pid, a time, and the version that the runtime implements.
+/// Where the words of a line begin.
+fn beginnings(line: &str) -> Vec<usize> {
+    let words = line.split_whitespace();
+    words.map(|word| word.as_ptr().addr() - line.as_ptr().addr()).collect()
+}
+
+/// `list` as JSON and as the words of its table and the fields of `state`, without what differs
+/// between two containers: a mark, a pid, a time, and the version that the runtime implements; and
+/// the columns, which are as wide as these are.
 fn shown(c: &Container) -> (Value, String, Vec<String>) {
     let json = c.rt(["list", "-f", "json"]).run().success().stdout;
     let mut json: Value = serde_json::from_str(&json.replace(c.bundle.mark(), "MARK")).unwrap();
     let table = c.rt(["list"]).run().success().stdout.replace(c.bundle.mark(), "MARK");
-    let table = table.replace(&format!(" {:<12}", c.pid()), &format!(" {:12}", "PID"));
-    // runc leaves the zeros at the end of a time away, and its column is as wide as the time is.
-    let time = json[0]["created"].as_str().unwrap();
-    let table = table.replace(time, "TIME");
-    let table = table.replace(&format!("{:1$}", "CREATED", time.len()), "CREATED");
+    let table = table.replace(json[0]["created"].as_str().unwrap(), "TIME");
+    let table = table.replace(&format!(" {} ", c.pid()), " PID ");
+    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let table = lines.map(|line| line + "\n").collect();
     for own in ["created", "pid", "ociVersion"] {
         json[0][own] = Value::Null;
     }
