@@ -272,7 +272,8 @@ fn the_program_does_not_hold_the_listener_or_the_agents_socket() {
     let bundle = Bundle::busybox();
     let (_agent, profile) = asking(&bundle, notify());
     let c = bundle.filter(profile).args(["sleep", "1000"]).start();
-    assert_eq!(fs::read_dir(format!("/proc/{}/fd", c.pid())).unwrap().count(), 3);
+    let held = format!("/proc/{}/fd", c.pid());
+    until("it holds its three streams", || fs::read_dir(&held).unwrap().count() == 3);
 }
 
 /// What tells the agent is a second thread for a moment.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{Setup, has, is_v2, sleeper, views_with};
-use crate::harness::{Bundle, Container, View, runc, until};
+use crate::harness::{Bundle, Container, View, runc, until, waits_in};
 
 fn stats(c: &Container) -> Value {
     let done = c.rt(["events", "--stats", &c.id]).run().success();
@@ -128,7 +128,7 @@ fn the_end_of_memory_is_an_event_and_137() {
         let c = glutton(view).args(["dd", "if=/dev/zero", "of=/tmp/full", "bs=1M", "count=64"]);
         let c = c.create();
         let events = c.rt(["events", "--interval", "1h", &c.id]).spawn();
-        // It has nothing to say before, so its registration is what can be seen of it.
+        // It has nothing to say before, so its registration and that it waits can be seen of it.
         let pid = events.pid();
         until("it listens", || {
             let links =
@@ -136,6 +136,7 @@ fn the_end_of_memory_is_an_event_and_137() {
             links
                 .filter_map(|link| std::fs::read_link(link.path()).ok())
                 .any(|target| target.to_string_lossy().contains("memory."))
+                && waits_in(pid, "poll")
         });
         c.start();
         assert_eq!(c.wait(), 137, "{view:?}");

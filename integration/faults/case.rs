@@ -389,7 +389,7 @@ impl<'a> Case<'a> {
     /// After `exec`, in whatever way it ended, the container has its init and nothing else.
     fn has_suffered(&self, children: &[i32]) -> Option<String> {
         let proc = format!("/proc/{}/root/proc", self.init()?);
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             for child in children {
                 reap(*child, Duration::ZERO);

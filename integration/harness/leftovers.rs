@@ -36,7 +36,7 @@ impl Leftovers {
 
     /// What is there now and was not before. A process that has been killed may take a moment.
     pub(crate) fn since(&self) -> Vec<String> {
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let mut left = self.find();
             left.retain(|one| !self.before.contains(one));
@@ -64,7 +64,7 @@ impl Leftovers {
                 let _ = pid.parse().map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
             }
         }
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(10);
         // Children come after their parents.
         for path in cgroups.iter().rev() {
             while fs::remove_dir(path).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {

@@ -23,7 +23,7 @@ fn all_works_with(w: &World, driver: &str) {
     b.place().reaches(&format!("{own}:80"));
     b.place().reaches("192.0.2.1:8080");
     b.place().reaches("[fd00:6::2]:80");
-    let names = b.place().sh("dig +short +time=2 +tries=1 @172.21.0.1 -q a -t A");
+    let names = b.place().sh("dig +short +time=5 +tries=2 @172.21.0.1 -q a -t A");
     assert_eq!(names.trim(), own);
     assert!(w.host().sh("iptables-nft -S").contains("-P FORWARD"), "iptables shows its table");
     w.host().sh("nft list ruleset | nft -c -f -");

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use super::world::{Place, world};
 
 fn dig(place: &Place, words: &str) -> String {
-    place.sh(&format!("dig +short +time=3 +tries=1 {words}")).trim().to_owned()
+    place.sh(&format!("dig +short +time=5 +tries=2 {words}")).trim().to_owned()
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn containers_are_known_by_their_names() {
         assert_eq!(dig(&b.place(), "@fd00:6::1 +tcp -q web"), "172.21.0.2");
         assert_eq!(dig(&a.place(), "@172.21.0.1 -x 172.21.0.3"), "b.");
         assert_eq!(dig(&a.place(), "@172.21.0.1 -x fd00:6::2"), "Web.");
-        let nothing = b.place().sh("dig +time=3 +tries=1 @172.21.0.1 -t MX -q web");
+        let nothing = b.place().sh("dig +time=5 +tries=2 @172.21.0.1 -t MX -q web");
         assert!(nothing.contains("NOERROR") && nothing.contains("ANSWER: 0"), "{nothing}");
         drop(a);
         w.del("a");
@@ -44,10 +44,11 @@ fn upstream(place: &Place, address: &str) -> std::sync::mpsc::Receiver<Vec<u8>> 
             let mut answer = buffer[..length].to_vec();
             answer[2] |= 0x80;
             answer[3] = 0x80 | 9;
-            let _ = socket.send_to(&answer, client);
+            // Before the answer: who has that may look at once.
             if sender.send(buffer[..length].to_vec()).is_err() {
                 return;
             }
+            let _ = socket.send_to(&answer, client);
         }
     });
     receiver

@@ -1,6 +1,7 @@
 //! Masquerading and published ports.
 
 use super::world::{Guest, world};
+use crate::harness::until;
 
 #[test]
 fn a_container_reaches_the_internet_with_the_host_s_address() {
@@ -121,7 +122,8 @@ fn a_udp_client_that_began_too_early_is_served_once_the_port_is_published() {
             "nft 'table ip t { chain c { type filter hook input priority 0; ct state new; }; }'",
         );
         client.send_to(b"?", "192.0.2.1:5000").unwrap();
-        w.host().sh("conntrack -L -p udp --orig-port-dst 5000 2>/dev/null | grep -q 5000");
+        let known = "conntrack -L -p udp --orig-port-dst 5000 2>/dev/null | grep -q 5000";
+        until("the kernel remembers it", || w.host().try_sh(known));
         let a = w.add("a", "--publish 5000:80/udp");
         let _server = a.place().serve("0.0.0.0:80");
         client.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
