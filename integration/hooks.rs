@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Container, namespace_of, proc_status, reap, until};
+use crate::harness::{Bundle, Container, namespace_of, proc_status, reap, until, write_program};
 
 const KINDS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
@@ -205,8 +205,7 @@ fn a_hook_has_its_environment_its_name_the_bundle_and_no_descriptor_of_anybody()
         out.display()
     );
     let program = bundle.beside("hook");
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&program, script.as_bytes());
     let env = ["PATH=/bin:/usr/bin", "A=1"];
     let c = add(bundle, "createRuntime", json!({ "path": program, "env": env })).create();
     let seen = fs::read_to_string(out).unwrap();

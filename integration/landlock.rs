@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{ALL_CAPABILITIES, Bundle, Container, proc_status, until};
+use crate::harness::{ALL_CAPABILITIES, Bundle, Container, copy_program, proc_status, until};
 
 fn annotated(pairs: Value) -> Bundle {
     Bundle::busybox().writable().config(|c| {
@@ -28,7 +28,7 @@ const TRY_FILES: &str = "
 fn files(bundle: Bundle) -> Bundle {
     let bundle = bundle.file("/root/file", "text").directory("/sbin");
     let from = bundle.rootfs().join("bin/busybox");
-    std::fs::copy(from, bundle.rootfs().join("sbin/true")).unwrap();
+    copy_program(&from, &bundle.rootfs().join("sbin/true"));
     bundle
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::Attempts;
-use crate::harness::{Bundle, Done, copy_program};
+use crate::harness::{Bundle, Done, copy_program, write_program};
 
 /// A bundle with every kind of file that is no program.
 fn impostors() -> Bundle {
@@ -33,9 +33,7 @@ fn impostors() -> Bundle {
         let mut elf = fs::read("/bin/busybox").unwrap();
         elf[offset..offset + 2].copy_from_slice(&value.to_le_bytes());
         elf.truncate(4096);
-        fs::write(programs.join(name), elf).unwrap();
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(programs.join(name), mode).unwrap();
+        write_program(&programs.join(name), &elf);
     }
     bundle
 }

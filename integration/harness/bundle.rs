@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::config::configuration;
 use super::rt::{MARK, Running};
-use super::temp::copy_program;
+use super::temp::{copy_program, write_program};
 use super::{Container, Done, Leftovers, Rt, TempDir, View, runtime, user};
 
 /// The first host id of user namespaces that tests make, and how many there are.
@@ -280,8 +280,7 @@ impl Bundle {
     /// A file of the image; its directories are made.
     pub(crate) fn file(self, path: &str, contents: &str) -> Self {
         let file = self.in_image(path);
-        fs::write(&file, contents).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&file, contents.as_bytes());
         self
     }
 

@@ -1,9 +1,10 @@
 //! A directory of a test's own, which is gone after it.
 
 use std::fs::{self, DirBuilder};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::mount::{MntFlags, umount2};
@@ -47,6 +48,17 @@ impl TempDir {
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     let done = Command::new("cp").arg(from).arg(to).output().unwrap();
     assert!(done.status.success(), "{} to {}: {done:?}", from.display(), to.display());
+}
+
+/// Writes a program, or what may be taken for one, in a process of its own as well.
+#[track_caller]
+pub(crate) fn write_program(path: &Path, contents: &[u8]) {
+    let mut tee = Command::new("tee");
+    tee.arg(path).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut tee = tee.spawn().unwrap();
+    tee.stdin.take().unwrap().write_all(contents).unwrap();
+    assert!(tee.wait().unwrap().success(), "{}", path.display());
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 impl Drop for TempDir {

@@ -1,10 +1,7 @@
 //! Programs of a few instructions, which make exactly the system calls that they are asked for. No
 //! compiler and no C library comes in between.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-
-use crate::harness::Bundle;
+use crate::harness::{Bundle, write_program};
 
 /// Where programs are loaded.
 const BASE: u32 = 0x40_0000;
@@ -123,8 +120,6 @@ fn elf_32(code: &[u8]) -> Vec<u8> {
 /// A container whose program is this.
 pub(super) fn container(program: &[u8]) -> Bundle {
     let bundle = Bundle::busybox();
-    let path = bundle.rootfs().join("program");
-    fs::write(&path, program).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&bundle.rootfs().join("program"), program);
     bundle.args(["/program"])
 }
