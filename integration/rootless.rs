@@ -272,7 +272,7 @@ impl Delegated {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let line = table.lines().find(|line| line.contains(" - cgroup2 "));
         let line = line.expect("these tests need a cgroup2 mount");
-        let name = format!("rt-user-{}", std::process::id());
+        let name = format!("rt-test-{}-user", std::process::id());
         let group = Path::new(line.split(' ').nth(4).unwrap()).join(&name);
         let caller = group.join("caller");
         fs::create_dir_all(&caller).unwrap();
