@@ -46,6 +46,20 @@ fn the_process_holds_only_its_three_streams() {
     until("they are all", || descriptors(&c) == ["0", "1", "2"]);
 }
 
+/// Nothing of the host's file systems stays open, so that a checkpoint has everything.
+#[test]
+fn the_null_device_of_its_streams_is_the_containers() {
+    const OWN: &str = "id=$(sed -n 's/mnt_id:[[:space:]]*//p' /proc/self/fdinfo/0); \
+        grep -c \"^$id \" /proc/self/mountinfo; exec sleep 100";
+    let c = Bundle::busybox().script(OWN).start();
+    until("it has looked", || c.output() == "1\n");
+    let look = OWN.replace("exec sleep 100", "");
+    assert_eq!(c.exec(["sh", "-c", &look]).stdout, "1\n");
+    // Also where that is the host's, bound.
+    let bundle = Bundle::busybox().user_namespace().script(&look);
+    assert_eq!(bundle.run().success().stdout, "1\n");
+}
+
 #[test]
 fn preserved_descriptors_reach_the_process() {
     let bundle = Bundle::busybox();

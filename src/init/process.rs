@@ -11,10 +11,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev, stat, umask};
 use nix::unistd::{
-    AccessFlags, Gid, Uid, access, chdir, fchdir, fchown, getpid, read, setgroups, setresgid,
-    setresuid, setsid,
+    AccessFlags, Gid, Uid, access, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, fchown,
+    getpid, read, setgroups, setresgid, setresuid, setsid,
 };
 
 use super::diagnosis::refusal;
@@ -108,7 +108,7 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
     let env = environment(program, root);
     let rules = program.landlock.as_ref().map(|wanted| landlock::rules(wanted, root));
     let rules = rules.transpose().phase(Phase::Process)?;
-    own_standard_streams(program).phase(Phase::Process)?;
+    own_standard_streams(program, root).phase(Phase::Process)?;
     if let Some(mask) = program.umask {
         umask(Mode::from_bits_truncate(mask));
     }
@@ -141,14 +141,21 @@ fn enter_directory(program: &Program, root: &RootFd) -> Result<()> {
 }
 
 /// Pipes and files that the caller made belong to the user from now on, as with runc, so that
-/// `/dev/stdout` can be opened again. Never a device (CVE-2026-88264).
-fn own_standard_streams(program: &Program) -> Result<()> {
-    if program.uid == 0 {
-        return Ok(());
-    }
+/// `/dev/stdout` can be opened again. Never a device (CVE-2026-88264). The host's null device gives
+/// way to the container's, so that nothing of the host's file systems stays open.
+fn own_standard_streams(program: &Program, root: &RootFd) -> Result<()> {
+    let mut null = None;
     for fd in 0..3 {
         let Ok(stat) = fstat(sys::stdio(fd)) else { continue };
-        if matches!(kind(&stat), SFlag::S_IFCHR | SFlag::S_IFBLK) || stat.st_uid == program.uid {
+        if is_null_device(&stat) {
+            null = null.or_else(|| null_device(root));
+            if let Some(null) = &null {
+                replace_stream(fd, null).with_context(|| format!("standard stream {fd}"))?;
+            }
+            continue;
+        }
+        let is_device = matches!(kind(&stat), SFlag::S_IFCHR | SFlag::S_IFBLK);
+        if program.uid == 0 || is_device || stat.st_uid == program.uid {
             continue;
         }
         match fchown(sys::stdio(fd), Some(Uid::from_raw(program.uid)), None) {
@@ -157,7 +164,31 @@ fn own_standard_streams(program: &Program) -> Result<()> {
             Err(errno) => return Err(errno).with_context(|| format!("standard stream {fd}")),
         }
     }
+    sys::close_later(null);
     Ok(())
+}
+
+fn replace_stream(fd: RawFd, by: &OwnedFd) -> nix::Result<()> {
+    match fd {
+        0 => dup2_stdin(by),
+        1 => dup2_stdout(by),
+        _ => dup2_stderr(by),
+    }
+}
+
+fn is_null_device(stat: &FileStat) -> bool {
+    kind(stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3)
+}
+
+/// The container's, unless it has something else in its place.
+fn null_device(root: &RootFd) -> Option<OwnedFd> {
+    let path = Path::new("/dev/null");
+    // Not every file may be opened to look what it is.
+    let found = root.open_without_links(path, OFlag::O_PATH).ok()?;
+    fstat(&found).ok().filter(is_null_device)?;
+    let device = root.open_without_links(path, OFlag::O_RDWR | OFlag::O_NOCTTY).ok()?;
+    sys::close_later([found]);
+    fstat(&device).is_ok_and(|stat| is_null_device(&stat)).then_some(device)
 }
 
 fn become_user(program: &Program) -> Result<()> {
