@@ -2,6 +2,7 @@
 # make test      unit and integration tests on this machine's kernel (as root)
 # make stress    thousands of runs and execs, four at a time (as root)
 # make test-vm   control groups of version 2 with every controller, systemd and AppArmor, in guests
+# make test-criu checkpoint and restore, with a CRIU that works on this kernel (as root)
 # make test-clients   podman, buildah, docker, containerd and its CRI plugin on rt, in a world of their own
 # make test-vm-full   the same under QEMU: slow, with cpuset, hugetlb and pressure as well
 # make bench-net what networks cost, compared
@@ -108,6 +109,9 @@ in-vm = $(AS_ROOT) $(VM) $(1) --env "RT_CONTROL_FILES=$(2)" --timeout $(VM_TIME)
 # Limits with systemd.
 LIMITS := systemd:: cgroups::devices cgroups::events::throttled cgroups::fields cgroups::hierarchies cgroups::limits
 
+# Debian 12's own is too old for newer kernels.
+NEED_CRIU := $(call need,criu check || command -v mmdebstrap,mmdebstrap)
+
 # What Debian's CNI plugins and a traffic generator are compared with.
 NEED_BENCH_NET := $(call need,test -x /usr/lib/cni/portmap,containernetworking-plugins) \
                 $(call need,command -v iperf3,iperf3)
@@ -137,7 +141,7 @@ NEED_BENCH   := $(call need,command -v runc,runc) \
 
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test test-clients test-vm test-vm-full vm stress fuzz bench bench-net bench-clients check lint build share rootfs install deb clean toolchain linker root
+.PHONY: all demo test test-criu test-clients test-vm test-vm-full vm stress fuzz bench bench-net bench-clients check lint build share rootfs install deb clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -185,6 +189,12 @@ fuzz: toolchain
 test-clients: build root rootfs
 	$(call install-missing,$(NEED_CLIENTS))
 	@$(AS_ROOT) env RT=$(or $(RT),$(BINARY)) integration/clients/world.sh $(CURDIR)/integration/clients/run.py $(TEST)
+
+test-criu: toolchain root
+	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX) $(NEED_TESTS) $(NEED_CRIU))
+	$(CARGO) test --quiet --locked --release --no-run --test integration
+	@criu=$$($(AS_ROOT) integration/criu.sh) && \
+	    CRIU=$$criu $(CARGO) $(RUNNER) test --locked --release --test integration checkpoint:: -- --include-ignored
 
 # A host with version 2 alone and AppArmor, with systemd on one, and with systemd on a hybrid one.
 test-vm: vm

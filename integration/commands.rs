@@ -104,9 +104,13 @@ fn list_of_a_root_that_does_not_exist_fails() {
     Bundle::busybox().rt(["list"]).run().failure();
 }
 
+/// podman looks whether there is such a thing.
 #[test]
-fn checkpoint_is_not_there_yet_and_its_help_says_so_by_failing() {
-    Rt::bare(["checkpoint", "--help"]).run().failure();
+fn checkpoint_and_restore_have_help() {
+    for command in ["checkpoint", "restore"] {
+        let done = Rt::bare([command, "--help"]).run().success();
+        assert!(done.stdout.contains("--image-path"), "{done}");
+    }
 }
 
 /// As docker reads it: the name and the number stand around the word, the rest has keys.

@@ -166,6 +166,7 @@ fn features_names_every_annotation_that_does_something() {
         "mount_context_type",
     ];
     read.extend(crun.map(|name| format!("run.oci.{name}")));
+    read.insert("org.criu.config".to_owned());
     let named = words(&features(), "/potentiallyUnsafeConfigAnnotations");
     assert_eq!(named.iter().cloned().collect::<BTreeSet<_>>(), read);
     assert!(named.contains(&"org.systemd.property.".to_owned()), "{named:?}");

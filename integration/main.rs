@@ -16,6 +16,8 @@ mod caller;
 #[cfg(test)]
 mod cgroups;
 #[cfg(test)]
+mod checkpoint;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod corpus;

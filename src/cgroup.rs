@@ -199,6 +199,11 @@ impl Cgroup {
         self.freezer().map_or(Ok(false), Group::is_frozen)
     }
 
+    /// The directory of the group that can be frozen, if there is one.
+    pub(crate) fn freezer_directory(&self) -> Option<&Path> {
+        self.freezer().map(|group| &*group.directory)
+    }
+
     /// Stops every process of the container and waits until all stand, at most 10 s.
     pub(crate) fn freeze(&self) -> Result<()> {
         freezer::freeze(self.freezer().context("no cgroup hierarchy can freeze processes")?)

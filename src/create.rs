@@ -11,6 +11,7 @@
 //!
 //! Whatever fails before the end takes everything back: see [`Guard`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -59,11 +60,10 @@ pub(crate) struct Request {
 
 /// A container whose init waits for `start`, or is on its way to the program.
 #[derive(Debug)]
-struct Created {
+pub(crate) struct Created {
     container: Container,
     pid: Pid,
     init: Rc<OwnedFd>,
-    caller: Caller,
     /// Of its terminal, where no console socket took the master.
     relay: Option<Relay>,
     notify: Option<Notify>,
@@ -71,10 +71,10 @@ struct Created {
 
 /// What is known before the first side effect.
 #[derive(Debug)]
-struct Prepared {
-    plan: Plan,
-    cgroup: Cgroup,
-    limits: Limits,
+pub(crate) struct Prepared {
+    pub(crate) plan: Plan,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) limits: Limits,
     record: Record,
     delegated: Option<Delegated>,
     console: Option<DescriptorSocket>,
@@ -112,7 +112,7 @@ pub(crate) fn command(request: &Request) -> Result<()> {
 
 /// The eight steps; then init `waits` for `start`, or runs the program. The lock is held until
 /// the container has been recorded.
-fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
+fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
     let done = |what: &str| log::debug(format_args!("{}: {what}", request.id));
     let spec = read(request).phase(Phase::Config)?; // 1
     done("config.json is read and checked");
@@ -134,20 +134,30 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Lock)> {
         prepared.cgroup.delegate(path, pid, *owner).phase(Phase::Cgroup)?;
     }
     launch::schedule(&prepared.plan, guard.pid()?).phase(Phase::Process)?;
-    let terminal = pty::hand_over(terminal, prepared.console.as_ref()).phase(Phase::Terminal)?;
     // The program may be quick: it finds its terminal's size and its manager's socket as they are.
-    let relay = terminal.map(|master| Relay::new(master, Client::open()?)).transpose();
-    let relay = relay.phase(Phase::Terminal)?;
+    let relay = prepared.relay(terminal).phase(Phase::Terminal)?;
     let notify = guard.listen(!waits).phase(Phase::Process)?;
     record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
     done(if waits { "created, init waits for start" } else { "created, init goes on" });
     let released = if waits { caller.detach() } else { caller.start() };
     released.phase(Phase::Process)?;
-    Ok((guard.release(caller, relay, notify)?, lock))
+    Ok((guard.release(relay, notify)?, caller, lock))
+}
+
+impl Prepared {
+    pub(crate) fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.record.annotations
+    }
+
+    /// What stays here to pass on what the terminal's master says, if no console socket took it.
+    pub(crate) fn relay(&self, terminal: Option<OwnedFd>) -> Result<Option<Relay>> {
+        let terminal = pty::hand_over(terminal, self.console.as_ref())?;
+        terminal.map(|master| Relay::new(master, Client::open()?)).transpose()
+    }
 }
 
 /// Step 1.
-fn read(request: &Request) -> Result<Spec> {
+pub(crate) fn read(request: &Request) -> Result<Spec> {
     state::check_id(&request.id)?;
     let loaded = spec::load(&request.bundle)?;
     spec::check(&loaded.spec)?;
@@ -159,7 +169,7 @@ fn read(request: &Request) -> Result<Spec> {
 }
 
 /// Step 2.
-fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
+pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let bundle = resolve(&request.bundle)
         .with_context(|| format!("--bundle {}", request.bundle.display()))?;
     let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
@@ -224,7 +234,11 @@ fn resolve(directory: &Path) -> Result<PathBuf> {
 }
 
 /// Step 3.
-fn claim(request: &Request, prepared: &mut Prepared, spec: &Spec) -> Result<(Guard, Lock)> {
+pub(crate) fn claim(
+    request: &Request,
+    prepared: &mut Prepared,
+    spec: &Spec,
+) -> Result<(Guard, Lock)> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
     let guard = Guard { container: Some(container), init: None, moved: None };
     if let Some(container) = &guard.container {
@@ -276,7 +290,7 @@ fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut Guard) -> Result<
 }
 
 /// Step 8.
-fn record(request: &Request, prepared: &Prepared, guard: &mut Guard) -> Result<()> {
+pub(crate) fn record(request: &Request, prepared: &Prepared, guard: &mut Guard) -> Result<()> {
     let (Some(container), Some((pid, pidfd))) = (&mut guard.container, &guard.init) else {
         bail!("no container");
     };
@@ -293,11 +307,11 @@ fn record(request: &Request, prepared: &Prepared, guard: &mut Guard) -> Result<(
 
 /// Takes everything back, unless released: init first, then what held it.
 #[derive(Debug)]
-struct Guard {
-    container: Option<Container>,
-    init: Option<(Pid, Rc<OwnedFd>)>,
+pub(crate) struct Guard {
+    pub(crate) container: Option<Container>,
+    pub(crate) init: Option<(Pid, Rc<OwnedFd>)>,
     /// Interfaces that were the host's.
-    moved: Option<Moved>,
+    pub(crate) moved: Option<Moved>,
 }
 
 impl Guard {
@@ -311,9 +325,8 @@ impl Guard {
     }
 
     /// The container stays.
-    fn release(
+    pub(crate) fn release(
         mut self,
-        caller: Caller,
         relay: Option<Relay>,
         notify: Option<Notify>,
     ) -> Result<Created> {
@@ -322,7 +335,7 @@ impl Guard {
         }
         match (self.container.take(), self.init.take()) {
             (Some(container), Some((pid, init))) => {
-                Ok(Created { container, pid, init, caller, relay, notify })
+                Ok(Created { container, pid, init, relay, notify })
             }
             _ => bail!("no container"),
         }
@@ -346,8 +359,8 @@ impl Drop for Guard {
 /// `rt run`: the status of the process, or 0 when detached.
 pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i32> {
     if request.detached {
-        let (created, lock) = create(request, false)?;
-        start_or_delete(&created)?;
+        let (created, caller, lock) = create(request, false)?;
+        start_or_delete(&created, &caller)?;
         drop(lock);
         if let Some(notify) = &created.notify {
             notify.wait(created.init.as_fd(), created.pid.as_raw())?;
@@ -355,23 +368,31 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
         return Ok(0);
     }
     let foreground = Foreground::prepare(!no_subreaper)?;
-    let (mut created, lock) = create(request, false)?;
-    start_or_delete(&created)?;
-    // While it runs, other commands may do what they like with it.
-    drop(lock);
-    let status = foreground.wait(created.pid, created.relay.take(), created.notify.take());
-    if !keep && let Some(_lock) = created.container.lock()? {
-        if status.is_err() {
-            delete::end(&created.container, &created.init)?;
+    let (created, caller, lock) = create(request, false)?;
+    start_or_delete(&created, &caller)?;
+    created.wait(&foreground, lock, keep)
+}
+
+impl Created {
+    /// The status of the process when it has ended; the container is then deleted, unless `keep`.
+    pub(crate) fn wait(self, foreground: &Foreground, lock: Lock, keep: bool) -> Result<i32> {
+        let Self { container, pid, init, relay, notify } = self;
+        // While it runs, other commands may do what they like with it.
+        drop(lock);
+        let status = foreground.wait(pid, relay, notify);
+        if !keep && let Some(_lock) = container.lock()? {
+            if status.is_err() {
+                delete::end(&container, &init)?;
+            }
+            delete::clean_up(&container)?;
         }
-        delete::clean_up(&created.container)?;
+        status
     }
-    status
 }
 
 /// A container that could not be started is of no use to anybody.
-fn start_or_delete(created: &Created) -> Result<()> {
-    let Created { container, init, caller, .. } = created;
+fn start_or_delete(created: &Created, caller: &Caller) -> Result<()> {
+    let Created { container, init, .. } = created;
     let agent = Agent::connect_of(&container.record, Status::Created);
     let run = agent.phase(Phase::Process).and_then(|agent| {
         caller.executed(agent::taker(agent, created.pid.as_raw()))?;

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::hooks::Kind;
 use crate::{
-    OCI_VERSION, annotations, caps, cgroup, landlock, memory_policy, mounts, namespace, netns,
-    seccomp,
+    OCI_VERSION, annotations, caps, cgroup, criu, landlock, memory_policy, mounts, namespace,
+    netns, seccomp,
 };
 
 /// The structure of features.md. A later version adds to it what it has learnt.
@@ -131,12 +131,17 @@ pub(crate) fn features() -> Result<String> {
             cgroup::UNIT_PROPERTIES,
             landlock::PREFIX,
             netns::ANNOTATION,
+            criu::CONFIG,
         ]
         .into_iter()
         .chain(annotations::ALL)
         .collect(),
         // Whatever the kernel of this host can do, as with the other fields.
-        annotations: BTreeMap::from([("org.rt.landlock", "true")]),
+        annotations: BTreeMap::from([
+            ("org.rt.landlock", "true"),
+            // Which callers ask for.
+            ("org.opencontainers.runc.checkpoint.enabled", "true"),
+        ]),
     };
     Ok(serde_json::to_string_pretty(&features)? + "\n")
 }

@@ -38,10 +38,12 @@ mod store;
 mod sysctl;
 mod target;
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::namespace::Namespaces;
@@ -86,9 +88,23 @@ pub(crate) fn bring_loopback_up(namespaces: &Namespaces) -> Result<()> {
     if !namespaces.has_new_network() {
         return Ok(());
     }
+    bring_up().context("lo")
+}
+
+/// The same in the network namespace of process `pid`.
+pub(crate) fn bring_loopback_up_of(pid: i32) -> Result<()> {
+    let open = |path: &str| File::open(path).context(path.to_owned());
+    let (home, target) = (open("/proc/self/ns/net")?, open(&format!("/proc/{pid}/ns/net"))?);
+    setns(target, CloneFlags::CLONE_NEWNET).context("the container's network")?;
+    let up = bring_up().context("lo");
+    setns(home, CloneFlags::CLONE_NEWNET).context("back to the own network")?;
+    up
+}
+
+fn bring_up() -> Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None).context("lo")?;
-    sys::bring_interface_up(socket.as_fd(), "lo").context("lo")?;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    sys::bring_interface_up(socket.as_fd(), "lo")?;
     sys::close_later([socket]);
     Ok(())
 }

@@ -200,6 +200,19 @@ pub(crate) fn receive_many(
     Ok((message.bytes, received))
 }
 
+/// A copy of `fd` with a number from `first` on, closed by execve(2).
+pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, first: RawFd) -> Result<OwnedFd> {
+    // SAFETY: fcntl takes any two integers for this command.
+    call_fd(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first).into() })
+}
+
+/// dup2(2), to a number that nobody here owns: in a process that is about to execute another
+/// program.
+pub(crate) fn duplicate_to(fd: RawFd, number: RawFd) -> Result<()> {
+    // SAFETY: dup2 takes any two integers.
+    call(unsafe { libc::dup2(fd, number).into() }).map(drop)
+}
+
 /// Takes ownership of the descriptor `fd` that another process put into our shared table.
 pub(crate) fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the caller has read the number from the process that made the descriptor for it,

@@ -104,6 +104,32 @@ impl Container {
         self.ended.set(self.ended.get().or_else(|| reap(self.pid, Duration::from_secs(5))));
     }
 
+    /// `checkpoint` into the directory `images` beside the bundle.
+    #[track_caller]
+    pub(crate) fn checkpoint(&self, options: &[&str]) -> Done {
+        let images = self.bundle.beside("images").display().to_string();
+        let words = ["checkpoint", "--image-path", &images];
+        self.rt(words.iter().chain(options).chain([&&*self.id])).run()
+    }
+
+    /// After [`Container::checkpoint`]: the same container goes on from there.
+    #[track_caller]
+    pub(crate) fn restore(&mut self, options: &[&str]) {
+        self.try_restore(options).success();
+        self.pid = fs::read_to_string(self.bundle.beside("pid")).unwrap().parse().unwrap();
+        self.ended.set(None);
+    }
+
+    #[track_caller]
+    pub(crate) fn try_restore(&self, options: &[&str]) -> Done {
+        self.wait();
+        let images = self.bundle.beside("images").display().to_string();
+        let words = ["restore", "--detach", "--image-path", &images];
+        let words: Vec<_> = words.iter().chain(options).copied().collect();
+        // What was open at the checkpoint is open again; the caller's is not asked for.
+        self.bundle.launch(&words, &self.id).redirections("").run()
+    }
+
     #[track_caller]
     pub(crate) fn exec<S: AsRef<str>>(&self, command: impl IntoIterator<Item = S>) -> Done {
         self.exec_with(&[], command)

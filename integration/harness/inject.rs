@@ -34,6 +34,11 @@ pub(crate) const CALLER: usize = 0;
 /// How long one traced command may take before all of it is killed and called hung.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// The children of a traced process are traced as well.
+const FOLLOW: Options = Options::PTRACE_O_TRACECLONE
+    .union(Options::PTRACE_O_TRACEFORK)
+    .union(Options::PTRACE_O_TRACEVFORK);
+
 /// Every how many-th call a sweep tries: `RT_SWEEP_STEP`, or `usual`.
 pub(crate) fn sweep_step(usual: usize) -> usize {
     std::env::var("RT_SWEEP_STEP").map_or(usual, |step| step.parse().unwrap())
@@ -155,26 +160,36 @@ enum Deed {
 
 /// Runs a command and lists its system calls. Its streams go to the files of `rt`.
 pub(crate) fn trace(rt: &Rt, out: &Path, err: &Path) -> Traced {
-    run(rt, out, err, Deed::List { with_programs: false })
+    run(rt, (out, err), FOLLOW, Deed::List { with_programs: false })
 }
 
 /// As [`trace`], with the calls of the program that the command runs in the container.
 pub(crate) fn trace_all(rt: &Rt, out: &Path, err: &Path) -> Traced {
-    run(rt, out, err, Deed::List { with_programs: true })
+    run(rt, (out, err), FOLLOW, Deed::List { with_programs: true })
 }
 
 /// Runs a command with one fault in it.
 pub(crate) fn inject(rt: &Rt, (out, err): (&Path, &Path), at: At, fault: Fault) -> Traced {
-    run(rt, out, err, Deed::Fault(at, fault))
+    run(rt, (out, err), FOLLOW, Deed::Fault(at, fault))
+}
+
+/// As [`trace`], but the caller alone: its children have a tracer of their own.
+pub(crate) fn trace_alone(rt: &Rt, out: &Path, err: &Path) -> Traced {
+    run(rt, (out, err), Options::empty(), Deed::List { with_programs: false })
+}
+
+/// As [`inject`], into the caller.
+pub(crate) fn inject_alone(rt: &Rt, files: (&Path, &Path), n: usize, fault: Fault) -> Traced {
+    run(rt, files, Options::empty(), Deed::Fault(At { process: CALLER, n }, fault))
 }
 
 /// In a thread of its own, so that what it waits for is all its own.
-fn run(rt: &Rt, out: &Path, err: &Path, deed: Deed) -> Traced {
-    std::thread::scope(|scope| scope.spawn(|| run_here(rt, out, err, deed)).join().unwrap())
+fn run(rt: &Rt, files: (&Path, &Path), follow: Options, deed: Deed) -> Traced {
+    std::thread::scope(|scope| scope.spawn(|| run_here(rt, files, follow, deed)).join().unwrap())
 }
 
-fn run_here(rt: &Rt, out: &Path, err: &Path, deed: Deed) -> Traced {
-    let child = start_seized(rt, out, err);
+fn run_here(rt: &Rt, files: (&Path, &Path), follow: Options, deed: Deed) -> Traced {
+    let child = start_seized(rt, files, follow);
     let watched = Arc::new(Mutex::new(Watched { pids: vec![], hung: false }));
     let (ended, ending) = mpsc::channel::<()>();
     let watchdog = {
@@ -201,7 +216,7 @@ fn run_here(rt: &Rt, out: &Path, err: &Path, deed: Deed) -> Traced {
 
 /// A shell waits for a line before it becomes the command, so that the first thing the tracer
 /// sees is the execve.
-fn start_seized(rt: &Rt, out: &Path, err: &Path) -> Child {
+fn start_seized(rt: &Rt, (out, err): (&Path, &Path), follow: Options) -> Child {
     let script = "o=$1 e=$2; shift 2; echo; read -r go; exec \"$@\" </dev/null >>\"$o\" 2>>\"$e\"";
     let mut between: Vec<OsString> = ["sh", "-c", script, "sh"].map(Into::into).to_vec();
     between.extend([out.into(), err.into()]);
@@ -209,13 +224,9 @@ fn start_seized(rt: &Rt, out: &Path, err: &Path) -> Child {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
     let pid = Pid::from_raw(child.id() as i32);
-    let options = Options::PTRACE_O_TRACESYSGOOD
-        | Options::PTRACE_O_TRACEEXEC
-        | Options::PTRACE_O_TRACECLONE
-        | Options::PTRACE_O_TRACEFORK
-        | Options::PTRACE_O_TRACEVFORK
-        | Options::PTRACE_O_EXITKILL;
-    ptrace::seize(pid, options).unwrap();
+    let options =
+        Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_EXITKILL;
+    ptrace::seize(pid, options | follow).unwrap();
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
     child
 }

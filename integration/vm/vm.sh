@@ -190,7 +190,7 @@ build() {
     rm -rf "$CACHE/uml.new"; mkdir -p "$CACHE/uml.new/apt/lists/partial" "$CACHE/uml.new/apt/cache/archives/partial" "$CACHE/uml.new/root"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $MIRROR sid main" >"$CACHE/uml.new/apt/sources.list"
     ( cd "$CACHE/uml.new" || exit 1
-      o="-oDir::Etc::SourceList=$PWD/apt/sources.list -oDir::Etc::SourceParts=/dev/null -oDir::State::Lists=$PWD/apt/lists -oDir::Cache=$PWD/apt/cache -oAPT::Sandbox::User=root -oAcquire::Languages=none"
+      o="-oDir::Etc::SourceList=$PWD/apt/sources.list -oDir::Etc::SourceParts=/dev/null -oDir::State::Lists=$PWD/apt/lists -oDir::Cache=$PWD/apt/cache -oAPT::Sandbox::User=root -oAcquire::Languages=none -oAcquire::Check-Valid-Until=false"
       [ -n "${VM_APT_OPTS:-}" ] && o=$VM_APT_OPTS || apt-get $o -qq update
       apt-get $o -qq download user-mode-linux/sid libc6/sid && for d in *.deb; do dpkg-deb -x "$d" root; done ) >&2 || { echo "vm.sh: no user-mode-linux; going on without" >&2; uml=0; }
   fi

@@ -68,7 +68,8 @@ pub(crate) struct Device {
 }
 
 impl Root {
-    pub(super) fn new(
+    /// The root of the container `source`; `has_user`: in a user namespace.
+    pub(crate) fn new(
         source: &Source<'_>,
         linux: &Linux,
         cgroup: &Cgroup,

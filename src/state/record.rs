@@ -98,6 +98,10 @@ impl Record {
         }
     }
 
+    pub(crate) fn has_user_namespace(&self) -> bool {
+        self.namespaces & libc::CLONE_NEWUSER != 0
+    }
+
     pub(super) fn empty(id: &str) -> Self {
         Self {
             oci_version: crate::OCI_VERSION.to_string(),

@@ -105,6 +105,25 @@ pub(crate) fn map_ids(fd: BorrowedFd<'_>, recursive: bool, users: BorrowedFd<'_>
     mount_setattr_at(fd, c"", recursive, [libc::MOUNT_ATTR_IDMAP, 0, 0, users])
 }
 
+/// The number in mountinfo of the mount whose root `fd` is; `None` if it is none's.
+pub(crate) fn id_of_mount_at(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
+    // SAFETY: statx is a plain structure of integers.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is NUL-terminated, and `stat` outlives the call.
+    call(unsafe {
+        libc::statx(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_MNT_ID,
+            &raw mut stat,
+        )
+        .into()
+    })?;
+    let is_root = stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
+    Ok(is_root.then_some(stat.stx_mnt_id))
+}
+
 /// fsopen(2).
 pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd> {
     // SAFETY: the name is a NUL-terminated string that outlives the call.

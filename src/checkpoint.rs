@@ -1,0 +1,210 @@
+//! `checkpoint`: CRIU writes the processes of a container into a directory, for `restore`.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use nix::sys::stat::stat;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+
+use crate::criu::rpc::{self, Kind, PageServer};
+use crate::criu::{self, Common, Images, Worker, mounts};
+use crate::error::{InPhase, Phase};
+use crate::plan::{Root, Source};
+use crate::state::{Container, Status};
+use crate::{delete, log, rootless, spec};
+
+const LOG: &str = "dump.log";
+/// Where the standard streams led to, among the images: as runc has it.
+pub(crate) const DESCRIPTORS: &str = "descriptors.json";
+
+/// Options of `checkpoint`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Directory of the images before, relative to that of the images
+    #[arg(long, value_name = "DIR")]
+    parent_path: Option<PathBuf>,
+    /// Let the container go on
+    #[arg(long)]
+    leave_running: bool,
+    /// Without TCP connections that are being made
+    #[arg(long)]
+    tcp_skip_in_flight: bool,
+    /// With open files that have been removed
+    #[arg(long)]
+    link_remap: bool,
+    /// Descriptor that takes a zero byte when the pages can be fetched
+    #[arg(long, value_name = "FD", default_value_t = -1, hide_default_value = true, allow_hyphen_values = true)]
+    pub(crate) status_fd: i32,
+    /// Send the pages to this server
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = page_server)]
+    page_server: Option<PageServer>,
+    /// Write the memory only, and let the container go on
+    #[arg(long)]
+    pre_dump: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+fn page_server(text: &str) -> Result<PageServer, String> {
+    let form = || "use ADDRESS:PORT".to_owned();
+    let (address, port) = text.rsplit_once(':').ok_or_else(form)?;
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    if address.is_empty() {
+        return Err(form());
+    }
+    let port: u16 = port.parse().map_err(|_| form())?;
+    Ok(PageServer { address: Some(address.to_owned()), port: Some(port.into()) })
+}
+
+/// `rt checkpoint`.
+pub(crate) fn command(root: &Path, options: &Options) -> Result<()> {
+    let id = &options.id;
+    let Some((container, _lock)) = Container::open_locked(root, id)? else {
+        bail!("{id}: container does not exist");
+    };
+    let (status, init) = container.status().phase(Phase::State)?;
+    let init = match (status, init) {
+        (Status::Running | Status::Paused, Some(init)) => init,
+        _ => bail!("{id}: container cannot be checkpointed in {status} state"),
+    };
+    ensure!(rootless::is_root_of_host(), "checkpoint: only root of the host may do that");
+    let dumped = dump(&container, options).phase(Phase::Process);
+    if dumped.is_err() && status == Status::Running {
+        // CRIU may have been killed in the middle of it.
+        container.record.cgroup.thaw().phase(Phase::Cgroup)?;
+    }
+    dumped?;
+    log::debug(format_args!("{id}: its checkpoint is written"));
+    if options.leave_running || options.pre_dump {
+        return Ok(());
+    }
+    // As runc: nothing is left of it that one could start.
+    delete::end(&container, &init)?;
+    delete::clean_up(&container)
+}
+
+fn dump(container: &Container, options: &Options) -> Result<()> {
+    let record = &container.record;
+    let pid = record.init.context("no process")?.pid;
+    let spec = spec::load(&record.bundle)?.spec;
+    let default = Linux::default();
+    let linux = spec.linux().as_ref().unwrap_or(&default);
+    let source =
+        Source { spec: &spec, bundle: &record.bundle, rootfs: &record.rootfs, id: &record.id };
+    let root = Root::new(&source, linux, &record.cgroup, record.has_user_namespace(), false)?;
+    mounts::check(&root)?;
+    let images = Images::make(&options.common)?;
+    let freezer = record.cgroup.freezer_directory();
+    let mut request = rpc::Options {
+        pid: Some(pid),
+        root: Some(record.rootfs.to_string_lossy().into_owned()),
+        leave_running: Some(options.leave_running),
+        tcp_skip_in_flight: Some(options.tcp_skip_in_flight),
+        link_remap: Some(options.link_remap),
+        page_server: options.page_server.clone(),
+        freeze_cgroup: freezer.map(|directory| directory.to_string_lossy().into_owned()),
+        external: external_namespaces(&spec, pid)?,
+        ..options.common.request(&images, LOG, &record.annotations)
+    };
+    if let Some(parent) = &options.parent_path {
+        images.check_parent(parent)?;
+        request.parent_img = Some(parent.to_string_lossy().into_owned());
+        request.track_mem = Some(true);
+    }
+    if options.pre_dump {
+        request.track_mem = Some(true);
+    } else {
+        request.external_mounts = mounts::dumped(&root, pid)?;
+        save_descriptors(&images, pid)?;
+    }
+    let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
+    let mut server = options.status()?;
+    let mut worker = Worker::start(0, None, || {
+        // What it has to say stands in its log.
+        let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        dup2_stderr(&null)?;
+        images.open()
+    })?;
+    let done = worker.request(kind, request, |notify, _| match server.take() {
+        Some(mut file) if notify.script() == "status-ready" => {
+            file.write_all(&[0]).context("--status-fd")
+        }
+        other => {
+            server = other;
+            Ok(())
+        }
+    });
+    // Also after an error: it lets the container go on.
+    let ended = worker.finish();
+    done.map_err(|error| criu::explain(&error, &images.log(LOG)))?;
+    // After a pre-dump it would go on to the next one, and takes the end of us for an error.
+    if options.pre_dump { Ok(()) } else { ended }
+}
+
+/// Those that the container has joined: they must be there at the restore.
+fn external_namespaces(spec: &Spec, pid: i32) -> Result<Vec<String>> {
+    let namespaces = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+    let joined = namespaces.filter(|namespace| namespace.path().is_some());
+    let external = joined.filter_map(|namespace| external_key(namespace.typ()));
+    external
+        .map(|(name, key)| {
+            let path = format!("/proc/{pid}/ns/{name}");
+            let stat = stat(path.as_str()).context(path)?;
+            Ok(format!("{name}[{}]:{key}", stat.st_ino))
+        })
+        .collect()
+}
+
+/// The kernel's name of a namespace that CRIU can leave alone, and what runc's images call it.
+pub(crate) fn external_key(kind: LinuxNamespaceType) -> Option<(&'static str, &'static str)> {
+    match kind {
+        LinuxNamespaceType::Network => Some(("net", "extRootNetNS")),
+        LinuxNamespaceType::Pid => Some(("pid", "extRootPidNS")),
+        _ => None,
+    }
+}
+
+fn save_descriptors(images: &Images, pid: i32) -> Result<()> {
+    let name = |fd: i32| {
+        let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
+        link.map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
+    };
+    let names: Vec<String> = (0..3).map(name).collect();
+    let path = images.file(DESCRIPTORS);
+    fs::write(&path, serde_json::to_vec(&names)?).with_context(|| path.display().to_string())
+}
+
+impl Options {
+    /// What `--status-fd` names, opened once more.
+    fn status(&self) -> Result<Option<File>> {
+        if self.status_fd < 0 {
+            return Ok(None);
+        }
+        let opened = File::options().write(true).open(format!("/proc/self/fd/{}", self.status_fd));
+        opened.map(Some).with_context(|| format!("--status-fd {}", self.status_fd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_server_is_an_address_and_a_port() {
+        let read = |text| page_server(text).map(|server| (server.address.unwrap(), server.port));
+        assert_eq!(read("host:27").unwrap(), ("host".to_owned(), Some(27)));
+        assert_eq!(read("[::1]:27").unwrap(), ("::1".to_owned(), Some(27)));
+        for wrong in ["", "host", ":27", "host:", "host:70000", "host:x"] {
+            assert!(page_server(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! CRIU, which takes a tree of processes apart into files and puts it together again. There is one
+//! `criu swrk` for each request; it is spoken to over a socket, in the messages of its `rpc.proto`
+//! (criu.org/RPC), and asks back at points of its work.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `rpc` | the messages |
+//! | `mounts` | mounts of the container whose source is the host's |
+//! | `options` | what `checkpoint` and `restore` have in common on the command line |
+
+pub(crate) mod mounts;
+mod options;
+pub(crate) mod rpc;
+
+use std::convert::Infallible;
+use std::fs;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, socketpair,
+};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{execvp, write};
+use prost::Message;
+
+use crate::error::line;
+use crate::sys::{self, Fork};
+pub(crate) use options::{CONFIG, Common, Images};
+use rpc::{Kind, Notify, Options, Request, Response};
+
+/// Where a worker finds its socket; what it inherits comes behind it.
+const SOCKET: RawFd = 3;
+/// All that it inherits is below.
+const INHERITED_MAX: RawFd = 64;
+/// CRIU's own limit for a message, in bytes.
+const MESSAGE_MAX: usize = 64 * 1024;
+/// How many of the errors in its log are quoted.
+const CAUSES_MAX: usize = 2;
+
+/// A worker that waits for its request.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// Until its end is waited for.
+    socket: Option<OwnedFd>,
+    process: OwnedFd,
+    pub(crate) pid: i32,
+}
+
+impl Worker {
+    /// Starts `criu swrk` in new namespaces of the kinds `flags`. What `prepare` does is done in it
+    /// first, and what it returns are its descriptors from [`Worker::inherited`] on.
+    pub(crate) fn start(
+        flags: u64,
+        cgroup: Option<BorrowedFd<'_>>,
+        prepare: impl FnOnce() -> Result<Vec<OwnedFd>>,
+    ) -> Result<Self> {
+        let (reports, end) = pair().context("a socket")?;
+        // Not in the place of what the worker inherits.
+        let reporter = sys::duplicate_above(end.as_fd(), INHERITED_MAX).context("a socket")?;
+        drop(end);
+        let (pid, process) = match sys::clone3(flags, cgroup).context("clone3")? {
+            Fork::Parent { pid, pidfd } => (pid, pidfd),
+            Fork::Child => {
+                let Err(error) = prepare().and_then(|inherited| execute(&inherited, &reporter));
+                let _ = write(&reporter, line(&error).as_bytes());
+                sys::exit_now(1)
+            }
+        };
+        drop(reporter);
+        let mut worker = Self { socket: None, process, pid };
+        let mut buffer = vec![0; MESSAGE_MAX];
+        loop {
+            match sys::receive(reports.as_fd(), &mut buffer).context("criu")? {
+                (_, Some(socket)) => worker.socket = Some(socket),
+                (0, None) => return Ok(worker),
+                (length, None) => bail!("{}", String::from_utf8_lossy(&buffer[..length])),
+            }
+        }
+    }
+
+    /// The number that the descriptor `index` of [`Worker::start`] has in the worker.
+    pub(crate) fn inherited(index: usize) -> i32 {
+        SOCKET + 1 + index as i32
+    }
+
+    /// Has it done. `answer` is asked at each point at which CRIU asks back.
+    ///
+    /// # Errors
+    /// What CRIU says, or what `answer` has failed of.
+    pub(crate) fn request(
+        &mut self,
+        kind: Kind,
+        options: Options,
+        mut answer: impl FnMut(&Notify, Option<OwnedFd>) -> Result<()>,
+    ) -> Result<()> {
+        self.send(&Request { kind: kind.into(), options: Some(options), notify_success: None })?;
+        let mut buffer = vec![0; MESSAGE_MAX];
+        loop {
+            let (length, descriptor) = sys::receive(self.socket()?.as_fd(), &mut buffer)?;
+            if length == 0 {
+                self.finish()?;
+                bail!("criu has ended without an answer");
+            }
+            let response = Response::decode(&buffer[..length]).context("criu's answer")?;
+            let Some(notify) = response.notify.as_ref().filter(|_| response.kind() == Kind::Notify)
+            else {
+                return finished(&response);
+            };
+            answer(notify, descriptor)?;
+            let kind = Kind::Notify.into();
+            self.send(&Request { kind, options: None, notify_success: Some(true) })?;
+        }
+    }
+
+    fn send(&self, request: &Request) -> Result<()> {
+        let bytes = request.encode_to_vec();
+        send(self.socket()?.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL).context("criu")?;
+        Ok(())
+    }
+
+    fn socket(&self) -> Result<&OwnedFd> {
+        self.socket.as_ref().context("criu has ended")
+    }
+
+    /// Waits for its end, which comes by itself when the socket is closed, and is to be a good one.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.socket = None;
+        match self.reap()? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, status) => bail!("criu has ended with status {status}"),
+            WaitStatus::Signaled(_, signal, _) => bail!("criu was killed by {signal}"),
+            other => bail!("criu has ended: {other:?}"),
+        }
+    }
+
+    fn reap(&self) -> Result<WaitStatus> {
+        loop {
+            match waitid(Id::PIDFd(self.process.as_fd()), WaitPidFlag::WEXITED) {
+                Err(Errno::EINTR) => {}
+                result => return result.context("criu"),
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if self.socket.is_some() {
+            let _ = sys::pidfd_send_signal(self.process.as_fd(), libc::SIGKILL);
+            let _ = self.reap();
+        }
+    }
+}
+
+/// In runc's words.
+fn finished(response: &Response) -> Result<()> {
+    let kind = match response.kind() {
+        Kind::PreDump => "PRE_DUMP".to_owned(),
+        kind => format!("{kind:?}").to_uppercase(),
+    };
+    ensure!(response.success, "criu failed: type {kind} errno {}", response.errno.unwrap_or(0));
+    Ok(())
+}
+
+fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// In the worker: its descriptors in their places, and on to the program. It makes the socket,
+/// since CRIU looks for the directories of the images among the descriptors of who has made it,
+/// and they have to be of its own mount namespace. Our end goes to `reporter`.
+fn execute(inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
+    let (ours, socket) = pair().context("a socket")?;
+    let fds = [ours.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(reporter.as_raw_fd(), &[IoSlice::new(b"\0")], &rights, flags, None)?;
+    // Out of the way of the numbers that they are to have.
+    let away = |fd: &OwnedFd| sys::duplicate_above(fd.as_fd(), INHERITED_MAX);
+    let all: Vec<_> = [&socket].into_iter().chain(inherited).map(away).collect::<Result<_, _>>()?;
+    for (number, fd) in (SOCKET..).zip(&all) {
+        sys::duplicate_to(fd.as_raw_fd(), number)?;
+    }
+    sys::set_signal_disposition(Signal::SIGPIPE, false)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    let socket = SOCKET.to_string();
+    let arguments = [c"criu".to_owned(), c"swrk".to_owned(), std::ffi::CString::new(socket)?];
+    execvp(c"criu", &arguments).map_err(|errno| match errno {
+        Errno::ENOENT => anyhow!(
+            "criu: executable file not found in $PATH: it does the work of checkpoint and restore, please install it"
+        ),
+        errno => anyhow!(errno).context("criu"),
+    })
+}
+
+/// With what CRIU says of it in its log.
+pub(crate) fn explain(error: &anyhow::Error, log: &Path) -> anyhow::Error {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_default();
+    let errors = text.lines().filter_map(|line| line.split_once("Error (")?.1.split_once("): "));
+    // The last one says no more than that.
+    let errors = errors.map(|(_, cause)| cause.trim()).filter(|cause| !cause.ends_with("FAILED."));
+    let errors: Vec<&str> = errors.collect();
+    let causes = &errors[errors.len().saturating_sub(CAUSES_MAX)..];
+    let causes: String = causes.iter().map(|cause| format!(": {cause}")).collect();
+    anyhow!("{}{causes} (see {})", line(error), log.display())
+}
+
+/// The places that the groups of process `pid` have, for what was dumped to go there.
+pub(crate) fn cgroup_roots(pid: i32) -> Result<Vec<rpc::CgroupRoot>> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&path).context(path)?;
+    let fields = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let roots = fields.flat_map(|(controllers, path)| {
+        controllers.split(',').map(|controller| rpc::CgroupRoot {
+            controller: Some(controller.to_owned()),
+            path: path.to_owned(),
+        })
+    });
+    Ok(roots.collect())
+}

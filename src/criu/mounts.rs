@@ -1,0 +1,163 @@
+//! Mounts of the container whose source is not the container's: CRIU does not dump them, it is
+//! told at the restore what of this host takes their place.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::{Mode, SFlag};
+use procfs::process::Process;
+
+use super::rpc::ExternalMount;
+use crate::plan::{Root, What};
+use crate::rootfd::{Missing, RootFd, file_type};
+use crate::sys;
+
+/// The name of what hides files, as runc's images have it.
+const MASK: &str = "/dev/null";
+
+/// A mount, by its place in the container.
+#[derive(Debug, PartialEq, Eq)]
+struct External {
+    destination: PathBuf,
+    /// In the images.
+    name: String,
+    source: PathBuf,
+}
+
+/// Those that a container with this root has, if all of them come to be.
+fn of(root: &Root) -> Vec<External> {
+    let external = |destination: &Path, source: &Path| External {
+        destination: destination.to_owned(),
+        name: destination.to_string_lossy().into_owned(),
+        source: source.to_owned(),
+    };
+    let mut all = Vec::new();
+    for mount in &root.mounts {
+        match &mount.what {
+            What::Bind { source, .. } => all.push(external(&mount.destination, source)),
+            What::Cgroup => all.extend(root.cgroups.groups.iter().map(|(name, group)| {
+                let place = if root.cgroups.unified { "" } else { name };
+                external(&mount.destination.join(place), group)
+            })),
+            What::FileSystem(_) | What::Remount { .. } => {}
+        }
+    }
+    if root.devices_by_bind {
+        let devices = root.devices.iter().flatten();
+        all.extend(devices.map(|device| external(&device.path, &device.path)));
+    }
+    let masked = root.masked.iter();
+    all.extend(masked.map(|path| External { name: MASK.into(), ..external(path, MASK.as_ref()) }));
+    all
+}
+
+/// Refuses what would not be the same after a restore.
+pub(crate) fn check(root: &Root) -> Result<()> {
+    for mount in &root.mounts {
+        let mapped = matches!(mount.what, What::Bind { ids: Some(_), .. });
+        ensure!(!mapped, "{}: criu does not keep the ids of an id-mapped mount", mount.origin);
+    }
+    Ok(())
+}
+
+/// For a dump: those that process `pid` has, by where they really are.
+pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
+    let inside = format!("/proc/{pid}/root");
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let inside = RootFd::new(open(inside.as_str(), flags, Mode::empty()).context(inside.clone())?);
+    let mounted = Process::new(pid)?.mountinfo()?;
+    let mut all: Vec<ExternalMount> = Vec::new();
+    for External { destination, name, .. } in of(root) {
+        let found = match inside.open(&destination, OFlag::O_PATH) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+            result => result.with_context(|| destination.display().to_string())?,
+        };
+        if name == MASK && file_type(&found)? == SFlag::S_IFDIR {
+            continue;
+        }
+        let id = sys::id_of_mount_at(found.as_fd())?;
+        let Some(mount) = mounted.0.iter().find(|mount| Some(mount.mnt_id as u64) == id) else {
+            continue;
+        };
+        let key = mount.mount_point.to_string_lossy().into_owned();
+        if !all.iter().any(|other| other.key == key) {
+            all.push(ExternalMount { key, value: name });
+        }
+    }
+    Ok(all)
+}
+
+/// For a restore.
+pub(crate) fn restored(root: &Root) -> Vec<ExternalMount> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    of(root).iter().map(|e| ExternalMount { key: e.name.clone(), value: text(&e.source) }).collect()
+}
+
+/// In the worker, in a mount namespace of its own: makes the root a mount, which CRIU wants, and
+/// what is missing of the places for mounts in it.
+pub(crate) fn prepare(root: &Root) -> Result<()> {
+    sys::set_propagation(c"/", true, libc::MS_SLAVE).context("the mount namespace")?;
+    let context = || format!("root.path {}", root.path.display());
+    let directory = || {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        open(&root.path, flags, Mode::empty())
+    };
+    let below = directory().with_context(context)?;
+    let tree = sys::clone_mount(below.as_fd(), true).with_context(context)?;
+    sys::move_mount(tree.as_fd(), below.as_fd()).with_context(context)?;
+    let inside = RootFd::new(directory().with_context(context)?);
+    if root.readonly {
+        // Where CRIU puts the old root; if it is missing it makes one, which it then cannot.
+        inside.open_or_create(Path::new("/tmp"), Missing::Directory).with_context(context)?;
+    }
+    // In a mount there may be the place for another one.
+    let mut mounts = Vec::new();
+    for mount in &root.mounts {
+        let is_inside =
+            |path: &Path| mount.destination.starts_with(path) && mount.destination != path;
+        // What is in a tmpfs was dumped with it.
+        if tmpfs(root).any(is_inside) {
+            continue;
+        }
+        let context = || mount.origin.clone();
+        match &mount.what {
+            What::Bind { source, .. } => {
+                mounts.push(bind(&inside, &mount.destination, source).with_context(context)?)
+            }
+            What::FileSystem(_) => {
+                inside
+                    .open_or_create(&mount.destination, Missing::Directory)
+                    .with_context(context)?;
+            }
+            What::Cgroup | What::Remount { .. } => {}
+        }
+    }
+    for mount in mounts.iter().rev() {
+        let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+        umount2(path.as_str(), MntFlags::MNT_DETACH).context("umount")?;
+    }
+    Ok(())
+}
+
+fn tmpfs(root: &Root) -> impl Iterator<Item = &Path> {
+    let is_tmpfs =
+        |what: &What| matches!(what, What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs");
+    root.mounts.iter().filter(move |mount| is_tmpfs(&mount.what)).map(|mount| &*mount.destination)
+}
+
+fn bind(root: &RootFd, destination: &Path, source: &Path) -> Result<OwnedFd> {
+    let context = || format!("source {}", source.display());
+    let fd = open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).with_context(context)?;
+    let tree = sys::clone_mount(fd.as_fd(), true).with_context(context)?;
+    let missing = match file_type(&tree)? {
+        SFlag::S_IFDIR => Missing::Directory,
+        _ => Missing::File,
+    };
+    let target = root.open_or_create(destination, missing)?;
+    sys::move_mount(tree.as_fd(), target.as_fd())?;
+    Ok(tree)
+}

@@ -1,0 +1,256 @@
+//! `restore`: a container from its checkpoint. It is `create` with CRIU in the place of init: the
+//! steps 1 to 3 and 8 are the same ones (see `create.rs`), and so is what takes everything back.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use crate::checkpoint::{DESCRIPTORS, external_key};
+use crate::create::{self, Created, Guard, Prepared, Request};
+use crate::criu::rpc::{self, CgroupMode, InheritFd, JoinNamespace, Kind};
+use crate::criu::{self, Common, Images, Worker, mounts};
+use crate::error::{InPhase, Phase};
+use crate::foreground::Foreground;
+use crate::hooks::CALLERS;
+use crate::namespace::IdMap;
+use crate::netns::{self, Moved};
+use crate::plan::Root;
+use crate::process::Process;
+use crate::state::Lock;
+use crate::{log, rootless, sys};
+
+const LOG: &str = "restore.log";
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// Unix socket that takes the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// File that takes init's pid
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Return when the container runs
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Leave orphans of the container to the caller
+    #[arg(long)]
+    no_subreaper: bool,
+    /// Tolerated for callers of runc: it is CRIU that makes the root
+    #[arg(long, hide = true)]
+    no_pivot: bool,
+    /// TYPE:NAME of a security module's profile in the place of the one that was dumped
+    #[arg(long, value_name = "PROFILE")]
+    lsm_profile: Option<String>,
+    /// Context of mounts in the place of the one that was dumped
+    #[arg(long, value_name = "CONTEXT")]
+    lsm_mount_context: Option<String>,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+/// `rt restore`: the status of the process, or 0 when detached.
+pub(crate) fn command(request: &Request, options: &Options) -> Result<i32> {
+    ensure!(rootless::is_root_of_host(), "restore: only root of the host may do that");
+    if request.detached {
+        return restore(request, options).map(|_| 0);
+    }
+    let foreground = Foreground::prepare(!options.no_subreaper)?;
+    let (restored, lock) = restore(request, options)?;
+    restored.wait(&foreground, lock, false)
+}
+
+fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
+    let images = Images::existing(&options.common).phase(Phase::Config)?;
+    let spec = create::read(request).phase(Phase::Config)?;
+    let mut prepared = create::prepare(request, &spec).phase(Phase::Plan)?;
+    mounts::check(root(&prepared)?).phase(Phase::Plan)?;
+    let joined = Joined::open(&spec).phase(Phase::Namespaces)?;
+    let groups =
+        spec.linux().as_ref().and_then(|linux| IdMap::new(linux.gid_mappings()).outside(0));
+    groups.map_or(Ok(()), |root| images.let_in(root)).phase(Phase::Plan)?;
+    let (mut guard, lock) = create::claim(request, &mut prepared, &spec).phase(Phase::State)?;
+    let mut worker = start(&prepared, &mut guard, &images, &joined)?;
+    let asked = asked(&prepared, options, &images, &joined, &worker).phase(Phase::Plan)?;
+    let mut terminal = None;
+    let done = worker.request(Kind::Restore, asked, |notify, descriptor| {
+        let pid = notify.pid();
+        match notify.script() {
+            "setup-namespaces" => set_up(&prepared, &mut guard, pid),
+            "post-restore" => restored(&prepared, &mut guard, pid),
+            "orphan-pts-master" => {
+                terminal = descriptor;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    });
+    done.map_err(|error| criu::explain(&error, &images.log(LOG))).phase(Phase::Process)?;
+    worker.finish().phase(Phase::Process)?;
+    let relay = prepared.relay(terminal).phase(Phase::Terminal)?;
+    create::record(request, &prepared, &mut guard).phase(Phase::State)?;
+    log::debug(format_args!("{}: restored", request.id));
+    Ok((guard.release(relay, None)?, lock))
+}
+
+/// Step 4: CRIU in the container's groups, where what it makes stays.
+fn start(
+    prepared: &Prepared,
+    guard: &mut Guard,
+    images: &Images,
+    joined: &Joined,
+) -> Result<Worker> {
+    let root = root(prepared)?;
+    let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
+    let container = guard.container.as_mut().context("no container")?;
+    if let Some(rdt) = &mut container.record.rdt {
+        rdt.create().phase(Phase::Cgroup)?;
+    }
+    container.save().phase(Phase::State)?;
+    let directory = group.clone_into().map(|fd| fd.try_clone_to_owned()).transpose()?;
+    let directory = directory.as_ref().map(AsFd::as_fd);
+    let worker = Worker::start(libc::CLONE_NEWNS as u64, directory, || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        group.born().enter().phase(Phase::Cgroup)?;
+        mounts::prepare(root).phase(Phase::Mounts)?;
+        let mut inherited = images.open()?;
+        for namespace in &joined.external {
+            inherited.push(namespace.try_clone()?);
+        }
+        Ok(inherited)
+    })
+    .phase(Phase::Process)?;
+    prepared.cgroup.start_unit(worker.pid).phase(Phase::Cgroup)?;
+    if let Some(rdt) = &container.record.rdt {
+        rdt.enter(worker.pid).phase(Phase::Cgroup)?;
+    }
+    Ok(worker)
+}
+
+fn root(prepared: &Prepared) -> Result<&Root> {
+    prepared.plan.root.as_ref().context("no root")
+}
+
+/// Everything that CRIU is told.
+fn asked(
+    prepared: &Prepared,
+    options: &Options,
+    images: &Images,
+    joined: &Joined,
+    worker: &Worker,
+) -> Result<rpc::Options> {
+    let root = root(prepared)?;
+    let mut asked = rpc::Options {
+        evasive_devices: Some(true),
+        rst_sibling: Some(true),
+        root: Some(root.path.to_string_lossy().into_owned()),
+        external_mounts: mounts::restored(root),
+        inherit_fds: joined.inherited(images.count()).chain(pipes(images)?).collect(),
+        join_ns: joined.others.clone(),
+        cgroup_roots: criu::cgroup_roots(worker.pid)?,
+        lsm_profile: options.lsm_profile.clone(),
+        lsm_mount_context: options.lsm_mount_context.clone(),
+        ..options.common.request(images, LOG, prepared.annotations())
+    };
+    if prepared.cgroup.is_nowhere() {
+        asked.manage_cgroups_mode = Some(CgroupMode::Ignore.into());
+    }
+    Ok(asked)
+}
+
+/// Our own standard streams where the container's were pipes.
+fn pipes(images: &Images) -> Result<impl Iterator<Item = InheritFd>> {
+    let path = images.file(DESCRIPTORS);
+    let read = || anyhow::Ok(serde_json::from_slice::<Vec<String>>(&fs::read(&path)?)?);
+    let names = read().with_context(|| path.display().to_string())?;
+    let pipes = (0..3).zip(names).filter(|(_, name)| name.starts_with("pipe:"));
+    Ok(pipes.map(|(fd, key)| InheritFd { key, fd }))
+}
+
+/// The namespaces are there, nothing is in them yet.
+fn set_up(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
+    let plan = &prepared.plan;
+    if plan.namespaces.has_new_network() {
+        netns::bring_loopback_up_of(pid).phase(Phase::Namespaces)?;
+    }
+    if !plan.net_devices.is_empty() {
+        guard.moved = Some(Moved::all(&plan.net_devices, pid).phase(Phase::Namespaces)?);
+    }
+    let Some(hooks) = plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS)) else {
+        return Ok(());
+    };
+    // They find the limits set, since they may change them.
+    prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))
+}
+
+/// All processes are there, and none of them goes on yet.
+fn restored(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
+    let pidfd = sys::pidfd_open(pid).context("the restored process")?;
+    guard.init = Some((Pid::from_raw(pid), Rc::new(pidfd)));
+    let container = guard.container.as_mut().context("no container")?;
+    container.record.init = Some(Process::now(pid)?);
+    // CRIU makes one for clocks that do not jump.
+    let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));
+    if time(&pid.to_string())? != time("self")? {
+        container.record.namespaces |= libc::CLONE_NEWTIME;
+    }
+    container.save().phase(Phase::State)?;
+    if prepared.plan.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS)) {
+        return Ok(());
+    }
+    prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)
+}
+
+/// Namespaces that the configuration names by their path.
+#[derive(Debug, Default)]
+struct Joined {
+    /// Those that were left alone at the checkpoint, and what the images call them.
+    external: Vec<OwnedFd>,
+    keys: Vec<&'static str>,
+    others: Vec<JoinNamespace>,
+}
+
+impl Joined {
+    fn open(spec: &Spec) -> Result<Self> {
+        let mut joined = Self::default();
+        let all = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+        for namespace in all {
+            let Some(path) = namespace.path() else { continue };
+            let kind = namespace.typ();
+            if kind == LinuxNamespaceType::Cgroup {
+                bail!("linux.namespaces: criu cannot join a cgroup namespace: {}", path.display());
+            }
+            if let Some((_, key)) = external_key(kind) {
+                let file = File::open(path);
+                let file = file.with_context(|| format!("linux.namespaces: {}", path.display()))?;
+                joined.external.push(file.into());
+                joined.keys.push(key);
+            } else {
+                let file = path.to_string_lossy().into_owned();
+                joined.others.push(JoinNamespace { ns: kind.to_string(), file });
+            }
+        }
+        Ok(joined)
+    }
+
+    /// `first` is the index of the first one among what the worker inherits.
+    fn inherited(&self, first: usize) -> impl Iterator<Item = InheritFd> {
+        let fds = (first..).map(Worker::inherited);
+        fds.zip(&self.keys).map(|(fd, key)| InheritFd { key: (*key).to_owned(), fd })
+    }
+}
