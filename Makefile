@@ -187,8 +187,9 @@ fuzz: toolchain
 
 # RT=/usr/sbin/runc puts another runtime in the place of rt.
 test-clients: build root rootfs
-	$(call install-missing,$(NEED_CLIENTS))
-	@$(AS_ROOT) env RT=$(or $(RT),$(BINARY)) integration/clients/world.sh $(CURDIR)/integration/clients/run.py $(TEST)
+	$(call install-missing,$(NEED_CLIENTS) $(NEED_CRIU))
+	@criu=$$($(AS_ROOT) integration/criu.sh) && \
+	    $(AS_ROOT) env RT=$(or $(RT),$(BINARY)) PATH="$$criu:$(PATH)" integration/clients/world.sh $(CURDIR)/integration/clients/run.py $(TEST)
 
 test-criu: toolchain root
 	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX) $(NEED_TESTS) $(NEED_CRIU))

@@ -144,3 +144,20 @@ def a_killed_shim_leaves_a_container_that_can_be_removed():
     os.kill(int(shims[0]), signal.SIGKILL)
     until(lambda: status() in ("none", "STOPPED", "UNKNOWN"), "its task's end")
     sh("true", name="box2")
+
+
+@scenario
+def a_checkpoint_is_restored_as_another_container():
+    start("i=0; while :; do i=$((i+1)); echo $i >/dev/shm/n; sleep 0.02; done")
+
+    def count(name):
+        seen = ctr("task", "exec", "--exec-id", f"look{os.urandom(4).hex()}", name, "cat", "/dev/shm/n").strip()
+        return int(seen or 0)
+
+    until(lambda: count("box") > 3, "it counts")
+    ctr("container", "checkpoint", "--task", "--rw", "box", "checkpoint:1")
+    ctr("task", "rm", "-f", "box")
+    ctr("container", "restore", "--live", "--rw", "other", "checkpoint:1")
+    before = count("other")
+    expect(before > 3, before)
+    until(lambda: count("other") > before, "it goes on")

@@ -319,6 +319,30 @@ def a_container_without_control_groups():
     )
 
 
+COUNT = "i=0; while :; do i=$((i+1)); echo $i >/dev/shm/n; sleep 0.02; done"
+
+
+def count(name):
+    seen = podman("exec", name, "cat", "/dev/shm/n").strip()
+    return int(seen or 0)
+
+
+@scenario
+def a_checkpoint_is_restored_here_and_under_another_name():
+    box = start(COUNT)
+    until(lambda: count(box) > 3, "it counts")
+    podman("container", "checkpoint", box)
+    same(podman("inspect", "--format", "{{.State.Status}}", box).strip(), "exited")
+    podman("container", "restore", box)
+    expect(count(box) > 3, "it has begun anew")
+    podman("container", "checkpoint", "--export", "/run/tmp/box.tar.gz", box)
+    podman("rm", "-f", box)
+    podman("container", "restore", "--import", "/run/tmp/box.tar.gz", "--name", "other")
+    before = count("other")
+    expect(before > 3, before)
+    until(lambda: count("other") > before, "it goes on")
+
+
 @scenario
 def a_killed_podman_leaves_its_container_running():
     client = subprocess.Popen(
