@@ -66,9 +66,7 @@ fn page_server(text: &str) -> Result<PageServer, String> {
 /// `rt checkpoint`.
 pub(crate) fn command(root: &Path, options: &Options) -> Result<()> {
     let id = &options.id;
-    let Some((container, _lock)) = Container::open_locked(root, id)? else {
-        bail!("{id}: container does not exist");
-    };
+    let (container, _lock) = Container::open_existing_locked(root, id)?;
     let (status, init) = container.status().phase(Phase::State)?;
     let init = match (status, init) {
         (Status::Running | Status::Paused, Some(init)) => init,

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{InPhase, Phase, line};
 use crate::hooks::{Hooks, Kind};
-use crate::state::{Container, Status};
+use crate::state::{self, Container, Status};
 use crate::{log, sys};
 
 /// How long a killed process may take to end, in milliseconds.
@@ -25,7 +25,7 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     let (container, _lock) = match Container::open_locked(root, id)? {
         Some(locked) => locked,
         None if force => return Ok(()),
-        None => bail!("{id}: container does not exist"),
+        None => return Err(state::missing(id)),
     };
     let (status, init) = container.status()?;
     if !force && !matches!(status, Status::Stopped | Status::Created | Status::Creating) {

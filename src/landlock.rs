@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::annotations;
 use crate::sys;
 
 /// How the annotations begin.
@@ -50,7 +51,7 @@ pub(crate) struct Landlock {
 /// Refuses annotations that cannot be meant.
 ///
 /// # Errors
-/// `annotations org.rt.landlock.…: what is wrong`.
+/// `annotations["org.rt.landlock.…"]: what is wrong`.
 pub(crate) fn check<'a>(
     annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
 ) -> Result<()> {
@@ -80,7 +81,7 @@ impl Landlock {
             (handled.scopes != 0, ABI_OF_SCOPES, "scope needs Linux 6.12"),
         ];
         for (asked, least, text) in needs {
-            ensure!(!asked || abi >= least, "annotations {PREFIX}*: {text} with Landlock enabled");
+            ensure!(!asked || abi >= least, "{}: {text} with Landlock enabled", origin());
         }
         if abi < ABI_OF_DEVICES {
             self.handled.files &= !IOCTL_DEV;
@@ -88,6 +89,11 @@ impl Landlock {
         }
         Ok(self)
     }
+}
+
+/// How errors name all of the annotations.
+pub(crate) fn origin() -> String {
+    annotations::origin(&format!("{PREFIX}*"))
 }
 
 /// Of the rights, those that the kernel takes for such a file.
@@ -101,7 +107,7 @@ fn parse<'a>(
     let mut parsed = Landlock::default();
     for (key, value) in annotations {
         let Some(name) = key.strip_prefix(PREFIX) else { continue };
-        parsed.add(name, value).with_context(|| format!("annotations {key}"))?;
+        parsed.add(name, value).with_context(|| annotations::origin(key))?;
     }
     Ok(Some(parsed).filter(|parsed| *parsed != Landlock::default()))
 }
@@ -218,7 +224,7 @@ mod tests {
         ] {
             let error = parsed(&[(name, value)]).unwrap_err();
             let line = format!("{error:#}");
-            assert!(line.starts_with(&format!("annotations {PREFIX}{name}: ")), "{line}");
+            assert!(line.starts_with(&format!("annotations[\"{PREFIX}{name}\"]: ")), "{line}");
         }
     }
 

@@ -61,8 +61,8 @@ struct Line<'a> {
 }
 
 impl Log {
-    /// Opens `path` for appending and creates it where it is missing. Without a
-    /// path warnings and errors go nowhere, debug lines to standard error.
+    /// Opens `path` for appending and creates it where it is missing. Without a path nothing is
+    /// logged, but that `debug` writes its lines and warnings to standard error.
     ///
     /// # Errors
     /// `--log PATH: …` when the file cannot be opened.

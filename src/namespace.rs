@@ -53,7 +53,7 @@ struct Joined {
 pub(crate) struct Namespaces {
     new: CloneFlags,
     joined: Vec<Joined>,
-    /// exec: everything of `joined_kinds` is taken from this running process.
+    /// exec: everything of `container_kinds` is taken from this running process.
     container: Option<OwnedFd>,
     container_kinds: CloneFlags,
     uids: IdMap,

@@ -5,11 +5,11 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::error::{InPhase, Phase};
-use crate::state::{Container, Lock, Status};
+use crate::state::{Container, Status};
 
 /// `rt pause`. A container that waits for `start` can be paused as well.
 pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {
-    let (container, _lock) = open(root, id)?;
+    let (container, _lock) = Container::open_existing_locked(root, id)?;
     match container.status()?.0 {
         Status::Created | Status::Running => container.record.cgroup.freeze().phase(Phase::Cgroup),
         Status::Paused => bail!("{id}: container not running: already paused"),
@@ -19,16 +19,9 @@ pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {
 
 /// `rt resume`.
 pub(crate) fn resume(root: &Path, id: &str) -> Result<()> {
-    let (container, _lock) = open(root, id)?;
+    let (container, _lock) = Container::open_existing_locked(root, id)?;
     match container.status()?.0 {
         Status::Paused => container.record.cgroup.thaw().phase(Phase::Cgroup),
         _ => bail!("{id}: container not paused"),
-    }
-}
-
-fn open(root: &Path, id: &str) -> Result<(Container, Lock)> {
-    match Container::open_locked(root, id)? {
-        Some(locked) => Ok(locked),
-        None => bail!("{id}: container does not exist"),
     }
 }

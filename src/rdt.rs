@@ -124,8 +124,8 @@ impl Rdt {
             .with_context(|| format!("linux.intelRdt {schema:?}"))
     }
 
-    /// What `write` undoes for the resources of `schema`.
-    pub(crate) fn present(&self, schema: &str) -> Result<String> {
+    /// What to `write` to take a write of `schema` back.
+    pub(crate) fn undo_of(&self, schema: &str) -> Result<String> {
         let path = self.class.join("schemata");
         let now = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let name = |line: &str| resource(line).map(|(name, _)| name.to_owned());
@@ -371,9 +371,9 @@ mod tests {
         let made = Made::new("change");
         let rdt = made.plan(json!({ "closID": "gold" })).unwrap();
         let before = "MB:0= 20;1=070\nL3:0=007f0;1=0001f";
-        assert_eq!(rdt.present("L3:0=f\nMB:0=50").unwrap(), before);
-        assert_eq!(rdt.present("L3:1=f").unwrap(), "L3:0=007f0;1=0001f");
-        assert_eq!(rdt.present("L2:0=f").unwrap(), "");
+        assert_eq!(rdt.undo_of("L3:0=f\nMB:0=50").unwrap(), before);
+        assert_eq!(rdt.undo_of("L3:1=f").unwrap(), "L3:0=007f0;1=0001f");
+        assert_eq!(rdt.undo_of("L2:0=f").unwrap(), "");
         rdt.write("L3:0=f\nMB:0=50").unwrap();
         assert!(made.read("gold/schemata").starts_with("L3:0=f\nMB:0=50\n"));
     }

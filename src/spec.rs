@@ -122,7 +122,7 @@ fn open(path: &Path) -> Result<File> {
     Ok(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
 }
 
-/// The same of bytes.
+/// Parses the bytes of a `config.json`.
 pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
     let mut warnings = Vec::new();
     let mut spec = parse(bytes, |value| mend_spec(value, &mut warnings))?;

@@ -14,9 +14,7 @@ use crate::{delete, log, sync};
 
 /// `rt start`.
 pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
-    let Some((container, lock)) = Container::open_locked(root, id)? else {
-        bail!("{id}: container does not exist");
-    };
+    let (container, lock) = Container::open_existing_locked(root, id)?;
     let (status, init) = container.status().phase(Phase::State)?;
     let Some(init) = init else {
         bail!("{id}: cannot start a container that has stopped");

@@ -76,6 +76,11 @@ impl Container {
         Ok(Some((container, lock)))
     }
 
+    /// The container `id`, which must exist, with the right to change it.
+    pub(crate) fn open_existing_locked(root: &Path, id: &str) -> Result<(Self, Lock)> {
+        Self::open_locked(root, id)?.ok_or_else(|| missing(id))
+    }
+
     /// The lock once more, of this very container: `None` if it has been removed, whatever has
     /// its name now.
     pub(crate) fn lock(&self) -> Result<Option<Lock>> {
@@ -116,7 +121,7 @@ impl Container {
 
     /// The container `id`, which must exist.
     pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
-        Self::find(root, id)?.ok_or_else(|| anyhow!("{id}: container does not exist"))
+        Self::find(root, id)?.ok_or_else(|| missing(id))
     }
 
     /// The container `id` if there is one.
@@ -278,6 +283,11 @@ impl Container {
         let path = self.path();
         remove_directory(&path).with_context(|| path.display().to_string())
     }
+}
+
+/// In runc's words, which callers look for.
+pub(crate) fn missing(id: &str) -> Error {
+    anyhow!("{id}: container does not exist")
 }
 
 /// Removes a container's directory and the files that may be in it, as far as they are there.

@@ -26,9 +26,7 @@ pub(crate) fn command(
 ) -> Result<()> {
     spec::check_resources(&resources).phase(Phase::Config)?;
     let schema = schemata.lines().phase(Phase::Config)?;
-    let Some((container, _lock)) = Container::open_locked(root, id)? else {
-        bail!("{id}: container does not exist");
-    };
+    let (container, _lock) = Container::open_existing_locked(root, id)?;
     if matches!(container.status()?.0, Status::Creating | Status::Stopped) {
         bail!("{id}: container not running");
     }
@@ -40,7 +38,7 @@ pub(crate) fn command(
         return cgroup.update(resources).phase(Phase::Cgroup);
     }
     let rdt = rdt.as_ref().with_context(|| format!("{id}: container has no linux.intelRdt"))?;
-    let before = rdt.present(&schema).phase(Phase::Cgroup)?;
+    let before = rdt.undo_of(&schema).phase(Phase::Cgroup)?;
     rdt.write(&schema).phase(Phase::Cgroup)?;
     let updated = cgroup.update(resources).phase(Phase::Cgroup);
     updated.inspect_err(|_| {

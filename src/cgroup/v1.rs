@@ -164,7 +164,8 @@ pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Opti
     groups.iter().find(|group| group.has_controller(controller))
 }
 
-/// Writes device rules; everything is denied for a moment.
+/// Writes device rules. Everything is denied for a moment, unless `is_update`: then only what
+/// differs is written.
 pub(super) fn apply_devices(directory: &Path, rules: &[Rule], is_update: bool) -> Result<()> {
     let open = |name| {
         let path = directory.join(name);

@@ -16,13 +16,13 @@ pub(super) struct Global {
     /// Directory of the containers' state [default: /run/rt]
     #[arg(long, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
-    /// Append the log to FILE instead of writing it to standard error
+    /// Append warnings and errors to FILE
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
     /// Format of the log: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: log::Format,
-    /// Log what is done as well
+    /// Log what is done as well, without --log to standard error
     #[arg(long)]
     pub(super) debug: bool,
     /// Let systemd make the cgroups: linux.cgroupsPath is slice:prefix:name

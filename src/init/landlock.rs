@@ -7,16 +7,15 @@ use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
-use crate::landlock::{Landlock, PREFIX, rights_of};
+use crate::landlock::{Landlock, origin, rights_of};
 use crate::rootfd::{RootFd, file_type};
 use crate::sys;
 
 /// The rules; execve closes them.
 pub(super) fn rules(landlock: &Landlock, root: &RootFd) -> Result<OwnedFd> {
-    let context = || format!("annotations {PREFIX}*");
-    let ruleset = sys::landlock_ruleset(&landlock.handled).with_context(context)?;
+    let ruleset = sys::landlock_ruleset(&landlock.handled).with_context(origin)?;
     for (path, rights) in &landlock.paths {
-        let context = || format!("annotations {PREFIX}*: {}", path.display());
+        let context = || format!("{}: {}", origin(), path.display());
         let file = root.open(path, OFlag::O_PATH).with_context(context)?;
         let is_directory = file_type(&file).with_context(context)? == SFlag::S_IFDIR;
         let rights = rights_of(is_directory, *rights);
@@ -24,12 +23,12 @@ pub(super) fn rules(landlock: &Landlock, root: &RootFd) -> Result<OwnedFd> {
     }
     for (port, rights) in &landlock.ports {
         sys::landlock_allow_port(ruleset.as_fd(), *port, *rights)
-            .with_context(|| format!("annotations {PREFIX}*: port {port}"))?;
+            .with_context(|| format!("{}: port {port}", origin()))?;
     }
     Ok(ruleset)
 }
 
 /// From here to execve nothing is looked up any more.
 pub(super) fn restrict(ruleset: &OwnedFd) -> Result<()> {
-    sys::landlock_restrict(ruleset.as_fd()).with_context(|| format!("annotations {PREFIX}*"))
+    sys::landlock_restrict(ruleset.as_fd()).with_context(origin)
 }

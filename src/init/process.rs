@@ -300,7 +300,7 @@ fn find_home(passwd: &[u8], uid: u32) -> Option<&[u8]> {
 }
 
 /// The program's path as execve will take it. The texts are those that docker and podman turn
-/// into exit status 127 and 126; they are the only errors in lower case.
+/// into exit status 127 and 126: no error about something else may have them in it.
 fn find_executable(program: &Program) -> Result<CString> {
     let Some(name) = program.args.first() else { bail!("process.args: empty") };
     let shown = name.to_string_lossy();

@@ -8,13 +8,15 @@
 //!     connect serve.sock ───────────────────────▶ accept
 //!     "hello"            ───────────────────────▶
 //!              ◀──────────────────── "ok" or "new" (knows nothing yet)
+//!     "ready"            ───────────────────────▶ knows all that it should
 //!     "dns" + sockets    ───────────────────────▶ answers on them
 //!     "add ID\ntcp A:P…" + sockets ─────────────▶ reads the record, holds the sockets
+//!     "more ID\ntcp …" + sockets ──────────────▶ holds these, too
 //!     "del ID"           ───────────────────────▶ forgets both
 //!     "end"              ───────────────────────▶ ends, which closes the connection
 //! ```
 //!
-//! Every message but "end" is answered by one word. The socket is the standard input of a new
+//! Every message but "end" is answered by one word, or by the line of an error. The socket is the standard input of a new
 //! helper, so that nobody has to wait until it is ready.
 
 mod control;
@@ -144,12 +146,13 @@ pub(super) fn add(store: &Store, network: &Network, record: &Record, held: &[Hel
     ensure(store, network, Some(&record.id))?.add(&record.id, held)
 }
 
-/// Starts the network's helper if it does not run: with everything that it should know, but for
-/// the container `except`.
+/// Starts the network's helper if it does not run.
 pub(super) fn repair(store: &Store, network: &Network) -> Result<()> {
     ensure(store, network, None).map(drop)
 }
 
+/// The network's helper, started if need be: with everything that it should know, but for the
+/// container `except`.
 fn ensure(store: &Store, network: &Network, except: Option<&str>) -> Result<Connection> {
     let directory = store.network(&network.name);
     if let Some(connection) = Connection::open(&directory)? {

@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::wire::{Property, Value};
+use crate::annotations;
 
 /// How their names begin.
 pub(crate) const PREFIX: &str = "org.systemd.property.";
@@ -12,7 +13,7 @@ pub(crate) const PREFIX: &str = "org.systemd.property.";
 /// The property that an annotation asks for; None if it is not one of these.
 pub(super) fn property(key: &str, text: &str) -> Result<Option<Property>> {
     let Some(name) = key.strip_prefix(PREFIX) else { return Ok(None) };
-    let context = || format!("annotations[{key:?}]");
+    let context = || annotations::origin(key);
     if name.len() < 3 || !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
         bail!("{}: not the name of a property", context());
     }
@@ -30,7 +31,10 @@ pub(super) fn property(key: &str, text: &str) -> Result<Option<Property>> {
 fn microseconds(value: &Value) -> Option<u64> {
     const SECOND: u64 = 1_000_000;
     let whole = match value {
-        Value::F64(value) if *value >= 0.0 => return Some((value * SECOND as f64) as u64),
+        Value::F64(value) => {
+            let value = value * SECOND as f64;
+            return (0.0..u64::MAX as f64).contains(&value).then_some(value as u64);
+        }
         Value::Byte(value) => (*value).into(),
         Value::I16(value) => u64::try_from(*value).ok()?,
         Value::U16(value) => (*value).into(),
@@ -202,6 +206,8 @@ mod tests {
         let property = |name: &str, text| property(&format!("org.systemd.property.{name}"), text);
         let collect = property("CollectMode", "'inactive'").unwrap().unwrap();
         assert_eq!(collect, ("CollectMode".to_owned(), Value::Text("inactive".to_owned())));
+        let endless = property("TimeoutStopSec", "1e30").unwrap_err();
+        assert!(format!("{endless:#}").ends_with("not a time"), "{endless:#}");
         let stop = property("TimeoutStopSec", "1.5").unwrap().unwrap();
         assert_eq!(stop, ("TimeoutStopUSec".to_owned(), Value::U64(1_500_000)));
         assert!(property("A-b", "true").is_err());

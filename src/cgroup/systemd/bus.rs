@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-use super::wire::{self, CALL, ERROR, FIXED, Message, Method, RETURN, Reader, SIGNAL, Writer};
+use super::wire::{self, ERROR, FIXED, Message, Method, RETURN, Reader, SIGNAL, Writer};
 
 /// How long one answer, or one job, may take. A host under load has taken ten seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -153,8 +153,7 @@ impl Bus {
                     return Err(Error::new(refusal).context(method.member.to_owned()));
                 }
                 SIGNAL => self.signals.push_back(message),
-                // Nobody may call us.
-                CALL => {}
+                // Nobody may call us either.
                 _ => {}
             }
         }

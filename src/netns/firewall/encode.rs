@@ -135,7 +135,7 @@ impl Set {
     }
 }
 
-/// An element of the set at `set` in the list of all sets.
+/// An element of the set named `set`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Element {
     pub(super) set: &'static str,
