@@ -49,8 +49,8 @@ pub(crate) use limits::Limits;
 pub(crate) use oom::OomWatch;
 pub(crate) use open::{OpenCgroup, Seen};
 pub(crate) use sub::SubGroup;
+pub(crate) use systemd::UNIT_PROPERTIES;
 use systemd::Unit;
-pub(crate) use systemd::{Annotations, UNIT_PROPERTIES};
 
 /// How long `kill` and `remove` wait for the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@
 //!
 //! Whatever fails before the end takes everything back: see [`Guard`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, Spec};
 
 use crate::annotations::{self, Annotations as _};
-use crate::cgroup::{Annotations, Cgroup, Limits, Manager};
+use crate::cgroup::{Cgroup, Limits, Manager};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
@@ -92,7 +92,7 @@ struct Delegated {
 
 impl Delegated {
     fn plan(
-        annotations: &Annotations,
+        annotations: &HashMap<String, String>,
         cgroup: &Cgroup,
         linux: Option<&Linux>,
     ) -> Result<Option<Self>> {
@@ -119,7 +119,7 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
     let mut prepared = prepare(request, &spec).phase(Phase::Plan)?; // 2
     let (mut guard, lock) = claim(request, &mut prepared, &spec).phase(Phase::State)?; // 3
     done("everything is planned, the state directory is made");
-    let caller = launch(&prepared, &mut guard)?; // 4
+    let caller = clone_init(&prepared, &mut guard)?; // 4
     log::debug(format_args!("{}: init is process {} in its cgroup", request.id, guard.pid()?));
     caller.go().phase(Phase::Process)?; // 5
     let limited = run_hooks(&prepared, &caller, &mut guard)?;
@@ -176,7 +176,7 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let rootfs = resolve(&rootfs).with_context(|| format!("root.path {}", rootfs.display()))?;
     let linux = spec.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let none = Annotations::new();
+    let none = HashMap::new();
     let annotations = spec.annotations().as_ref().unwrap_or(&none);
     let mut cgroup = match request.manager {
         Manager::Cgroupfs | Manager::Disabled => Cgroup::plan(path, &request.id)?,
@@ -197,11 +197,10 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let container = Source { spec, bundle: &bundle, rootfs: &rootfs, id: &request.id };
     let mut plan = Plan::for_container(&container, &cgroup, request.extras, &mut warnings)?;
     warnings.iter().for_each(log::warn);
-    let connect = |path: &Option<PathBuf>, option| {
-        path.as_ref().map(|path| DescriptorSocket::connect(path, option)).transpose()
-    };
-    let console = connect(&request.console_socket, "--console-socket")?;
-    let mut pidfd_sockets = Vec::from_iter(connect(&request.pidfd_socket, "--pidfd-socket")?);
+    let connect = DescriptorSocket::connect_if;
+    let console = connect(request.console_socket.as_deref(), "--console-socket")?;
+    let pidfd = connect(request.pidfd_socket.as_deref(), "--pidfd-socket")?;
+    let mut pidfd_sockets = Vec::from_iter(pidfd);
     if let Some(path) = annotations.path(annotations::PIDFD)? {
         let origin = annotations::origin(annotations::PIDFD);
         pidfd_sockets.push(DescriptorSocket::connect(path, &origin)?);
@@ -250,7 +249,7 @@ pub(crate) fn claim(
 }
 
 /// Step 4, and what has to happen before Go.
-fn launch(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
+fn clone_init(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
     let Some(container) = &mut guard.container else { bail!("no container") };
     let listener = container.listen().phase(Phase::State)?;
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;

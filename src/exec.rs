@@ -100,12 +100,10 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
 
 impl Outlets {
     fn open(options: &args::Exec, container: &Container) -> Result<Self> {
-        let connect = |path: &Option<PathBuf>, option| {
-            path.as_ref().map(|path| DescriptorSocket::connect(path, option)).transpose()
-        };
+        let connect = DescriptorSocket::connect_if;
         Ok(Self {
-            console: connect(&options.console_socket, "--console-socket")?,
-            pidfd: connect(&options.pidfd_socket, "--pidfd-socket")?,
+            console: connect(options.console_socket.as_deref(), "--console-socket")?,
+            pidfd: connect(options.pidfd_socket.as_deref(), "--pidfd-socket")?,
             pid_file: options.pid_file.as_deref().map(PidFile::prepare).transpose()?,
             agent: Agent::connect_of(&container.record, Status::Running)?,
         })

@@ -114,6 +114,11 @@ impl DescriptorSocket {
         Ok(Self { socket, origin })
     }
 
+    /// The same where a path is given.
+    pub(crate) fn connect_if(path: Option<&Path>, option: &str) -> Result<Option<Self>> {
+        path.map(|path| Self::connect(path, option)).transpose()
+    }
+
     /// Sends `descriptor`, with `name` as the message.
     pub(crate) fn send(&self, descriptor: BorrowedFd<'_>, name: &str) -> Result<()> {
         let message = [IoSlice::new(name.as_bytes())];

@@ -14,7 +14,7 @@ use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use super::devices::{self, Rule};
 use super::{Cgroup, Group, file, v1, v2};
 pub(super) use block_io::settings as block_io;
-pub(super) use others::{huge_pages, network, rdma, unified};
+pub(super) use others::{cpuset, huge_pages, network, pids_max, rdma, unified};
 
 /// Every limit of a container. The default is none, and no device rules.
 #[derive(Clone, Debug, Default)]

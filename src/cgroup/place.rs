@@ -1,14 +1,15 @@
 //! Where the groups of a container go, without any side effect.
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::Cgroup;
 use super::group::Group;
 use super::hierarchy::{self, Finder, Version};
 use super::limits::Limits;
 use super::systemd::Unit;
-use super::{Annotations, Cgroup};
 use crate::annotations::{self, Annotations as _};
 
 impl Cgroup {
@@ -28,7 +29,7 @@ impl Cgroup {
     pub(crate) fn plan_unit(
         path: Option<&Path>,
         id: &str,
-        annotations: &Annotations,
+        annotations: &HashMap<String, String>,
     ) -> Result<Self> {
         let (unit, path) = Unit::plan(path, id, annotations)?;
         let mut cgroup = Self { unit: Some(unit), ..Self::place(&path)? };

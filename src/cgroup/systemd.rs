@@ -14,6 +14,7 @@ mod properties;
 mod wire;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -27,9 +28,6 @@ use super::{Cgroup, file, v1};
 pub(crate) use annotation::PREFIX as UNIT_PROPERTIES;
 use bus::{Bus, Refusal};
 use wire::{Property, Reader, Value, Writer};
-
-/// Annotations of a configuration.
-pub(crate) type Annotations = std::collections::HashMap<String, String>;
 
 /// A scope.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,7 +49,7 @@ impl Unit {
     pub(super) fn plan(
         path: Option<&Path>,
         id: &str,
-        annotations: &Annotations,
+        annotations: &HashMap<String, String>,
     ) -> Result<(Self, PathBuf)> {
         let user = is_ordinary_user()?;
         let default_slice = if user { "user.slice" } else { "system.slice" };
@@ -256,7 +254,7 @@ mod tests {
     use super::*;
 
     fn plan(path: &str) -> Result<(String, PathBuf)> {
-        let planned = Unit::plan(Some(Path::new(path)), "box", &Annotations::new())?;
+        let planned = Unit::plan(Some(Path::new(path)), "box", &HashMap::new())?;
         Ok((planned.0.name, planned.1))
     }
 

@@ -22,7 +22,7 @@ pub(super) fn settings(
 ) -> Result<()> {
     let settings = &mut limits.v1;
     if let Some(pids) = resources.pids().filter(|_| !cgroup.is_v2("pids")) {
-        settings.push(pids_max(pids.limit()));
+        settings.push(limits::pids_max(pids.limit()));
     }
     if let Some(memory) = resources.memory().filter(|_| !cgroup.is_v2("memory")) {
         memory_settings(&memory, settings)?;
@@ -35,7 +35,7 @@ pub(super) fn settings(
             cpu_settings(cpu, settings)?;
         }
         if !cgroup.is_v2("cpuset") {
-            settings.extend(cpuset(cpu));
+            settings.extend(limits::cpuset(cpu));
         }
     }
     if !cgroup.is_v2("hugetlb") {
@@ -45,23 +45,6 @@ pub(super) fn settings(
         settings.extend(limits::rdma(resources));
     }
     limits::network(resources, cgroup.is_unified(), settings)
-}
-
-/// `pids.max` is the same file in both versions. A limit of 0 becomes 1, as in runc: init counts
-/// itself, so both mean "no second task".
-pub(super) fn pids_max(limit: i64) -> Setting {
-    let value = if limit < 0 { "max".to_owned() } else { limit.max(1).to_string() };
-    Setting::new("linux.resources.pids.limit", "pids", "pids.max", value)
-}
-
-/// The two files that both versions have under one name.
-pub(super) fn cpuset(cpu: &LinuxCpu) -> impl Iterator<Item = Setting> {
-    let list = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-    let cpus = list(cpu.cpus())
-        .map(|cpus| Setting::new("linux.resources.cpu.cpus", "cpuset", "cpuset.cpus", cpus));
-    let mems = list(cpu.mems())
-        .map(|mems| Setting::new("linux.resources.cpu.mems", "cpuset", "cpuset.mems", mems));
-    cpus.into_iter().chain(mems)
 }
 
 fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<()> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::limits::{self, Limits, Setting, set};
-use super::{Cgroup, file, hierarchy, v1};
+use super::{Cgroup, file, hierarchy};
 
 /// The writes that `resources` come to on the controllers that version 2 has.
 pub(super) fn settings(
@@ -15,7 +15,7 @@ pub(super) fn settings(
     limits: &mut Limits,
 ) -> Result<()> {
     if let Some(pids) = resources.pids().filter(|_| cgroup.is_v2("pids")) {
-        limits.v2.push(v1::pids_max(pids.limit()));
+        limits.v2.push(limits::pids_max(pids.limit()));
     }
     if let Some(memory) = resources.memory().filter(|_| cgroup.is_v2("memory")) {
         memory_settings(&memory, limits)?;
@@ -29,7 +29,7 @@ pub(super) fn settings(
             cpu_settings(cpu, settings)?;
         }
         if cgroup.is_v2("cpuset") {
-            settings.extend(v1::cpuset(cpu));
+            settings.extend(limits::cpuset(cpu));
         }
     }
     if cgroup.is_v2("hugetlb") {

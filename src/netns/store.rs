@@ -29,6 +29,7 @@ use crate::process::Process;
 use crate::state::check_id;
 use crate::sys;
 
+const ACTIVE: &str = "network.json";
 /// How long a command waits for another one.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
 
@@ -171,7 +172,7 @@ impl Store {
     }
 
     pub(super) fn network(&self, name: &str) -> PathBuf {
-        self.directory.join("networks").join(name)
+        network(&self.directory, name)
     }
 
     fn lease(&self, network: &str, address: IpAddr) -> PathBuf {
@@ -205,7 +206,7 @@ impl Store {
     }
 
     pub(super) fn active(&self, network: &str) -> Result<Option<Active>> {
-        read(&self.network(network).join("network.json"))
+        read_active(&self.directory, network)
     }
 
     /// The names of the networks that are in use.
@@ -217,7 +218,7 @@ impl Store {
         let directory = self.network(network);
         make_directory(&directory.join("leases"))
             .with_context(|| directory.display().to_string())?;
-        write(&directory.join("network.json"), active)
+        write(&directory.join(ACTIVE), active)
     }
 
     pub(super) fn deactivate(&self, network: &str) -> Result<()> {
@@ -296,6 +297,15 @@ pub(super) fn read_record(directory: &Path, id: &str) -> Result<Option<Record>> 
     read(&container(directory, id))
 }
 
+fn network(directory: &Path, name: &str) -> PathBuf {
+    directory.join("networks").join(name)
+}
+
+/// The network as it was made, read without the lock.
+pub(super) fn read_active(directory: &Path, name: &str) -> Result<Option<Active>> {
+    read(&network(directory, name).join(ACTIVE))
+}
+
 fn make_directory(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(_) => Ok(()),
@@ -304,7 +314,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 /// The file's JSON, if it is there.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         result => {

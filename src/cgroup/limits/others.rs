@@ -1,7 +1,7 @@
-//! `hugepageLimits`, `network`, `rdma` and `unified` of `linux.resources`.
+//! `hugepageLimits`, `network`, `rdma`, `unified` of `linux.resources`, and what is the same in both versions.
 
 use anyhow::{Result, bail};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxCpu, LinuxResources};
 
 use super::{Setting, set};
 
@@ -21,6 +21,23 @@ pub(in super::super) fn huge_pages(
             Setting::new(field, "hugetlb", file("rsvd."), value).met_if_absent(true),
         ]
     })
+}
+
+/// `pids.max` is the same file in both versions. A limit of 0 becomes 1, as in runc: init counts
+/// itself, so both mean "no second task".
+pub(in super::super) fn pids_max(limit: i64) -> Setting {
+    let value = if limit < 0 { "max".to_owned() } else { limit.max(1).to_string() };
+    Setting::new("linux.resources.pids.limit", "pids", "pids.max", value)
+}
+
+/// The two files that both versions have under one name.
+pub(in super::super) fn cpuset(cpu: &LinuxCpu) -> impl Iterator<Item = Setting> {
+    let list = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+    let cpus = list(cpu.cpus())
+        .map(|cpus| Setting::new("linux.resources.cpu.cpus", "cpuset", "cpuset.cpus", cpus));
+    let mems = list(cpu.mems())
+        .map(|mems| Setting::new("linux.resources.cpu.mems", "cpuset", "cpuset.mems", mems));
+    cpus.into_iter().chain(mems)
 }
 
 /// Both versions have the same file.

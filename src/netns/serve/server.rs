@@ -14,7 +14,7 @@ use nix::sys::socket::{MsgFlags, send};
 
 use super::super::network::Network;
 use super::super::request::Protocol;
-use super::super::store::{Active, read, read_record};
+use super::super::store::{read_active, read_record};
 use super::control;
 use super::dns::{self, Names, Next, Pending};
 use super::relay::{self, Flow};
@@ -65,8 +65,7 @@ struct Server {
 /// Serves until it is told to end. Standard input is the socket to listen at.
 pub(in super::super) fn serve(state: &Path, name: &str) -> Result<()> {
     control::enter();
-    let path = state.join("networks").join(name).join("network.json");
-    let Some(active) = read::<Active>(&path)? else { bail!("network {name}: not in use") };
+    let Some(active) = read_active(state, name)? else { bail!("network {name}: not in use") };
     let network = Network::decide(name, active.config)?;
     // A range of ports is as many descriptors.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
