@@ -196,6 +196,21 @@ fn a_read_only_tmpfs_takes_what_is_mounted_in_it_first() {
     assert_flags(&done, "/tmp/new/place", "ro,relatime");
 }
 
+/// dockerd looks for these words to ask whether the path is of the right kind.
+#[test]
+fn what_is_no_directory_cannot_be_mounted_on_one_nor_the_other_way_round() {
+    for mount in [
+        bind("/etc/passwd", "/tmp", &["bind"]),
+        bind("/tmp", "/etc/passwd", &["bind"]),
+        bind("/tmp", "/etc/passwd", &["rbind", "ro"]),
+        tmpfs("/etc/passwd", &[]),
+    ] {
+        let place = format!("mounts[7] {}: ", mount["destination"].as_str().unwrap());
+        let bundle = Bundle::busybox().file("/etc/passwd", "").mount(mount);
+        bundle.refused().says(&[&place, "cannot be mounted on", ": Not a directory"]).one_line();
+    }
+}
+
 #[test]
 fn a_remount_changes_what_an_earlier_entry_has_mounted() {
     // Only of what is bound the source is needed, and a remount binds nothing.

@@ -74,9 +74,26 @@ fn bind(root: &RootFd, entry: &MountPoint, tree: OwnedFd) -> Result<OwnedFd> {
         _ => Missing::File,
     };
     let target = root.open_or_create(&entry.destination, missing)?;
-    sys::move_mount(tree.as_fd(), target.as_fd())?;
+    put(&tree, &target)?;
     sys::close_later([target]);
     Ok(tree)
+}
+
+/// Onto what is of another kind move_mount(2) says EINVAL and mount(2) said ENOTDIR, which dockerd
+/// looks for.
+fn put(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
+    let is_directory = |fd| anyhow::Ok(file_type(fd)? == SFlag::S_IFDIR);
+    match sys::move_mount(tree.as_fd(), target.as_fd()) {
+        Err(Errno::EINVAL) => {
+            let cause = match (is_directory(tree)?, is_directory(target)?) {
+                (true, false) => "a directory cannot be mounted on a file",
+                (false, true) => "a file cannot be mounted on a directory",
+                _ => return Err(Errno::EINVAL.into()),
+            };
+            Err(Errno::ENOTDIR).context(cause)
+        }
+        result => Ok(result?),
+    }
 }
 
 /// Of a mount that has some already: as `mount -o bind` or `mount -o remount,bind`.
@@ -154,7 +171,7 @@ fn file_system(
         copy::contents(&target, &mounted).context("tmpcopyup")?;
     }
     set_recursive_attributes(mounted.as_fd(), options)?;
-    sys::move_mount(mounted.as_fd(), target.as_fd())?;
+    put(&mounted, &target)?;
     sys::close_later([fs, target]);
     Ok(mounted)
 }
