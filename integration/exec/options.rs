@@ -163,25 +163,35 @@ fn process_is_run_instead_of_the_containers_own() {
     let done = c.exec_with(&["--process", &file], NO_COMMAND).success();
     assert_eq!(done.stdout, "/bin\n5\nfrom the file\n");
     let own = c.exec(["sh", "-c", EFFECTIVE]).success().stdout;
+    let rights = |process: &mut Value| process["args"] = json!(["sh", "-c", EFFECTIVE]);
+    let file = process_file(&c, rights);
     assert_eq!(effective(&c, &file), own.trim(), "it does not say, so that they are the same");
-    let none = process_file(&c, |process| process["capabilities"] = json!({}));
+    let none = process_file(&c, |process| {
+        rights(process);
+        process["capabilities"] = json!({});
+    });
     assert_eq!(effective(&c, &none), "0000000000000000");
 }
 
 const EFFECTIVE: &str = "grep CapEff /proc/self/status | cut -f2";
 
 fn effective(c: &Container, file: &str) -> String {
-    let script = EFFECTIVE;
-    c.exec_with(&["--process", file], ["sh", "-c", script]).success().stdout.trim().to_owned()
+    c.exec_with(&["--process", file], NO_COMMAND).success().stdout.trim().to_owned()
 }
 
+/// As with runc and crun.
 #[test]
-fn the_other_options_change_what_process_says() {
-    let c = sleeper();
-    let file = process_file(&c, |_| {});
-    let options = ["-p", &file, "--cwd", "/tmp", "-u", "3", "-e", "WORD=changed"];
-    assert_eq!(c.exec_with(&options, NO_COMMAND).success().stdout, "/tmp\n3\nchanged\n");
-    assert_eq!(c.exec_with(&["-p", &file], ["echo", "own"]).success().stdout, "own\n");
+fn what_process_says_is_what_no_other_option_changes() {
+    let c = configured();
+    let script = "pwd; id; echo $WORD; tty; grep -E 'CapEff|NoNewPrivs' /proc/self/status";
+    let file = process_file(&c, |process| process["args"] = json!(["sh", "-c", script]));
+    let alone = c.exec_with(&["--process", &file], NO_COMMAND).success().stdout;
+    assert!(alone.starts_with("/bin\nuid=5 gid=6"), "{alone}");
+    assert!(alone.contains("\nfrom the file\nnot a tty\n"), "{alone}");
+    let options = ["-tp", &file, "--cwd", "/tmp", "-u", "3:4", "-e", "WORD=changed", "-g", "77"];
+    let rights = ["--cap", "CAP_SYS_ADMIN", "--no-new-privs", "--apparmor", "no-such"];
+    let options = [&options[..], &rights].concat();
+    assert_eq!(c.exec_with(&options, ["echo", "own"]).success().stdout, alone);
 }
 
 #[test]

@@ -111,7 +111,7 @@ pub(crate) struct Exec {
     /// Give the process a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Process object to run instead of the container's own
+    /// Process object to run as it is, whatever other options and arguments say
     #[arg(short, long, value_name = "FILE")]
     pub(crate) process: Option<PathBuf>,
     /// Directory in the container

@@ -1,5 +1,5 @@
-//! The process that `exec` runs: the container's own or the one of `--process`, and what the
-//! other options change of it.
+//! The process that `exec` runs: the container's own with what the options change of it, or the one
+//! of `--process`, of which runc and crun let no option change anything.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::state::Container;
 /// Decides the process, and refuses what could not be started.
 pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedProcess> {
     let options = &request.options;
-    let mut loaded = match (&options.process, &request.process) {
+    let loaded = match (&options.process, &request.process) {
         (Some(path), Some(bytes)) => {
             let mut given =
                 spec::process(bytes).with_context(|| format!("--process {}", path.display()))?;
@@ -26,11 +26,10 @@ pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedP
         }
         _ => {
             let mut own = spec::process(&container.process()?)?;
-            own.process.set_terminal(Some(false));
+            change(&mut own.process, options);
             own
         }
     };
-    change(&mut loaded.process, options);
     spec::check_process(&loaded.process)?;
     Ok(loaded)
 }
@@ -67,12 +66,8 @@ fn inherit(process: &mut Process, own: &Process) {
 }
 
 fn change(process: &mut Process, options: &args::Exec) {
-    if !options.args.is_empty() {
-        process.set_args(Some(options.args.clone()));
-    }
-    if options.tty {
-        process.set_terminal(Some(true));
-    }
+    process.set_args(Some(options.args.clone()));
+    process.set_terminal(Some(options.tty));
     if let Some(directory) = &options.cwd {
         process.set_cwd(directory.clone());
     }
