@@ -217,6 +217,53 @@ fn a_hook_has_its_environment_its_name_the_bundle_and_no_descriptor_of_anybody()
 }
 
 #[test]
+fn a_hook_without_an_environment_has_the_one_of_the_command_or_of_the_program() {
+    let mut bundle = Bundle::busybox().writable().args(["/bin/sleep", "100"]);
+    bundle = bundle.config(|c| c["process"]["env"] = json!(["OF=program"]));
+    let mark = format!("RT_TEST={}", bundle.mark());
+    bundle = bundle.behind(&["env", "-i", "FROM=caller", &mark]);
+    let out = bundle.beside("hooks");
+    fs::create_dir_all(&out).unwrap();
+    for kind in KINDS {
+        let to = if kind == "startContainer" { Path::new("/tmp") } else { &out };
+        for (name, env) in [("absent", None), ("empty", Some(json!([])))] {
+            let path = to.join(format!("{kind}.{name}"));
+            let script = format!("/bin/env >{}", path.display());
+            let mut value = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+            if let Some(env) = env {
+                value["env"] = env;
+            }
+            bundle = add(bundle, kind, value);
+        }
+    }
+    let c = bundle.start();
+    c.kill("KILL");
+    c.wait();
+    c.delete();
+    for kind in KINDS {
+        let from =
+            if kind == "startContainer" { c.bundle.rootfs().join("tmp") } else { out.clone() };
+        let read = |name: &str| {
+            let text = fs::read_to_string(from.join(format!("{kind}.{name}"))).unwrap();
+            // What a shell sets by itself.
+            let own = |line: &&str| {
+                ["PATH=", "PWD=", "SHLVL=", "_="].iter().any(|own| line.starts_with(own))
+            };
+            let mut lines: Vec<_> = text.lines().filter(|line| !own(line)).collect();
+            lines.sort_unstable();
+            lines.join(" ")
+        };
+        let inherited = match kind {
+            "createContainer" => "",
+            "startContainer" => "HOME=/root OF=program",
+            _ => &format!("FROM=caller {mark}"),
+        };
+        assert_eq!(read("absent"), inherited, "{kind}");
+        assert_eq!(read("empty"), "", "{kind}");
+    }
+}
+
+#[test]
 fn a_hook_that_fails_ends_create_and_everything_is_taken_back() {
     for kind in ["prestart", "createRuntime", "createContainer"] {
         let bundle = hook(Bundle::busybox(), kind, "echo no bridge >&2; exit 3");

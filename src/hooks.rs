@@ -8,6 +8,9 @@
 //! | startContainer | init | the container's | `start`, just before the program |
 //! | poststart | `start` | the caller's | the program runs |
 //! | poststop | `delete` | the caller's | everything else is gone |
+//!
+//! Without `env` a hook has the environment of the command that runs it; startContainer has the
+//! program's, and createContainer none, so that nothing of the caller's gets inside.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -32,6 +35,7 @@ use serde::Serialize;
 
 use crate::annotations::{self, Annotations as _};
 use crate::error::{InPhase, Phase, line};
+use crate::image;
 use crate::state::Record;
 use crate::sys::{self, Fork};
 
@@ -182,21 +186,29 @@ impl Hooks {
     /// Runs the hooks of `kind` in their order, in the bundle's directory; the first failure is
     /// the last one run. `pid` is init's as the hook sees it, 0 if there is none.
     pub(crate) fn run(&self, kind: Kind, pid: i32) -> Result<()> {
-        self.each(kind, pid, Some(&self.bundle)).collect()
+        self.each(kind, pid, Some(&self.bundle), &own_environment()).collect()
     }
 
-    /// The same from inside the container, in the directory where init is.
-    pub(crate) fn run_inside(&self, kind: Kind) -> Result<()> {
-        self.each(kind, getpid().as_raw(), None).collect()
+    /// The same from inside the container, in the directory where init is. What has no
+    /// environment of its own gets `env`.
+    pub(crate) fn run_inside(&self, kind: Kind, env: &[CString]) -> Result<()> {
+        self.each(kind, getpid().as_raw(), None, env).collect()
     }
 
     /// Runs all of `kind`, whatever becomes of each; what became of those that failed.
     pub(crate) fn run_all(&self, kind: Kind) -> Vec<String> {
-        let results = self.each(kind, 0, Some(&self.bundle));
+        let env = own_environment();
+        let results = self.each(kind, 0, Some(&self.bundle), &env);
         results.filter_map(Result::err).map(|error| line(&error)).collect()
     }
 
-    fn each(&self, kind: Kind, pid: i32, cwd: Option<&Path>) -> impl Iterator<Item = Result<()>> {
+    fn each(
+        &self,
+        kind: Kind,
+        pid: i32,
+        cwd: Option<&Path>,
+        env: &[CString],
+    ) -> impl Iterator<Item = Result<()>> {
         let state = State {
             oci_version: &self.oci_version,
             id: &self.id,
@@ -210,7 +222,7 @@ impl Hooks {
             let (name, path) = (kind.name(), hook.path().display());
             let state = state.as_ref().map_err(|error| anyhow::anyhow!("the state: {error}"));
             state
-                .and_then(|state| run_to(hook, state, cwd, &self.outputs))
+                .and_then(|state| run_to(hook, state, cwd, &self.outputs, env))
                 // The second half is runc's wording.
                 .with_context(|| format!("hooks.{name}[{i}] {path}: error running {name} hook #{i}"))
                 .phase(Phase::Hooks)
@@ -223,17 +235,29 @@ impl Hooks {
 /// # Errors
 /// What became of it, and the end of what it wrote.
 pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
-    run_to(hook, state, cwd, &[None, None])
+    run_to(hook, state, cwd, &[None, None], &[])
 }
 
-/// The same with standard output and standard error where `outputs` says.
+/// The environment of this command, which a hook without one inherits from runc and crun as well.
+fn own_environment() -> Vec<CString> {
+    let variables = std::env::vars_os().filter(|(name, _)| name != image::MARK);
+    variables
+        .filter_map(|(name, value)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+        })
+        .collect()
+}
+
+/// The same with standard output and standard error where `outputs` says, and with `env` where the
+/// hook says nothing of its environment.
 fn run_to(
     hook: &Hook,
     state: &[u8],
     cwd: Option<&Path>,
     outputs: &[Option<OwnedFd>; 2],
+    env: &[CString],
 ) -> Result<()> {
-    let program = Program::new(hook)?;
+    let program = Program::new(hook, env)?;
     // A file takes whatever the hook writes: nobody has to read while it runs.
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
     let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
@@ -329,16 +353,17 @@ struct Program {
 }
 
 impl Program {
-    fn new(hook: &Hook) -> Result<Self> {
-        let strings = |list: &Option<Vec<String>>| {
-            list.iter().flatten().map(|text| CString::new(text.as_str())).collect::<Result<_, _>>()
+    fn new(hook: &Hook, inherited: &[CString]) -> Result<Self> {
+        let strings = |list: &Vec<String>| {
+            list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>()
         };
         let path = CString::new(hook.path().as_os_str().as_bytes())?;
-        let mut args: Vec<CString> = strings(hook.args())?;
+        let mut args = hook.args().as_ref().map(strings).transpose()?.unwrap_or_default();
         if args.is_empty() {
             args.push(path.clone());
         }
-        Ok(Self { path, args, env: strings(hook.env())? })
+        let env = hook.env().as_ref().map(strings).transpose()?;
+        Ok(Self { path, args, env: env.unwrap_or_else(|| inherited.to_vec()) })
     }
 
     /// In the child. What `parent` has open or blocked is none of the hook's business, and it

@@ -13,6 +13,7 @@ mod rootfs;
 mod seccomp;
 mod terminal;
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -48,7 +49,7 @@ pub(crate) fn run(
         Err(error) => fail(&caller, &error),
     };
     if let Some(hooks) = &plan.hooks
-        && let Err(error) = hooks.run_inside(Kind::StartContainer)
+        && let Err(error) = hooks.run_inside(Kind::StartContainer, environment(program.as_ref()))
     {
         fail(&starter, &error);
     }
@@ -60,6 +61,11 @@ pub(crate) fn run(
         Ok(never) => match never {},
         Err(error) => fail(&starter, &error),
     }
+}
+
+/// The program's, if there is one.
+fn environment<'a>(program: Option<&'a process::Ready<'_>>) -> &'a [CString] {
+    program.map(process::Ready::env).unwrap_or_default()
 }
 
 /// The order of confinement. `exec` joins what is there and has no root to build; the rest is
@@ -126,7 +132,7 @@ fn run_hooks(root: &RootFd, plan: &Plan, caller: &sync::Init) -> Result<()> {
     let Some(hooks) = &plan.hooks else { return Ok(()) };
     if hooks.has(&[Kind::CreateContainer]) {
         fchdir(root).context("root.path").phase(Phase::Hooks)?;
-        hooks.run_inside(Kind::CreateContainer)?;
+        hooks.run_inside(Kind::CreateContainer, &[])?;
     }
     Ok(())
 }

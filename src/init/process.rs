@@ -340,6 +340,11 @@ fn executable(path: &CStr) -> nix::Result<()> {
 }
 
 impl Ready<'_> {
+    /// The program's environment.
+    pub(super) fn env(&self) -> &[CString] {
+        &self.env
+    }
+
     /// The limits, which hold for us as well, Landlock, the filter and the program.
     pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
