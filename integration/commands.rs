@@ -44,6 +44,11 @@ fn options_may_stand_after_the_id() {
 }
 
 #[test]
+fn create_takes_the_option_of_run_about_orphans() {
+    Bundle::busybox().options(["--no-subreaper"]).create();
+}
+
+#[test]
 fn a_signal_that_does_not_exist_is_refused() {
     let c = Bundle::busybox().args(["sleep", "100"]).start();
     for signal in ["NOSUCH", "1000", "-1", "9x"] {

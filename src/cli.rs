@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use args::{Create, Delete, Events, Exec, Global, Id, Kill, List, Ps, Run, Spec, Update};
 
@@ -61,7 +61,8 @@ const HELP: &str = "NAME:\n   {bin} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args
 fn parser((name, about): (&'static str, &'static str)) -> Command {
     let command = Command::new(name);
     let command = match name {
-        "create" => Create::augment_args(command),
+        // crun's, and of no effect there either.
+        "create" => Create::augment_args(command).arg(switch("no-subreaper").hide(true)),
         "run" => Run::augment_args(command),
         "exec" => Exec::augment_args(command),
         "kill" => Kill::augment_args(command),
@@ -78,6 +79,10 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         _ => Id::augment_args(command),
     };
     finished(command, about)
+}
+
+fn switch(name: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue)
 }
 
 /// `about` in the place of what the type of the options is described with. Of an option that is

@@ -1,7 +1,7 @@
 //! Where the groups of a container go, without any side effect.
 
 use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -11,6 +11,7 @@ use super::hierarchy::{self, Finder, Version};
 use super::limits::Limits;
 use super::systemd::Unit;
 use crate::annotations::{self, Annotations as _};
+use crate::spec::clean;
 
 impl Cgroup {
     /// Decides where the groups of container `id` go, without any side effect. `path` is
@@ -138,20 +139,17 @@ impl Cgroup {
     }
 }
 
-/// Removes `.` and doubled slashes; refuses what would lead out or name no group of its own.
+/// Without `.`, doubled slashes and `..`, which ends at the root, or for a relative path where that
+/// begins; what then names no group of its own is refused.
 fn normalise(path: &Path) -> Result<PathBuf> {
-    let mut normal = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => bail!("`..` is not allowed"),
-            Component::CurDir => {}
-            part => normal.push(part),
-        }
-    }
-    if normal.file_name().is_none() {
+    let clean = clean(path);
+    if clean.file_name().is_none() {
         bail!("names no group");
     }
-    Ok(normal)
+    Ok(match clean.strip_prefix("/") {
+        Ok(relative) if path.is_relative() => relative.to_owned(),
+        _ => clean,
+    })
 }
 
 #[cfg(test)]
@@ -166,7 +164,12 @@ mod tests {
             normalise(Path::new("system.slice:rt:1")).unwrap().as_os_str(),
             "system.slice:rt:1"
         );
-        for bad in ["/..", "../x", "a/../b", "/", ".", ""] {
+        for (path, normal) in
+            [("/a/../b", "/b"), ("/../../x", "/x"), ("../../x", "x"), ("a/../../b/c/..", "b")]
+        {
+            assert_eq!(normalise(Path::new(path)).unwrap(), Path::new(normal), "{path}");
+        }
+        for bad in ["/..", "..", "/a/..", "a/../..", "/", ".", ""] {
             assert!(normalise(Path::new(bad)).is_err(), "{bad}");
         }
     }

@@ -80,8 +80,8 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> Known<'a> {
     let mut parts = name.splitn(2, |byte| *byte == b'=');
     let name = parts.next().unwrap_or_default();
     let value = parts.next().map(|value| OsString::from_vec(value.to_vec()));
-    let same = |arg: &&Arg| match bytes {
-        [b'-', letter] => arg.get_short() == Some(char::from(*letter)),
+    let same = |arg: &&Arg| match name {
+        [letter] if bytes[1] != b'-' => arg.get_short() == Some(char::from(*letter)),
         _ => arg.get_long().is_some_and(|long| long.as_bytes() == name),
     };
     let Some(arg) = command.get_arguments().find(same) else {
@@ -143,6 +143,10 @@ mod tests {
             ),
             ("rt exec -tu 0 c -x --debug=true", "rt exec -tu 0 c -- -x --debug=true"),
             ("rt exec -u 0 --cwd '' -e '' c -- sh --", "rt exec --user=0 --env= c -- sh --"),
+            ("rt exec -t=false -d=true -e=A=B -u=0 c", "rt exec --detach --env=A=B --user=0 c"),
+            ("rt exec -d=false -eA=B -t=maybe c", "rt exec -eA=B -t=maybe c"),
+            ("rt delete -f=true c", "rt delete --force c"),
+            ("rt kill -a=1 c -f=0", "rt kill --all c -f=0"),
             ("rt exec c", "rt exec c"),
             ("rt ps c -ef", "rt ps c -- -ef"),
             ("rt ps -f json c", "rt ps --format=json c"),
