@@ -1,10 +1,13 @@
 //! What the process of a container is given.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Container, until};
+use crate::harness::{Bundle, Container, Rt, until};
 
 #[test]
 fn the_process_gets_its_environment_directory_and_user() {
@@ -20,6 +23,59 @@ fn the_process_gets_its_environment_directory_and_user() {
         .run()
         .success();
     assert_eq!(done.stdout, "/data\n7\n8\n8 9 10\nhello there\nbox\n");
+}
+
+/// What a script says that opens its standard streams anew. They are pipes of the caller's.
+fn reopened(rt: &Rt) -> String {
+    let mut command = rt.command(&[]);
+    let pipe = std::process::Stdio::piped;
+    let mut child = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"in\n").unwrap();
+    let done = child.wait_with_output().unwrap();
+    format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
+}
+
+const REOPEN: [&str; 3] =
+    ["sh", "-c", "echo out >/dev/stdout; echo err >/dev/stderr; cat /dev/stdin"];
+
+#[test]
+fn pipes_of_the_caller_can_be_opened_again_by_every_user_also_of_a_user_namespace() {
+    for user_namespace in [false, true] {
+        for uid in [0, 7] {
+            let bundle = Bundle::busybox();
+            let bundle = if user_namespace { bundle.user_namespace() } else { bundle };
+            let bundle =
+                bundle.config(|c| c["process"]["user"] = json!({ "uid": uid, "gid": uid }));
+            let bundle = bundle.args(REOPEN);
+            let of_run = reopened(&bundle.launch(&["run"], &bundle.id()));
+            assert_eq!(of_run, "out\nin\nerr\n", "{user_namespace} {uid}");
+            let c = bundle.args(["sleep", "100"]).start();
+            let of_exec = reopened(&c.exec_rt(&[], REOPEN));
+            assert_eq!(of_exec, "out\nin\nerr\n", "exec {user_namespace} {uid}");
+        }
+    }
+}
+
+/// What has names on the host is not given away to a user namespace.
+#[test]
+fn of_the_standard_streams_only_pipes_are_given_to_a_user_namespace() {
+    for user_namespace in [false, true] {
+        let bundle = Bundle::busybox().args(["true"]);
+        let bundle = if user_namespace { bundle.user_namespace() } else { bundle };
+        let bundle = bundle.config(|c| c["process"]["user"] = json!({ "uid": 7, "gid": 7 }));
+        let [file, fifo] = ["file", "fifo"].map(|name| bundle.beside(name));
+        fs::write(&file, "").unwrap();
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let words = format!("<>{} >{} 2>/dev/null", fifo.display(), file.display());
+        let rt = bundle.launch(&["run"], &bundle.id()).redirections(&words);
+        rt.run().success();
+        let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+        let (of_file, of_fifo) = if user_namespace { (0, 100_007) } else { (7, 7) };
+        assert_eq!(
+            (owner(&file), owner(&fifo), owner("/dev/null".as_ref())),
+            (of_file, of_fifo, 0)
+        );
+    }
 }
 
 #[test]

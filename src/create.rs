@@ -265,6 +265,7 @@ fn clone_init(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
         rdt.enter(pid.as_raw()).phase(Phase::Cgroup)?;
     }
     launch::prepare(&prepared.plan, pid)?;
+    launch::give_pipes(&prepared.plan, pid.as_raw()).phase(Phase::Process)?;
     Ok(caller)
 }
 

@@ -69,6 +69,9 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     // The process may be seen by the container from its first moment: nothing of the host is open.
     let seen = if plan.namespaces.has_user() { Seen::ByNobody } else { Seen::ByContainer };
     let group = open_group(&container, options, seen).phase(Phase::Cgroup)?;
+    if let Some(init) = &container.record.init {
+        launch::give_pipes(&plan, init.pid).phase(Phase::Process)?;
+    }
     drop(container);
     let (pid, caller) = launch::clone(&plan, group, None)?;
     let guard = Guard(&caller);

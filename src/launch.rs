@@ -6,12 +6,16 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
-use nix::unistd::Pid;
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{Pid, Uid, fchown};
 
 use crate::cgroup::OpenCgroup;
 use crate::error::{InPhase, Phase};
 use crate::init;
+use crate::namespace::IdMap;
 use crate::plan::Plan;
+use crate::rootfd::kind;
 use crate::sync::{self, Caller};
 use crate::sys::{self, Fork};
 
@@ -42,6 +46,36 @@ pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
         sys::raise_hard_limit(pid.as_raw(), limit.resource, limit.hard)
             .with_context(|| limit.origin.clone())
             .phase(Phase::Process)?;
+    }
+    Ok(())
+}
+
+/// What init does with pipes of the caller's, `own_standard_streams`, where it has no right to: in
+/// a user namespace that does not know their owner. `/dev/stdout` can then be opened again, as it
+/// can with runc, whose pipes are its own. Never a file, a socket or a device. `pid` is in the
+/// container's user namespace.
+pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
+    let program = plan.process.as_ref().filter(|program| !program.terminal);
+    let Some(program) = program.filter(|_| plan.namespaces.has_user()) else { return Ok(()) };
+    let pipes = (0..3).filter_map(|fd| {
+        let stat = fstat(sys::stdio(fd)).ok().filter(|stat| kind(stat) == SFlag::S_IFIFO)?;
+        Some((fd, stat.st_uid))
+    });
+    let pipes: Vec<_> = pipes.collect();
+    if pipes.is_empty() {
+        return Ok(());
+    }
+    // Nor has an ordinary user a right to, from whom the map may be hidden.
+    let Ok(users) = IdMap::of_users_of(pid) else { return Ok(()) };
+    let owner = users.outside(program.uid).map(Uid::from_raw);
+    for (fd, uid) in pipes {
+        if users.shows(uid) {
+            continue;
+        }
+        match fchown(sys::stdio(fd), owner, None) {
+            Ok(()) | Err(Errno::EPERM | Errno::EROFS) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("standard stream {fd}")),
+        }
     }
     Ok(())
 }

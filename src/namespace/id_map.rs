@@ -17,45 +17,55 @@ use crate::sys::{self, Fork};
 /// What a helper gets to answer in, in seconds: it may ask a directory service.
 const HELPER_LIMIT: i64 = 30;
 
-/// One of the two maps.
+/// One of the two maps: first id inside, first id outside, count.
 #[derive(Debug, Default)]
-pub(crate) struct IdMap(Vec<LinuxIdMapping>);
+pub(crate) struct IdMap(Vec<[u32; 3]>);
 
 impl IdMap {
     pub(crate) fn new(mappings: &Option<Vec<LinuxIdMapping>>) -> Self {
-        Self(mappings.clone().unwrap_or_default())
+        let numbers = |m: &LinuxIdMapping| [m.container_id(), m.host_id(), m.size()];
+        Self(mappings.iter().flatten().map(numbers).collect())
+    }
+
+    /// That of the users of the namespace that process `pid` is in, from outside it.
+    pub(crate) fn of_users_of(pid: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/uid_map");
+        let text = fs::read_to_string(&path).context(path)?;
+        let numbers =
+            text.split_ascii_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self(numbers.chunks_exact(3).map(|n| [n[0], n[1], n[2]]).collect()))
     }
 
     /// Who init is while it builds the container: root, or the first id if there is no root.
     pub(super) fn builder(&self) -> u32 {
-        let mut ids = self.0.iter().map(LinuxIdMapping::container_id);
-        let first = self.0.first().map_or(0, LinuxIdMapping::container_id);
+        let mut ids = self.0.iter().map(|[inside, ..]| *inside);
+        let first = ids.clone().next().unwrap_or(0);
         if ids.any(|id| id == 0) { 0 } else { first }
     }
 
     /// What `id` is outside.
     pub(crate) fn outside(&self, id: u32) -> Option<u32> {
-        self.numbers().find_map(|[inside, outside, count]| {
-            let offset = id.checked_sub(inside).filter(|offset| *offset < count)?;
+        self.0.iter().find_map(|[inside, outside, count]| {
+            let offset = id.checked_sub(*inside).filter(|offset| offset < count)?;
             outside.checked_add(offset)
         })
+    }
+
+    /// Whether `id` outside is any inside.
+    pub(crate) fn shows(&self, id: u32) -> bool {
+        self.0.iter().any(|[_, outside, n]| id.checked_sub(*outside).is_some_and(|id| id < *n))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// First id inside, first id outside, count.
-    fn numbers(&self) -> impl Iterator<Item = [u32; 3]> {
-        self.0.iter().map(|m| [m.container_id(), m.host_id(), m.size()])
-    }
-
     fn is_only(&self, id: u32) -> bool {
-        matches!(self.0.as_slice(), [one] if one.host_id() == id && one.size() == 1)
+        matches!(self.0[..], [[_, outside, 1]] if outside == id)
     }
 
     fn write(&self, pid: i32, kind: char) -> Result<()> {
-        let lines: String = self.numbers().map(|[a, b, c]| format!("{a} {b} {c}\n")).collect();
+        let lines: String = self.0.iter().map(|[a, b, c]| format!("{a} {b} {c}\n")).collect();
         match fs::write(format!("/proc/{pid}/{kind}id_map"), lines) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied && !geteuid().is_root() => {
                 self.write_by_helper(pid, kind)
@@ -71,7 +81,7 @@ impl IdMap {
         let Some(path) = path.into_iter().find(|path| path.is_absolute() && path.is_file()) else {
             bail!("an ordinary user can map his own id alone; for more {name} has to be installed");
         };
-        let numbers = self.numbers().flatten().map(|number| number.to_string());
+        let numbers = self.0.iter().flatten().map(|number| number.to_string());
         let mut helper = Hook::default();
         helper.set_path(path);
         helper.set_args(Some([name.clone(), pid.to_string()].into_iter().chain(numbers).collect()));
@@ -122,6 +132,25 @@ mod tests {
         assert_eq!(map(root).builder(), 0);
         assert_eq!(map(r#"[{"containerID":5,"hostID":9,"size":2}]"#).builder(), 5);
         assert_eq!(map("null").builder(), 0);
+    }
+
+    #[test]
+    fn the_map_of_a_process_is_read() {
+        let map = IdMap::of_users_of(std::process::id().cast_signed()).unwrap();
+        let uid = nix::unistd::getuid().as_raw();
+        assert!(map.outside(uid).is_some() && map.shows(uid));
+    }
+
+    #[test]
+    fn an_id_is_shown_that_is_outside_of_a_range() {
+        let map = map(
+            r#"[{"containerID":0,"hostID":7,"size":1},{"containerID":1,"hostID":20,"size":5}]"#,
+        );
+        assert_eq!(
+            [6, 7, 8, 19, 20, 24, 25].map(|id| map.shows(id)),
+            [false, true, false, false, true, true, false]
+        );
+        assert_eq!([0, 1, 5, 6].map(|id| map.outside(id)), [Some(7), Some(20), Some(24), None]);
     }
 
     #[test]
