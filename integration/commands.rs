@@ -43,6 +43,62 @@ fn options_may_stand_after_the_id() {
     assert_eq!(done.success().stdout, "after\n");
 }
 
+/// As with crun: from the working directory on, but for the usual name.
+#[test]
+fn another_file_can_be_the_configuration() {
+    let bundle = Bundle::busybox().args(["echo", "usual"]);
+    bundle.write();
+    let usual = fs::read_to_string(bundle.path().join("config.json")).unwrap();
+    let other = bundle.beside("other.json");
+    fs::write(&other, usual.replace("usual", "other")).unwrap();
+    let directory = other.parent().unwrap();
+    for (option, seen) in [
+        (["--config", other.to_str().unwrap()], "other\n"),
+        (["-f", "other.json"], "other\n"),
+        (["--config", "config.json"], "usual\n"),
+        (["-f", ""], "usual\n"),
+    ] {
+        let (path, id) = (bundle.path().display().to_string(), bundle.id());
+        let args = [&["run", "--bundle", &path][..], &option, &[&id]].concat();
+        let done = bundle.rt(args).directory(directory).run();
+        assert_eq!(done.success().stdout, seen, "{option:?}");
+    }
+    for (text, cause) in [("{", "EOF"), ("{\"ociVersion\":1}", "ociVersion")] {
+        fs::write(&other, text).unwrap();
+        let path = other.to_str().unwrap();
+        let rt = bundle.launch(&["create", "--config", path], &bundle.id());
+        rt.run().says(&[&format!("--config {path}: "), cause]).one_line();
+    }
+    let rt = bundle.launch(&["create", "--config", "/no/such"], &bundle.id());
+    rt.run().says(&["--config /no/such: No such file or directory"]).one_line();
+}
+
+#[test]
+fn the_log_is_chosen_in_the_words_of_crun() {
+    let bundle = Bundle::busybox();
+    let log = bundle.beside("log");
+    let file = format!("file:{}", log.display());
+    let of = |args: &[&str]| {
+        let _ = fs::remove_file(&log);
+        let args = [&["--log", &file][..], args, &["state", "nobody"]].concat();
+        bundle.rt(args).run().failure();
+        fs::read_to_string(&log).unwrap_or_default()
+    };
+    assert!(of(&[]).contains("does not exist"));
+    for level in ["error", "warning", "debug"] {
+        assert!(of(&["--log-level", level]).contains("does not exist"), "{level}");
+    }
+    let done = bundle.rt(["--log-level", "verbose", "list"]).run();
+    done.says(&["--log-level", "verbose", "debug"]).one_line();
+    for log in ["journald:box", "syslog:box"] {
+        let done = bundle.rt(["--log", log, "list"]).run();
+        done.says(&[&format!("--log {log}: only a file")]).one_line();
+    }
+    let bundle = Bundle::busybox().args(["true"]).global_options(&["--log-level=debug"]);
+    let done = bundle.launch(&["run"], &bundle.id()).run().success();
+    assert!(done.stderr.contains("level=debug"), "{done}");
+}
+
 #[test]
 fn create_takes_the_option_of_run_about_orphans() {
     Bundle::busybox().options(["--no-subreaper"]).create();

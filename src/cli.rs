@@ -107,7 +107,7 @@ fn chosen(args: &[OsString]) -> Option<&'static str> {
     while let Some(arg) = args.next() {
         let arg = arg.to_string_lossy();
         match arg.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name)) {
-            Some("root" | "log" | "log-format" | "rootless" | "cgroup-manager") => {
+            Some("root" | "log" | "log-format" | "log-level" | "rootless" | "cgroup-manager") => {
                 args.next();
             }
             Some(_) => {}
@@ -180,7 +180,7 @@ fn usage(error: &clap::Error, words: &[OsString], failed: i32) -> i32 {
     let global = global.allow_external_subcommands(true).args_override_self(true);
     let global = global.try_get_matches_from(words).and_then(|m| Global::from_arg_matches(&m));
     if let Ok(global) = global
-        && let Ok(log) = log::Log::open(global.log.as_deref(), global.log_format, global.debug)
+        && let Ok(log) = log::Log::open(global.log.as_deref(), global.log_format, global.debugs())
     {
         log.install();
     }
@@ -201,7 +201,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     if global.version {
         return Ok(print(&features::version(called_as())));
     }
-    let log = log::Log::open(global.log.as_deref(), global.log_format, global.debug)?;
+    let log = log::Log::open(global.log.as_deref(), global.log_format, global.debugs())?;
     let descriptor = log.descriptor();
     log.install();
     let process = process_file(matches)?;
@@ -373,6 +373,7 @@ fn request(root: PathBuf, args: Create, passed: Extras, detached: bool) -> creat
         root,
         id: args.id,
         bundle: args.bundle,
+        config: args.config,
         console_socket: args.console_socket,
         pid_file: args.pid_file,
         pidfd_socket: args.pidfd_socket,

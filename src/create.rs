@@ -48,6 +48,7 @@ pub(crate) struct Request {
     pub(crate) root: PathBuf,
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
+    pub(crate) config: Option<PathBuf>,
     pub(crate) console_socket: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) pidfd_socket: Option<PathBuf>,
@@ -159,7 +160,7 @@ impl Prepared {
 /// Step 1.
 pub(crate) fn read(request: &Request) -> Result<Spec> {
     state::check_id(&request.id)?;
-    let loaded = spec::load(&request.bundle)?;
+    let loaded = spec::load(&request.bundle, request.config.as_deref())?;
     spec::check(&loaded.spec)?;
     loaded.warnings.iter().for_each(log::warn);
     let terminal = loaded.spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);

@@ -61,24 +61,17 @@ struct Line<'a> {
 }
 
 impl Log {
-    /// Opens `path` for appending and creates it where it is missing. Without a path nothing is
-    /// logged, but that `debug` writes its lines and warnings to standard error.
+    /// Opens `path` for appending and creates it where it is missing; crun's `file:` may stand
+    /// before it. Without a path nothing is logged, but that `debug` writes its lines and warnings
+    /// to standard error.
     ///
     /// # Errors
-    /// `--log PATH: …` when the file cannot be opened.
+    /// `--log PATH: …` when the file cannot be opened, or is crun's word for something else.
     pub(crate) fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<Self> {
-        let file = path
-            .filter(|path| !path.as_os_str().is_empty())
-            .map(|path| {
-                OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(path)
-                    .with_context(|| format!("--log {}", path.display()))
-            })
-            .transpose()?;
-        Ok(Self { file, format, debug })
+        let path = path.filter(|path| !path.as_os_str().is_empty());
+        let file =
+            path.map(|path| append(path).with_context(|| format!("--log {}", path.display())));
+        Ok(Self { file: file.transpose()?, format, debug })
     }
 
     /// Makes this the log of the process. Only the first call has an effect.
@@ -123,6 +116,15 @@ impl Log {
             None => io::stderr().write_all(line.as_bytes()),
         };
     }
+}
+
+fn append(path: &Path) -> Result<File> {
+    let path = match path.to_str().and_then(|path| path.split_once(':')) {
+        Some(("file", path)) => Path::new(path),
+        Some(("journald" | "syslog", _)) => bail!("only a file can be written"),
+        _ => path,
+    };
+    Ok(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?)
 }
 
 impl Line<'_> {

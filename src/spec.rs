@@ -29,6 +29,7 @@ pub(crate) use linux::{check_intel_rdt, check_resources};
 pub(crate) use process::check as check_process;
 pub(crate) use sysctl::file as sysctl_file;
 
+const CONFIG: &str = "config.json";
 /// The largest `config.json` that is read, in bytes; real ones have 10 to 60 KiB.
 const LIMIT: u64 = 16 << 20;
 
@@ -48,14 +49,20 @@ pub(crate) struct LoadedProcess {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads and parses `config.json` of a bundle; [`check`] is not part of it.
+/// Reads and parses `config.json` of a bundle, or another file in its place; [`check`] is not part
+/// of it.
 ///
 /// # Errors
-/// `config.json in BUNDLE: …` with the path of the property that is wrong.
-pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
-    let bytes = read(&bundle.join("config.json"));
-    let parsed = bytes.and_then(|bytes| parse_spec(&bytes));
-    parsed.with_context(|| format!("config.json in {}", bundle.display()))
+/// `config.json in BUNDLE: …` or `--config FILE: …` with the path of the property that is wrong.
+pub(crate) fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
+    // As with crun: any other name is that of a file from the working directory on.
+    let config = config.filter(|path| *path != Path::new(CONFIG));
+    let own = bundle.join(CONFIG);
+    let parsed = read(config.unwrap_or(&own)).and_then(|bytes| parse_spec(&bytes));
+    parsed.with_context(|| match config {
+        Some(path) => format!("--config {}", path.display()),
+        None => format!("{CONFIG} in {}", bundle.display()),
+    })
 }
 
 /// Parses a `process` object that stands alone.

@@ -10,6 +10,9 @@ use crate::cgroup::SubGroup;
 use crate::exec::user;
 use crate::{list, log, update};
 
+/// The word after `--log-level`.
+const DEBUG: &str = "debug";
+
 /// Options before the command.
 #[derive(Debug, Args)]
 pub(super) struct Global {
@@ -25,6 +28,9 @@ pub(super) struct Global {
     /// Log what is done as well, without --log to standard error
     #[arg(long)]
     pub(super) debug: bool,
+    /// error, warning or debug, which is --debug
+    #[arg(long, value_name = "LEVEL", hide = true, value_parser = ["error", "warning", DEBUG])]
+    pub(super) log_level: Option<String>,
     /// Let systemd make the cgroups: linux.cgroupsPath is slice:prefix:name
     #[arg(long)]
     pub(super) systemd_cgroup: bool,
@@ -39,12 +45,22 @@ pub(super) struct Global {
     pub(super) version: bool,
 }
 
+impl Global {
+    /// `--debug`, also in crun's words.
+    pub(super) fn debugs(&self) -> bool {
+        self.debug || self.log_level.as_deref() == Some(DEBUG)
+    }
+}
+
 /// Options of `create` and `run`.
 #[derive(Debug, Args)]
 pub(super) struct Create {
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(super) bundle: PathBuf,
+    /// File to read in the place of the bundle's config.json
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
     /// Unix socket that takes the terminal's master
     #[arg(long, value_name = "SOCKET")]
     pub(super) console_socket: Option<PathBuf>,

@@ -30,7 +30,8 @@ pub(super) fn normal(command: &Command, args: &[OsString]) -> Vec<OsString> {
             Some(Known::Switch(_, false)) => {}
             Some(Known::Option { arg, long, value }) => {
                 let value = value.or_else(|| rest.next().cloned());
-                let is_none = !matches!(arg.get_action(), ArgAction::Append)
+                let in_list = matches!(arg.get_action(), ArgAction::Append) && long != "cgroup";
+                let is_none = !in_list
                     && !NEVER_EMPTY.contains(&long)
                     && value.as_ref().is_some_and(|value| value.is_empty());
                 if !is_none {
@@ -147,6 +148,7 @@ mod tests {
             ("rt exec -d=false -eA=B -t=maybe c", "rt exec -eA=B -t=maybe c"),
             ("rt delete -f=true c", "rt delete --force c"),
             ("rt kill -a=1 c -f=0", "rt kill --all c -f=0"),
+            ("rt exec --cgroup '' c", "rt exec c"),
             ("rt exec c", "rt exec c"),
             ("rt ps c -ef", "rt ps c -- -ef"),
             ("rt ps -f json c", "rt ps --format=json c"),

@@ -560,7 +560,7 @@ fn only_an_ordinary_file_is_read() {
     let bundle = std::env::temp_dir().join(format!("rt-load-{}", std::process::id()));
     std::fs::create_dir(&bundle).unwrap();
     let file = bundle.join("config.json");
-    let error = || format!("{:#}", load(&bundle).unwrap_err());
+    let error = || format!("{:#}", load(&bundle, None).unwrap_err());
     let missing = error();
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
     let fifo = error();
@@ -568,7 +568,7 @@ fn only_an_ordinary_file_is_read() {
     std::fs::File::create(&file).unwrap().set_len(LIMIT + 1).unwrap();
     let large = error();
     std::fs::write(&file, serde_json::to_vec(&base()).unwrap()).unwrap();
-    let loaded = load(&bundle);
+    let loaded = load(&bundle, None);
     std::fs::remove_dir_all(&bundle).unwrap();
     let prefix = format!("config.json in {}: ", bundle.display());
     assert_eq!(missing, format!("{prefix}No such file or directory (os error 2)"));
