@@ -87,6 +87,17 @@ fn a_map_of_its_own_goes_before_the_containers() {
 }
 
 #[test]
+fn a_map_may_be_a_value_of_the_option() {
+    let value = "uids=0-5000-65536;gids=0-7-1#1000-77-1";
+    let done = with_volume(owners("true"), &["bind", &format!("idmap={value}")], None).run();
+    assert_eq!(done.success().stdout, "users 6000 77\nroots 5000 7\n");
+    // Inside, the host's 100000 is 0.
+    let relative = "ridmap=uids=@1000-5-1#@0-0-1;gids=@1000-6-1#@0-0-1";
+    let bundle = with_volume(owners("true").user_namespace(), &["rbind", relative], None);
+    assert_eq!(bundle.run().success().stdout, "users 5 6\nroots 0 0\n");
+}
+
+#[test]
 fn a_joined_user_namespace_has_a_map_too() {
     let donor = Bundle::busybox().args(["sleep", "1000"]).user_namespace().start();
     let bundle = owners("true").user_namespace().joins("user", &donor.namespace("user"));

@@ -4,6 +4,8 @@
 //! Pure: nothing here touches the system. Where words contradict each other the
 //! last one wins.
 
+mod maps;
+
 use std::fmt::Display;
 
 use anyhow::{Result, ensure};
@@ -12,6 +14,7 @@ use libc::{
     MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
     MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
 };
+pub(crate) use maps::take as take_maps;
 
 /// Attributes that a mount inherited from a more privileged namespace keeps, next
 /// to the access time ones (`can_change_locked_flags` in the kernel).
@@ -34,6 +37,9 @@ const STATFS: [(u64, u64); 6] = [
 ];
 const ST_NOATIME: u64 = 0x400;
 const ST_RELATIME: u64 = 0x1000;
+
+/// May have maps as a value, which [`take_maps`] looks at.
+const WITH_IDS: [&str; 2] = ["idmap", "ridmap"];
 
 /// Whether a mount is a view of an existing tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -203,7 +209,8 @@ pub(crate) fn parse(options: &[String], path: impl Display) -> Result<Options> {
     for (i, option) in options.iter().enumerate() {
         ensure!(!option.contains('\0'), "{path}[{i}]: contains a NUL byte");
         for piece in split(option).filter(|piece| !piece.is_empty()) {
-            match word(piece) {
+            let name = piece.split_once('=').map(|(name, _)| name);
+            match word(name.filter(|name| WITH_IDS.contains(name)).unwrap_or(piece)) {
                 Some(word) => parsed.apply(word),
                 None => parsed.data.push(datum(piece)),
             }

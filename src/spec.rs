@@ -19,10 +19,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Capability, Linux, LinuxResources, Process, Spec};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::mounts;
+use crate::namespace::IdMap;
 
 pub(crate) use check::{check, clean, is_root};
 pub(crate) use linux::{check_intel_rdt, check_resources};
@@ -257,6 +260,7 @@ fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
         mount.typ_mut().take_if(|typ| typ.is_empty());
         mount.source_mut().take_if(|source| empty(source));
     }
+    take_maps(spec)?;
     let Some(linux) = spec.linux_mut() else {
         return Ok(());
     };
@@ -271,6 +275,15 @@ fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
         Some(resources) => normalise_pids(resources, bytes, "/linux/resources/pids/limit"),
         None => Ok(()),
     }
+}
+
+/// Those in options of mounts become those that the specification has.
+fn take_maps(spec: &mut Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let container = [linux.map(Linux::uid_mappings), linux.map(Linux::gid_mappings)]
+        .map(|list| list.map(IdMap::new).unwrap_or_default());
+    let mut mounts = spec.mounts_mut().iter_mut().flatten().enumerate();
+    mounts.try_for_each(|(i, mount)| mounts::take_maps(i, mount, &container))
 }
 
 /// Tells a pids limit of 0, which admits no process, from `"pids": {}`, which limits nothing:

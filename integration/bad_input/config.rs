@@ -116,6 +116,22 @@ fn what_the_configuration_says_of_mounts_is_refused() {
             json!({ "destination": "/m", "source": "/", "options": ["bind", "nosuch"] }),
             &["mounts[7].options", "nosuch"],
         ),
+        mount(
+            json!({ "destination": "/m", "source": "/", "options": ["bind", "idmap=uids=0-1;gids=0-0-1"] }),
+            &["mounts[7].options[1]: idmap: ", "0-1", "ID-ID-COUNT"],
+        ),
+        mount(
+            json!({ "destination": "/m", "source": "/", "options": ["bind", "idmap=uids=@0-0-1;gids=0-0-1"] }),
+            &["mounts[7].options[1]: idmap: ", "@0-0-1", "not mapped"],
+        ),
+        mount(
+            json!({ "destination": "/m", "source": "/", "options": ["bind", "idmap=uids=0-0-0;gids=0-0-1"] }),
+            &["mounts[7].uidMappings[0].size"],
+        ),
+        mount(
+            json!({ "destination": "/m", "type": "tmpfs", "options": ["idmap=uids=0-0-1;gids=0-0-1"] }),
+            &["mounts[7]", "only a bind mount"],
+        ),
         mount(json!({ "destination": "/m", "options": ["remount", "ro"] }), &["mounts[7] /m"]),
         mount(with(json!("nosuid")), &["config.json", "mounts[7].options"]),
         mount(with(json!([1])), &["config.json", "mounts[7].options[0]"]),
