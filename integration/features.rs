@@ -72,7 +72,9 @@ fn every_mount_option_that_features_names_can_be_mounted_with() {
     for word in words.iter().filter(|word| *word != "remount") {
         let destination = format!("/tmp/{word}");
         let mount = match word.as_str() {
-            "bind" | "rbind" => json!({ "source": bundle.rootfs().join("bound") }),
+            "bind" | "rbind" | "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
+                json!({ "type": "bind", "source": bundle.rootfs().join("bound") })
+            }
             "idmap" | "ridmap" => json!({ "type": "bind", "source": bundle.rootfs().join("bound"),
                 "uidMappings": map, "gidMappings": map }),
             _ => json!({ "type": "tmpfs", "source": "tmpfs" }),

@@ -1,5 +1,7 @@
 //! Mounts as they are seen from inside.
 
+mod links;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;

@@ -31,7 +31,8 @@ impl Lend for Plan {
         let root = self.root.as_ref().context("there is no root")?;
         if index == ROOT {
             let context = || format!("root.path {}", root.path.display());
-            return in_mounts_of(init, || open_path(&root.path)).with_context(context);
+            return in_mounts_of(init, || open_path(&root.path, OFlag::O_PATH | OFlag::O_CLOEXEC))
+                .with_context(context);
         }
         let entry = root.mounts.get(index as usize).context("no such mount")?;
         let What::Bind { source, ids } = &entry.what else { bail!("not a bind mount") };
@@ -47,20 +48,21 @@ impl Lend for Plan {
             ),
         };
         in_mounts_of(init, || match &users {
-            None => open_path(source),
+            None => open_path(source, entry.options.source_flags()),
             Some(users) => with_ids(entry, source, users.as_fd()),
         })
         .with_context(|| format!("{}: source {}", entry.origin, source.display()))
     }
 }
 
-fn open_path(path: &Path) -> Result<OwnedFd> {
-    Ok(open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
+fn open_path(path: &Path, flags: OFlag) -> Result<OwnedFd> {
+    Ok(open(path, flags, Mode::empty())?)
 }
 
 /// A detached copy of the mount whose ids are mapped as in the user namespace `users`.
 fn with_ids(entry: &MountPoint, source: &Path, users: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let tree = sys::clone_mount(open_path(source)?.as_fd(), entry.options.bind == Bind::Recursive)?;
+    let source = open_path(source, entry.options.source_flags())?;
+    let tree = sys::clone_mount(source.as_fd(), entry.options.bind == Bind::Recursive)?;
     let recursive = entry.options.id_map == Some(true);
     match sys::map_ids(tree.as_fd(), recursive, users) {
         Err(Errno::EINVAL) => bail!("its file system has no id-mapped mounts, or it is one"),

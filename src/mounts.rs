@@ -14,6 +14,8 @@ use libc::{
     MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
     MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
 };
+use nix::fcntl::OFlag;
+
 pub(crate) use maps::take as take_maps;
 
 /// Attributes that a mount inherited from a more privileged namespace keeps, next
@@ -53,6 +55,18 @@ pub(crate) enum Bind {
     Recursive,
 }
 
+/// What becomes of a bind mount's source that is a symbolic link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// What it leads to is mounted.
+    #[default]
+    Followed,
+    /// The link itself is.
+    Mounted,
+    /// The destination becomes such a link.
+    Copied,
+}
+
 /// How mount events travel to and from the mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Propagation {
@@ -81,6 +95,10 @@ pub(crate) struct Options {
     pub(crate) id_map: Option<bool>,
     /// `bind` or `rbind`.
     pub(crate) bind: Bind,
+    /// `src-nofollow` or `copy-symlink`.
+    pub(crate) source_link: Link,
+    /// `dest-nofollow`: a destination that is a symbolic link is covered itself.
+    pub(crate) covers_link: bool,
     /// Change the mount that is there.
     pub(crate) remount: bool,
     /// Flags for `fsconfig(2)`, of each pair (`ro` and `rw`) the one given last.
@@ -112,6 +130,8 @@ enum Word {
     Propagation(u64, bool),
     Remount,
     CopyUp,
+    SourceLink(Link),
+    CoversLink,
     /// With the mounts below it or without.
     IdMap(bool),
 }
@@ -120,7 +140,9 @@ const WORDS: &[(&str, Word)] = &[
     ("async", Word::Super("async", "sync")),
     ("atime", Word::NotTime(MOUNT_ATTR_NOATIME)),
     ("bind", Word::Bind(Bind::Plain)),
+    ("copy-symlink", Word::SourceLink(Link::Copied)),
     ("defaults", Word::None),
+    ("dest-nofollow", Word::CoversLink),
     ("dev", Word::Clear(MOUNT_ATTR_NODEV)),
     ("diratime", Word::Clear(MOUNT_ATTR_NODIRATIME)),
     ("dirsync", Word::Super("dirsync", "")),
@@ -173,6 +195,7 @@ const WORDS: &[(&str, Word)] = &[
     ("shared", Word::Propagation(libc::MS_SHARED, false)),
     ("silent", Word::None),
     ("slave", Word::Propagation(libc::MS_SLAVE, false)),
+    ("src-nofollow", Word::SourceLink(Link::Mounted)),
     ("strictatime", Word::Time(MOUNT_ATTR_STRICTATIME)),
     ("suid", Word::Clear(MOUNT_ATTR_NOSUID)),
     ("symfollow", Word::Clear(MOUNT_ATTR_NOSYMFOLLOW)),
@@ -261,6 +284,8 @@ impl Options {
             }
             Word::Remount => self.remount = true,
             Word::CopyUp => self.tmpcopyup = true,
+            Word::SourceLink(link) => self.source_link = link,
+            Word::CoversLink => self.covers_link = true,
             Word::IdMap(recursive) => self.id_map = Some(recursive),
             word => attribute(&mut self.attr_set, &mut self.attr_clr, word),
         }
@@ -271,6 +296,17 @@ impl Options {
     pub(crate) fn beyond_bind(&self) -> Option<&str> {
         let mut names = self.data.iter().map(|(name, _)| name.as_str());
         names.find(|name| !matches!(*name, "size" | "mode"))
+    }
+
+    /// Whether links are treated otherwise than path_resolution(7) does.
+    pub(crate) fn minds_links(&self) -> bool {
+        self.covers_link || self.source_link != Link::Followed
+    }
+
+    /// How to open the source of a bind mount.
+    pub(crate) fn source_flags(&self) -> OFlag {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        if self.source_link == Link::Followed { flags } else { flags | OFlag::O_NOFOLLOW }
     }
 
     fn super_flag(&mut self, flag: &'static str, opposite: &str) {

@@ -6,15 +6,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
-use nix::sys::statfs::fstatfs;
-use nix::unistd::{chdir, read};
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use nix::unistd::{chdir, read, symlinkat};
 
 use super::copy;
-use crate::mounts::{self, Options, Propagation};
+use crate::mounts::{self, Link, Options, Propagation};
 use crate::plan::{FileSystem, MountPoint, Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::{sync, sys};
@@ -31,9 +31,16 @@ pub(super) fn mount(
 ) -> Result<()> {
     let mounted = match &entry.what {
         What::Bind { source, ids } => {
-            let tree = match ids {
-                None => copy_of(source, entry, caller)?,
+            let found = match ids {
+                None => open(source, entry, caller)?,
                 Some(_) => caller.borrow(entry.index)?,
+            };
+            if entry.options.source_link == Link::Copied && file_type(&found)? == SFlag::S_IFLNK {
+                return copy_link(root, &entry.destination, &found);
+            }
+            let tree = match ids {
+                None => copy_of(found, entry).with_context(|| source_of(source))?,
+                Some(_) => found,
             };
             bind(root, entry, tree)?
         }
@@ -53,18 +60,41 @@ pub(super) fn make_read_only(root: &RootFd, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A detached copy of the mount that `source` is in.
-fn copy_of(source: &Path, entry: &MountPoint, caller: &sync::Init) -> Result<OwnedFd> {
-    let context = || format!("source {}", source.display());
+fn source_of(path: &Path) -> String {
+    format!("source {}", path.display())
+}
+
+/// The source of a bind mount, which the root of a user namespace may not be able to reach.
+fn open(source: &Path, entry: &MountPoint, caller: &sync::Init) -> Result<OwnedFd> {
+    match nix::fcntl::open(source, entry.options.source_flags(), Mode::empty()) {
+        Err(Errno::EACCES) => caller.borrow(entry.index),
+        result => result.with_context(|| source_of(source)),
+    }
+}
+
+/// A detached copy of the mount that `found` is in.
+fn copy_of(found: OwnedFd, entry: &MountPoint) -> nix::Result<OwnedFd> {
     let recursive = entry.options.bind == mounts::Bind::Recursive;
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let fd = match nix::fcntl::open(source, flags, Mode::empty()) {
-        Err(Errno::EACCES) => caller.borrow(entry.index)?,
-        result => result.with_context(context)?,
-    };
-    let tree = sys::clone_mount(fd.as_fd(), recursive).with_context(context)?;
-    sys::close_later([fd]);
+    let tree = sys::clone_mount(found.as_fd(), recursive)?;
+    sys::close_later([found]);
     Ok(tree)
+}
+
+/// Makes at `path` a link as `found` is one, unless there is the same one already.
+fn copy_link(root: &RootFd, path: &Path, found: &OwnedFd) -> Result<()> {
+    let leads_to = readlinkat(found, "")?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("names no link");
+    };
+    let parent = root.open_or_create(parent, Missing::Directory)?;
+    match symlinkat(&*leads_to, &parent, name) {
+        Err(Errno::EEXIST) => {
+            let same = readlinkat(&parent, name).is_ok_and(|there| there == leads_to);
+            ensure!(same, "copy-symlink: there is something else than a link to {leads_to:?}");
+            Ok(())
+        }
+        result => Ok(result?),
+    }
 }
 
 fn bind(root: &RootFd, entry: &MountPoint, tree: OwnedFd) -> Result<OwnedFd> {
@@ -73,10 +103,26 @@ fn bind(root: &RootFd, entry: &MountPoint, tree: OwnedFd) -> Result<OwnedFd> {
         SFlag::S_IFDIR => Missing::Directory,
         _ => Missing::File,
     };
-    let target = root.open_or_create(&entry.destination, missing)?;
+    let target = match entry.options.covers_link {
+        true => link_or_create(root, &entry.destination, missing)?,
+        false => root.open_or_create(&entry.destination, missing)?,
+    };
     put(&tree, &target)?;
     sys::close_later([target]);
     Ok(tree)
+}
+
+/// The object at `path`, also if that is a link. Those of kernel file systems are magic (proc(5)
+/// `/proc/PID/exe`), and what covers one would be taken for the kernel's word.
+fn link_or_create(root: &RootFd, path: &Path, missing: Missing) -> Result<OwnedFd> {
+    let found = match root.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+        Err(Errno::ENOENT) => return Ok(root.create(path, missing)?),
+        result => result?,
+    };
+    let kind = fstatfs(&found)?.filesystem_type();
+    let kernels = [PROC_SUPER_MAGIC, SYSFS_MAGIC, DEVPTS_SUPER_MAGIC].contains(&kind);
+    ensure!(!kernels, "dest-nofollow: not on a file system of the kernel's");
+    Ok(found)
 }
 
 /// Onto what is of another kind move_mount(2) says EINVAL and mount(2) said ENOTDIR, which dockerd
@@ -313,7 +359,7 @@ fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path) -> Result<()> {
     mkdirat(tmpfs, name, Mode::from_bits_truncate(0o755))?;
     // The names of co-mounted controllers lead to their hierarchy: cpu -> cpu,cpuacct.
     for controller in name.split(',').filter(|controller| *controller != name) {
-        nix::unistd::symlinkat(name, tmpfs, controller)?;
+        symlinkat(name, tmpfs, controller)?;
     }
     // By name: this tmpfs is a moment old, and nobody else is in this mount namespace.
     sys::move_mount_at(tree.as_fd(), tmpfs.as_fd(), &CString::new(name)?)?;

@@ -146,12 +146,12 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
     } else {
         What::FileSystem(file_system(i, mount, bundle, &mut options)?)
     };
-    check_proc(&destination, &what).with_context(|| origin.clone())?;
+    check_proc(&destination, &what, &options).with_context(|| origin.clone())?;
     Ok(MountPoint { origin, index: u32::try_from(i)?, destination, what, options })
 }
 
 /// Nothing but a procfs on `/proc`, and little in it, in the words of runc.
-fn check_proc(destination: &Path, what: &What) -> Result<()> {
+fn check_proc(destination: &Path, what: &What, options: &Options) -> Result<()> {
     let path = clean(destination);
     if !path.starts_with("/proc") {
         return Ok(());
@@ -163,6 +163,8 @@ fn check_proc(destination: &Path, what: &What) -> Result<()> {
     }
     let is_proc = match what {
         What::FileSystem(fs) => fs.kind.as_c_str() == c"proc",
+        // A link could lead anywhere, whatever is there now.
+        What::Bind { .. } if options.minds_links() => false,
         // A source that is not there is told later.
         What::Bind { source, .. } => {
             statfs(source).map_or(true, |fs| fs.filesystem_type() == PROC_SUPER_MAGIC)

@@ -177,6 +177,11 @@ fn check_kind(path: Arguments<'_>, typ: &str, source: &Path, options: &Options) 
     if bind && let Some(name) = options.beyond_bind() {
         bail!("{path}.options: {name}: not an option of a bind mount");
     }
+    let links = options.minds_links() && (options.remount || !bind);
+    ensure!(
+        !links,
+        "{path}.options: copy-symlink, src-nofollow, dest-nofollow: only for a new bind mount"
+    );
     let copies = options.tmpcopyup && (options.remount || typ != "tmpfs");
     ensure!(!copies, "{path}.options: tmpcopyup: only for a new tmpfs");
     Ok(())
