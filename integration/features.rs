@@ -165,6 +165,8 @@ fn features_names_every_annotation_that_does_something() {
         "pidfd_receiver",
         "systemd.subgroup",
         "delegate-cgroup",
+        "seccomp_fail_unknown_syscall",
+        "seccomp.receiver",
         "mount_context_type",
     ];
     read.extend(crun.map(|name| format!("run.oci.{name}")));

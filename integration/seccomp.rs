@@ -251,6 +251,39 @@ fn an_agent_answers_the_calls_of_a_container_and_of_exec() {
     assert_ne!(exec["pid"], init["pid"]);
 }
 
+#[test]
+fn an_annotation_names_the_agent_of_a_profile_that_names_none() {
+    let names = |path: std::path::PathBuf| json!({ "run.oci.seccomp.receiver": path });
+    let script = "mkdir /tmp/one 2>&1";
+    let bundle = Bundle::busybox().writable().script(script);
+    let (agent, mut profile) = asking(&bundle, notify());
+    profile.as_object_mut().unwrap().remove("listenerPath");
+    let annotations = names(agent::socket(&bundle));
+    let c = bundle.filter(profile).config(|c| c["annotations"] = annotations).create();
+    assert!(c.finish().1.contains("No space left on device"), "{}", c.errors());
+    assert_eq!(agent.states().len(), 1);
+    // What the profile says goes first.
+    let bundle = Bundle::busybox().writable().script(script);
+    let (agent, profile) = asking(&bundle, notify());
+    let elsewhere = names("/no/such/socket".into());
+    let c = bundle.filter(profile).config(|c| c["annotations"] = elsewhere).create();
+    assert!(c.finish().1.contains("No space left on device"), "{}", c.errors());
+    assert_eq!(agent.states().len(), 1);
+}
+
+#[test]
+fn names_of_no_call_are_refused_if_that_is_asked_for() {
+    let with = |value: &str, profile: Value| {
+        let annotations = json!({ "run.oci.seccomp_fail_unknown_syscall": value });
+        Bundle::busybox().filter(profile).config(|c| c["annotations"] = annotations).args(["true"])
+    };
+    let profile = only(&["mkdir", "no_such_call"], "SCMP_ACT_ERRNO");
+    let done = with("1", profile.clone()).refused();
+    done.says(&["linux.seccomp.syscalls[0].names[1]: ", "no_such_call"]).one_line();
+    with("0", profile).run().success();
+    with("1", docker()).run().success();
+}
+
 /// Not even the calls that would bring the listener to the agent.
 #[test]
 fn an_agent_may_be_asked_about_every_call() {

@@ -8,6 +8,8 @@
 //! | `pidfd_receiver` | a socket that gets init's pidfd, as that of `--pidfd-socket` | `create.rs` |
 //! | `systemd.subgroup` | the group within the scope that the container is in | `cgroup.rs` |
 //! | `delegate-cgroup` | the group below the container's that its process starts in | `cgroup/delegated.rs` |
+//! | `seccomp_fail_unknown_syscall` | a name of no system call in a profile is an error, unless it is `0` | `spec/check.rs` |
+//! | `seccomp.receiver` | what `linux.seccomp.listenerPath` is, where that is missing | `spec.rs` |
 //! | `mount_context_type` | what `linux.mountLabel` is to new file systems, instead of `context` | `plan/mount.rs` |
 
 use std::path::{Component, Path, PathBuf};
@@ -20,23 +22,41 @@ pub(crate) const HOOK_OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hoo
 pub(crate) const PIDFD: &str = "run.oci.pidfd_receiver";
 pub(crate) const SUBGROUP: &str = "run.oci.systemd.subgroup";
 pub(crate) const DELEGATE: &str = "run.oci.delegate-cgroup";
+pub(crate) const UNKNOWN_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
+pub(crate) const RECEIVER: &str = "run.oci.seccomp.receiver";
 const CONTEXT: &str = "run.oci.mount_context_type";
+/// Without these a container would have a weaker filter than was asked for.
+const REFUSED: [&str; 2] = ["run.oci.seccomp_bpf_data", "run.oci.seccomp.plugins"];
 
 /// mount(8) "Filesystem-independent mount options".
 const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
 
 /// All of them, for `features`.
-pub(crate) const ALL: [&str; 7] =
-    [KEEP_GROUPS, HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD, SUBGROUP, DELEGATE, CONTEXT];
+pub(crate) const ALL: [&str; 9] = [
+    KEEP_GROUPS,
+    HOOK_OUTPUTS[0],
+    HOOK_OUTPUTS[1],
+    PIDFD,
+    SUBGROUP,
+    DELEGATE,
+    UNKNOWN_CALLS,
+    RECEIVER,
+    CONTEXT,
+];
 
 /// A map of annotations, of the configuration or of a state.
 pub(crate) trait Annotations {
     /// The value of `name`.
     fn value(&self, name: &str) -> Option<&str>;
 
+    /// Whether a switch is on.
+    fn is_on(&self, name: &str) -> bool {
+        self.value(name).is_some_and(|value| value != "0")
+    }
+
     /// Whether the process keeps the caller's supplementary groups.
     fn keeps_groups(&self) -> bool {
-        self.value(KEEP_GROUPS).is_some_and(|value| value != "0")
+        self.is_on(KEEP_GROUPS)
     }
 
     /// The absolute path that `name` has as its value, if it has one.
@@ -69,8 +89,11 @@ pub(crate) trait Annotations {
 
     /// Refuses values that make no sense.
     fn check(&self) -> Result<()> {
-        for name in [HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD] {
+        for name in [HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD, RECEIVER] {
             self.path(name)?;
+        }
+        for name in REFUSED {
+            ensure!(self.value(name).is_none(), "{}: not supported", origin(name));
         }
         for name in [SUBGROUP, DELEGATE] {
             self.group(name)?;
@@ -129,6 +152,16 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_a_weaker_filter_is_refused() {
+        for name in REFUSED {
+            for value in ["", "x"] {
+                let error = one(name, value).check().unwrap_err().to_string();
+                assert_eq!(error, format!("annotations[{name:?}]: not supported"));
+            }
+        }
+    }
+
+    #[test]
     fn a_label_is_one_of_four_kinds_of_context() {
         for kind in CONTEXTS {
             assert_eq!(one(CONTEXT, kind).context_type().unwrap(), kind);
@@ -139,7 +172,7 @@ mod tests {
 
     #[test]
     fn files_and_sockets_have_absolute_paths() {
-        for name in [HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD] {
+        for name in [HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD, RECEIVER] {
             assert!(one(name, "/x").check().is_ok() && one(name, "").check().is_ok());
             let error = one(name, "x").check().unwrap_err().to_string();
             assert_eq!(error, format!("annotations[{name:?}]: \"x\" is not an absolute path"));

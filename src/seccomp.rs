@@ -154,6 +154,11 @@ impl Filter {
     }
 }
 
+/// Whether some architecture has a call of that name.
+pub(crate) fn is_call(name: &str) -> bool {
+    calls::find(name).is_some()
+}
+
 /// Whether the profile asks an agent about calls.
 pub(crate) fn notifies(seccomp: &LinuxSeccomp) -> bool {
     let actions = seccomp.syscalls().iter().flatten().map(|entry| entry.action());

@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::annotations::{Annotations, RECEIVER};
 use crate::mounts;
 use crate::namespace::IdMap;
 
@@ -261,9 +262,19 @@ fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
         mount.source_mut().take_if(|source| empty(source));
     }
     take_maps(spec)?;
+    let receiver = match spec.annotations() {
+        Some(annotations) => annotations.path(RECEIVER)?.map(Path::to_owned),
+        None => None,
+    };
     let Some(linux) = spec.linux_mut() else {
         return Ok(());
     };
+    if let Some(seccomp) = linux.seccomp_mut() {
+        let none = seccomp.listener_path().as_ref().is_none_or(empty);
+        if none {
+            seccomp.set_listener_path(receiver);
+        }
+    }
     linux.cgroups_path_mut().take_if(|path| empty(path));
     linux.rootfs_propagation_mut().take_if(|word| word.is_empty());
     for namespace in linux.namespaces_mut().iter_mut().flatten() {

@@ -70,6 +70,21 @@ fn what_the_configuration_says_of_the_whole_is_refused() {
         set("/domainname", json!("a\0b"), &["domainname", "NUL"]),
         set("/annotations", json!({ "k": 1 }), &["config.json", "annotations"]),
         set("/annotations", json!({ "k": "\0" }), &["annotations", "NUL"]),
+        set(
+            "/annotations",
+            json!({ "run.oci.seccomp_bpf_data": "BgAAAAAA/38=" }),
+            &["annotations[\"run.oci.seccomp_bpf_data\"]: not supported"],
+        ),
+        set(
+            "/annotations",
+            json!({ "run.oci.seccomp.plugins": "/p.so" }),
+            &["annotations[\"run.oci.seccomp.plugins\"]: not supported"],
+        ),
+        set(
+            "/annotations",
+            json!({ "run.oci.seccomp.receiver": "agent" }),
+            &["annotations[\"run.oci.seccomp.receiver\"]: \"agent\" is not an absolute path"],
+        ),
         set("/hooks", json!([]), &["config.json", "hooks"]),
         set("/hooks", json!({ "poststop": {} }), &["config.json", "hooks.poststop"]),
         set("/hooks", json!({ "poststop": [{}] }), &["config.json", "hooks.poststop[0]", "path"]),

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Spec};
 
 use super::linux::{self, Namespaces};
-use super::process;
-use crate::annotations::Annotations;
+use super::{process, seccomp};
+use crate::annotations::{Annotations, UNKNOWN_CALLS};
 use crate::hooks::Kind;
 use crate::landlock;
 use crate::mounts::{self, Bind, Options};
@@ -44,7 +44,12 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         text("annotations", value)?;
     }
     landlock::check(spec.annotations().iter().flatten())?;
-    spec.annotations().as_ref().map_or(Ok(()), Annotations::check)?;
+    if let Some(annotations) = spec.annotations() {
+        annotations.check()?;
+        if annotations.is_on(UNKNOWN_CALLS) {
+            linux.seccomp().as_ref().map(seccomp::check_names).transpose()?;
+        }
+    }
     if let Some(process) = spec.process() {
         process::check(process)?;
         let user = process.user();

@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSyscall};
 
 use super::check::{absolute, text};
-use crate::seccomp::notifies;
+use crate::annotations;
+use crate::seccomp::{is_call, notifies};
 
 /// A call has that many arguments.
 const ARGUMENTS: usize = 6;
@@ -37,6 +38,18 @@ pub(super) fn check(seccomp: &LinuxSeccomp) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Refuses names that are no calls, of which a filter says nothing otherwise.
+pub(super) fn check_names(seccomp: &LinuxSeccomp) -> Result<()> {
+    for (i, entry) in seccomp.syscalls().iter().flatten().enumerate() {
+        for (j, name) in entry.names().iter().enumerate() {
+            let path = format_args!("linux.seccomp.syscalls[{i}].names[{j}]");
+            let origin = annotations::origin(annotations::UNKNOWN_CALLS);
+            ensure!(is_call(name), "{path}: no system call {name:?} ({origin})");
+        }
+    }
+    Ok(())
 }
 
 fn check_entry(path: Arguments<'_>, entry: &LinuxSyscall) -> Result<()> {
