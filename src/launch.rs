@@ -67,12 +67,9 @@ pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
     }
     // Nor has an ordinary user a right to, from whom the map may be hidden.
     let Ok(users) = IdMap::of_users_of(pid) else { return Ok(()) };
-    let owner = users.outside(program.uid).map(Uid::from_raw);
-    for (fd, uid) in pipes {
-        if users.shows(uid) {
-            continue;
-        }
-        match fchown(sys::stdio(fd), owner, None) {
+    let Some(owner) = users.outside(program.uid).map(Uid::from_raw) else { return Ok(()) };
+    for (fd, _) in pipes.into_iter().filter(|(_, uid)| !users.shows(*uid)) {
+        match fchown(sys::stdio(fd), Some(owner), None) {
             Ok(()) | Err(Errno::EPERM | Errno::EROFS) => {}
             Err(errno) => return Err(errno).with_context(|| format!("standard stream {fd}")),
         }
