@@ -388,6 +388,7 @@ fn restoring(root: &Path, options: &restore::Options, manager: Manager) -> creat
         root: root.to_owned(),
         id: options.id.clone(),
         bundle: options.bundle.clone(),
+        config: None,
         console_socket: options.console_socket.clone(),
         pid_file: options.pid_file.clone(),
         pidfd_socket: None,
