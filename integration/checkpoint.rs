@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use serde_json::json;
+use nix::sys::stat::Mode;
+use serde_json::{Value, json};
 
 use crate::harness::inject::{Call, Fault, Traced, inject_alone, sweep_step, trace_alone};
 use crate::harness::terminal::ConsoleSocket;
@@ -361,6 +363,143 @@ fn a_restore_that_is_killed_is_cleared_by_delete() {
         c.bundle().leftovers().assert_none_since();
     }
     assert!(Path::new(&images).exists());
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn what_criu_would_lose_is_refused_at_both_ends() {
+    let c = counting().start();
+    let socket = ConsoleSocket::at(c.bundle().beside("agent"));
+    let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket.path(),
+        "syscalls": [{ "names": ["acct"], "action": "SCMP_ACT_NOTIFY" }] });
+    let cases: [(&str, Value, &str); 4] = [
+        ("/annotations", json!({ "org.rt.landlock.read": "/" }), "org.rt.landlock.read"),
+        ("/linux/seccomp", profile, "SCMP_ACT_NOTIFY"),
+        ("/linux/personality", json!({ "domain": "LINUX32" }), "linux.personality"),
+        ("/linux/memoryPolicy", json!({ "mode": "MPOL_LOCAL" }), "linux.memoryPolicy"),
+    ];
+    c.checkpoint(&["--leave-running"]).success();
+    let images = c.bundle().beside("images");
+    for (place, value, name) in cases {
+        let (object, key) = place.rsplit_once('/').unwrap();
+        let bundle = counting().config(|c| c.pointer_mut(object).unwrap()[key] = value);
+        let words = ["restore", "--detach", "--image-path", images.to_str().unwrap()];
+        let done = bundle.launch(&words, &bundle.id()).redirections("").run().one_line();
+        done.says(&[name, "criu does not keep it"]);
+    }
+    let bundle = counting().config(|c| c["linux"]["personality"] = json!({ "domain": "LINUX32" }));
+    let c = bundle.start();
+    c.checkpoint(&[]).one_line().says(&["linux.personality: criu does not keep it"]);
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_restored_container_has_its_sysctls_priorities_and_oom_score() {
+    let bundle = counting().config(|c| {
+        c["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "7",
+            "kernel.msgmax": "4096" });
+        c["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 7 });
+        c["process"]["oomScoreAdj"] = json!(500);
+    });
+    let c = survives(bundle);
+    let sysctl = |path: &str| c.exec(["cat", &format!("/proc/sys/{path}")]).success().stdout;
+    assert_eq!(sysctl("net/ipv4/ip_unprivileged_port_start"), "7\n");
+    assert_eq!(sysctl("kernel/msgmax"), "4096\n");
+    let ionice = Command::new("ionice").args(["-p", &c.pid().to_string()]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ionice.stdout), "best-effort: prio 7\n");
+    let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", c.pid())).unwrap();
+    assert_eq!(score, "500\n");
+}
+
+/// CRIU resolves what a bind mount within the root shows by its path, on the host.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_link_in_the_image_does_not_lead_a_mount_to_the_host() {
+    let bundle = counting().writable().with_capabilities(&["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]);
+    let outside = bundle.beside("outside");
+    fs::create_dir_all(outside.join("y")).unwrap();
+    fs::write(outside.join("y/secret"), "of the host").unwrap();
+    let c = bundle.start();
+    has_begun(&c);
+    c.exec(["sh", "-c", "mkdir -p /x/y /b && mount -o bind /x/y /b"]).success();
+    c.checkpoint(&["--leave-running"]).success();
+    let link = format!("mv /x /x.old && ln -s {} /x", outside.display());
+    c.exec(["sh", "-c", &link]).success();
+    c.delete_force();
+    let done = c.try_restore(&[]).one_line();
+    done.says(&["/b: shows", "which the configuration does not name"]);
+    c.bundle().leftovers().assert_none_since();
+    // Without it there is nothing to say against the mount.
+    fs::remove_file(c.bundle().rootfs().join("x")).unwrap();
+    fs::rename(c.bundle().rootfs().join("x.old"), c.bundle().rootfs().join("x")).unwrap();
+    let mut c = c;
+    c.restore(&[]);
+    goes_on(&c);
+}
+
+/// The caller's may hold what is not for the container.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_restored_container_has_a_session_keyring_of_its_own() {
+    let bundle = counting().config(|c| c["linux"]["maskedPaths"] = json!([]));
+    let mut c = bundle.start();
+    has_begun(&c);
+    c.checkpoint(&[]).success();
+    c.wait();
+    c.restore(&[]);
+    // A kernel shows keyrings to whom they belong; those of a process that has ended go a bit later.
+    let keys = c.exec(["cat", "/proc/keys"]).success().stdout;
+    assert!(keys.contains(&format!("_ses.{}:", c.id)), "{keys}");
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_criu_that_is_killed_is_an_error_and_what_hooks_made_is_taken_back() {
+    let bundle = counting();
+    let log = bundle.beside("hooks");
+    let hook = |script: &str| json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] }]);
+    // The first process of the group is CRIU.
+    let kill = format!(
+        "echo created >>{0}; [ -e {0}.armed ] || exit 0; pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/');
+        for other in $(cat /sys/fs/cgroup/pids$(sed -n 's/.*:pids://p' /proc/$pid/cgroup)/cgroup.procs); do
+            [ $other = $pid ] || kill -9 $other; done",
+        log.display()
+    );
+    let bundle = bundle.config(|c| {
+        c["hooks"] = json!({ "createRuntime": hook(&kill),
+            "poststop": hook(&format!("echo removed >>{}", log.display())) });
+    });
+    let c = bundle.start();
+    has_begun(&c);
+    c.checkpoint(&[]).success();
+    assert_eq!(fs::read_to_string(&log).unwrap(), "created\nremoved\n");
+    fs::write(log.with_extension("armed"), "").unwrap();
+    c.try_restore(&[]).one_line().says(&["criu was killed by SIGKILL"]);
+    assert_eq!(fs::read_to_string(&log).unwrap(), "created\nremoved\n".repeat(2));
+    c.bundle().leftovers().assert_none_since();
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn files_in_the_way_of_images_are_not_followed_and_not_waited_for() {
+    let c = counting().start();
+    has_begun(&c);
+    let images = c.bundle().beside("images");
+    let victim = c.bundle().beside("victim");
+    fs::create_dir(&images).unwrap();
+    fs::write(&victim, "untouched").unwrap();
+    symlink(&victim, images.join("dump.log")).unwrap();
+    symlink(&victim, images.join("descriptors.json")).unwrap();
+    c.checkpoint(&["--leave-running"]).one_line().says(&["descriptors.json"]);
+    fs::remove_file(images.join("descriptors.json")).unwrap();
+    c.checkpoint(&[]).success();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    fs::remove_file(images.join("descriptors.json")).unwrap();
+    nix::unistd::mkfifo(&images.join("descriptors.json"), Mode::S_IRUSR).unwrap();
+    nix::unistd::mkfifo(&images.join("restore.log"), Mode::S_IRUSR).unwrap();
+    c.try_restore(&[]).one_line().says(&["descriptors.json"]);
+    c.bundle().leftovers().assert_none_since();
 }
 
 /// Every call of the runtime's own, each with an error and with SIGKILL: what CRIU does is its own

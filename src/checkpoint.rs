@@ -11,11 +11,11 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::criu::rpc::{self, Kind, PageServer};
-use crate::criu::{self, Common, Images, Worker, mounts};
+use crate::criu::{Common, Images, Worker, lost, mounts};
 use crate::error::{InPhase, Phase};
 use crate::plan::{Root, Source};
 use crate::state::{Container, Status};
-use crate::{delete, log, rootless, spec};
+use crate::{delete, log, rootless, service, spec};
 
 const LOG: &str = "dump.log";
 /// Where the standard streams led to, among the images: as runc has it.
@@ -73,6 +73,8 @@ pub(crate) fn command(root: &Path, options: &Options) -> Result<()> {
         _ => bail!("{id}: container cannot be checkpointed in {status} state"),
     };
     ensure!(rootless::is_root_of_host(), "checkpoint: only root of the host may do that");
+    let manager = "a container that tells a service manager (NOTIFY_SOCKET) has no checkpoint";
+    ensure!(!service::is_prepared(&container), "{id}: {manager}");
     let dumped = dump(&container, options).phase(Phase::Process);
     if dumped.is_err() && status == Status::Running {
         // CRIU may have been killed in the middle of it.
@@ -97,7 +99,7 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     let source =
         Source { spec: &spec, bundle: &record.bundle, rootfs: &record.rootfs, id: &record.id };
     let root = Root::new(&source, linux, &record.cgroup, record.has_user_namespace(), false)?;
-    mounts::check(&root)?;
+    lost::check(&spec, &root)?;
     let images = Images::make(&options.common)?;
     let freezer = record.cgroup.freezer_directory();
     let mut request = rpc::Options {
@@ -132,7 +134,7 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
         dup2_stderr(&null)?;
         images.open()
     })?;
-    let done = worker.request(kind, request, |notify, _| match server.take() {
+    let done = worker.request(kind, request, &images.log(LOG), |notify, _| match server.take() {
         Some(mut file) if notify.script() == "status-ready" => {
             file.write_all(&[0]).context("--status-fd")
         }
@@ -143,7 +145,7 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     });
     // Also after an error: it lets the container go on.
     let ended = worker.finish();
-    done.map_err(|error| criu::explain(&error, &images.log(LOG)))?;
+    done?;
     // After a pre-dump it would go on to the next one, and takes the end of us for an error.
     if options.pre_dump { Ok(()) } else { ended }
 }
@@ -177,8 +179,7 @@ fn save_descriptors(images: &Images, pid: i32) -> Result<()> {
         link.map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
     };
     let names: Vec<String> = (0..3).map(name).collect();
-    let path = images.file(DESCRIPTORS);
-    fs::write(&path, serde_json::to_vec(&names)?).with_context(|| path.display().to_string())
+    images.write(DESCRIPTORS, &serde_json::to_vec(&names)?)
 }
 
 impl Options {

@@ -6,20 +6,24 @@
 //! |---|---|
 //! | `rpc` | the messages |
 //! | `mounts` | mounts of the container whose source is the host's |
+//! | `lost` `seen` | what is refused: settings that CRIU does not keep, mounts that are not the container's |
 //! | `options` | what `checkpoint` and `restore` have in common on the command line |
 
+pub(crate) mod lost;
 pub(crate) mod mounts;
 mod options;
 pub(crate) mod rpc;
+pub(crate) mod seen;
 
 use std::convert::Infallible;
 use std::fs;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, socketpair,
@@ -91,29 +95,55 @@ impl Worker {
     /// Has it done. `answer` is asked at each point at which CRIU asks back.
     ///
     /// # Errors
-    /// What CRIU says, or what `answer` has failed of.
+    /// What `answer` has failed of, or what CRIU says here and in its `log`.
     pub(crate) fn request(
         &mut self,
         kind: Kind,
         options: Options,
+        log: &Path,
         mut answer: impl FnMut(&Notify, Option<OwnedFd>) -> Result<()>,
     ) -> Result<()> {
+        match fs::remove_file(log) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| log.display().to_string());
+            }
+            _ => {}
+        }
         self.send(&Request { kind: kind.into(), options: Some(options), notify_success: None })?;
         let mut buffer = vec![0; MESSAGE_MAX];
         loop {
-            let (length, descriptor) = sys::receive(self.socket()?.as_fd(), &mut buffer)?;
+            let (length, descriptor) = self.receive(&mut buffer)?;
             if length == 0 {
-                self.finish()?;
-                bail!("criu has ended without an answer");
+                let ended = self.finish().and_then(|()| bail!("criu has ended without an answer"));
+                return ended.map_err(|error| explain(&error, log));
             }
             let response = Response::decode(&buffer[..length]).context("criu's answer")?;
             let Some(notify) = response.notify.as_ref().filter(|_| response.kind() == Kind::Notify)
             else {
-                return finished(&response);
+                return finished(&response).map_err(|error| explain(&error, log));
             };
             answer(notify, descriptor)?;
             let kind = Kind::Notify.into();
             self.send(&Request { kind, options: None, notify_success: Some(true) })?;
+        }
+    }
+
+    /// The next message; none of any length if it has ended, whoever else holds its socket: what
+    /// it has forked does.
+    fn receive(&self, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+        let socket = self.socket()?.as_fd();
+        loop {
+            let mut fds =
+                [socket, self.process.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                result => result.context("poll")?,
+            };
+            match fds.map(|fd| fd.any().unwrap_or(true)) {
+                [true, _] => return sys::receive(socket, buffer).context("criu"),
+                [false, true] => return Ok((0, None)),
+                [false, false] => {}
+            }
         }
     }
 
@@ -199,15 +229,15 @@ fn execute(inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
 }
 
 /// With what CRIU says of it in its log.
-pub(crate) fn explain(error: &anyhow::Error, log: &Path) -> anyhow::Error {
+fn explain(error: &anyhow::Error, log: &Path) -> anyhow::Error {
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text.unwrap_or_default();
     let errors = text.lines().filter_map(|line| line.split_once("Error (")?.1.split_once("): "));
-    // The last one says no more than that.
-    let errors = errors.map(|(_, cause)| cause.trim()).filter(|cause| !cause.ends_with("FAILED."));
-    let errors: Vec<&str> = errors.collect();
-    let causes = &errors[errors.len().saturating_sub(CAUSES_MAX)..];
-    let causes: String = causes.iter().map(|cause| format!(": {cause}")).collect();
+    let errors = errors.map(|(_, cause)| cause.trim());
+    // It does without more files, and the last one says no more than that all has failed.
+    let causes =
+        errors.filter(|c| !c.contains("Can't setup RLIMIT_NOFILE") && !c.ends_with("FAILED."));
+    let causes: String = causes.take(CAUSES_MAX).map(|cause| format!(": {cause}")).collect();
     anyhow!("{}{causes} (see {})", line(error), log.display())
 }
 

@@ -23,9 +23,16 @@ use crate::cgroup::OpenCgroup;
 use crate::error::{Failure, InPhase, Phase, line, phase};
 use crate::hooks::Kind;
 use crate::plan::Plan;
+use crate::procfd::ProcFd;
 use crate::rootfd::RootFd;
 use crate::sync::{self, Release};
 use crate::{namespace, netns, sys};
+
+/// The keyring of a process that gets everything else from somebody else.
+pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
+    let proc = plan.labels().map(|_| ProcFd::new()).transpose()?;
+    process::own_keyring(plan, proc.as_ref())
+}
 
 /// Runs the plan to its end. `listener` is where `start` will come. It is open until the program
 /// runs, also where the caller says Start itself: so long the container is *created*.

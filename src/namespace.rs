@@ -139,9 +139,9 @@ impl Namespaces {
         self.kinds().contains(CloneFlags::CLONE_NEWUSER)
     }
 
-    /// Whether a fresh network namespace is made.
-    pub(crate) fn has_new_network(&self) -> bool {
-        self.new.contains(CloneFlags::CLONE_NEWNET)
+    /// Whether a fresh namespace of this kind is made.
+    pub(crate) fn has_new(&self, kind: CloneFlags) -> bool {
+        self.new.contains(kind)
     }
 
     /// Descriptors that init still needs after the clone.

@@ -3,20 +3,21 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getppid};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::checkpoint::{DESCRIPTORS, external_key};
 use crate::create::{self, Created, Guard, Prepared, Request};
 use crate::criu::rpc::{self, CgroupMode, InheritFd, JoinNamespace, Kind};
-use crate::criu::{self, Common, Images, Worker, mounts};
+use crate::criu::{self, Common, Images, Worker, lost, mounts, seen};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::CALLERS;
@@ -25,7 +26,7 @@ use crate::netns::{self, Moved};
 use crate::plan::Root;
 use crate::process::Process;
 use crate::state::Lock;
-use crate::{log, rootless, sys};
+use crate::{init, launch, log, rootless, sys};
 
 const LOG: &str = "restore.log";
 
@@ -76,22 +77,29 @@ pub(crate) fn command(request: &Request, options: &Options) -> Result<i32> {
 
 fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
     let images = Images::existing(&options.common).phase(Phase::Config)?;
+    let pipes = pipes(&images).phase(Phase::Config)?;
     let spec = create::read(request).phase(Phase::Config)?;
     let mut prepared = create::prepare(request, &spec).phase(Phase::Plan)?;
-    mounts::check(root(&prepared)?).phase(Phase::Plan)?;
+    lost::check(&spec, root(&prepared)?).phase(Phase::Plan)?;
     let joined = Joined::open(&spec).phase(Phase::Namespaces)?;
     let groups =
         spec.linux().as_ref().and_then(|linux| IdMap::new(linux.gid_mappings()).outside(0));
     groups.map_or(Ok(()), |root| images.let_in(root)).phase(Phase::Plan)?;
     let (mut guard, lock) = create::claim(request, &mut prepared, &spec).phase(Phase::State)?;
     let mut worker = start(&prepared, &mut guard, &images, &joined)?;
-    let asked = asked(&prepared, options, &images, &joined, &worker).phase(Phase::Plan)?;
+    let inherit_fds = joined.inherited(images.count()).chain(pipes).collect();
+    let asked = rpc::Options {
+        inherit_fds,
+        join_ns: joined.others,
+        cgroup_roots: criu::cgroup_roots(worker.pid).phase(Phase::Cgroup)?,
+        ..asked(&prepared, options, &images)?
+    };
     let mut terminal = None;
-    let done = worker.request(Kind::Restore, asked, |notify, descriptor| {
-        let pid = notify.pid();
+    let criu = worker.pid;
+    let done = worker.request(Kind::Restore, asked, &images.log(LOG), |notify, descriptor| {
         match notify.script() {
-            "setup-namespaces" => set_up(&prepared, &mut guard, pid),
-            "post-restore" => restored(&prepared, &mut guard, pid),
+            "setup-namespaces" => set_up(&prepared, &mut guard, notify.pid()),
+            "post-restore" => restored(&prepared, &mut guard, notify.pid(), criu),
             "orphan-pts-master" => {
                 terminal = descriptor;
                 Ok(())
@@ -99,7 +107,7 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
             _ => Ok(()),
         }
     });
-    done.map_err(|error| criu::explain(&error, &images.log(LOG))).phase(Phase::Process)?;
+    done.phase(Phase::Process)?;
     worker.finish().phase(Phase::Process)?;
     let relay = prepared.relay(terminal).phase(Phase::Terminal)?;
     create::record(request, &prepared, &mut guard).phase(Phase::State)?;
@@ -123,11 +131,15 @@ fn start(
     container.save().phase(Phase::State)?;
     let directory = group.clone_into().map(|fd| fd.try_clone_to_owned()).transpose()?;
     let directory = directory.as_ref().map(AsFd::as_fd);
+    let parent = getpid();
     let worker = Worker::start(libc::CLONE_NEWNS as u64, directory, || {
         set_pdeathsig(Signal::SIGKILL)?;
+        ensure!(getppid() == parent, "rt has ended");
+        // Of the caller's keyring nothing is for the container.
+        init::own_keyring(&prepared.plan)?;
         group.born().enter().phase(Phase::Cgroup)?;
-        mounts::prepare(root).phase(Phase::Mounts)?;
         let mut inherited = images.open()?;
+        mounts::prepare(root).phase(Phase::Mounts)?;
         for namespace in &joined.external {
             inherited.push(namespace.try_clone()?);
         }
@@ -145,23 +157,14 @@ fn root(prepared: &Prepared) -> Result<&Root> {
     prepared.plan.root.as_ref().context("no root")
 }
 
-/// Everything that CRIU is told.
-fn asked(
-    prepared: &Prepared,
-    options: &Options,
-    images: &Images,
-    joined: &Joined,
-    worker: &Worker,
-) -> Result<rpc::Options> {
+/// What CRIU is told, but for what the worker has.
+fn asked(prepared: &Prepared, options: &Options, images: &Images) -> Result<rpc::Options> {
     let root = root(prepared)?;
     let mut asked = rpc::Options {
         evasive_devices: Some(true),
         rst_sibling: Some(true),
         root: Some(root.path.to_string_lossy().into_owned()),
         external_mounts: mounts::restored(root),
-        inherit_fds: joined.inherited(images.count()).chain(pipes(images)?).collect(),
-        join_ns: joined.others.clone(),
-        cgroup_roots: criu::cgroup_roots(worker.pid)?,
         lsm_profile: options.lsm_profile.clone(),
         lsm_mount_context: options.lsm_mount_context.clone(),
         ..options.common.request(images, LOG, prepared.annotations())
@@ -173,19 +176,24 @@ fn asked(
 }
 
 /// Our own standard streams where the container's were pipes.
-fn pipes(images: &Images) -> Result<impl Iterator<Item = InheritFd>> {
-    let path = images.file(DESCRIPTORS);
-    let read = || anyhow::Ok(serde_json::from_slice::<Vec<String>>(&fs::read(&path)?)?);
-    let names = read().with_context(|| path.display().to_string())?;
+fn pipes(images: &Images) -> Result<impl Iterator<Item = InheritFd> + use<>> {
+    let names = serde_json::from_slice::<Vec<String>>(&images.read(DESCRIPTORS)?);
+    let names = names.context(DESCRIPTORS)?;
     let pipes = (0..3).zip(names).filter(|(_, name)| name.starts_with("pipe:"));
     Ok(pipes.map(|(fd, key)| InheritFd { key, fd }))
 }
 
-/// The namespaces are there, nothing is in them yet.
+/// The first process and its namespaces are there, nothing is in them yet.
 fn set_up(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
     let plan = &prepared.plan;
-    if plan.namespaces.has_new_network() {
-        netns::bring_loopback_up_of(pid).phase(Phase::Namespaces)?;
+    let pidfd = sys::pidfd_open(pid).context("the restored process")?;
+    guard.init = Some((Pid::from_raw(pid), Rc::new(pidfd)));
+    let container = guard.container.as_mut().context("no container")?;
+    container.record.init = Some(Process::now(pid)?);
+    container.save().phase(Phase::State)?;
+    if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
+        let sysctls = || network_sysctls(&plan.sysctls);
+        netns::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
     }
     if !plan.net_devices.is_empty() {
         guard.moved = Some(Moved::all(&plan.net_devices, pid).phase(Phase::Namespaces)?);
@@ -193,27 +201,38 @@ fn set_up(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
     let Some(hooks) = plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS)) else {
         return Ok(());
     };
-    // They find the limits set, since they may change them.
-    prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    // They find the rules for devices set, since they may change them. Other limits would be
+    // CRIU's own.
+    prepared.cgroup.apply(&prepared.limits.of_devices()).phase(Phase::Cgroup)?;
     CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))
 }
 
+/// Those that are of the network namespace, which CRIU does not keep. In it.
+fn network_sysctls(all: &[(PathBuf, String)]) -> Result<()> {
+    for (path, value) in all.iter().filter(|(path, _)| path.starts_with("sys/net")) {
+        let path = Path::new("/proc").join(path);
+        fs::write(&path, value).with_context(|| format!("linux.sysctl: {}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// All processes are there, and none of them goes on yet.
-fn restored(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
-    let pidfd = sys::pidfd_open(pid).context("the restored process")?;
-    guard.init = Some((Pid::from_raw(pid), Rc::new(pidfd)));
+fn restored(prepared: &Prepared, guard: &mut Guard, pid: i32, criu: i32) -> Result<()> {
+    let Prepared { plan, cgroup, limits, .. } = prepared;
+    let mut pids = cgroup.pids().phase(Phase::Cgroup)?;
+    pids.push(pid);
+    seen::check(root(prepared)?, &plan.namespaces, &pids, criu).phase(Phase::Mounts)?;
     let container = guard.container.as_mut().context("no container")?;
-    container.record.init = Some(Process::now(pid)?);
     // CRIU makes one for clocks that do not jump.
     let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));
     if time(&pid.to_string())? != time("self")? {
         container.record.namespaces |= libc::CLONE_NEWTIME;
     }
     container.save().phase(Phase::State)?;
-    if prepared.plan.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS)) {
-        return Ok(());
-    }
-    prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)
+    let with_hooks = plan.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
+    let rest = if with_hooks { limits.without_devices() } else { limits.clone() };
+    cgroup.apply(&rest).phase(Phase::Cgroup)?;
+    launch::schedule(plan, Pid::from_raw(pid)).phase(Phase::Process)
 }
 
 /// Namespaces that the configuration names by their path.

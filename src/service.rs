@@ -99,6 +99,11 @@ pub(crate) fn prepare(container: &Container, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
+/// Whether the container has a socket for its manager.
+pub(crate) fn is_prepared(container: &Container) -> bool {
+    open(container.directory()).is_ok()
+}
+
 fn open(state: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     openat(state, NOTIFY_DIRECTORY, flags, Mode::empty())

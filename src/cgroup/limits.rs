@@ -30,6 +30,18 @@ pub(crate) struct Limits {
     pub(super) devices: Option<Vec<Rule>>,
 }
 
+impl Limits {
+    /// The rules for devices alone.
+    pub(crate) fn of_devices(&self) -> Self {
+        Self { devices: self.devices.clone(), ..Self::default() }
+    }
+
+    /// All others.
+    pub(crate) fn without_devices(&self) -> Self {
+        Self { devices: None, ..self.clone() }
+    }
+}
+
 /// One write to a control file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {

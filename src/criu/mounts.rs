@@ -1,17 +1,19 @@
 //! Mounts of the container whose source is not the container's: CRIU does not dump them, it is
 //! told at the restore what of this host takes their place.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag};
 use procfs::process::Process;
 
 use super::rpc::ExternalMount;
+use super::seen;
 use crate::plan::{Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::sys;
@@ -55,15 +57,6 @@ fn of(root: &Root) -> Vec<External> {
     all
 }
 
-/// Refuses what would not be the same after a restore.
-pub(crate) fn check(root: &Root) -> Result<()> {
-    for mount in &root.mounts {
-        let mapped = matches!(mount.what, What::Bind { ids: Some(_), .. });
-        ensure!(!mapped, "{}: criu does not keep the ids of an id-mapped mount", mount.origin);
-    }
-    Ok(())
-}
-
 /// For a dump: those that process `pid` has, by where they really are.
 pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = format!("/proc/{pid}/root");
@@ -83,12 +76,17 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
         let Some(mount) = mounted.0.iter().find(|mount| Some(mount.mnt_id as u64) == id) else {
             continue;
         };
-        let key = mount.mount_point.to_string_lossy().into_owned();
+        let key = seen::point_of(mount).to_string_lossy().into_owned();
         if !all.iter().any(|other| other.key == key) {
             all.push(ExternalMount { key, value: name });
         }
     }
     Ok(all)
+}
+
+/// What of the host they show.
+pub(super) fn sources(root: &Root) -> Vec<PathBuf> {
+    of(root).into_iter().map(|external| external.source).collect()
 }
 
 /// For a restore.
@@ -114,19 +112,28 @@ pub(crate) fn prepare(root: &Root) -> Result<()> {
         // Where CRIU puts the old root; if it is missing it makes one, which it then cannot.
         inside.open_or_create(Path::new("/tmp"), Missing::Directory).with_context(context)?;
     }
+    make_places(&inside, root)?;
+    // CRIU makes a directory there, open to everybody, and a killed one leaves it.
+    let temporary = Path::new("/tmp");
+    if !sources(root).iter().chain([&root.path]).any(|path| path.starts_with(temporary)) {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("tmpfs"), temporary, Some("tmpfs"), flags, Some("mode=1777")).context("/tmp")?;
+    }
+    Ok(())
+}
+
+fn make_places(inside: &RootFd, root: &Root) -> Result<()> {
     // In a mount there may be the place for another one.
     let mut mounts = Vec::new();
     for mount in &root.mounts {
-        let is_inside =
-            |path: &Path| mount.destination.starts_with(path) && mount.destination != path;
         // What is in a tmpfs was dumped with it.
-        if tmpfs(root).any(is_inside) {
+        if is_below(&mount.destination, file_systems(root).filter(|(_, kind)| *kind == c"tmpfs")) {
             continue;
         }
         let context = || mount.origin.clone();
         match &mount.what {
             What::Bind { source, .. } => {
-                mounts.push(bind(&inside, &mount.destination, source).with_context(context)?)
+                mounts.push(bind(inside, &mount.destination, source).with_context(context)?);
             }
             What::FileSystem(_) => {
                 inside
@@ -136,6 +143,10 @@ pub(crate) fn prepare(root: &Root) -> Result<()> {
             What::Cgroup | What::Remount { .. } => {}
         }
     }
+    for path in root.masked.iter().filter(|path| !is_below(path, file_systems(root))) {
+        // What it hides has gone since, and CRIU needs something to hide.
+        inside.open_or_create(path, Missing::File).with_context(|| path.display().to_string())?;
+    }
     for mount in mounts.iter().rev() {
         let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
         umount2(path.as_str(), MntFlags::MNT_DETACH).context("umount")?;
@@ -143,10 +154,16 @@ pub(crate) fn prepare(root: &Root) -> Result<()> {
     Ok(())
 }
 
-fn tmpfs(root: &Root) -> impl Iterator<Item = &Path> {
-    let is_tmpfs =
-        |what: &What| matches!(what, What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs");
-    root.mounts.iter().filter(move |mount| is_tmpfs(&mount.what)).map(|mount| &*mount.destination)
+/// Where the container has file systems of its own, and of which kind.
+fn file_systems(root: &Root) -> impl Iterator<Item = (&Path, &CStr)> {
+    root.mounts.iter().filter_map(|mount| match &mount.what {
+        What::FileSystem(fs) => Some((&*mount.destination, &*fs.kind)),
+        _ => None,
+    })
+}
+
+fn is_below<'a>(path: &Path, mut all: impl Iterator<Item = (&'a Path, &'a CStr)>) -> bool {
+    all.any(|(destination, _)| path != destination && path.starts_with(destination))
 }
 
 fn bind(root: &RootFd, destination: &Path, source: &Path) -> Result<OwnedFd> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, Permissions};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,9 @@ const DEFAULT_IMAGES: &str = "checkpoint";
 pub(crate) const CONFIG: &str = "org.criu.config";
 /// CRIU's options for all of them; the second one is for who comes from runc.
 const CONFIGS: [&str; 2] = ["/etc/criu/rt.conf", "/etc/criu/runc.conf"];
+
+/// Nobody waits for a FIFO, and no link leads elsewhere.
+const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
 
 #[derive(Debug, Args)]
 pub(crate) struct Common {
@@ -43,7 +46,7 @@ pub(crate) struct Common {
     /// soft, full, strict or ignore: what is kept of groups below the container's
     #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true, value_parser = mode)]
     manage_cgroups_mode: CgroupMode,
-    /// A namespace that is made without what was in it: network, which always is
+    /// Tolerated: what is in a network namespace is never kept
     #[arg(long, value_name = "NAMESPACE", value_parser = ["network"])]
     empty_ns: Vec<String>,
     /// Take pages out of older images that newer ones have
@@ -146,14 +149,16 @@ impl Images {
     }
 
     /// Lets the processes of this group find the images: CRIU opens some of them as root of the
-    /// container's user namespace. They are not to be listed, and nobody else gets in.
+    /// container's user namespace. They cannot list the directory or write to it, and nobody else
+    /// gets in. It stays so.
     pub(crate) fn let_in(&self, group: u32) -> Result<()> {
         let let_in = || -> io::Result<()> {
             let directory = File::from(open(&self.path)?);
             let mode = directory.metadata()?.mode();
             if mode & libc::S_IXOTH == 0 {
                 fchown(&directory, None, Some(group))?;
-                directory.set_permissions(Permissions::from_mode(mode | libc::S_IXGRP))?;
+                let mode = mode & !libc::S_IRWXG | libc::S_IXGRP;
+                directory.set_permissions(Permissions::from_mode(mode))?;
             }
             Ok(())
         };
@@ -165,9 +170,26 @@ impl Images {
         1 + usize::from(self.work.is_some())
     }
 
+    /// Writes a file among the images, of which nothing may stand there but a file.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(SAFELY);
+        options
+            .open(&path)
+            .and_then(|mut file| file.write_all(bytes))
+            .with_context(|| path.display().to_string())
+    }
+
     /// A file among the images.
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let path = self.path.join(name);
+        let read = || -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            File::options().read(true).custom_flags(SAFELY).open(&path)?.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().with_context(|| path.display().to_string())
     }
 
     /// Where CRIU writes its log.

@@ -86,20 +86,27 @@ pub(super) fn label(plan: &Plan, proc: Option<ProcFd>) -> Result<()> {
 /// A session and a keyring of its own.
 pub(super) fn new_session(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
     setsid().context("setsid")?;
+    own_keyring(plan, proc)
+}
+
+pub(super) fn own_keyring(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
     if let (Some(_), Some(labels), Some(proc)) = (&plan.keyring, plan.labels(), proc) {
         labels.set_of_keyring(proc)?;
     }
-    match plan.keyring.as_deref().map(|name| join_keyring(name, plan.root.is_some())) {
-        // A kernel without keyrings, or an outer seccomp filter that has none.
-        None | Some(Ok(()) | Err(Errno::ENOSYS | Errno::EPERM)) => Ok(()),
-        Some(Err(errno)) => Err(errno).context("a session keyring (--no-new-keyring)"),
-    }
+    plan.keyring.as_deref().map_or(Ok(()), |name| join_keyring(name, plan.root.is_some()))
 }
 
 /// By its name `exec` finds the keyring of the container, but only what may be searched is found.
-fn join_keyring(name: &CStr, new: bool) -> nix::Result<()> {
-    let serial = sys::join_session_keyring(name)?;
-    if new { sys::set_key_permissions(serial, KEYRING_PERMISSIONS) } else { Ok(()) }
+fn join_keyring(name: &CStr, new: bool) -> Result<()> {
+    let join = || -> nix::Result<()> {
+        let serial = sys::join_session_keyring(name)?;
+        if new { sys::set_key_permissions(serial, KEYRING_PERMISSIONS) } else { Ok(()) }
+    };
+    match join() {
+        // A kernel without keyrings, or an outer seccomp filter that has none.
+        Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(errno).context("a session keyring (--no-new-keyring)"),
+    }
 }
 
 /// Everything that the process gives up or becomes, as late as its rights allow.

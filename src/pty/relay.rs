@@ -185,7 +185,11 @@ impl Relay {
         let mut ready = ready.iter();
         let [output_in, input_in, output_out, input_out] =
             sides.map(|(wanted, ..)| wanted && ready.next() == Some(&true));
-        if output_in && self.output.fill(|buffer| read(master, buffer)).is_err() {
+        if output_in
+            && self.output.fill(|buffer| read(master, buffer)).is_err()
+            // Another end than that of the data.
+            && !(has_data(master) && self.output.fill(|buffer| read(master, buffer)).is_ok())
+        {
             // Hung up (vhangup(2)), or, after the end of the process, drained.
             self.peer = self.peer.as_ref().and_then(|_| sys::terminal_peer(master).ok());
             self.output.open = self.peer.is_some();
@@ -225,6 +229,12 @@ impl Relay {
             (self.input.start, self.input.end) = (0, count);
         }
     }
+}
+
+fn has_data(master: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(master, PollFlags::POLLIN)];
+    let seen = poll(&mut fds, PollTimeout::ZERO);
+    seen.is_ok() && fds[0].revents().is_some_and(|revents| revents.contains(PollFlags::POLLIN))
 }
 
 /// poll(2) without a time limit: which of them are ready.

@@ -1,0 +1,31 @@
+//! What a container would lose by a checkpoint and a restore without anybody saying so.
+
+use anyhow::{Result, bail, ensure};
+use oci_spec::runtime::Spec;
+
+use crate::plan::{Root, What, personality};
+use crate::{annotations, landlock, seccomp};
+
+/// Refuses it, at both ends.
+pub(crate) fn check(spec: &Spec, root: &Root) -> Result<()> {
+    let lost = |what: &str| bail!("{what}: criu does not keep it");
+    for mount in &root.mounts {
+        let mapped = matches!(mount.what, What::Bind { ids: Some(_), .. });
+        ensure!(!mapped, "{}: criu does not keep the ids of an id-mapped mount", mount.origin);
+    }
+    let mut named = spec.annotations().iter().flatten();
+    if let Some((name, _)) = named.find(|(n, _)| n.starts_with(landlock::PREFIX)) {
+        lost(&annotations::origin(name))?;
+    }
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    if linux.seccomp().as_ref().is_some_and(seccomp::notifies) {
+        lost("linux.seccomp: SCMP_ACT_NOTIFY")?;
+    }
+    if linux.memory_policy().is_some() {
+        lost("linux.memoryPolicy")?;
+    }
+    if personality(linux).is_some_and(|domain| domain != 0) {
+        lost("linux.personality")?;
+    }
+    Ok(())
+}
