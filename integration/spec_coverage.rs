@@ -140,3 +140,16 @@ fn braces_stand_for_each_of_their_words() {
     assert_eq!(expand("a.{b,c}[].{d,e}"), ["a.b[].d", "a.b[].e", "a.c[].d", "a.c[].e"]);
     assert_eq!(quoted("`a`, `b c`").collect::<Vec<_>>(), ["a", "b c"]);
 }
+
+/// Who looks for something looks there first.
+#[test]
+fn the_design_has_a_line_for_every_file_at_the_top() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let design = fs::read_to_string(root.join("docs/design.md")).unwrap();
+    let rows: Vec<_> = design.lines().filter(|line| line.starts_with("| `")).collect();
+    for entry in fs::read_dir(root.join("src")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let is_there = rows.iter().any(|row| row.contains(&format!("`{name}`")));
+        assert!(is_there || !name.ends_with(".rs"), "{name}");
+    }
+}

@@ -4,6 +4,7 @@
 //! the commands do. The help and the errors about unknown commands get the whole tree.
 
 pub(crate) mod args;
+mod commands;
 mod netns;
 #[cfg(test)]
 mod share;
@@ -16,9 +17,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use args::{Create, Delete, Events, Exec, Global, Id, Kill, List, Ps, Run, Spec, Update};
+use commands::{chosen, command_line};
 
 use crate::cgroup::{Cgroup, Manager};
 use crate::plan::Extras;
@@ -31,91 +33,6 @@ use crate::{
 const FAILED: i32 = 1;
 /// `exec`'s own errors, so that they differ from what the process may answer.
 const EXEC_FAILED: i32 = 255;
-
-/// The commands, with the line that the help gives each.
-const COMMANDS: [(&str, &str); 18] = [
-    ("create", "Create a container from a bundle"),
-    ("start", "Run the program of a created container"),
-    ("run", "Create and start a container, and wait for it"),
-    ("exec", "Run one more process in a container"),
-    ("kill", "Send a signal to a container"),
-    ("pause", "Stop every process of a container for a while"),
-    ("resume", "Let the processes of a paused container go on"),
-    ("update", "Change the limits of a container"),
-    ("checkpoint", "Write the processes of a container into a directory, with CRIU"),
-    ("restore", "Go on with a container from its checkpoint"),
-    ("delete", "Remove a container and everything that was made for it"),
-    ("state", "Print the state of a container as JSON"),
-    ("list", "List the containers"),
-    ("ps", "List the processes of a container"),
-    ("events", "Print what a container uses, and when it runs out of memory"),
-    ("spec", "Write a config.json to start from"),
-    ("features", "Print what this version can do as JSON"),
-    ("netns", "Networks of containers; without a command: the OCI hook"),
-];
-
-/// As runc's help begins.
-const HELP: &str = "NAME:\n   {bin} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args}";
-
-/// The parser of one command.
-fn parser((name, about): (&'static str, &'static str)) -> Command {
-    let command = Command::new(name);
-    let command = match name {
-        // crun's, and of no effect there either.
-        "create" => Create::augment_args(command).arg(switch("no-subreaper").hide(true)),
-        "run" => Run::augment_args(command),
-        "exec" => Exec::augment_args(command),
-        "kill" => Kill::augment_args(command),
-        "delete" => Delete::augment_args(command),
-        "list" => List::augment_args(command),
-        "update" => Update::augment_args(command),
-        "checkpoint" => checkpoint::Options::augment_args(command),
-        "restore" => restore::Options::augment_args(command),
-        "ps" => Ps::augment_args(command),
-        "events" => Events::augment_args(command),
-        "spec" => netns::spec_options(Spec::augment_args(command)),
-        "features" => command,
-        "netns" => netns::parser(command),
-        _ => Id::augment_args(command),
-    };
-    finished(command, about)
-}
-
-fn switch(name: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue)
-}
-
-/// `about` in the place of what the type of the options is described with. Of an option that is
-/// repeated the last one counts: callers put their own behind those of their users.
-fn finished(command: Command, about: &'static str) -> Command {
-    command.about(about).long_about(None).help_template(HELP).args_override_self(true)
-}
-
-fn command_line(chosen: Option<&str>) -> Command {
-    let commands: Vec<_> = COMMANDS
-        .into_iter()
-        .filter(|(name, _)| chosen.is_none_or(|chosen| chosen == *name))
-        .map(parser)
-        .collect();
-    let command = Global::augment_args(Command::new("rt")).subcommands(commands);
-    finished(command, "An OCI container runtime")
-}
-
-/// The first argument that is neither a global option nor the value of one.
-fn chosen(args: &[OsString]) -> Option<&'static str> {
-    let mut args = args.iter().skip(1);
-    while let Some(arg) = args.next() {
-        let arg = arg.to_string_lossy();
-        match arg.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name)) {
-            Some("root" | "log" | "log-format" | "log-level" | "rootless" | "cgroup-manager") => {
-                args.next();
-            }
-            Some(_) => {}
-            None => return COMMANDS.iter().map(|(known, _)| *known).find(|known| *known == arg),
-        }
-    }
-    None
-}
 
 /// How many descriptors from 3 on, without a gap, the caller passed.
 fn inherited_fds() -> u32 {
@@ -217,10 +134,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     // `delete` would look for containers among all directories of the host.
     ensure!(!spec::is_root(&std::path::absolute(&root)?), "--root: cannot be /");
     let manager = manager(&global)?;
-    let request = |args: Create, detached| create::Request {
-        manager,
-        ..request(root.clone(), args, extras, detached)
-    };
+    let request = |args, detached| request(&root, args, extras, manager, detached);
     match name {
         "create" => {
             let args = Create::from_arg_matches(matches)?;
@@ -296,7 +210,7 @@ fn manage(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
             let args = Events::from_arg_matches(matches)?;
             events::command(root, &args.id, args.interval, args.stats).map(|()| 0)
         }
-        other => bail!("{other}: not yet supported"),
+        other => bail!("{other}: not a command"),
     }
 }
 
@@ -367,10 +281,16 @@ fn default_root() -> Result<PathBuf> {
     }
 }
 
-fn request(root: PathBuf, args: Create, passed: Extras, detached: bool) -> create::Request {
+fn request(
+    root: &Path,
+    args: Create,
+    passed: Extras,
+    manager: Manager,
+    detached: bool,
+) -> create::Request {
     let extras = Extras { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring, ..passed };
     create::Request {
-        root,
+        root: root.to_owned(),
         id: args.id,
         bundle: args.bundle,
         config: args.config,
@@ -378,7 +298,7 @@ fn request(root: PathBuf, args: Create, passed: Extras, detached: bool) -> creat
         pid_file: args.pid_file,
         pidfd_socket: args.pidfd_socket,
         extras,
-        manager: Manager::default(),
+        manager,
         detached,
     }
 }

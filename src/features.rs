@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::hooks::Kind;
 use crate::{
-    OCI_VERSION, annotations, caps, cgroup, criu, landlock, memory_policy, mounts, namespace,
-    netns, seccomp,
+    OCI_VERSION, annotations, capabilities, cgroup, criu, landlock, memory_policy, mount_options,
+    namespace, netns, seccomp,
 };
 
 /// The structure of features.md. A later version adds to it what it has learnt.
@@ -107,10 +107,10 @@ pub(crate) fn features() -> Result<String> {
         oci_version_min: "1.0.0",
         oci_version_max: OCI_VERSION,
         hooks: Kind::ALL.map(Kind::name),
-        mount_options: mounts::words().collect(),
+        mount_options: mount_options::words().collect(),
         linux: Linux {
             namespaces,
-            capabilities: caps::known(),
+            capabilities: capabilities::known(),
             cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
             seccomp: Seccomp {
                 enabled: seccomp::architectures().next().is_some(),

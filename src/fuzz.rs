@@ -11,7 +11,7 @@ use crate::cpus::Cpus;
 use crate::exec::user::{self, User};
 use crate::plan::{Extras, Plan, Source};
 use crate::seccomp::Filter;
-use crate::{caps, landlock, mounts, netns, spec};
+use crate::{capabilities, landlock, mount_options, netns, spec};
 
 /// Takes any bytes.
 type Target = fn(&[u8]);
@@ -89,12 +89,12 @@ fn assert_valid(program: &[sock_filter]) {
 
 fn mount_options(bytes: &[u8]) {
     let words: Vec<String> = String::from_utf8_lossy(bytes).lines().map(String::from).collect();
-    let Ok(options) = mounts::parse(&words, "options") else { return };
+    let Ok(options) = mount_options::parse(&words, "options") else { return };
     let both = options.attr_set & options.attr_clr & !libc::MOUNT_ATTR__ATIME;
     assert_eq!(both, 0, "set and cleared");
     let (locked, _) = bytes.split_at(bytes.len().min(2));
     let locked = locked.iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
-    if let Ok((set, clear)) = options.bind_attr_locked(mounts::statfs_attr(locked)) {
+    if let Ok((set, clear)) = options.bind_attr_locked(mount_options::statfs_attr(locked)) {
         assert_eq!(set & clear, 0, "set and cleared");
     }
 }
@@ -108,7 +108,7 @@ fn ids(bytes: &[u8]) {
         }
         let _ = user::id(text);
         let _ = user::capability(text);
-        let _ = caps::bit(text);
+        let _ = capabilities::bit(text);
         if let Ok(cpus) = Cpus::parse(text) {
             assert!(!cpus.mask().is_empty());
         }

@@ -17,7 +17,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 
-use crate::mounts::Bind;
+use crate::mount_options::Bind;
 use crate::namespace::{self, hide};
 use crate::plan::{Ids, MountPoint, Plan, What};
 use crate::sync::Lend;

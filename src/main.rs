@@ -6,7 +6,7 @@
 #![cfg_attr(not(test), no_main)]
 
 mod annotations;
-mod caps;
+mod capabilities;
 mod cgroup;
 mod checkpoint;
 mod cli;
@@ -32,7 +32,7 @@ mod list;
 mod log;
 mod lsm;
 mod memory_policy;
-mod mounts;
+mod mount_options;
 mod namespace;
 mod netns;
 mod pause;

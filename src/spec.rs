@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::annotations::{Annotations, RECEIVER};
-use crate::mounts;
+use crate::mount_options;
 use crate::namespace::IdMap;
 
 pub(crate) use check::{check, clean, is_root};
@@ -294,7 +294,7 @@ fn take_maps(spec: &mut Spec) -> Result<()> {
     let container = [linux.map(Linux::uid_mappings), linux.map(Linux::gid_mappings)]
         .map(|list| list.map(IdMap::new).unwrap_or_default());
     let mut mounts = spec.mounts_mut().iter_mut().flatten().enumerate();
-    mounts.try_for_each(|(i, mount)| mounts::take_maps(i, mount, &container))
+    mounts.try_for_each(|(i, mount)| mount_options::take_maps(i, mount, &container))
 }
 
 /// Tells a pids limit of 0, which admits no process, from `"pids": {}`, which limits nothing:

@@ -10,7 +10,7 @@ use clap::Command;
 use clap_complete::{Generator, Shell, generate};
 use clap_mangen::Man;
 
-use super::{COMMANDS, command_line};
+use super::commands::{COMMANDS, command_line};
 
 /// What clap does not know, for the page of the program.
 const FILES_AND_STATUS: &str = r#".SH "EXIT STATUS"

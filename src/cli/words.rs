@@ -125,7 +125,7 @@ mod tests {
     fn normal_words(line: &str) -> String {
         let args: Vec<OsString> =
             line.split(' ').map(|word| word.replace("''", "").into()).collect();
-        let words = normal(&super::super::command_line(None), &args);
+        let words = normal(&super::super::commands::command_line(None), &args);
         words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
     }
 

@@ -14,7 +14,7 @@ use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatf
 use nix::unistd::{chdir, read, symlinkat};
 
 use super::copy;
-use crate::mounts::{self, Link, Options, Propagation};
+use crate::mount_options::{self, Link, Options, Propagation};
 use crate::plan::{FileSystem, MountPoint, Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::{sync, sys};
@@ -74,7 +74,7 @@ fn open(source: &Path, entry: &MountPoint, caller: &sync::Init) -> Result<OwnedF
 
 /// A detached copy of the mount that `found` is in.
 fn copy_of(found: OwnedFd, entry: &MountPoint) -> nix::Result<OwnedFd> {
-    let recursive = entry.options.bind == mounts::Bind::Recursive;
+    let recursive = entry.options.bind == mount_options::Bind::Recursive;
     let tree = sys::clone_mount(found.as_fd(), recursive)?;
     sys::close_later([found]);
     Ok(tree)
@@ -148,7 +148,7 @@ fn set_attributes(tree: &OwnedFd, options: &Options) -> Result<()> {
         match sys::mount_setattr(tree.as_fd(), false, set, clear, 0) {
             // In a user namespace what the host had set is locked and stays as it is.
             Err(Errno::EPERM) => {
-                let source = mounts::statfs_attr(fstatfs(tree)?.flags().bits());
+                let source = mount_options::statfs_attr(fstatfs(tree)?.flags().bits());
                 let (set, clear) = options.bind_attr_locked(source)?;
                 sys::mount_setattr(tree.as_fd(), false, set, clear, 0)?;
             }

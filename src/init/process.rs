@@ -20,7 +20,7 @@ use nix::unistd::{
 use super::diagnosis::refusal;
 use super::landlock;
 use super::seccomp;
-use crate::caps::Capabilities;
+use crate::capabilities::Capabilities;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program, set_variable};
 use crate::procfd::ProcFd;
@@ -247,7 +247,7 @@ fn drop_bounding(keep: u64) -> nix::Result<()> {
 fn to_load(program: &Program) -> u64 {
     let confines_itself = program.filter.is_some() || program.landlock.is_some();
     match confines_itself && !program.no_new_privileges {
-        true => ::caps::Capability::CAP_SYS_ADMIN.bitmask(),
+        true => caps::Capability::CAP_SYS_ADMIN.bitmask(),
         false => 0,
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
 use super::{devices, mount, paths};
-use crate::mounts::Propagation;
+use crate::mount_options::Propagation;
 use crate::plan::{Program, Root};
 use crate::rootfd::{Missing, RootFd};
 use crate::{lend, service, sync, sys};

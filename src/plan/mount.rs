@@ -10,7 +10,7 @@ use oci_spec::runtime::{Mount, Spec};
 use super::c_string;
 use crate::annotations::Annotations;
 use crate::lsm;
-use crate::mounts::{self, Bind, Options};
+use crate::mount_options::{self, Bind, Options};
 use crate::namespace::IdMap;
 use crate::spec::clean;
 
@@ -133,7 +133,7 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
     let destination = Path::new("/").join(mount.destination());
     let origin = format!("mounts[{i}] {}", destination.display());
     let words = mount.options().as_deref().unwrap_or_default();
-    let mut options = mounts::parse(words, format_args!("mounts[{i}].options"))?;
+    let mut options = mount_options::parse(words, format_args!("mounts[{i}].options"))?;
     let kind = mount.typ().as_deref().unwrap_or("none");
     let what = if options.remount {
         What::Remount { file_system: options.bind == Bind::No }

@@ -9,7 +9,7 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 
 use super::c_strings;
 use super::scheduling::Scheduling;
-use crate::caps::{self, Capabilities};
+use crate::capabilities::{self, Capabilities};
 use crate::landlock::Landlock;
 use crate::lsm::Labels;
 use crate::seccomp::Filter;
@@ -95,7 +95,12 @@ impl Program {
             groups: user.additional_gids().clone().unwrap_or_default(),
             keeps_groups: false,
             umask: user.umask(),
-            capabilities: caps::from_spec(process.capabilities().as_ref(), held, last, warnings),
+            capabilities: capabilities::from_spec(
+                process.capabilities().as_ref(),
+                held,
+                last,
+                warnings,
+            ),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             labels: Labels::of(process),
             oom_score_adj: process.oom_score_adj(),

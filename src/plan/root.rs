@@ -14,7 +14,7 @@ use super::mount::{MountPoint, mount_points};
 use super::{Source, c_string};
 use crate::cgroup::Cgroup;
 use crate::lsm;
-use crate::mounts::{self, Propagation};
+use crate::mount_options::{self, Propagation};
 use crate::spec::is_root;
 
 /// The root file system.
@@ -90,7 +90,7 @@ impl Root {
             // A copy mounted over the root would be seen by nobody.
             readonly: readonly || read_only.iter().any(|path| is_root(path)),
             no_pivot,
-            propagation: propagation.and_then(mounts::propagation),
+            propagation: propagation.and_then(mount_options::propagation),
             mounts: mount_points(spec, source.bundle, label.as_deref())?,
             label: label.as_deref().map(|label| c_string(label, "linux.mountLabel")).transpose()?,
             devices: devices(spec, linux),

@@ -13,7 +13,7 @@ use super::{process, seccomp};
 use crate::annotations::{Annotations, UNKNOWN_CALLS};
 use crate::hooks::Kind;
 use crate::landlock;
-use crate::mounts::{self, Bind, Options};
+use crate::mount_options::{self, Bind, Options};
 
 /// The longest host or domain name, in bytes (`__NEW_UTS_LEN` of the kernel).
 const UTS_LEN: usize = 64;
@@ -122,7 +122,7 @@ fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<()>
     path_text(format_args!("{path}.source"), source)?;
 
     let options = mount.options().as_deref().unwrap_or_default();
-    let options = mounts::parse(options, format_args!("{path}.options"))?;
+    let options = mount_options::parse(options, format_args!("{path}.options"))?;
     check_kind(path, typ, source, &options)?;
     // A mount over the root would be seen by nobody.
     let beneath = options.remount || !is_root(destination);
@@ -146,7 +146,7 @@ fn check_ids(path: Arguments<'_>, mount: &Mount, word: bool, has_user: bool) -> 
         !word || own || has_user,
         "{path}.options: idmap: needs uidMappings and gidMappings, or a user namespace"
     );
-    let options = mounts::parse(mount.options().as_deref().unwrap_or_default(), path)?;
+    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default(), path)?;
     let bind =
         !options.remount && (options.bind != Bind::No || mount.typ().as_deref() == Some("bind"));
     ensure!(bind || !(own || word), "{path}: only a bind mount can be id-mapped");

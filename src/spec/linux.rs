@@ -13,7 +13,7 @@ use super::check::{absolute, is_root, path_text, text};
 use super::{seccomp, sysctl};
 use crate::lsm;
 use crate::memory_policy::MemoryPolicy;
-use crate::mounts;
+use crate::mount_options;
 
 /// Lines that the kernel takes in `uid_map` (`UID_GID_MAP_MAX_EXTENTS`).
 const MAPPINGS: usize = 340;
@@ -98,7 +98,7 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
         check_device(format_args!("linux.devices[{i}]"), device)?;
     }
     if let Some(word) = linux.rootfs_propagation().as_deref().filter(|word| !word.is_empty()) {
-        let known = mounts::propagation(word).is_some();
+        let known = mount_options::propagation(word).is_some();
         ensure!(known, "linux.rootfsPropagation: {word:?} is not a propagation");
     }
     for (name, paths) in
