@@ -4,11 +4,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
@@ -391,6 +392,13 @@ fn what_criu_would_lose_is_refused_at_both_ends() {
     let c = bundle.start();
     c.checkpoint(&[]).one_line().says(&["linux.personality: criu does not keep it"]);
     assert_eq!(c.status(), "running");
+    for word in ["copy-symlink", "src-nofollow", "dest-nofollow"] {
+        let source = c.bundle().beside("");
+        let mount = json!({ "destination": "/mnt", "source": source, "options": ["bind", word] });
+        let c = counting().mount(mount).start();
+        c.checkpoint(&[]).one_line().says(&["/mnt: criu follows links"]);
+        assert_eq!(c.status(), "running");
+    }
 }
 
 #[test]
@@ -412,30 +420,101 @@ fn a_restored_container_has_its_sysctls_priorities_and_oom_score() {
     assert_eq!(score, "500\n");
 }
 
-/// CRIU resolves what a bind mount within the root shows by its path, on the host.
-#[test]
-#[ignore = "needs CRIU: make test-criu"]
-fn a_link_in_the_image_does_not_lead_a_mount_to_the_host() {
-    let bundle = counting().writable().with_capabilities(&["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]);
-    let outside = bundle.beside("outside");
-    fs::create_dir_all(outside.join("y")).unwrap();
-    fs::write(outside.join("y/secret"), "of the host").unwrap();
-    let c = bundle.start();
+/// CRIU finds what a bind mount within the root shows by its path, from the host's root on. In the
+/// container `script` has made `/b` of `/x/y`; then `/x` leads to the directory `outside`.
+#[track_caller]
+fn is_not_led_outside(bundle: Bundle, outside: &Path, shown: &str) {
+    let bundle = bundle.writable().directory("/x/y").directory("/b");
+    let c = bundle.with_capabilities(&["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]).start();
     has_begun(&c);
-    c.exec(["sh", "-c", "mkdir -p /x/y /b && mount -o bind /x/y /b"]).success();
     c.checkpoint(&["--leave-running"]).success();
     let link = format!("mv /x /x.old && ln -s {} /x", outside.display());
     c.exec(["sh", "-c", &link]).success();
     c.delete_force();
     let done = c.try_restore(&[]).one_line();
-    done.says(&["/b: shows", "which the configuration does not name"]);
+    done.says(&["/b: shows", shown, "which the configuration does not name"]);
     c.bundle().leftovers().assert_none_since();
-    // Without it there is nothing to say against the mount.
-    fs::remove_file(c.bundle().rootfs().join("x")).unwrap();
-    fs::rename(c.bundle().rootfs().join("x.old"), c.bundle().rootfs().join("x")).unwrap();
-    let mut c = c;
-    c.restore(&[]);
-    goes_on(&c);
+}
+
+const BIND: &str = "mount -o bind /x/y /b";
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_link_in_the_image_does_not_lead_a_mount_to_the_host() {
+    let bundle = counting();
+    let outside = bundle.beside("outside");
+    fs::create_dir_all(outside.join("y")).unwrap();
+    let script = format!("{BIND}; {COUNT}");
+    is_not_led_outside(bundle.script(&script), &outside, "/outside/y");
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn nor_does_it_in_a_mount_namespace_below_or_without_a_cgroup() {
+    let bundle = counting().global_options(&["--cgroup-manager", "disabled"]);
+    let outside = bundle.beside("outside");
+    fs::create_dir_all(outside.join("y")).unwrap();
+    let script = format!("unshare -m sh -c '{BIND}; exec sleep 1000' & {COUNT}");
+    is_not_led_outside(bundle.script(&script), &outside, "/outside/y");
+}
+
+/// The network is another's, and so is its sysfs.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn nor_to_the_hosts_sysfs_from_a_network_that_was_joined() {
+    let mut neighbour = Command::new("unshare").args(["-n", "sleep", "100"]).spawn().unwrap();
+    let network = format!("/proc/{}/ns/net", neighbour.id());
+    let ours = namespace_of("self", "net");
+    until("it has a network", || namespace_of(neighbour.id(), "net") != ours);
+    let bundle = counting().joins("network", &network).directory("/x/sys");
+    let script = format!("mount -o bind /x/sys /b; {COUNT}");
+    is_not_led_outside(bundle.script(&script), Path::new("/"), "shows / of");
+    neighbour.kill().unwrap();
+    neighbour.wait().unwrap();
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn nor_below_a_source_that_is_bound_without_what_is_mounted_there() {
+    let (bundle, host) = (counting(), counting());
+    let volume = host.beside("volume");
+    fs::create_dir_all(volume.join("y")).unwrap();
+    mount(Some("tmpfs"), &volume.join("y"), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let _mounted = Mounted(volume.join("y"));
+    let bundle =
+        bundle.mount(json!({ "destination": "/mnt", "source": volume, "options": ["bind"] }));
+    let script = format!("{BIND}; {COUNT}");
+    is_not_led_outside(bundle.script(&script), &volume, "shows / of");
+}
+
+/// Unmounted in the end, also of a test that fails.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// What the host has one of is the same one after a restore.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn file_systems_of_the_hosts_that_the_configuration_names_come_back() {
+    let bundle = counting().mount(json!({ "destination": "/mnt", "type": "devtmpfs" }));
+    let c = survives(bundle);
+    c.exec(["test", "-c", "/mnt/null"]).success();
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn the_configuration_of_a_container_is_that_which_it_was_made_from() {
+    let bundle = counting().config(|c| c["linux"]["personality"] = json!({ "domain": "LINUX32" }));
+    bundle.write();
+    let other = bundle.beside("other.json");
+    fs::copy(bundle.path().join("config.json"), &other).unwrap();
+    let bundle = bundle.config(|c| c["linux"]["personality"] = Value::Null);
+    let c = bundle.options(["--config", &other.display().to_string()]).start();
+    c.checkpoint(&[]).one_line().says(&["linux.personality: criu does not keep it"]);
 }
 
 /// The caller's may hold what is not for the container.

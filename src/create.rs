@@ -216,6 +216,7 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         seccomp: plan.filter().map(|filter| filter.terms.clone()),
         bundle,
         rootfs,
+        config: request.config.as_ref().and_then(spec::other_config).transpose()?,
         ..Record::new(&request.id, spec)
     };
     plan.hooks = Hooks::of(&record);

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Pid, Uid, fchown};
 
 use crate::cgroup::OpenCgroup;
@@ -50,15 +51,19 @@ pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
     Ok(())
 }
 
+/// <linux/magic.h>: the pipes that have no name.
+const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
+
 /// What init does with pipes of the caller's, `own_standard_streams`, where it has no right to: in
 /// a user namespace that does not know their owner. `/dev/stdout` can then be opened again, as it
-/// can with runc, whose pipes are its own. Never a file, a socket or a device. `pid` is in the
+/// can with runc, whose pipes are its own. Never a file, not even a FIFO, nor a socket or a device. `pid` is in the
 /// container's user namespace.
 pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
     let program = plan.process.as_ref().filter(|program| !program.terminal);
     let Some(program) = program.filter(|_| plan.namespaces.has_user()) else { return Ok(()) };
     let pipes = (0..3).filter_map(|fd| {
         let stat = fstat(sys::stdio(fd)).ok().filter(|stat| kind(stat) == SFlag::S_IFIFO)?;
+        fstatfs(sys::stdio(fd)).ok().filter(|fs| fs.filesystem_type() == PIPEFS_MAGIC)?;
         Some((fd, stat.st_uid))
     });
     let pipes: Vec<_> = pipes.collect();

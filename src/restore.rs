@@ -95,11 +95,10 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
         ..asked(&prepared, options, &images)?
     };
     let mut terminal = None;
-    let criu = worker.pid;
     let done = worker.request(Kind::Restore, asked, &images.log(LOG), |notify, descriptor| {
         match notify.script() {
             "setup-namespaces" => set_up(&prepared, &mut guard, notify.pid()),
-            "post-restore" => restored(&prepared, &mut guard, notify.pid(), criu),
+            "post-restore" => restored(&prepared, &mut guard, notify.pid()),
             "orphan-pts-master" => {
                 terminal = descriptor;
                 Ok(())
@@ -217,11 +216,9 @@ fn network_sysctls(all: &[(PathBuf, String)]) -> Result<()> {
 }
 
 /// All processes are there, and none of them goes on yet.
-fn restored(prepared: &Prepared, guard: &mut Guard, pid: i32, criu: i32) -> Result<()> {
+fn restored(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
     let Prepared { plan, cgroup, limits, .. } = prepared;
-    let mut pids = cgroup.pids().phase(Phase::Cgroup)?;
-    pids.push(pid);
-    seen::check(root(prepared)?, &plan.namespaces, &pids, criu).phase(Phase::Mounts)?;
+    seen::check(root(prepared)?, pid).phase(Phase::Mounts)?;
     let container = guard.container.as_mut().context("no container")?;
     // CRIU makes one for clocks that do not jump.
     let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));

@@ -69,6 +69,11 @@ pub(crate) fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
     })
 }
 
+/// The absolute path of `--config`, if it is another file than the bundle's own.
+pub(crate) fn other_config(path: &PathBuf) -> Option<std::io::Result<PathBuf>> {
+    (path != Path::new(CONFIG)).then(|| std::path::absolute(path))
+}
+
 /// Parses a `process` object that stands alone.
 ///
 /// # Errors

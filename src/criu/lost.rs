@@ -12,6 +12,7 @@ pub(crate) fn check(spec: &Spec, root: &Root) -> Result<()> {
     for mount in &root.mounts {
         let mapped = matches!(mount.what, What::Bind { ids: Some(_), .. });
         ensure!(!mapped, "{}: criu does not keep the ids of an id-mapped mount", mount.origin);
+        ensure!(!mount.options.minds_links(), "{}: criu follows links", mount.origin);
     }
     let mut named = spec.annotations().iter().flatten();
     if let Some((name, _)) = named.find(|(n, _)| n.starts_with(landlock::PREFIX)) {

@@ -2,6 +2,7 @@
 //! told at the restore what of this host takes their place.
 
 use std::ffi::CStr;
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -10,10 +11,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag};
-use procfs::process::Process;
 
 use super::rpc::ExternalMount;
 use super::seen;
+use crate::mount_options::Bind;
 use crate::plan::{Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::sys;
@@ -28,6 +29,8 @@ struct External {
     /// In the images.
     name: String,
     source: PathBuf,
+    /// With what is mounted below the source.
+    recursive: bool,
 }
 
 /// Those that a container with this root has, if all of them come to be.
@@ -36,11 +39,15 @@ fn of(root: &Root) -> Vec<External> {
         destination: destination.to_owned(),
         name: destination.to_string_lossy().into_owned(),
         source: source.to_owned(),
+        recursive: false,
     };
     let mut all = Vec::new();
     for mount in &root.mounts {
         match &mount.what {
-            What::Bind { source, .. } => all.push(external(&mount.destination, source)),
+            What::Bind { source, .. } => all.push(External {
+                recursive: mount.options.bind == Bind::Recursive,
+                ..external(&mount.destination, source)
+            }),
             What::Cgroup => all.extend(root.cgroups.groups.iter().map(|(name, group)| {
                 let place = if root.cgroups.unified { "" } else { name };
                 external(&mount.destination.join(place), group)
@@ -62,7 +69,7 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = format!("/proc/{pid}/root");
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let inside = RootFd::new(open(inside.as_str(), flags, Mode::empty()).context(inside.clone())?);
-    let mounted = Process::new(pid)?.mountinfo()?;
+    let mounted = seen::mounts_of(&pid.to_string())?;
     let mut all: Vec<ExternalMount> = Vec::new();
     for External { destination, name, .. } in of(root) {
         let found = match inside.open(&destination, OFlag::O_PATH) {
@@ -73,7 +80,7 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
             continue;
         }
         let id = sys::id_of_mount_at(found.as_fd())?;
-        let Some(mount) = mounted.0.iter().find(|mount| Some(mount.mnt_id as u64) == id) else {
+        let Some(mount) = mounted.iter().find(|mount| Some(mount.mnt_id as u64) == id) else {
             continue;
         };
         let key = seen::point_of(mount).to_string_lossy().into_owned();
@@ -84,9 +91,11 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     Ok(all)
 }
 
-/// What of the host they show.
-pub(super) fn sources(root: &Root) -> Vec<PathBuf> {
-    of(root).into_iter().map(|external| external.source).collect()
+/// What of the host they show, links resolved, and whether with everything that is mounted there.
+pub(super) fn sources(root: &Root) -> Vec<(PathBuf, bool)> {
+    let all = of(root).into_iter().map(|external| (external.source, external.recursive));
+    let all = all.filter_map(|(path, recursive)| Some((fs::canonicalize(path).ok()?, recursive)));
+    all.chain([(root.path.clone(), true)]).collect()
 }
 
 /// For a restore.
@@ -115,7 +124,7 @@ pub(crate) fn prepare(root: &Root) -> Result<()> {
     make_places(&inside, root)?;
     // CRIU makes a directory there, open to everybody, and a killed one leaves it.
     let temporary = Path::new("/tmp");
-    if !sources(root).iter().chain([&root.path]).any(|path| path.starts_with(temporary)) {
+    if !sources(root).iter().any(|(path, _)| path.starts_with(temporary)) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("tmpfs"), temporary, Some("tmpfs"), flags, Some("mode=1777")).context("/tmp")?;
     }
@@ -155,7 +164,7 @@ fn make_places(inside: &RootFd, root: &Root) -> Result<()> {
 }
 
 /// Where the container has file systems of its own, and of which kind.
-fn file_systems(root: &Root) -> impl Iterator<Item = (&Path, &CStr)> {
+pub(super) fn file_systems(root: &Root) -> impl Iterator<Item = (&Path, &CStr)> {
     root.mounts.iter().filter_map(|mount| match &mount.what {
         What::FileSystem(fs) => Some((&*mount.destination, &*fs.kind)),
         _ => None,

@@ -2,19 +2,21 @@
 //! by its path, in a namespace that has the host's root: a link that has come there since the
 //! checkpoint leads out of the container's. So it is looked at before anything of it goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use nix::sched::CloneFlags;
-use nix::sys::stat::stat;
-use procfs::process::{MountInfo, Process};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, stat};
+use procfs::process::MountInfo;
 
 use super::mounts;
-use crate::namespace::Namespaces;
 use crate::plan::Root;
+use crate::sys;
 
 /// A part of a file system of the host's.
 #[derive(Debug)]
@@ -29,28 +31,44 @@ impl Place {
     }
 }
 
-/// Refuses mounts of the processes `pids` that show something of the host's that is neither of the
-/// root file system nor named by the configuration. What shares the mount namespace of process
-/// `worker` is CRIU's.
-pub(crate) fn check(root: &Root, namespaces: &Namespaces, pids: &[i32], worker: i32) -> Result<()> {
+/// File systems of which the whole host has one.
+const SINGLE: [&str; 10] = [
+    "binfmt_misc",
+    "configfs",
+    "debugfs",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "pstore",
+    "securityfs",
+    "selinuxfs",
+    "tracefs",
+];
+
+/// Refuses mounts of the processes from `init` on that show something of the host's that is neither
+/// of the root file system nor named by the configuration.
+pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
     let host = mounts_of("self")?;
-    let sources = mounts::sources(root).into_iter().filter_map(|path| fs::canonicalize(path).ok());
-    let places: Vec<Place> =
-        sources.chain([root.path.clone()]).flat_map(|path| places(&host, &path)).collect();
-    let own = own_kinds(namespaces);
-    let namespace = |pid: i32| stat(format!("/proc/{pid}/ns/mnt").as_str()).map(|link| link.st_ino);
-    // One look for each mount namespace. A helper of CRIU's may have ended meanwhile.
-    let all = pids.iter().filter_map(|pid| Some((namespace(*pid).ok()?, *pid)));
-    let mut looks: BTreeMap<_, _> = all.collect();
-    looks.remove(&namespace(worker)?);
+    let mut places = Vec::new();
+    for (path, recursive) in mounts::sources(root) {
+        places.extend(shown(&host, &path, recursive).with_context(|| path.display().to_string())?);
+    }
+    let known_kinds = known_kinds(root, init)?;
+    let mut all = Vec::new();
+    descendants(init, &mut all)?;
+    // One look for each mount namespace.
+    let mut looks = BTreeMap::new();
+    for pid in all {
+        looks.insert(namespace(pid, "mnt")?, pid);
+    }
     for pid in looks.values() {
         for mount in mounts_of(&pid.to_string())? {
             let is_hosts = host.iter().any(|other| other.majmin == mount.majmin);
-            let known = own.contains(&&*mount.fs_type) || places.iter().any(|p| p.shows(&mount));
+            let known = known_kinds.contains(&*mount.fs_type);
             ensure!(
-                !is_hosts || known,
+                !is_hosts || known || places.iter().any(|place| place.shows(&mount)),
                 "{}: shows {} of the host's file system {}, which the configuration does not name",
-                mount.mount_point.display(),
+                point_of(&mount).display(),
                 mount.root,
                 mount.majmin
             );
@@ -59,37 +77,73 @@ pub(crate) fn check(root: &Root, namespaces: &Namespaces, pids: &[i32], worker: 
     Ok(())
 }
 
-/// The file systems of which there is one for each namespace, where the container has the host's.
-fn own_kinds(namespaces: &Namespaces) -> Vec<&'static str> {
-    let kinds = [
-        ("proc", CloneFlags::CLONE_NEWPID),
-        ("sysfs", CloneFlags::CLONE_NEWNET),
-        ("mqueue", CloneFlags::CLONE_NEWIPC),
-    ];
-    kinds.into_iter().filter(|(_, kind)| !namespaces.has_new(*kind)).map(|(name, _)| name).collect()
+fn namespace(pid: impl Display, kind: &str) -> Result<u64> {
+    let path = format!("/proc/{pid}/ns/{kind}");
+    Ok(stat(path.as_str()).context(path)?.st_ino)
 }
 
-fn mounts_of(process: &str) -> Result<Vec<MountInfo>> {
+/// The process and all below it: what CRIU has made. None of them runs yet.
+fn descendants(pid: i32, all: &mut Vec<i32>) -> Result<()> {
+    all.push(pid);
+    let path = format!("/proc/{pid}/task");
+    for task in fs::read_dir(&path).context(path)? {
+        let path = task?.path().join("children");
+        let children = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        children.split_whitespace().try_for_each(|child| descendants(child.parse()?, all))?;
+    }
+    Ok(())
+}
+
+/// The file systems of the configuration that are the host's, since there is one for all, or one
+/// for each namespace and the container is in the host's.
+fn known_kinds(root: &Root, init: i32) -> Result<BTreeSet<&str>> {
+    let of_namespaces = [("proc", "pid"), ("sysfs", "net"), ("mqueue", "ipc")];
+    let mut known = BTreeSet::new();
+    for (_, kind) in mounts::file_systems(root) {
+        let Ok(kind) = kind.to_str() else { continue };
+        let is_hosts = match of_namespaces.iter().find(|(name, _)| *name == kind) {
+            Some((_, of)) => namespace(init, of)? == namespace("self", of)?,
+            None => SINGLE.contains(&kind),
+        };
+        if is_hosts {
+            known.insert(kind);
+        }
+    }
+    Ok(known)
+}
+
+/// Names need not be UTF-8: what is not ASCII goes as proc_pid_mountinfo(5) has a space.
+pub(super) fn mounts_of(process: &str) -> Result<Vec<MountInfo>> {
     let path = format!("/proc/{process}/mountinfo");
-    let read =
-        || anyhow::Ok(Process::new_with_root(format!("/proc/{process}").into())?.mountinfo()?);
-    Ok(read().context(path)?.0)
+    let text = ascii(&fs::read(&path).with_context(|| path.clone())?);
+    text.lines().map(|line| MountInfo::from_line(line).context(path.clone())).collect()
 }
 
-/// What `path` shows, with everything that is mounted below it.
-fn places(host: &[MountInfo], path: &Path) -> Vec<Place> {
+fn ascii(bytes: &[u8]) -> String {
+    let escape = |byte: &u8| match byte {
+        0..128 => char::from(*byte).to_string(),
+        _ => format!("\\{byte:03o}"),
+    };
+    bytes.iter().map(escape).collect()
+}
+
+/// What `path` shows: of its mount, and if `recursive` of those below.
+fn shown(host: &[MountInfo], path: &Path, recursive: bool) -> Result<Vec<Place>> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let id = sys::id_of_mount(open(path, flags, Mode::empty())?.as_fd())?;
+    Ok(places(host, path, id, recursive))
+}
+
+/// `id` is that of the mount that `path` is in.
+fn places(host: &[MountInfo], path: &Path, id: u64, recursive: bool) -> Vec<Place> {
     let place = |mount: &MountInfo, below: &Path| Place {
         device: mount.majmin.clone(),
         root: unescaped(mount.root.as_bytes()).join(below),
     };
-    let points = || host.iter().map(|mount| (mount, point_of(mount)));
-    let around =
-        points().filter_map(|(mount, point)| Some((mount, path.strip_prefix(point).ok()?)));
-    // The nearest one; of two at one place the later one is on top.
-    let nearest = around.min_by_key(|(mount, below)| (below.components().count(), -mount.mnt_id));
-    let below = points().filter(|(_, point)| point.starts_with(path));
-    let below = below.map(|(mount, _)| place(mount, Path::new("")));
-    nearest.map(|(mount, below)| place(mount, below)).into_iter().chain(below).collect()
+    let own = host.iter().find(|mount| mount.mnt_id as u64 == id);
+    let own = own.and_then(|mount| Some(place(mount, path.strip_prefix(point_of(mount)).ok()?)));
+    let below = host.iter().filter(|mount| recursive && point_of(mount).starts_with(path));
+    own.into_iter().chain(below.map(|mount| place(mount, Path::new("")))).collect()
 }
 
 pub(super) fn point_of(mount: &MountInfo) -> PathBuf {
@@ -125,19 +179,20 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_the_nearest_mount_and_those_below() {
+    fn a_path_is_its_mount_and_those_below() {
         let host = mounts(&[
             "20 1 254:0 / / rw - ext4 /dev/vda rw",
             "21 20 0:30 / /var/lib rw - tmpfs tmpfs rw",
             "22 21 0:31 /sub /var/lib/a\\040b rw - btrfs /dev/vdb rw",
             "23 22 0:32 / /var/lib/a\\040b/c/d rw - tmpfs tmpfs rw",
         ]);
-        let shown = |path: &str| -> Vec<String> {
-            let places = places(&host, Path::new(path));
+        let shown = |path: &str, id, recursive| -> Vec<String> {
+            let places = places(&host, Path::new(path), id, recursive);
             places.iter().map(|p| format!("{} {}", p.device, p.root.display())).collect()
         };
-        assert_eq!(shown("/etc/x"), ["254:0 /etc/x"]);
-        assert_eq!(shown("/var/lib/a b/c"), ["0:31 /sub/c", "0:32 /"]);
+        assert_eq!(shown("/etc/x", 20, true), ["254:0 /etc/x"]);
+        assert_eq!(shown("/var/lib/a b/c", 22, true), ["0:31 /sub/c", "0:32 /"]);
+        assert_eq!(shown("/var/lib/a b/c", 22, false), ["0:31 /sub/c"]);
         let place = Place { device: "0:31".into(), root: "/sub/c".into() };
         for (root, expected) in [("/sub/c", true), ("/sub/c/x//deleted", true), ("/sub/cc", false)]
         {
@@ -153,5 +208,7 @@ mod tests {
         {
             assert_eq!(unescaped(text.as_bytes()), Path::new(plain));
         }
+        assert_eq!(ascii(b"a\xffb"), "a\\377b");
+        assert_eq!(unescaped(b"a\\377b").as_os_str().as_bytes(), b"a\xffb");
     }
 }

@@ -107,6 +107,17 @@ pub(crate) fn map_ids(fd: BorrowedFd<'_>, recursive: bool, users: BorrowedFd<'_>
 
 /// The number in mountinfo of the mount whose root `fd` is; `None` if it is none's.
 pub(crate) fn id_of_mount_at(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
+    let stat = statx(fd)?;
+    let is_root = stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
+    Ok(is_root.then_some(stat.stx_mnt_id))
+}
+
+/// The number in mountinfo of the mount that `fd` is in.
+pub(crate) fn id_of_mount(fd: BorrowedFd<'_>) -> Result<u64> {
+    Ok(statx(fd)?.stx_mnt_id)
+}
+
+fn statx(fd: BorrowedFd<'_>) -> Result<libc::statx> {
     // SAFETY: statx is a plain structure of integers.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: the path is NUL-terminated, and `stat` outlives the call.
@@ -120,8 +131,7 @@ pub(crate) fn id_of_mount_at(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
         )
         .into()
     })?;
-    let is_root = stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
-    Ok(is_root.then_some(stat.stx_mnt_id))
+    Ok(stat)
 }
 
 /// fsopen(2).
