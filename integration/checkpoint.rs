@@ -496,6 +496,21 @@ impl Drop for Mounted {
     }
 }
 
+/// A container without a group of its own is in the host's, with all that is below.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn groups_of_the_host_are_not_made_again() {
+    let mut c = counting().global_options(&["--cgroup-manager", "disabled"]).start();
+    has_begun(&c);
+    let group = format!("/sys/fs/cgroup/pids/rt-test-{}-other", std::process::id());
+    fs::create_dir(&group).unwrap();
+    c.checkpoint(&[]).success();
+    fs::remove_dir(&group).unwrap();
+    c.restore(&[]);
+    goes_on(&c);
+    assert!(fs::remove_dir(&group).is_err(), "{group}");
+}
+
 /// What the host has one of is the same one after a restore.
 #[test]
 #[ignore = "needs CRIU: make test-criu"]

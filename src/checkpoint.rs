@@ -10,8 +10,8 @@ use nix::sys::stat::stat;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
-use crate::criu::rpc::{self, Kind, PageServer};
-use crate::criu::{Common, Images, Worker, lost, mounts};
+use crate::criu::rpc::{self, CgroupMode, Kind, PageServer};
+use crate::criu::{self, Common, Images, Worker, lost, mounts};
 use crate::error::{InPhase, Phase};
 use crate::plan::{Root, Source};
 use crate::state::{Container, Status};
@@ -113,6 +113,10 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
         external: external_namespaces(&spec, pid)?,
         ..options.common.request(&images, LOG, &record.annotations)
     };
+    // It would dump every group of the host, and make them again.
+    if criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/") || record.cgroup.is_nowhere() {
+        request.manage_cgroups_mode = Some(CgroupMode::Ignore.into());
+    }
     if let Some(parent) = &options.parent_path {
         images.check_parent(parent)?;
         request.parent_img = Some(parent.to_string_lossy().into_owned());
