@@ -228,6 +228,16 @@ fn control_groups_of_each_version_come_back() {
     }
 }
 
+/// A process that has ended and that nobody has waited for has no mounts any more.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_process_that_nobody_waits_for_comes_back_as_it_is() {
+    let script = format!("(sleep 0.01 & exec sleep 1000) & sleep 0.1; {COUNT}");
+    let c = survives(counting().script(&script));
+    let states = c.exec(["sh", "-c", "cat /proc/[0-9]*/stat"]).success().stdout;
+    assert!(states.contains("(sleep) Z "), "{states}");
+}
+
 #[test]
 #[ignore = "needs CRIU: make test-criu"]
 fn pipes_of_the_caller_take_the_place_of_those_before() {

@@ -2,7 +2,7 @@
 //! by its path, in a namespace that has the host's root: a link that has come there since the
 //! checkpoint leads out of the container's. So it is looked at before anything of it goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
 use std::os::fd::AsFd;
@@ -10,13 +10,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use nix::fcntl::{OFlag, open};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::sys::stat::{Mode, stat};
 use procfs::process::MountInfo;
 
 use super::mounts;
 use crate::plan::Root;
-use crate::sys;
+use crate::{state, sys};
 
 /// A part of a file system of the host's.
 #[derive(Debug)]
@@ -57,12 +58,15 @@ pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
     let mut all = Vec::new();
     descendants(init, &mut all)?;
     // One look for each mount namespace.
-    let mut looks = BTreeMap::new();
+    let mut looked = BTreeSet::new();
     for pid in all {
-        looks.insert(namespace(pid, "mnt")?, pid);
-    }
-    for pid in looks.values() {
-        for mount in mounts_of(&pid.to_string())? {
+        let Some(namespace) = of_living(namespace(pid, "mnt"))? else { continue };
+        if looked.contains(&namespace) {
+            continue;
+        }
+        let Some(mounts) = of_living(mounts_of(&pid.to_string()))? else { continue };
+        looked.insert(namespace);
+        for mount in mounts {
             let is_hosts = host.iter().any(|other| other.majmin == mount.majmin);
             let known = known_kinds.contains(&*mount.fs_type);
             ensure!(
@@ -77,6 +81,18 @@ pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
     Ok(())
 }
 
+/// `None` of a process that has ended, and be it that nobody has waited for it yet.
+fn of_living<T>(result: Result<T>) -> Result<Option<T>> {
+    let ended = |errno: Errno| matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::EINVAL);
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match error.downcast_ref::<Errno>().copied().filter(|errno| ended(*errno)) {
+            Some(_) => Ok(None),
+            None => Err(error),
+        },
+    }
+}
+
 fn namespace(pid: impl Display, kind: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/ns/{kind}");
     Ok(stat(path.as_str()).context(path)?.st_ino)
@@ -86,9 +102,13 @@ fn namespace(pid: impl Display, kind: &str) -> Result<u64> {
 fn descendants(pid: i32, all: &mut Vec<i32>) -> Result<()> {
     all.push(pid);
     let path = format!("/proc/{pid}/task");
-    for task in fs::read_dir(&path).context(path)? {
-        let path = task?.path().join("children");
-        let children = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let Ok(tasks) = fs::read_dir(&path) else { return Ok(()) };
+    for task in tasks {
+        let task = task?.path();
+        let children = match fs::read_to_string(task.join("children")) {
+            Err(_) if !task.exists() => continue,
+            result => result.with_context(|| format!("{}/children", task.display()))?,
+        };
         children.split_whitespace().try_for_each(|child| descendants(child.parse()?, all))?;
     }
     Ok(())
@@ -115,7 +135,7 @@ fn known_kinds(root: &Root, init: i32) -> Result<BTreeSet<&str>> {
 /// Names need not be UTF-8: what is not ASCII goes as proc_pid_mountinfo(5) has a space.
 pub(super) fn mounts_of(process: &str) -> Result<Vec<MountInfo>> {
     let path = format!("/proc/{process}/mountinfo");
-    let text = ascii(&fs::read(&path).with_context(|| path.clone())?);
+    let text = ascii(&state::read_at(AT_FDCWD, &path).with_context(|| path.clone())?);
     text.lines().map(|line| MountInfo::from_line(line).context(path.clone())).collect()
 }
 
