@@ -8,7 +8,7 @@ mod refused;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::json;
 
@@ -47,6 +47,29 @@ fn has_begun(c: &Container) {
 fn goes_on(c: &Container) {
     let before = count(c);
     until("it goes on", || count(c) > before);
+}
+
+/// A process with a network of its own, ended in the end.
+struct Neighbour(Child);
+
+impl Neighbour {
+    fn start() -> Self {
+        let process = Command::new("unshare").args(["-n", "sleep", "100"]).spawn().unwrap();
+        let ours = namespace_of("self", "net");
+        until("it has a network", || namespace_of(process.id(), "net") != ours);
+        Self(process)
+    }
+
+    fn network(&self) -> String {
+        format!("/proc/{}/ns/net", self.0.id())
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Counts to some number, is checkpointed, restored, and goes on from there.
@@ -196,10 +219,7 @@ fn what_is_bound_from_the_host_is_bound_again_as_it_was() {
 #[test]
 #[ignore = "needs CRIU: make test-criu"]
 fn namespaces_of_all_kinds_come_back() {
-    let mut neighbour = Command::new("unshare").args(["-n", "sleep", "100"]).spawn().unwrap();
-    let network = format!("/proc/{}/ns/net", neighbour.id());
-    let ours = namespace_of("self", "net");
-    until("it has a network", || namespace_of(neighbour.id(), "net") != ours);
+    let neighbour = Neighbour::start();
     for (case, bundle) in [
         ("user", counting().user_namespace()),
         (
@@ -210,14 +230,12 @@ fn namespaces_of_all_kinds_come_back() {
             }),
         ),
         ("the host's network", counting().without_namespace("network")),
-        ("a network by its path", counting().joins("network", &network)),
+        ("a network by its path", counting().joins("network", &neighbour.network())),
         ("writable", counting().writable()),
     ] {
         eprintln!("{case}");
         survives(bundle);
     }
-    neighbour.kill().unwrap();
-    neighbour.wait().unwrap();
 }
 
 #[test]

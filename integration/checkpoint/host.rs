@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
-use super::{COUNT, counting, goes_on, has_begun, survives};
-use crate::harness::{Bundle, View, namespace_of, until};
+use super::{COUNT, Neighbour, counting, goes_on, has_begun, survives};
+use crate::harness::{Bundle, View};
 
 /// CRIU finds what a bind mount within the root shows by its path, from the host's root on. In the
 /// container `script` has made `/b` of `/x/y`; then `/x` leads to the directory `outside`.
@@ -55,15 +54,10 @@ fn nor_does_it_in_a_mount_namespace_below_or_without_a_cgroup() {
 #[test]
 #[ignore = "needs CRIU: make test-criu"]
 fn nor_to_the_hosts_sysfs_from_a_network_that_was_joined() {
-    let mut neighbour = Command::new("unshare").args(["-n", "sleep", "100"]).spawn().unwrap();
-    let network = format!("/proc/{}/ns/net", neighbour.id());
-    let ours = namespace_of("self", "net");
-    until("it has a network", || namespace_of(neighbour.id(), "net") != ours);
-    let bundle = counting().joins("network", &network).directory("/x/sys");
+    let neighbour = Neighbour::start();
+    let bundle = counting().joins("network", &neighbour.network()).directory("/x/sys");
     let script = format!("mount -o bind /x/sys /b; {COUNT}");
     is_not_led_outside(bundle.script(&script), Path::new("/"), "shows / of");
-    neighbour.kill().unwrap();
-    neighbour.wait().unwrap();
 }
 
 #[test]
