@@ -49,9 +49,10 @@ const CAUSES_MAX: usize = 2;
 /// A worker that waits for its request.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    /// Until its end is waited for.
+    /// From its start until its end is waited for.
     socket: Option<OwnedFd>,
     process: OwnedFd,
+    ended: bool,
     pub(crate) pid: i32,
 }
 
@@ -76,7 +77,7 @@ impl Worker {
             }
         };
         drop(reporter);
-        let mut worker = Self { socket: None, process, pid };
+        let mut worker = Self { socket: None, process, ended: false, pid };
         let mut buffer = vec![0; MESSAGE_MAX];
         loop {
             match sys::receive(reports.as_fd(), &mut buffer).context("criu")? {
@@ -168,11 +169,14 @@ impl Worker {
         }
     }
 
-    fn reap(&self) -> Result<WaitStatus> {
+    fn reap(&mut self) -> Result<WaitStatus> {
         loop {
             match waitid(Id::PIDFd(self.process.as_fd()), WaitPidFlag::WEXITED) {
                 Err(Errno::EINTR) => {}
-                result => return result.context("criu"),
+                result => {
+                    self.ended = result.is_ok();
+                    return result.context("criu");
+                }
             }
         }
     }
@@ -180,7 +184,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if self.socket.is_some() {
+        if !self.ended {
             let _ = sys::pidfd_send_signal(self.process.as_fd(), libc::SIGKILL);
             let _ = self.reap();
         }

@@ -10,6 +10,17 @@ use super::{counting, goes_on, has_begun};
 use crate::harness::inject::{Call, Fault, Traced, inject_alone, sweep_step, trace_alone};
 use crate::harness::{Rt, reap, until};
 
+/// Told if the test fails of it.
+struct Case(String);
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
+
 /// Every call of the runtime's own, each with an error and with SIGKILL: what CRIU does is its own
 /// affair, but it must not go on alone.
 fn each_fault(rt: &Rt, files: (&Path, &Path), mut judge: impl FnMut(&Traced)) {
@@ -25,7 +36,7 @@ fn each_fault(rt: &Rt, files: (&Path, &Path), mut judge: impl FnMut(&Traced)) {
         for fault in error.into_iter().chain([Fault::Kill]) {
             fs::write(files.1, "").unwrap();
             let traced = inject_alone(rt, files, call.n, fault);
-            eprintln!("{fault} at {call}: {}", traced.status);
+            let _case = Case(format!("{fault} at {call}: {}", traced.status));
             assert!(!traced.hung, "it hangs");
             judge(&traced);
             let errors = fs::read_to_string(files.1).unwrap();
