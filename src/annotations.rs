@@ -7,7 +7,7 @@
 //! | `hooks.stdout` `hooks.stderr` | files that get what hooks write | `hooks.rs` |
 //! | `pidfd_receiver` | a socket that gets init's pidfd, as that of `--pidfd-socket` | `create.rs` |
 //! | `systemd.subgroup` | the group within the scope that the container is in | `cgroup.rs` |
-//! | `delegate-cgroup` | the group below the container's that its process starts in | `cgroup/delegated.rs` |
+//! | `delegate-cgroup` | the group below the container's that its process starts in | `cgroup/delegation.rs` |
 //! | `seccomp_fail_unknown_syscall` | a name of no system call in a profile is an error, unless it is `0` | `spec/check.rs` |
 //! | `seccomp.receiver` | what `linux.seccomp.listenerPath` is, where that is missing | `spec.rs` |
 //! | `mount_context_type` | what `linux.mountLabel` is to new file systems, instead of `context` | `plan/mount.rs` |

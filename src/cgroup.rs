@@ -11,11 +11,12 @@
 //! | `systemd` | groups that systemd makes |
 //! | `open` | groups held open while a process gets into them |
 //! | `members` | processes: list, signal, kill |
-//! | `sub` `delegated` | groups below a container's own: its processes' choice, and the first one's |
+//! | `sub` | groups below a container's own that a process chooses |
+//! | `delegation` | groups that the container's user may do with as he likes |
 //! | `walk` | groups below a group, however deep; removal |
 //! | `file` | reading and writing control files |
 
-mod delegated;
+mod delegation;
 mod devices;
 mod file;
 mod freezer;
@@ -44,6 +45,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use delegation::Delegation;
 use group::{Group, Made};
 pub(crate) use limits::Limits;
 pub(crate) use oom::OomWatch;

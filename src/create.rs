@@ -22,14 +22,13 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use oci_spec::runtime::{Linux, Spec};
+use oci_spec::runtime::Spec;
 
 use crate::annotations::{self, Annotations as _};
-use crate::cgroup::{Cgroup, Limits, Manager};
+use crate::cgroup::{Cgroup, Delegation, Limits, Manager};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::{CALLERS, Hooks};
-use crate::namespace::IdMap;
 use crate::netns::Moved;
 use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
@@ -77,33 +76,10 @@ pub(crate) struct Prepared {
     pub(crate) cgroup: Cgroup,
     pub(crate) limits: Limits,
     record: Record,
-    delegated: Option<Delegated>,
+    delegation: Option<Delegation>,
     console: Option<DescriptorSocket>,
     /// Of the option, and of the annotation.
     pidfd_sockets: Vec<DescriptorSocket>,
-}
-
-/// The group below the container's own that the process starts in.
-#[derive(Debug)]
-struct Delegated {
-    path: PathBuf,
-    /// The root of the container's user namespace: user and group on the host.
-    owner: Option<[u32; 2]>,
-}
-
-impl Delegated {
-    fn plan(
-        annotations: &HashMap<String, String>,
-        cgroup: &Cgroup,
-        linux: Option<&Linux>,
-    ) -> Result<Option<Self>> {
-        let Some(path) = annotations.group(annotations::DELEGATE)? else { return Ok(None) };
-        annotations::needs_v2(annotations::DELEGATE, cgroup.is_unified() && !cgroup.is_nowhere())?;
-        let root = |ids| IdMap::new(ids).outside(0);
-        let owner = linux
-            .and_then(|linux| Some([root(linux.uid_mappings())?, root(linux.gid_mappings())?]));
-        Ok(Some(Self { path, owner }))
-    }
 }
 
 /// `rt create`.
@@ -129,10 +105,10 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
     if !limited {
         prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
     }
-    if let Some(Delegated { path, owner }) = &prepared.delegated {
+    if let Some(delegation) = &prepared.delegation {
         // Its cgroup namespace, if it has one, begins at the container's group.
         let pid = guard.pid()?.as_raw();
-        prepared.cgroup.delegate(path, pid, *owner).phase(Phase::Cgroup)?;
+        prepared.cgroup.delegate(delegation, pid).phase(Phase::Cgroup)?;
     }
     launch::schedule(&prepared.plan, guard.pid()?).phase(Phase::Process)?;
     // The program may be quick: it finds its terminal's size and its manager's socket as they are.
@@ -191,7 +167,7 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
     }
     cgroup.prepare(&limits)?;
-    let delegated = Delegated::plan(annotations, &cgroup, linux)?;
+    let delegation = Delegation::plan(spec, annotations, &cgroup)?;
     let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
     let rdt = rdt.map(|wanted| Rdt::plan(wanted, &request.id)).transpose()?;
     let mut warnings = Vec::new();
@@ -224,7 +200,7 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     if let Some(hooks) = &mut plan.hooks {
         hooks.open_outputs()?;
     }
-    Ok(Prepared { plan, cgroup, limits, record, delegated, console, pidfd_sockets })
+    Ok(Prepared { plan, cgroup, limits, record, delegation, console, pidfd_sockets })
 }
 
 /// The absolute path of a directory without links: three system calls, however deep it lies.

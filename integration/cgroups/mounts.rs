@@ -73,6 +73,19 @@ fn a_group_below_can_be_made_where_it_is_writable_and_only_there() {
     }
 }
 
+/// config-linux.md "Cgroup ownership".
+#[test]
+fn a_user_namespaces_root_owns_its_group_where_that_is_safe_and_never_its_limits() {
+    let script = "cd /sys/fs/cgroup; [ -e cgroup.procs ] || cd pids
+        mkdir sub 2>/dev/null && echo 0 >sub/cgroup.procs && echo made
+        echo 3 >cgroup.max.depth 2>/dev/null && echo limited";
+    for (view, namespace, writable) in combinations() {
+        let done = bundle(view, namespace, writable).user_namespace().script(script).run();
+        let expected = if is_v2(view) && namespace && writable { "made\n" } else { "" };
+        assert_eq!(done.stdout, expected, "{view:?} {namespace} {writable} {done}");
+    }
+}
+
 #[test]
 fn a_cgroup_namespace_begins_at_the_containers_own_group() {
     for view in View::all() {

@@ -1,0 +1,164 @@
+//! What the payload may do as it likes with, while its limits stay out of its reach: the
+//! container's own group, or one below in which its process starts. Both on hosts with version 2
+//! alone: on version 1 delegation is not safe (cgroups(7) "Delegation").
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
+
+use super::group::{Group, Made};
+use super::{Cgroup, file, v2};
+use crate::annotations::{self, Annotations as _};
+use crate::namespace::IdMap;
+use crate::rootless;
+use crate::spec::clean;
+
+/// The names of the files that go with a group to whom it is given (Linux 4.15), a line each.
+const KERNELS_LIST: &str = "/sys/kernel/cgroup/delegate";
+/// Where there is no such list (config-linux.md "Cgroup ownership").
+const FILES: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+
+/// Users and groups are those of the host.
+#[derive(Debug)]
+pub(crate) enum Delegation {
+    /// The container's own group (config-linux.md "Cgroup ownership").
+    Own { uid: u32 },
+    /// A group below it that the process starts in (`run.oci.delegate-cgroup`), to the root of
+    /// the container's user namespace.
+    Below { path: PathBuf, owner: Option<[u32; 2]> },
+}
+
+impl Delegation {
+    /// What a configuration asks for.
+    pub(crate) fn plan(
+        spec: &Spec,
+        annotations: &HashMap<String, String>,
+        cgroup: &Cgroup,
+    ) -> Result<Option<Self>> {
+        let is_v2 = cgroup.is_unified() && !cgroup.is_nowhere();
+        let Some(path) = annotations.group(annotations::DELEGATE)? else {
+            let owner = owner(spec).filter(|uid| *uid != 0 && is_v2 && rootless::is_root_of_host());
+            return Ok(owner.map(|uid| Self::Own { uid }));
+        };
+        annotations::needs_v2(annotations::DELEGATE, is_v2)?;
+        let root = |ids| IdMap::new(ids).outside(0);
+        let linux = spec.linux().as_ref();
+        let owner = linux
+            .and_then(|linux| Some([root(linux.uid_mappings())?, root(linux.gid_mappings())?]));
+        Ok(Some(Self::Below { path, owner }))
+    }
+}
+
+/// The user who executes the process, if its group is his: with a cgroup namespace of its own and
+/// its groups mounted to be written.
+fn owner(spec: &Spec) -> Option<u32> {
+    let linux = spec.linux().as_ref()?;
+    let namespaces = linux.namespaces().iter().flatten();
+    let find = |kind| namespaces.clone().find(|namespace| namespace.typ() == kind);
+    let is_new = |namespace: &LinuxNamespace| namespace.path().is_none();
+    let mut mounts = spec.mounts().iter().flatten();
+    let sees_them = find(LinuxNamespaceType::Cgroup).is_some_and(is_new);
+    if !sees_them || !mounts.any(shows_groups_to_write) {
+        return None;
+    }
+    let uid = spec.process().as_ref()?.user().uid();
+    match find(LinuxNamespaceType::User) {
+        None => Some(uid),
+        Some(_) => IdMap::new(linux.uid_mappings()).outside(uid),
+    }
+}
+
+fn shows_groups_to_write(mount: &Mount) -> bool {
+    let is_cgroup = mount.source().as_deref() == Some(Path::new("cgroup"));
+    let mut options = mount.options().iter().flatten();
+    is_cgroup
+        && clean(mount.destination()) == Path::new("/sys/fs/cgroup")
+        && !options.any(|word| word == "ro" || word == "rro")
+}
+
+impl Cgroup {
+    /// Gives away what `delegation` says, once process `pid` is in the container's group.
+    pub(crate) fn delegate(&self, delegation: &Delegation, pid: i32) -> Result<()> {
+        let own = self.v2().context("the container has no group")?;
+        match delegation {
+            // One that was there before the container stays whose it is.
+            Delegation::Own { .. } if own.existing == own.directory => Ok(()),
+            Delegation::Own { uid } => give(&own.directory, *uid, None),
+            Delegation::Below { path, owner } => {
+                let directory = own.enclose(path, pid)?;
+                owner.map_or(Ok(()), |[uid, gid]| give(&directory, uid, Some(gid)))
+            }
+        }
+    }
+}
+
+impl Group {
+    /// Makes the group `path` below, moves process `pid` there and enables what controllers
+    /// there are.
+    fn enclose(&self, path: &Path, pid: i32) -> Result<PathBuf> {
+        let directory = self.directory.join(path);
+        let group =
+            Self { directory: directory.clone(), existing: self.directory.clone(), ..self.clone() };
+        let mut made = Made::default();
+        group.make_missing(&mut made)?;
+        let entered = file::write(&directory.join("cgroup.procs"), &pid.to_string());
+        entered.with_context(|| directory.display().to_string())?;
+        // It goes with the container's group.
+        made.keep();
+        v2::enable_controllers(&directory)?;
+        Ok(directory)
+    }
+}
+
+/// The directory, and those of its files that go with it.
+fn give(directory: &Path, uid: u32, gid: Option<u32>) -> Result<()> {
+    let list = fs::read_to_string(KERNELS_LIST).unwrap_or_else(|_| FILES.to_owned());
+    for path in [directory.to_owned()].into_iter().chain(list.lines().map(|f| directory.join(f))) {
+        match chown(&path, Some(uid), gid) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(namespaces: &[&str], options: &[&str], ids: serde_json::Value) -> Spec {
+        let namespaces: Vec<_> = namespaces.iter().map(|kind| json!({ "type": kind })).collect();
+        let mount = json!({
+            "source": "cgroup", "type": "cgroup", "destination": "/sys/fs/cgroup/", "options": options
+        });
+        let spec = json!({
+            "ociVersion": "1.3.0",
+            "process": { "cwd": "/", "user": { "uid": 7, "gid": 8 } },
+            "mounts": [mount],
+            "linux": { "namespaces": namespaces, "uidMappings": ids }
+        });
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn a_group_is_its_users_where_he_sees_nothing_else_and_may_write() {
+        let ids = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);
+        let few = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+        let own = ["cgroup", "user"];
+        assert_eq!(owner(&spec(&own, &["nosuid", "rw"], ids.clone())), Some(1007));
+        assert_eq!(owner(&spec(&own, &[], few)), None);
+        assert_eq!(owner(&spec(&own, &["ro"], ids.clone())), None);
+        assert_eq!(owner(&spec(&["user"], &[], ids)), None);
+        assert_eq!(owner(&spec(&["cgroup"], &[], json!([]))), Some(7));
+        // Whose ids a namespace has that is joined is not known.
+        assert_eq!(owner(&spec(&own, &[], json!([]))), None);
+    }
+}
