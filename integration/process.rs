@@ -78,6 +78,22 @@ fn of_the_standard_streams_only_pipes_are_given_to_a_user_namespace() {
     }
 }
 
+/// Who redirects a file of his own into a container does not give it away.
+#[test]
+fn a_file_that_is_only_read_stays_its_owners() {
+    let c = Bundle::busybox().args(["sleep", "100"]).start();
+    let file = c.bundle.beside("input");
+    fs::write(&file, "text").unwrap();
+    for stdin in [file.as_path(), file.parent().unwrap()] {
+        let words = format!("<{}", stdin.display());
+        let exec = c.exec_rt(&["-u", "7"], ["readlink", "/proc/self/fd/0"]).redirections(&words);
+        assert_ne!(exec.run().success().stdout, "");
+        assert_eq!(fs::metadata(stdin).unwrap().uid(), 0, "{}", stdin.display());
+    }
+    let exec = c.exec_rt(&["-u", "7"], ["cat"]).redirections(&format!("<{}", file.display()));
+    assert_eq!(exec.run().success().stdout, "text");
+}
+
 #[test]
 fn a_readonly_root_cannot_be_written_and_a_writable_one_can() {
     let script = "echo x > /new && cat /new";

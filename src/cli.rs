@@ -224,10 +224,12 @@ fn process_file(matches: &ArgMatches) -> Result<Option<Vec<u8>>> {
 fn update(root: &Path, args: Update) -> Result<()> {
     let resources = match args.resources {
         None => args.values.into(),
-        Some(_) if args.values != update::Values::default() => {
-            bail!("--resources: cannot be combined with single limits");
+        Some(file) => {
+            if args.values != update::Values::default() {
+                log::warn("--resources: single limits beside it are ignored");
+            }
+            update::read(&file)?
         }
-        Some(file) => update::read(&file)?,
     };
     args.obsolete.warn();
     update::command(root, &args.id, resources, &args.schemata)

@@ -9,11 +9,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::cgroup::OomWatch;
 use crate::error::{InPhase, Phase};
 use crate::state::{Container, Status};
+
+/// In runc's order.
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
 
 /// `rt events`: once with `stats_only`, else until the container ends.
 pub(crate) fn command(root: &Path, id: &str, interval: Duration, stats_only: bool) -> Result<()> {
@@ -35,7 +46,7 @@ fn follow(container: &Container, init: &OwnedFd, interval: Duration) -> Result<(
         let left = next.saturating_duration_since(Instant::now());
         let ended = wait(init, oom.as_ref(), left)?;
         if oom.as_mut().is_some_and(OomWatch::occurred) {
-            print(&json!({ "type": "oom", "id": container.record.id }))?;
+            print(&Event { kind: "oom", id: &container.record.id, data: None })?;
         }
         if ended {
             return Ok(());
@@ -66,10 +77,10 @@ fn print_stats(container: &Container) -> Result<()> {
     if let Some(rdt) = &container.record.rdt {
         stats["intel_rdt"] = rdt.stats();
     }
-    print(&json!({ "type": "stats", "id": container.record.id, "data": stats }))
+    print(&Event { kind: "stats", id: &container.record.id, data: Some(stats) })
 }
 
-fn print(event: &Value) -> Result<()> {
-    let line = event.to_string() + "\n";
+fn print(event: &Event<'_>) -> Result<()> {
+    let line = serde_json::to_string(event)? + "\n";
     std::io::stdout().write_all(line.as_bytes()).context("standard output")
 }

@@ -90,7 +90,10 @@ pub(crate) fn spec(
         .open(&path)
         .and_then(|mut file| file.write_all(json.as_bytes()))
         .map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => anyhow!("File {} exists. Remove it first", path.display()),
+            ErrorKind::AlreadyExists => {
+                let path = path.strip_prefix(".").unwrap_or(&path);
+                anyhow!("File {} exists. Remove it first", path.display())
+            }
             _ => Error::new(error).context(path.display().to_string()),
         })
 }

@@ -22,6 +22,7 @@ pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
     match status {
         Status::Created => {}
         Status::Creating => bail!("{id}: cannot start a container that is being created"),
+        Status::Paused => bail!("{id}: cannot start a container in the paused state"),
         _ => bail!("{id}: cannot start an already running container"),
     }
     let notify = start(&container, &init)?;

@@ -9,9 +9,10 @@ use crate::harness::{Bundle, Container, View, runc, until, waits_in};
 
 fn stats(c: &Container) -> Value {
     let done = c.rt(["events", "--stats", &c.id]).run().success();
+    let begin = format!(r#"{{"type":"stats","id":"{}","data":{{"#, c.id);
+    assert!(done.stdout.starts_with(&begin), "{done}");
     let event: Value =
         serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}\n{done}"));
-    assert_eq!((&event["type"], &event["id"]), (&"stats".into(), &(*c.id).into()));
     event["data"].clone()
 }
 

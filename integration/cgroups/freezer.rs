@@ -53,6 +53,7 @@ fn a_created_container_can_be_paused() {
         let c = Bundle::busybox().in_view(view).args(["echo", "hello"]).create();
         pause(&c);
         assert_eq!(c.status(), "paused");
+        c.rt(["start", &c.id]).run().says(&["cannot start a container in the paused state"]);
         resume(&c);
         assert_eq!(c.status(), "created");
         assert_eq!(c.finish(), (0, "hello\n".to_owned()));

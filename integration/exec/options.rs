@@ -124,10 +124,29 @@ fn cap_works_for_a_container_without_capabilities() {
 }
 
 #[test]
-fn no_new_privs_is_set() {
+fn no_new_privs_is_set_or_not() {
     let c = configured();
     assert_eq!(status_of(&c, &[], "NoNewPrivs"), "0");
     assert_eq!(status_of(&c, &["--no-new-privs"], "NoNewPrivs"), "1");
+    let bundle = Bundle::busybox().args(["sleep", "1000"]);
+    let c = bundle.config(|c| c["process"]["noNewPrivileges"] = true.into()).start();
+    assert_eq!(status_of(&c, &[], "NoNewPrivs"), "1");
+    assert_eq!(status_of(&c, &["--no-new-privs=false"], "NoNewPrivs"), "0");
+    let maybe = c.exec_with(&["--no-new-privs=maybe"], ["true"]);
+    maybe.one_line().says(&["--no-new-privs", "maybe"]);
+}
+
+/// Others than root have of it what is in the ambient set, which takes nothing else.
+#[test]
+fn cap_gives_a_user_a_capability_that_the_container_makes_inheritable() {
+    let bundle = Bundle::busybox().args(["sleep", "1000"]).config(|c| {
+        c["process"]["capabilities"]["inheritable"] = json!(["CAP_KILL"]);
+    });
+    let c = bundle.start();
+    let options = ["-u", "7", "-c", "CAP_KILL", "-c", "CAP_NET_RAW"];
+    for set in ["CapEff", "CapAmb", "CapInh"] {
+        assert_eq!(status_of(&c, &options, set), "0000000000000020", "{set}");
+    }
 }
 
 #[test]

@@ -145,9 +145,9 @@ pub(crate) struct Exec {
     /// Add a capability, never to the inheritable set (more than once if need be)
     #[arg(short, long, value_name = "NAME", value_parser = user::capability)]
     pub(crate) cap: Vec<Capability>,
-    /// Set no_new_privs
-    #[arg(long)]
-    pub(crate) no_new_privs: bool,
+    /// Set no_new_privs, or with =false leave it unset
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_new_privs: Option<bool>,
     /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     pub(crate) apparmor: Option<String>,
@@ -183,7 +183,7 @@ pub(super) struct Kill {
 
 #[derive(Debug, Args)]
 pub(super) struct Update {
-    /// Take everything from this JSON file, - for standard input
+    /// Take everything from this JSON file, - for standard input: other limits are ignored
     #[arg(short, long, value_name = "FILE")]
     pub(super) resources: Option<PathBuf>,
     #[command(flatten)]

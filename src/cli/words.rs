@@ -26,8 +26,7 @@ pub(super) fn normal(command: &Command, args: &[OsString]) -> Vec<OsString> {
             _ => None,
         };
         match known {
-            Some(Known::Switch(long, true)) => normal.push(joined(long, None)),
-            Some(Known::Switch(_, false)) => {}
+            Some(Known::Switch(word)) => normal.extend(word),
             Some(Known::Option { arg, long, value }) => {
                 let value = value.or_else(|| rest.next().cloned());
                 let in_list = matches!(arg.get_action(), ArgAction::Append) && long != "cgroup";
@@ -63,7 +62,8 @@ pub(super) fn normal(command: &Command, args: &[OsString]) -> Vec<OsString> {
 
 /// A word that begins with a dash.
 enum Known<'a> {
-    Switch(&'a str, bool),
+    /// What is left of it: nothing of one that is off.
+    Switch(Option<OsString>),
     Option {
         arg: &'a Arg,
         long: &'a str,
@@ -89,12 +89,18 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> Known<'a> {
         return Known::Cluster { wants_value: wants_value(command, &bytes[1..]) };
     };
     let long = arg.get_long().unwrap_or_default();
-    if arg.get_action().takes_values() {
+    // Of a switch for which off is not the same as nothing.
+    let may_have_value = arg.is_require_equals_set();
+    if arg.get_action().takes_values() && !may_have_value {
         return Known::Option { arg, long, value };
     }
     match value.as_deref().map(OsStr::as_bytes) {
-        None | Some(b"true" | b"True" | b"TRUE" | b"t" | b"T" | b"1") => Known::Switch(long, true),
-        Some(b"false" | b"False" | b"FALSE" | b"f" | b"F" | b"0") => Known::Switch(long, false),
+        None | Some(b"true" | b"True" | b"TRUE" | b"t" | b"T" | b"1") => {
+            Known::Switch(Some(joined(long, None)))
+        }
+        Some(b"false" | b"False" | b"FALSE" | b"f" | b"F" | b"0") => {
+            Known::Switch(may_have_value.then(|| joined(long, Some("false".as_ref()))))
+        }
         Some(_) => Known::Cluster { wants_value: false },
     }
 }
@@ -146,6 +152,10 @@ mod tests {
             ("rt exec -u 0 --cwd '' -e '' c -- sh --", "rt exec --user=0 --env= c -- sh --"),
             ("rt exec -t=false -d=true -e=A=B -u=0 c", "rt exec --detach --env=A=B --user=0 c"),
             ("rt exec -d=false -eA=B -t=maybe c", "rt exec -eA=B -t=maybe c"),
+            (
+                "rt exec -no-new-privs --no-new-privs=F c",
+                "rt exec --no-new-privs --no-new-privs=false c",
+            ),
             ("rt delete -f=true c", "rt delete --force c"),
             ("rt kill -a=1 c -f=0", "rt kill --all c -f=0"),
             ("rt exec --cgroup '' c", "rt exec c"),

@@ -74,8 +74,8 @@ fn change(process: &mut Process, options: &args::Exec) {
     if !options.env.is_empty() {
         process.env_mut().get_or_insert_default().extend(options.env.iter().cloned());
     }
-    if options.no_new_privs {
-        process.set_no_new_privileges(Some(true));
+    if let Some(set) = options.no_new_privs {
+        process.set_no_new_privileges(Some(set));
     }
     if let Some(profile) = &options.apparmor {
         process.set_apparmor_profile(Some(profile.clone()));
@@ -111,7 +111,8 @@ fn none() -> LinuxCapabilities {
     none
 }
 
-/// Never to the inheritable or ambient set (CVE-2022-29162).
+/// Never to the inheritable set (CVE-2022-29162); to the ambient one what is inheritable, without
+/// which a process that is not root would not have it.
 fn add(mut sets: LinuxCapabilities, names: &[Capability]) -> LinuxCapabilities {
     let more = |set: &Option<HashSet<Capability>>| {
         Some(set.iter().flatten().chain(names).copied().collect::<HashSet<_>>())
@@ -119,5 +120,8 @@ fn add(mut sets: LinuxCapabilities, names: &[Capability]) -> LinuxCapabilities {
     sets.set_bounding(more(sets.bounding()));
     sets.set_effective(more(sets.effective()));
     sets.set_permitted(more(sets.permitted()));
+    let heritable = sets.inheritable().iter().flatten().filter(|one| names.contains(one));
+    let ambient: HashSet<_> = sets.ambient().iter().flatten().chain(heritable).copied().collect();
+    sets.set_ambient(Some(ambient));
     sets
 }

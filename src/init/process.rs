@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev, stat, umask};
@@ -148,7 +148,8 @@ fn enter_directory(program: &Program, root: &RootFd) -> Result<()> {
 }
 
 /// Pipes and files that the caller made belong to the user from now on, as with runc, so that
-/// `/dev/stdout` can be opened again. Never a device (CVE-2026-88264). The host's null device gives
+/// `/dev/stdout` can be opened again. Never a device (CVE-2026-88264), nor what is only read: who
+/// redirects a file of his own into a container does not give it away. The host's null device gives
 /// way to the container's, so that nothing of the host's file systems stays open.
 fn own_standard_streams(program: &Program, root: &RootFd) -> Result<()> {
     let mut null = None;
@@ -161,8 +162,7 @@ fn own_standard_streams(program: &Program, root: &RootFd) -> Result<()> {
             }
             continue;
         }
-        let is_device = matches!(kind(&stat), SFlag::S_IFCHR | SFlag::S_IFBLK);
-        if program.uid == 0 || is_device || stat.st_uid == program.uid {
+        if program.uid == 0 || stat.st_uid == program.uid || !may_change_hands(fd, &stat) {
             continue;
         }
         match fchown(sys::stdio(fd), Some(Uid::from_raw(program.uid)), None) {
@@ -173,6 +173,15 @@ fn own_standard_streams(program: &Program, root: &RootFd) -> Result<()> {
     }
     sys::close_later(null);
     Ok(())
+}
+
+fn may_change_hands(fd: RawFd, stat: &FileStat) -> bool {
+    match kind(stat) {
+        SFlag::S_IFCHR | SFlag::S_IFBLK | SFlag::S_IFDIR => false,
+        SFlag::S_IFREG => fcntl(sys::stdio(fd), FcntlArg::F_GETFL)
+            .is_ok_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY),
+        _ => true,
+    }
 }
 
 fn replace_stream(fd: RawFd, by: &OwnedFd) -> nix::Result<()> {
