@@ -3,6 +3,7 @@
 
 mod faults;
 mod host;
+mod kept;
 mod refused;
 
 use std::fs;

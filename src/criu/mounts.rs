@@ -6,16 +6,16 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag};
 
 use super::rpc::ExternalMount;
-use super::seen;
-use crate::mount_options::Bind;
-use crate::plan::{Root, What};
+use super::seen::{self, Host};
+use crate::mount_options::{Bind, Options};
+use crate::plan::{MountPoint, Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::sys;
 
@@ -23,36 +23,78 @@ use crate::sys;
 const MASK: &str = "/dev/null";
 
 /// A mount, by its place in the container.
-#[derive(Debug, PartialEq, Eq)]
-struct External {
-    destination: PathBuf,
+#[derive(Debug)]
+pub(super) struct External<'a> {
+    pub(super) destination: PathBuf,
     /// In the images.
     name: String,
-    source: PathBuf,
+    pub(super) source: PathBuf,
     /// With what is mounted below the source.
-    recursive: bool,
+    pub(super) recursive: bool,
+    /// Of its own entry and those that change it, in their order.
+    options: Vec<&'a Options>,
+    /// Whatever the options say.
+    readonly: bool,
+    /// In a user namespace, which keeps what the source has.
+    locked: bool,
+}
+
+impl<'a> External<'a> {
+    fn new(root: &'a Root, destination: &Path, source: &Path) -> Self {
+        Self {
+            destination: destination.to_owned(),
+            name: destination.to_string_lossy().into_owned(),
+            source: source.to_owned(),
+            recursive: false,
+            options: Vec::new(),
+            readonly: false,
+            locked: root.devices_by_bind,
+        }
+    }
+
+    /// The `MOUNT_ATTR_*` that it has if what it shows has these: of the mount itself, or of one
+    /// `below` it.
+    pub(super) fn attributes(&self, source: u64, below: bool) -> u64 {
+        let mut attributes = source;
+        for options in &self.options {
+            let own = options.bind_attr().filter(|_| !below);
+            let recursive = (options.rec_attr_set, options.rec_attr_clr);
+            for (set, clear) in own.into_iter().chain([recursive]) {
+                attributes = attributes & !clear | set;
+            }
+        }
+        if self.readonly && !below {
+            attributes |= libc::MOUNT_ATTR_RDONLY;
+        }
+        if self.locked { attributes | source } else { attributes }
+    }
 }
 
 /// Those that a container with this root has, if all of them come to be.
-fn of(root: &Root) -> Vec<External> {
-    let external = |destination: &Path, source: &Path| External {
-        destination: destination.to_owned(),
-        name: destination.to_string_lossy().into_owned(),
-        source: source.to_owned(),
-        recursive: false,
-    };
-    let mut all = Vec::new();
+fn of(root: &Root) -> Vec<External<'_>> {
+    let external = |destination: &Path, source: &Path| External::new(root, destination, source);
+    let mut all: Vec<External<'_>> = Vec::new();
     for mount in &root.mounts {
+        let options = vec![&mount.options];
         match &mount.what {
             What::Bind { source, .. } => all.push(External {
                 recursive: mount.options.bind == Bind::Recursive,
+                options,
                 ..external(&mount.destination, source)
             }),
             What::Cgroup => all.extend(root.cgroups.groups.iter().map(|(name, group)| {
                 let place = if root.cgroups.unified { "" } else { name };
-                external(&mount.destination.join(place), group)
+                External {
+                    options: options.clone(),
+                    readonly: root.cgroups.borrowed,
+                    ..external(&mount.destination.join(place), group)
+                }
             })),
-            What::FileSystem(_) | What::Remount { .. } => {}
+            What::Remount { .. } => {
+                let same = |external: &&mut External<'_>| external.destination == mount.destination;
+                all.iter_mut().filter(same).for_each(|e| e.options.extend(&options));
+            }
+            What::FileSystem(_) => {}
         }
     }
     if root.devices_by_bind {
@@ -65,13 +107,19 @@ fn of(root: &Root) -> Vec<External> {
 }
 
 /// For a dump: those that process `pid` has, by where they really are.
+///
+/// # Errors
+/// One shows something else than its source, or gives more rights than the configuration: it has
+/// been moved or mounted again, and would be restored as what it is not, or refused then.
 pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = format!("/proc/{pid}/root");
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let inside = RootFd::new(open(inside.as_str(), flags, Mode::empty()).context(inside.clone())?);
+    let host = Host::of(root, false)?;
     let mounted = seen::mounts_of(&pid.to_string())?;
+    mounted.iter().try_for_each(|mount| host.check_attributes(mount))?;
     let mut all: Vec<ExternalMount> = Vec::new();
-    for External { destination, name, .. } in of(root) {
+    for External { destination, name, source, .. } in of(root) {
         let found = match inside.open(&destination, OFlag::O_PATH) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             result => result.with_context(|| destination.display().to_string())?,
@@ -83,7 +131,17 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
         let Some(mount) = mounted.iter().find(|mount| Some(mount.mnt_id as u64) == id) else {
             continue;
         };
-        let key = seen::point_of(mount).to_string_lossy().into_owned();
+        let point = seen::point_of(mount);
+        // CRIU knows them by their places alone.
+        for other in mounted.iter().filter(|other| seen::point_of(other) == point) {
+            ensure!(
+                host.is_all_of(&source, other)?,
+                "{}: shows something else there than {}, or both",
+                destination.display(),
+                source.display()
+            );
+        }
+        let key = point.to_string_lossy().into_owned();
         if !all.iter().any(|other| other.key == key) {
             all.push(ExternalMount { key, value: name });
         }
@@ -91,11 +149,23 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     Ok(all)
 }
 
-/// What of the host they show, links resolved, and whether with everything that is mounted there.
-pub(super) fn sources(root: &Root) -> Vec<(PathBuf, bool)> {
-    let all = of(root).into_iter().map(|external| (external.source, external.recursive));
-    let all = all.filter_map(|(path, recursive)| Some((fs::canonicalize(path).ok()?, recursive)));
-    all.chain([(root.path.clone(), true)]).collect()
+/// What of the host they show, links resolved, and the root.
+pub(super) fn sources(root: &Root) -> Vec<External<'_>> {
+    let mut all = of(root);
+    all.retain_mut(|external| match fs::canonicalize(&external.source) {
+        Ok(source) => {
+            external.source = source;
+            true
+        }
+        Err(_) => false,
+    });
+    let mut top = External::new(root, Path::new("/"), &root.path);
+    let at_top = |mount: &&MountPoint| {
+        matches!(mount.what, What::Remount { .. }) && mount.destination == top.destination
+    };
+    top.options = root.mounts.iter().filter(at_top).map(|mount| &mount.options).collect();
+    all.push(External { recursive: true, readonly: root.readonly, ..top });
+    all
 }
 
 /// For a restore.
@@ -124,7 +194,7 @@ pub(crate) fn prepare(root: &Root) -> Result<()> {
     make_places(&inside, root)?;
     // CRIU makes a directory there, open to everybody, and a killed one leaves it.
     let temporary = Path::new("/tmp");
-    if !sources(root).iter().any(|(path, _)| path.starts_with(temporary)) {
+    if !sources(root).iter().any(|external| external.source.starts_with(temporary)) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("tmpfs"), temporary, Some("tmpfs"), flags, Some("mode=1777")).context("/tmp")?;
     }
@@ -186,4 +256,20 @@ fn bind(root: &RootFd, destination: &Path, source: &Path) -> Result<OwnedFd> {
     let target = root.open_or_create(destination, missing)?;
     sys::move_mount(tree.as_fd(), target.as_fd())?;
     Ok(tree)
+}
+
+#[cfg(test)]
+impl External<'_> {
+    /// Without options.
+    pub(super) fn plain(source: &str, recursive: bool) -> Self {
+        Self {
+            destination: "/".into(),
+            name: String::new(),
+            source: source.into(),
+            recursive,
+            options: Vec::new(),
+            readonly: false,
+            locked: false,
+        }
+    }
 }

@@ -9,27 +9,146 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, stat};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use procfs::process::MountInfo;
 
-use super::mounts;
+use super::mounts::{self, External};
 use crate::plan::Root;
-use crate::{state, sys};
+use crate::rootfd::RootFd;
+use crate::state;
+use crate::sys::{self, Fork};
 
 /// A part of a file system of the host's.
 #[derive(Debug)]
 struct Place {
     device: String,
     root: PathBuf,
+    /// In the container.
+    destination: PathBuf,
+    /// The rights that a mount of it takes away, of [`TAKING`].
+    taken: u64,
 }
 
 impl Place {
     fn shows(&self, mount: &MountInfo) -> bool {
         self.device == mount.majmin && unescaped(mount.root.as_bytes()).starts_with(&self.root)
     }
+}
+
+/// Attributes of mounts that take rights away, and their names in mountinfo.
+const TAKING: [(u64, &str); 4] = [
+    (libc::MOUNT_ATTR_RDONLY, "ro"),
+    (libc::MOUNT_ATTR_NOSUID, "nosuid"),
+    (libc::MOUNT_ATTR_NODEV, "nodev"),
+    (libc::MOUNT_ATTR_NOEXEC, "noexec"),
+];
+/// What stands behind the root of a mount in mountinfo when it has been removed.
+const REMOVED: &[u8] = b"//deleted";
+
+fn taken(mount: &MountInfo) -> u64 {
+    let given = TAKING.iter().filter(|(_, name)| mount.mount_options.contains_key(*name));
+    given.fold(0, |all, (attribute, _)| all | attribute)
+}
+
+/// The host, and what of it the configuration gives to the container.
+pub(super) struct Host {
+    mounts: Vec<MountInfo>,
+    places: Vec<Place>,
+}
+
+impl Host {
+    /// `whole`: a mount takes away what its source does, too, which may have changed since.
+    pub(super) fn of(root: &Root, whole: bool) -> Result<Self> {
+        let mounts = mounts_of("self")?;
+        let mut places = Vec::new();
+        for external in mounts::sources(root) {
+            let context = || external.source.display().to_string();
+            places.extend(shown(&mounts, &external, whole).with_context(context)?);
+        }
+        Ok(Self { mounts, places })
+    }
+
+    /// Whether `mount` shows `source`, and all of it.
+    pub(super) fn is_all_of(&self, source: &Path, mount: &MountInfo) -> Result<bool> {
+        let path = fs::canonicalize(source).with_context(|| source.display().to_string())?;
+        let id = id_of_mount(&path).with_context(|| source.display().to_string())?;
+        let Some((own, root)) = at(&self.mounts, &path, id) else { return Ok(false) };
+        let shown = unescaped(mount.root.as_bytes());
+        // Another file may have taken its name, as editors do it.
+        let shown = shown.as_os_str().as_bytes();
+        let shown = shown.strip_suffix(REMOVED).unwrap_or(shown);
+        Ok(own.majmin == mount.majmin && root.as_os_str().as_bytes() == shown)
+    }
+
+    /// What `mount` is to take away and does not, of [`TAKING`], wherever it is: the container may
+    /// have moved it.
+    fn lacking(&self, mount: &MountInfo) -> u64 {
+        let point = point_of(mount);
+        let places = self.places.iter().filter(|place| place.shows(mount));
+        let own = places.clone().find(|place| place.destination == point);
+        let lacks = |place: &Place| place.taken & !taken(mount);
+        let least = || places.map(lacks).min_by_key(|lacks| lacks.count_ones());
+        own.map(lacks).or_else(least).unwrap_or(0)
+    }
+
+    /// Refuses a mount that gives more rights than the configuration does.
+    pub(super) fn check_attributes(&self, mount: &MountInfo) -> Result<()> {
+        let lacking = self.lacking(mount);
+        let Some((_, name)) = TAKING.iter().find(|(bit, _)| lacking & bit != 0) else {
+            return Ok(());
+        };
+        bail!(
+            "{}: shows {} of file system {} without {name}, which the configuration or the host has there",
+            point_of(mount).display(),
+            unescaped(mount.root.as_bytes()).display(),
+            mount.majmin
+        )
+    }
+
+    /// Has the mounts of process `pid` take away what they are to, as far as that can be done: CRIU
+    /// takes the attributes of one for set if another one of the same file system has them
+    /// (`do_bind_mount` of its `mount.c`), and the images may have others.
+    fn set_attributes(&self, pid: i32, mounts: &[MountInfo]) -> Result<()> {
+        if mounts.iter().all(|mount| self.lacking(mount) == 0) {
+            return Ok(());
+        }
+        let namespace = fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
+        let (pid, process) = match sys::clone3(0, None).context("clone3")? {
+            Fork::Parent { pid, pidfd } => (pid, pidfd),
+            Fork::Child => {
+                if setns(namespace, CloneFlags::CLONE_NEWNS).is_ok() {
+                    // What cannot be done is seen afterwards.
+                    mounts.iter().for_each(|mount| drop(set(mount, self.lacking(mount))));
+                }
+                sys::exit_now(0)
+            }
+        };
+        loop {
+            match waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED) {
+                Err(Errno::EINTR) => {}
+                result => return result.map(drop).with_context(|| format!("process {pid}")),
+            }
+        }
+    }
+}
+
+/// In its mount namespace. What cannot be reached by its place stays as it is.
+fn set(mount: &MountInfo, attributes: u64) -> Result<()> {
+    if attributes == 0 {
+        return Ok(());
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = RootFd::new(open("/", flags, Mode::empty())?);
+    let found = root.open_without_links(&point_of(mount), OFlag::O_PATH)?;
+    if sys::id_of_mount_at(found.as_fd())? == Some(mount.mnt_id as u64) {
+        sys::mount_setattr(found.as_fd(), false, attributes, 0, 0)?;
+    }
+    Ok(())
 }
 
 /// File systems of which the whole host has one.
@@ -49,11 +168,7 @@ const SINGLE: [&str; 10] = [
 /// Refuses mounts of the processes from `init` on that show something of the host's that is neither
 /// of the root file system nor named by the configuration.
 pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
-    let host = mounts_of("self")?;
-    let mut places = Vec::new();
-    for (path, recursive) in mounts::sources(root) {
-        places.extend(shown(&host, &path, recursive).with_context(|| path.display().to_string())?);
-    }
+    let host = Host::of(root, true)?;
     let known_kinds = known_kinds(root, init)?;
     let mut all = Vec::new();
     descendants(init, &mut all)?;
@@ -64,13 +179,17 @@ pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
         if looked.contains(&namespace) {
             continue;
         }
-        let Some(mounts) = of_living(mounts_of(&pid.to_string()))? else { continue };
+        let mounts = || of_living(mounts_of(&pid.to_string()));
+        let Some(before) = mounts()? else { continue };
+        host.set_attributes(pid, &before)?;
+        let Some(mounts) = mounts()? else { continue };
         looked.insert(namespace);
         for mount in mounts {
-            let is_hosts = host.iter().any(|other| other.majmin == mount.majmin);
+            host.check_attributes(&mount)?;
+            let is_hosts = host.mounts.iter().any(|other| other.majmin == mount.majmin);
             let known = known_kinds.contains(&*mount.fs_type);
             ensure!(
-                !is_hosts || known || places.iter().any(|place| place.shows(&mount)),
+                !is_hosts || known || host.places.iter().any(|place| place.shows(&mount)),
                 "{}: shows {} of the host's file system {}, which the configuration does not name",
                 point_of(&mount).display(),
                 mount.root,
@@ -147,23 +266,42 @@ fn ascii(bytes: &[u8]) -> String {
     bytes.iter().map(escape).collect()
 }
 
-/// What `path` shows: of its mount, and if `recursive` of those below.
-fn shown(host: &[MountInfo], path: &Path, recursive: bool) -> Result<Vec<Place>> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let id = sys::id_of_mount(open(path, flags, Mode::empty())?.as_fd())?;
-    Ok(places(host, path, id, recursive))
+/// What of the host a mount shows: of the mount that its source is in, and if it is recursive of
+/// those below.
+fn shown(host: &[MountInfo], external: &External<'_>, whole: bool) -> Result<Vec<Place>> {
+    let id = id_of_mount(&external.source)?;
+    Ok(places(host, external, id, whole))
 }
 
-/// `id` is that of the mount that `path` is in.
-fn places(host: &[MountInfo], path: &Path, id: u64, recursive: bool) -> Vec<Place> {
-    let place = |mount: &MountInfo, below: &Path| Place {
+fn id_of_mount(path: &Path) -> Result<u64> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    Ok(sys::id_of_mount(open(path, flags, Mode::empty())?.as_fd())?)
+}
+
+/// The mount `id`, which `path` is in, and what of its file system is there.
+fn at<'a>(host: &'a [MountInfo], path: &Path, id: u64) -> Option<(&'a MountInfo, PathBuf)> {
+    let own = host.iter().find(|mount| mount.mnt_id as u64 == id)?;
+    let below = path.strip_prefix(point_of(own)).ok()?;
+    let root = unescaped(own.root.as_bytes());
+    // With nothing to join it would get a slash at its end.
+    Some((own, if below.as_os_str().is_empty() { root } else { root.join(below) }))
+}
+
+fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> Vec<Place> {
+    let place = |mount: &MountInfo, root: PathBuf, below: bool| Place {
         device: mount.majmin.clone(),
-        root: unescaped(mount.root.as_bytes()).join(below),
+        root,
+        destination: external.destination.clone(),
+        taken: external.attributes(if whole { taken(mount) } else { 0 }, below),
     };
-    let own = host.iter().find(|mount| mount.mnt_id as u64 == id);
-    let own = own.and_then(|mount| Some(place(mount, path.strip_prefix(point_of(mount)).ok()?)));
-    let below = host.iter().filter(|mount| recursive && point_of(mount).starts_with(path));
-    own.into_iter().chain(below.map(|mount| place(mount, Path::new("")))).collect()
+    let path = &*external.source;
+    let own = at(host, path, id).map(|(mount, root)| place(mount, root, false));
+    let is_below = |mount: &&MountInfo| {
+        external.recursive && point_of(mount).starts_with(path) && mount.mnt_id as u64 != id
+    };
+    let below = host.iter().filter(is_below);
+    let below = below.map(|mount| place(mount, unescaped(mount.root.as_bytes()), true));
+    own.into_iter().chain(below).collect()
 }
 
 pub(super) fn point_of(mount: &MountInfo) -> PathBuf {
@@ -207,13 +345,18 @@ mod tests {
             "23 22 0:32 / /var/lib/a\\040b/c/d rw - tmpfs tmpfs rw",
         ]);
         let shown = |path: &str, id, recursive| -> Vec<String> {
-            let places = places(&host, Path::new(path), id, recursive);
+            let places = places(&host, &External::plain(path, recursive), id, true);
             places.iter().map(|p| format!("{} {}", p.device, p.root.display())).collect()
         };
         assert_eq!(shown("/etc/x", 20, true), ["254:0 /etc/x"]);
         assert_eq!(shown("/var/lib/a b/c", 22, true), ["0:31 /sub/c", "0:32 /"]);
         assert_eq!(shown("/var/lib/a b/c", 22, false), ["0:31 /sub/c"]);
-        let place = Place { device: "0:31".into(), root: "/sub/c".into() };
+        let place = Place {
+            device: "0:31".into(),
+            root: "/sub/c".into(),
+            destination: "/".into(),
+            taken: 0,
+        };
         for (root, expected) in [("/sub/c", true), ("/sub/c/x//deleted", true), ("/sub/cc", false)]
         {
             let line = format!("40 1 0:31 {root} /x rw - btrfs /dev/vdb rw");

@@ -1,0 +1,135 @@
+//! What a restored container may do with what is the host's: no more than before.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::{COUNT, counting, goes_on, has_begun, survives};
+use crate::harness::{Container, until};
+
+/// It can move the places of its mounts, and links lead to them from where they were.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn mounts_that_the_container_has_exchanged_are_not_taken_for_each_other() {
+    let bundle = counting().writable();
+    let [kept, own] = ["kept", "own"].map(|name| bundle.beside(name));
+    for directory in [&kept, &own] {
+        fs::create_dir(directory).unwrap();
+    }
+    let script = format!(
+        "mv /a /x; mv /b /a; mv /x /b; ln -s rw /a/ro; ln -s ro /b/rw; echo >/dev/shm/done; {COUNT}"
+    );
+    let bundle = bundle
+        .mount(json!({ "destination": "/a/ro", "source": kept, "options": ["bind", "ro"] }))
+        .mount(json!({ "destination": "/b/rw", "source": own, "options": ["bind", "rw"] }));
+    let c = bundle.script(&script).start();
+    has_begun(&c);
+    c.checkpoint(&[]).one_line().says(&["/a/ro: shows something else there than"]);
+    assert_eq!(c.status(), "running");
+    goes_on(&c);
+}
+
+/// The images say what is mounted with which attributes, and whoever had them can change that.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_mount_gives_no_more_rights_than_the_configuration_whatever_the_images_say() {
+    for word in ["ro", "nosuid", "nodev", "noexec"] {
+        let bundle = counting();
+        let volume = bundle.beside("volume");
+        fs::create_dir(&volume).unwrap();
+        let mount =
+            |word| json!({ "destination": "/mnt", "source": volume, "options": ["rbind", word] });
+        let c = bundle.mount(mount("defaults")).start();
+        has_begun(&c);
+        c.checkpoint(&[]).success();
+        c.wait();
+        let images = c.bundle().beside("images").display().to_string();
+        let stricter = counting().mount(mount(word));
+        let restore = ["restore", "--detach", "--image-path", &images];
+        stricter.launch(&restore, &stricter.id()).redirections("").run().success();
+        let stricter = Container::of(stricter);
+        let mounts = stricter.exec(["grep", " /mnt ", "/proc/mounts"]).success().stdout;
+        let options = mounts.split(' ').nth(3).unwrap();
+        assert!(options.split(',').any(|option| option == word), "{mounts}");
+    }
+}
+
+/// What somebody has open for writing cannot become read-only.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_restore_is_refused_if_rights_cannot_be_taken_away() {
+    let bundle = counting();
+    let volume = bundle.beside("volume");
+    fs::create_dir(&volume).unwrap();
+    let mount =
+        |word| json!({ "destination": "/mnt", "source": volume, "options": ["rbind", word] });
+    let bundle = bundle.script(&format!("exec 7>/mnt/file; {COUNT}"));
+    let c = bundle.mount(mount("rw")).start();
+    has_begun(&c);
+    c.checkpoint(&[]).success();
+    c.wait();
+    let images = c.bundle().beside("images").display().to_string();
+    let stricter = counting().mount(mount("ro"));
+    let restore = ["restore", "--detach", "--image-path", &images];
+    let done = stricter.launch(&restore, &stricter.id()).redirections("").run().one_line();
+    done.says(&["/mnt: shows", "/volume of", "without ro"]);
+    stricter.leftovers().assert_none_since();
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_root_that_the_container_has_made_writable_is_refused_while_it_runs() {
+    let script = format!("mount -o remount,bind,rw /; echo >/dev/shm/done; {COUNT}");
+    let bundle = counting().script(&script).with_capabilities(&["CAP_SYS_ADMIN"]);
+    let c = bundle.start();
+    until("it is mounted", || fs::exists(format!("/proc/{}/root/dev/shm/done", c.pid())).unwrap());
+    c.checkpoint(&[]).one_line().says(&["/: shows", "without ro"]);
+    assert_eq!(c.status(), "running");
+}
+
+/// CRIU knows a mount by its place alone.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn two_mounts_in_one_place_are_refused_unless_both_show_the_same() {
+    let bundle = counting();
+    let [one, other] = ["one", "other"].map(|name| bundle.beside(name));
+    for directory in [&one, &other] {
+        fs::create_dir(directory).unwrap();
+    }
+    let mount = |source| json!({ "destination": "/mnt", "source": source, "options": ["bind"] });
+    let c = bundle.mount(mount(&one)).mount(mount(&other)).start();
+    c.checkpoint(&[]).one_line().says(&["/mnt: shows something else there than", "or both"]);
+    assert_eq!(c.status(), "running");
+    let bundle = counting();
+    let bundle =
+        bundle.mount(mount(&one)).config(|c| c["linux"]["readonlyPaths"] = json!(["/mnt"]));
+    let c = survives(bundle);
+    c.exec(["touch", "/mnt/file"]).says(&["Read-only file system"]);
+}
+
+/// What is configured read-only in one place and not in another, in every order, comes back.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn several_mounts_of_one_source_come_back_each_as_it_was() {
+    for options in [["rbind", "ro", "rslave"], ["bind", "nodev", "private"]] {
+        for bundle in [counting(), counting().user_namespace()] {
+            let volume = bundle.beside("volume");
+            fs::create_dir_all(volume.join("in")).unwrap();
+            let bundle = bundle
+                .mount(json!({ "destination": "/mnt/a", "source": volume, "options": options }))
+                .mount(json!({ "destination": "/mnt/b", "source": volume, "options": ["bind"] }))
+                .mount(json!({ "destination": "/mnt/c", "source": volume.join("in"), "options": ["bind", "ro", "noexec"] }))
+                .mount(json!({ "destination": "/mnt/b", "options": ["remount", "bind", "ro"] }));
+            let mut c = bundle.start();
+            has_begun(&c);
+            let mounts =
+                |c: &Container| c.exec(["grep", " /mnt/", "/proc/mounts"]).success().stdout;
+            let before = mounts(&c);
+            c.checkpoint(&[]).success();
+            c.restore(&[]);
+            goes_on(&c);
+            assert_eq!(mounts(&c), before);
+            c.exec(["touch", "/mnt/b/file"]).says(&["Read-only file system"]);
+        }
+    }
+}
