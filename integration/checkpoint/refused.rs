@@ -116,11 +116,18 @@ fn what_criu_would_lose_is_refused_at_both_ends() {
     let c = bundle.start();
     c.checkpoint(&[]).one_line().says(&["linux.personality: criu does not keep it"]);
     assert_eq!(c.status(), "running");
-    for word in ["copy-symlink", "src-nofollow", "dest-nofollow"] {
+    let lost = "does not keep nosymfollow";
+    for (word, says) in [
+        ("copy-symlink", "follows links"),
+        ("src-nofollow", "follows links"),
+        ("dest-nofollow", "follows links"),
+        ("nosymfollow", lost),
+        ("rnosymfollow", lost),
+    ] {
         let source = c.bundle().beside("");
         let mount = json!({ "destination": "/mnt", "source": source, "options": ["bind", word] });
         let c = counting().mount(mount).start();
-        c.checkpoint(&[]).one_line().says(&["/mnt: criu follows links"]);
+        c.checkpoint(&[]).one_line().says(&[&format!("/mnt: criu {says}")]);
         assert_eq!(c.status(), "running");
     }
 }

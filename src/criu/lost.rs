@@ -13,6 +13,9 @@ pub(crate) fn check(spec: &Spec, root: &Root) -> Result<()> {
         let mapped = matches!(mount.what, What::Bind { ids: Some(_), .. });
         ensure!(!mapped, "{}: criu does not keep the ids of an id-mapped mount", mount.origin);
         ensure!(!mount.options.minds_links(), "{}: criu follows links", mount.origin);
+        let attributes = mount.options.attr_set | mount.options.rec_attr_set;
+        let follows = attributes & libc::MOUNT_ATTR_NOSYMFOLLOW == 0;
+        ensure!(follows, "{}: criu does not keep nosymfollow", mount.origin);
     }
     let mut named = spec.annotations().iter().flatten();
     if let Some((name, _)) = named.find(|(n, _)| n.starts_with(landlock::PREFIX)) {
