@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nix::sys::stat::stat;
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::criu::rpc::{self, CgroupMode, Kind, PageServer};
@@ -131,6 +131,8 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
     let mut server = options.status()?;
     let mut worker = Worker::start(0, None, || {
+        // A Ctrl-C is for us: without it the processes would stay frozen.
+        setsid()?;
         // What it has to say stands in its log.
         let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
         dup2_stdin(&null)?;

@@ -1,15 +1,16 @@
 //! What is refused, what fails, and what is left then.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
 use super::{COUNT, counting, goes_on, has_begun, with_criu};
-use crate::harness::Bundle;
 use crate::harness::terminal::ConsoleSocket;
+use crate::harness::{Bundle, until};
 
 #[test]
 #[ignore = "needs CRIU: make test-criu"]
@@ -191,4 +192,37 @@ fn files_in_the_way_of_images_are_not_followed_and_not_waited_for() {
     nix::unistd::mkfifo(&images.join("restore.log"), Mode::S_IRUSR).unwrap();
     c.try_restore(&[]).one_line().says(&["descriptors.json"]);
     c.bundle().leftovers().assert_none_since();
+}
+
+/// Ctrl-C reaches the whole group of processes; CRIU has to see to it that none stays frozen.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn an_interrupt_from_the_terminal_lets_the_container_go_on() {
+    let bundle = counting();
+    let files = ["frozen", "interrupted", "alive"].map(|name| bundle.beside(name));
+    let [frozen, interrupted, alive] = &files;
+    // CRIU asks for it when it has frozen them.
+    let script = format!(
+        "#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = network-lock ] || exit 0\n
+        echo >{}\nuntil [ -e {} ]; do sleep 0.01; done; echo >{}",
+        frozen.display(),
+        interrupted.display(),
+        alive.display()
+    );
+    let [program, config] = ["script", "criu.conf"].map(|name| bundle.beside(name));
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&config, format!("action-script {}\n", program.display())).unwrap();
+    let bundle = bundle.config(|c| c["annotations"] = json!({ "org.criu.config": config }));
+    let c = bundle.start();
+    has_begun(&c);
+    let images = c.bundle().beside("images").display().to_string();
+    let running = c.rt(["checkpoint", "--image-path", &images, &c.id]).spawn();
+    until("they are frozen", || frozen.exists());
+    killpg(running.pid(), Signal::SIGINT).unwrap();
+    running.finish().failure();
+    fs::write(interrupted, "").unwrap();
+    until("criu lives", || alive.exists());
+    until("it runs", || c.status() == "running");
+    goes_on(&c);
 }
