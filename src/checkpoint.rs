@@ -11,7 +11,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::criu::rpc::{self, CgroupMode, Kind, PageServer};
-use crate::criu::{self, Common, Images, Worker, lost, mounts};
+use crate::criu::{self, Common, Images, Notes, Worker, lost, mounts};
 use crate::error::{InPhase, Phase};
 use crate::plan::{Root, Source};
 use crate::state::{Container, Status};
@@ -100,6 +100,9 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
         Source { spec: &spec, bundle: &record.bundle, rootfs: &record.rootfs, id: &record.id };
     let root = Root::new(&source, linux, &record.cgroup, record.has_user_namespace(), false)?;
     lost::check(&spec, &root)?;
+    // It would dump every group of the host, and make them again.
+    let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
+    let groups = options.common.groups(at_top || record.cgroup.is_nowhere())?;
     let images = Images::make(&options.common)?;
     let freezer = record.cgroup.freezer_directory();
     let mut request = rpc::Options {
@@ -111,12 +114,9 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
         page_server: options.page_server.clone(),
         freeze_cgroup: freezer.map(|directory| directory.to_string_lossy().into_owned()),
         external: external_namespaces(&spec, pid)?,
+        manage_cgroups_mode: Some(groups.into()),
         ..options.common.request(&images, LOG, &record.annotations)
     };
-    // It would dump every group of the host, and make them again.
-    if criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/") || record.cgroup.is_nowhere() {
-        request.manage_cgroups_mode = Some(CgroupMode::Ignore.into());
-    }
     if let Some(parent) = &options.parent_path {
         images.check_parent(parent)?;
         request.parent_img = Some(parent.to_string_lossy().into_owned());
@@ -127,6 +127,8 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     } else {
         request.external_mounts = mounts::dumped(&root, pid)?;
         save_descriptors(&images, pid)?;
+        let masked = Some(mounts::masked(&request.external_mounts));
+        Notes { ignores_groups: groups == CgroupMode::Ignore, masked }.write(&images)?;
     }
     let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
     let mut server = options.status()?;

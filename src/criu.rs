@@ -7,10 +7,12 @@
 //! | `rpc` | the messages |
 //! | `mounts` | mounts of the container whose source is the host's |
 //! | `lost` `seen` | what is refused: settings that CRIU does not keep, mounts that are not the container's |
+//! | `notes` | what the images do not say |
 //! | `options` | what `checkpoint` and `restore` have in common on the command line |
 
 pub(crate) mod lost;
 pub(crate) mod mounts;
+mod notes;
 mod options;
 pub(crate) mod rpc;
 pub(crate) mod seen;
@@ -34,6 +36,7 @@ use prost::Message;
 
 use crate::error::line;
 use crate::sys::{self, Fork};
+pub(crate) use notes::Notes;
 pub(crate) use options::{CONFIG, Common, Images};
 use rpc::{Kind, Notify, Options, Request, Response};
 

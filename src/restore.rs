@@ -16,8 +16,8 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::checkpoint::{DESCRIPTORS, external_key};
 use crate::create::{self, Created, Guard, Prepared, Request};
-use crate::criu::rpc::{self, CgroupMode, InheritFd, JoinNamespace, Kind};
-use crate::criu::{self, Common, Images, Worker, lost, mounts, seen};
+use crate::criu::rpc::{self, InheritFd, JoinNamespace, Kind};
+use crate::criu::{self, Common, Images, Notes, Worker, lost, mounts, seen};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::CALLERS;
@@ -78,19 +78,23 @@ pub(crate) fn command(request: &Request, options: &Options) -> Result<i32> {
 fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
     let images = Images::existing(&options.common).phase(Phase::Config)?;
     let pipes = pipes(&images).phase(Phase::Config)?;
+    let notes = Notes::read(&images).phase(Phase::Config)?;
     let spec = create::read(request).phase(Phase::Config)?;
     let mut prepared = create::prepare(request, &spec).phase(Phase::Plan)?;
     lost::check(&spec, root(&prepared)?).phase(Phase::Plan)?;
+    let groups = options.common.groups(notes.ignores_groups || prepared.cgroup.is_nowhere());
+    let groups = groups.phase(Phase::Config)?;
     let joined = Joined::open(&spec).phase(Phase::Namespaces)?;
-    let groups =
-        spec.linux().as_ref().and_then(|linux| IdMap::new(linux.gid_mappings()).outside(0));
-    groups.map_or(Ok(()), |root| images.let_in(root)).phase(Phase::Plan)?;
+    let owner = spec.linux().as_ref().and_then(|linux| IdMap::new(linux.gid_mappings()).outside(0));
+    owner.map_or(Ok(()), |root| images.let_in(root)).phase(Phase::Plan)?;
     let (mut guard, lock) = create::claim(request, &mut prepared, &spec).phase(Phase::State)?;
-    let mut worker = start(&prepared, &mut guard, &images, &joined)?;
+    let inside = (notes.masked.as_deref(), &*joined.external);
+    let mut worker = start(&prepared, &mut guard, &images, inside)?;
     let inherit_fds = joined.inherited(images.count()).chain(pipes).collect();
     let asked = rpc::Options {
         inherit_fds,
         join_ns: joined.others,
+        manage_cgroups_mode: Some(groups.into()),
         cgroup_roots: criu::cgroup_roots(worker.pid).phase(Phase::Cgroup)?,
         ..asked(&prepared, options, &images)?
     };
@@ -119,7 +123,7 @@ fn start(
     prepared: &Prepared,
     guard: &mut Guard,
     images: &Images,
-    joined: &Joined,
+    (masked, joined): (Option<&[PathBuf]>, &[OwnedFd]),
 ) -> Result<Worker> {
     let root = root(prepared)?;
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
@@ -138,8 +142,8 @@ fn start(
         init::own_keyring(&prepared.plan)?;
         group.born().enter().phase(Phase::Cgroup)?;
         let mut inherited = images.open()?;
-        mounts::prepare(root).phase(Phase::Mounts)?;
-        for namespace in &joined.external {
+        mounts::prepare(root, masked).phase(Phase::Mounts)?;
+        for namespace in joined {
             inherited.push(namespace.try_clone()?);
         }
         Ok(inherited)
@@ -159,7 +163,7 @@ fn root(prepared: &Prepared) -> Result<&Root> {
 /// What CRIU is told, but for what the worker has.
 fn asked(prepared: &Prepared, options: &Options, images: &Images) -> Result<rpc::Options> {
     let root = root(prepared)?;
-    let mut asked = rpc::Options {
+    Ok(rpc::Options {
         evasive_devices: Some(true),
         rst_sibling: Some(true),
         root: Some(root.path.to_string_lossy().into_owned()),
@@ -167,11 +171,7 @@ fn asked(prepared: &Prepared, options: &Options, images: &Images) -> Result<rpc:
         lsm_profile: options.lsm_profile.clone(),
         lsm_mount_context: options.lsm_mount_context.clone(),
         ..options.common.request(images, LOG, prepared.annotations())
-    };
-    if prepared.cgroup.is_nowhere() {
-        asked.manage_cgroups_mode = Some(CgroupMode::Ignore.into());
-    }
-    Ok(asked)
+    })
 }
 
 /// Our own standard streams where the container's were pipes.

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::{COUNT, counting, goes_on, has_begun, survives};
-use crate::harness::{Container, until};
+use crate::harness::{Container, View, until};
 
 /// It can move the places of its mounts, and links lead to them from where they were.
 #[test]
@@ -131,5 +131,56 @@ fn several_mounts_of_one_source_come_back_each_as_it_was() {
             assert_eq!(mounts(&c), before);
             c.exec(["touch", "/mnt/b/file"]).says(&["Read-only file system"]);
         }
+    }
+}
+
+/// In version 1 of a hybrid host, which it does not see, it stays in the roots of the hierarchies.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn groups_that_cannot_be_kept_are_ignored_at_both_ends() {
+    let script =
+        format!("mkdir /sys/fs/cgroup/sub; echo 0 >/sys/fs/cgroup/sub/cgroup.procs; {COUNT}");
+    let cgroup = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup" });
+    for view in View::all().filter(|view| *view == View::V2) {
+        let bundle = counting().in_view(view).without_mount("/sys/fs/cgroup").mount(cgroup.clone());
+        let mut c = bundle.script(&script).start();
+        has_begun(&c);
+        let hybrid = fs::read_to_string("/proc/self/cgroup").unwrap().lines().count() > 1;
+        if hybrid {
+            let done = c.checkpoint(&["--manage-cgroups-mode", "soft"]).one_line();
+            done.says(&["--manage-cgroups-mode: nothing of this container's groups can be kept"]);
+            assert!(!c.bundle().beside("images").exists());
+        }
+        c.checkpoint(&[]).success();
+        if hybrid {
+            let done = c.try_restore(&["--manage-cgroups-mode", "full"]).one_line();
+            done.says(&["--manage-cgroups-mode: nothing of this container's groups can be kept"]);
+        }
+        c.restore(&[]);
+        goes_on(&c);
+    }
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_restore_makes_nothing_in_the_root_that_create_does_not() {
+    let bundle = counting().writable();
+    let file = bundle.beside("uptime");
+    fs::write(&file, "1 1\n").unwrap();
+    let bundle = bundle
+        .file("/secret", "")
+        .config(|c| c["linux"]["maskedPaths"] = json!(["/secret", "/never/was", "/proc/kcore"]))
+        .mount(json!({ "destination": "/proc/uptime", "source": file, "options": ["bind"] }));
+    let mut c = bundle.start();
+    has_begun(&c);
+    c.checkpoint(&[]).success();
+    // The image may have been unpacked again.
+    fs::remove_file(c.bundle().rootfs().join("secret")).unwrap();
+    c.restore(&[]);
+    goes_on(&c);
+    assert_eq!(c.exec(["cat", "/proc/uptime"]).success().stdout, "1 1\n");
+    c.exec(["test", "-c", "/secret"]).success();
+    for path in ["never", "proc/uptime", "proc/kcore"] {
+        assert!(!c.bundle().rootfs().join(path).exists(), "{path}");
     }
 }

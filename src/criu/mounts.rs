@@ -149,6 +149,15 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     Ok(all)
 }
 
+/// Those of them that hide a file.
+pub(crate) fn masked(mounts: &[ExternalMount]) -> Vec<PathBuf> {
+    mounts
+        .iter()
+        .filter(|mount| mount.value == MASK)
+        .map(|mount| mount.key.clone().into())
+        .collect()
+}
+
 /// What of the host they show, links resolved, and the root.
 pub(super) fn sources(root: &Root) -> Vec<External<'_>> {
     let mut all = of(root);
@@ -175,8 +184,9 @@ pub(crate) fn restored(root: &Root) -> Vec<ExternalMount> {
 }
 
 /// In the worker, in a mount namespace of its own: makes the root a mount, which CRIU wants, and
-/// what is missing of the places for mounts in it.
-pub(crate) fn prepare(root: &Root) -> Result<()> {
+/// what is missing of the places for mounts in it. `masked` are the files that were: without them
+/// it takes all that the configuration has.
+pub(crate) fn prepare(root: &Root, masked: Option<&[PathBuf]>) -> Result<()> {
     sys::set_propagation(c"/", true, libc::MS_SLAVE).context("the mount namespace")?;
     let context = || format!("root.path {}", root.path.display());
     let directory = || {
@@ -191,7 +201,7 @@ pub(crate) fn prepare(root: &Root) -> Result<()> {
         // Where CRIU puts the old root; if it is missing it makes one, which it then cannot.
         inside.open_or_create(Path::new("/tmp"), Missing::Directory).with_context(context)?;
     }
-    make_places(&inside, root)?;
+    make_places(&inside, root, masked.unwrap_or(&root.masked))?;
     // CRIU makes a directory there, open to everybody, and a killed one leaves it.
     let temporary = Path::new("/tmp");
     if !sources(root).iter().any(|external| external.source.starts_with(temporary)) {
@@ -201,12 +211,12 @@ pub(crate) fn prepare(root: &Root) -> Result<()> {
     Ok(())
 }
 
-fn make_places(inside: &RootFd, root: &Root) -> Result<()> {
+fn make_places(inside: &RootFd, root: &Root, masked: &[PathBuf]) -> Result<()> {
     // In a mount there may be the place for another one.
     let mut mounts = Vec::new();
     for mount in &root.mounts {
-        // What is in a tmpfs was dumped with it.
-        if is_below(&mount.destination, file_systems(root).filter(|(_, kind)| *kind == c"tmpfs")) {
+        // What is in a tmpfs was dumped with it, and the others have their own.
+        if is_within(root, &mount.destination) {
             continue;
         }
         let context = || mount.origin.clone();
@@ -222,7 +232,7 @@ fn make_places(inside: &RootFd, root: &Root) -> Result<()> {
             What::Cgroup | What::Remount { .. } => {}
         }
     }
-    for path in root.masked.iter().filter(|path| !is_below(path, file_systems(root))) {
+    for path in masked.iter().filter(|path| !is_within(root, path)) {
         // What it hides has gone since, and CRIU needs something to hide.
         inside.open_or_create(path, Missing::File).with_context(|| path.display().to_string())?;
     }
@@ -241,8 +251,12 @@ pub(super) fn file_systems(root: &Root) -> impl Iterator<Item = (&Path, &CStr)> 
     })
 }
 
-fn is_below<'a>(path: &Path, mut all: impl Iterator<Item = (&'a Path, &'a CStr)>) -> bool {
-    all.any(|(destination, _)| path != destination && path.starts_with(destination))
+/// Whether `path` is in a file system of the container's own.
+fn is_within(root: &Root, path: &Path) -> bool {
+    root.mounts.iter().any(|mount| {
+        let own = matches!(mount.what, What::FileSystem(_) | What::Cgroup);
+        own && path != mount.destination && path.starts_with(&mount.destination)
+    })
 }
 
 fn bind(root: &RootFd, destination: &Path, source: &Path) -> Result<OwnedFd> {

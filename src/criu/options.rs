@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::Worker;
@@ -69,6 +69,20 @@ fn mode(word: &str) -> Result<CgroupMode, String> {
 }
 
 impl Common {
+    /// What is kept of control groups, or nothing where it is `impossible` to keep any.
+    ///
+    /// # Errors
+    /// Another mode was asked for.
+    pub(crate) fn groups(&self, impossible: bool) -> Result<CgroupMode> {
+        let mode = self.manage_cgroups_mode;
+        let kept = !matches!(mode, CgroupMode::Default | CgroupMode::Ignore);
+        ensure!(
+            !(impossible && kept),
+            "--manage-cgroups-mode: nothing of this container's groups can be kept, only ignored"
+        );
+        Ok(if impossible { CgroupMode::Ignore } else { mode })
+    }
+
     /// The options of a request that writes `log`.
     pub(crate) fn request(
         &self,
