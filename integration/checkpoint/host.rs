@@ -75,7 +75,7 @@ fn nor_below_a_source_that_is_bound_without_what_is_mounted_there() {
 }
 
 /// Unmounted in the end, also of a test that fails.
-struct Mounted(PathBuf);
+pub(super) struct Mounted(pub(super) PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {

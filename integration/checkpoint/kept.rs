@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
+use super::host::Mounted;
 use super::{COUNT, counting, goes_on, has_begun, survives};
 use crate::harness::{Container, View, until};
 
@@ -183,4 +185,21 @@ fn a_restore_makes_nothing_in_the_root_that_create_does_not() {
     for path in ["never", "proc/uptime", "proc/kcore"] {
         assert!(!c.bundle().rootfs().join(path).exists(), "{path}");
     }
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_root_on_a_read_only_mount_comes_back() {
+    let bundle =
+        counting().config(|c| c["linux"]["maskedPaths"] = json!(["/never/was", "/proc/kcore"]));
+    let bundle = ["/dev", "/proc", "/sys", "/tmp"].iter().fold(bundle, |b, path| b.directory(path));
+    let rootfs = bundle.rootfs();
+    let none = None::<&str>;
+    mount(Some(&rootfs), &rootfs, none, MsFlags::MS_BIND, none).unwrap();
+    let mounted = Mounted(rootfs.clone());
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, &rootfs, none, flags, none).unwrap();
+    let c = survives(bundle);
+    drop(mounted);
+    c.exec(["touch", "/file"]).says(&["Read-only file system"]);
 }
