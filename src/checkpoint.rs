@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::stat;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
@@ -15,7 +17,7 @@ use crate::criu::{self, Common, Images, Notes, Worker, lost, mounts};
 use crate::error::{InPhase, Phase};
 use crate::plan::{Root, Source};
 use crate::state::{Container, Status};
-use crate::{delete, log, rootless, service, spec};
+use crate::{delete, log, rootless, service, spec, sys};
 
 const LOG: &str = "dump.log";
 /// Where the standard streams led to, among the images: as runc has it.
@@ -103,6 +105,7 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     // It would dump every group of the host, and make them again.
     let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
     let groups = options.common.groups(at_top || record.cgroup.is_nowhere())?;
+    let mut server = options.status()?;
     let images = Images::make(&options.common)?;
     let freezer = record.cgroup.freezer_directory();
     let mut request = rpc::Options {
@@ -131,7 +134,6 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
         Notes { ignores_groups: groups == CgroupMode::Ignore, masked }.write(&images)?;
     }
     let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
-    let mut server = options.status()?;
     let mut worker = Worker::start(0, None, || {
         // A Ctrl-C is for us: without it the processes would stay frozen.
         setsid()?;
@@ -191,13 +193,19 @@ fn save_descriptors(images: &Images, pid: i32) -> Result<()> {
 }
 
 impl Options {
-    /// What `--status-fd` names, opened once more.
+    /// What `--status-fd` names. It is not opened anew: a socket cannot be, and a FIFO would be
+    /// waited for.
     fn status(&self) -> Result<Option<File>> {
         if self.status_fd < 0 {
             return Ok(None);
         }
-        let opened = File::options().write(true).open(format!("/proc/self/fd/{}", self.status_fd));
-        opened.map(Some).with_context(|| format!("--status-fd {}", self.status_fd))
+        let copy = || -> Result<OwnedFd> {
+            let fd = sys::duplicate(self.status_fd)?;
+            let mode = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?) & OFlag::O_ACCMODE;
+            ensure!(mode != OFlag::O_RDONLY, "not open for writing");
+            Ok(fd)
+        };
+        copy().map(|fd| Some(fd.into())).with_context(|| format!("--status-fd {}", self.status_fd))
     }
 }
 

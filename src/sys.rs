@@ -206,6 +206,13 @@ pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, first: RawFd) -> Result<OwnedF
     call_fd(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first).into() })
 }
 
+/// A copy of the descriptor that the caller of the program has passed as `number`, closed by
+/// execve(2).
+pub(crate) fn duplicate(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: fcntl takes any two integers for this command.
+    call_fd(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3).into() })
+}
+
 /// dup2(2), to a number that nobody here owns: in a process that is about to execute another
 /// program.
 pub(crate) fn duplicate_to(fd: RawFd, number: RawFd) -> Result<()> {

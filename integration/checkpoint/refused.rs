@@ -1,7 +1,9 @@
 //! What is refused, what fails, and what is left then.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, killpg};
@@ -224,5 +226,30 @@ fn an_interrupt_from_the_terminal_lets_the_container_go_on() {
     fs::write(interrupted, "").unwrap();
     until("criu lives", || alive.exists());
     until("it runs", || c.status() == "running");
+    goes_on(&c);
+}
+
+/// It is what the caller has open: a socket, or a FIFO that nobody reads any more.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn whatever_the_status_descriptor_is_it_is_not_waited_for() {
+    let c = counting().start();
+    has_begun(&c);
+    let path = c.bundle().beside("fifo");
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let reader =
+        File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&path).unwrap();
+    let fifo = File::options().write(true).open(&path).unwrap();
+    drop(reader);
+    let (socket, _other) = UnixStream::pair().unwrap();
+    let images = c.bundle().beside("images").display().to_string();
+    let words =
+        ["checkpoint", "--leave-running", "--status-fd", "0", "--image-path", &images, &c.id];
+    for descriptor in [OwnedFd::from(socket), fifo.into()] {
+        c.rt(words).spawn_with(descriptor.into()).finish().success();
+    }
+    let file = File::open(c.bundle().path().join("config.json")).unwrap();
+    let done = c.rt(words).spawn_with(file.into()).finish().one_line();
+    done.says(&["--status-fd 0: not open for writing"]);
     goes_on(&c);
 }
