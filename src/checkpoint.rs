@@ -95,7 +95,7 @@ pub(crate) fn command(root: &Path, options: &Options) -> Result<()> {
 fn dump(container: &Container, options: &Options) -> Result<()> {
     let record = &container.record;
     let pid = record.init.context("no process")?.pid;
-    let spec = spec::load(&record.bundle, record.config.as_deref())?.spec;
+    let spec = spec::load(&record.bundle, Some(&container.config()))?.spec;
     let default = Linux::default();
     let linux = spec.linux().as_ref().unwrap_or(&default);
     let source =

@@ -36,9 +36,10 @@ use crate::pty::{self, Client, DescriptorSocket, Relay};
 use crate::rdt::Rdt;
 use crate::seccomp::agent::{self, Agent};
 use crate::service::{self, Notify};
+use crate::spec::{self, Loaded};
 use crate::state::{Container, Lock, Progress, Record, Status};
 use crate::sync::Caller;
-use crate::{delete, launch, log, pid_file, rootless, spec, start, state, sys};
+use crate::{delete, launch, log, pid_file, rootless, start, state, sys};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -91,10 +92,10 @@ pub(crate) fn command(request: &Request) -> Result<()> {
 /// the container has been recorded.
 fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
     let done = |what: &str| log::debug(format_args!("{}: {what}", request.id));
-    let spec = read(request).phase(Phase::Config)?; // 1
+    let loaded = read(request).phase(Phase::Config)?; // 1
     done("config.json is read and checked");
-    let mut prepared = prepare(request, &spec).phase(Phase::Plan)?; // 2
-    let (mut guard, lock) = claim(request, &mut prepared, &spec).phase(Phase::State)?; // 3
+    let mut prepared = prepare(request, &loaded.spec).phase(Phase::Plan)?; // 2
+    let (mut guard, lock) = claim(request, &mut prepared, &loaded).phase(Phase::State)?; // 3
     done("everything is planned, the state directory is made");
     let caller = clone_init(&prepared, &mut guard)?; // 4
     log::debug(format_args!("{}: init is process {} in its cgroup", request.id, guard.pid()?));
@@ -134,7 +135,7 @@ impl Prepared {
 }
 
 /// Step 1.
-pub(crate) fn read(request: &Request) -> Result<Spec> {
+pub(crate) fn read(request: &Request) -> Result<Loaded> {
     state::check_id(&request.id)?;
     let loaded = spec::load(&request.bundle, request.config.as_deref())?;
     spec::check(&loaded.spec)?;
@@ -142,7 +143,7 @@ pub(crate) fn read(request: &Request) -> Result<Spec> {
     let terminal = loaded.spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
     pty::check_console(terminal, request.detached, request.console_socket.as_deref())?;
     request.extras.check()?;
-    Ok(loaded.spec)
+    Ok(loaded)
 }
 
 /// Step 2.
@@ -192,7 +193,6 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         seccomp: plan.filter().map(|filter| filter.terms.clone()),
         bundle,
         rootfs,
-        config: request.config.as_ref().and_then(spec::other_config).transpose()?,
         ..Record::new(&request.id, spec)
     };
     plan.hooks = Hooks::of(&record);
@@ -214,12 +214,13 @@ fn resolve(directory: &Path) -> Result<PathBuf> {
 pub(crate) fn claim(
     request: &Request,
     prepared: &mut Prepared,
-    spec: &Spec,
+    loaded: &Loaded,
 ) -> Result<(Guard, Lock)> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
     let guard = Guard { container: Some(container), init: None, moved: None };
     if let Some(container) = &guard.container {
-        container.save_process(spec.process().as_ref())?;
+        container.save_config(&loaded.bytes)?;
+        container.save_process(loaded.spec.process().as_ref())?;
         service::prepare(container, &mut prepared.plan)?;
         container.save_filter(prepared.plan.filter())?;
     }

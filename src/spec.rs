@@ -44,6 +44,8 @@ const LIMIT: u64 = 16 << 20;
 pub(crate) struct Loaded {
     pub(crate) spec: Spec,
     pub(crate) warnings: Vec<String>,
+    /// The file.
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// The same for the `process.json` of `exec`.
@@ -62,16 +64,14 @@ pub(crate) fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
     // As with crun: any other name is that of a file from the working directory on.
     let config = config.filter(|path| *path != Path::new(CONFIG));
     let own = bundle.join(CONFIG);
-    let parsed = read(config.unwrap_or(&own)).and_then(|bytes| parse_spec(&bytes));
+    let parsed = read(config.unwrap_or(&own)).and_then(|bytes| {
+        let loaded = parse_spec(&bytes)?;
+        Ok(Loaded { bytes, ..loaded })
+    });
     parsed.with_context(|| match config {
         Some(path) => format!("--config {}", path.display()),
         None => format!("{CONFIG} in {}", bundle.display()),
     })
-}
-
-/// The absolute path of `--config`, if it is another file than the bundle's own.
-pub(crate) fn other_config(path: &PathBuf) -> Option<std::io::Result<PathBuf>> {
-    (path != Path::new(CONFIG)).then(|| std::path::absolute(path))
 }
 
 /// Parses a `process` object that stands alone.
@@ -143,7 +143,7 @@ pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
     let mut warnings = Vec::new();
     let mut spec = parse(bytes, |value| mend_spec(value, &mut warnings))?;
     normalise(&mut spec, bytes)?;
-    Ok(Loaded { spec, warnings })
+    Ok(Loaded { spec, warnings, bytes: Vec::new() })
 }
 
 /// Parses; only if that fails, mends the document and parses it again.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the directory | its mkdir(2) claims the id; a flock(2) on it serialises commands |
 //! | `state.json` | [`Record`]: the intent before any other side effect, later pid and phase |
+//! | `config.json` | the configuration as it was then, for `checkpoint` |
 //! | `process.json` | `process` of the configuration, for `exec` |
 //! | `seccomp.bpf` | the program of the container's filter, for `exec` |
 //! | `start.sock` | the listener that init holds until its program runs |
@@ -37,6 +38,7 @@ pub(crate) use record::{Progress, Record, Status};
 
 const STATE_FILE: &str = "state.json";
 const NEW_STATE_FILE: &str = ".state.json.new";
+const CONFIG_FILE: &str = "config.json";
 const PROCESS_FILE: &str = "process.json";
 const FILTER_FILE: &str = "seccomp.bpf";
 const LISTENER: &str = "start.sock";
@@ -179,6 +181,16 @@ impl Container {
         renameat(&self.directory, NEW_STATE_FILE, &self.directory, STATE_FILE).context(STATE_FILE)
     }
 
+    /// Keeps the configuration for `checkpoint`: the file may be another one by then, or gone.
+    pub(crate) fn save_config(&self, bytes: &[u8]) -> Result<()> {
+        self.write(CONFIG_FILE, bytes)
+    }
+
+    /// The path of what [`Self::save_config`] kept.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path().join(CONFIG_FILE)
+    }
+
     /// Keeps `process` of the configuration for `exec`.
     pub(crate) fn save_process(&self, process: Option<&oci_spec::runtime::Process>) -> Result<()> {
         match process {
@@ -300,7 +312,7 @@ fn remove_directory(path: &Path) -> io::Result<()> {
         names.iter().try_for_each(|name| gone(fs::remove_file(path.join(name))))?;
         fs::remove_dir(path)
     };
-    match remove(&[LISTENER, PROCESS_FILE, STATE_FILE]) {
+    match remove(&[LISTENER, CONFIG_FILE, PROCESS_FILE, STATE_FILE]) {
         // The socket for a service manager, and what a killed command did not write to the end.
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
             let notify = path.join(NOTIFY_DIRECTORY);

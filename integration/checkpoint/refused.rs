@@ -145,6 +145,11 @@ fn the_configuration_of_a_container_is_that_which_it_was_made_from() {
     let bundle = bundle.config(|c| c["linux"]["personality"] = Value::Null);
     let c = bundle.options(["--config", &other.display().to_string()]).start();
     c.checkpoint(&[]).one_line().says(&["linux.personality: criu does not keep it"]);
+    // Whatever has become of it since.
+    fs::write(&other, "").unwrap();
+    c.checkpoint(&[]).one_line().says(&["linux.personality: criu does not keep it"]);
+    fs::remove_file(&other).unwrap();
+    c.checkpoint(&[]).one_line().says(&["linux.personality: criu does not keep it"]);
 }
 
 #[test]

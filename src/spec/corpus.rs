@@ -42,7 +42,7 @@ fn groups(unified: bool) -> Cgroup {
 }
 
 fn plan(config: &Value) -> Result<Spec> {
-    let Loaded { spec, mut warnings } = parse_spec(&serde_json::to_vec(config)?)?;
+    let Loaded { spec, mut warnings, .. } = parse_spec(&serde_json::to_vec(config)?)?;
     check(&spec)?;
     let linux = spec.linux().as_ref().context("linux")?;
     let cgroup = groups(false);

@@ -485,7 +485,7 @@ fn seccomp_profiles() {
 #[test]
 fn what_oci_spec_rejects_is_mended() {
     let sets = r#"{"bounding": ["CAP_NEW", "CAP_KILL"], "ambient": ["CAP_KILL"]}"#;
-    let Loaded { spec, warnings } = loaded(&with("process/capabilities", sets));
+    let Loaded { spec, warnings, .. } = loaded(&with("process/capabilities", sets));
     let sets = spec.process().as_ref().unwrap().capabilities().as_ref().unwrap();
     assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
     assert_eq!(sets.ambient().as_ref().unwrap().len(), 1);

@@ -56,9 +56,6 @@ pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: PathBuf,
-    /// The configuration, where it is not the bundle's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) config: Option<PathBuf>,
     /// RFC 3339.
     pub(crate) created: String,
     /// The user id that created it.
@@ -111,7 +108,6 @@ impl Record {
             id: id.to_string(),
             bundle: PathBuf::new(),
             rootfs: PathBuf::new(),
-            config: None,
             created: String::new(),
             owner: 0,
             annotations: BTreeMap::new(),
