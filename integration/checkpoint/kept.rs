@@ -56,6 +56,21 @@ fn a_mount_gives_no_more_rights_than_the_configuration_whatever_the_images_say()
     }
 }
 
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_root_is_read_only_if_the_configuration_says_so() {
+    let c = counting().writable().start();
+    has_begun(&c);
+    c.checkpoint(&[]).success();
+    c.wait();
+    let images = c.bundle().beside("images").display().to_string();
+    let stricter = counting().directory("/tmp");
+    let restore = ["restore", "--detach", "--image-path", &images];
+    stricter.launch(&restore, &stricter.id()).redirections("").run().success();
+    let stricter = Container::of(stricter);
+    stricter.exec(["touch", "/file"]).says(&["Read-only file system"]);
+}
+
 /// What somebody has open for writing cannot become read-only.
 #[test]
 #[ignore = "needs CRIU: make test-criu"]

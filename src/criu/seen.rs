@@ -117,7 +117,8 @@ impl Host {
         if mounts.iter().all(|mount| self.lacking(mount) == 0) {
             return Ok(());
         }
-        let namespace = fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
+        let path = format!("/proc/{pid}/ns/mnt");
+        let namespace = fs::File::open(&path).context(path)?;
         let (pid, process) = match sys::clone3(0, None).context("clone3")? {
             Fork::Parent { pid, pidfd } => (pid, pidfd),
             Fork::Child => {
