@@ -5,6 +5,7 @@ mod faults;
 mod host;
 mod kept;
 mod refused;
+mod returned;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

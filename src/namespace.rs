@@ -9,6 +9,7 @@
 //! | cgroup | by init after Go: at the clone it gets the wrong root on v1 | as network |
 //! | user | at the clone, id maps written before Go | by a middle process, see [`Namespaces::clone_through_user`] |
 
+mod check;
 mod id_map;
 mod middle;
 

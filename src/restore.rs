@@ -21,7 +21,7 @@ use crate::criu::{self, Common, Images, Notes, Worker, lost, mounts, seen};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::CALLERS;
-use crate::namespace::IdMap;
+use crate::namespace::{IdMap, NEWTIME};
 use crate::netns::{self, Moved};
 use crate::plan::Root;
 use crate::process::Process;
@@ -191,6 +191,7 @@ fn set_up(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
     let container = guard.container.as_mut().context("no container")?;
     container.record.init = Some(Process::now(pid)?);
     container.save().phase(Phase::State)?;
+    plan.namespaces.check(pid, CloneFlags::CLONE_NEWNET).phase(Phase::Namespaces)?;
     if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
         let sysctls = || network_sysctls(&plan.sysctls);
         netns::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
@@ -219,6 +220,7 @@ fn network_sysctls(all: &[(PathBuf, String)]) -> Result<()> {
 /// All processes are there, and none of them goes on yet.
 fn restored(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
     let Prepared { plan, cgroup, limits, .. } = prepared;
+    plan.namespaces.check(pid, CloneFlags::all() | NEWTIME).phase(Phase::Namespaces)?;
     seen::check(root(prepared)?, pid).phase(Phase::Mounts)?;
     let container = guard.container.as_mut().context("no container")?;
     // CRIU makes one for clocks that do not jump.

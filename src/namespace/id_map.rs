@@ -29,7 +29,16 @@ impl IdMap {
 
     /// That of the users of the namespace that process `pid` is in, from outside it.
     pub(crate) fn of_users_of(pid: i32) -> Result<Self> {
-        let path = format!("/proc/{pid}/uid_map");
+        Self::of(pid, 'u')
+    }
+
+    /// Those of its users and of its groups.
+    pub(super) fn both_of(pid: i32) -> Result<[Self; 2]> {
+        Ok([Self::of(pid, 'u')?, Self::of(pid, 'g')?])
+    }
+
+    fn of(pid: i32, kind: char) -> Result<Self> {
+        let path = format!("/proc/{pid}/{kind}id_map");
         let text = fs::read_to_string(&path).context(path)?;
         let numbers =
             text.split_ascii_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>()?;
@@ -58,6 +67,16 @@ impl IdMap {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether it has the same ranges, which the kernel may have sorted.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let sorted = |map: &Self| {
+            let mut ranges = map.0.clone();
+            ranges.sort_unstable();
+            ranges
+        };
+        sorted(self) == sorted(other)
     }
 
     fn is_only(&self, id: u32) -> bool {
