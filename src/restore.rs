@@ -222,6 +222,7 @@ fn restored(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
     let Prepared { plan, cgroup, limits, .. } = prepared;
     plan.namespaces.check(pid, CloneFlags::all() | NEWTIME).phase(Phase::Namespaces)?;
     seen::check(root(prepared)?, pid).phase(Phase::Mounts)?;
+    launch::give_pipes(plan, pid).phase(Phase::Process)?;
     let container = guard.container.as_mut().context("no container")?;
     // CRIU makes one for clocks that do not jump.
     let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));

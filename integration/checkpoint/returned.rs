@@ -1,9 +1,11 @@
 //! What comes back is what the configuration says, or nothing does.
 
+use std::io::BufRead;
+
 use serde_json::json;
 
-use super::{Neighbour, counting, has_begun};
-use crate::harness::{Bundle, Container, Done, namespace_of};
+use super::{Neighbour, counting, has_begun, piped, with_criu};
+use crate::harness::{Bundle, Container, Done, namespace_of, until};
 
 /// The restore of what `c` was, as a container of `bundle`.
 fn restored_as(bundle: &Bundle, c: &Container) -> Done {
@@ -66,4 +68,24 @@ fn the_ids_of_the_images_are_those_of_the_configuration() {
         let bundle = bundle.config(|c| c["linux"][&key][0]["size"] = json!(4711));
         is_refused(&bundle, &c, &[&format!("linux.{key}: the images have others")]);
     }
+}
+
+/// As it can be in a container that was not checkpointed.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_pipe_of_the_callers_can_be_opened_again_in_a_user_namespace() {
+    let script = "trap 'echo asked >/dev/stdout || echo refused' USR1; echo begun; while :; do sleep 0.02; done";
+    let bundle = with_criu(Bundle::busybox().script(script).user_namespace());
+    let mut line = String::new();
+    piped(&bundle.launch(&["run", "--detach"], &bundle.id())).read_line(&mut line).unwrap();
+    let c = Container::of(bundle);
+    c.checkpoint(&[]).success();
+    c.wait();
+    let images = c.bundle().beside("images").display().to_string();
+    let words = ["restore", "--detach", "--image-path", &images];
+    let mut output = piped(&c.bundle().launch(&words, &c.id));
+    until("it runs", || c.rt(["state", &c.id]).run().stdout.contains("running"));
+    c.kill("USR1");
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "begun\nasked\n");
 }
