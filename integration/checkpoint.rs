@@ -51,19 +51,23 @@ fn goes_on(c: &Container) {
     until("it goes on", || count(c) > before);
 }
 
-/// A process with a network of its own, ended in the end.
+/// A process with namespaces of its own, ended in the end.
 struct Neighbour(Child);
 
 impl Neighbour {
     fn start() -> Self {
-        let process = Command::new("unshare").args(["-n", "sleep", "100"]).spawn().unwrap();
+        let process = Command::new("unshare").args(["-in", "sleep", "100"]).spawn().unwrap();
         let ours = namespace_of("self", "net");
         until("it has a network", || namespace_of(process.id(), "net") != ours);
         Self(process)
     }
 
     fn network(&self) -> String {
-        format!("/proc/{}/ns/net", self.0.id())
+        self.path("net")
+    }
+
+    fn path(&self, kind: &str) -> String {
+        format!("/proc/{}/ns/{kind}", self.0.id())
     }
 }
 

@@ -95,7 +95,10 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
     let loaded = read(request).phase(Phase::Config)?; // 1
     done("config.json is read and checked");
     let mut prepared = prepare(request, &loaded.spec).phase(Phase::Plan)?; // 2
-    let (mut guard, lock) = claim(request, &mut prepared, &loaded).phase(Phase::State)?; // 3
+    let (mut guard, lock) = claim(request, &prepared, &loaded).phase(Phase::State)?; // 3
+    if let Some(container) = &guard.container {
+        service::prepare(container, &mut prepared.plan).phase(Phase::State)?;
+    }
     done("everything is planned, the state directory is made");
     let caller = clone_init(&prepared, &mut guard)?; // 4
     log::debug(format_args!("{}: init is process {} in its cgroup", request.id, guard.pid()?));
@@ -115,7 +118,7 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
     // The program may be quick: it finds its terminal's size and its manager's socket as they are.
     let relay = prepared.relay(terminal).phase(Phase::Terminal)?;
     let notify = guard.listen(!waits).phase(Phase::Process)?;
-    record(request, &prepared, &mut guard).phase(Phase::State)?; // 8
+    record(&mut guard).and_then(|()| tell(request, &prepared, &guard)).phase(Phase::State)?; // 8
     done(if waits { "created, init waits for start" } else { "created, init goes on" });
     let released = if waits { caller.detach() } else { caller.start() };
     released.phase(Phase::Process)?;
@@ -213,7 +216,7 @@ fn resolve(directory: &Path) -> Result<PathBuf> {
 /// Step 3.
 pub(crate) fn claim(
     request: &Request,
-    prepared: &mut Prepared,
+    prepared: &Prepared,
     loaded: &Loaded,
 ) -> Result<(Guard, Lock)> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
@@ -221,7 +224,6 @@ pub(crate) fn claim(
     if let Some(container) = &guard.container {
         container.save_config(&loaded.bytes)?;
         container.save_process(loaded.spec.process().as_ref())?;
-        service::prepare(container, &mut prepared.plan)?;
         container.save_filter(prepared.plan.filter())?;
     }
     Ok((guard, lock))
@@ -269,19 +271,19 @@ fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut Guard) -> Result<
 }
 
 /// Step 8.
-pub(crate) fn record(request: &Request, prepared: &Prepared, guard: &mut Guard) -> Result<()> {
-    let (Some(container), Some((pid, pidfd))) = (&mut guard.container, &guard.init) else {
-        bail!("no container");
-    };
+pub(crate) fn record(guard: &mut Guard) -> Result<()> {
+    let container = guard.container.as_mut().context("no container")?;
     container.record.progress = Progress::Created;
-    container.save()?;
+    container.save()
+}
+
+/// And whoever wants to know which process it is hears of it.
+pub(crate) fn tell(request: &Request, prepared: &Prepared, guard: &Guard) -> Result<()> {
+    let (pid, pidfd) = guard.init.as_ref().context("no container")?;
     for socket in &prepared.pidfd_sockets {
         socket.send(pidfd.as_fd(), "pidfd")?;
     }
-    if let Some(path) = &request.pid_file {
-        pid_file::write(path, *pid)?;
-    }
-    Ok(())
+    request.pid_file.as_ref().map_or(Ok(()), |path| pid_file::write(path, *pid))
 }
 
 /// Takes everything back, unless released: init first, then what held it.

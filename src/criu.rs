@@ -46,6 +46,8 @@ const SOCKET: RawFd = 3;
 const INHERITED_MAX: RawFd = 64;
 /// CRIU's own limit for a message, in bytes.
 const MESSAGE_MAX: usize = 64 * 1024;
+/// How long it may take to take back what it has made, in milliseconds.
+const END_MS: u16 = 10_000;
 /// How many of the errors in its log are quoted.
 const CAUSES_MAX: usize = 2;
 
@@ -126,10 +128,20 @@ impl Worker {
             else {
                 return finished(&response).map_err(|error| explain(&error, log));
             };
-            answer(notify, descriptor)?;
-            let kind = Kind::Notify.into();
-            self.send(&Request { kind, options: None, notify_success: Some(true) })?;
+            let answered = answer(notify, descriptor);
+            let (kind, success) = (Kind::Notify.into(), Some(answered.is_ok()));
+            let sent = self.send(&Request { kind, options: None, notify_success: success });
+            if answered.is_err() {
+                self.let_end();
+            }
+            answered.and(sent)?;
         }
+    }
+
+    /// After a refusal it ends all that it has made, and takes its directory in `/tmp` away.
+    fn let_end(&self) {
+        let mut end = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut end, END_MS) == Err(Errno::EINTR) {}
     }
 
     /// The next message; none of any length if it has ended, whoever else holds its socket: what

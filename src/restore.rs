@@ -2,7 +2,7 @@
 //! steps 1 to 3 and 8 are the same ones (see `create.rs`), and so is what takes everything back.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -25,6 +25,7 @@ use crate::namespace::{IdMap, NEWTIME};
 use crate::netns::{self, Moved};
 use crate::plan::Root;
 use crate::process::Process;
+use crate::pty::Relay;
 use crate::state::Lock;
 use crate::{init, launch, log, rootless, sys};
 
@@ -81,40 +82,50 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
     let notes = Notes::read(&images).phase(Phase::Config)?;
     let loaded = create::read(request).phase(Phase::Config)?;
     let spec = &loaded.spec;
-    let mut prepared = create::prepare(request, spec).phase(Phase::Plan)?;
+    let prepared = create::prepare(request, spec).phase(Phase::Plan)?;
     lost::check(spec, root(&prepared)?).phase(Phase::Plan)?;
     let groups = options.common.groups(notes.ignores_groups || prepared.cgroup.is_nowhere());
     let groups = groups.phase(Phase::Config)?;
     let joined = Joined::open(spec).phase(Phase::Namespaces)?;
     let owner = spec.linux().as_ref().and_then(|linux| IdMap::new(linux.gid_mappings()).outside(0));
     owner.map_or(Ok(()), |root| images.let_in(root)).phase(Phase::Plan)?;
-    let (mut guard, lock) = create::claim(request, &mut prepared, &loaded).phase(Phase::State)?;
+    let (mut guard, lock) = create::claim(request, &prepared, &loaded).phase(Phase::State)?;
     let inside = (notes.masked.as_deref(), &*joined.external);
     let mut worker = start(&prepared, &mut guard, &images, inside)?;
     let inherit_fds = joined.inherited(images.count()).chain(pipes).collect();
-    let asked = rpc::Options {
+    let mut asked = rpc::Options {
         inherit_fds,
-        join_ns: joined.others,
+        join_ns: joined.others().collect(),
         manage_cgroups_mode: Some(groups.into()),
         cgroup_roots: criu::cgroup_roots(worker.pid).phase(Phase::Cgroup)?,
         ..asked(&prepared, options, &images)?
     };
-    let mut terminal = None;
+    let config =
+        asked.config_file.as_ref().map(|path| File::open(path).with_context(|| path.clone()));
+    let config = config.transpose().context("criu's options").phase(Phase::Config)?;
+    asked.config_file = config.as_ref().map(path_of);
+    let mut restored = Restored {
+        request,
+        prepared: &prepared,
+        guard: &mut guard,
+        terminals: vec![],
+        relay: None,
+    };
     let done = worker.request(Kind::Restore, asked, &images.log(LOG), |notify, descriptor| {
         match notify.script() {
-            "setup-namespaces" => set_up(&prepared, &mut guard, notify.pid()),
-            "post-restore" => restored(&prepared, &mut guard, notify.pid()),
+            "setup-namespaces" => restored.set_up(notify.pid()),
+            "post-restore" => restored.complete(notify.pid()),
             "orphan-pts-master" => {
-                terminal = descriptor;
+                restored.terminals.extend(descriptor);
                 Ok(())
             }
             _ => Ok(()),
         }
     });
+    let relay = restored.relay;
     done.phase(Phase::Process)?;
     worker.finish().phase(Phase::Process)?;
-    let relay = prepared.relay(terminal).phase(Phase::Terminal)?;
-    create::record(request, &prepared, &mut guard).phase(Phase::State)?;
+    create::record(&mut guard).phase(Phase::State)?;
     log::debug(format_args!("{}: restored", request.id));
     Ok((guard.release(relay, None)?, lock))
 }
@@ -175,6 +186,11 @@ fn asked(prepared: &Prepared, options: &Options, images: &Images) -> Result<rpc:
     })
 }
 
+/// How CRIU finds a file of ours, which has another `/tmp`.
+fn path_of(file: &File) -> String {
+    format!("/proc/{}/fd/{}", getpid(), file.as_raw_fd())
+}
+
 /// Our own standard streams where the container's were pipes.
 fn pipes(images: &Images) -> Result<impl Iterator<Item = InheritFd> + use<>> {
     let names = serde_json::from_slice::<Vec<String>>(&images.read(DESCRIPTORS)?);
@@ -183,29 +199,77 @@ fn pipes(images: &Images) -> Result<impl Iterator<Item = InheritFd> + use<>> {
     Ok(pipes.map(|(fd, key)| InheritFd { key, fd }))
 }
 
-/// The first process and its namespaces are there, nothing is in them yet.
-fn set_up(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
-    let plan = &prepared.plan;
-    let pidfd = sys::pidfd_open(pid).context("the restored process")?;
-    guard.init = Some((Pid::from_raw(pid), Rc::new(pidfd)));
-    let container = guard.container.as_mut().context("no container")?;
-    container.record.init = Some(Process::now(pid)?);
-    container.save().phase(Phase::State)?;
-    plan.namespaces.check(pid, CloneFlags::CLONE_NEWNET).phase(Phase::Namespaces)?;
-    if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
-        let sysctls = || network_sysctls(&plan.sysctls);
-        netns::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
+/// What becomes of the images.
+struct Restored<'a> {
+    request: &'a Request,
+    prepared: &'a Prepared,
+    guard: &'a mut Guard,
+    /// Masters of those that are in the images without one.
+    terminals: Vec<OwnedFd>,
+    relay: Option<Relay>,
+}
+
+impl Restored<'_> {
+    /// The first process and its namespaces are there, nothing is in them yet.
+    fn set_up(&mut self, pid: i32) -> Result<()> {
+        let Self { prepared, guard, .. } = self;
+        let plan = &prepared.plan;
+        let pidfd = sys::pidfd_open(pid).context("the restored process")?;
+        guard.init = Some((Pid::from_raw(pid), Rc::new(pidfd)));
+        let container = guard.container.as_mut().context("no container")?;
+        container.record.init = Some(Process::now(pid)?);
+        container.save().phase(Phase::State)?;
+        plan.namespaces.check(pid, CloneFlags::CLONE_NEWNET).phase(Phase::Namespaces)?;
+        if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
+            let sysctls = || network_sysctls(&plan.sysctls);
+            netns::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
+        }
+        if !plan.net_devices.is_empty() {
+            guard.moved = Some(Moved::all(&plan.net_devices, pid).phase(Phase::Namespaces)?);
+        }
+        let Some(hooks) = plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS)) else {
+            return Ok(());
+        };
+        // They find the rules for devices set, since they may change them. Other limits would be
+        // CRIU's own.
+        prepared.cgroup.apply(&prepared.limits.of_devices()).phase(Phase::Cgroup)?;
+        CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))
     }
-    if !plan.net_devices.is_empty() {
-        guard.moved = Some(Moved::all(&plan.net_devices, pid).phase(Phase::Namespaces)?);
+
+    /// All processes are there, and none of them goes on yet: what fails here ends them all.
+    fn complete(&mut self, pid: i32) -> Result<()> {
+        self.check_terminals().phase(Phase::Terminal)?;
+        let Self { prepared, guard, .. } = self;
+        let Prepared { plan, cgroup, limits, .. } = prepared;
+        plan.namespaces.check(pid, CloneFlags::all() | NEWTIME).phase(Phase::Namespaces)?;
+        seen::check(root(prepared)?, pid).phase(Phase::Mounts)?;
+        launch::give_pipes(plan, pid).phase(Phase::Process)?;
+        let container = guard.container.as_mut().context("no container")?;
+        // CRIU makes one for clocks that do not jump.
+        let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));
+        if time(&pid.to_string())? != time("self")? {
+            container.record.namespaces |= libc::CLONE_NEWTIME;
+        }
+        container.save().phase(Phase::State)?;
+        let with_hooks = plan.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
+        let rest = if with_hooks { limits.without_devices() } else { limits.clone() };
+        cgroup.apply(&rest).phase(Phase::Cgroup)?;
+        launch::schedule(plan, Pid::from_raw(pid)).phase(Phase::Process)?;
+        self.relay = prepared.relay(self.terminals.pop()).phase(Phase::Terminal)?;
+        create::tell(self.request, prepared, guard).phase(Phase::State)
     }
-    let Some(hooks) = plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS)) else {
-        return Ok(());
-    };
-    // They find the rules for devices set, since they may change them. Other limits would be
-    // CRIU's own.
-    prepared.cgroup.apply(&prepared.limits.of_devices()).phase(Phase::Cgroup)?;
-    CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))
+
+    /// One, or none.
+    fn check_terminals(&self) -> Result<()> {
+        let program = self.prepared.plan.process.as_ref();
+        let wanted = usize::from(program.is_some_and(|program| program.terminal));
+        let found = self.terminals.len();
+        ensure!(
+            found == wanted,
+            "process.terminal: {found} in the images, {wanted} in the configuration"
+        );
+        Ok(())
+    }
 }
 
 /// Those that are of the network namespace, which CRIU does not keep. In it.
@@ -217,32 +281,13 @@ fn network_sysctls(all: &[(PathBuf, String)]) -> Result<()> {
     Ok(())
 }
 
-/// All processes are there, and none of them goes on yet.
-fn restored(prepared: &Prepared, guard: &mut Guard, pid: i32) -> Result<()> {
-    let Prepared { plan, cgroup, limits, .. } = prepared;
-    plan.namespaces.check(pid, CloneFlags::all() | NEWTIME).phase(Phase::Namespaces)?;
-    seen::check(root(prepared)?, pid).phase(Phase::Mounts)?;
-    launch::give_pipes(plan, pid).phase(Phase::Process)?;
-    let container = guard.container.as_mut().context("no container")?;
-    // CRIU makes one for clocks that do not jump.
-    let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));
-    if time(&pid.to_string())? != time("self")? {
-        container.record.namespaces |= libc::CLONE_NEWTIME;
-    }
-    container.save().phase(Phase::State)?;
-    let with_hooks = plan.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
-    let rest = if with_hooks { limits.without_devices() } else { limits.clone() };
-    cgroup.apply(&rest).phase(Phase::Cgroup)?;
-    launch::schedule(plan, Pid::from_raw(pid)).phase(Phase::Process)
-}
-
 /// Namespaces that the configuration names by their path.
 #[derive(Debug, Default)]
 struct Joined {
     /// Those that were left alone at the checkpoint, and what the images call them.
     external: Vec<OwnedFd>,
     keys: Vec<&'static str>,
-    others: Vec<JoinNamespace>,
+    others: Vec<(LinuxNamespaceType, File)>,
 }
 
 impl Joined {
@@ -255,17 +300,21 @@ impl Joined {
             if kind == LinuxNamespaceType::Cgroup {
                 bail!("linux.namespaces: criu cannot join a cgroup namespace: {}", path.display());
             }
+            let file = File::open(path);
+            let file = file.with_context(|| format!("linux.namespaces: {}", path.display()))?;
             if let Some((_, key)) = external_key(kind) {
-                let file = File::open(path);
-                let file = file.with_context(|| format!("linux.namespaces: {}", path.display()))?;
                 joined.external.push(file.into());
                 joined.keys.push(key);
             } else {
-                let file = path.to_string_lossy().into_owned();
-                joined.others.push(JoinNamespace { ns: kind.to_string(), file });
+                joined.others.push((kind, file));
             }
         }
         Ok(joined)
+    }
+
+    fn others(&self) -> impl Iterator<Item = JoinNamespace> {
+        let others = self.others.iter();
+        others.map(|(kind, file)| JoinNamespace { ns: kind.to_string(), file: path_of(file) })
     }
 
     /// `first` is the index of the first one among what the worker inherits.

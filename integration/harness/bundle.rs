@@ -198,15 +198,20 @@ impl Bundle {
         bundle
     }
 
-    fn of_user_behind(mut self, words: &[&str]) -> Self {
+    /// Where the runtime has been built, not everybody may be able to go.
+    pub(crate) fn with_own_program(mut self) -> Self {
         let program = self.beside("rt");
-        // Where the runtime has been built, he may not be able to go.
         copy_program(&self.program, &program);
         self.program = program;
-        self.between = words.iter().map(ToString::to_string).collect();
-        let place = self.directory.path().to_owned();
+        self
+    }
+
+    fn of_user_behind(self, words: &[&str]) -> Self {
+        let mut this = self.with_own_program();
+        this.between = words.iter().map(ToString::to_string).collect();
+        let place = this.directory.path().to_owned();
         own_all(&place, user::ID);
-        self.without_namespace("network").maps(&[[0, user::ID, 1]]).config(|c| {
+        this.without_namespace("network").maps(&[[0, user::ID, 1]]).config(|c| {
             c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
             c["linux"].as_object_mut().unwrap().remove("resources");
             for mount in c["mounts"].as_array_mut().unwrap() {
