@@ -77,7 +77,7 @@ pub(crate) struct Prepared {
     pub(crate) cgroup: Cgroup,
     pub(crate) limits: Limits,
     record: Record,
-    delegation: Option<Delegation>,
+    pub(crate) delegation: Option<Delegation>,
     console: Option<DescriptorSocket>,
     /// Of the option, and of the annotation.
     pidfd_sockets: Vec<DescriptorSocket>,

@@ -218,3 +218,81 @@ fn a_root_on_a_read_only_mount_comes_back() {
     drop(mounted);
     c.exec(["touch", "/file"]).says(&["Read-only file system"]);
 }
+
+/// Where a mount really is, not where the configuration has it by way of the image's links.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_mount_behind_a_link_of_the_image_stays_read_only() {
+    let bundle = counting().directory("/run").directory("/var").link("/var/run", "/run");
+    let volume = bundle.beside("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("token"), "").unwrap();
+    let token = |destination| {
+        let source = volume.join("token");
+        json!({ "destination": destination, "source": source, "options": ["bind", "ro"] })
+    };
+    let all = json!({ "destination": "/mnt", "source": volume, "options": ["bind"] });
+    let bundle = bundle.mount(token("/var/run/one")).mount(token("/var/run/two")).mount(all);
+    let c = survives(bundle);
+    for place in ["/run/one", "/run/two"] {
+        c.exec(["touch", place]).says(&["Read-only file system"]);
+    }
+}
+
+/// CRIU would find the new one in the place of the old one, and give up.
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_source_that_has_been_replaced_is_refused_while_the_container_runs() {
+    let bundle = counting();
+    let [file, new] = ["hosts", "hosts.new"].map(|name| bundle.beside(name));
+    fs::write(&file, "old").unwrap();
+    let hosts = json!({ "destination": "/hosts", "source": file, "options": ["bind"] });
+    let c = bundle.mount(hosts).start();
+    has_begun(&c);
+    fs::write(&new, "new").unwrap();
+    fs::rename(&new, &file).unwrap();
+    c.checkpoint(&[]).one_line().says(&["/hosts: shows something else there than what is"]);
+    assert_eq!(c.status(), "running");
+    goes_on(&c);
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn mounts_below_a_source_are_refused_in_a_user_namespace_while_the_container_runs() {
+    let bundle = counting().user_namespace();
+    let volume = bundle.beside("volume");
+    let below = volume.join("below");
+    fs::create_dir_all(&below).unwrap();
+    let none = None::<&str>;
+    mount(Some("tmpfs"), &below, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    let mounted = Mounted(below);
+    let volume = json!({ "destination": "/mnt", "source": volume, "options": ["rbind"] });
+    let c = bundle.mount(volume).start();
+    has_begun(&c);
+    c.checkpoint(&[]).one_line().says(&["/mnt: in a user namespace criu does not bring back"]);
+    assert_eq!(c.status(), "running");
+    drop(mounted);
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn what_the_container_has_mounted_of_the_hosts_is_refused_while_it_runs() {
+    let script = format!("mount -t cgroup2 none /mnt; echo >/dev/shm/done; {COUNT}");
+    let bundle = counting().directory("/mnt").script(&script);
+    let c = bundle.with_capabilities(&["CAP_SYS_ADMIN"]).start();
+    until("it is mounted", || fs::exists(format!("/proc/{}/root/dev/shm/done", c.pid())).unwrap());
+    c.checkpoint(&[]).one_line().says(&["/mnt: shows", "which the configuration does not name"]);
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+#[ignore = "needs CRIU: make test-criu"]
+fn a_group_that_was_its_users_is_so_again() {
+    let cgroup = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup" });
+    for view in View::all().filter(|view| *view == View::V2) {
+        let all = ["pid", "network", "ipc", "uts", "mount", "cgroup"];
+        let bundle = counting().in_view(view).namespaces(&all).user_namespace();
+        let c = survives(bundle.without_mount("/sys/fs/cgroup").mount(cgroup.clone()));
+        c.exec(["mkdir", "/sys/fs/cgroup/sub"]).success();
+    }
+}

@@ -112,14 +112,18 @@ fn of(root: &Root) -> Vec<External<'_>> {
 /// One shows something else than its source, or gives more rights than the configuration: it has
 /// been moved or mounted again, and would be restored as what it is not, or refused then.
 pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
-    let inside = format!("/proc/{pid}/root");
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let inside = RootFd::new(open(inside.as_str(), flags, Mode::empty()).context(inside.clone())?);
-    let host = Host::of(root, false)?;
+    let inside = seen::root_of(pid)?;
+    let host = Host::of(root, pid, false)?;
     let mounted = seen::mounts_of(&pid.to_string())?;
-    mounted.iter().try_for_each(|mount| host.check_attributes(mount))?;
+    mounted.iter().try_for_each(|mount| host.check(mount))?;
     let mut all: Vec<ExternalMount> = Vec::new();
-    for External { destination, name, source, .. } in of(root) {
+    for External { destination, name, source, recursive, locked, .. } in of(root) {
+        ensure!(
+            !(recursive && locked && host.has_mounts_below(&source)),
+            "{}: in a user namespace criu does not bring back what is mounted below {}",
+            destination.display(),
+            source.display()
+        );
         let found = match inside.open(&destination, OFlag::O_PATH) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             result => result.with_context(|| destination.display().to_string())?,
@@ -127,16 +131,13 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
         if name == MASK && file_type(&found)? == SFlag::S_IFDIR {
             continue;
         }
-        let id = sys::id_of_mount_at(found.as_fd())?;
-        let Some(mount) = mounted.iter().find(|mount| Some(mount.mnt_id as u64) == id) else {
-            continue;
-        };
+        let Some(mount) = seen::mount_at(&mounted, &found)? else { continue };
         let point = seen::point_of(mount);
         // CRIU knows them by their places alone.
         for other in mounted.iter().filter(|other| seen::point_of(other) == point) {
             ensure!(
                 host.is_all_of(&source, other)?,
-                "{}: shows something else there than {}, or both",
+                "{}: shows something else there than what is {} now, or both",
                 destination.display(),
                 source.display()
             );

@@ -168,8 +168,10 @@ impl Images {
     pub(crate) fn let_in(&self, group: u32) -> Result<()> {
         let let_in = || -> io::Result<()> {
             let directory = File::from(open(&self.path)?);
-            let mode = directory.metadata()?.mode();
-            if mode & libc::S_IXOTH == 0 {
+            let now = directory.metadata()?;
+            let mode = now.mode();
+            let is_in = now.gid() == group && mode & libc::S_IRWXG == libc::S_IXGRP;
+            if mode & libc::S_IXOTH == 0 && !is_in {
                 fchown(&directory, None, Some(group))?;
                 let mode = mode & !libc::S_IRWXG | libc::S_IXGRP;
                 directory.set_permissions(Permissions::from_mode(mode))?;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -47,8 +47,6 @@ const TAKING: [(u64, &str); 4] = [
     (libc::MOUNT_ATTR_NODEV, "nodev"),
     (libc::MOUNT_ATTR_NOEXEC, "noexec"),
 ];
-/// What stands behind the root of a mount in mountinfo when it has been removed.
-const REMOVED: &[u8] = b"//deleted";
 
 fn taken(mount: &MountInfo) -> u64 {
     let given = TAKING.iter().filter(|(_, name)| mount.mount_options.contains_key(*name));
@@ -56,21 +54,31 @@ fn taken(mount: &MountInfo) -> u64 {
 }
 
 /// The host, and what of it the configuration gives to the container.
-pub(super) struct Host {
+pub(super) struct Host<'a> {
     mounts: Vec<MountInfo>,
     places: Vec<Place>,
+    known_kinds: BTreeSet<&'a str>,
 }
 
-impl Host {
-    /// `whole`: a mount takes away what its source does, too, which may have changed since.
-    pub(super) fn of(root: &Root, whole: bool) -> Result<Self> {
+impl<'a> Host<'a> {
+    /// For the container whose first process is `init`. `whole`: a mount takes away what its source
+    /// does, too, which may have changed since.
+    pub(super) fn of(root: &'a Root, init: i32, whole: bool) -> Result<Self> {
         let mounts = mounts_of("self")?;
+        let inside = root_of(init)?;
+        let mounted = mounts_of(&init.to_string())?;
         let mut places = Vec::new();
-        for external in mounts::sources(root) {
+        for mut external in mounts::sources(root) {
+            // By way of links of the image, such as /var/run.
+            if let Ok(found) = inside.open(&external.destination, OFlag::O_PATH)
+                && let Some(mount) = mount_at(&mounted, &found)?
+            {
+                external.destination = point_of(mount);
+            }
             let context = || external.source.display().to_string();
             places.extend(shown(&mounts, &external, whole).with_context(context)?);
         }
-        Ok(Self { mounts, places })
+        Ok(Self { mounts, places, known_kinds: known_kinds(root, init)? })
     }
 
     /// Whether `mount` shows `source`, and all of it.
@@ -78,26 +86,41 @@ impl Host {
         let path = fs::canonicalize(source).with_context(|| source.display().to_string())?;
         let id = id_of_mount(&path).with_context(|| source.display().to_string())?;
         let Some((own, root)) = at(&self.mounts, &path, id) else { return Ok(false) };
-        let shown = unescaped(mount.root.as_bytes());
-        // Another file may have taken its name, as editors do it.
-        let shown = shown.as_os_str().as_bytes();
-        let shown = shown.strip_suffix(REMOVED).unwrap_or(shown);
-        Ok(own.majmin == mount.majmin && root.as_os_str().as_bytes() == shown)
+        Ok(own.majmin == mount.majmin && root == unescaped(mount.root.as_bytes()))
     }
 
-    /// What `mount` is to take away and does not, of [`TAKING`], wherever it is: the container may
-    /// have moved it.
+    /// What `mount` is to take away and does not, of [`TAKING`]. The container may have moved it:
+    /// then it may be any of those that show the same.
     fn lacking(&self, mount: &MountInfo) -> u64 {
         let point = point_of(mount);
         let places = self.places.iter().filter(|place| place.shows(mount));
         let own = places.clone().find(|place| place.destination == point);
-        let lacks = |place: &Place| place.taken & !taken(mount);
-        let least = || places.map(lacks).min_by_key(|lacks| lacks.count_ones());
-        own.map(lacks).or_else(least).unwrap_or(0)
+        let all = || places.fold(0, |all, place| all | place.taken);
+        own.map_or_else(all, |place| place.taken) & !taken(mount)
     }
 
-    /// Refuses a mount that gives more rights than the configuration does.
-    pub(super) fn check_attributes(&self, mount: &MountInfo) -> Result<()> {
+    /// Refuses a mount that shows something of the host's that is neither of the root file system
+    /// nor named by the configuration, or that gives more rights than it.
+    pub(super) fn check(&self, mount: &MountInfo) -> Result<()> {
+        self.check_attributes(mount)?;
+        let is_hosts = self.mounts.iter().any(|other| other.majmin == mount.majmin);
+        let known = self.known_kinds.contains(&*mount.fs_type);
+        ensure!(
+            !is_hosts || known || self.places.iter().any(|place| place.shows(mount)),
+            "{}: shows {} of the host's file system {}, which the configuration does not name",
+            point_of(mount).display(),
+            mount.root,
+            mount.majmin
+        );
+        Ok(())
+    }
+
+    /// Whether something is mounted below `source`.
+    pub(super) fn has_mounts_below(&self, source: &Path) -> bool {
+        self.mounts.iter().map(point_of).any(|point| point != source && point.starts_with(source))
+    }
+
+    fn check_attributes(&self, mount: &MountInfo) -> Result<()> {
         let lacking = self.lacking(mount);
         let Some((_, name)) = TAKING.iter().find(|(bit, _)| lacking & bit != 0) else {
             return Ok(());
@@ -166,11 +189,9 @@ const SINGLE: [&str; 10] = [
     "tracefs",
 ];
 
-/// Refuses mounts of the processes from `init` on that show something of the host's that is neither
-/// of the root file system nor named by the configuration.
+/// [`Host::check`] of all mounts of the processes from `init` on.
 pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
-    let host = Host::of(root, true)?;
-    let known_kinds = known_kinds(root, init)?;
+    let host = Host::of(root, init, true)?;
     let mut all = Vec::new();
     descendants(init, &mut all)?;
     // One look for each mount namespace.
@@ -185,18 +206,7 @@ pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
         host.set_attributes(pid, &before)?;
         let Some(mounts) = mounts()? else { continue };
         looked.insert(namespace);
-        for mount in mounts {
-            host.check_attributes(&mount)?;
-            let is_hosts = host.mounts.iter().any(|other| other.majmin == mount.majmin);
-            let known = known_kinds.contains(&*mount.fs_type);
-            ensure!(
-                !is_hosts || known || host.places.iter().any(|place| place.shows(&mount)),
-                "{}: shows {} of the host's file system {}, which the configuration does not name",
-                point_of(&mount).display(),
-                mount.root,
-                mount.majmin
-            );
-        }
+        mounts.iter().try_for_each(|mount| host.check(mount))?;
     }
     Ok(())
 }
@@ -289,13 +299,16 @@ fn at<'a>(host: &'a [MountInfo], path: &Path, id: u64) -> Option<(&'a MountInfo,
 }
 
 fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> Vec<Place> {
+    let path = &*external.source;
     let place = |mount: &MountInfo, root: PathBuf, below: bool| Place {
         device: mount.majmin.clone(),
         root,
-        destination: external.destination.clone(),
+        destination: match point_of(mount).strip_prefix(path) {
+            Ok(rest) if below => external.destination.join(rest),
+            _ => external.destination.clone(),
+        },
         taken: external.attributes(if whole { taken(mount) } else { 0 }, below),
     };
-    let path = &*external.source;
     let own = at(host, path, id).map(|(mount, root)| place(mount, root, false));
     let is_below = |mount: &&MountInfo| {
         external.recursive && point_of(mount).starts_with(path) && mount.mnt_id as u64 != id
@@ -303,6 +316,22 @@ fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> 
     let below = host.iter().filter(is_below);
     let below = below.map(|mount| place(mount, unescaped(mount.root.as_bytes()), true));
     own.into_iter().chain(below).collect()
+}
+
+/// The root of process `pid`.
+pub(super) fn root_of(pid: i32) -> Result<RootFd> {
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(RootFd::new(open(path.as_str(), flags, Mode::empty()).context(path)?))
+}
+
+/// Of the mounts of a process the one that a file is in.
+pub(super) fn mount_at<'a>(
+    mounted: &'a [MountInfo],
+    file: &OwnedFd,
+) -> Result<Option<&'a MountInfo>> {
+    let id = sys::id_of_mount_at(file.as_fd())?;
+    Ok(mounted.iter().find(|mount| Some(mount.mnt_id as u64) == id))
 }
 
 pub(super) fn point_of(mount: &MountInfo) -> PathBuf {
