@@ -86,6 +86,9 @@ fn without_a_runtime_directory_the_user_is_told() {
     let bundle = sleeper();
     let rt = Rt::bare(["state", "x"]).program(&bundle.beside("rt")).between(&between);
     rt.between(user::PLAIN).run().one_line().says(&["XDG_RUNTIME_DIR"]);
+    // Nor does everything need one.
+    let rt = Rt::bare(["features"]).program(&bundle.beside("rt")).between(&between);
+    rt.between(user::PLAIN).run().success();
 }
 
 #[test]

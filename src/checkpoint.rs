@@ -28,16 +28,16 @@ pub(crate) const DESCRIPTORS: &str = "descriptors.json";
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Directory of the images before, relative to that of the images
+    /// Directory of the checkpoint before, relative to --image-path
     #[arg(long, value_name = "DIR")]
     parent_path: Option<PathBuf>,
     /// Let the container go on
     #[arg(long)]
     leave_running: bool,
-    /// Without TCP connections that are being made
+    /// Leave out TCP connections that are still being made
     #[arg(long)]
     tcp_skip_in_flight: bool,
-    /// With open files that have been removed
+    /// Keep open files that have been removed
     #[arg(long)]
     link_remap: bool,
     /// Descriptor that takes a zero byte when the pages can be fetched

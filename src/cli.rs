@@ -68,7 +68,7 @@ pub(crate) fn main(again: bool) -> i32 {
     }
 }
 
-/// An error in its two places.
+/// Reports an error in the log and on standard error.
 fn tell(line: &str, phase: Option<&str>) {
     log::error(line, phase);
     let _ = writeln!(std::io::stderr(), "rt: {line}");
@@ -101,7 +101,8 @@ fn usage(error: &clap::Error, words: &[OsString], failed: i32) -> i32 {
     {
         log.install();
     }
-    tell(&format!("{message} (see rt --help)"), None);
+    let command = chosen(words).map(|name| format!(" {name}")).unwrap_or_default();
+    tell(&format!("{message} (see rt{command} --help)"), None);
     failed
 }
 
@@ -130,9 +131,13 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(print(&command_line(None).render_help().to_string()));
     };
-    let root = global.root.clone().map_or_else(default_root, Ok)?;
-    // `delete` would look for containers among all directories of the host.
-    ensure!(!spec::is_root(&std::path::absolute(&root)?), "--root: cannot be /");
+    match name {
+        "features" => return Ok(print(&features::features()?)),
+        "spec" => return write_spec(matches, || root(&global)).map(|()| 0),
+        "netns" => return Ok(print(&netns::dispatch(matches)?)),
+        _ => {}
+    }
+    let root = root(&global)?;
     let manager = manager(&global)?;
     let request = |args, detached| request(&root, args, extras, manager, detached);
     match name {
@@ -168,15 +173,12 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
             let format = if args.quiet { list::Format::Quiet } else { args.format };
             Ok(print(&list::list(&root, global.root.is_some(), format)?))
         }
-        "features" => Ok(print(&features::features()?)),
-        "spec" => write_spec(matches, &root).map(|()| 0),
-        "netns" => Ok(print(&netns::dispatch(matches)?)),
         name => manage(name, matches, &root),
     }
 }
 
 /// `rt spec`, with a network of rt's where one is asked for.
-fn write_spec(matches: &ArgMatches, root: &Path) -> Result<()> {
+fn write_spec(matches: &ArgMatches, root: impl FnOnce() -> Result<PathBuf>) -> Result<()> {
     let args = Spec::from_arg_matches(matches)?;
     let unified = Cgroup::plan(None, "rt")?.is_unified();
     match netns::spec_network(matches, root)? {
@@ -269,6 +271,14 @@ fn called_as() -> &'static str {
     let path = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     let name = path.file_name().and_then(OsStr::to_str);
     ["runc", "crun"].into_iter().find(|known| Some(*known) == name).unwrap_or("rt")
+}
+
+/// Where the containers' states are.
+fn root(global: &Global) -> Result<PathBuf> {
+    let root = global.root.clone().map_or_else(default_root, Ok)?;
+    // `delete` would look for containers among all directories of the host.
+    ensure!(!spec::is_root(&std::path::absolute(&root)?), "--root: cannot be /");
+    Ok(root)
 }
 
 /// `$XDG_RUNTIME_DIR/rt` for an ordinary user, also where he is root of a user namespace.

@@ -23,8 +23,8 @@ pub(crate) struct Foreground {
 }
 
 impl Foreground {
-    /// Blocks the signals, also those that mean a fault: the kernel does not ask about one of our
-    /// own, and one that is sent is as good as any other. As a sub-reaper `rt` also gets the
+    /// Blocks every signal, SIGSEGV and the like included: a real fault ends us whatever the mask,
+    /// and one that somebody sends is passed on like any other. As a sub-reaper `rt` also gets the
     /// children that init leaves behind.
     pub(crate) fn prepare(subreaper: bool) -> Result<Self> {
         let set = SigSet::all();

@@ -28,7 +28,7 @@ use crate::rootfd::RootFd;
 use crate::sync::{self, Release};
 use crate::{namespace, netns, sys};
 
-/// The keyring of a process that gets everything else from somebody else.
+/// A session keyring of its own for CRIU's worker, from which restored processes have it.
 pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
     let proc = plan.labels().map(|_| ProcFd::new()).transpose()?;
     process::own_keyring(plan, proc.as_ref())

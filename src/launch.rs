@@ -54,10 +54,10 @@ pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
 /// <linux/magic.h>: the pipes that have no name.
 const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
 
-/// What init does with pipes of the caller's, `own_standard_streams`, where it has no right to: in
-/// a user namespace that does not know their owner. `/dev/stdout` can then be opened again, as it
-/// can with runc, whose pipes are its own. Never a file, not even a FIFO, nor a socket or a device. `pid` is in the
-/// container's user namespace.
+/// Gives the caller's pipes to the program's user where init may not: in a user namespace that does
+/// not map their owner. `/dev/stdout` can then be opened again, as it can with runc, whose pipes are
+/// its own. Never a file, not even a FIFO, nor a socket or a device. `pid` is in the container's
+/// user namespace.
 pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
     let program = plan.process.as_ref().filter(|program| !program.terminal);
     let Some(program) = program.filter(|_| plan.namespaces.has_user()) else { return Ok(()) };

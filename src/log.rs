@@ -3,7 +3,7 @@
 //! Clients read the last line of level `error` from the log file and show its
 //! `msg` to their users, so every line goes out in one `write(2)`. Standard error
 //! belongs to the container's user: nothing is written there but debug output
-//! that was asked for; the error itself is printed by `main`.
+//! that was asked for; the error itself is printed by `cli.rs`.
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};

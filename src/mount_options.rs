@@ -226,7 +226,7 @@ pub(crate) fn propagation(name: &str) -> Option<Propagation> {
 /// (`mounts[3].options`). An option may be a list with commas, as for `mount(8)`.
 ///
 /// # Errors
-/// A word that this version cannot honour, a NUL byte.
+/// A NUL byte. An unknown word is no error: it is data for the file system.
 pub(crate) fn parse(options: &[String], path: impl Display) -> Result<Options> {
     let mut parsed = Options::default();
     for (i, option) in options.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Processes beyond doubt: a pid alone may name somebody else by the time it is used.
+//! Processes by pid and start time: a pid alone may name somebody else by the time it is used.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::state::read_at;
 use crate::sys;
 
-/// A process beyond doubt: its pid, and its start time in clock ticks after boot
+/// A process: its pid, and its start time in clock ticks after boot
 /// (proc_pid_stat(5) field 22), which a later process of the same pid does not share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -56,6 +56,14 @@ fn addresses_are_refused_that_are_none_of_a_host_in_the_network() {
 }
 
 #[test]
+fn options_that_mean_nothing_are_refused() {
+    world(|w| {
+        w.rt(["create", "bad", "--icc", "yes"]).says(&["--icc", "true or false"]).one_line();
+        w.rt(["--publish", "80:80", "list"]).says(&["--publish", "add"]).one_line();
+    });
+}
+
+#[test]
 fn a_subnet_that_the_host_uses_is_refused() {
     world(|w| {
         w.create("lan", "--subnet 192.0.2.128/25");

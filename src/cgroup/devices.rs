@@ -318,7 +318,7 @@ pub(super) fn allow_list(rules: &[Rule]) -> Result<Option<Vec<(String, String)>>
     Ok(Some(list.iter().filter_map(entry).collect()))
 }
 
-/// Makes `rules` those of the container; on version 2 in one step, also if there are some.
+/// Makes `rules` those of the container; on version 2 in one step, also if it has some already.
 pub(super) fn apply(groups: &[Group], rules: &[Rule], is_update: bool) -> Result<()> {
     if let Some(group) = v1::with_controller(groups, "devices") {
         return v1::apply_devices(&group.directory, rules, is_update);

@@ -28,7 +28,7 @@ pub(super) fn write(path: &Path, value: &str) -> Result<()> {
 
 /// As [`write`], for a file that is open already.
 pub(super) fn write_to(file: impl AsFd, value: &str) -> Result<()> {
-    // The kernel does not hear of nothing; a line of nothing empties the file.
+    // A write of no bytes never reaches the kernel's handler; an empty line clears the file.
     let value = if value.is_empty() { "\n" } else { value };
     nix::unistd::write(file, value.as_bytes()).map(drop)
 }

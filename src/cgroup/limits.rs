@@ -64,7 +64,8 @@ enum Absent {
     Met,
     /// Another file takes another value.
     Instead(&'static str, String),
-    /// Nor can it be if the file shows more than the value: some kernels take it and do nothing.
+    /// As `Error`, and so it is if the file then shows more than the value: some kernels take the
+    /// write and do nothing.
     Checked,
 }
 

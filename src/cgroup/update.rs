@@ -62,7 +62,8 @@ fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
     Ok(())
 }
 
-/// The settings that undo `limits`, those of version 1 and those of version 2.
+/// The settings that undo `limits`: those of version 1, those of version 2, and last the lists of
+/// version 2 that were empty.
 fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
     let undo = |setting: &Setting, group: Option<&super::Group>| {
         let directory = &group?.directory;

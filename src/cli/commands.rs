@@ -49,7 +49,7 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         "restore" => restore::Options::augment_args(command),
         "ps" => Ps::augment_args(command),
         "events" => Events::augment_args(command),
-        "spec" => netns::spec_options(Spec::augment_args(command)),
+        "spec" => netns::container_options(Spec::augment_args(command)),
         "features" => command,
         "netns" => netns::parser(command),
         _ => Id::augment_args(command),

@@ -1,6 +1,6 @@
 //! The command line of `rt netns`: built from the tables of its options, which annotations share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -22,8 +22,9 @@ fn options(table: &'static [(&'static str, &'static str, &'static str)]) -> Vec<
     table.iter().map(arg).collect()
 }
 
-/// The options of a container's network, and where networks are.
-fn container_options(command: Command) -> Command {
+/// The options of a container's network, and where networks are: also for `rt spec`, which writes
+/// them into the configuration.
+pub(super) fn container_options(command: Command) -> Command {
     let path = |long: &'static str, default: &'static str, help: &'static str| {
         let arg = Arg::new(long).long(long).value_name("DIR").help(help);
         arg.default_value(default).value_parser(value_parser!(PathBuf))
@@ -32,11 +33,6 @@ fn container_options(command: Command) -> Command {
         .arg(path("networks", DEFAULT_NETWORKS, "Directory of the networks' files"))
         .arg(path("state", DEFAULT_STATE, "Directory of the networks in use"))
         .args(options(&OPTIONS))
-}
-
-/// `rt spec` writes a network into the configuration.
-pub(super) fn spec_options(command: Command) -> Command {
-    container_options(command)
 }
 
 fn name(what: &'static str) -> Arg {
@@ -99,7 +95,7 @@ fn place(matches: &ArgMatches) -> Result<Place> {
     match (matches.get_one::<i32>("pid"), matches.get_one::<PathBuf>("netns")) {
         (Some(pid), None) => Ok(Place::Pid(*pid)),
         (None, Some(path)) => Ok(Place::Path(path.clone())),
-        _ => bail!("netns add: either --pid PID or --netns PATH"),
+        _ => bail!("netns add: needs --pid PID or --netns PATH, and not both"),
     }
 }
 
@@ -109,21 +105,28 @@ fn host(matches: &ArgMatches) -> Host {
 }
 
 /// The network that `rt spec` is asked for, if any: the options, and what they mean.
-pub(super) fn spec_network(matches: &ArgMatches, root: &Path) -> Result<Option<(Options, Parts)>> {
+pub(super) fn spec_network(
+    matches: &ArgMatches,
+    root: impl FnOnce() -> Result<PathBuf>,
+) -> Result<Option<(Options, Parts)>> {
     let options = given(matches, &OPTIONS);
     if options.is_empty() {
         return Ok(None);
     }
-    let parts = netns::parts(&host(matches), root, &options)?;
+    let parts = netns::parts(&host(matches), &root()?, &options)?;
     Ok(Some((options, parts)))
 }
 
 /// Runs it: the text for standard output.
 pub(super) fn dispatch(matches: &ArgMatches) -> Result<String> {
     let host = host(matches);
+    let outer = given(matches, &OPTIONS);
     let Some((verb, matches)) = matches.subcommand() else {
-        return netns::run(&host, Verb::Hook(given(matches, &OPTIONS)));
+        return netns::run(&host, Verb::Hook(outer));
     };
+    if let Some((name, _)) = outer.first() {
+        bail!("--{name}: stands behind `add`, or without a command for the hook");
+    }
     let name = || matches.get_one::<String>("name").cloned().unwrap_or_default();
     let verb = match verb {
         "add" => {

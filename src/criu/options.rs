@@ -31,16 +31,16 @@ pub(crate) struct Common {
     /// Directory of CRIU's log and what else it needs [default: that of the images]
     #[arg(long, value_name = "DIR")]
     work_path: Option<PathBuf>,
-    /// With open TCP connections
+    /// Keep open TCP connections
     #[arg(long)]
     tcp_established: bool,
-    /// With sockets of the host's that are open
+    /// Allow Unix sockets whose other end is outside
     #[arg(long)]
     ext_unix_sk: bool,
-    /// With a terminal of the host's
+    /// Allow a terminal of the host's
     #[arg(long)]
     shell_job: bool,
-    /// With locks of files
+    /// Keep locks of files
     #[arg(long)]
     file_locks: bool,
     /// soft, full, strict or ignore: what is kept of groups below the container's
@@ -49,7 +49,7 @@ pub(crate) struct Common {
     /// Tolerated: what is in a network namespace is never kept
     #[arg(long, value_name = "NAMESPACE", value_parser = ["network"])]
     empty_ns: Vec<String>,
-    /// Take pages out of older images that newer ones have
+    /// Free pages of older images that newer ones replace
     #[arg(long)]
     auto_dedup: bool,
     /// Fetch memory when it is needed

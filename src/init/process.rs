@@ -64,8 +64,9 @@ pub(super) fn take_cpus(plan: &Plan) -> Result<()> {
     }
 }
 
-/// What is written to: the caller's procfs, or, beside processes that might reach for it through
-/// `/proc/PID/fd`, one that shows no more than they see anyway.
+/// The procfs that labels and sysctls are written through: the caller's for a new container; for
+/// `exec`, whose descriptors the container's processes might reach through `/proc/PID/fd`, a new one
+/// that shows no more than they see anyway.
 pub(super) fn procfs(plan: &Plan) -> Result<Option<ProcFd>> {
     match (&plan.root, plan.labels()) {
         (None, Some(_)) => ProcFd::of_processes().map(Some),

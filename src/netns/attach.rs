@@ -218,7 +218,8 @@ impl<'a> Attach<'a> {
         Ok(held)
     }
 
-    /// What a container that is gone still holds is given back first.
+    /// Holds the ports. If one is taken, what containers that are gone still hold is given back, and
+    /// it is tried once more.
     fn hold(&self, publish: &mut Publish, v4: IpAddr, v6: Option<IpAddr>) -> Result<Vec<Held>> {
         let wanted = *publish;
         let error = match ports::hold(publish, v4, v6) {

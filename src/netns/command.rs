@@ -231,13 +231,17 @@ fn create(host: &Host, name: &str, options: &[(String, String)]) -> Result<Strin
     }
     let mut object = serde_json::Map::new();
     for (key, value) in options {
-        let word = matches!(
+        let is_json = matches!(
             key.as_str(),
             "icc" | "internal" | "masquerade" | "isolated" | "resolver" | "mtu"
         );
         let value = match key.as_str() {
             "dns" => value.split(',').map(Into::into).collect::<Vec<serde_json::Value>>().into(),
-            _ if word => serde_json::from_str(value).map_err(|_| anyhow!("{key}: {value:?}"))?,
+            _ if is_json => {
+                let expected = if key == "mtu" { "a number" } else { "true or false" };
+                serde_json::from_str(value)
+                    .map_err(|_| anyhow!("--{key}: {value:?} is not {expected}"))?
+            }
             _ => value.as_str().into(),
         };
         object.insert(key.clone(), value);

@@ -46,7 +46,7 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
 const IFF_UP: u32 = 1;
 const IFA_F_NODAD: u8 = 0x02;
-/// What the kernel's own loopback has as its only route's scope.
+/// The scope of a route straight onto the link.
 const RT_SCOPE_LINK: u8 = 253;
 const RTPROT_BOOT: u8 = 3;
 const RT_TABLE_MAIN: u8 = 254;

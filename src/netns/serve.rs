@@ -19,7 +19,7 @@
 //! Every message but "end" is answered by one word, or by the line of an error. The socket is the standard input of a new
 //! helper, so that nobody has to wait until it is ready.
 
-mod control;
+mod cgroup;
 mod dns;
 mod message;
 mod relay;

@@ -11,8 +11,7 @@ pub(super) fn get(name: &str) -> Option<String> {
     fs::read_to_string(format!("{ROOT}/{name}")).ok().map(|value| value.trim_end().to_owned())
 }
 
-/// Whether it has that value now. A read-only `/proc/sys` does not matter where nothing is to be
-/// changed.
+/// Sets it, unless it has that value already: then a read-only `/proc/sys` does not matter.
 pub(super) fn set(name: &str, value: &str) -> io::Result<()> {
     if get(name).as_deref() == Some(value) {
         return Ok(());

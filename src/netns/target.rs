@@ -14,7 +14,7 @@ use crate::process::Process;
 /// Where the caller's own namespace is; of the thread, since tests give each its own.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// A network namespace beyond doubt.
+/// A network namespace that is not the caller's own.
 #[derive(Debug)]
 pub(super) struct Target {
     namespace: File,
@@ -59,7 +59,7 @@ impl Target {
         let own = fs::metadata(OWN).context(OWN)?;
         let namespace = self.identity()?;
         if (own.dev(), own.ino()) == (namespace.device, namespace.inode) {
-            bail!("{name}: the container has the host's network namespace and no one of its own");
+            bail!("{name}: the container has the host's network namespace and none of its own");
         }
         Ok(self)
     }

@@ -2,7 +2,8 @@
 //!
 //! The rules never change. What containers and networks come and go with are elements of sets and
 //! maps, so that one more costs the same whatever is there already, and all of it is one
-//! transaction. `rt` would be a word of nft's, and a saved ruleset could not be loaded.
+//! transaction. The tables are not called `rt`, a keyword of nft(8): a saved ruleset could not be
+//! loaded.
 //!
 //! Translation has a priority right after that of iptables and other tables, so that rules
 //! that somebody else made go first.

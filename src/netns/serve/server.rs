@@ -15,7 +15,7 @@ use nix::sys::socket::{MsgFlags, send};
 use super::super::network::Network;
 use super::super::request::Protocol;
 use super::super::store::{read_active, read_record};
-use super::control;
+use super::cgroup;
 use super::dns::{self, Names, Next, Pending};
 use super::relay::{self, Flow};
 use crate::sys;
@@ -64,7 +64,7 @@ struct Server {
 
 /// Serves until it is told to end. Standard input is the socket to listen at.
 pub(in super::super) fn serve(state: &Path, name: &str) -> Result<()> {
-    control::enter();
+    cgroup::enter();
     let Some(active) = read_active(state, name)? else { bail!("network {name}: not in use") };
     let network = Network::decide(name, active.config)?;
     // A range of ports is as many descriptors.
@@ -228,7 +228,7 @@ impl Server {
                 self.names.write_hosts(id);
             }
             "end" => {
-                control::leave();
+                cgroup::leave();
                 return Ok(None);
             }
             other => bail!("{other:?}: not a command"),
