@@ -15,7 +15,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::json;
 
 use crate::harness::terminal::ConsoleSocket;
-use crate::harness::{Bundle, Container, Rt, View, namespace_of, proc_status, until};
+use crate::harness::{Bundle, Container, Done, Rt, View, namespace_of, proc_status, until};
 
 /// Counts on a tmpfs of its own, with nothing of the host's open.
 fn counting() -> Bundle {
@@ -76,6 +76,22 @@ impl Drop for Neighbour {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The restore of what `c` was, as a container of `bundle`.
+fn restored_as(bundle: &Bundle, c: &Container) -> Done {
+    let images = c.bundle().beside("images").display().to_string();
+    let words = ["restore", "--detach", "--image-path", &images];
+    bundle.launch(&words, &bundle.id()).redirections("").run()
+}
+
+/// Only the images of a container of `before` are left.
+fn images_of(before: Bundle) -> Container {
+    let c = before.start();
+    has_begun(&c);
+    c.checkpoint(&[]).success();
+    c.wait();
+    c
 }
 
 /// Counts to some number, is checkpointed, restored, and goes on from there.
@@ -265,8 +281,14 @@ fn a_process_that_nobody_waits_for_comes_back_as_it_is() {
 #[test]
 #[ignore = "needs CRIU: make test-criu"]
 fn pipes_of_the_caller_take_the_place_of_those_before() {
-    let script = "trap 'echo asked' USR1; echo begun; while :; do sleep 0.02; done";
-    let bundle = with_criu(Bundle::busybox().script(script));
+    answers_through_a_pipe(Bundle::busybox(), "echo asked");
+}
+
+/// Before its checkpoint it writes to one pipe of the caller's, and when `asked` to another one.
+fn answers_through_a_pipe(bundle: Bundle, asked: &str) {
+    let script =
+        format!("trap '{asked} || echo refused' USR1; echo begun; while :; do sleep 0.02; done");
+    let bundle = with_criu(bundle.script(&script));
     let mut line = String::new();
     let mut output = piped(&bundle.launch(&["run", "--detach"], &bundle.id()));
     output.read_line(&mut line).unwrap();

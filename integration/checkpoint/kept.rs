@@ -6,7 +6,7 @@ use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
 use super::host::Mounted;
-use super::{COUNT, counting, goes_on, has_begun, survives};
+use super::{COUNT, counting, goes_on, has_begun, images_of, restored_as, survives};
 use crate::harness::{Container, View, until};
 
 /// It can move the places of its mounts, and links lead to them from where they were.
@@ -41,14 +41,9 @@ fn a_mount_gives_no_more_rights_than_the_configuration_whatever_the_images_say()
         fs::create_dir(&volume).unwrap();
         let mount =
             |word| json!({ "destination": "/mnt", "source": volume, "options": ["rbind", word] });
-        let c = bundle.mount(mount("defaults")).start();
-        has_begun(&c);
-        c.checkpoint(&[]).success();
-        c.wait();
-        let images = c.bundle().beside("images").display().to_string();
+        let c = images_of(bundle.mount(mount("defaults")));
         let stricter = counting().mount(mount(word));
-        let restore = ["restore", "--detach", "--image-path", &images];
-        stricter.launch(&restore, &stricter.id()).redirections("").run().success();
+        restored_as(&stricter, &c).success();
         let stricter = Container::of(stricter);
         let mounts = stricter.exec(["grep", " /mnt ", "/proc/mounts"]).success().stdout;
         let options = mounts.split(' ').nth(3).unwrap();
@@ -59,14 +54,9 @@ fn a_mount_gives_no_more_rights_than_the_configuration_whatever_the_images_say()
 #[test]
 #[ignore = "needs CRIU: make test-criu"]
 fn a_root_is_read_only_if_the_configuration_says_so() {
-    let c = counting().writable().start();
-    has_begun(&c);
-    c.checkpoint(&[]).success();
-    c.wait();
-    let images = c.bundle().beside("images").display().to_string();
+    let c = images_of(counting().writable());
     let stricter = counting().directory("/tmp");
-    let restore = ["restore", "--detach", "--image-path", &images];
-    stricter.launch(&restore, &stricter.id()).redirections("").run().success();
+    restored_as(&stricter, &c).success();
     let stricter = Container::of(stricter);
     stricter.exec(["touch", "/file"]).says(&["Read-only file system"]);
 }
@@ -81,14 +71,9 @@ fn a_restore_is_refused_if_rights_cannot_be_taken_away() {
     let mount =
         |word| json!({ "destination": "/mnt", "source": volume, "options": ["rbind", word] });
     let bundle = bundle.script(&format!("exec 7>/mnt/file; {COUNT}"));
-    let c = bundle.mount(mount("rw")).start();
-    has_begun(&c);
-    c.checkpoint(&[]).success();
-    c.wait();
-    let images = c.bundle().beside("images").display().to_string();
+    let c = images_of(bundle.mount(mount("rw")));
     let stricter = counting().mount(mount("ro"));
-    let restore = ["restore", "--detach", "--image-path", &images];
-    let done = stricter.launch(&restore, &stricter.id()).redirections("").run().one_line();
+    let done = restored_as(&stricter, &c).one_line();
     done.says(&["/mnt: shows", "/volume of", "without ro"]);
     stricter.leftovers().assert_none_since();
 }

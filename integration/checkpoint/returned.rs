@@ -1,7 +1,6 @@
 //! What comes back is what the configuration says, or nothing does.
 
 use std::fs;
-use std::io::BufRead;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -11,25 +10,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::{COUNT, Neighbour, counting, goes_on, has_begun, piped, with_criu};
+use super::{
+    COUNT, Neighbour, answers_through_a_pipe, counting, goes_on, has_begun, images_of, restored_as,
+    with_criu,
+};
 use crate::harness::terminal::ConsoleSocket;
-use crate::harness::{Bundle, Container, Done, TempDir, namespace_of, reap, until};
-
-/// The restore of what `c` was, as a container of `bundle`.
-fn restored_as(bundle: &Bundle, c: &Container) -> Done {
-    let images = c.bundle().beside("images").display().to_string();
-    let words = ["restore", "--detach", "--image-path", &images];
-    bundle.launch(&words, &bundle.id()).redirections("").run()
-}
-
-/// Only the images of a container of `before` are left.
-fn images_of(before: Bundle) -> Container {
-    let c = before.start();
-    has_begun(&c);
-    c.checkpoint(&[]).success();
-    c.wait();
-    c
-}
+use crate::harness::{Bundle, Container, TempDir, namespace_of, reap, until};
 
 #[track_caller]
 fn is_refused(bundle: &Bundle, c: &Container, words: &[&str]) {
@@ -82,20 +68,7 @@ fn the_ids_of_the_images_are_those_of_the_configuration() {
 #[test]
 #[ignore = "needs CRIU: make test-criu"]
 fn a_pipe_of_the_callers_can_be_opened_again_in_a_user_namespace() {
-    let script = "trap 'echo asked >/dev/stdout || echo refused' USR1; echo begun; while :; do sleep 0.02; done";
-    let bundle = with_criu(Bundle::busybox().script(script).user_namespace());
-    let mut line = String::new();
-    piped(&bundle.launch(&["run", "--detach"], &bundle.id())).read_line(&mut line).unwrap();
-    let c = Container::of(bundle);
-    c.checkpoint(&[]).success();
-    c.wait();
-    let images = c.bundle().beside("images").display().to_string();
-    let words = ["restore", "--detach", "--image-path", &images];
-    let mut output = piped(&c.bundle().launch(&words, &c.id));
-    until("it runs", || c.rt(["state", &c.id]).run().stdout.contains("running"));
-    c.kill("USR1");
-    output.read_line(&mut line).unwrap();
-    assert_eq!(line, "begun\nasked\n");
+    answers_through_a_pipe(Bundle::busybox().user_namespace(), "echo asked >/dev/stdout");
 }
 
 /// Who restores it may be a service, and not the container.
