@@ -185,15 +185,9 @@ impl Worker {
     }
 
     fn reap(&mut self) -> Result<WaitStatus> {
-        loop {
-            match waitid(Id::PIDFd(self.process.as_fd()), WaitPidFlag::WEXITED) {
-                Err(Errno::EINTR) => {}
-                result => {
-                    self.ended = result.is_ok();
-                    return result.context("criu");
-                }
-            }
-        }
+        let result = wait_for(self.process.as_fd());
+        self.ended = result.is_ok();
+        result.context("criu")
     }
 }
 
@@ -202,6 +196,16 @@ impl Drop for Worker {
         if !self.ended {
             let _ = sys::pidfd_send_signal(self.process.as_fd(), libc::SIGKILL);
             let _ = self.reap();
+        }
+    }
+}
+
+/// The end of a child.
+fn wait_for(process: BorrowedFd<'_>) -> nix::Result<WaitStatus> {
+    loop {
+        match waitid(Id::PIDFd(process), WaitPidFlag::WEXITED) {
+            Err(Errno::EINTR) => {}
+            result => return result,
         }
     }
 }

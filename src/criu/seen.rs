@@ -14,7 +14,6 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, stat};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use procfs::process::MountInfo;
 
 use super::mounts::{self, External};
@@ -152,12 +151,7 @@ impl<'a> Host<'a> {
                 sys::exit_now(0)
             }
         };
-        loop {
-            match waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED) {
-                Err(Errno::EINTR) => {}
-                result => return result.map(drop).with_context(|| format!("process {pid}")),
-            }
-        }
+        super::wait_for(process.as_fd()).map(drop).with_context(|| format!("process {pid}"))
     }
 }
 
