@@ -10,6 +10,7 @@ mod paths;
 mod races;
 mod strings;
 mod tracing;
+mod unseen;
 
 use crate::harness::{Bundle, Done};
 

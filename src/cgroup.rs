@@ -49,7 +49,7 @@ pub(crate) use delegation::Delegation;
 use group::{Group, Made};
 pub(crate) use limits::Limits;
 pub(crate) use oom::OomWatch;
-pub(crate) use open::{OpenCgroup, Seen};
+pub(crate) use open::OpenCgroup;
 pub(crate) use sub::SubGroup;
 pub(crate) use systemd::UNIT_PROPERTIES;
 use systemd::Unit;
@@ -141,7 +141,7 @@ impl Cgroup {
             self.groups.iter().try_for_each(|group| v2::enable_controllers(&group.directory))?;
         }
         self.refuse_frozen()?;
-        let open = self.open(Seen::ByNobody)?;
+        let open = self.open()?;
         made.keep();
         self.owned.0.store(true, Ordering::Relaxed);
         Ok(open)
@@ -180,9 +180,9 @@ impl Cgroup {
         self.refuse_frozen()
     }
 
-    /// Opens groups that exist for a process that is `seen` by somebody.
-    pub(crate) fn open(&self, seen: Seen) -> Result<OpenCgroup> {
-        OpenCgroup::new(&self.groups, seen)
+    /// Opens groups that exist.
+    pub(crate) fn open(&self) -> Result<OpenCgroup> {
+        OpenCgroup::new(&self.groups)
     }
 
     /// Writes all limits of a new container.

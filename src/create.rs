@@ -100,11 +100,12 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
         service::prepare(container, &mut prepared.plan).phase(Phase::State)?;
     }
     done("everything is planned, the state directory is made");
-    let caller = clone_init(&prepared, &mut guard)?; // 4
+    let mut caller = clone_init(&prepared, &mut guard)?; // 4
     log::debug(format_args!("{}: init is process {} in its cgroup", request.id, guard.pid()?));
     caller.go().phase(Phase::Process)?; // 5
     let limited = run_hooks(&prepared, &caller, &mut guard)?;
     let terminal = caller.ready(&prepared.plan)?; // 6 and 7 are init's
+    guard.take_born(&caller).phase(Phase::State)?;
     done("the root file system is complete, init is confined");
     if !limited {
         prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
@@ -203,6 +204,7 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     if let Some(hooks) = &mut plan.hooks {
         hooks.open_outputs()?;
     }
+    plan.decide_builder()?;
     Ok(Prepared { plan, cgroup, limits, record, delegation, console, pidfd_sockets })
 }
 
@@ -300,6 +302,17 @@ impl Guard {
         self.init.as_ref().map(|(pid, _)| *pid).context("no container")
     }
 
+    /// The process that a builder has cloned, if there was one, is init from now on.
+    fn take_born(&mut self, caller: &Caller) -> Result<()> {
+        let pid = Pid::from_raw(caller.pid());
+        if self.pid()? != pid {
+            self.init = Some((pid, caller.process().clone()));
+            let container = self.container.as_mut().context("no container")?;
+            container.record.init = Some(Process::now(caller.pid())?);
+        }
+        Ok(())
+    }
+
     /// Where the container will say that it is ready, if nobody else will `start` it.
     fn listen(&self, now: bool) -> Result<Option<Notify>> {
         self.container.as_ref().filter(|_| now).map_or(Ok(None), Notify::listen)
@@ -340,8 +353,8 @@ impl Drop for Guard {
 /// `rt run`: the status of the process, or 0 when detached.
 pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i32> {
     if request.detached {
-        let (created, caller, lock) = create(request, false)?;
-        start_or_delete(&created, &caller)?;
+        let (created, mut caller, lock) = create(request, false)?;
+        start_or_delete(&created, &mut caller)?;
         drop(lock);
         if let Some(notify) = &created.notify {
             notify.wait(created.init.as_fd(), created.pid.as_raw())?;
@@ -349,8 +362,8 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
         return Ok(0);
     }
     let foreground = Foreground::prepare(!no_subreaper)?;
-    let (created, caller, lock) = create(request, false)?;
-    start_or_delete(&created, &caller)?;
+    let (created, mut caller, lock) = create(request, false)?;
+    start_or_delete(&created, &mut caller)?;
     created.wait(&foreground, lock, keep)
 }
 
@@ -372,7 +385,7 @@ impl Created {
 }
 
 /// A container that could not be started is of no use to anybody.
-fn start_or_delete(created: &Created, caller: &Caller) -> Result<()> {
+fn start_or_delete(created: &Created, caller: &mut Caller) -> Result<()> {
     let Created { container, init, .. } = created;
     let agent = Agent::connect_of(&container.record, Status::Created);
     let run = agent.phase(Phase::Process).and_then(|agent| {

@@ -10,22 +10,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::getpid;
+use nix::unistd::Pid;
 
-use crate::cgroup::{Cgroup, OpenCgroup, Seen};
+use crate::cgroup::{Cgroup, OpenCgroup};
 use crate::cli::args;
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::namespace::Namespaces;
-use crate::pid_file::PidFile;
 use crate::plan::{Extras, Plan};
 use crate::pty::{self, Client, DescriptorSocket, Relay};
 use crate::seccomp::agent::{self, Agent, Connection};
 use crate::spec::LoadedProcess;
 use crate::state::{Container, Status};
 use crate::sync::Caller;
-use crate::{launch, log, sys};
+use crate::{launch, log, pid_file, sys};
 
 /// How often `--ignore-paused` looks whether the container has been resumed.
 const LOOK: Duration = Duration::from_millis(20);
@@ -48,7 +46,6 @@ pub(crate) struct Request {
 struct Outlets {
     console: Option<DescriptorSocket>,
     pidfd: Option<DescriptorSocket>,
-    pid_file: Option<PidFile>,
     agent: Option<Connection>,
 }
 
@@ -56,48 +53,44 @@ struct Outlets {
 pub(crate) fn exec(request: &Request) -> Result<i32> {
     let options = &request.options;
     let container = Container::open(&request.root, &options.id)?;
+    let foreground = (!options.detach).then(Foreground::prepare_to_end).transpose()?;
     let init = alive(&container, options.ignore_paused)?;
     let plan = plan(request, &container, init).phase(Phase::Plan)?;
-    let foreground = (!options.detach).then(|| Foreground::prepare(false)).transpose()?;
     let outlets = Outlets::open(options, &container).phase(Phase::Plan)?;
     let relayed = foreground.is_some() && plan.process.as_ref().is_some_and(|p| p.terminal);
     let client = relayed.then(Client::open).transpose().phase(Phase::Terminal)?;
-    if let Some(rdt) = &container.record.rdt {
-        // Ourselves, for the process to inherit: later no file of the host can be opened any more.
-        rdt.enter(getpid().as_raw()).phase(Phase::Cgroup)?;
-    }
-    // The process may be seen by the container from its first moment: nothing of the host is open.
-    let seen = if plan.namespaces.has_user() { Seen::ByNobody } else { Seen::ByContainer };
-    let group = open_group(&container, options, seen).phase(Phase::Cgroup)?;
+    let group = open_group(&container, options).phase(Phase::Cgroup)?;
     if let Some(init) = &container.record.init {
         launch::give_pipes(&plan, init.pid).phase(Phase::Process)?;
     }
-    drop(container);
-    let (pid, caller) = launch::clone(&plan, group, None)?;
-    let guard = Guard(&caller);
-    log::debug(format_args!("{}: the process is {pid} in its cgroup", options.id));
-    launch::prepare(&plan, pid)?;
+    let (builder, caller) = launch::clone(&plan, group, None)?;
+    let mut guard = Guard(Some(caller));
+    let caller = guard.caller()?;
+    if let Some(rdt) = &container.record.rdt {
+        rdt.enter(builder.as_raw()).phase(Phase::Cgroup)?;
+    }
+    launch::prepare(&plan, builder)?;
     caller.go().phase(Phase::Process)?;
     let terminal = caller.ready(&plan)?;
+    let pid = Pid::from_raw(caller.pid());
+    log::debug(format_args!("{}: the process is {pid}, confined", options.id));
     launch::schedule(&plan, pid).phase(Phase::Process)?;
     let terminal = pty::hand_over(terminal, outlets.console.as_ref()).phase(Phase::Terminal)?;
     if let Some(socket) = &outlets.pidfd {
         socket.send(caller.process().as_fd(), "pidfd").phase(Phase::Process)?;
     }
-    if let Some(file) = outlets.pid_file {
-        file.write(pid).phase(Phase::Process)?;
+    if let Some(path) = &options.pid_file {
+        pid_file::write(path, pid).phase(Phase::Process)?;
     }
     let relay = terminal.zip(client).map(|(master, client)| Relay::new(master, client));
     let relay = relay.transpose().phase(Phase::Terminal)?;
+    foreground.as_ref().map_or(Ok(()), Foreground::take_over).phase(Phase::Process)?;
     caller.start().phase(Phase::Process)?;
     caller.executed(agent::taker(outlets.agent, pid.as_raw()))?;
     log::debug(format_args!("{}: the program runs", options.id));
     // From here on the process may run on without us only if we are detached or killed.
-    let status = match foreground {
-        Some(foreground) => foreground.wait(pid, relay, None)?,
-        None => 0,
-    };
-    std::mem::forget(guard);
+    let status = foreground.map_or(Ok(0), |foreground| foreground.wait(pid, relay, None))?;
+    guard.release();
     Ok(status)
 }
 
@@ -107,19 +100,18 @@ impl Outlets {
         Ok(Self {
             console: connect(options.console_socket.as_deref(), "--console-socket")?,
             pidfd: connect(options.pidfd_socket.as_deref(), "--pidfd-socket")?,
-            pid_file: options.pid_file.as_deref().map(PidFile::prepare).transpose()?,
             agent: Agent::connect_of(&container.record, Status::Running)?,
         })
     }
 }
 
 /// The groups of init, or those that were chosen.
-fn open_group(container: &Container, options: &args::Exec, seen: Seen) -> Result<OpenCgroup> {
+fn open_group(container: &Container, options: &args::Exec) -> Result<OpenCgroup> {
     let record = &container.record;
     // Where init is now, which need not be where it was born: a systemd in the container moves.
     let current = Cgroup::of_process(record.init.context("no init")?.pid)?;
     let current = current.where_also(&record.cgroup);
-    record.cgroup.choose(current, &options.cgroup)?.open(seen)
+    record.cgroup.choose(current, &options.cgroup)?.open()
 }
 
 /// Init of a container that is in a condition to take one more process.
@@ -156,12 +148,28 @@ fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan>
     Ok(plan)
 }
 
-/// Ends the process if it did not come as far as its program.
-struct Guard<'a>(&'a Caller);
+/// How long a process that was killed is waited for, in milliseconds. In a frozen cgroup it ends
+/// when that is thawed.
+const KILL_LIMIT_MS: u16 = 2_000;
 
-impl Drop for Guard<'_> {
+/// Ends the process if it did not come as far as its program.
+struct Guard(Option<Caller>);
+
+impl Guard {
+    fn caller(&mut self) -> Result<&mut Caller> {
+        self.0.as_mut().context("no process")
+    }
+
+    fn release(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        let _ = sys::pidfd_send_signal(self.0.process().as_fd(), libc::SIGKILL);
-        let _ = waitid(Id::PIDFd(self.0.process().as_fd()), WaitPidFlag::WEXITED);
+        if let Some(caller) = &self.0 {
+            let _ = sys::pidfd_send_signal(caller.process().as_fd(), libc::SIGKILL);
+            let _ = sys::reap(caller.process().as_fd(), KILL_LIMIT_MS.into());
+        }
     }
 }

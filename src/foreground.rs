@@ -1,8 +1,12 @@
 //! Waiting for a process in the foreground: signals are passed on, children reaped, a terminal
-//! relayed. All signals are blocked *before* the clone and read from a descriptor, so that none
-//! can be lost between the clone and the wait.
+//! relayed. All signals are blocked *before* the program runs and read from a descriptor, so that
+//! none can be lost between its start and the wait. One that asks `rt` to end while it still sets
+//! things up ends the command: whatever holds the set-up, a payload that stops the process or a
+//! hook that hangs, holds nobody for ever.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -16,6 +20,58 @@ use crate::pty::Relay;
 use crate::service::Notify;
 use crate::sys;
 
+/// The signals that ask a command to end.
+const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// Readable when one of them has come to a command in the foreground.
+static INTERRUPTION: OnceLock<SignalFd> = OnceLock::new();
+
+/// The error of a command that a signal has ended while it was still setting things up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interrupted(Signal);
+
+impl Interrupted {
+    /// The exit status of the command, as a shell gives it.
+    pub(crate) fn status(self) -> i32 {
+        128 + self.0 as i32
+    }
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted by {}", self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// What waits of the set-up have to look at as well: readable when the command is asked to end.
+/// `None` where the signal itself ends it.
+pub(crate) fn interruption() -> Option<BorrowedFd<'static>> {
+    INTERRUPTION.get().map(AsFd::as_fd)
+}
+
+/// The error for a wait that [`interruption`] has ended.
+pub(crate) fn check_interruption() -> Result<(), Interrupted> {
+    let signal = INTERRUPTION.get().and_then(|signals| signals.read_signal().ok().flatten());
+    let signal = signal.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok());
+    signal.map_or(Ok(()), |signal| Err(Interrupted(signal)))
+}
+
+fn ending() -> SigSet {
+    ENDING.into_iter().collect()
+}
+
+/// Not pthread_sigmask(3), whose error is its result and is taken for success by nix.
+fn block(set: &SigSet) -> Result<()> {
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(set), None).context("the signal mask")
+}
+
+fn signal_fd(set: &SigSet) -> Result<SignalFd> {
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(set, flags).context("signalfd")
+}
+
 /// The signals of this process, from before the clone on.
 #[derive(Debug)]
 pub(crate) struct Foreground {
@@ -24,17 +80,35 @@ pub(crate) struct Foreground {
 
 impl Foreground {
     /// Blocks every signal, SIGSEGV and the like included: a real fault ends us whatever the mask,
-    /// and one that somebody sends is passed on like any other. As a sub-reaper `rt` also gets the
-    /// children that init leaves behind.
+    /// and one that somebody sends is passed on like any other. What asks `rt` to end is seen by
+    /// [`interruption`], so that the command can take back what it has made. As a sub-reaper `rt`
+    /// also gets the children that init leaves behind.
     pub(crate) fn prepare(subreaper: bool) -> Result<Self> {
-        let set = SigSet::all();
-        // Not pthread_sigmask(3), whose error is its result and is taken for success by nix.
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context("the signal mask")?;
+        block(&SigSet::all())?;
         if subreaper {
             prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
         }
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(Self { signals: SignalFd::with_flags(&set, flags).context("signalfd")? })
+        let interruption = signal_fd(&ending())?;
+        let _ = INTERRUPTION.set(interruption);
+        Ok(Self { signals: signal_fd(&SigSet::all())? })
+    }
+
+    /// Does the same for a command that has nothing to take back: what asks it to end does so at
+    /// once, until [`Self::take_over`].
+    pub(crate) fn prepare_to_end() -> Result<Self> {
+        for signal in ENDING {
+            // Also where the caller ignores it, as shells have jobs in the background ignore SIGINT.
+            sys::set_signal_disposition(signal, false).context("sigaction")?;
+        }
+        let mut set = SigSet::all();
+        ENDING.into_iter().for_each(|signal| set.remove(signal));
+        block(&set)?;
+        Ok(Self { signals: signal_fd(&SigSet::all())? })
+    }
+
+    /// From now on every signal is passed on to the process.
+    pub(crate) fn take_over(&self) -> Result<()> {
+        block(&ending())
     }
 
     /// Waits for the end of `process`, a child of ours; its exit status, or 128 + signal.
@@ -108,9 +182,8 @@ impl Foreground {
 
     /// After the end of the process there is nobody to pass a signal on to.
     fn is_told_to_end(&self) -> Result<bool> {
-        let ends = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
         while let Some(signal) = self.next_signal()? {
-            if ends.contains(&signal) {
+            if ENDING.into_iter().any(|ending| ending as i32 == signal) {
                 return Ok(true);
             }
         }

@@ -2,6 +2,7 @@
 //! confinement, one line a step. Everything below `src/init/` runs after the clone; it returns
 //! to nobody and ends in the user's program or in [`sys::exit_now`].
 
+mod birth;
 mod copy;
 mod devices;
 mod diagnosis;
@@ -17,6 +18,9 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use nix::sched::CloneFlags;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::unistd::{fchdir, sethostname};
 
 use crate::cgroup::OpenCgroup;
@@ -38,15 +42,20 @@ pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
 /// runs, also where the caller says Start itself: so long the container is *created*.
 pub(crate) fn run(
     plan: &Plan,
-    group: OpenCgroup,
+    mut group: OpenCgroup,
     caller: sync::Init,
     listener: Option<OwnedFd>,
 ) -> ! {
-    let program = match confine(plan, group, &caller, listener.as_ref()) {
+    let confined = confine(plan, &mut group, &caller, listener.as_ref());
+    let program = match confined
+        .and_then(|program| arrive(plan, program, &mut group, &caller, listener.as_ref()))
+    {
         Ok(program) => program,
         Err(error) => fail(&caller, &error),
     };
-    let starter = match caller.wait_release().phase(Phase::Process) {
+    let released = caller.wait_release().phase(Phase::Process);
+    let released = released.and_then(|release| go_on_alone(plan).map(|()| release));
+    let starter = match released {
         Ok(Release::Start) => caller,
         Ok(Release::Detach) => {
             drop(caller);
@@ -79,10 +88,11 @@ fn environment<'a>(program: Option<&'a process::Ready<'_>>) -> &'a [CString] {
 /// the same for both.
 fn confine<'a>(
     plan: &'a Plan,
-    group: OpenCgroup,
+    group: &mut OpenCgroup,
     caller: &sync::Init,
     listener: Option<&OwnedFd>,
 ) -> Result<Option<process::Ready<'a>>> {
+    sys::clear_command_line();
     let mut keep = descriptors(plan, caller, listener);
     keep.extend(group.descriptors());
     process::leave_the_caller(plan, keep).phase(Phase::Process)?;
@@ -90,9 +100,14 @@ fn confine<'a>(
     process::take_cpus(plan).phase(Phase::Process)?;
     namespace::hide().phase(Phase::Process)?;
     group.enter().phase(Phase::Cgroup)?;
+    if !plan.has_builder() {
+        group.enter_pids().phase(Phase::Cgroup)?;
+    }
     plan.namespaces.enter().phase(Phase::Namespaces)?;
-    let proc = process::procfs(plan).phase(Phase::Process)?;
-    process::new_session(plan, proc.as_ref()).phase(Phase::Process)?;
+    end_with_caller(plan)?;
+    let proc = plan.proc.take();
+    process::lead_session().phase(Phase::Process)?;
+    process::own_keyring(plan, proc.as_ref()).phase(Phase::Process)?;
     let root = match &plan.root {
         Some(root) => rootfs::open(root, caller),
         None => rootfs::current(),
@@ -111,23 +126,76 @@ fn confine<'a>(
     }
     if let Some(terminal) = terminal {
         terminal.take(caller).phase(Phase::Terminal)?;
+        if !plan.has_builder() {
+            terminal::control().phase(Phase::Terminal)?;
+        }
     }
     if let Some(policy) = &plan.memory_policy {
         sys::set_mempolicy(policy.mode, &policy.nodes)
             .context("linux.memoryPolicy")
             .phase(Phase::Process)?;
     }
+    if plan.has_builder() {
+        plan.namespaces.join_pid().phase(Phase::Namespaces)?;
+    }
     process::label(plan, proc).phase(Phase::Process)?;
     // Before anything of the image is looked at.
     sys::close_kept();
     let program = plan.process.as_ref().map(|program| process::confine(program, &root));
     let program = program.transpose()?;
+    end_with_caller(plan)?;
     if plan.root.is_some() {
         // Until the program decides for itself: `kill ID TERM` ends a created container.
         sys::end_when_asked().context("sigaction").phase(Phase::Process)?;
     }
+    Ok(program)
+}
+
+/// Has the confined process where the container sees it, as which it tells the caller that it is
+/// ready.
+fn arrive<'a>(
+    plan: &Plan,
+    mut program: Option<process::Ready<'a>>,
+    group: &mut OpenCgroup,
+    caller: &sync::Init,
+    listener: Option<&OwnedFd>,
+) -> Result<Option<process::Ready<'a>>> {
+    if plan.has_builder() {
+        let hooks = plan.hooks.as_ref().filter(|hooks| hooks.has(&[Kind::StartContainer]));
+        let mut keep: Vec<_> = hooks.iter().flat_map(|hooks| hooks.descriptors()).collect();
+        keep.push(caller.as_raw_fd());
+        keep.extend(listener.map(AsRawFd::as_raw_fd));
+        if let Some(program) = &mut program {
+            if hooks.is_none() {
+                program.restrict_early().phase(Phase::Process)?;
+            }
+            keep.extend(program.descriptor());
+        }
+        birth::appear(plan, group, caller, keep).phase(Phase::Process)?;
+    }
+    if let Some(program) = &mut program {
+        program.prepare().phase(Phase::Process)?;
+    }
     caller.ready().phase(Phase::Process)?;
     Ok(program)
+}
+
+/// Has SIGKILL of the caller end this process where somebody else may stop it, so that it would not
+/// see that its caller is gone. A change of user takes this back.
+fn end_with_caller(plan: &Plan) -> Result<()> {
+    set_end_with_caller(plan, Some(Signal::SIGKILL))
+}
+
+fn go_on_alone(plan: &Plan) -> Result<()> {
+    set_end_with_caller(plan, None)
+}
+
+fn set_end_with_caller(plan: &Plan, signal: Option<Signal>) -> Result<()> {
+    let is_seen = plan.namespaces.joined(CloneFlags::CLONE_NEWPID).is_some();
+    if !is_seen || plan.has_builder() {
+        return Ok(());
+    }
+    set_pdeathsig(signal).context("PR_SET_PDEATHSIG").phase(Phase::Process)
 }
 
 /// Everything is mounted and nothing is sealed: what hooks mount below `root.path` is part of the
@@ -139,6 +207,10 @@ fn run_hooks(root: &RootFd, plan: &Plan, caller: &sync::Init) -> Result<()> {
     let Some(hooks) = &plan.hooks else { return Ok(()) };
     if hooks.has(&[Kind::CreateContainer]) {
         fchdir(root).context("root.path").phase(Phase::Hooks)?;
+        if plan.has_builder() {
+            // Hooks are in the container's namespaces, as the specification has it.
+            plan.namespaces.join_pid().phase(Phase::Namespaces)?;
+        }
         hooks.run_inside(Kind::CreateContainer, &[])?;
     }
     Ok(())
@@ -190,6 +262,7 @@ mod tests {
     fn nothing_here_goes_through_the_standard_librarys_file_functions() {
         let sources = [
             include_str!("init.rs").split("#[cfg(test)]").next().unwrap(),
+            include_str!("init/birth.rs"),
             include_str!("init/copy.rs"),
             include_str!("init/devices.rs"),
             include_str!("init/diagnosis.rs"),

@@ -20,7 +20,8 @@ use crate::rootfd::kind;
 use crate::sync::{self, Caller};
 use crate::sys::{self, Fork};
 
-/// Forks the first process, on cgroup v2 into its group. It waits for [`Caller::go`].
+/// Forks the first process, or its builder, on cgroup v2 into its group. It waits for
+/// [`Caller::go`].
 pub(crate) fn clone(
     plan: &Plan,
     group: OpenCgroup,
@@ -33,9 +34,11 @@ pub(crate) fn clone(
     let score = plan.process.as_ref().and_then(|program| program.oom_score_adj);
     let _score = score.map(Score::lend).transpose().phase(Phase::Process)?;
     let (socket, init_end) = sync::pair()?;
-    match plan.namespaces.clone(group.clone_into()).phase(Phase::Namespaces)? {
+    match plan.namespaces.clone(group.clone_into(), plan.has_builder()).phase(Phase::Namespaces)? {
         Fork::Child => init::run(plan, group.born(), init_end, listener),
-        Fork::Parent { pid, pidfd } => Ok((Pid::from_raw(pid), Caller::new(socket, pid, pidfd))),
+        Fork::Parent { pid, pidfd } => {
+            Ok((Pid::from_raw(pid), Caller::new(socket, pid, pidfd, plan.has_builder())))
+        }
     }
 }
 

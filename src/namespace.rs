@@ -3,7 +3,7 @@
 //!
 //! | kind | new | joined |
 //! |---|---|---|
-//! | pid | at the clone | by the caller before the clone, which goes back afterwards |
+//! | pid | at the clone | by the caller before the clone, which goes back afterwards; by a builder |
 //! | time | `unshare` by the caller before the clone (offsets cannot be set later); by init if the user namespace is new | likewise |
 //! | mount, network, uts, ipc | at the clone; with a new user namespace network, uts and ipc after the id maps | by init; by the caller if the user namespace is new |
 //! | cgroup | by init after Go: at the clone it gets the wrong root on v1 | as network |
@@ -155,17 +155,24 @@ impl Namespaces {
         self.joined.iter().any(|joined| joined.kind == kind)
     }
 
-    /// In the caller: forks the first process. On cgroup v2 it is born in `cgroup`.
-    pub(crate) fn clone(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
-        // An ordinary user has no rights over the namespaces of his container but in it.
-        let joins_user = self.container.is_some() && self.has_user() && self.is_ordinary;
-        if self.joins(CloneFlags::CLONE_NEWUSER) || joins_user {
+    /// The namespace of this kind that is joined by path.
+    pub(crate) fn joined(&self, kind: CloneFlags) -> Option<BorrowedFd<'_>> {
+        self.joined.iter().find(|joined| joined.kind == kind).map(|joined| joined.fd.as_fd())
+    }
+
+    /// In the caller: forks the first process, or the builder that will fork it. On cgroup v2 it is
+    /// born in `cgroup`.
+    pub(crate) fn clone(&self, cgroup: Option<BorrowedFd<'_>>, has_builder: bool) -> Result<Fork> {
+        if self.container.is_some() {
+            return sys::clone3(0, cgroup).with_context(|| clone_of(cgroup));
+        }
+        if self.joins(CloneFlags::CLONE_NEWUSER) {
             return self.clone_through_user(cgroup);
         }
-        if let Some(container) = &self.container {
-            return self.clone_in_container(container, cgroup);
+        let mut before = self.kinds_joined_before_clone();
+        if has_builder {
+            before -= CloneFlags::CLONE_NEWPID;
         }
-        let before = self.kinds_joined_before_clone();
         let time = if self.new.contains(CloneFlags::CLONE_NEWUSER) {
             CloneFlags::empty()
         } else {
@@ -182,31 +189,6 @@ impl Namespaces {
             home.go_back()?;
         }
         Ok(fork)
-    }
-
-    /// exec. From the clone on the process is visible in the container's pid namespace, where a
-    /// process with CAP_SYS_PTRACE could go through its `/proc/PID/root`: that must be the
-    /// container's by then. So the caller itself joins, and does not come back; from here on it
-    /// may not use a path any more. A container with a user namespace has no rights over a
-    /// process of the host's, and there the process joins the rest by itself.
-    fn clone_in_container(
-        &self,
-        container: &OwnedFd,
-        cgroup: Option<BorrowedFd<'_>>,
-    ) -> Result<Fork> {
-        let kinds = self.container_kinds & self.container_kinds_before_clone();
-        if !kinds.is_empty() {
-            setns(container, kinds).context("the container's namespaces")?;
-        }
-        sys::clone3(0, cgroup).with_context(|| clone_of(cgroup))
-    }
-
-    fn container_kinds_before_clone(&self) -> CloneFlags {
-        match self.has_user() && !self.is_ordinary {
-            true => CloneFlags::CLONE_NEWPID,
-            // From inside its cgroup namespace the host's groups cannot be cloned into.
-            false => (CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWCGROUP,
-        }
     }
 
     fn kinds_joined_before_clone(&self) -> CloneFlags {
@@ -294,12 +276,16 @@ impl Namespaces {
         Ok(())
     }
 
+    /// In a builder: the pid namespace of the processes that it will clone.
+    pub(crate) fn join_pid(&self) -> Result<()> {
+        self.join_kinds(CloneFlags::CLONE_NEWPID)
+    }
+
     /// In init, after Go: everything that was not there at the clone.
     pub(crate) fn enter(&self) -> Result<()> {
         if let Some(container) = &self.container {
-            let kinds = self.container_kinds - self.container_kinds_before_clone();
-            if !kinds.is_empty() {
-                setns(container, kinds).context("the container's namespaces")?;
+            if !self.container_kinds.is_empty() {
+                setns(container, self.container_kinds).context("the container's namespaces")?;
             }
             return if self.has_user() { self.become_builder() } else { Ok(()) };
         }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::AT_FDCWD;
+use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
 use crate::annotations::Annotations as _;
@@ -168,6 +169,7 @@ impl Plan {
         let mut program = Program::from_spec(process, has_user, record.personality, warnings)?;
         program.landlock = Landlock::of(&record.annotations)?;
         program.keeps_groups = record.annotations.keeps_groups();
+        let proc = (!program.labels.is_empty()).then(ProcFd::new).transpose()?;
         Ok(Self {
             namespaces,
             root: None,
@@ -180,7 +182,7 @@ impl Plan {
             net_devices: Vec::new(),
             memory_policy: record.memory_policy.clone(),
             affinity: Affinity::of_exec(process)?,
-            proc: RefCell::default(),
+            proc: RefCell::new(proc),
             preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         })
@@ -192,6 +194,30 @@ impl Plan {
     pub(crate) fn stops_when_mounted(&self) -> bool {
         let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
         hooks || self.memory_policy.is_some() || !self.net_devices.is_empty()
+    }
+
+    /// Has a builder take the place of the first process until that is confined, where processes of
+    /// a pid namespace that is joined could see it and have the rights to trace it. Hooks of the
+    /// caller's are told the pid of the first process before it could be there; and a builder
+    /// mounts a procfs of a pid namespace that it is not in (Linux 6.18).
+    pub(crate) fn decide_builder(&mut self) -> Result<()> {
+        let has_user = self.namespaces.has_user();
+        let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
+        let joined = self.namespaces.joined(CloneFlags::CLONE_NEWPID);
+        if let (Some(root), Some(joined)) = (&mut self.root, joined)
+            && !has_user
+            && !hooks
+            && ProcFd::shows_other_namespaces(joined)
+        {
+            root.pid_namespace = Some(joined.try_clone_to_owned().context("a pid namespace")?);
+        }
+        Ok(())
+    }
+
+    /// Whether a builder does what comes before the program: what a container sees from its first
+    /// moment has then the program's rights and no others.
+    pub(crate) fn has_builder(&self) -> bool {
+        self.root.as_ref().is_none_or(|root| root.pid_namespace.is_some())
     }
 
     /// What security modules have to put the program under.
@@ -216,8 +242,8 @@ impl Plan {
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.namespaces.descriptors();
         all.extend(self.proc.borrow().as_ref().map(AsRawFd::as_raw_fd));
-        let notify = self.root.as_ref().and_then(|root| root.notify.as_ref());
-        all.extend(notify.map(AsRawFd::as_raw_fd));
+        let root = self.root.iter().flat_map(|root| [&root.notify, &root.pid_namespace]);
+        all.extend(root.flatten().map(AsRawFd::as_raw_fd));
         all.extend(self.hooks.iter().flat_map(Hooks::descriptors));
         all
     }

@@ -3,7 +3,8 @@
 //! where the kernel does not give us one, `/proc` checked to be the root of a procfs with every
 //! look-up kept below it, on its own mount and free of magic links.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -17,6 +18,9 @@ use crate::sys;
 
 /// The inode number of the root of every procfs (`PROC_ROOT_INO`, <linux/proc_ns.h>).
 const PROC_ROOT_INO: u64 = 1;
+
+/// The option of procfs that takes a pid namespace.
+pub(crate) const PID_NAMESPACE: &CStr = c"pidns";
 
 /// A procfs of the pid namespace that it was opened in; its `self` is right in every process
 /// that namespace can see, and so in the container's first process.
@@ -33,28 +37,22 @@ impl ProcFd {
     /// A private instance, or the checked `/proc` where a private one is refused (in a container
     /// whose `/proc` is masked).
     pub(crate) fn new() -> anyhow::Result<Self> {
-        Self::or_checked(Self::private(false))
-    }
-
-    /// The same without anything but processes: for one that others can see, who could take the
-    /// rest from it without a mask.
-    pub(crate) fn of_processes() -> anyhow::Result<Self> {
-        Self::or_checked(Self::private(true))
-    }
-
-    fn or_checked(private: nix::Result<OwnedFd>) -> anyhow::Result<Self> {
-        match private {
+        match Self::private() {
             Ok(fd) => Ok(Self(fd)),
             Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => Self::checked(),
             Err(errno) => Err(errno).context("a procfs of our own"),
         }
     }
 
-    fn private(processes_only: bool) -> nix::Result<OwnedFd> {
+    /// Whether this kernel makes a procfs of a pid namespace that its maker is not in (Linux 6.18).
+    pub(crate) fn shows_other_namespaces(namespace: BorrowedFd<'_>) -> bool {
+        sys::fsopen(c"proc")
+            .and_then(|fs| sys::fsconfig_fd(fs.as_fd(), PID_NAMESPACE, namespace))
+            .is_ok()
+    }
+
+    fn private() -> nix::Result<OwnedFd> {
         let fs = sys::fsopen(c"proc")?;
-        if processes_only {
-            sys::fsconfig(fs.as_fd(), c"subset", Some(c"pid"))?;
-        }
         sys::fsmount(
             fs.as_fd(),
             libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,

@@ -153,7 +153,8 @@ fn start(
         ensure!(getppid() == parent, "rt has ended");
         // Of the caller's keyring nothing is for the container.
         init::own_keyring(&prepared.plan)?;
-        group.born().enter().phase(Phase::Cgroup)?;
+        let mut group = group.born();
+        group.enter().and_then(|()| group.enter_pids()).phase(Phase::Cgroup)?;
         let mut inherited = images.open()?;
         mounts::prepare(root, masked).phase(Phase::Mounts)?;
         for namespace in joined {

@@ -14,6 +14,7 @@
 pub(crate) mod agent;
 mod bpf;
 mod calls;
+mod evaluate;
 mod rules;
 #[cfg(test)]
 mod tests;

@@ -12,8 +12,9 @@
 //!    | <---------------------------------- Mounted |  (these two where Plan::stops_when_mounted)
 //!    | prestart and createRuntime hooks            |
 //!    | Proceed --------------------------------->  |
+//!    | <----------------------- Terminal + fd      |  (with a terminal)
+//!    | <------------------------------- Born + fd  |  (from a builder: see below)
 //!    | <------------------------------------ Ready |  confined; the executable is found
-//!    | <----------------------- Terminal + fd      |  (before Ready, with a terminal)
 //!    | limits, final state, pid file               |
 //!    | Detach (create), Start (run, exec) -------> |
 //!    .                                             |  create: waits on the start listener
@@ -27,6 +28,12 @@
 //!
 //!    | <------------------------------------ Failed |  at any point: phase and line; init exits
 //! ```
+//!
+//! Where somebody in the container could see the first process before it is confined, a **builder**
+//! takes its place up to there: a process in the caller's pid namespace. It clones the first
+//! process, which the container sees and which begins with its final rights, as a child of the
+//! caller, and says Born with its pid and pidfd. Then it only watches over it (`init/birth.rs`),
+//! and the caller ends it when the program runs or init waits for `start`.
 //!
 //! One `SOCK_SEQPACKET` pair, a message a packet, the first byte its name. The caller waits for
 //! the socket *and* the process, so that nothing hangs when init dies with a copy of the socket
@@ -46,7 +53,7 @@ use nix::sys::socket::{
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::error::{Failure, InPhase, Phase};
-use crate::sys;
+use crate::{foreground, sys};
 
 /// The longest message, in bytes; a failure's line is cut to fit.
 const MESSAGE_MAX: usize = 4096;
@@ -67,10 +74,11 @@ enum Name {
     Failed,
     Ask,
     Lend,
+    Born,
 }
 
 impl Name {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Go,
         Self::Mounted,
         Self::Proceed,
@@ -83,6 +91,7 @@ impl Name {
         Self::Failed,
         Self::Ask,
         Self::Lend,
+        Self::Born,
     ];
 }
 
@@ -93,6 +102,7 @@ enum Message {
     Terminal(OwnedFd),
     Ask(u32),
     Lent(OwnedFd),
+    Born(i32, OwnedFd),
     Listener(OwnedFd),
     Failed(Failure),
     End,
@@ -119,17 +129,53 @@ pub(crate) struct Caller {
     socket: OwnedFd,
     pid: i32,
     process: Rc<OwnedFd>,
+    /// The process begins as a builder.
+    has_builder: bool,
+    builder: Option<Builder>,
+}
+
+/// A builder that has done its work. Dropped, it is ended.
+#[derive(Debug)]
+struct Builder(Rc<OwnedFd>);
+
+/// How long a process that was killed is waited for, in milliseconds: in a frozen cgroup it ends
+/// later, and whoever reaps orphans reaps it.
+const KILL_LIMIT_MS: u16 = 1_000;
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        kill(self.0.as_fd());
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        // Nobody but us knows yet of what a builder has cloned.
+        if self.builder.is_some() {
+            kill(self.process.as_fd());
+        }
+    }
+}
+
+fn kill(process: BorrowedFd<'_>) {
+    let _ = sys::pidfd_send_signal(process, libc::SIGKILL);
+    let _ = sys::reap(process, KILL_LIMIT_MS.into());
 }
 
 impl Caller {
-    /// `process` is the pidfd of the first process.
-    pub(crate) fn new(socket: OwnedFd, pid: i32, process: OwnedFd) -> Self {
-        Self { socket, pid, process: Rc::new(process) }
+    /// `process` is the pidfd of the first process, or of its builder.
+    pub(crate) fn new(socket: OwnedFd, pid: i32, process: OwnedFd, has_builder: bool) -> Self {
+        Self { socket, pid, process: Rc::new(process), has_builder, builder: None }
     }
 
     /// The first process, as a pidfd.
     pub(crate) fn process(&self) -> &Rc<OwnedFd> {
         &self.process
+    }
+
+    /// Its pid, as the caller sees it.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Everything that only the caller may do is done.
@@ -150,21 +196,32 @@ impl Caller {
         self.send(Name::Proceed)
     }
 
-    /// Init is confined and waits; its terminal's master if it has one.
-    pub(crate) fn ready(&self, lender: &impl Lend) -> Result<Option<OwnedFd>> {
+    /// Init is confined and waits; its terminal's master if it has one. From now on the process is
+    /// the one that a builder has cloned, if there was a builder.
+    pub(crate) fn ready(&mut self, lender: &impl Lend) -> Result<Option<OwnedFd>> {
         let mut terminal = None;
-        loop {
+        let mut is_ready = false;
+        // The process may be quicker than the builder that has cloned it.
+        while !is_ready || (self.has_builder && self.builder.is_none()) {
             match self.lend(lender, "before it was ready")? {
                 Message::Terminal(fd) => terminal = Some(fd),
-                Message::Point(Name::Ready) => return Ok(terminal),
+                Message::Born(pid, process) => {
+                    let builder = std::mem::replace(&mut self.process, Rc::new(process));
+                    self.builder = Some(Builder(builder));
+                    self.pid = pid;
+                }
+                Message::Point(Name::Ready) => is_ready = true,
                 other => bail!("the container's first process answered {other:?}"),
             }
         }
+        Ok(terminal)
     }
 
     /// Lets init go on alone, to wait for `start`.
-    pub(crate) fn detach(&self) -> Result<()> {
-        self.send(Name::Detach)
+    pub(crate) fn detach(&mut self) -> Result<()> {
+        self.send(Name::Detach)?;
+        self.builder = None;
+        Ok(())
     }
 
     /// Lets init go on to the program.
@@ -174,7 +231,7 @@ impl Caller {
 
     /// Waits until the program runs, after [`Self::start`]. `agent` gets the listener of the
     /// program's filter.
-    pub(crate) fn executed(&self, agent: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
+    pub(crate) fn executed(&mut self, agent: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
         let mut agent = Some(agent);
         let mut executing = false;
         loop {
@@ -182,7 +239,10 @@ impl Caller {
                 Message::Listener(fd) => pass_on(self.socket.as_fd(), fd, &mut agent)?,
                 Message::Point(Name::Executing) => executing = true,
                 Message::Failed(failure) => return Err(failure.into()),
-                Message::End if executing => return Ok(()),
+                Message::End if executing => {
+                    self.builder = None;
+                    return Ok(());
+                }
                 Message::End => return Err(self.died("before the program ran")),
                 other => bail!("the container's first process answered {other:?}"),
             }
@@ -291,6 +351,12 @@ impl Init {
     /// Hands the terminal's master to the caller.
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
         send(self.socket.as_fd(), Name::Terminal, &[], Some(master)).context("the caller")
+    }
+
+    /// Hands the process that a builder has cloned to the caller: its pid, as both see it.
+    pub(crate) fn born(&self, pid: i32, process: BorrowedFd<'_>) -> Result<()> {
+        send(self.socket.as_fd(), Name::Born, &pid.to_ne_bytes(), Some(process))
+            .context("the caller")
     }
 
     /// Everything is done but the program itself.
@@ -412,7 +478,7 @@ fn send(
 fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<Message> {
     let mut buffer = [0u8; MESSAGE_MAX];
     if let Some(process) = process
-        && !wait_readable(socket, process)?
+        && !wait_readable(socket, process, foreground::interruption())?
     {
         return Ok(Message::End);
     }
@@ -425,18 +491,26 @@ fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<Me
     decode(&buffer[..length], fd)
 }
 
-/// Waits for the socket or the end of the process; false if only the latter came.
-fn wait_readable(socket: BorrowedFd<'_>, process: BorrowedFd<'_>) -> nix::Result<bool> {
+/// Waits for the socket or the end of the process; false if only the latter came. An error if the
+/// command is asked to end before either.
+fn wait_readable(
+    socket: BorrowedFd<'_>,
+    process: BorrowedFd<'_>,
+    interruption: Option<BorrowedFd<'_>>,
+) -> Result<bool> {
     // The process first: if it had ended when it was looked at, all that it ever said is there
     // when the socket is.
-    let mut fds = [PollFd::new(process, PollFlags::POLLIN), PollFd::new(socket, PollFlags::POLLIN)];
+    let fds = [process, socket].into_iter().chain(interruption);
+    let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => {}
-            result => {
-                result?;
-                return Ok(fds[1].any().unwrap_or(true));
-            }
+            Err(Errno::EINTR) => continue,
+            result => result.context("poll")?,
+        };
+        match (fds[0].any(), fds[1].any()) {
+            (_, Some(true)) => return Ok(true),
+            (Some(true), _) => return Ok(false),
+            _ => foreground::check_interruption()?,
         }
     }
 }
@@ -449,6 +523,9 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
     match (name, fd) {
         (Some(Name::Terminal), Some(fd)) => Ok(Message::Terminal(fd)),
         (Some(Name::Lend), Some(fd)) => Ok(Message::Lent(fd)),
+        (Some(Name::Born), Some(fd)) => {
+            Ok(Message::Born(i32::from_ne_bytes(payload.try_into()?), fd))
+        }
         (Some(Name::Ask), None) => Ok(Message::Ask(u32::from_ne_bytes(payload.try_into()?))),
         (Some(Name::Listener), Some(fd)) => Ok(Message::Listener(fd)),
         (Some(Name::Failed), _) => {

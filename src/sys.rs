@@ -14,9 +14,10 @@ mod seccomp;
 mod terminal;
 mod xattr;
 
-use std::ffi::{CStr, c_int, c_long};
+use std::ffi::{CStr, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::Result;
 use nix::errno::Errno;
@@ -39,7 +40,9 @@ pub(crate) use xattr::*;
 /// of ours takes their number and ends up as the output of a container.
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 #[cfg_attr(any(test, fuzzing), allow(dead_code, reason = "the harness has its own"))]
-extern "C" fn main() -> c_int {
+extern "C" fn main(_count: c_int, args: *mut *mut c_char, env: *mut *mut c_char) -> c_int {
+    ARGUMENTS.store(args, Ordering::Relaxed);
+    ENVIRONMENT.store(env, Ordering::Relaxed);
     if let Err(errno) = open_standard_streams() {
         eprintln!("rt: /dev/null: {}", errno.desc());
         return 1;
@@ -49,6 +52,27 @@ extern "C" fn main() -> c_int {
     // A caller that ignores it would have the kernel reap our children behind our back.
     let _ = set_signal_disposition(Signal::SIGCHLD, false);
     crate::cli::main(crate::image::runs_again())
+}
+
+/// The strings that execve(2) has put on the stack: null until [`main`] has seen them.
+static ARGUMENTS: AtomicPtr<*mut c_char> = AtomicPtr::new(std::ptr::null_mut());
+static ENVIRONMENT: AtomicPtr<*mut c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Clears the command line and the environment, as others see them in `/proc/PID/cmdline` and
+/// `/proc/PID/environ`, and as this process would read them. Only in a child that needs neither.
+pub(crate) fn clear_command_line() {
+    for list in [&ARGUMENTS, &ENVIRONMENT] {
+        let mut at = list.load(Ordering::Relaxed);
+        // SAFETY: both lists are those of execve(2): they end with a null, their strings with a
+        // NUL, all lie in this process's own stack for as long as it runs, and nobody borrows
+        // them: the standard library copies what it is asked for.
+        unsafe {
+            while !at.is_null() && !(*at).is_null() {
+                std::ptr::write_bytes(*at, 0, libc::strlen(*at));
+                at = at.add(1);
+            }
+        }
+    }
 }
 
 fn open_standard_streams() -> Result<()> {

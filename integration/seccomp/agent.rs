@@ -2,14 +2,14 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::harness::{Bundle, until};
+use crate::harness::{Bundle, compile, until};
 
 /// Ended, with all that it has forked, when it goes out of scope.
 #[derive(Debug)]
@@ -21,10 +21,8 @@ pub(crate) struct Agent {
 impl Agent {
     /// Listens on [`socket`], and answers calls with this number with this errno.
     pub(super) fn start(bundle: &Bundle, number: i64, errno: i32) -> Self {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/seccomp/agent.c");
         let program = bundle.beside("agent");
-        let compiled = Command::new("cc").arg(source).arg("-o").arg(&program).output().unwrap();
-        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        compile("seccomp/agent.c", &program);
         let output = bundle.beside("agent.out");
         let process = Command::new(&program)
             .arg(socket(bundle))

@@ -16,6 +16,7 @@ use nix::unistd::{chdir, read, symlinkat};
 use super::copy;
 use crate::mount_options::{self, Link, Options, Propagation};
 use crate::plan::{FileSystem, MountPoint, Root, What};
+use crate::procfd::PID_NAMESPACE;
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::{sync, sys};
 
@@ -206,6 +207,11 @@ fn file_system(
     let fs = context_of(&what.kind, what.source.as_deref())?;
     if let Some(mode) = mode {
         configure(&fs, c"mode", Some(&mode))?;
+    }
+    if let Some(namespace) = plan.pid_namespace.as_ref().filter(|_| what.kind.as_c_str() == c"proc")
+    {
+        sys::fsconfig_fd(fs.as_fd(), PID_NAMESPACE, namespace.as_fd())
+            .context("the joined pid namespace")?;
     }
     configure_all(&fs, options)?;
     let mounted = sys::fsmount(fs.as_fd(), options.attr_set);

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,8 @@ pub(super) struct Ready<'a> {
     env: Vec<CString>,
     /// What [`landlock`] puts it under.
     rules: Option<OwnedFd>,
+    /// It is under its filter already.
+    is_filtered: bool,
 }
 
 /// Drops what belongs to the caller: every descriptor but `keep` and those that
@@ -64,17 +66,6 @@ pub(super) fn take_cpus(plan: &Plan) -> Result<()> {
     }
 }
 
-/// The procfs that labels and sysctls are written through: the caller's for a new container; for
-/// `exec`, whose descriptors the container's processes might reach through `/proc/PID/fd`, a new one
-/// that shows no more than they see anyway.
-pub(super) fn procfs(plan: &Plan) -> Result<Option<ProcFd>> {
-    match (&plan.root, plan.labels()) {
-        (None, Some(_)) => ProcFd::of_processes().map(Some),
-        (None, None) => Ok(None),
-        (Some(_), _) => Ok(plan.proc.take()),
-    }
-}
-
 /// What the next execve leads into. Of no effect before it, so that it may come before
 /// no_new_privs and the end of all rights. Hooks in the container run under it, too, as with runc.
 pub(super) fn label(plan: &Plan, proc: Option<ProcFd>) -> Result<()> {
@@ -84,10 +75,9 @@ pub(super) fn label(plan: &Plan, proc: Option<ProcFd>) -> Result<()> {
     }
 }
 
-/// A session and a keyring of its own.
-pub(super) fn new_session(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
-    setsid().context("setsid")?;
-    own_keyring(plan, proc)
+/// A session of its own.
+pub(super) fn lead_session() -> Result<()> {
+    setsid().context("setsid").map(drop)
 }
 
 pub(super) fn own_keyring(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
@@ -130,10 +120,7 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
     // On some file systems only the user may enter what root may not (FUSE, NFS).
     entered.or_else(|_| enter_directory(program, root)).phase(Phase::Process)?;
     let path = find_executable(program).phase(Phase::Exec)?;
-    if let Some(filter) = &program.filter {
-        seccomp::prepare(filter).phase(Phase::Process)?;
-    }
-    Ok(Ready { program, path, env, rules })
+    Ok(Ready { program, path, env, rules, is_filtered: false })
 }
 
 /// The look-up cannot leave the root and follows no magic link, so that the directory is never
@@ -278,11 +265,6 @@ fn environment(program: &Program, root: &RootFd) -> Vec<CString> {
         let home = home_of(program.uid, root).unwrap_or_else(|| b"/".to_vec());
         env.extend(CString::new([b"HOME=".as_slice(), &home].concat()));
     }
-    if program.has_sockets {
-        let own = getpid().to_string();
-        // A number holds no NUL byte.
-        let _ = set_variable(&mut env, "LISTEN_PID", own.as_bytes());
-    }
     env
 }
 
@@ -362,6 +344,49 @@ impl Ready<'_> {
         &self.env
     }
 
+    /// The descriptor that it needs up to its program.
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        self.rules.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// What only the process itself can prepare, and not its builder: what its environment has of
+    /// its pid, and a second thread for a filter that asks an agent.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        if let Some(filter) = self.program.filter.as_ref().filter(|_| !self.is_filtered) {
+            seccomp::prepare(filter)?;
+        }
+        if self.program.has_sockets {
+            let own = getpid().to_string();
+            // A number holds no NUL byte.
+            let _ = set_variable(&mut self.env, "LISTEN_PID", own.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// In a builder: puts this process, and so the one that it will clone, under Landlock and the
+    /// filter, and takes the capability away that only they need. A filter that stops one of the
+    /// calls that are still to come is left for the last moment before execve(2).
+    pub(super) fn restrict_early(&mut self) -> Result<()> {
+        if let Some(rules) = self.rules.take() {
+            landlock::restrict(&rules)?;
+        }
+        if let Some(filter) = &self.program.filter {
+            if !seccomp::may_come_early(filter) {
+                return Ok(());
+            }
+            sys::set_filter(&filter.program, filter.terms.flags).context("linux.seccomp")?;
+            self.is_filtered = true;
+        }
+        match to_load(self.program) {
+            0 => Ok(()),
+            _ => {
+                let sets = &self.program.capabilities;
+                sys::capset(sets.effective, sets.permitted, sets.inheritable)
+                    .context("process.capabilities")
+            }
+        }
+    }
+
     /// The limits, which hold for us as well, Landlock, the filter and the program.
     pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
@@ -374,8 +399,10 @@ impl Ready<'_> {
             landlock::restrict(rules).phase(Phase::Process)?;
         }
         match &self.program.filter {
-            Some(filter) => seccomp::load(filter, starter).phase(Phase::Process)?,
-            None => starter.executing(),
+            Some(filter) if !self.is_filtered => {
+                seccomp::load(filter, starter).phase(Phase::Process)?
+            }
+            _ => starter.executing(),
         }
         let errno = execution.run();
         let path = from_root(self.program, &self.path);

@@ -20,6 +20,54 @@ static STARTER: OnceLock<sync::Init> = OnceLock::new();
 static LISTENER: OnceLock<OwnedFd> = OnceLock::new();
 static IS_PASSED_ON: AtomicBool = AtomicBool::new(false);
 
+/// What a builder still calls under the filter, and the process that it clones, up to execve(2).
+const CALLS: [i64; 24] = [
+    libc::SYS_accept4,
+    libc::SYS_brk,
+    libc::SYS_capset,
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_execve,
+    libc::SYS_exit_group,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_ioctl,
+    libc::SYS_mmap,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_prctl,
+    libc::SYS_prlimit64,
+    libc::SYS_recvmsg,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_sendmsg,
+    libc::SYS_setsid,
+    libc::SYS_write,
+];
+/// What is called to find out why a program could not be executed. An error is good enough.
+const CALLS_AFTER_FAILURE: [i64; 5] =
+    [libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_openat, libc::SYS_openat2, libc::SYS_pread64];
+
+/// Whether the process may come under the filter before it is cloned: no call that `rt` still makes
+/// is stopped or told to an agent.
+pub(super) fn may_come_early(filter: &Filter) -> bool {
+    let is_allowed = |call: &i64| filter.action_of(*call, None) == Some(libc::SECCOMP_RET_ALLOW);
+    let is_survived = |call: &i64| {
+        filter.action_of(*call, None).is_some_and(|action| {
+            let action = action & libc::SECCOMP_RET_ACTION_FULL;
+            matches!(action, libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_ERRNO)
+        })
+    };
+    let clone = filter.action_of(libc::SYS_clone, Some(sys::SIBLING_FLAGS));
+    !filter.has_listener()
+        && clone == Some(libc::SECCOMP_RET_ALLOW)
+        && CALLS.iter().all(is_allowed)
+        && CALLS_AFTER_FAILURE.iter().all(is_survived)
+}
+
 /// Makes the messenger of a filter that has a listener, before the limits are set: none of them has
 /// room for it.
 pub(super) fn prepare(filter: &Filter) -> Result<()> {
@@ -72,4 +120,40 @@ pub(super) fn load(filter: &Filter, starter: &sync::Init) -> Result<()> {
         spin_loop();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(profile: &str) -> Filter {
+        Filter::compile(&serde_json::from_str(profile).unwrap()).unwrap()
+    }
+
+    fn with(names: &str, action: &str) -> Filter {
+        let call = format!(r#"{{"names": [{names}], "action": "{action}"}}"#);
+        filter(&format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{call}]}}"#))
+    }
+
+    #[test]
+    fn a_filter_that_lets_through_what_is_still_called_may_come_early() {
+        assert!(may_come_early(&filter(include_str!("../seccomp/tests/docker.json"))));
+        assert!(may_come_early(&with(r#""clone3", "mkdir", "setns""#, "SCMP_ACT_KILL_PROCESS")));
+        // It only costs the reason why a program cannot be executed.
+        assert!(may_come_early(&with(r#""openat2""#, "SCMP_ACT_ERRNO")));
+    }
+
+    #[test]
+    fn a_filter_that_stops_what_is_still_called_comes_last() {
+        for name in ["clone", "execve", "sendmsg", "setsid", "capset", "exit_group", "prctl"] {
+            assert!(!may_come_early(&with(&format!("{name:?}"), "SCMP_ACT_ERRNO")), "{name}");
+        }
+        assert!(!may_come_early(&with(r#""openat2""#, "SCMP_ACT_KILL_PROCESS")));
+        assert!(!may_come_early(&with(r#""getpid""#, "SCMP_ACT_LOG")));
+        // What depends on an argument is not known before it is there.
+        let rule = r#"{"names": ["prctl"], "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}"#;
+        let profile = format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{rule}]}}"#);
+        assert!(!may_come_early(&filter(&profile)));
+    }
 }

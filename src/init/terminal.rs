@@ -37,14 +37,19 @@ fn bind(peer: &OwnedFd, target: &OwnedFd) -> Result<()> {
 }
 
 impl Terminal {
-    /// Makes it the controlling terminal and the standard streams, and hands the master over.
+    /// Makes it the standard streams, and hands the master over.
     pub(super) fn take(self, caller: &sync::Init) -> Result<()> {
         pty::give_to(&self.pair.peer, self.uid)?;
         caller.terminal(self.pair.master.as_fd())?;
-        sys::set_controlling_terminal(self.pair.peer.as_fd()).context("TIOCSCTTY")?;
         nix::unistd::dup2_stdin(&self.pair.peer)?;
         nix::unistd::dup2_stdout(&self.pair.peer)?;
         nix::unistd::dup2_stderr(&self.pair.peer)?;
         Ok(())
     }
+}
+
+/// Makes the terminal that is the standard input the controlling one of this process, which leads a
+/// session that has none.
+pub(super) fn control() -> Result<()> {
+    sys::set_controlling_terminal(sys::stdio(0)).context("TIOCSCTTY")
 }

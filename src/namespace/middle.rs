@@ -5,7 +5,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::CloneFlags;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::{NEWTIME, Namespaces, hide, words};
@@ -38,10 +38,9 @@ impl Namespaces {
 
     fn become_child_of_user(&self) -> Result<Fork> {
         hide()?;
-        if let Some(container) = &self.container {
-            let kinds = self.container_kinds & self.container_kinds_before_clone();
-            setns(container, kinds).context("the container's namespaces")?;
-        } else if !self.is_ordinary {
+        // Init is seen in a pid namespace that it joins.
+        sys::clear_command_line();
+        if !self.is_ordinary {
             self.join_kinds((CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWUSER)?;
             self.join_kinds(CloneFlags::CLONE_NEWUSER)?;
         } else {

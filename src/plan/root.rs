@@ -40,6 +40,8 @@ pub(crate) struct Root {
     pub(crate) cgroups: Cgroups,
     /// The detached mount with the socket of sd_notify(3).
     pub(crate) notify: Option<OwnedFd>,
+    /// The pid namespace that a procfs shows, where it is not that of the process that mounts it.
+    pub(crate) pid_namespace: Option<OwnedFd>,
 }
 
 /// The container's groups as a `cgroup` mount shows them.
@@ -100,6 +102,7 @@ impl Root {
             read_only,
             cgroups: Cgroups::of(cgroup)?,
             notify: None,
+            pid_namespace: None,
         })
     }
 }

@@ -10,9 +10,9 @@ use super::calls::{self, Call};
 
 // Where `struct seccomp_data` of <linux/seccomp.h> has what a filter sees, in bytes. The words of
 // an argument stand in the order of a little-endian machine; rt knows no others.
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const ARGUMENTS: u32 = 16;
+pub(super) const NUMBER: u32 = 0;
+pub(super) const ARCHITECTURE: u32 = 4;
+pub(super) const ARGUMENTS: u32 = 16;
 
 /// What marks a call of x32 (`__X32_SYSCALL_BIT`).
 pub(super) const X32_BIT: u32 = 0x4000_0000;

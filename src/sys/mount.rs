@@ -171,6 +171,18 @@ pub(crate) fn fsconfig(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> 
     .map(drop)
 }
 
+/// fsconfig(2): sets the option `key` to a descriptor.
+pub(crate) fn fsconfig_fd(fs: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
+    let null = std::ptr::null::<u8>();
+    // SAFETY: the key is NUL-terminated and outlives the call, as both descriptors do; SET_FD wants
+    // a null value and the descriptor in its place.
+    call(unsafe {
+        let (fs, value) = (fs.as_raw_fd(), value.as_raw_fd());
+        libc::syscall(libc::SYS_fsconfig, fs, libc::FSCONFIG_SET_FD, key.as_ptr(), null, value)
+    })
+    .map(drop)
+}
+
 /// fsconfig(2) `FSCONFIG_CMD_CREATE`, then fsmount(2) with the attributes `MOUNT_ATTR_*`.
 pub(crate) fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
     let null = std::ptr::null::<u8>();

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use nix::Result;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::time::TimeSpec;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use super::{call, call_fd};
@@ -47,6 +49,26 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork>
     let pid = call(unsafe {
         libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
     })?;
+    if pid == 0 {
+        return Ok(Fork::Child);
+    }
+    // SAFETY: CLONE_PIDFD succeeded, so the kernel stored a new descriptor in `pidfd`.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Fork::Parent { pid: pid as i32, pidfd })
+}
+
+/// The flags of [`fork_sibling`].
+pub(crate) const SIBLING_FLAGS: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
+
+/// clone(2) of a process that is a child of this one's parent (`CLONE_PARENT`), with a copy of all
+/// that this one has. Not clone3(2): it is called under filters of containers, and those that
+/// people use answer `ENOSYS` to clone3, whose flags they cannot look at.
+pub(crate) fn fork_sibling() -> Result<Fork> {
+    let mut pidfd: c_int = -1;
+    // SAFETY: as in `clone3`; without a stack of its own the child goes on with its copy of ours.
+    // The third argument takes the pidfd on every architecture, and the rest is not used.
+    let pid =
+        call(unsafe { libc::syscall(libc::SYS_clone, SIBLING_FLAGS, 0, &raw mut pidfd, 0, 0) })?;
     if pid == 0 {
         return Ok(Fork::Child);
     }
@@ -246,6 +268,20 @@ pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
         false => libc::WEXITSTATUS(status),
     };
     Ok((pid != 0).then_some((pid, code)))
+}
+
+/// Waits for the end of the child `process`, up to `limit` milliseconds, and reaps it. `EAGAIN` if it
+/// has not ended by then.
+pub(crate) fn reap(process: BorrowedFd<'_>, limit: PollTimeout) -> Result<()> {
+    let mut fds = [PollFd::new(process, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, limit) {
+            Ok(0) => return Err(Errno::EAGAIN),
+            Err(Errno::EINTR) => {}
+            result => break result.map(drop)?,
+        }
+    }
+    waitid(Id::PIDFd(process), WaitPidFlag::WEXITED).map(drop)
 }
 
 /// kill(2) of a child that has not been reaped; signals without a name in nix as well.

@@ -1,0 +1,73 @@
+//! The builder's last act: it clones the process that the container sees.
+//!
+//! Whatever enters a pid namespace can be traced there by a process with CAP_SYS_PTRACE, and be
+//! stopped by one with CAP_KILL. So everything that takes rights is done by a builder, a process of
+//! the caller's pid namespace: it joins the namespaces of the container or builds its root, becomes
+//! the user and gives its rights up. What it then clones has the program's rights from its first
+//! moment, no descriptor of the host's, and nothing of the caller's words. A tracer finds there
+//! what it would find in the program.
+//!
+//! The builder then stays for as long as the process can still be stopped half-way. If the caller
+//! ends in that time, also by SIGKILL, the builder kills the process; the caller ends the builder
+//! when the program runs or init waits for `start` ([`crate::sync`]).
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Pid, getppid};
+
+use super::{process, terminal};
+use crate::cgroup::OpenCgroup;
+use crate::plan::Plan;
+use crate::sync;
+use crate::sys::{self, Fork};
+
+/// Clones the process and returns in it; the builder does not return. `keep` are the descriptors
+/// that the process needs besides its standard streams and those that are passed on.
+pub(super) fn appear(
+    plan: &Plan,
+    group: &mut OpenCgroup,
+    caller: &sync::Init,
+    mut keep: Vec<i32>,
+) -> Result<()> {
+    keep.extend(group.descriptors());
+    sys::close_all_but(keep, 3 + plan.preserve_fds).context("close_range")?;
+    let parent = getppid();
+    match sys::fork_sibling().context("clone")? {
+        Fork::Parent { pid, pidfd } => {
+            if caller.born(pid, pidfd.as_fd()).is_ok() {
+                watch_over(&pidfd, parent);
+            }
+            // The caller is gone, or has to see that this ends.
+            end(&pidfd)
+        }
+        Fork::Child => {
+            group.enter_pids()?;
+            process::lead_session()?;
+            if plan.process.as_ref().is_some_and(|program| program.terminal) {
+                terminal::control()?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Waits for the end of the caller, to kill `process` then.
+fn watch_over(process: &OwnedFd, parent: Pid) -> ! {
+    // What it held open too would not come to its end with the process.
+    let _ = sys::close_all_but(vec![process.as_raw_fd()], 0);
+    let mut ends = SigSet::empty();
+    ends.add(Signal::SIGTERM);
+    let waits = ends.thread_block().is_ok() && set_pdeathsig(Signal::SIGTERM).is_ok();
+    if waits && getppid() == parent {
+        let _ = ends.wait();
+    }
+    end(process)
+}
+
+fn end(process: &OwnedFd) -> ! {
+    let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+    sys::exit_now(1)
+}
