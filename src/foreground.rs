@@ -88,8 +88,7 @@ impl Foreground {
         if subreaper {
             prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
         }
-        let interruption = signal_fd(&ending())?;
-        let _ = INTERRUPTION.set(interruption);
+        let _ = INTERRUPTION.set(signal_fd(&ending())?);
         Ok(Self { signals: signal_fd(&SigSet::all())? })
     }
 
@@ -106,9 +105,12 @@ impl Foreground {
         Ok(Self { signals: signal_fd(&SigSet::all())? })
     }
 
-    /// From now on every signal is passed on to the process.
+    /// No signal is lost from now on: it is seen by [`interruption`] until the program runs, and
+    /// passed on to the program then.
     pub(crate) fn take_over(&self) -> Result<()> {
-        block(&ending())
+        block(&ending())?;
+        let _ = INTERRUPTION.set(signal_fd(&ending())?);
+        Ok(())
     }
 
     /// Waits for the end of `process`, a child of ours; its exit status, or 128 + signal.
