@@ -6,6 +6,7 @@
 mod bpf;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod entry;
+mod file;
 mod landlock;
 mod mount;
 mod process;
@@ -26,6 +27,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
 
 pub(crate) use bpf::*;
+pub(crate) use file::*;
 pub(crate) use landlock::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;

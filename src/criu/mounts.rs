@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, SFlag};
 use super::rpc::ExternalMount;
 use super::seen::{self, Host};
 use crate::mount_options::{Bind, Options};
+use crate::mount_table;
 use crate::plan::{MountPoint, Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::sys;
@@ -114,7 +115,7 @@ fn of(root: &Root) -> Vec<External<'_>> {
 pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = seen::root_of(pid)?;
     let host = Host::of(root, pid, false)?;
-    let mounted = seen::mounts_of(&pid.to_string())?;
+    let mounted = mount_table::of(&pid.to_string())?;
     mounted.iter().try_for_each(|mount| host.check(mount))?;
     let mut all: Vec<ExternalMount> = Vec::new();
     for External { destination, name, source, recursive, locked, .. } in of(root) {
@@ -132,9 +133,9 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
             continue;
         }
         let Some(mount) = seen::mount_at(&mounted, &found)? else { continue };
-        let point = seen::point_of(mount);
+        let point = mount_table::point_of(mount);
         // CRIU knows them by their places alone.
-        for other in mounted.iter().filter(|other| seen::point_of(other) == point) {
+        for other in mounted.iter().filter(|other| mount_table::point_of(other) == point) {
             ensure!(
                 host.is_all_of(&source, other)?,
                 "{}: shows something else there than what is {} now, or both",

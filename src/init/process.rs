@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev, stat, umask};
 use nix::unistd::{
     AccessFlags, Gid, Uid, access, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, fchown,
-    getpid, read, setgroups, setresgid, setresuid, setsid,
+    getpid, setgroups, setresgid, setresuid, setsid,
 };
 
 use super::diagnosis::refusal;
@@ -293,15 +293,7 @@ fn home_of(uid: u32, root: &RootFd) -> Option<Vec<u8>> {
     if crate::rootfd::file_type(&file) != Ok(SFlag::S_IFREG) {
         return None;
     }
-    let mut passwd = Vec::new();
-    let mut chunk = [0u8; 4096];
-    while passwd.len() < PASSWD_MAX {
-        let length = read(&file, &mut chunk).ok()?;
-        passwd.extend_from_slice(&chunk[..length]);
-        if length < chunk.len() {
-            break;
-        }
-    }
+    let passwd = sys::read_at_most(&file, PASSWD_MAX).ok()?;
     find_home(&passwd, uid).map(<[u8]>::to_vec)
 }
 
