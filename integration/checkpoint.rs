@@ -5,6 +5,7 @@ mod crowded;
 mod faults;
 mod host;
 mod kept;
+mod place;
 mod refused;
 mod returned;
 

@@ -13,7 +13,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::criu::rpc::{self, CgroupMode, Kind, PageServer};
-use crate::criu::{self, Common, Images, Notes, Worker, lost, mounts};
+use crate::criu::{self, Common, Images, Notes, Program, Worker, lost, mounts};
 use crate::error::{InPhase, Phase};
 use crate::plan::{Root, Source};
 use crate::state::{Container, Status};
@@ -106,6 +106,7 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
     let groups = options.common.groups(at_top || record.cgroup.is_nowhere())?;
     let mut server = options.status()?;
+    let program = Program::find()?;
     let images = Images::make(&options.common)?;
     let freezer = record.cgroup.freezer_directory();
     let mut request = rpc::Options {
@@ -134,7 +135,7 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
         Notes { ignores_groups: groups == CgroupMode::Ignore, masked }.write(&images)?;
     }
     let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
-    let mut worker = Worker::start(0, None, || {
+    let mut worker = Worker::start(&program, 0, None, || {
         // A Ctrl-C is for us: without it the processes would stay frozen.
         setsid()?;
         // What it has to say stands in its log.
