@@ -42,15 +42,21 @@ pub(crate) use xattr::*;
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 #[cfg_attr(any(test, fuzzing), allow(dead_code, reason = "the harness has its own"))]
 extern "C" fn main() -> c_int {
-    if let Err(errno) = open_standard_streams() {
-        eprintln!("rt: /dev/null: {}", errno.desc());
+    if let Err((what, errno)) = prepare() {
+        eprintln!("rt: {what}: {}", errno.desc());
         return 1;
     }
-    // It cannot fail with these arguments, and if it did, a broken pipe would end us.
-    let _ = set_signal_disposition(Signal::SIGPIPE, true);
-    // A caller that ignores it would have the kernel reap our children behind our back.
-    let _ = set_signal_disposition(Signal::SIGCHLD, false);
     crate::cli::main(crate::image::runs_again())
+}
+
+/// Gives the process what every command counts on; the error is what it is about, and why.
+fn prepare() -> std::result::Result<(), (&'static str, Errno)> {
+    open_standard_streams().map_err(|errno| ("/dev/null", errno))?;
+    // A hook need not read its state. If the signal had its default, whether a command goes on or
+    // ends without a word would depend on whether the hook has ended before the state is written.
+    set_signal_disposition(Signal::SIGPIPE, true).map_err(|errno| ("SIGPIPE", errno))?;
+    // A caller that ignores it would have the kernel reap our children behind our back.
+    set_signal_disposition(Signal::SIGCHLD, false).map_err(|errno| ("SIGCHLD", errno))
 }
 
 fn open_standard_streams() -> Result<()> {

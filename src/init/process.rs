@@ -50,7 +50,7 @@ pub(super) struct Ready<'a> {
 pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
     sys::close_all_but(keep, 3 + plan.preserve_fds).context("close_range")?;
     for signal in &plan.ignored_signals {
-        sys::restore_signal(*signal);
+        sys::restore_signal(*signal).with_context(|| format!("signal {signal}"))?;
     }
     let none = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None).context("the signal mask")
