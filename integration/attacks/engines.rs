@@ -183,8 +183,8 @@ fn files_of_a_checkpoint_are_not_read_through_links() {
 #[test]
 fn a_device_that_no_rule_names_cannot_be_opened() {
     let other = json!({ "allow": false, "type": "c", "major": 10, "minor": 229, "access": "rwm" });
-    let null = json!({ "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" });
-    for rules in [json!([]), json!([other]), json!([null]), json!([null, other])] {
+    let named = json!({ "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" });
+    for rules in [json!([]), json!([other]), json!([named]), json!([named, other])] {
         for view in View::all() {
             let bundle = Bundle::busybox().in_view(view).resources(json!({ "devices": rules }));
             let bundle = bundle.with_capabilities(&["CAP_MKNOD", "CAP_SYSLOG"]);
