@@ -4,6 +4,7 @@
 //! one that is confined, either passes; the canary on the host has to live in any case.
 
 mod devices;
+mod engines;
 mod groups;
 mod image;
 mod paths;

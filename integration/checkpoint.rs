@@ -1,9 +1,11 @@
 //! Checkpoints, and containers that go on from them. `CRIU` is the directory of a criu that works
 //! on this kernel: `make test-criu` sees to it.
 
+mod crowded;
 mod faults;
 mod host;
 mod kept;
+mod place;
 mod refused;
 mod returned;
 

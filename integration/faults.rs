@@ -30,6 +30,27 @@ fn a_fault_at_any_system_call_of_create_with_hooks_leaves_nothing() {
     sweep(&Subject::new(Verb::Create, View::Host).with_hooks());
 }
 
+/// A hook need not read its state: with the default for SIGPIPE it was chance whether `create` went on
+/// or was killed without a word.
+#[test]
+fn a_signal_that_cannot_be_ignored_ends_create_with_an_error() {
+    let subject = Subject::new(Verb::Create, View::Host).with_hooks();
+    let sample = Case::new(&subject, "sample");
+    let traced = sample.trace();
+    assert!(sample.verdict(&traced, None).is_empty());
+    let is_signal = |call: &&Call| call.process == CALLER && call.name() == "rt_sigaction";
+    let calls: Vec<_> = traced.calls.iter().filter(is_signal).collect();
+    assert!(calls.len() >= 2, "{calls:?}");
+    for call in calls {
+        let at = At { process: CALLER, n: call.n };
+        let case = Case::new(&subject, &format!("{}s", call.n));
+        let traced = case.inject(at, Fault::Error(Errno::EIO));
+        assert_eq!(traced.status, 1, "{call}");
+        let met = Planned { at, fault: Fault::Error(Errno::EIO), messages: 0 }.met(&traced);
+        assert_eq!(case.verdict(&traced, Some(met)), [], "{call}");
+    }
+}
+
 #[test]
 fn a_fault_at_any_system_call_of_create_with_a_mapped_mount_leaves_nothing() {
     sweep(&Subject::new(Verb::Create, View::Host).with_mapped_mount());

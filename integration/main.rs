@@ -22,6 +22,8 @@ mod commands;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod cves;
+#[cfg(test)]
 mod devices;
 #[cfg(test)]
 mod exec;

@@ -13,7 +13,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::criu::rpc::{self, CgroupMode, Kind, PageServer};
-use crate::criu::{self, Common, Images, Notes, Worker, lost, mounts};
+use crate::criu::{self, Common, Images, Notes, Program, Worker, lost, mounts};
 use crate::error::{InPhase, Phase};
 use crate::plan::{Root, Source};
 use crate::state::{Container, Status};
@@ -106,6 +106,7 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
     let groups = options.common.groups(at_top || record.cgroup.is_nowhere())?;
     let mut server = options.status()?;
+    let program = Program::find()?;
     let images = Images::make(&options.common)?;
     let freezer = record.cgroup.freezer_directory();
     let mut request = rpc::Options {
@@ -134,16 +135,7 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
         Notes { ignores_groups: groups == CgroupMode::Ignore, masked }.write(&images)?;
     }
     let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
-    let mut worker = Worker::start(0, None, || {
-        // A Ctrl-C is for us: without it the processes would stay frozen.
-        setsid()?;
-        // What it has to say stands in its log.
-        let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
-        dup2_stdin(&null)?;
-        dup2_stdout(&null)?;
-        dup2_stderr(&null)?;
-        images.open()
-    })?;
+    let mut worker = start(&program, &images)?;
     let done = worker.request(kind, request, &images.log(LOG), |notify, _| match server.take() {
         Some(mut file) if notify.script() == "status-ready" => {
             file.write_all(&[0]).context("--status-fd")
@@ -158,6 +150,20 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     done?;
     // After a pre-dump it would go on to the next one, and takes the end of us for an error.
     if options.pre_dump { Ok(()) } else { ended }
+}
+
+/// Starts CRIU in a session of its own, without the streams of this command.
+fn start(program: &Program, images: &Images) -> Result<Worker> {
+    Worker::start(program, 0, None, || {
+        // A Ctrl-C is for us: without it the processes would stay frozen.
+        setsid()?;
+        // What it has to say stands in its log.
+        let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        dup2_stderr(&null)?;
+        images.open()
+    })
 }
 
 /// Those that the container has joined: they must be there at the restore.

@@ -8,12 +8,14 @@
 //! | `mounts` | mounts of the container whose source is the host's |
 //! | `lost` `seen` | what is refused: settings that CRIU does not keep, mounts that are not the container's |
 //! | `notes` | what the images do not say |
+//! | `program` | which file CRIU is |
 //! | `options` | what `checkpoint` and `restore` have in common on the command line |
 
 pub(crate) mod lost;
 pub(crate) mod mounts;
 mod notes;
 mod options;
+mod program;
 pub(crate) mod rpc;
 pub(crate) mod seen;
 
@@ -31,13 +33,14 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, socketpair,
 };
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{execvp, write};
+use nix::unistd::write;
 use prost::Message;
 
 use crate::error::line;
 use crate::sys::{self, Fork};
 pub(crate) use notes::Notes;
 pub(crate) use options::{CONFIG, Common, Images};
+pub(crate) use program::Program;
 use rpc::{Kind, Notify, Options, Request, Response};
 
 /// Where a worker finds its socket; what it inherits comes behind it.
@@ -62,9 +65,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts `criu swrk` in new namespaces of the kinds `flags`. What `prepare` does is done in it
-    /// first, and what it returns are its descriptors from [`Worker::inherited`] on.
+    /// Starts `program` as `criu swrk` in new namespaces of the kinds `flags`. What `prepare` does
+    /// is done in it first, and what it returns are its descriptors from [`Worker::inherited`] on.
     pub(crate) fn start(
+        program: &Program,
         flags: u64,
         cgroup: Option<BorrowedFd<'_>>,
         prepare: impl FnOnce() -> Result<Vec<OwnedFd>>,
@@ -76,7 +80,8 @@ impl Worker {
         let (pid, process) = match sys::clone3(flags, cgroup).context("clone3")? {
             Fork::Parent { pid, pidfd } => (pid, pidfd),
             Fork::Child => {
-                let Err(error) = prepare().and_then(|inherited| execute(&inherited, &reporter));
+                let Err(error) =
+                    prepare().and_then(|inherited| execute(program, &inherited, &reporter));
                 let _ = write(&reporter, line(&error).as_bytes());
                 sys::exit_now(1)
             }
@@ -156,7 +161,13 @@ impl Worker {
                 result => result.context("poll")?,
             };
             match fds.map(|fd| fd.any().unwrap_or(true)) {
-                [true, _] => return sys::receive(socket, buffer).context("criu"),
+                [true, _] => {
+                    return match sys::receive(socket, buffer) {
+                        // It has ended and left a request of ours unread.
+                        Err(Errno::ECONNRESET) => Ok((0, None)),
+                        result => result.context("criu"),
+                    };
+                }
                 [false, true] => return Ok((0, None)),
                 [false, false] => {}
             }
@@ -165,8 +176,11 @@ impl Worker {
 
     fn send(&self, request: &Request) -> Result<()> {
         let bytes = request.encode_to_vec();
-        send(self.socket()?.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL).context("criu")?;
-        Ok(())
+        match send(self.socket()?.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
+            // It has ended: how, is said by who waits for its answer.
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            result => result.map(drop).context("criu"),
+        }
     }
 
     fn socket(&self) -> Result<&OwnedFd> {
@@ -227,7 +241,7 @@ fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 /// In the worker: its descriptors in their places, and on to the program. It makes the socket,
 /// since CRIU looks for the directories of the images among the descriptors of who has made it,
 /// and they have to be of its own mount namespace. Our end goes to `reporter`.
-fn execute(inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
+fn execute(program: &Program, inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
     let (ours, socket) = pair().context("a socket")?;
     let fds = [ours.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];
@@ -236,6 +250,7 @@ fn execute(inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
     // Out of the way of the numbers that they are to have.
     let away = |fd: &OwnedFd| sys::duplicate_above(fd.as_fd(), INHERITED_MAX);
     let all: Vec<_> = [&socket].into_iter().chain(inherited).map(away).collect::<Result<_, _>>()?;
+    let program = program.moved_above(INHERITED_MAX)?;
     for (number, fd) in (SOCKET..).zip(&all) {
         sys::duplicate_to(fd.as_raw_fd(), number)?;
     }
@@ -243,12 +258,7 @@ fn execute(inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     let socket = SOCKET.to_string();
     let arguments = [c"criu".to_owned(), c"swrk".to_owned(), std::ffi::CString::new(socket)?];
-    execvp(c"criu", &arguments).map_err(|errno| match errno {
-        Errno::ENOENT => anyhow!(
-            "criu: executable file not found in $PATH: it does the work of checkpoint and restore, please install it"
-        ),
-        errno => anyhow!(errno).context("criu"),
-    })
+    program.execute(&arguments)
 }
 
 /// With what CRIU says of it in its log.

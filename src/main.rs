@@ -33,6 +33,7 @@ mod log;
 mod lsm;
 mod memory_policy;
 mod mount_options;
+mod mount_table;
 mod namespace;
 mod netns;
 mod pause;

@@ -28,7 +28,8 @@ use crate::procfd::ProcFd;
 use crate::rootless;
 use crate::seccomp::Filter;
 use crate::spec;
-use crate::state::{self, Record};
+use crate::state::Record;
+use crate::sys;
 
 pub(crate) use mount::{FileSystem, Ids, MountPoint, What};
 pub(crate) use program::{Program, set_variable};
@@ -267,7 +268,7 @@ pub(crate) fn personality(linux: &Linux) -> Option<u32> {
 fn ignored_signals() -> Result<Vec<i32>> {
     let path = "/proc/self/status";
     let status =
-        String::from_utf8_lossy(&state::read_at(AT_FDCWD, path).context(path)?).into_owned();
+        String::from_utf8_lossy(&sys::read_file_at(AT_FDCWD, path).context(path)?).into_owned();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = u64::from_str_radix(mask.context(path)?.trim(), 16).context(path)?;
     Ok((0..64).filter(|bit| mask & 1 << bit != 0).map(|bit| bit + 1).collect())

@@ -8,7 +8,6 @@ use nix::fcntl::AT_FDCWD;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::state::read_at;
 use crate::sys;
 
 /// A process: its pid, and its start time in clock ticks after boot
@@ -43,7 +42,7 @@ impl Process {
     /// The start time of `pid`.
     fn look(pid: i32) -> Result<Option<u64>> {
         let path = format!("/proc/{pid}/stat");
-        match read_at(AT_FDCWD, &path) {
+        match sys::read_file_at(AT_FDCWD, &path) {
             Ok(stat) => parse_stat(&stat).map(Some).ok_or_else(|| anyhow!("{path}: unreadable")),
             Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
             Err(errno) => Err(errno).context(path),

@@ -13,6 +13,8 @@ use nix::sys::statfs::statfs;
 use oci_spec::runtime::LinuxIntelRdt;
 use serde::{Deserialize, Serialize};
 
+use crate::mount_table;
+
 /// Where resctrl.rst mounts it.
 const USUAL_PLACE: &str = "/sys/fs/resctrl";
 /// <linux/magic.h>, which nix does not have.
@@ -195,10 +197,9 @@ fn mount_point() -> Result<PathBuf> {
     if statfs(usual).is_ok_and(|stat| stat.filesystem_type().0 == RDTGROUP_SUPER_MAGIC) {
         return Ok(usual.to_owned());
     }
-    let read = || procfs::process::Process::myself()?.mountinfo();
-    let mounts = read().context("/proc/self/mountinfo")?;
-    let found = mounts.0.into_iter().find(|mount| mount.fs_type == "resctrl");
-    found.map(|mount| mount.mount_point).context("no resctrl file system is mounted")
+    let mounts = mount_table::of("self")?;
+    let found = mounts.iter().find(|mount| mount.fs_type == "resctrl");
+    found.map(mount_table::point_of).context("no resctrl file system is mounted")
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -18,7 +18,7 @@ use crate::cgroup::Delegation;
 use crate::checkpoint::{DESCRIPTORS, external_key};
 use crate::create::{self, Created, Guard, Prepared, Request};
 use crate::criu::rpc::{self, InheritFd, JoinNamespace, Kind};
-use crate::criu::{self, Common, Images, Notes, Worker, lost, mounts, seen};
+use crate::criu::{self, Common, Images, Notes, Program, Worker, lost, mounts, seen};
 use crate::error::{InPhase, Phase};
 use crate::foreground::Foreground;
 use crate::hooks::CALLERS;
@@ -78,6 +78,7 @@ pub(crate) fn command(request: &Request, options: &Options) -> Result<i32> {
 }
 
 fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
+    let program = Program::find().phase(Phase::Process)?;
     let images = Images::existing(&options.common).phase(Phase::Config)?;
     let pipes = pipes(&images).phase(Phase::Config)?;
     let notes = Notes::read(&images).phase(Phase::Config)?;
@@ -92,7 +93,7 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
     owner.map_or(Ok(()), |root| images.let_in(root)).phase(Phase::Plan)?;
     let (mut guard, lock) = create::claim(request, &prepared, &loaded).phase(Phase::State)?;
     let inside = (notes.masked.as_deref(), &*joined.external);
-    let mut worker = start(&prepared, &mut guard, &images, inside)?;
+    let mut worker = start(&program, &prepared, &mut guard, &images, inside)?;
     let inherit_fds = joined.inherited(images.count()).chain(pipes).collect();
     let mut asked = rpc::Options {
         inherit_fds,
@@ -133,6 +134,7 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
 
 /// Step 4: CRIU in the container's groups, where what it makes stays.
 fn start(
+    program: &Program,
     prepared: &Prepared,
     guard: &mut Guard,
     images: &Images,
@@ -148,7 +150,7 @@ fn start(
     let directory = group.clone_into().map(|fd| fd.try_clone_to_owned()).transpose()?;
     let directory = directory.as_ref().map(AsFd::as_fd);
     let parent = getpid();
-    let worker = Worker::start(libc::CLONE_NEWNS as u64, directory, || {
+    let worker = Worker::start(program, libc::CLONE_NEWNS as u64, directory, || {
         set_pdeathsig(Signal::SIGKILL)?;
         ensure!(getppid() == parent, "rt has ended");
         // Of the caller's keyring nothing is for the container.
@@ -156,7 +158,7 @@ fn start(
         let mut group = group.born();
         group.enter().and_then(|()| group.enter_pids()).phase(Phase::Cgroup)?;
         let mut inherited = images.open()?;
-        mounts::prepare(root, masked).phase(Phase::Mounts)?;
+        mounts::prepare(root, masked, program).phase(Phase::Mounts)?;
         for namespace in joined {
             inherited.push(namespace.try_clone()?);
         }
@@ -227,7 +229,12 @@ impl Restored<'_> {
             netns::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
         }
         if !plan.net_devices.is_empty() {
-            guard.moved = Some(Moved::all(&plan.net_devices, pid).phase(Phase::Namespaces)?);
+            // Those of a namespace that was joined are in it since the container was created.
+            let moved = match plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
+                true => Moved::all(&plan.net_devices, pid),
+                false => Moved::missing(&plan.net_devices, pid),
+            };
+            guard.moved = Some(moved.phase(Phase::Namespaces)?);
         }
         let Some(hooks) = plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS)) else {
             return Ok(());

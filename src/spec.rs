@@ -27,6 +27,7 @@ use serde_json::Value;
 use crate::annotations::{Annotations, RECEIVER};
 use crate::mount_options;
 use crate::namespace::IdMap;
+use crate::sys;
 
 pub(crate) use check::{check, clean, is_root};
 pub(crate) use linux::{check_intel_rdt, check_resources};
@@ -116,20 +117,13 @@ pub(crate) fn resources(bytes: &[u8]) -> Result<LinuxResources> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut file = open(path)?;
+    let file = open(path)?;
     let metadata = file.metadata()?;
     ensure!(metadata.is_file(), "not a regular file");
     ensure!(metadata.len() <= LIMIT, "larger than {} MiB", LIMIT >> 20);
-    let mut bytes = Vec::new();
-    // One more than there should be: a read that is shorter than this was the last one.
-    let mut chunk = vec![0; usize::try_from(metadata.len())?.max(4095) + 1];
-    loop {
-        let length = file.read(&mut chunk)?;
-        bytes.extend_from_slice(&chunk[..length]);
-        if length < chunk.len() || bytes.len() as u64 > LIMIT {
-            return Ok(bytes);
-        }
-    }
+    let bytes = sys::read_at_most(&file, usize::try_from(LIMIT)? + 1)?;
+    ensure!(bytes.len() as u64 <= LIMIT, "larger than {} MiB", LIMIT >> 20);
+    Ok(bytes)
 }
 
 /// O_NONBLOCK: a fifo must not be waited for.

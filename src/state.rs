@@ -29,7 +29,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{read, write};
+use nix::unistd::write;
 
 use crate::log;
 use crate::seccomp::Filter;
@@ -136,7 +136,7 @@ impl Container {
     }
 
     fn read(directory: &OwnedFd, id: &str) -> Result<Option<Record>> {
-        let bytes = match read_at(directory, STATE_FILE) {
+        let bytes = match sys::read_file_at(directory, STATE_FILE) {
             Err(Errno::ENOENT) => return Ok(None),
             result => result.with_context(|| format!("{STATE_FILE} of {id}"))?,
         };
@@ -201,7 +201,7 @@ impl Container {
 
     /// The bytes of what [`Self::save_process`] kept.
     pub(crate) fn process(&self) -> Result<Vec<u8>> {
-        read_at(&self.directory, PROCESS_FILE)
+        sys::read_file_at(&self.directory, PROCESS_FILE)
             .with_context(|| format!("{}/{PROCESS_FILE}", self.path().display()))
     }
 
@@ -216,7 +216,7 @@ impl Container {
     /// The container's filter.
     pub(crate) fn filter(&self) -> Result<Option<Filter>> {
         let Some(terms) = self.record.seccomp.clone() else { return Ok(None) };
-        let bytes = read_at(&self.directory, FILTER_FILE).map_err(Error::from);
+        let bytes = sys::read_file_at(&self.directory, FILTER_FILE).map_err(Error::from);
         bytes
             .and_then(|bytes| Filter::from_bytes(&bytes, terms))
             .with_context(|| format!("{}/{FILTER_FILE}", self.path().display()))
@@ -367,22 +367,6 @@ fn reopen(directory: impl AsFd) -> nix::Result<OwnedFd> {
 fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(AT_FDCWD, path, flags, Mode::empty())
-}
-
-/// The whole of a small file, without asking for its size first.
-pub(crate) fn read_at(directory: impl AsFd, name: &str) -> nix::Result<Vec<u8>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let fd = openat(directory, name, flags, Mode::empty())?;
-    let mut bytes = Vec::new();
-    let mut chunk = [0u8; 16 * 1024];
-    loop {
-        let length = read(&fd, &mut chunk)?;
-        bytes.extend_from_slice(&chunk[..length]);
-        // Regular files and procfs fill the buffer as long as there is more.
-        if length < chunk.len() {
-            return Ok(bytes);
-        }
-    }
 }
 
 /// runc's rule for ids: letters, digits, `_ + - .`, not `.` or `..`, at most 1024 bytes.

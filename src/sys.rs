@@ -6,6 +6,7 @@
 mod bpf;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod entry;
+mod file;
 mod landlock;
 mod mount;
 mod process;
@@ -27,6 +28,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
 
 pub(crate) use bpf::*;
+pub(crate) use file::*;
 pub(crate) use landlock::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
@@ -43,14 +45,10 @@ pub(crate) use xattr::*;
 extern "C" fn main(_count: c_int, args: *mut *mut c_char, env: *mut *mut c_char) -> c_int {
     ARGUMENTS.store(args, Ordering::Relaxed);
     ENVIRONMENT.store(env, Ordering::Relaxed);
-    if let Err(errno) = open_standard_streams() {
-        eprintln!("rt: /dev/null: {}", errno.desc());
+    if let Err((what, errno)) = prepare() {
+        eprintln!("rt: {what}: {}", errno.desc());
         return 1;
     }
-    // It cannot fail with these arguments, and if it did, a broken pipe would end us.
-    let _ = set_signal_disposition(Signal::SIGPIPE, true);
-    // A caller that ignores it would have the kernel reap our children behind our back.
-    let _ = set_signal_disposition(Signal::SIGCHLD, false);
     crate::cli::main(crate::image::runs_again())
 }
 
@@ -73,6 +71,16 @@ pub(crate) fn clear_command_line() {
             }
         }
     }
+}
+
+/// Gives the process what every command counts on; the error is what it is about, and why.
+fn prepare() -> std::result::Result<(), (&'static str, Errno)> {
+    open_standard_streams().map_err(|errno| ("/dev/null", errno))?;
+    // A hook need not read its state. If the signal had its default, whether a command goes on or
+    // ends without a word would depend on whether the hook has ended before the state is written.
+    set_signal_disposition(Signal::SIGPIPE, true).map_err(|errno| ("SIGPIPE", errno))?;
+    // A caller that ignores it would have the kernel reap our children behind our back.
+    set_signal_disposition(Signal::SIGCHLD, false).map_err(|errno| ("SIGCHLD", errno))
 }
 
 fn open_standard_streams() -> Result<()> {

@@ -12,7 +12,7 @@ use crate::harness::{Bundle, View};
 /// CRIU finds what a bind mount within the root shows by its path, from the host's root on. In the
 /// container `script` has made `/b` of `/x/y`; then `/x` leads to the directory `outside`.
 #[track_caller]
-fn is_not_led_outside(bundle: Bundle, outside: &Path, shown: &str) {
+pub(super) fn is_not_led_outside(bundle: Bundle, outside: &Path, shown: &str) {
     let bundle = bundle.writable().directory("/x/y").directory("/b");
     let c = bundle.with_capabilities(&["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]).start();
     has_begun(&c);
@@ -25,7 +25,7 @@ fn is_not_led_outside(bundle: Bundle, outside: &Path, shown: &str) {
     c.bundle().leftovers().assert_none_since();
 }
 
-const BIND: &str = "mount -o bind /x/y /b";
+pub(super) const BIND: &str = "mount -o bind /x/y /b";
 
 #[test]
 #[ignore = "needs CRIU: make test-criu"]

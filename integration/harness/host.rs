@@ -1,16 +1,19 @@
 //! The host of a test and what can be seen of it from outside the container.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{syscalls, user};
+use super::{TempDir, syscalls, user};
 
 /// A host made for one test.
 #[derive(Debug)]
@@ -39,6 +42,30 @@ impl Host {
                 unshare(CloneFlags::CLONE_NEWNS).unwrap();
                 run("mount", &["--make-rprivate", "/"]);
                 run(user::WITH_MORE_IDS, &["true"]);
+                test()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs `test` in a thread with a mount namespace of its own, in which file systems are mounted
+    /// on `number` directories with all that a name can have in it. The table of mounts comes from
+    /// the kernel in pieces of a page: this one has many.
+    pub(crate) fn with_mounts<T: Send>(number: usize, test: impl FnOnce() -> T + Send) -> T {
+        let place = TempDir::new();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNS).unwrap();
+                let none = None::<&str>;
+                mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
+                for i in 0..number {
+                    let mut name = b"m \t\n\\#,\xff\xc3\xa4".to_vec();
+                    name.extend(i.to_string().bytes());
+                    let long = "x".repeat(if i % 50 == 7 { 200 } else { 1 });
+                    let point = place.path().join(OsStr::from_bytes(&name)).join(long);
+                    fs::create_dir_all(&point).unwrap();
+                    mount(Some("t"), &point, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+                }
                 test()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -7,6 +7,8 @@ use nix::Result;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 
+use crate::sys;
+
 /// Opens `path` below the directory `dir`, close-on-exec.
 pub(super) fn open_at(
     dir: impl AsFd,
@@ -33,22 +35,12 @@ pub(super) fn write_to(file: impl AsFd, value: &str) -> Result<()> {
     nix::unistd::write(file, value.as_bytes()).map(drop)
 }
 
-/// The start of a control file that is shorter than a page, without the last newline.
+/// A control file of one value, without the last newline.
 pub(super) fn read(path: &Path) -> Result<String> {
-    let file = open(path, OFlag::O_RDONLY)?;
-    let mut buffer = [0; 4096];
-    let length = nix::unistd::read(&file, &mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
+    Ok(read_all(open(path, OFlag::O_RDONLY)?)?.trim_end().to_owned())
 }
 
-/// A file of any length, to its end.
+/// All of an open control file.
 pub(super) fn read_all(file: impl AsFd) -> Result<String> {
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        match nix::unistd::read(&file, &mut buffer)? {
-            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
-            length => text.extend_from_slice(&buffer[..length]),
-        }
-    }
+    Ok(String::from_utf8_lossy(&sys::read_all(file)?).into_owned())
 }

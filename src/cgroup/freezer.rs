@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::uio::pread;
 
 use super::{Group, PATIENCE, file, walk};
 use crate::sys;
@@ -88,9 +87,8 @@ fn set_v2(directory: &Path, frozen: bool, deadline: Instant) -> Result<()> {
 }
 
 fn is_frozen_v2(events: &OwnedFd) -> nix::Result<bool> {
-    let mut buffer = [0; 256];
-    let length = pread(events, &mut buffer, 0)?;
-    Ok(buffer[..length].split(|byte| *byte == b'\n').any(|line| line == b"frozen 1"))
+    let events = sys::read_range(events, 0, usize::MAX)?;
+    Ok(events.split(|byte| *byte == b'\n').any(|line| line == b"frozen 1"))
 }
 
 /// A version 1 group that is frozen while it is killed; dropping it thaws it with all groups

@@ -8,9 +8,10 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use procfs::process::MountInfo;
 
 use super::Group;
-use crate::state;
+use crate::{mount_table, sys};
 
 /// Where every distribution mounts cgroups.
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
@@ -59,7 +60,7 @@ impl Membership {
 /// The groups of a process; `process` is a pid or `self`.
 pub(super) fn memberships(process: &str) -> Result<Vec<Membership>> {
     let path = format!("/proc/{process}/cgroup");
-    let text = state::read_at(AT_FDCWD, &path).with_context(|| path.clone())?;
+    let text = sys::read_file_at(AT_FDCWD, &path).with_context(|| path.clone())?;
     parse(&String::from_utf8_lossy(&text)).context(path)
 }
 
@@ -101,7 +102,7 @@ struct Mount {
 /// hierarchy that is not where its name says.
 #[derive(Default)]
 pub(super) struct Finder {
-    mounts: OnceCell<Vec<procfs::process::MountInfo>>,
+    mounts: OnceCell<Vec<MountInfo>>,
 }
 
 impl Finder {
@@ -165,7 +166,8 @@ impl Finder {
             return Ok(None);
         }
         for info in self.mounts()?.iter().filter(|info| shows(info, controllers)) {
-            let mount = Mount { point: info.mount_point.clone(), root: info.root.clone().into() };
+            let mount =
+                Mount { point: mount_table::point_of(info), root: mount_table::root_of(info) };
             let found = find(&mount)?;
             if found.is_some() {
                 return Ok(found);
@@ -174,13 +176,12 @@ impl Finder {
         Ok(None)
     }
 
-    fn mounts(&self) -> Result<&[procfs::process::MountInfo]> {
+    fn mounts(&self) -> Result<&[MountInfo]> {
         if let Some(mounts) = self.mounts.get() {
             return Ok(mounts);
         }
-        let read = || procfs::process::Process::myself()?.mountinfo();
-        let mounts = read().context("/proc/self/mountinfo")?;
-        Ok(self.mounts.get_or_init(|| mounts.0))
+        let mounts = mount_table::of("self")?;
+        Ok(self.mounts.get_or_init(|| mounts))
     }
 }
 
@@ -191,7 +192,7 @@ impl Mount {
     }
 }
 
-fn shows(info: &procfs::process::MountInfo, controllers: &str) -> bool {
+fn shows(info: &MountInfo, controllers: &str) -> bool {
     let has = |option: &str| match option.split_once('=') {
         Some((key, value)) => info.super_options.get(key) == Some(&Some(value.to_owned())),
         None => info.super_options.contains_key(option),

@@ -10,6 +10,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::uio::pread;
 
 use super::{Group, file, v1};
+use crate::sys;
 
 /// What becomes ready when a process of the container has been killed for want of memory.
 pub(crate) enum OomWatch {
@@ -76,9 +77,8 @@ fn watch_v1(group: &Group) -> Result<OomWatch> {
 }
 
 fn killed(events: &OwnedFd) -> nix::Result<u64> {
-    let mut buffer = [0; 512];
-    let length = pread(events, &mut buffer, 0)?;
-    let text = String::from_utf8_lossy(&buffer[..length]);
+    let events = sys::read_range(events, 0, usize::MAX)?;
+    let text = String::from_utf8_lossy(&events);
     let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     Ok(line.and_then(|number| number.parse().ok()).unwrap_or(0))
 }

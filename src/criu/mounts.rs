@@ -12,9 +12,11 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag};
 
+use super::Program;
 use super::rpc::ExternalMount;
 use super::seen::{self, Host};
 use crate::mount_options::{Bind, Options};
+use crate::mount_table;
 use crate::plan::{MountPoint, Root, What};
 use crate::rootfd::{Missing, RootFd, file_type};
 use crate::sys;
@@ -114,7 +116,7 @@ fn of(root: &Root) -> Vec<External<'_>> {
 pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = seen::root_of(pid)?;
     let host = Host::of(root, pid, false)?;
-    let mounted = seen::mounts_of(&pid.to_string())?;
+    let mounted = mount_table::of(&pid.to_string())?;
     mounted.iter().try_for_each(|mount| host.check(mount))?;
     let mut all: Vec<ExternalMount> = Vec::new();
     for External { destination, name, source, recursive, locked, .. } in of(root) {
@@ -132,9 +134,9 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
             continue;
         }
         let Some(mount) = seen::mount_at(&mounted, &found)? else { continue };
-        let point = seen::point_of(mount);
+        let point = mount_table::point_of(mount);
         // CRIU knows them by their places alone.
-        for other in mounted.iter().filter(|other| seen::point_of(other) == point) {
+        for other in mounted.iter().filter(|other| mount_table::point_of(other) == point) {
             ensure!(
                 host.is_all_of(&source, other)?,
                 "{}: shows something else there than what is {} now, or both",
@@ -186,8 +188,8 @@ pub(crate) fn restored(root: &Root) -> Vec<ExternalMount> {
 
 /// In the worker, in a mount namespace of its own: makes the root a mount, which CRIU wants, and
 /// what is missing of the places for mounts in it. `masked` are the files that were: without them
-/// it takes all that the configuration has.
-pub(crate) fn prepare(root: &Root, masked: Option<&[PathBuf]>) -> Result<()> {
+/// it takes all that the configuration has. `program` stays where it is found.
+pub(crate) fn prepare(root: &Root, masked: Option<&[PathBuf]>, program: &Program) -> Result<()> {
     sys::set_propagation(c"/", true, libc::MS_SLAVE).context("the mount namespace")?;
     let context = || format!("root.path {}", root.path.display());
     let directory = || {
@@ -204,8 +206,9 @@ pub(crate) fn prepare(root: &Root, masked: Option<&[PathBuf]>) -> Result<()> {
     }
     make_places(&inside, root, masked.unwrap_or(&root.masked))?;
     // CRIU makes a directory there, open to everybody, and a killed one leaves it.
-    let temporary = Path::new("/tmp");
-    if !sources(root).iter().any(|external| external.source.starts_with(temporary)) {
+    let temporary = &fs::canonicalize("/tmp").context("/tmp")?;
+    let is_source = |external: &External<'_>| external.source.starts_with(temporary);
+    if !program.is_below(temporary) && !sources(root).iter().any(is_source) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("tmpfs"), temporary, Some("tmpfs"), flags, Some("mode=1777")).context("/tmp")?;
     }

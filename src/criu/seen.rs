@@ -6,20 +6,19 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, stat};
 use procfs::process::MountInfo;
 
 use super::mounts::{self, External};
+use crate::mount_table;
 use crate::plan::Root;
 use crate::rootfd::RootFd;
-use crate::state;
 use crate::sys::{self, Fork};
 
 /// A part of a file system of the host's.
@@ -35,7 +34,7 @@ struct Place {
 
 impl Place {
     fn shows(&self, mount: &MountInfo) -> bool {
-        self.device == mount.majmin && unescaped(mount.root.as_bytes()).starts_with(&self.root)
+        self.device == mount.majmin && mount_table::root_of(mount).starts_with(&self.root)
     }
 }
 
@@ -63,16 +62,16 @@ impl<'a> Host<'a> {
     /// For the container whose first process is `init`. `whole`: a mount takes away what its source
     /// does, too, which may have changed since.
     pub(super) fn of(root: &'a Root, init: i32, whole: bool) -> Result<Self> {
-        let mounts = mounts_of("self")?;
+        let mounts = mount_table::of("self")?;
         let inside = root_of(init)?;
-        let mounted = mounts_of(&init.to_string())?;
+        let mounted = mount_table::of(&init.to_string())?;
         let mut places = Vec::new();
         for mut external in mounts::sources(root) {
             // By way of links of the image, such as /var/run.
             if let Ok(found) = inside.open(&external.destination, OFlag::O_PATH)
                 && let Some(mount) = mount_at(&mounted, &found)?
             {
-                external.destination = point_of(mount);
+                external.destination = mount_table::point_of(mount);
             }
             let context = || external.source.display().to_string();
             places.extend(shown(&mounts, &external, whole).with_context(context)?);
@@ -85,13 +84,13 @@ impl<'a> Host<'a> {
         let path = fs::canonicalize(source).with_context(|| source.display().to_string())?;
         let id = id_of_mount(&path).with_context(|| source.display().to_string())?;
         let Some((own, root)) = at(&self.mounts, &path, id) else { return Ok(false) };
-        Ok(own.majmin == mount.majmin && root == unescaped(mount.root.as_bytes()))
+        Ok(own.majmin == mount.majmin && root == mount_table::root_of(mount))
     }
 
     /// What `mount` is to take away and does not, of [`TAKING`]. The container may have moved it:
     /// then it may be any of those that show the same.
     fn lacking(&self, mount: &MountInfo) -> u64 {
-        let point = point_of(mount);
+        let point = mount_table::point_of(mount);
         let places = self.places.iter().filter(|place| place.shows(mount));
         let own = places.clone().find(|place| place.destination == point);
         let all = || places.fold(0, |all, place| all | place.taken);
@@ -107,7 +106,7 @@ impl<'a> Host<'a> {
         ensure!(
             !is_hosts || known || self.places.iter().any(|place| place.shows(mount)),
             "{}: shows {} of the host's file system {}, which the configuration does not name",
-            point_of(mount).display(),
+            mount_table::point_of(mount).display(),
             mount.root,
             mount.majmin
         );
@@ -116,7 +115,10 @@ impl<'a> Host<'a> {
 
     /// Whether something is mounted below `source`.
     pub(super) fn has_mounts_below(&self, source: &Path) -> bool {
-        self.mounts.iter().map(point_of).any(|point| point != source && point.starts_with(source))
+        self.mounts
+            .iter()
+            .map(mount_table::point_of)
+            .any(|point| point != source && point.starts_with(source))
     }
 
     fn check_attributes(&self, mount: &MountInfo) -> Result<()> {
@@ -126,8 +128,8 @@ impl<'a> Host<'a> {
         };
         bail!(
             "{}: shows {} of file system {} without {name}, which the configuration or the host has there",
-            point_of(mount).display(),
-            unescaped(mount.root.as_bytes()).display(),
+            mount_table::point_of(mount).display(),
+            mount_table::root_of(mount).display(),
             mount.majmin
         )
     }
@@ -162,7 +164,7 @@ fn set(mount: &MountInfo, attributes: u64) -> Result<()> {
     }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = RootFd::new(open("/", flags, Mode::empty())?);
-    let found = root.open_without_links(&point_of(mount), OFlag::O_PATH)?;
+    let found = root.open_without_links(&mount_table::point_of(mount), OFlag::O_PATH)?;
     if sys::id_of_mount_at(found.as_fd())? == Some(mount.mnt_id as u64) {
         sys::mount_setattr(found.as_fd(), false, attributes, 0, 0)?;
     }
@@ -195,7 +197,7 @@ pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
         if looked.contains(&namespace) {
             continue;
         }
-        let mounts = || of_living(mounts_of(&pid.to_string()));
+        let mounts = || of_living(mount_table::of(&pid.to_string()));
         let Some(before) = mounts()? else { continue };
         host.set_attributes(pid, &before)?;
         let Some(mounts) = mounts()? else { continue };
@@ -256,21 +258,6 @@ fn known_kinds(root: &Root, init: i32) -> Result<BTreeSet<&str>> {
     Ok(known)
 }
 
-/// Names need not be UTF-8: what is not ASCII goes as proc_pid_mountinfo(5) has a space.
-pub(super) fn mounts_of(process: &str) -> Result<Vec<MountInfo>> {
-    let path = format!("/proc/{process}/mountinfo");
-    let text = ascii(&state::read_at(AT_FDCWD, &path).with_context(|| path.clone())?);
-    text.lines().map(|line| MountInfo::from_line(line).context(path.clone())).collect()
-}
-
-fn ascii(bytes: &[u8]) -> String {
-    let escape = |byte: &u8| match byte {
-        0..128 => char::from(*byte).to_string(),
-        _ => format!("\\{byte:03o}"),
-    };
-    bytes.iter().map(escape).collect()
-}
-
 /// What of the host a mount shows: of the mount that its source is in, and if it is recursive of
 /// those below.
 fn shown(host: &[MountInfo], external: &External<'_>, whole: bool) -> Result<Vec<Place>> {
@@ -286,8 +273,8 @@ fn id_of_mount(path: &Path) -> Result<u64> {
 /// The mount `id`, which `path` is in, and what of its file system is there.
 fn at<'a>(host: &'a [MountInfo], path: &Path, id: u64) -> Option<(&'a MountInfo, PathBuf)> {
     let own = host.iter().find(|mount| mount.mnt_id as u64 == id)?;
-    let below = path.strip_prefix(point_of(own)).ok()?;
-    let root = unescaped(own.root.as_bytes());
+    let below = path.strip_prefix(mount_table::point_of(own)).ok()?;
+    let root = mount_table::root_of(own);
     // With nothing to join it would get a slash at its end.
     Some((own, if below.as_os_str().is_empty() { root } else { root.join(below) }))
 }
@@ -297,7 +284,7 @@ fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> 
     let place = |mount: &MountInfo, root: PathBuf, below: bool| Place {
         device: mount.majmin.clone(),
         root,
-        destination: match point_of(mount).strip_prefix(path) {
+        destination: match mount_table::point_of(mount).strip_prefix(path) {
             Ok(rest) if below => external.destination.join(rest),
             _ => external.destination.clone(),
         },
@@ -305,10 +292,12 @@ fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> 
     };
     let own = at(host, path, id).map(|(mount, root)| place(mount, root, false));
     let is_below = |mount: &&MountInfo| {
-        external.recursive && point_of(mount).starts_with(path) && mount.mnt_id as u64 != id
+        external.recursive
+            && mount_table::point_of(mount).starts_with(path)
+            && mount.mnt_id as u64 != id
     };
     let below = host.iter().filter(is_below);
-    let below = below.map(|mount| place(mount, unescaped(mount.root.as_bytes()), true));
+    let below = below.map(|mount| place(mount, mount_table::root_of(mount), true));
     own.into_iter().chain(below).collect()
 }
 
@@ -326,30 +315,6 @@ pub(super) fn mount_at<'a>(
 ) -> Result<Option<&'a MountInfo>> {
     let id = sys::id_of_mount_at(file.as_fd())?;
     Ok(mounted.iter().find(|mount| Some(mount.mnt_id as u64) == id))
-}
-
-pub(super) fn point_of(mount: &MountInfo) -> PathBuf {
-    unescaped(mount.mount_point.as_os_str().as_bytes())
-}
-
-/// proc_pid_mountinfo(5): space, tab, newline and backslash are octal numbers.
-fn unescaped(text: &[u8]) -> PathBuf {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, after)) = rest.split_first() {
-        let number = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match number.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                plain.push(byte);
-                rest = &after[3..];
-            }
-            _ => {
-                plain.push(*first);
-                rest = after;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(plain).into()
 }
 
 #[cfg(test)]
@@ -386,16 +351,5 @@ mod tests {
             let line = format!("40 1 0:31 {root} /x rw - btrfs /dev/vdb rw");
             assert_eq!(place.shows(&mounts(&[&line])[0]), expected, "{root}");
         }
-    }
-
-    #[test]
-    fn octal_numbers_of_mountinfo_are_bytes() {
-        for (text, plain) in
-            [("/a\\040b", "/a b"), ("\\134040", "\\040"), ("/a\\0", "/a\\0"), ("", "")]
-        {
-            assert_eq!(unescaped(text.as_bytes()), Path::new(plain));
-        }
-        assert_eq!(ascii(b"a\xffb"), "a\\377b");
-        assert_eq!(unescaped(b"a\\377b").as_os_str().as_bytes(), b"a\xffb");
     }
 }

@@ -11,10 +11,10 @@ use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
-use nix::sys::uio::pread;
 
 use super::rootfs;
 use crate::rootfd::{RootFd, kind};
+use crate::sys;
 
 /// What the kernel looks at to know the format, in bytes (`BINPRM_BUF_SIZE`).
 const HEAD: usize = 256;
@@ -77,7 +77,7 @@ fn fault(root: &RootFd, path: &Path, depth: usize) -> Option<String> {
     // What was looked at may have been replaced: a fifo there must not be waited for.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = root.open(path, flags).ok()?;
-    let head = read_at(&file, 0, HEAD)?;
+    let head = sys::read_range(&file, 0, HEAD).ok()?;
     let needs = match &head[..] {
         [] => return Some("an empty file".to_string()),
         [b'#', b'!', line @ ..] => interpreter(line, head.len() == HEAD),
@@ -127,9 +127,9 @@ fn loader(file: &OwnedFd, head: &[u8]) -> Option<Result<Needs, String>> {
         return Some(Err("an ELF file, but no program".to_string()));
     }
     let (offset, size, count) = elf.program_headers(head)?;
-    let table = read_at(file, offset, (size * count).min(HEADERS_MAX))?;
+    let table = sys::read_range(file, offset, (size * count).min(HEADERS_MAX)).ok()?;
     let (offset, length) = table.chunks_exact(size).find_map(|header| elf.loader(header))?;
-    let mut path = read_at(file, offset, length.min(LOADER_MAX))?;
+    let mut path = sys::read_range(file, offset, length.min(LOADER_MAX)).ok()?;
     path.truncate(path.iter().position(|byte| *byte == 0)?);
     Some(Ok(Needs { what: "loader", path }))
 }
@@ -178,14 +178,6 @@ impl Elf {
         };
         Some((offset, usize::try_from(length).ok()?))
     }
-}
-
-/// What the file has there, at most `length` bytes.
-fn read_at(file: &OwnedFd, offset: u64, length: usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    let length = pread(file, &mut bytes, i64::try_from(offset).ok()?).ok()?;
-    bytes.truncate(length);
-    Some(bytes)
 }
 
 #[cfg(test)]

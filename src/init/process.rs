@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, makedev, stat, umask};
 use nix::unistd::{
     AccessFlags, Gid, Uid, access, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, fchown,
-    getpid, read, setgroups, setresgid, setresuid, setsid,
+    getpid, setgroups, setresgid, setresuid, setsid,
 };
 
 use super::diagnosis::refusal;
@@ -52,7 +52,7 @@ pub(super) struct Ready<'a> {
 pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
     sys::close_all_but(keep, 3 + plan.preserve_fds).context("close_range")?;
     for signal in &plan.ignored_signals {
-        sys::restore_signal(*signal);
+        sys::restore_signal(*signal).with_context(|| format!("signal {signal}"))?;
     }
     let none = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None).context("the signal mask")
@@ -275,15 +275,7 @@ fn home_of(uid: u32, root: &RootFd) -> Option<Vec<u8>> {
     if crate::rootfd::file_type(&file) != Ok(SFlag::S_IFREG) {
         return None;
     }
-    let mut passwd = Vec::new();
-    let mut chunk = [0u8; 4096];
-    while passwd.len() < PASSWD_MAX {
-        let length = read(&file, &mut chunk).ok()?;
-        passwd.extend_from_slice(&chunk[..length]);
-        if length < chunk.len() {
-            break;
-        }
-    }
+    let passwd = sys::read_at_most(&file, PASSWD_MAX).ok()?;
     find_home(&passwd, uid).map(<[u8]>::to_vec)
 }
 

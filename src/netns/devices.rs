@@ -33,6 +33,15 @@ impl Device {
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
     }
+
+    /// Whether it can have this name in the container.
+    fn may_be(&self, name: &str) -> bool {
+        let Some((before, after)) = self.new_name.split_once("%d") else {
+            return self.new_name == name;
+        };
+        let number = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        number.is_some_and(|n| !n.is_empty() && n.bytes().all(|digit| digit.is_ascii_digit()))
+    }
 }
 
 /// Devices that are in the container. Dropped, they go back: it has not come into being.
@@ -78,6 +87,14 @@ impl Moved {
             moved.take(device, &mut here, &mut there).with_context(origin)?;
         }
         Ok(moved)
+    }
+
+    /// Moves those of `devices` that are not in the network namespace of process `pid` yet.
+    pub(crate) fn missing(devices: &[Device], pid: i32) -> Result<Self> {
+        let names = Self::all(&[], pid)?.inside()?.names()?;
+        let is_missing = |device: &&Device| !names.iter().any(|name| device.may_be(name));
+        let missing: Vec<Device> = devices.iter().filter(is_missing).cloned().collect();
+        Self::all(&missing, pid)
     }
 
     /// They stay where they are.
@@ -141,6 +158,27 @@ impl Drop for Moved {
             if let Err(error) = self.give_back(device) {
                 log::warn(format!("linux.netDevices.{}: giving it back: {error:#}", device.name));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_any_number_and_another_name_is_itself() {
+        let device = |new_name: &str| Device { name: "eth0".into(), new_name: new_name.into() };
+        for (new_name, name, is) in [
+            ("lan", "lan", true),
+            ("lan", "lan0", false),
+            ("lan%d", "lan12", true),
+            ("lan%d", "lan", false),
+            ("lan%d", "lanx", false),
+            ("a%db", "a3b", true),
+            ("a%db", "a3", false),
+        ] {
+            assert_eq!(device(new_name).may_be(name), is, "{new_name} {name}");
         }
     }
 }

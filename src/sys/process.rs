@@ -154,15 +154,16 @@ pub(crate) fn end_when_asked() -> Result<()> {
     )
 }
 
-/// The default action for the signal of that number, also for the two that the C library keeps
-/// to itself; one that cannot be changed is left alone.
-pub(crate) fn restore_signal(signal: i32) {
+/// Sets the default action for the signal of that number, also for the two that the C library
+/// keeps to itself.
+pub(crate) fn restore_signal(signal: i32) -> Result<()> {
     // The kernel's sigaction (handler, flags, restorer, mask): all zero is SIG_DFL.
     let default = [0u64; 4];
     let null = std::ptr::null_mut::<u64>();
     // SAFETY: the kernel reads `default`, which has the size of its structure, and writes nothing
     // back; SIG_DFL is no function that could run in a signal's context.
-    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8) };
+    call(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8) })
+        .map(drop)
 }
 
 /// Raises the hard limit of process `pid` to `hard` if it is lower; the soft one stays.
