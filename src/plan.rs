@@ -19,7 +19,7 @@ use crate::annotations::Annotations as _;
 use crate::cgroup::Cgroup;
 use crate::hooks::{CALLERS, Hooks};
 use crate::landlock::Landlock;
-use crate::lsm::Labels;
+use crate::lsm::{self, Labels};
 use crate::memory_policy::MemoryPolicy;
 use crate::namespace::Namespaces;
 use crate::netns::Device as NetDevice;
@@ -121,6 +121,7 @@ impl Plan {
         let has_user = namespaces.has_user();
         let root = Root::new(source, linux, cgroup, has_user, extras.no_pivot)?;
         rootless::check(&namespaces, &root, linux)?;
+        warnings.extend(lsm::left_out(linux).filter(|_| root.label.is_none()));
         let process = spec.process().as_ref();
         let personality = personality(linux);
         let mut plan = Self {

@@ -7,6 +7,7 @@ mod bpf;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod entry;
 mod landlock;
+mod lsm;
 mod mount;
 mod process;
 mod scheduling;
@@ -27,6 +28,7 @@ use nix::sys::stat::Mode;
 
 pub(crate) use bpf::*;
 pub(crate) use landlock::*;
+pub(crate) use lsm::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use scheduling::*;
