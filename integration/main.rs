@@ -71,3 +71,5 @@ mod stress;
 mod systemd;
 #[cfg(test)]
 mod terminal;
+#[cfg(test)]
+mod warnings;

@@ -27,7 +27,7 @@ pub(crate) struct Limits {
     pub(super) v2: Vec<Setting>,
     /// `memory.checkBeforeUpdate` on version 2: the usage in bytes that must not be reached.
     pub(super) usage_below: Option<(&'static str, u64)>,
-    /// In the order of the configuration, with the default rules at the end.
+    /// In the order of the configuration, with what it leaves of the default rules at the end.
     pub(super) devices: Option<Vec<Rule>>,
 }
 
