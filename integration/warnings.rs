@@ -112,3 +112,11 @@ fn options_and_limits_of_the_past_are_told() {
     let done = c.rt(["update", "--kernel-memory", "8m", &c.id]).run().success();
     assert_warned(&done.stderr, "--kernel-memory");
 }
+
+#[test]
+fn a_name_in_a_filter_that_is_no_system_call_is_told() {
+    let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "names": ["chmod", "fchmdo", "riscv_flush_icache"], "action": "SCMP_ACT_ERRNO" }] });
+    let bundle = Bundle::busybox().args(["true"]).config(|c| c["linux"]["seccomp"] = profile);
+    assert_warned(&bundle.run().success().stderr, "fchmdo");
+}

@@ -12,9 +12,11 @@
 //! Without `env` a hook has the environment of the command that runs it; startContainer has the
 //! program's, and createContainer none, so that nothing of the caller's gets inside.
 
+mod keeper;
+
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,7 +39,7 @@ use crate::annotations::{self, Annotations as _};
 use crate::error::{InPhase, Phase, line};
 use crate::image;
 use crate::state::Record;
-use crate::sys::{self, Fork};
+use crate::sys;
 
 /// How much of a failed hook's output its error shows, in bytes.
 const OUTPUT_MAX: usize = 1024;
@@ -186,29 +188,35 @@ impl Hooks {
     /// Runs the hooks of `kind` in their order, in the bundle's directory; the first failure is
     /// the last one run. `pid` is init's as the hook sees it, 0 if there is none.
     pub(crate) fn run(&self, kind: Kind, pid: i32) -> Result<()> {
-        self.each(kind, pid, Some(&self.bundle), &own_environment()).collect()
+        let env = own_environment();
+        let place = Place::outside(Some(&self.bundle), &env);
+        self.each(kind, pid, &place).collect()
     }
 
     /// The same from inside the container, in the directory where init is. What has no
-    /// environment of its own gets `env`.
-    pub(crate) fn run_inside(&self, kind: Kind, env: &[CString]) -> Result<()> {
-        self.each(kind, getpid().as_raw(), None, env).collect()
+    /// environment of its own gets `env`. A `peer` that goes away while a hook runs ends it.
+    pub(crate) fn run_inside(
+        &self,
+        kind: Kind,
+        env: &[CString],
+        peer: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        // In the container's root nothing of the image tells whom to kill, and the calls of a keeper
+        // might not pass the container's filter: what is left ends with init, or by `start`.
+        let has_keeper = kind != Kind::StartContainer;
+        let place = Place { cwd: None, env, peer, has_keeper };
+        self.each(kind, getpid().as_raw(), &place).collect()
     }
 
     /// Runs all of `kind`, whatever becomes of each; what became of those that failed.
     pub(crate) fn run_all(&self, kind: Kind) -> Vec<String> {
         let env = own_environment();
-        let results = self.each(kind, 0, Some(&self.bundle), &env);
+        let place = Place::outside(Some(&self.bundle), &env);
+        let results = self.each(kind, 0, &place);
         results.filter_map(Result::err).map(|error| line(&error)).collect()
     }
 
-    fn each(
-        &self,
-        kind: Kind,
-        pid: i32,
-        cwd: Option<&Path>,
-        env: &[CString],
-    ) -> impl Iterator<Item = Result<()>> {
+    fn each(&self, kind: Kind, pid: i32, place: &Place<'_>) -> impl Iterator<Item = Result<()>> {
         let state = State {
             oci_version: &self.oci_version,
             id: &self.id,
@@ -222,11 +230,29 @@ impl Hooks {
             let (name, path) = (kind.name(), hook.path().display());
             let state = state.as_ref().map_err(|error| anyhow::anyhow!("the state: {error}"));
             state
-                .and_then(|state| run_to(hook, state, cwd, &self.outputs, env))
+                .and_then(|state| run_to(hook, state, &self.outputs, place))
                 // The second half is runc's wording.
                 .with_context(|| format!("hooks.{name}[{i}] {path}: error running {name} hook #{i}"))
                 .phase(Phase::Hooks)
         })
+    }
+}
+
+/// Where hooks run.
+struct Place<'a> {
+    cwd: Option<&'a Path>,
+    /// For a hook that says nothing of its environment.
+    env: &'a [CString],
+    /// A socket whose end is the end of the hook.
+    peer: Option<BorrowedFd<'a>>,
+    /// Whether a [keeper] knows what the hook starts.
+    has_keeper: bool,
+}
+
+impl<'a> Place<'a> {
+    /// In the namespaces of the runtime.
+    fn outside(cwd: Option<&'a Path>, env: &'a [CString]) -> Self {
+        Self { cwd, env, peer: None, has_keeper: true }
     }
 }
 
@@ -235,7 +261,7 @@ impl Hooks {
 /// # Errors
 /// What became of it, and the end of what it wrote.
 pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
-    run_to(hook, state, cwd, &[None, None], &[])
+    run_to(hook, state, &[None, None], &Place::outside(cwd, &[]))
 }
 
 /// The environment of this command, which a hook without one inherits from runc and crun as well.
@@ -248,41 +274,40 @@ fn own_environment() -> Vec<CString> {
         .collect()
 }
 
-/// The same with standard output and standard error where `outputs` says, and with `env` where the
-/// hook says nothing of its environment.
+/// The same with standard output and standard error where `outputs` says, in `place`. At its time
+/// limit the hook ends with all that it has started, and so it does if this process is killed.
 fn run_to(
     hook: &Hook,
     state: &[u8],
-    cwd: Option<&Path>,
     outputs: &[Option<OwnedFd>; 2],
-    env: &[CString],
+    place: &Place<'_>,
 ) -> Result<()> {
-    let program = Program::new(hook, env)?;
+    let program = Program::new(hook, place.env)?;
     // A file takes whatever the hook writes: nobody has to read while it runs.
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
     let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
     fcntl(&state_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("a pipe")?;
-    let parent = getpid();
     let [out, err] = outputs.each_ref().map(|to| to.as_ref().unwrap_or(&output));
     let streams = Streams { stdin: &stdin, out, err, errors: &output };
-    let process = match sys::clone3(0, None).context("clone3")? {
-        Fork::Child => program.execute(&streams, cwd, parent),
-        Fork::Parent { pidfd, .. } => pidfd,
-    };
+    let execute = |parent| program.execute(&streams, place.cwd, parent);
+    let process = if place.has_keeper { keeper::start(execute) } else { keeper::fork(execute) };
+    let process = process.context("clone3")?;
     drop(stdin);
     let seconds = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let in_time = feed_and_wait(&process, state_end, state, deadline);
-    if !matches!(in_time, Ok(true)) {
-        let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+    let wait = Wait { process: process.as_fd(), peer: place.peer, deadline };
+    let outcome = wait.feed(state_end, state);
+    if !matches!(outcome, Ok(Outcome::Ended)) {
+        end(&process, place.has_keeper);
     }
     let status = waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("waitid")?;
-    let what = match (in_time?, status) {
-        (true, WaitStatus::Exited(_, 0)) => return Ok(()),
-        (false, _) => format!("not finished after {} s, killed", seconds.unwrap_or(0)),
-        (true, WaitStatus::Exited(_, status)) => format!("exit status {status}"),
-        (true, WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
-        (true, _) => "ended".to_string(),
+    let what = match (outcome?, status) {
+        (Outcome::Ended, WaitStatus::Exited(_, 0)) => return Ok(()),
+        (Outcome::Late, _) => format!("not finished after {} s, killed", seconds.unwrap_or(0)),
+        (Outcome::Alone, _) => "killed: who waited for it is gone".to_string(),
+        (Outcome::Ended, WaitStatus::Exited(_, status)) => format!("exit status {status}"),
+        (Outcome::Ended, WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
+        (Outcome::Ended, _) => "ended".to_string(),
     };
     match last_words(&output) {
         words if words.is_empty() => bail!(what),
@@ -290,41 +315,79 @@ fn run_to(
     }
 }
 
-/// Writes the state as the hook reads it, until it ends: whether that was before the deadline. A
-/// hook may close its standard input unread, or never read.
-fn feed_and_wait(
-    process: &OwnedFd,
-    state_end: OwnedFd,
-    mut state: &[u8],
+/// Has the keeper end everything. One that takes too long for that is killed, and so is a hook that
+/// has none.
+fn end(process: &OwnedFd, is_keeper: bool) {
+    let _ = sys::pidfd_send_signal(process.as_fd(), keeper::END);
+    let deadline = Instant::now() + keeper::PATIENCE + Duration::from_secs(1);
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    while is_keeper {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Err(Errno::EINTR) => {}
+            Ok(0) | Err(_) => break,
+            Ok(_) => return,
+        }
+    }
+    let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+}
+
+/// Why the wait for a hook is over.
+enum Outcome {
+    Ended,
+    Late,
+    /// The peer has gone.
+    Alone,
+}
+
+/// The wait for a hook.
+struct Wait<'a> {
+    process: BorrowedFd<'a>,
+    peer: Option<BorrowedFd<'a>>,
     deadline: Option<Instant>,
-) -> Result<bool> {
-    let mut state_end = Some(state_end);
-    loop {
-        if let Some(end) = &state_end {
-            match write(end, state) {
-                Ok(written) => state = &state[written..],
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(Errno::EPIPE) => state = &[],
-                Err(errno) => return Err(errno).context("its standard input"),
+}
+
+impl Wait<'_> {
+    /// Writes the state as the hook reads it, until it is over. A hook may close its standard input
+    /// unread, or never read.
+    fn feed(&self, state_end: OwnedFd, mut state: &[u8]) -> Result<Outcome> {
+        let mut state_end = Some(state_end);
+        loop {
+            if let Some(end) = &state_end {
+                match write(end, state) {
+                    Ok(written) => state = &state[written..],
+                    Err(Errno::EAGAIN | Errno::EINTR) => {}
+                    Err(Errno::EPIPE) => state = &[],
+                    Err(errno) => return Err(errno).context("its standard input"),
+                }
+            }
+            if state.is_empty() {
+                state_end = None;
+            }
+            let mut fds = vec![PollFd::new(self.process, PollFlags::POLLIN)];
+            fds.extend(self.peer.map(|peer| PollFd::new(peer, PollFlags::POLLIN)));
+            fds.extend(state_end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)));
+            match poll(&mut fds, self.timeout()) {
+                Ok(_) if fds[0].any() == Some(true) => return Ok(Outcome::Ended),
+                Ok(_) if self.peer.is_some() && fds[1].any() == Some(true) => {
+                    return Ok(Outcome::Alone);
+                }
+                Ok(0) if self.deadline.is_some_and(|at| at <= Instant::now()) => {
+                    return Ok(Outcome::Late);
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("poll"),
             }
         }
-        if state.is_empty() {
-            state_end = None;
-        }
-        let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        match self.deadline.map(|at| at.saturating_duration_since(Instant::now())) {
             None => PollTimeout::NONE,
             // Rounded up: not to wake just before the deadline again and again.
             Some(left) => {
                 PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
             }
-        };
-        let mut fds = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-        fds.extend(state_end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)));
-        match poll(&mut fds, timeout) {
-            Ok(_) if fds[0].any() == Some(true) => return Ok(true),
-            Ok(0) if deadline.is_some_and(|at| at <= Instant::now()) => return Ok(false),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("poll"),
         }
     }
 }
@@ -366,9 +429,10 @@ impl Program {
         Ok(Self { path, args, env: env.unwrap_or_else(|| inherited.to_vec()) })
     }
 
-    /// In the child. What `parent` has open or blocked is none of the hook's business, and it
-    /// does not outlive `parent`, so that a killed command leaves nothing behind.
-    fn execute(&self, streams: &Streams<'_>, cwd: Option<&Path>, parent: Pid) -> ! {
+    /// In the child; the status to end with if the program does not run. What `parent` has open or
+    /// blocked is none of the hook's business, and it does not outlive `parent`, so that a killed
+    /// command leaves nothing behind.
+    fn execute(&self, streams: &Streams<'_>, cwd: Option<&Path>, parent: Pid) -> i32 {
         let error = match self.prepare(streams, cwd, parent) {
             Err(errno) => errno,
             Ok(()) => match execve(&self.path, &self.args, &self.env) {
@@ -377,7 +441,7 @@ impl Program {
             },
         };
         let _ = write(streams.errors, error.desc().as_bytes());
-        sys::exit_now(127)
+        127
     }
 
     fn prepare(&self, streams: &Streams<'_>, cwd: Option<&Path>, parent: Pid) -> nix::Result<()> {

@@ -56,7 +56,8 @@ pub(crate) fn run(
         Err(error) => fail(&caller, &error),
     };
     if let Some(hooks) = &plan.hooks
-        && let Err(error) = hooks.run_inside(Kind::StartContainer, environment(program.as_ref()))
+        && let Err(error) =
+            hooks.run_inside(Kind::StartContainer, environment(program.as_ref()), None)
     {
         fail(&starter, &error);
     }
@@ -139,7 +140,7 @@ fn run_hooks(root: &RootFd, plan: &Plan, caller: &sync::Init) -> Result<()> {
     let Some(hooks) = &plan.hooks else { return Ok(()) };
     if hooks.has(&[Kind::CreateContainer]) {
         fchdir(root).context("root.path").phase(Phase::Hooks)?;
-        hooks.run_inside(Kind::CreateContainer, &[])?;
+        hooks.run_inside(Kind::CreateContainer, &[], Some(caller.as_fd()))?;
     }
     Ok(())
 }

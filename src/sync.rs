@@ -261,6 +261,12 @@ impl AsRawFd for Init {
     }
 }
 
+impl AsFd for Init {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Init {
     /// An accepted connection of `start` takes the place of the pair.
     pub(crate) fn from_connection(socket: OwnedFd) -> Self {

@@ -12,6 +12,8 @@ mod mount;
 mod process;
 mod scheduling;
 mod seccomp;
+#[cfg(all(target_env = "gnu", not(any(test, fuzzing))))]
+mod stack;
 mod terminal;
 mod xattr;
 
@@ -36,12 +38,21 @@ pub(crate) use seccomp::*;
 pub(crate) use terminal::*;
 pub(crate) use xattr::*;
 
-/// What the C library calls. Does what Rust's start-up would have done and is needed: SIGPIPE is
-/// ignored, and standard streams that the caller closed become `/dev/null`, so that no descriptor
-/// of ours takes their number and ends up as the output of a container.
+/// What the C library calls. Does what Rust's start-up would have done and is needed, besides
+/// [`begin`]: there is enough stack.
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 #[cfg_attr(any(test, fuzzing), allow(dead_code, reason = "the harness has its own"))]
 extern "C" fn main() -> c_int {
+    #[cfg(all(target_env = "gnu", not(any(test, fuzzing))))]
+    return stack::run();
+    #[cfg(not(all(target_env = "gnu", not(any(test, fuzzing)))))]
+    begin()
+}
+
+/// Runs the command; its exit status. SIGPIPE is ignored, and standard streams that the caller closed
+/// become `/dev/null`, so that no descriptor of ours takes their number and ends up as the output of
+/// a container.
+fn begin() -> c_int {
     if let Err(errno) = open_standard_streams() {
         eprintln!("rt: /dev/null: {}", errno.desc());
         return 1;
