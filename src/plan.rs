@@ -195,6 +195,12 @@ impl Plan {
         hooks || self.memory_policy.is_some() || !self.net_devices.is_empty()
     }
 
+    /// Whether init copies something of the image into memory (`tmpcopyup`), which may be of any size.
+    pub(crate) fn copies_up(&self) -> bool {
+        let mut mounts = self.root.iter().flat_map(|root| &root.mounts);
+        mounts.any(|mount| mount.options.tmpcopyup)
+    }
+
     /// What security modules have to put the program under.
     pub(crate) fn labels(&self) -> Option<&Labels> {
         let program = self.process.as_ref()?;

@@ -37,7 +37,21 @@ impl Limits {
         Self { devices: self.devices.clone(), ..Self::default() }
     }
 
-    /// All others.
+    /// How much memory there may be, with swap, and nothing else.
+    pub(crate) fn of_memory(&self) -> Self {
+        const FILES: [&str; 4] = [
+            "memory.limit_in_bytes",
+            "memory.memsw.limit_in_bytes",
+            "memory.max",
+            "memory.swap.max",
+        ];
+        let of_memory = |settings: &[Setting]| {
+            settings.iter().filter(|one| FILES.contains(&&*one.file)).cloned().collect()
+        };
+        Self { v1: of_memory(&self.v1), v2: of_memory(&self.v2), ..Self::default() }
+    }
+
+    /// All but those of [`Self::of_devices`].
     pub(crate) fn without_devices(&self) -> Self {
         Self { devices: None, ..self.clone() }
     }
