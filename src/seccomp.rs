@@ -18,6 +18,7 @@ mod calls;
 mod rules;
 #[cfg(test)]
 mod tests;
+pub(crate) mod wait;
 
 use anyhow::{Result, ensure};
 use libc::sock_filter;

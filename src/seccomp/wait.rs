@@ -1,0 +1,272 @@
+//! How a process that is under a filter can wait for somebody without turning in circles, where any
+//! of its system calls may be forbidden: the program is asked which one is not.
+//!
+//! Either it lets a wait through. Or it has some call that an agent is asked about: such a call is
+//! itself a wait, which ends when it is answered. It never comes to be carried out if the one who
+//! answers is a thread of the same process that is not under the filter.
+
+use libc::sock_filter;
+
+use super::calls::CALLS;
+use super::rules::Abi;
+use super::{Filter, family};
+
+/// A system call of this machine's own architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) number: u32,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// What a process under the filter can do until somebody else is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The call is carried out: it is a wait.
+    Allowed(Call),
+    /// The call is not carried out before it is answered.
+    Notified(Call),
+}
+
+// What `struct seccomp_data` of <linux/seccomp.h> has at these offsets, in bytes.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// No call has it, whatever the kernel: if it were carried out, nothing would happen.
+const NO_CALL: u32 = 0x0fff_ffff;
+/// With such arguments nearly every call only fails: no descriptor, no address, no valid flags.
+const NOTHING: u64 = u64::MAX;
+/// Those that do something nevertheless, if an agent gets to see and lets through what has been
+/// interrupted by a signal: taken if there is nothing else.
+const LAST: [&str; 11] = [
+    "alarm",
+    "exit",
+    "exit_group",
+    "munlockall",
+    "pause",
+    "personality",
+    "sched_yield",
+    "setsid",
+    "sync",
+    "umask",
+    "vhangup",
+];
+/// Those that must not be carried out: two processes would go on from here, or none.
+const NEVER: [&str; 4] = ["fork", "restart_syscall", "rt_sigreturn", "vfork"];
+
+/// How many instructions are looked at for one number.
+const STEPS: usize = 1 << 16;
+
+impl Filter {
+    /// How a process under it can wait; `allowed` is a call that waits. None if every call is
+    /// decided at once, so that nobody can be asked about any.
+    pub(crate) fn wait(&self, allowed: Call) -> Option<Wait> {
+        let abi = family().first()?;
+        if matches!(
+            action(self.verdict(abi, allowed)?),
+            libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG
+        ) {
+            return Some(Wait::Allowed(allowed));
+        }
+        let notified =
+            |number| Some(Call { number, arguments: notified(&self.program, abi, number)? });
+        let call = numbers(abi).find_map(notified);
+        // What has been found has to hold when it is run.
+        call.filter(|call| {
+            self.verdict(abi, *call).map(action) == Some(libc::SECCOMP_RET_USER_NOTIF)
+        })
+        .map(Wait::Notified)
+    }
+
+    fn verdict(&self, abi: &Abi, call: Call) -> Option<u32> {
+        let known = |offset| match offset {
+            NUMBER => Some(call.number),
+            ARCHITECTURE => Some(abi.audit),
+            _ => {
+                let word = usize::try_from(offset.checked_sub(ARGUMENTS)? / 4).ok()?;
+                let argument = call.arguments.get(word / 2)?;
+                Some(if word.is_multiple_of(2) {
+                    *argument as u32
+                } else {
+                    (argument >> 32) as u32
+                })
+            }
+        };
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let step = self.program.get(at)?;
+            match Step::of(step)? {
+                Step::Load(offset) => accumulator = known(offset)?,
+                Step::And(mask) => accumulator &= mask,
+                Step::Jump(distance) => at += distance,
+                Step::If(test, yes, no) => at += if test.holds(accumulator) { yes } else { no },
+                Step::Return(value) => return Some(value),
+            }
+            at += 1;
+        }
+    }
+}
+
+fn action(verdict: u32) -> u32 {
+    verdict & libc::SECCOMP_RET_ACTION_FULL
+}
+
+/// The numbers to ask about, the most harmless first.
+fn numbers(abi: &Abi) -> impl Iterator<Item = u32> {
+    let of = |wanted: fn(&str) -> bool| {
+        CALLS.iter().filter(move |call| wanted(call.0)).filter_map(|call| abi.number(call))
+    };
+    let first = of(|name| !LAST.contains(&name) && !NEVER.contains(&name));
+    std::iter::once(NO_CALL).chain(first).chain(of(|name| LAST.contains(&name)))
+}
+
+/// An instruction of the kinds that `bpf.rs` writes.
+#[derive(Clone, Copy)]
+enum Step {
+    Load(u32),
+    And(u32),
+    Jump(usize),
+    If(Test, usize, usize),
+    Return(u32),
+}
+
+/// The condition of a jump.
+#[derive(Clone, Copy, Debug)]
+struct Test {
+    code: u16,
+    constant: u32,
+}
+
+impl Step {
+    fn of(step: &sock_filter) -> Option<Self> {
+        let sock_filter { code, jt, jf, k } = *step;
+        match code {
+            0x20 => Some(Self::Load(k)),
+            0x54 => Some(Self::And(k)),
+            0x05 => Some(Self::Jump(usize::try_from(k).ok()?)),
+            0x15 | 0x25 | 0x35 | 0x45 => {
+                Some(Self::If(Test { code, constant: k }, jt.into(), jf.into()))
+            }
+            0x06 => Some(Self::Return(k)),
+            _ => None,
+        }
+    }
+}
+
+impl Test {
+    fn holds(self, word: u32) -> bool {
+        match self.code {
+            0x15 => word == self.constant,
+            0x25 => word > self.constant,
+            0x35 => word >= self.constant,
+            _ => word & self.constant != 0,
+        }
+    }
+}
+
+/// What a way through the program has found out about a word of the arguments.
+#[derive(Clone, Copy)]
+struct Known {
+    word: u32,
+    mask: u32,
+    test: Test,
+    holds: bool,
+}
+
+/// A way through the program, up to the instruction `at`.
+#[derive(Clone)]
+struct Path {
+    at: usize,
+    accumulator: Accumulator,
+    known: Vec<Known>,
+}
+
+#[derive(Clone, Copy)]
+enum Accumulator {
+    Value(u32),
+    /// A word of the arguments, by its offset, as far as the mask goes.
+    Word(u32, u32),
+}
+
+/// Arguments with which the agent is asked about the call `number`.
+fn notified(program: &[sock_filter], abi: &Abi, number: u32) -> Option<[u64; 6]> {
+    let mut paths = vec![Path { at: 0, accumulator: Accumulator::Value(0), known: Vec::new() }];
+    let mut steps = 0;
+    while let Some(mut path) = paths.pop() {
+        loop {
+            steps += 1;
+            let step = Step::of(program.get(path.at)?)?;
+            path.at += 1;
+            match step {
+                _ if steps > STEPS => return None,
+                Step::Load(NUMBER) => path.accumulator = Accumulator::Value(number),
+                Step::Load(ARCHITECTURE) => path.accumulator = Accumulator::Value(abi.audit),
+                Step::Load(offset) => path.accumulator = Accumulator::Word(offset, u32::MAX),
+                Step::And(mask) => path.accumulator.mask(mask),
+                Step::Jump(distance) => path.at += distance,
+                Step::If(test, yes, no) => match path.accumulator {
+                    Accumulator::Value(value) => {
+                        path.at += if test.holds(value) { yes } else { no }
+                    }
+                    Accumulator::Word(word, mask) => {
+                        let fork = |holds| {
+                            path.with(
+                                Known { word, mask, test, holds },
+                                if holds { yes } else { no },
+                            )
+                        };
+                        paths.extend([fork(false), fork(true)].into_iter().flatten());
+                        break;
+                    }
+                },
+                Step::Return(value) if action(value) == libc::SECCOMP_RET_USER_NOTIF => {
+                    return path.arguments();
+                }
+                Step::Return(_) => break,
+            }
+        }
+    }
+    None
+}
+
+impl Accumulator {
+    fn mask(&mut self, with: u32) {
+        match self {
+            Self::Value(value) => *value &= with,
+            Self::Word(_, mask) => *mask &= with,
+        }
+    }
+}
+
+impl Path {
+    /// The same with one thing more that is known, if that can be.
+    fn with(&self, known: Known, distance: usize) -> Option<Self> {
+        let mut path = self.clone();
+        path.at += distance;
+        path.known.push(known);
+        path.word(known.word).is_some().then_some(path)
+    }
+
+    /// A value of the word at `offset` that is as the path has found it.
+    fn word(&self, offset: u32) -> Option<u32> {
+        let known = || self.known.iter().filter(|known| known.word == offset);
+        let near = known().flat_map(|Known { mask, test, .. }| {
+            let constant = test.constant;
+            let lowest = mask & mask.wrapping_neg();
+            let values = [constant, constant.wrapping_add(1), constant.wrapping_sub(1)];
+            let masked = [constant | !mask, (constant ^ lowest) | !mask, constant ^ lowest];
+            values.into_iter().chain(masked)
+        });
+        let fits = |value: &u32| known().all(|k| k.test.holds(value & k.mask) == k.holds);
+        [u32::MAX, 0].into_iter().chain(near).find(fits)
+    }
+
+    fn arguments(&self) -> Option<[u64; 6]> {
+        let mut arguments = [NOTHING; 6];
+        for (i, argument) in (0..).zip(&mut arguments) {
+            let offset = ARGUMENTS + 8 * i;
+            *argument = u64::from(self.word(offset)?) | u64::from(self.word(offset + 4)?) << 32;
+        }
+        Some(arguments)
+    }
+}
