@@ -31,7 +31,7 @@ pub(crate) use host::{Host, freeze, namespace_of, proc_status, reap, thaw, until
 pub(crate) use leftovers::Leftovers;
 pub(crate) use look::{Look, assert_looks_as_under_runc, difference_to_runc};
 pub(crate) use race::Exchange;
-pub(crate) use rt::{Done, MARK, Rt, runc, runtime};
+pub(crate) use rt::{Done, MARK, Rt, Running, runc, runtime};
 pub(crate) use schema::Schema;
 pub(crate) use temp::{TempDir, copy_program, write_program};
 pub(crate) use view::View;

@@ -4,7 +4,7 @@
 //! ends by itself it is gone as well, and what the hook has left in the background stays.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_pdeathsig};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Pid, getpid, getppid, write};
 
 use crate::sys::{self, Fork};
 
@@ -24,9 +24,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Starts `hook` in a process below a keeper; the keeper as a pidfd, which ends as the hook does.
-/// `hook` gets the pid of its parent; what it returns is its status.
-pub(super) fn start(hook: impl FnOnce(Pid) -> i32) -> nix::Result<OwnedFd> {
-    fork(|parent| keep(hook, parent).unwrap_or(127))
+/// `hook` gets the pid of its parent; what it returns is its status. What goes wrong in the keeper
+/// is written to `errors`.
+pub(super) fn start(hook: impl FnOnce(Pid) -> i32, errors: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    fork(|parent| {
+        keep(hook, parent, errors.as_raw_fd()).unwrap_or_else(|errno| {
+            let _ = write(errors, errno.desc().as_bytes());
+            127
+        })
+    })
 }
 
 /// Runs `child` in a process of its own; its pidfd. `child` gets the pid of its parent; what it
@@ -40,7 +46,7 @@ pub(super) fn fork(child: impl FnOnce(Pid) -> i32) -> nix::Result<OwnedFd> {
 }
 
 /// In the keeper: the status to end with.
-fn keep(hook: impl FnOnce(Pid) -> i32, parent: Pid) -> nix::Result<i32> {
+fn keep(hook: impl FnOnce(Pid) -> i32, parent: Pid, errors: RawFd) -> nix::Result<i32> {
     // None of them ends the keeper; two of them are waited for.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     set_child_subreaper(true)?;
@@ -54,7 +60,7 @@ fn keep(hook: impl FnOnce(Pid) -> i32, parent: Pid) -> nix::Result<i32> {
         Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
     // Above all the end of the pipe that the hook reads the state from.
-    sys::close_all_but(vec![std::os::fd::AsRawFd::as_raw_fd(&process)], 3)?;
+    sys::close_all_but(vec![process.as_raw_fd(), errors], 3)?;
     let mut awaited = SigSet::empty();
     awaited.add(Signal::SIGCHLD);
     awaited.add(Signal::SIGTERM);

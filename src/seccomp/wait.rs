@@ -270,3 +270,87 @@ impl Path {
         Some(arguments)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::LinuxSeccomp;
+    use serde_json::{Value, json};
+
+    use super::super::{Terms, program};
+    use super::*;
+
+    const FUTEX: Call =
+        Call { number: libc::SYS_futex as u32, arguments: [0x1000, 128, 0, 0, 0, 0] };
+
+    fn wait(profile: Value) -> Option<Wait> {
+        let profile: LinuxSeccomp = serde_json::from_value(profile).unwrap();
+        let program = program(family(), &profile);
+        Filter { program, terms: Terms { flags: 0, agent: None } }.wait(FUTEX)
+    }
+
+    fn notified(default: &str, names: &[&str], args: Value) -> Option<Wait> {
+        wait(json!({ "defaultAction": default, "syscalls":
+            [{ "names": names, "action": "SCMP_ACT_NOTIFY", "args": args }] }))
+    }
+
+    #[track_caller]
+    fn is_notified(wait: Option<Wait>, number: i64) -> [u64; 6] {
+        let Some(Wait::Notified(call)) = wait else { panic!("{wait:?}") };
+        assert_eq!(i64::from(call.number), number);
+        call.arguments
+    }
+
+    #[test]
+    fn a_wait_that_is_let_through_is_taken_first() {
+        for default in ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG"] {
+            assert_eq!(notified(default, &["mkdirat"], json!([])), Some(Wait::Allowed(FUTEX)));
+        }
+    }
+
+    #[test]
+    fn else_a_call_that_is_notified_and_does_nothing() {
+        let all = wait(json!({ "defaultAction": "SCMP_ACT_NOTIFY" }));
+        assert_eq!(is_notified(all, NO_CALL.into()), [NOTHING; 6]);
+        let harmless = notified("SCMP_ACT_ERRNO", &["exit_group", "umask", "openat"], json!([]));
+        assert_eq!(is_notified(harmless, libc::SYS_openat), [NOTHING; 6]);
+        let only = notified("SCMP_ACT_KILL", &["exit_group"], json!([]));
+        is_notified(only, libc::SYS_exit_group);
+    }
+
+    #[test]
+    fn arguments_are_found_that_the_agent_is_asked_about() {
+        let argument =
+            |index: u32, value: u64, op: &str| json!({ "index": index, "value": value, "op": op });
+        let found = notified(
+            "SCMP_ACT_ERRNO",
+            &["mknodat"],
+            json!([
+                argument(0, 5, "SCMP_CMP_EQ"),
+                argument(1, u64::MAX, "SCMP_CMP_NE"),
+                argument(2, 1 << 40, "SCMP_CMP_LT"),
+                argument(3, 1 << 40, "SCMP_CMP_GT"),
+                { "index": 4, "value": 0xff_0000_000f_u64, "valueTwo": 0x12_0000_0003_u64,
+                  "op": "SCMP_CMP_MASKED_EQ" },
+            ]),
+        );
+        let [a, b, c, d, e, f] = is_notified(found, libc::SYS_mknodat);
+        assert!(a == 5 && b != u64::MAX && c < 1 << 40 && d > 1 << 40);
+        assert_eq!(e & 0xff_0000_000f, 0x12_0000_0003);
+        assert_eq!(f, NOTHING);
+    }
+
+    #[test]
+    fn where_nothing_is_ever_notified_there_is_no_wait() {
+        assert_eq!(notified("SCMP_ACT_ERRNO", &["fork", "vfork"], json!([])), None);
+        let foreign = notified("SCMP_ACT_ERRNO", &["swapcontext"], json!([]));
+        assert_eq!(foreign, None);
+        let impossible = notified(
+            "SCMP_ACT_ERRNO",
+            &["mkdirat"],
+            json!([
+                { "index": 0, "value": 0, "op": "SCMP_CMP_LT" },
+            ]),
+        );
+        assert_eq!(impossible, None);
+    }
+}
