@@ -503,7 +503,7 @@ fn a_hook_that_starts_ever_more_ends_at_its_time() {
 fn a_command_that_ends_while_its_hook_runs_takes_all_of_it_along() {
     let script = format!("{CROWD}; exec sleep 1000");
     for kind in ["createRuntime", "createContainer"] {
-        for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
             let bundle = hook(Bundle::busybox().without_namespace("pid"), kind, &script);
             bundle.write();
             let create = bundle.launch(&["create"], &bundle.id()).spawn();
@@ -524,9 +524,10 @@ fn what_a_hook_leaves_in_the_background_stays_if_the_hook_ends_in_time() {
         bundle.write();
         let done = bundle.launch(&["create"], &bundle.id()).run();
         let alive: Vec<_> = crowd(&bundle).into_iter().map(|pid| (pid, lives(pid))).collect();
-        for (pid, _) in &alive {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), Signal::SIGKILL);
-            reap(*pid, std::time::Duration::from_secs(10));
+        for process in marked(&bundle) {
+            let pid = process.trim_start_matches("/proc/").parse().unwrap();
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+            reap(pid, std::time::Duration::from_secs(10));
         }
         bundle.rt(["delete", "--force", &bundle.id()]).run();
         assert_eq!(done.status == 0, status == 0, "{done}");
