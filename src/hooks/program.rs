@@ -98,10 +98,14 @@ pub(super) fn run_to(
 /// Has the keeper end everything. One that takes too long for that is killed, and so is a hook that
 /// has none.
 fn end(process: &OwnedFd, is_keeper: bool) {
+    if !is_keeper {
+        let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+        return;
+    }
     let _ = sys::pidfd_send_signal(process.as_fd(), keeper::END);
     let deadline = Instant::now() + keeper::PATIENCE + Duration::from_secs(1);
     let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-    while is_keeper {
+    loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
             Err(Errno::EINTR) => {}
