@@ -114,3 +114,59 @@ fn whatever_the_propagation_of_the_root_no_mount_stays_on_a_host_that_shares_its
         assert_eq!(output, "hello\nstatus 0, 0\n", "{word}: {done:?}");
     }
 }
+
+/// The soft limit alone, and both, in KiB: less than any command needs of its own.
+const SMALL_STACKS: [&str; 3] = ["ulimit -S -s 64", "ulimit -s 64", "ulimit -s 48"];
+
+#[test]
+fn a_small_stack_of_the_caller_is_enough_for_every_command() {
+    for limit in SMALL_STACKS {
+        let small = format!("{limit}; exec \"$@\"");
+        let bundle = Bundle::busybox().directory("/data").file("/data/file", "up\n");
+        let bundle = bundle.mount(serde_json::json!({ "destination": "/data", "type": "tmpfs",
+            "source": "tmpfs", "options": ["tmpcopyup"] }));
+        let c = bundle.through(&["sh", "-c", &small, "sh"]).args(["sleep", "1000"]).create();
+        c.start();
+        assert_eq!(c.exec(["cat", "/data/file"]).success().stdout, "up\n", "{limit}");
+        for words in [
+            &["state", &c.id][..],
+            &["list"],
+            &["ps", &c.id],
+            &["features"],
+            &["spec", "--bundle", c.bundle.beside("").to_str().unwrap()],
+            &["update", "--pids-limit", "50", &c.id],
+            &["events", "--stats", &c.id],
+            &["pause", &c.id],
+            &["resume", &c.id],
+            &["netns", "list"],
+            &["--help"],
+            &["kill", &c.id, "KILL"],
+        ] {
+            c.rt(words.iter().copied()).run().success();
+        }
+        c.wait();
+        c.delete();
+    }
+}
+
+#[test]
+fn the_process_has_the_callers_own_limit_of_the_stack() {
+    for (limit, kib) in SMALL_STACKS.into_iter().zip(["64", "64", "48"]) {
+        let bundle = Bundle::busybox().script("ulimit -S -s");
+        let (status, output) = run_below(&bundle, &format!("{limit}; exec \"$@\""));
+        assert_eq!((status, output.trim()), (Some(0), kib), "{limit}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_with_a_small_stack_is_an_error_and_no_fault() {
+    let small = "ulimit -s 64; exec \"$@\"";
+    let bundle = Bundle::busybox().args(["/no/such"]).through(&["sh", "-c", small, "sh"]);
+    bundle.refused().one_line().says(&["no such file or directory"]);
+    let mut deep = serde_json::json!({});
+    for _ in 0..100 {
+        deep = serde_json::json!({ "in": deep });
+    }
+    let bundle = Bundle::busybox().config(|c| c["hooks"] = deep);
+    bundle.args(["true"]).through(&["sh", "-c", small, "sh"]).run();
+}

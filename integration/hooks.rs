@@ -410,3 +410,127 @@ fn hooks_run_without_a_process_too() {
     assert!(c.bundle.rootfs().join("tmp/started").exists());
     assert_eq!(written(&c.bundle, "poststart"), "poststart\n");
 }
+
+/// In the background, in a session of their own, and left alone by who started them. Each writes
+/// its pid where the caller's side can read it, when it can.
+const CROWD: &str = "
+    note() { sh -c 'echo $$ >>$OUT/pids; exec sleep 1000'; }
+    note & (note &) ; setsid sh -c 'echo $$ >>$OUT/pids; sleep 1000; :' &
+    (setsid sh -c 'trap \"\" TERM HUP INT; echo $$ >>$OUT/pids; (exec sleep 1000) & wait' &)
+    until [ $(wc -l <$OUT/pids) = 4 ]; do sleep 0.01; done; >$OUT/all";
+
+fn with_time_limit(bundle: Bundle, kind: &str, script: &str, seconds: u32) -> Bundle {
+    hook(bundle, kind, script).config(|c| c["hooks"][kind][0]["timeout"] = json!(seconds))
+}
+
+fn lives(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists() && !proc_status(pid, "State").starts_with('Z')
+}
+
+/// The pids on the host of what [`CROWD`] has started.
+fn crowd(bundle: &Bundle) -> Vec<i32> {
+    written(bundle, "pids").lines().map(|line| line.parse().unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_nothing_left(bundle: &Bundle, kind: &str) {
+    assert!(has_written(bundle, "all"), "{kind}: not all were started in time");
+    for pid in crowd(bundle) {
+        assert!(!lives(pid), "{kind}: {pid} of {:?} lives", crowd(bundle));
+    }
+}
+
+#[test]
+fn a_time_out_ends_all_that_the_hook_has_started() {
+    let script = format!("{CROWD}; exec sleep 1000");
+    // In its own pid namespace the end of init would be that of all.
+    let bundles = [Bundle::busybox, || Bundle::busybox().without_namespace("pid")];
+    for (kind, i) in [("prestart", 0), ("createRuntime", 0), ("createContainer", 1)] {
+        let bundle = with_time_limit(bundles[i](), kind, &script, 3);
+        bundle.write();
+        let done = bundle.launch(&["create"], &bundle.id()).run();
+        done.says(&[&format!("hooks.{kind}[0]"), "not finished after 3 s"]).one_line();
+        assert_nothing_left(&bundle, kind);
+    }
+    for kind in ["poststart", "poststop"] {
+        let bundle = Bundle::busybox().args(["sleep", "1000"]);
+        let c = with_time_limit(bundle, kind, &script, 3).create();
+        let started = c.rt(["start", &c.id]).run();
+        if kind == "poststart" {
+            started.says(&["hooks.poststart[0]", "not finished after 3 s"]);
+            assert_nothing_left(&c.bundle, kind);
+        } else {
+            started.success();
+        }
+        c.delete_force();
+        assert_nothing_left(&c.bundle, kind);
+    }
+}
+
+#[test]
+fn a_time_out_of_a_hook_in_the_containers_root_leaves_nothing_either() {
+    let script = "(setsid sleep 1000 &); sleep 1000 & exec sleep 1000";
+    for bundle in [Bundle::busybox(), Bundle::busybox().without_namespace("pid")] {
+        let c = with_time_limit(bundle.args(["true"]), "startContainer", script, 1).create();
+        c.rt(["start", &c.id]).run().says(&["hooks.startContainer[0]", "not finished after 1 s"]);
+        c.wait();
+        assert_eq!(marked(&c.bundle), [""; 0]);
+    }
+}
+
+/// The processes of a bundle's containers and hooks.
+fn marked(bundle: &Bundle) -> Vec<String> {
+    let mark = format!("RT_TEST={}", bundle.mark());
+    let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let is_marked = |process: &std::path::PathBuf| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    all.filter(is_marked).map(|process| process.display().to_string()).collect()
+}
+
+#[test]
+fn a_hook_that_starts_ever_more_ends_at_its_time() {
+    let bundle = Bundle::busybox();
+    let script = "while :; do (setsid sh -c 'sleep 1000 & sleep 1000' &); sleep 0.02; done";
+    let bundle = with_time_limit(bundle, "createRuntime", script, 1);
+    bundle.write();
+    // What is left would be found when the bundle goes.
+    bundle.launch(&["create"], &bundle.id()).run().says(&["not finished after 1 s"]).one_line();
+}
+
+#[test]
+fn a_command_that_ends_while_its_hook_runs_takes_all_of_it_along() {
+    let script = format!("{CROWD}; exec sleep 1000");
+    for kind in ["createRuntime", "createContainer"] {
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            let bundle = hook(Bundle::busybox().without_namespace("pid"), kind, &script);
+            bundle.write();
+            let create = bundle.launch(&["create"], &bundle.id()).spawn();
+            until("the hook has started all", || has_written(&bundle, "all"));
+            create.signal(signal);
+            create.finish().failure();
+            until("all have ended", || crowd(&bundle).into_iter().all(|pid| !lives(pid)));
+            bundle.rt(["delete", "--force", &bundle.id()]).run().success();
+        }
+    }
+}
+
+#[test]
+fn what_a_hook_leaves_in_the_background_stays_if_the_hook_ends_in_time() {
+    for status in [0, 3] {
+        let script = format!("{CROWD}; exit {status}");
+        let bundle = with_time_limit(Bundle::busybox(), "createRuntime", &script, 100);
+        bundle.write();
+        let done = bundle.launch(&["create"], &bundle.id()).run();
+        let alive: Vec<_> = crowd(&bundle).into_iter().map(|pid| (pid, lives(pid))).collect();
+        for process in marked(&bundle) {
+            let pid = process.trim_start_matches("/proc/").parse().unwrap();
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+            reap(pid, std::time::Duration::from_secs(10));
+        }
+        bundle.rt(["delete", "--force", &bundle.id()]).run();
+        assert_eq!(done.status == 0, status == 0, "{done}");
+        assert!(alive.len() == 4 && alive.iter().all(|(_, lives)| *lives), "{alive:?}");
+    }
+}

@@ -1,4 +1,5 @@
-//! Profiles of AppArmor. They need a kernel that has it: `make test-vm` runs them in a guest.
+//! Labels of security modules. Profiles of AppArmor need a kernel that has it: `make test-vm` runs
+//! their tests in a guest.
 
 use std::fs;
 use std::io::Write;
@@ -172,4 +173,69 @@ fn a_payload_that_covers_proc_does_not_take_the_label_of_exec() {
         let bundle = Bundle::busybox().with_capabilities(ALL_CAPABILITIES);
         assert_under(&profile, bundle.script(&format!("{cover}; {READY}")));
     }
+}
+
+/// Labels that no kernel has, by their place in the configuration.
+const LABELS: [(&str, &str, &str); 3] = [
+    ("process", "apparmorProfile", "rt-test-no-such"),
+    ("process", "apparmorProfile", "unconfined_but_not_that"),
+    ("process", "selinuxLabel", "system_u:system_r:rt_no_such_t:s0"),
+];
+
+#[test]
+fn a_label_that_nobody_acts_on_is_refused() {
+    for verb in ["create", "run"] {
+        for (object, key, label) in LABELS {
+            let bundle = Bundle::busybox().args(["echo", "ran"]);
+            let bundle = bundle.config(|c| c[object][key] = label.into());
+            let done = bundle.launch(&[verb], &bundle.id()).run();
+            assert!(!done.stdout.contains("ran"), "{done}");
+            done.one_line().says(&[&format!("{object}.{key}"), label]);
+        }
+    }
+}
+
+/// With lsm_list_modules(2) it is known nevertheless; without it nothing tells.
+#[test]
+fn a_label_is_refused_where_sys_is_hidden() {
+    let hide = "for place in kernel module fs; do
+            mount -t tmpfs none /sys/$place 2>/dev/null
+        done; [ ! -e /sys/module/apparmor ] && exec \"$@\"";
+    for (object, key, label) in LABELS {
+        let bundle = Bundle::busybox().args(["echo", "ran"]);
+        // The cgroups stand below one of the places: they are left out.
+        let bundle = bundle.config(|c| c["linux"]["resources"] = json!({}));
+        let bundle = bundle.config(|c| c[object][key] = label.into());
+        let bundle = bundle.global_options(&["--cgroup-manager", "disabled"]);
+        let bundle = bundle.behind(&["unshare", "-m", "sh", "-c", hide, "sh"]);
+        let done = bundle.launch(&["run"], &bundle.id()).run();
+        assert!(!done.stdout.contains("ran"), "{done}");
+        done.one_line().says(&[&format!("{object}.{key}")]);
+    }
+}
+
+#[test]
+fn an_empty_label_is_none() {
+    let bundle = Bundle::busybox().args(["echo", "ran"]).config(|c| {
+        c["process"]["apparmorProfile"] = "".into();
+        c["process"]["selinuxLabel"] = "".into();
+        c["linux"]["mountLabel"] = "".into();
+    });
+    let done = bundle.run().success();
+    assert_eq!((&*done.stdout, &*done.stderr), ("ran\n", ""));
+}
+
+/// What is mounted without it is no less confined.
+#[test]
+fn a_label_of_file_systems_is_left_out_with_a_warning_where_there_is_no_selinux() {
+    if fs::exists("/sys/fs/selinux").unwrap() {
+        return;
+    }
+    let label = "system_u:object_r:container_file_t:s0";
+    let bundle = Bundle::busybox().args(["echo", "ran"]);
+    let done = bundle.config(|c| c["linux"]["mountLabel"] = label.into()).run().success();
+    assert_eq!(done.stdout, "ran\n");
+    let lines: Vec<_> = done.stderr.lines().collect();
+    let begins = "rt: warning: linux.mountLabel";
+    assert!(lines.len() == 1 && lines[0].starts_with(begins), "{done}");
 }

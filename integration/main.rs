@@ -73,3 +73,5 @@ mod stress;
 mod systemd;
 #[cfg(test)]
 mod terminal;
+#[cfg(test)]
+mod warnings;

@@ -5,11 +5,11 @@ mod agent;
 mod program;
 
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, proc_status, until};
+use crate::harness::{Bundle, Container, Running, proc_status, until};
 pub(crate) use agent::Agent;
 
 /// What docker gives a container without options.
@@ -360,6 +360,79 @@ fn an_agent_that_takes_nothing_ends_the_container() {
     agent.join().unwrap();
     assert_eq!(c.wait(), 1);
     assert_eq!(c.status(), "stopped");
+}
+
+/// A container whose start waits for an agent that has not read all of what it is told.
+fn beside_a_slow_agent(profile: &Value) -> (Container, Running, UnixStream) {
+    let bundle = Bundle::busybox().args(["sh", "-c", "exit 7"]);
+    let socket = bundle.beside("slow.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut profile = profile.clone();
+    profile["listenerPath"] = json!(socket);
+    profile["listenerMetadata"] = json!("x".repeat(4 << 20));
+    let c = bundle.filter(profile).create();
+    let start = c.rt(["start", &c.id]).spawn();
+    (c, start, listener.accept().unwrap().0)
+}
+
+/// Whether every thread of the process sleeps.
+fn sleeps(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.map(Result::unwrap).all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().unwrap().starts_with('S')
+    })
+}
+
+#[test]
+fn init_sleeps_while_a_slow_agent_is_told_whatever_its_profile_forbids() {
+    let asked = |default: &str, names: &[&str], args: Value| {
+        json!({ "defaultAction": default, "syscalls":
+            [{ "names": names, "action": "SCMP_ACT_NOTIFY", "args": args }] })
+    };
+    let argument =
+        |index: u32, value: u64, op: &str| json!({ "index": index, "value": value, "op": op });
+    for profile in [
+        notify(),
+        json!({ "defaultAction": "SCMP_ACT_NOTIFY" }),
+        asked("SCMP_ACT_ERRNO", &["kexec_load"], json!([])),
+        asked("SCMP_ACT_KILL_PROCESS", &["exit_group"], json!([])),
+        asked(
+            "SCMP_ACT_ERRNO",
+            &["mknodat"],
+            json!([
+                argument(0, 5, "SCMP_CMP_EQ"),
+                argument(3, 1 << 40, "SCMP_CMP_GT"),
+                argument(1, 77, "SCMP_CMP_NE"),
+            ]),
+        ),
+        asked(
+            "SCMP_ACT_TRAP",
+            &["socket"],
+            json!([
+                { "index": 1, "value": 0x8_000f, "valueTwo": 3, "op": "SCMP_CMP_MASKED_EQ" },
+            ]),
+        ),
+    ] {
+        let (c, start, stream) = beside_a_slow_agent(&profile);
+        // The messenger sleeps while the caller is busy, and so does init: nobody looks and looks.
+        let mut times = 0;
+        until("init sleeps", || {
+            times = if sleeps(c.pid()) { times + 1 } else { 0 };
+            times == 20
+        });
+        drop(stream);
+        start.finish().says(&["linux.seccomp.listenerPath"]);
+        assert_eq!(c.wait(), 1, "{profile}");
+    }
+}
+
+#[test]
+fn a_slow_agent_that_reads_in_the_end_gets_its_program() {
+    let (c, start, mut stream) = beside_a_slow_agent(&notify());
+    std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+    start.finish().success();
+    assert_eq!(c.wait(), 7);
 }
 
 #[test]

@@ -190,6 +190,12 @@ impl Cgroup {
         self.write(limits, false)
     }
 
+    /// Limits the memory of a new container before anything is done in it. What systemd keeps of it
+    /// is written with all the limits.
+    pub(crate) fn apply_memory(&self, limits: &Limits) -> Result<()> {
+        self.write_files(&limits.of_memory())
+    }
+
     /// Every process of the groups and their sub-groups, as host pids, sorted, each once. A
     /// missing group has none.
     pub(crate) fn pids(&self) -> Result<Vec<i32>> {
@@ -317,19 +323,22 @@ impl Cgroup {
             }
             unit.set(self, limits.to_mut())?;
         }
-        v1::apply(&self.groups, &limits.v1)?;
-        if let Some(group) = self.v2() {
-            if !self.unified {
-                v2::enable_for(&group.directory, &limits.v2)?;
-            }
-            v2::apply(&group.directory, &limits)?;
-        }
+        self.write_files(&limits)?;
         // Last, since what there was of these cannot be known.
         let Some(rules) = &limits.devices else { return Ok(()) };
         if let Some(unit) = self.unit.as_ref().filter(|_| is_update && !self.is_v2("devices")) {
             unit.set_devices(rules)?;
         }
         devices::apply(&self.groups, rules, is_update)
+    }
+
+    fn write_files(&self, limits: &Limits) -> Result<()> {
+        v1::apply(&self.groups, &limits.v1)?;
+        let Some(group) = self.v2() else { return Ok(()) };
+        if !self.unified {
+            v2::enable_for(&group.directory, &limits.v2)?;
+        }
+        v2::apply(&group.directory, limits)
     }
 
     fn own_groups(&self) -> &[Group] {

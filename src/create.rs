@@ -249,6 +249,9 @@ fn clone_init(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
     }
     launch::prepare(&prepared.plan, pid)?;
     launch::give_pipes(&prepared.plan, pid.as_raw()).phase(Phase::Process)?;
+    if prepared.plan.copies_up() {
+        prepared.cgroup.apply_memory(&prepared.limits).phase(Phase::Cgroup)?;
+    }
     Ok(caller)
 }
 

@@ -123,6 +123,11 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
         }
         text.push_str(&cause);
     }
+    one_line(&text)
+}
+
+/// Escapes control characters, so that nothing that is quoted in `text` breaks the line.
+pub(crate) fn one_line(text: &str) -> String {
     text.chars()
         .flat_map(|c| match c.is_control() {
             true => c.escape_default().collect::<Vec<_>>(),

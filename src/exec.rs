@@ -144,7 +144,11 @@ fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan>
     let LoadedProcess { process, warnings } = &mut loaded;
     let mut plan = Plan::for_exec(namespaces, process, &container.record, *extras, warnings)?;
     plan.set_filter(container.filter()?);
-    loaded.warnings.iter().for_each(log::debug);
+    // Of the container's own process `create` has spoken already.
+    match options.process {
+        Some(_) => loaded.warnings.iter().for_each(log::warn),
+        None => loaded.warnings.iter().for_each(log::debug),
+    }
     Ok(plan)
 }
 

@@ -12,24 +12,19 @@
 //! Without `env` a hook has the environment of the command that runs it; startContainer has the
 //! program's, and createContainer none, so that nothing of the caller's gets inside.
 
+mod keeper;
+mod program;
+
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
+use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::sys::stat::{Mode, fstat};
-use nix::sys::uio::pread;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, chdir, execve, getpid, getppid, pipe2, write};
+use nix::sys::stat::Mode;
+use nix::unistd::getpid;
 use oci_spec::runtime::Hook;
 use serde::Serialize;
 
@@ -37,10 +32,8 @@ use crate::annotations::{self, Annotations as _};
 use crate::error::{InPhase, Phase, line};
 use crate::image;
 use crate::state::Record;
-use crate::sys::{self, Fork};
-
-/// How much of a failed hook's output its error shows, in bytes.
-const OUTPUT_MAX: usize = 1024;
+pub(crate) use program::{Confinement, run};
+use program::{Place, run_to};
 
 /// The point of the container's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,29 +179,37 @@ impl Hooks {
     /// Runs the hooks of `kind` in their order, in the bundle's directory; the first failure is
     /// the last one run. `pid` is init's as the hook sees it, 0 if there is none.
     pub(crate) fn run(&self, kind: Kind, pid: i32) -> Result<()> {
-        self.each(kind, pid, Some(&self.bundle), &own_environment()).collect()
+        let env = own_environment();
+        let place = Place::outside(Some(&self.bundle), &env);
+        self.each(kind, pid, &place).collect()
     }
 
     /// The same from inside the container, in the directory where init is. What has no
-    /// environment of its own gets `env`.
-    pub(crate) fn run_inside(&self, kind: Kind, env: &[CString]) -> Result<()> {
-        self.each(kind, getpid().as_raw(), None, env).collect()
+    /// environment of its own gets `env`. A `peer` that goes away while a hook runs ends it; it
+    /// runs under the `confinement`.
+    pub(crate) fn run_inside(
+        &self,
+        kind: Kind,
+        env: &[CString],
+        peer: Option<BorrowedFd<'_>>,
+        confinement: Option<&Confinement<'_>>,
+    ) -> Result<()> {
+        // In the container's root nothing of the image tells whom to kill, and the calls of a keeper
+        // might not pass the container's filter: what is left ends with init, or by `start`.
+        let has_keeper = kind != Kind::StartContainer;
+        let place = Place { cwd: None, env, peer, interruption: None, has_keeper, confinement };
+        self.each(kind, getpid().as_raw(), &place).collect()
     }
 
     /// Runs all of `kind`, whatever becomes of each; what became of those that failed.
     pub(crate) fn run_all(&self, kind: Kind) -> Vec<String> {
         let env = own_environment();
-        let results = self.each(kind, 0, Some(&self.bundle), &env);
+        let place = Place::outside(Some(&self.bundle), &env);
+        let results = self.each(kind, 0, &place);
         results.filter_map(Result::err).map(|error| line(&error)).collect()
     }
 
-    fn each(
-        &self,
-        kind: Kind,
-        pid: i32,
-        cwd: Option<&Path>,
-        env: &[CString],
-    ) -> impl Iterator<Item = Result<()>> {
+    fn each(&self, kind: Kind, pid: i32, place: &Place<'_>) -> impl Iterator<Item = Result<()>> {
         let state = State {
             oci_version: &self.oci_version,
             id: &self.id,
@@ -222,20 +223,12 @@ impl Hooks {
             let (name, path) = (kind.name(), hook.path().display());
             let state = state.as_ref().map_err(|error| anyhow::anyhow!("the state: {error}"));
             state
-                .and_then(|state| run_to(hook, state, cwd, &self.outputs, env))
+                .and_then(|state| run_to(hook, state, &self.outputs, place))
                 // The second half is runc's wording.
                 .with_context(|| format!("hooks.{name}[{i}] {path}: error running {name} hook #{i}"))
                 .phase(Phase::Hooks)
         })
     }
-}
-
-/// Runs one program with `state` as its standard input, to its end or its time limit.
-///
-/// # Errors
-/// What became of it, and the end of what it wrote.
-pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
-    run_to(hook, state, cwd, &[None, None], &[])
 }
 
 /// The environment of this command, which a hook without one inherits from runc and crun as well.
@@ -246,200 +239,4 @@ fn own_environment() -> Vec<CString> {
             CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
         })
         .collect()
-}
-
-/// The same with standard output and standard error where `outputs` says, and with `env` where the
-/// hook says nothing of its environment.
-fn run_to(
-    hook: &Hook,
-    state: &[u8],
-    cwd: Option<&Path>,
-    outputs: &[Option<OwnedFd>; 2],
-    env: &[CString],
-) -> Result<()> {
-    let program = Program::new(hook, env)?;
-    // A file takes whatever the hook writes: nobody has to read while it runs.
-    let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
-    let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
-    fcntl(&state_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("a pipe")?;
-    let parent = getpid();
-    let [out, err] = outputs.each_ref().map(|to| to.as_ref().unwrap_or(&output));
-    let streams = Streams { stdin: &stdin, out, err, errors: &output };
-    let process = match sys::clone3(0, None).context("clone3")? {
-        Fork::Child => program.execute(&streams, cwd, parent),
-        Fork::Parent { pidfd, .. } => pidfd,
-    };
-    drop(stdin);
-    let seconds = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
-    let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let in_time = feed_and_wait(&process, state_end, state, deadline);
-    if !matches!(in_time, Ok(true)) {
-        let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
-    }
-    let status = waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("waitid")?;
-    let what = match (in_time?, status) {
-        (true, WaitStatus::Exited(_, 0)) => return Ok(()),
-        (false, _) => format!("not finished after {} s, killed", seconds.unwrap_or(0)),
-        (true, WaitStatus::Exited(_, status)) => format!("exit status {status}"),
-        (true, WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
-        (true, _) => "ended".to_string(),
-    };
-    match last_words(&output) {
-        words if words.is_empty() => bail!(what),
-        words => bail!("{what}: {words}"),
-    }
-}
-
-/// Writes the state as the hook reads it, until it ends: whether that was before the deadline. A
-/// hook may close its standard input unread, or never read.
-fn feed_and_wait(
-    process: &OwnedFd,
-    state_end: OwnedFd,
-    mut state: &[u8],
-    deadline: Option<Instant>,
-) -> Result<bool> {
-    let mut state_end = Some(state_end);
-    loop {
-        if let Some(end) = &state_end {
-            match write(end, state) {
-                Ok(written) => state = &state[written..],
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(Errno::EPIPE) => state = &[],
-                Err(errno) => return Err(errno).context("its standard input"),
-            }
-        }
-        if state.is_empty() {
-            state_end = None;
-        }
-        let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-            None => PollTimeout::NONE,
-            // Rounded up: not to wake just before the deadline again and again.
-            Some(left) => {
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-            }
-        };
-        let mut fds = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-        fds.extend(state_end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)));
-        match poll(&mut fds, timeout) {
-            Ok(_) if fds[0].any() == Some(true) => return Ok(true),
-            Ok(0) if deadline.is_some_and(|at| at <= Instant::now()) => return Ok(false),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("poll"),
-        }
-    }
-}
-
-/// The end of what the hook wrote.
-fn last_words(output: &OwnedFd) -> String {
-    let length = fstat(output).map_or(0, |stat| stat.st_size);
-    let mut bytes = [0; OUTPUT_MAX];
-    let read = pread(output, &mut bytes, (length - OUTPUT_MAX as i64).max(0)).unwrap_or(0);
-    String::from_utf8_lossy(&bytes[..read]).trim().to_string()
-}
-
-/// What a hook finds open, and where the error goes if it cannot be executed.
-struct Streams<'a> {
-    stdin: &'a OwnedFd,
-    out: &'a OwnedFd,
-    err: &'a OwnedFd,
-    errors: &'a OwnedFd,
-}
-
-/// A hook as execve(2) wants it.
-struct Program {
-    path: CString,
-    args: Vec<CString>,
-    env: Vec<CString>,
-}
-
-impl Program {
-    fn new(hook: &Hook, inherited: &[CString]) -> Result<Self> {
-        let strings = |list: &Vec<String>| {
-            list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>()
-        };
-        let path = CString::new(hook.path().as_os_str().as_bytes())?;
-        let mut args = hook.args().as_ref().map(strings).transpose()?.unwrap_or_default();
-        if args.is_empty() {
-            args.push(path.clone());
-        }
-        let env = hook.env().as_ref().map(strings).transpose()?;
-        Ok(Self { path, args, env: env.unwrap_or_else(|| inherited.to_vec()) })
-    }
-
-    /// In the child. What `parent` has open or blocked is none of the hook's business, and it
-    /// does not outlive `parent`, so that a killed command leaves nothing behind.
-    fn execute(&self, streams: &Streams<'_>, cwd: Option<&Path>, parent: Pid) -> ! {
-        let error = match self.prepare(streams, cwd, parent) {
-            Err(errno) => errno,
-            Ok(()) => match execve(&self.path, &self.args, &self.env) {
-                Ok(never) => match never {},
-                Err(errno) => errno,
-            },
-        };
-        let _ = write(streams.errors, error.desc().as_bytes());
-        sys::exit_now(127)
-    }
-
-    fn prepare(&self, streams: &Streams<'_>, cwd: Option<&Path>, parent: Pid) -> nix::Result<()> {
-        set_pdeathsig(Signal::SIGKILL)?;
-        if getppid() != parent {
-            return Err(Errno::ECHILD);
-        }
-        nix::unistd::dup2_stdout(streams.out)?;
-        nix::unistd::dup2_stderr(streams.err)?;
-        nix::unistd::dup2_stdin(streams.stdin)?;
-        sys::close_all_but(vec![streams.errors.as_raw_fd()], 3)?;
-        sys::set_signal_disposition(Signal::SIGPIPE, false)?;
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-        match cwd {
-            // A bundle may be gone by the time of poststop.
-            Some(bundle) => chdir(bundle).or_else(|_| chdir("/")),
-            None => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hook(args: &[&str], timeout: Option<i64>) -> Hook {
-        let mut hook = Hook::default();
-        hook.set_path("/bin/sh".into());
-        let args = ["sh", "-c"].iter().chain(args).map(ToString::to_string).collect();
-        hook.set_args(Some(args));
-        hook.set_env(Some(vec!["PATH=/bin:/usr/bin".into()]));
-        hook.set_timeout(timeout);
-        hook
-    }
-
-    fn error(script: &str, timeout: Option<i64>) -> String {
-        line(&run(&hook(&[script], timeout), b"{}", None).unwrap_err())
-    }
-
-    #[test]
-    fn a_hook_that_fails_is_quoted() {
-        assert_eq!(error("echo no such bridge >&2; exit 3", None), "exit status 3: no such bridge");
-        assert_eq!(error("kill -9 $$", None), "killed by SIGKILL");
-    }
-
-    #[test]
-    fn a_hook_that_hangs_is_killed_at_its_time() {
-        assert_eq!(error("exec sleep 60", Some(1)), "not finished after 1 s, killed");
-    }
-
-    #[test]
-    fn the_state_may_be_longer_than_a_pipe_whether_it_is_read_or_not() {
-        let state = vec![b'x'; 300_000];
-        run(&hook(&["test $(wc -c) = 300000"], None), &state, None).unwrap();
-        run(&hook(&["exec <&-; exit 0"], None), &state, None).unwrap();
-        run(&hook(&["exit 0"], None), &state, None).unwrap();
-    }
-
-    #[test]
-    fn a_hook_gets_its_own_name_environment_and_directory_and_nothing_else() {
-        let script = "test \"$(pwd)\" = /usr && test \"$(ls /proc/self/fd | wc -l)\" = 4 && \
-                      test \"$(tr '\\0' '\\n' </proc/$$/environ)\" = PATH=/bin:/usr/bin";
-        run(&hook(&[script], None), b"{}", Some(Path::new("/usr"))).unwrap();
-    }
 }

@@ -14,7 +14,6 @@ mod rootfs;
 mod seccomp;
 mod terminal;
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -25,7 +24,7 @@ use nix::unistd::{fchdir, sethostname};
 
 use crate::cgroup::OpenCgroup;
 use crate::error::{Failure, InPhase, Phase, line, phase};
-use crate::hooks::Kind;
+use crate::hooks::{Confinement, Hooks, Kind};
 use crate::plan::Plan;
 use crate::procfd::ProcFd;
 use crate::rootfd::RootFd;
@@ -64,8 +63,8 @@ pub(crate) fn run(
         }
         Err(error) => fail(&caller, &error),
     };
-    if let Some(hooks) = &plan.hooks
-        && let Err(error) = hooks.run_inside(Kind::StartContainer, environment(program.as_ref()))
+    if let Some(hooks) = plan.start_hooks()
+        && let Err(error) = run_start_hooks(hooks, program.as_ref(), &starter)
     {
         fail(&starter, &error);
     }
@@ -79,9 +78,21 @@ pub(crate) fn run(
     }
 }
 
-/// The program's, if there is one.
-fn environment<'a>(program: Option<&'a process::Ready<'_>>) -> &'a [CString] {
-    program.map(process::Ready::env).unwrap_or_default()
+/// Runs the startContainer hooks, which are code of the image, under what holds for the program.
+fn run_start_hooks(
+    hooks: &Hooks,
+    program: Option<&process::Ready<'_>>,
+    starter: &sync::Init,
+) -> Result<()> {
+    let Some(program) = program else {
+        return hooks.run_inside(Kind::StartContainer, &[], None, None);
+    };
+    let enter = || program.confine_hook(starter);
+    let keep = program.descriptor().into_iter().chain([starter.as_raw_fd()]).collect();
+    let confinement = Confinement { keep, enter: &enter };
+    hooks.run_inside(Kind::StartContainer, program.env(), None, Some(&confinement))?;
+    // Not before the last hook has been forked by a process that was one thread.
+    program.prepare_filter()
 }
 
 /// The order of confinement. `exec` joins what is there and has no root to build; the rest is
@@ -161,7 +172,7 @@ fn arrive<'a>(
     listener: Option<&OwnedFd>,
 ) -> Result<Option<process::Ready<'a>>> {
     if plan.has_builder() {
-        let hooks = plan.hooks.as_ref().filter(|hooks| hooks.has(&[Kind::StartContainer]));
+        let hooks = plan.start_hooks();
         let mut keep: Vec<_> = hooks.iter().flat_map(|hooks| hooks.descriptors()).collect();
         keep.push(caller.as_raw_fd());
         keep.extend(listener.map(AsRawFd::as_raw_fd));
@@ -174,7 +185,10 @@ fn arrive<'a>(
         birth::appear(plan, group, caller, keep).phase(Phase::Process)?;
     }
     if let Some(program) = &mut program {
-        program.prepare().phase(Phase::Process)?;
+        program.learn_pid();
+        if plan.start_hooks().is_none() {
+            program.prepare_filter()?;
+        }
     }
     caller.ready().phase(Phase::Process)?;
     Ok(program)
@@ -211,7 +225,7 @@ fn run_hooks(root: &RootFd, plan: &Plan, caller: &sync::Init) -> Result<()> {
             // Hooks are in the container's namespaces, as the specification has it.
             plan.namespaces.join_pid().phase(Phase::Namespaces)?;
         }
-        hooks.run_inside(Kind::CreateContainer, &[])?;
+        hooks.run_inside(Kind::CreateContainer, &[], Some(caller.as_fd()), None)?;
     }
     Ok(())
 }

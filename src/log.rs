@@ -2,8 +2,9 @@
 //!
 //! Clients read the last line of level `error` from the log file and show its
 //! `msg` to their users, so every line goes out in one `write(2)`. Standard error
-//! belongs to the container's user: nothing is written there but debug output
-//! that was asked for; the error itself is printed by `cli.rs`.
+//! belongs to the container's user: nothing is written there but warnings, where no
+//! log takes them, and debug output that was asked for; the error itself is printed
+//! by `cli.rs`. Hence a warning is for what is wrong, and not for what is seldom.
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
@@ -17,6 +18,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Error, Result, bail};
 use serde::Serialize;
+
+use crate::error::one_line;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -62,8 +65,7 @@ struct Line<'a> {
 
 impl Log {
     /// Opens `path` for appending and creates it where it is missing; crun's `file:` may stand
-    /// before it. Without a path nothing is logged, but that `debug` writes its lines and warnings
-    /// to standard error.
+    /// before it. Without a path warnings, and with `debug` its lines, go to standard error.
     ///
     /// # Errors
     /// `--log PATH: …` when the file cannot be opened, or is crun's word for something else.
@@ -92,10 +94,14 @@ impl Log {
     }
 
     /// Something that was asked for and cannot be had, where the specification
-    /// wants the runtime to go on.
+    /// wants the runtime to go on, or that went wrong and does not end the command.
+    /// Without a log file it is a line of standard error.
     pub(crate) fn warn(&self, msg: impl Display) {
-        if self.debug || self.file.is_some() {
-            self.line("warning", &msg.to_string(), None);
+        let msg = one_line(&msg.to_string());
+        match self.file {
+            Some(_) => self.line("warning", &msg, None),
+            // A standard error that cannot be written has no better place either.
+            None => drop(io::stderr().write_all(format!("rt: warning: {msg}\n").as_bytes())),
         }
     }
 

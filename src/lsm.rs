@@ -1,15 +1,22 @@
 //! Labels of the security modules: AppArmor's profiles and SELinux's contexts. A module takes the
 //! label of the next execve(2) as a write to the process's own attributes (proc_pid_attr(5)), and
-//! that of a file system as a mount option. A label without its module is nothing to act on.
+//! that of a file system as a mount option.
+//!
+//! A label confines, so that it is never left out: a process whose module is not in force, or of
+//! which that is not known, is refused. Only file systems do without a context on a kernel that has
+//! no SELinux, and a warning says so: nothing would be less confined with it.
 
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::sys::statfs::{FsType, SYSFS_MAGIC, fstatfs, statfs};
 use oci_spec::runtime::{Linux, Process};
 
-use crate::log;
 use crate::procfd::ProcFd;
+use crate::sys;
 
 /// The kernel would take the beginning of a longer one (`proc_pid_attr_write`), in bytes.
 const LABEL_MAX: usize = 4096 - "exec ".len();
@@ -18,22 +25,97 @@ const APPARMOR: &str = "process.apparmorProfile";
 const SELINUX: &str = "process.selinuxLabel";
 const MOUNT: &str = "linux.mountLabel";
 
-/// The modules that this kernel runs with.
-#[derive(Clone, Copy, Debug)]
-struct Modules {
-    apparmor: bool,
-    selinux: bool,
+/// <linux/magic.h>, which nix does not have.
+const SECURITYFS_MAGIC: FsType = FsType(0x7363_6673);
+
+/// A security module that takes labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Module {
+    AppArmor,
+    Selinux,
 }
 
-impl Modules {
-    fn of_kernel() -> Self {
-        let apparmor = std::fs::read("/sys/module/apparmor/parameters/enabled");
-        Self {
-            apparmor: apparmor.is_ok_and(|word| word.starts_with(b"Y")),
-            // The directory alone says nothing: container engines mask it.
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+/// Whether the kernel acts on the labels of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    InForce,
+    Absent,
+    /// Nothing that could tell can be reached.
+    Unknown,
+}
+
+impl Module {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AppArmor => "AppArmor",
+            Self::Selinux => "SELinux",
         }
     }
+
+    /// Asks the kernel: by the system call of Linux 6.8, which no mount can hide, else by files.
+    fn presence(self) -> Presence {
+        match sys::lsm_list_modules() {
+            Ok(ids) => self.is_listed(&ids),
+            // An older kernel, or a filter around us.
+            Err(_) => match securityfs_list() {
+                Some(list) => self.is_named(&list),
+                None => self.in_sysfs(Path::new("/sys")),
+            },
+        }
+    }
+
+    fn is_listed(self, ids: &[u64]) -> Presence {
+        let own = match self {
+            Self::AppArmor => sys::LSM_ID_APPARMOR,
+            Self::Selinux => sys::LSM_ID_SELINUX,
+        };
+        Presence::from_answer(ids.contains(&own))
+    }
+
+    /// In the list of `/sys/kernel/security/lsm`: `capability,yama,apparmor`.
+    fn is_named(self, list: &str) -> Presence {
+        let own = match self {
+            Self::AppArmor => "apparmor",
+            Self::Selinux => "selinux",
+        };
+        Presence::from_answer(list.trim().split(',').any(|name| name == own))
+    }
+
+    /// By what the module itself shows. What lies over sysfs, or over a part of it, as container
+    /// engines mask it, makes the answer unknown.
+    fn in_sysfs(self, sys: &Path) -> Presence {
+        let (parent, own) = match self {
+            Self::AppArmor => (sys.join("module"), "apparmor"),
+            // There on every kernel with SELinux, whether its file system is mounted or not.
+            Self::Selinux => (sys.join("fs"), "selinux"),
+        };
+        let directory = parent.join(own);
+        let word = match self {
+            Self::AppArmor => fs::read(directory.join("parameters/enabled")).ok(),
+            Self::Selinux => directory.join("enforce").exists().then(|| b"Y".to_vec()),
+        };
+        let is_sysfs = || statfs(&parent).is_ok_and(|fs| fs.filesystem_type() == SYSFS_MAGIC);
+        match word {
+            Some(word) => Presence::from_answer(word.starts_with(b"Y")),
+            None if matches!(directory.try_exists(), Ok(false)) && is_sysfs() => Presence::Absent,
+            None => Presence::Unknown,
+        }
+    }
+}
+
+impl Presence {
+    fn from_answer(is_in_force: bool) -> Self {
+        if is_in_force { Self::InForce } else { Self::Absent }
+    }
+}
+
+/// The list of modules as securityfs has it; None if that cannot be read, or is no securityfs.
+fn securityfs_list() -> Option<String> {
+    let mut file = File::open("/sys/kernel/security/lsm").ok()?;
+    fstatfs(&file).ok().filter(|fs| fs.filesystem_type() == SECURITYFS_MAGIC)?;
+    let mut list = String::new();
+    file.read_to_string(&mut list).ok()?;
+    Some(list)
 }
 
 /// What the program runs under.
@@ -70,21 +152,28 @@ fn check(path: &str, label: &Option<String>) -> Result<()> {
 }
 
 impl Labels {
-    /// Those that this kernel can act on.
-    pub(crate) fn of(process: &Process) -> Self {
-        let (apparmor, selinux) = (process.apparmor_profile(), process.selinux_label());
-        // An answer takes two look-ups.
-        if wanted(apparmor).or(wanted(selinux)).is_none() {
-            return Self::default();
-        }
-        Self::under(Modules::of_kernel(), apparmor, selinux)
+    /// Those of `process`.
+    ///
+    /// # Errors
+    /// A label whose module is not in force, or of which that is not known.
+    pub(crate) fn of(process: &Process) -> Result<Self> {
+        Self::under(Module::presence, process.apparmor_profile(), process.selinux_label())
     }
 
-    fn under(modules: Modules, apparmor: &Option<String>, selinux: &Option<String>) -> Self {
-        Self {
-            apparmor: effective(APPARMOR, modules.apparmor, apparmor),
-            selinux: effective(SELINUX, modules.selinux, selinux),
-        }
+    fn under(
+        presence: impl Fn(Module) -> Presence,
+        apparmor: &Option<String>,
+        selinux: &Option<String>,
+    ) -> Result<Self> {
+        let label = |path, module, label| -> Result<Option<String>> {
+            let Some(label) = wanted(label) else { return Ok(None) };
+            require(path, module, presence(module), label)?;
+            Ok(Some(label.to_owned()))
+        };
+        Ok(Self {
+            apparmor: label(APPARMOR, Module::AppArmor, apparmor)?,
+            selinux: label(SELINUX, Module::Selinux, selinux)?,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -116,10 +205,26 @@ impl Labels {
     }
 }
 
-/// The context of the container's file systems, if this kernel can act on one.
-pub(crate) fn mount_label(linux: &Linux) -> Option<String> {
-    wanted(linux.mount_label())?;
-    effective(MOUNT, Modules::of_kernel().selinux, linux.mount_label())
+/// The context of the container's file systems; None on a kernel without SELinux, see
+/// [`left_out`].
+///
+/// # Errors
+/// It is not known whether the kernel has SELinux.
+pub(crate) fn mount_label(linux: &Linux) -> Result<Option<String>> {
+    let Some(label) = wanted(linux.mount_label()) else { return Ok(None) };
+    match Module::Selinux.presence() {
+        Presence::Absent => Ok(None),
+        presence => {
+            require(MOUNT, Module::Selinux, presence, label)?;
+            Ok(Some(label.to_owned()))
+        }
+    }
+}
+
+/// The warning where the configuration has a label for file systems and they get none.
+pub(crate) fn left_out(linux: &Linux) -> Option<String> {
+    let label = wanted(linux.mount_label())?;
+    Some(format!("{MOUNT} {label}: left out, the kernel runs without SELinux"))
 }
 
 /// A file system that takes a context as a mount option, as with runc: those of the kernel have
@@ -132,13 +237,16 @@ fn wanted(label: &Option<String>) -> Option<&str> {
     label.as_deref().filter(|label| !label.is_empty())
 }
 
-fn effective(path: &str, has_module: bool, label: &Option<String>) -> Option<String> {
-    let label = wanted(label)?;
-    if !has_module {
-        log::debug(format_args!("{path}: ignored, the kernel runs without this security module"));
-        return None;
+fn require(path: &str, module: Module, presence: Presence, label: &str) -> Result<()> {
+    let name = module.name();
+    match presence {
+        Presence::InForce => Ok(()),
+        Presence::Absent => bail!("{path} {label}: the kernel runs without {name}"),
+        Presence::Unknown => bail!(
+            "{path} {label}: cannot tell whether the kernel runs with {name} \
+             (lsm_list_modules(2), /sys/kernel/security/lsm and /sys give no answer)"
+        ),
     }
-    Some(label.to_owned())
 }
 
 #[cfg(test)]
@@ -152,21 +260,47 @@ mod tests {
     #[test]
     fn a_label_needs_its_security_module() {
         let (profile, context) = (some("docker-default"), some("u:r:t:s0"));
-        let labels = |apparmor, selinux| {
-            let labels = Labels::under(Modules { apparmor, selinux }, &profile, &context);
-            (labels.apparmor, labels.selinux)
-        };
-        assert_eq!(labels(true, true), (profile.clone(), context.clone()));
-        assert_eq!(labels(true, false), (profile.clone(), None));
-        assert_eq!(labels(false, true), (None, context.clone()));
-        assert_eq!(labels(false, false), (None, None));
+        let presences = [Presence::InForce, Presence::Absent, Presence::Unknown];
+        for presence in presences {
+            let apparmor = Labels::under(|_| presence, &profile, &None);
+            let selinux = Labels::under(|_| presence, &None, &context);
+            if presence == Presence::InForce {
+                assert_eq!(apparmor.unwrap().apparmor, profile);
+                assert_eq!(selinux.unwrap().selinux, context);
+            } else {
+                for (result, path) in [(apparmor, APPARMOR), (selinux, SELINUX)] {
+                    assert!(result.unwrap_err().to_string().starts_with(path));
+                }
+            }
+        }
     }
 
     #[test]
-    fn an_empty_label_is_none() {
-        let modules = Modules { apparmor: true, selinux: true };
-        assert!(Labels::under(modules, &some(""), &some("")).is_empty());
-        assert!(Labels::under(modules, &None, &None).is_empty());
+    fn an_empty_label_is_none_and_nobody_is_asked() {
+        let asked = |_| -> Presence { panic!("asked") };
+        for empty in [some(""), None] {
+            assert!(Labels::under(asked, &empty, &empty).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn modules_are_found_in_the_answers_of_the_kernel() {
+        use Module::{AppArmor, Selinux};
+        use Presence::{Absent, InForce, Unknown};
+        assert_eq!(AppArmor.is_listed(&[100, 104, 110]), InForce);
+        assert_eq!(Selinux.is_listed(&[100, 104, 110]), Absent);
+        assert_eq!(AppArmor.is_named("capability,yama,apparmor\n"), InForce);
+        assert_eq!(Selinux.is_named("lockdown,capability,selinux2"), Absent);
+        // A directory that is no sysfs tells nothing, unless the module's own words are there.
+        let place = std::env::temp_dir().join(format!("rt-lsm-{}", std::process::id()));
+        fs::create_dir_all(place.join("module/apparmor/parameters")).unwrap();
+        assert_eq!(AppArmor.in_sysfs(&place), Unknown);
+        assert_eq!(Selinux.in_sysfs(&place), Unknown);
+        fs::write(place.join("module/apparmor/parameters/enabled"), "N\n").unwrap();
+        assert_eq!(AppArmor.in_sysfs(&place), Absent);
+        fs::write(place.join("module/apparmor/parameters/enabled"), "Y\n").unwrap();
+        assert_eq!(AppArmor.in_sysfs(&place), InForce);
+        fs::remove_dir_all(&place).unwrap();
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub(crate) fn of(process: &str) -> Result<Vec<MountInfo>> {
     parse(&bytes).context(path)
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<MountInfo>> {
+/// The mounts of a table, in its order.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<MountInfo>> {
     ascii(bytes).lines().map(|line| Ok(MountInfo::from_line(line)?)).collect()
 }
 

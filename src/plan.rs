@@ -18,9 +18,9 @@ use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
 use crate::annotations::Annotations as _;
 use crate::cgroup::Cgroup;
-use crate::hooks::{CALLERS, Hooks};
+use crate::hooks::{CALLERS, Hooks, Kind};
 use crate::landlock::Landlock;
-use crate::lsm::Labels;
+use crate::lsm::{self, Labels};
 use crate::memory_policy::MemoryPolicy;
 use crate::namespace::Namespaces;
 use crate::netns::Device as NetDevice;
@@ -123,6 +123,7 @@ impl Plan {
         let has_user = namespaces.has_user();
         let root = Root::new(source, linux, cgroup, has_user, extras.no_pivot)?;
         rootless::check(&namespaces, &root, linux)?;
+        warnings.extend(lsm::left_out(linux).filter(|_| root.label.is_none()));
         let process = spec.process().as_ref();
         let personality = personality(linux);
         let mut plan = Self {
@@ -215,10 +216,21 @@ impl Plan {
         Ok(())
     }
 
+    /// The hooks, if there are such that init runs at `start`.
+    pub(crate) fn start_hooks(&self) -> Option<&Hooks> {
+        self.hooks.as_ref().filter(|hooks| hooks.has(&[Kind::StartContainer]))
+    }
+
     /// Whether a builder does what comes before the program: what a container sees from its first
     /// moment has then the program's rights and no others.
     pub(crate) fn has_builder(&self) -> bool {
         self.root.as_ref().is_none_or(|root| root.pid_namespace.is_some())
+    }
+
+    /// Whether init copies something of the image into memory (`tmpcopyup`), which may be of any size.
+    pub(crate) fn copies_up(&self) -> bool {
+        let mut mounts = self.root.iter().flat_map(|root| &root.mounts);
+        mounts.any(|mount| mount.options.tmpcopyup)
     }
 
     /// What security modules have to put the program under.

@@ -9,7 +9,8 @@
 //! - A rule that does what happens by default anyway does not exist.
 //! - On 32-bit architectures the lower halves of constants count.
 //! - The native architecture is always part of it; calls of one that is not end the process.
-//! - Names that are unknown here are no calls of this kernel either.
+//! - Names that are unknown here are no calls of this kernel either. A name that no architecture
+//!   has gets a warning.
 
 pub(crate) mod agent;
 mod bpf;
@@ -18,6 +19,7 @@ mod evaluate;
 mod rules;
 #[cfg(test)]
 mod tests;
+pub(crate) mod wait;
 
 use anyhow::{Result, ensure};
 use libc::sock_filter;
@@ -113,6 +115,7 @@ impl Filter {
     /// `rt` knows nothing of this machine's calls.
     pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Self> {
         ensure!(!family().is_empty(), "linux.seccomp: not supported on this architecture");
+        unknown(seccomp).iter().for_each(log::warn);
         let program = program(family(), seccomp);
         let length = program.len();
         ensure!(length <= LONGEST, "linux.seccomp: {length} instructions, of at most {LONGEST}");
@@ -157,7 +160,7 @@ impl Filter {
 
 /// Whether some architecture has a call of that name.
 pub(crate) fn is_call(name: &str) -> bool {
-    calls::find(name).is_some()
+    calls::find(name).is_some() || calls::is_elsewhere(name)
 }
 
 /// Whether the profile asks an agent about calls.
@@ -203,17 +206,23 @@ fn profile(seccomp: &LinuxSeccomp) -> Profile {
         _ => LinuxSeccompAction::ScmpActErrno.as_u32(Some(libc::ENOSYS as u32)),
     };
     let entries = seccomp.syscalls().iter().flatten().map(|entry| Entry {
-        calls: entry.names().iter().filter_map(|name| find(name)).collect(),
+        calls: entry.names().iter().filter_map(|name| calls::find(name)).collect(),
         action: entry.action().as_u32(entry.errno_ret()),
         alternatives: rules::alternatives(entry.args().as_deref().unwrap_or_default()),
     });
     Profile { default, newer, entries: entries.collect() }
 }
 
-fn find(name: &str) -> Option<&'static calls::Call> {
-    let call = calls::find(name);
-    if call.is_none() {
-        log::debug(format_args!("linux.seccomp: no system call {name}"));
+/// A warning for each name that is no system call of any architecture: it is misspelt, and what the
+/// rule was to do is not done.
+fn unknown(seccomp: &LinuxSeccomp) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (i, entry) in seccomp.syscalls().iter().flatten().enumerate() {
+        let names = entry.names().iter().enumerate();
+        let unknown = names.filter(|(_, name)| !is_call(name));
+        warnings.extend(unknown.map(|(j, name)| {
+            format!("linux.seccomp.syscalls[{i}].names[{j}]: no system call {name:?}, left out")
+        }));
     }
-    call
+    warnings
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::error::{InPhase, Phase};
+use crate::error::{InPhase, Phase, line, phase};
 use crate::hooks::{Hooks, Kind};
 use crate::seccomp::agent::{self, Agent};
 use crate::service::Notify;
@@ -44,10 +44,26 @@ fn start(container: &Container, init: &OwnedFd) -> Result<Option<Notify>> {
     let record = &container.record;
     let agent = Agent::connect_of(record, Status::Created).phase(Phase::Process)?;
     let pid = record.init.map_or(0, |init| init.pid);
-    sync::start(connection.as_fd(), init.as_fd(), agent::taker(agent, pid))?;
+    let taker = agent::taker(agent, pid);
+    sync::start(connection.as_fd(), init.as_fd(), taker)
+        .inspect_err(|error| end_of_hooks(container, init, error))?;
     log::debug(format_args!("{id}: the program runs"));
     poststart(container, init)?;
     Ok(notify)
+}
+
+/// Ends what startContainer hooks have left, one of which has failed or taken too long. In a pid
+/// namespace of its own it has ended with init.
+fn end_of_hooks(container: &Container, init: &OwnedFd, error: &anyhow::Error) {
+    let has_hooks = Hooks::of(&container.record).is_some_and(|h| h.has(&[Kind::StartContainer]));
+    // Anything else than what init has said before it ended leaves it running.
+    if !has_hooks || phase(error) != Some(Phase::Hooks) {
+        return;
+    }
+    let ended = delete::end(container, init);
+    if let Err(error) = ended.and_then(|()| container.record.cgroup.kill()) {
+        log::warn(line(&error));
+    }
 }
 
 /// Runs the poststart hooks. One that fails ends the container.

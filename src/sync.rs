@@ -229,10 +229,9 @@ impl Caller {
         self.send(Name::Start)
     }
 
-    /// Waits until the program runs, after [`Self::start`]. `agent` gets the listener of the
-    /// program's filter.
-    pub(crate) fn executed(&mut self, agent: impl FnOnce(OwnedFd) -> Result<()>) -> Result<()> {
-        let mut agent = Some(agent);
+    /// Waits until the program runs, after [`Self::start`]. `agent` gets the listeners of the
+    /// filters of the program and of hooks.
+    pub(crate) fn executed(&mut self, mut agent: impl FnMut(OwnedFd) -> Result<()>) -> Result<()> {
         let mut executing = false;
         loop {
             match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
@@ -318,6 +317,12 @@ pub(crate) struct Init {
 impl AsRawFd for Init {
     fn as_raw_fd(&self) -> i32 {
         self.socket.as_raw_fd()
+    }
+}
+
+impl AsFd for Init {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -420,9 +425,8 @@ impl Init {
 pub(crate) fn start(
     socket: BorrowedFd<'_>,
     process: BorrowedFd<'_>,
-    agent: impl FnOnce(OwnedFd) -> Result<()>,
+    mut agent: impl FnMut(OwnedFd) -> Result<()>,
 ) -> Result<()> {
-    let mut agent = Some(agent);
     match send(socket, Name::Start, &[], None) {
         Err(Errno::EPIPE | Errno::ECONNRESET) => bail!("cannot start an already running container"),
         result => result.context("the start listener")?,
@@ -447,9 +451,8 @@ pub(crate) fn start(
 fn pass_on(
     socket: BorrowedFd<'_>,
     listener: OwnedFd,
-    agent: &mut Option<impl FnOnce(OwnedFd) -> Result<()>>,
+    agent: &mut impl FnMut(OwnedFd) -> Result<()>,
 ) -> Result<()> {
-    let agent = agent.take().context("a second listener")?;
     agent(listener)?;
     send(socket, Name::Proceed, &[], None).context("the container's first process")
 }

@@ -8,10 +8,13 @@ mod bpf;
 mod entry;
 mod file;
 mod landlock;
+mod lsm;
 mod mount;
 mod process;
 mod scheduling;
 mod seccomp;
+#[cfg(all(target_env = "gnu", not(any(test, fuzzing))))]
+mod stack;
 mod terminal;
 mod xattr;
 
@@ -30,6 +33,7 @@ use nix::sys::stat::Mode;
 pub(crate) use bpf::*;
 pub(crate) use file::*;
 pub(crate) use landlock::*;
+pub(crate) use lsm::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use scheduling::*;
@@ -37,14 +41,23 @@ pub(crate) use seccomp::*;
 pub(crate) use terminal::*;
 pub(crate) use xattr::*;
 
-/// What the C library calls. Does what Rust's start-up would have done and is needed: SIGPIPE is
-/// ignored, and standard streams that the caller closed become `/dev/null`, so that no descriptor
-/// of ours takes their number and ends up as the output of a container.
+/// What the C library calls. Does what Rust's start-up would have done and is needed, besides
+/// [`begin`]: there is enough stack.
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 #[cfg_attr(any(test, fuzzing), allow(dead_code, reason = "the harness has its own"))]
 extern "C" fn main(_count: c_int, args: *mut *mut c_char, env: *mut *mut c_char) -> c_int {
     ARGUMENTS.store(args, Ordering::Relaxed);
     ENVIRONMENT.store(env, Ordering::Relaxed);
+    #[cfg(all(target_env = "gnu", not(any(test, fuzzing))))]
+    return stack::run();
+    #[cfg(not(all(target_env = "gnu", not(any(test, fuzzing)))))]
+    begin()
+}
+
+/// Runs the command; its exit status. SIGPIPE is ignored, and standard streams that the caller closed
+/// become `/dev/null`, so that no descriptor of ours takes their number and ends up as the output of
+/// a container.
+fn begin() -> c_int {
     if let Err((what, errno)) = prepare() {
         eprintln!("rt: {what}: {}", errno.desc());
         return 1;

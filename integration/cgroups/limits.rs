@@ -116,6 +116,46 @@ fn half_a_megabyte_is_enough_to_start() {
     }
 }
 
+/// A container that gets a copy of a file of this size into memory, and may have `limit` bytes.
+fn copier(setup: Setup, size: u64, limit: u64) -> Bundle {
+    let bundle = setup.bundle().directory("/data");
+    let file = fs::File::create(bundle.rootfs().join("data/file")).unwrap();
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(7), size), &mut &file).unwrap();
+    let limits = json!({ "memory": { "limit": limit, "swap": limit } });
+    bundle.resources(limits).mount(json!({ "destination": "/data", "type": "tmpfs",
+        "source": "tmpfs", "options": ["tmpcopyup"] }))
+}
+
+#[test]
+fn what_is_copied_up_is_the_containers_memory_and_within_its_limit() {
+    for setup in Setup::with("memory") {
+        let bundle = copier(setup, 100 << 20, 16 << 20).args(["echo", "ran"]);
+        bundle.write();
+        let id = bundle.id();
+        let done = bundle.launch(&["create"], &id).run();
+        done.one_line().says(&["the container's first process was killed"]);
+        bundle.rt(["state", &id]).run().says(&["does not exist"]);
+        // With room for it, and with the least that a container starts with.
+        for (size, limit) in [(8 << 20, 32 << 20), (1000, 512 << 10)] {
+            let done = copier(setup, size, limit).args(["wc", "-c", "/data/file"]).run().success();
+            assert_eq!(done.stdout, format!("{size} /data/file\n"), "{setup:?}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_no_oom_killer_may_end_fails_all_the_same() {
+    for setup in Setup::with("memory") {
+        if place(setup.view, &[("memory.oom_control", "1")], &[]).is_err() {
+            continue;
+        }
+        let bundle = copier(setup, 64 << 20, 8 << 20).config(|c| {
+            c["linux"]["resources"]["memory"]["disableOOMKiller"] = json!(true);
+        });
+        bundle.args(["true"]).refused().one_line();
+    }
+}
+
 #[test]
 fn a_container_runs_on_the_processors_of_its_set() {
     let own = proc_status(std::process::id().cast_signed(), "Cpus_allowed_list");

@@ -3,7 +3,8 @@
 //! Processes are numbered in the order of their creation: 0 is the caller, which is the runtime
 //! that was started (it stays 0 when it executes itself again); for `create` 1 is init, if the
 //! runtime forks once. Threads count for their process. Calls are numbered from 1, the caller's
-//! from its first execve on; sched_yield(2) does not count. Only x86_64: error injection writes registers.
+//! from its first execve on; sched_yield(2) and clock_nanosleep(2) do not
+//! count, of which there are as many as it takes. Only x86_64: error injection writes registers.
 //!
 //! A tracer is a thread: everything here runs in one thread, and waits with `__WNOTHREAD`, which
 //! sees what this thread started or traces and nothing of other tests.

@@ -46,10 +46,12 @@ pub(super) struct Rule {
     index: Option<usize>,
 }
 
-/// What a container may always do: make any node, and use those that every container has.
-/// The console and the tun device are there because clients have come to rely on them.
+/// What a container may do unless the configuration denies the device by its number: make any node,
+/// and use those that every container has. The tun device is there because clients have come to rely
+/// on it. The console is not, since that of the host is meant by its number; a container's own is a
+/// pseudo terminal.
 #[rustfmt::skip]
-const DEFAULT: [(Kind, Option<u32>, Option<u32>, u8); 12] = [
+const DEFAULT: [(Kind, Option<u32>, Option<u32>, u8); 11] = [
     (Kind::Char, None, None, MKNOD),
     (Kind::Block, None, None, MKNOD),
     (Kind::Char, Some(1), Some(3), ALL),     // null
@@ -60,7 +62,6 @@ const DEFAULT: [(Kind, Option<u32>, Option<u32>, u8); 12] = [
     (Kind::Char, Some(5), Some(0), ALL),     // tty
     (Kind::Char, Some(5), Some(2), ALL),     // ptmx
     (Kind::Char, Some(136), None, ALL),      // pts
-    (Kind::Char, Some(5), Some(1), ALL),     // console
     (Kind::Char, Some(10), Some(200), ALL),  // net/tun
 ];
 
@@ -73,8 +74,27 @@ pub(super) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
             .with_context(|| format!("linux.resources.devices[{index}]"))?;
     }
     let default = |devices| Rule { allow: true, devices: Some(devices), index: None };
-    rules.extend(default_devices().map(default));
+    let left: Vec<Rule> =
+        default_devices().filter_map(|devices| not_denied(devices, &rules)).map(default).collect();
+    rules.extend(left);
     Ok(rules)
+}
+
+/// What is left of `devices`, which are allowed by default, where `rules` deny some by number. The
+/// right to make any node stays whole: it gives no access, and docker denies the number of one
+/// device to every container.
+fn not_denied(devices: Devices, rules: &[Rule]) -> Option<Devices> {
+    if devices.major.is_none() {
+        return Some(devices);
+    }
+    let by_number = rules.iter().filter_map(|rule| Some((rule.allow, rule.devices?)));
+    let by_number = by_number.filter(|(_, named)| named.major.is_some() || named.minor.is_some());
+    let access = by_number.fold(devices.access, |access, (allow, named)| match allow {
+        true if named.covers(&devices) => access | named.access & devices.access,
+        false if named.overlaps(&devices) => access & !named.access,
+        _ => access,
+    });
+    (access != 0).then_some(Devices { access, ..devices })
 }
 
 fn default_devices() -> impl Iterator<Item = Devices> {

@@ -13,6 +13,7 @@ use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
 use super::devices::{self, Rule};
 use super::{Cgroup, Group, file, v1, v2};
+use crate::log;
 pub(super) use block_io::settings as block_io;
 pub(super) use others::{cpuset, huge_pages, network, pids_max, rdma, unified};
 
@@ -26,7 +27,7 @@ pub(crate) struct Limits {
     pub(super) v2: Vec<Setting>,
     /// `memory.checkBeforeUpdate` on version 2: the usage in bytes that must not be reached.
     pub(super) usage_below: Option<(&'static str, u64)>,
-    /// In the order of the configuration, with the default rules at the end.
+    /// In the order of the configuration, with what it leaves of the default rules at the end.
     pub(super) devices: Option<Vec<Rule>>,
 }
 
@@ -36,7 +37,21 @@ impl Limits {
         Self { devices: self.devices.clone(), ..Self::default() }
     }
 
-    /// All others.
+    /// How much memory there may be, with swap, and nothing else.
+    pub(crate) fn of_memory(&self) -> Self {
+        const FILES: [&str; 4] = [
+            "memory.limit_in_bytes",
+            "memory.memsw.limit_in_bytes",
+            "memory.max",
+            "memory.swap.max",
+        ];
+        let of_memory = |settings: &[Setting]| {
+            settings.iter().filter(|one| FILES.contains(&&*one.file)).cloned().collect()
+        };
+        Self { v1: of_memory(&self.v1), v2: of_memory(&self.v2), ..Self::default() }
+    }
+
+    /// All but those of [`Self::of_devices`].
     pub(crate) fn without_devices(&self) -> Self {
         Self { devices: None, ..self.clone() }
     }
@@ -67,6 +82,9 @@ enum Absent {
     /// As `Error`, and so it is if the file then shows more than the value: some kernels take the
     /// write and do nothing.
     Checked,
+    /// A warning, also if the file then shows more than the value: nobody can have this limit any
+    /// more, and old clients still ask for it.
+    Obsolete,
 }
 
 impl Setting {
@@ -106,6 +124,11 @@ impl Setting {
         self
     }
 
+    pub(super) fn obsolete(mut self) -> Self {
+        self.absent = Absent::Obsolete;
+        self
+    }
+
     /// The file and its value, where `is_there` knows which files the kernel has.
     pub(super) fn chosen(&self, is_there: impl Fn(&str) -> bool) -> (&str, &str) {
         match &self.absent {
@@ -129,15 +152,20 @@ impl Setting {
             (Err(Errno::ENOENT), Absent::Instead(name, value)) => {
                 file::write(&directory.join(name), value)
             }
-            (Ok(()), Absent::Checked) => {
-                let number = |text: &str| text.parse().unwrap_or(u64::MAX);
-                match number(&file::read(&path)?) <= number(&self.value) {
-                    true => Ok(()),
-                    false => Err(Errno::EOPNOTSUPP),
-                }
+            (Ok(()), Absent::Checked) if !self.holds(&path)? => Err(Errno::EOPNOTSUPP),
+            (Ok(()), Absent::Obsolete) if self.holds(&path)? => Ok(()),
+            (Ok(()) | Err(Errno::ENOENT | Errno::EOPNOTSUPP), Absent::Obsolete) => {
+                log::warn(format!("{}: left out, the kernel has no such limit", self.field));
+                Ok(())
             }
             (result, _) => result,
         }
+    }
+
+    /// Whether the file shows no more than the value.
+    fn holds(&self, path: &Path) -> nix::Result<bool> {
+        let number = |text: &str| text.parse().unwrap_or(u64::MAX);
+        Ok(number(&file::read(path)?) <= number(&self.value))
     }
 }
 

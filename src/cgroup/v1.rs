@@ -71,15 +71,15 @@ fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<
     // Withdrawn in 5.16, first with an error and then without one. No limit needs no kernel.
     #[allow(deprecated, reason = "the configuration may ask for it")]
     let kernel = memory.kernel();
-    for (field, file, value) in [
-        ("linux.resources.memory.kernel", "memory.kmem.limit_in_bytes", kernel),
-        ("linux.resources.memory.kernelTCP", "memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp()),
-    ] {
-        settings.extend(set(value).map(|value| match new(field, file, value) {
-            setting if value == -1 => setting.met_if_absent(true),
-            setting => setting.checked(),
-        }));
-    }
+    settings.extend(set(kernel).map(|value| {
+        let setting = new("linux.resources.memory.kernel", "memory.kmem.limit_in_bytes", value);
+        if value == -1 { setting.met_if_absent(true) } else { setting.obsolete() }
+    }));
+    settings.extend(set(memory.kernel_tcp()).map(|value| {
+        let setting =
+            new("linux.resources.memory.kernelTCP", "memory.kmem.tcp.limit_in_bytes", value);
+        if value == -1 { setting.met_if_absent(true) } else { setting.checked() }
+    }));
     // `useHierarchy` is all that kernels since 5.11 know.
     if memory.disable_oom_killer() == Some(true) {
         settings.push(new("linux.resources.memory.disableOOMKiller", "memory.oom_control", 1));

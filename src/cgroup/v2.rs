@@ -7,6 +7,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::limits::{self, Limits, Setting, set};
 use super::{Cgroup, file, hierarchy};
+use crate::log;
 
 /// The writes that `resources` come to on the controllers that version 2 has.
 pub(super) fn settings(
@@ -49,18 +50,20 @@ fn bytes(value: i64) -> String {
 fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
     const LIMIT: &str = "linux.resources.memory.limit";
     const SWAP: &str = "linux.resources.memory.swap";
-    #[allow(deprecated, reason = "it must be looked at to be refused")]
+    #[allow(deprecated, reason = "old clients still ask for it")]
     let kernel = memory.kernel();
     let is_limit = |value: Option<i64>| set(value).is_some_and(|value| value != -1);
     let refused = [
         // Docker's word for "not set" is -1.
         ("swappiness", memory.swappiness().is_some_and(|swappiness| swappiness != u64::MAX)),
         ("disableOOMKiller", memory.disable_oom_killer() == Some(true)),
-        ("kernel", is_limit(kernel)),
         ("kernelTCP", is_limit(memory.kernel_tcp())),
     ];
     if let Some((name, _)) = refused.iter().find(|(_, set)| *set) {
         bail!("linux.resources.memory.{name}: cgroup v2 has no such limit");
+    }
+    if is_limit(kernel) {
+        log::warn("linux.resources.memory.kernel: left out, cgroup v2 has no such limit");
     }
     let limit = set(memory.limit());
     // The configuration counts memory and swap together, the kernel swap alone.
@@ -272,7 +275,6 @@ mod tests {
         for (json, field) in [
             (r#"{"memory":{"swappiness":0}}"#, "memory.swappiness"),
             (r#"{"memory":{"disableOOMKiller":true}}"#, "memory.disableOOMKiller"),
-            (r#"{"memory":{"kernel":1}}"#, "memory.kernel"),
             (r#"{"memory":{"kernelTCP":1}}"#, "memory.kernelTCP"),
             (r#"{"cpu":{"realtimeRuntime":1}}"#, "cpu.realtimeRuntime"),
             (r#"{"cpu":{"realtimePeriod":1}}"#, "cpu.realtimePeriod"),

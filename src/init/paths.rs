@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{SFlag, fstat, makedev};
 
 use crate::plan::{Plan, Root};
 use crate::procfd::ProcFd;
@@ -53,9 +53,7 @@ pub(super) fn mask(root: &RootFd, plan: &Root) -> Result<()> {
 }
 
 /// Covers a directory of the host's root with an empty tmpfs, in init's mount namespace.
-pub(super) fn cover(path: &str) -> Result<()> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let target = openat(AT_FDCWD, path, flags, Mode::empty())?;
+pub(super) fn cover(target: &OwnedFd) -> Result<()> {
     Ok(sys::move_mount(empty_tmpfs(None)?.as_fd(), target.as_fd())?)
 }
 

@@ -19,12 +19,13 @@ use nix::unistd::{
 
 use super::diagnosis::refusal;
 use super::landlock;
-use super::seccomp;
+use super::seccomp::{self, Who};
 use crate::capabilities::Capabilities;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program, set_variable};
 use crate::procfd::ProcFd;
 use crate::rootfd::{RootFd, kind};
+use crate::seccomp::Filter;
 use crate::{namespace, sync, sys};
 
 /// More of `/etc/passwd` is not read, in bytes.
@@ -341,18 +342,41 @@ impl Ready<'_> {
         self.rules.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// What only the process itself can prepare, and not its builder: what its environment has of
-    /// its pid, and a second thread for a filter that asks an agent.
-    pub(super) fn prepare(&mut self) -> Result<()> {
-        if let Some(filter) = self.program.filter.as_ref().filter(|_| !self.is_filtered) {
+    /// Makes the second thread that a filter with an agent takes.
+    pub(super) fn prepare_filter(&self) -> Result<()> {
+        self.filter().map_or(Ok(()), seccomp::prepare).phase(Phase::Process)
+    }
+
+    /// The filter, if this process is not under it yet.
+    fn filter(&self) -> Option<&Filter> {
+        self.program.filter.as_ref().filter(|_| !self.is_filtered)
+    }
+
+    /// In a process that is about to be a startContainer hook, which is code of the image: what
+    /// holds for the program holds for it as well.
+    pub(super) fn confine_hook(&self, starter: &sync::Init) -> Result<()> {
+        if let Some(filter) = self.filter() {
             seccomp::prepare(filter)?;
         }
+        self.set_limits()?;
+        self.rules.as_ref().map_or(Ok(()), landlock::restrict)?;
+        self.filter().map_or(Ok(()), |filter| seccomp::load(filter, starter, Who::Hook))
+    }
+
+    fn set_limits(&self) -> Result<()> {
+        self.program.rlimits.iter().try_for_each(|limit| {
+            sys::set_rlimit(limit.resource, limit.soft, limit.hard)
+                .with_context(|| limit.origin.clone())
+        })
+    }
+
+    /// Sets what the environment has of the process's own pid.
+    pub(super) fn learn_pid(&mut self) {
         if self.program.has_sockets {
             let own = getpid().to_string();
             // A number holds no NUL byte.
             let _ = set_variable(&mut self.env, "LISTEN_PID", own.as_bytes());
         }
-        Ok(())
     }
 
     /// In a builder: puts this process, and so the one that it will clone, under Landlock and the
@@ -382,19 +406,15 @@ impl Ready<'_> {
     /// The limits, which hold for us as well, Landlock, the filter and the program.
     pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
-        for limit in &self.program.rlimits {
-            sys::set_rlimit(limit.resource, limit.soft, limit.hard)
-                .with_context(|| limit.origin.clone())
-                .phase(Phase::Process)?;
-        }
+        self.set_limits().phase(Phase::Process)?;
         if let Some(rules) = &self.rules {
             landlock::restrict(rules).phase(Phase::Process)?;
         }
-        match &self.program.filter {
-            Some(filter) if !self.is_filtered => {
-                seccomp::load(filter, starter).phase(Phase::Process)?
+        match self.filter() {
+            Some(filter) => {
+                seccomp::load(filter, starter, Who::Program).phase(Phase::Process)?;
             }
-            _ => starter.executing(),
+            None => starter.executing(),
         }
         let errno = execution.run();
         let path = from_root(self.program, &self.path);

@@ -1,20 +1,21 @@
 //! Builds the root file system in init's own mount namespace, by descriptors only, and moves in.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
+use procfs::process::MountInfo;
 
 use super::{devices, mount, paths};
 use crate::mount_options::Propagation;
 use crate::plan::{Program, Root};
 use crate::rootfd::{Missing, RootFd};
-use crate::{lend, service, sync, sys};
+use crate::{lend, mount_table, service, sync, sys};
 
 /// The root that everything works on in a process that joins a container: the one it is in.
 pub(super) fn current() -> Result<RootFd> {
@@ -117,21 +118,83 @@ fn pivot(root: &RootFd, plan: &Root) -> Result<()> {
 }
 
 /// `--no-pivot`, for a host whose root is a ramfs, which cannot be pivoted away from. The old root
-/// stays in the namespace: a whole procfs or sysfs there would let a container with a user
-/// namespace mount another one without the masks.
+/// stays in the namespace, but nothing that is mounted on it: a whole procfs or sysfs, wherever it
+/// is, would let a container with a user namespace mount another one without the masks.
 fn move_root(root: &RootFd) -> Result<()> {
-    for whole in ["/proc", "/sys"] {
-        match umount2(whole, MntFlags::MNT_DETACH) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            // No mount, or one that is locked in this user namespace.
-            Err(_) => paths::cover(whole).context(whole)?,
-        }
-    }
+    let path = "/proc/self/mountinfo";
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let table = openat(AT_FDCWD, path, flags, Mode::empty()).context(path)?;
     let old = open_root()?;
+    let own = sys::id_of_mount(root.as_fd())?;
     sys::move_mount(root.as_fd(), old.as_fd()).context("--no-pivot")?;
+    // Relative paths lead to the old root from here on, all others to the new one.
+    fchdir(&old).context("the old root")?;
+    unmount_all_but(own, &table, &old).context("--no-pivot")?;
     fchdir(root)?;
     chroot(".").context("chroot")?;
     chdir("/").context("/")
+}
+
+/// Unmounts what is mounted on the `old` root, the working directory, but the mount `own`.
+fn unmount_all_but(own: u64, table: &OwnedFd, old: &OwnedFd) -> Result<()> {
+    let below = sys::id_of_mount(old.as_fd())?;
+    loop {
+        let mounts = mount_table::parse(&sys::read_range(table, 0, usize::MAX)?)?;
+        let last = mounts.iter().rev().find(|mount| {
+            u64::try_from(mount.pid) == Ok(below) && u64::try_from(mount.mnt_id) != Ok(own)
+        });
+        let Some(last) = last else { return Ok(()) };
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        match umount2(&relative(&mount_table::point_of(last)), flags) {
+            Ok(()) => {}
+            // In a user namespace the host's mounts are locked together.
+            Err(Errno::EINVAL) => return cover_kernels_views(&mounts, own),
+            Err(errno) => {
+                return Err(errno).with_context(|| last.mount_point.display().to_string());
+            }
+        }
+    }
+}
+
+/// Covers every procfs and sysfs of the host's, the working directory being its root. To a user
+/// namespace below the container's, the covers are locked as well.
+///
+/// # Errors
+/// One of them cannot be reached, since something else is mounted over it.
+fn cover_kernels_views(mounts: &[MountInfo], own: u64) -> Result<()> {
+    let is_view = |mount: &&MountInfo| {
+        // Part of one does not count.
+        matches!(&*mount.fs_type, "proc" | "sysfs") && mount_table::root_of(mount) == Path::new("/")
+    };
+    for mount in mounts.iter().filter(is_view).filter(|mount| !is_below(mount, own, mounts)) {
+        let place = mount_table::point_of(mount);
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let context = || format!("{}: a {} of the host's", place.display(), mount.fs_type);
+        let target =
+            openat(AT_FDCWD, &relative(&place), flags, Mode::empty()).with_context(context)?;
+        if sys::id_of_mount(target.as_fd()).map(i32::try_from) != Ok(Ok(mount.mnt_id)) {
+            bail!("{}, which is hidden and cannot be covered", context());
+        }
+        paths::cover(&target).with_context(context)?;
+    }
+    Ok(())
+}
+
+/// Whether a mount is the mount `own` or somewhere below it.
+fn is_below(mount: &MountInfo, own: u64, mounts: &[MountInfo]) -> bool {
+    let mut at = Some(mount);
+    while let Some(mount) = at {
+        if u64::try_from(mount.mnt_id) == Ok(own) {
+            return true;
+        }
+        at = mounts.iter().find(|other| other.mnt_id == mount.pid && other.mnt_id != mount.mnt_id);
+    }
+    false
+}
+
+/// The place of a mount, from the root as the working directory.
+fn relative(place: &Path) -> PathBuf {
+    Path::new(".").join(place.strip_prefix("/").unwrap_or(place))
 }
 
 fn open_root() -> nix::Result<OwnedFd> {

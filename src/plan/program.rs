@@ -102,7 +102,7 @@ impl Program {
                 warnings,
             ),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
-            labels: Labels::of(process),
+            labels: Labels::of(process)?,
             oom_score_adj: process.oom_score_adj(),
             personality,
             scheduling: Scheduling::from_spec(process),

@@ -80,7 +80,7 @@ impl Root {
     ) -> Result<Self> {
         let spec = source.spec;
         let read_only = paths(linux.readonly_paths());
-        let label = lsm::mount_label(linux);
+        let label = lsm::mount_label(linux)?;
         let propagation = linux.rootfs_propagation().as_deref();
         // A private root can be moved away from what MS_MOVE has put over the host's.
         if let (true, Some(word @ ("private" | "rprivate"))) = (no_pivot, propagation) {

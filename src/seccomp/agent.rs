@@ -91,9 +91,18 @@ pub(crate) struct Connection {
     status: Status,
 }
 
-/// What takes the listener of the process `pid`, once there is one.
-pub(crate) fn taker(agent: Option<Connection>, pid: i32) -> impl FnOnce(OwnedFd) -> Result<()> {
-    move |listener| agent.context("a listener without an agent")?.pass(listener, pid)
+/// What takes the listeners of the process `pid`: its program's, and before that one of each
+/// startContainer hook. The agent gets each by a connection of its own.
+pub(crate) fn taker(agent: Option<Connection>, pid: i32) -> impl FnMut(OwnedFd) -> Result<()> {
+    let mut known = agent.as_ref().map(|connection| (connection.record.clone(), connection.status));
+    let mut first = agent;
+    move |listener| {
+        let connection = match (first.take(), &mut known) {
+            (None, Some((record, status))) => Agent::connect_of(record, *status)?,
+            (first, _) => first,
+        };
+        connection.context("a listener without an agent")?.pass(listener, pid)
+    }
 }
 
 impl Connection {

@@ -11,6 +11,47 @@ pub(super) fn find(name: &str) -> Option<&'static Call> {
     CALLS.binary_search_by_key(&name, |call| call.0).ok().map(|i| &CALLS[i])
 }
 
+/// Whether a kernel of another architecture has a call of that name: profiles are written for all.
+pub(super) fn is_elsewhere(name: &str) -> bool {
+    ELSEWHERE.binary_search(&name).is_ok()
+}
+
+/// The calls of arc, m68k, mips, powerpc, riscv, s390 and sparc that no architecture above has.
+pub(super) const ELSEWHERE: [&str; 32] = [
+    "arc_gettls",
+    "arc_settls",
+    "arc_usr_cmpxchg",
+    "atomic_barrier",
+    "atomic_cmpxchg_32",
+    "cachectl",
+    "getdomainname",
+    "getdtablesize",
+    "gethostname",
+    "getpagesize",
+    "kern_features",
+    "memory_ordering",
+    "multiplexer",
+    "riscv_flush_icache",
+    "riscv_hwprobe",
+    "rtas",
+    "s390_guarded_storage",
+    "s390_pci_mmio_read",
+    "s390_pci_mmio_write",
+    "s390_runtime_instr",
+    "s390_sthyi",
+    "spu_create",
+    "spu_run",
+    "subpage_prot",
+    "swapcontext",
+    "switch_endian",
+    "sync_file_range2",
+    "sys_debug_setcontext",
+    "syscall",
+    "sysmips",
+    "timerfd",
+    "utrap_install",
+];
+
 /// What socketcall(2) takes as its first argument, from 1 on.
 const SOCKETCALL: [&str; 20] = [
     "socket",

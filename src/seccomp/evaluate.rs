@@ -1,53 +1,89 @@
-//! What a compiled filter says of a call, found by running the program as the kernel would.
+//! Running a compiled filter as the kernel would, to know what it says of a call.
 
 use libc::sock_filter;
 
-use super::Filter;
 use super::rules::{ARCHITECTURE, ARGUMENTS, NUMBER};
-
-// Instructions of <linux/bpf_common.h> that the compiler writes.
-const LOAD: u16 = 0x20;
-const AND: u16 = 0x54;
-const JUMP: u16 = 0x05;
-const EQUAL: u16 = 0x15;
-const GREATER: u16 = 0x25;
-const GREATER_OR_EQUAL: u16 = 0x35;
-const RETURN: u16 = 0x06;
+use super::{Filter, family};
 
 impl Filter {
     /// The action (`SECCOMP_RET_*`) for a call of this machine's own architecture by its number,
     /// whatever its arguments are but for the first, where that is given. `None` if it depends on
-    /// an argument that is not given, or on an instruction that is not known here.
+    /// an argument that is not given.
     pub(crate) fn action_of(&self, number: i64, first: Option<u64>) -> Option<u32> {
-        let architecture = super::family().first()?.audit;
-        let load = |offset: u32| match (offset, first) {
-            (NUMBER, _) => u32::try_from(number).ok(),
-            (ARCHITECTURE, _) => Some(architecture),
-            (ARGUMENTS, Some(value)) => Some(value as u32),
-            (offset, Some(value)) if offset == ARGUMENTS + 4 => Some((value >> 32) as u32),
-            _ => None,
+        let number = u32::try_from(number).ok()?;
+        let arguments = [first, None, None, None, None, None];
+        self.verdict(number, &arguments)
+    }
+
+    /// The same with whichever arguments are known.
+    pub(super) fn verdict(&self, number: u32, arguments: &[Option<u64>; 6]) -> Option<u32> {
+        let architecture = family().first()?.audit;
+        let word = |offset| match offset {
+            NUMBER => Some(number),
+            ARCHITECTURE => Some(architecture),
+            _ => {
+                let word = usize::try_from(offset.checked_sub(ARGUMENTS)? / 4).ok()?;
+                let argument = (*arguments.get(word / 2)?)?;
+                let half = if word.is_multiple_of(2) { argument } else { argument >> 32 };
+                Some(half as u32)
+            }
         };
-        run(&self.program, load)
+        let (mut at, mut accumulator) = (0, 0);
+        // Jumps go forward only, so that every program ends.
+        loop {
+            let step = self.program.get(at)?;
+            match Step::of(step)? {
+                Step::Load(offset) => accumulator = word(offset)?,
+                Step::And(mask) => accumulator &= mask,
+                Step::Jump(distance) => at += distance,
+                Step::If(test, yes, no) => at += if test.holds(accumulator) { yes } else { no },
+                Step::Return(value) => return Some(value),
+            }
+            at += 1;
+        }
     }
 }
 
-fn run(program: &[sock_filter], load: impl Fn(u32) -> Option<u32>) -> Option<u32> {
-    let mut accumulator = 0;
-    let mut at = 0;
-    // Jumps go forward only, so the program ends.
-    loop {
-        let sock_filter { code, jt, jf, k } = *program.get(at)?;
-        at += 1;
-        let jump = |holds: bool| usize::from(if holds { jt } else { jf });
+/// An instruction of the kinds that `bpf.rs` writes.
+#[derive(Clone, Copy)]
+pub(super) enum Step {
+    Load(u32),
+    And(u32),
+    Jump(usize),
+    If(Test, usize, usize),
+    Return(u32),
+}
+
+/// The condition of a jump.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Test {
+    code: u16,
+    pub(super) constant: u32,
+}
+
+impl Step {
+    pub(super) fn of(step: &sock_filter) -> Option<Self> {
+        let sock_filter { code, jt, jf, k } = *step;
         match code {
-            LOAD => accumulator = load(k)?,
-            AND => accumulator &= k,
-            JUMP => at += k as usize,
-            EQUAL => at += jump(accumulator == k),
-            GREATER => at += jump(accumulator > k),
-            GREATER_OR_EQUAL => at += jump(accumulator >= k),
-            RETURN => return Some(k),
-            _ => return None,
+            0x20 => Some(Self::Load(k)),
+            0x54 => Some(Self::And(k)),
+            0x05 => Some(Self::Jump(usize::try_from(k).ok()?)),
+            0x15 | 0x25 | 0x35 | 0x45 => {
+                Some(Self::If(Test { code, constant: k }, jt.into(), jf.into()))
+            }
+            0x06 => Some(Self::Return(k)),
+            _ => None,
+        }
+    }
+}
+
+impl Test {
+    pub(super) fn holds(self, word: u32) -> bool {
+        match self.code {
+            0x15 => word == self.constant,
+            0x25 => word > self.constant,
+            0x35 => word >= self.constant,
+            _ => word & self.constant != 0,
         }
     }
 }

@@ -62,10 +62,29 @@ fn arguments(turn: usize) -> [u64; 6] {
 
 #[test]
 fn calls_are_in_order() {
+    assert!(calls::ELSEWHERE.is_sorted());
     assert!(calls::CALLS.is_sorted_by(|a, b| a.0 < b.0));
 }
 
 /// libseccomp may know fewer calls, but none by another number.
+#[test]
+fn a_name_that_no_architecture_has_gets_a_warning() {
+    let profile = parse(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "names": ["mkdir", "s390_pci_mmio_read"], "action": "SCMP_ACT_ERRNO" },
+        { "names": ["swapcontext", "mkdri"], "action": "SCMP_ACT_ERRNO" },
+        { "names": ["MKDIR", "a\nb"], "action": "SCMP_ACT_KILL" },
+    ] }));
+    let begins = |names: &[&str]| {
+        let warnings = unknown(&profile);
+        assert_eq!(warnings.len(), names.len(), "{warnings:?}");
+        for (warning, name) in warnings.iter().zip(names) {
+            assert!(warning.starts_with(&format!("linux.seccomp.syscalls{name}")), "{warning}");
+        }
+    };
+    begins(&["[1].names[1]: no system call \"mkdri\"", "[2].names[0]", "[2].names[1]"]);
+    assert_eq!(unknown(&docker()), [""; 0]);
+}
+
 #[test]
 fn libseccomp_has_the_same_numbers() {
     let names: Vec<&str> = calls::CALLS.iter().map(|call| call.0).collect();

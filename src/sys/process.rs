@@ -258,17 +258,32 @@ pub(crate) fn namespace_kind(fd: BorrowedFd<'_>) -> Result<i32> {
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::NS_GET_NSTYPE as _) })
 }
 
-/// waitpid(2) for any child without waiting: its pid, and its exit status or 128 + the signal,
-/// real-time signals included, which nix has no names for. `None`: none has ended yet.
-pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
+/// How a process has ended. Real-time signals are among them, which nix has no names for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    Exited(i32),
+    Signaled(i32),
+}
+
+/// waitpid(2) for any child without waiting: its pid and how it ended. `None`: none has ended yet.
+pub(crate) fn reap_any() -> Result<Option<(i32, ExitStatus)>> {
     let mut status: c_int = 0;
     // SAFETY: `status` outlives the call, which writes it.
     let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })?;
-    let code = match libc::WIFSIGNALED(status) {
-        true => 128 + libc::WTERMSIG(status),
-        false => libc::WEXITSTATUS(status),
+    let ended = match libc::WIFSIGNALED(status) {
+        true => ExitStatus::Signaled(libc::WTERMSIG(status)),
+        false => ExitStatus::Exited(libc::WEXITSTATUS(status)),
     };
-    Ok((pid != 0).then_some((pid, code)))
+    Ok((pid != 0).then_some((pid, ended)))
+}
+
+/// [`reap_any`] with an exit status as shells have it: 128 + the signal.
+pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
+    let code = |status| match status {
+        ExitStatus::Exited(status) => status,
+        ExitStatus::Signaled(signal) => 128 + signal,
+    };
+    Ok(reap_any()?.map(|(pid, status)| (pid, code(status))))
 }
 
 /// Waits for the end of the child `process`, up to `limit` milliseconds, and reaps it. `EAGAIN` if it

@@ -163,7 +163,31 @@ fn without_rules_the_default_list_is_all_that_is_allowed() {
     check(&none);
     let texts: Vec<String> = v1_writes(&none).unwrap().into_iter().map(|w| w.text).collect();
     assert_eq!(texts[..4], ["a", "c *:* m", "b *:* m", "c 1:3 rwm"]);
-    assert_eq!(texts.len(), 13);
+    assert_eq!(texts.len(), 12);
+}
+
+#[test]
+fn a_device_that_is_denied_by_its_number_is_not_allowed_by_default() {
+    const DENY_ALL: &str = r#"{"allow":false,"access":"rwm"}"#;
+    const DENY_TUN: &str = r#"{"allow":false,"type":"c","major":10,"minor":200,"access":"rwm"}"#;
+    const ALLOW_TUN: &str = r#"{"allow":true,"type":"c","major":10,"minor":200,"access":"r"}"#;
+    const DENY_MEMORY: &str = r#"{"allow":false,"type":"a","major":1,"minor":-1,"access":"w"}"#;
+    let answers = |json: &[&str], asked: &[&str]| -> Vec<bool> {
+        let rules = rules(&config(json)).unwrap();
+        check(&rules);
+        asked.iter().map(|device| decide(&rules, read(device))).collect()
+    };
+    let tun = ["c 10:200 r", "c 10:200 w"];
+    assert_eq!(answers(&[DENY_ALL], &tun), [true, true]);
+    for denied in [&[DENY_ALL, DENY_TUN][..], &[DENY_TUN, DENY_ALL], &[DENY_TUN]] {
+        assert_eq!(answers(denied, &tun), [false, false]);
+    }
+    assert_eq!(answers(&[DENY_ALL, DENY_TUN, ALLOW_TUN], &tun), [true, false]);
+    let others = ["c 1:3 r", "c 1:3 w", "c 1:9 w", "c 5:0 w", "c 1:3 m", "c 5:1 r", "c 5:1 m"];
+    assert_eq!(
+        answers(&[DENY_ALL, DENY_MEMORY], &others),
+        [true, false, false, true, true, false, true]
+    );
 }
 
 #[test]
