@@ -22,6 +22,8 @@ mod commands;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod delete;
+#[cfg(test)]
 mod devices;
 #[cfg(test)]
 mod exec;
@@ -51,6 +53,8 @@ mod namespaces;
 mod net_devices;
 #[cfg(test)]
 mod netns;
+#[cfg(test)]
+mod pairs;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]

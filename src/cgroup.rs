@@ -57,8 +57,8 @@ pub(crate) use oom::OomWatch;
 pub(crate) use open::{OpenCgroup, Seen};
 pub(crate) use sub::SubGroup;
 pub(crate) use systemd::UNIT_PROPERTIES;
-pub(crate) use trust::Expected;
 use systemd::Unit;
+pub(crate) use trust::Expected;
 
 /// How long a group may take to freeze or to thaw.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -253,8 +253,10 @@ impl Cgroup {
 
     /// These groups, and those of `other` on hierarchies where there is none.
     pub(crate) fn with(mut self, other: Self) -> Self {
-        let has = |group: &Group| self.groups.iter().any(|own| own.controllers == group.controllers);
-        let missing: Vec<Group> = other.groups.iter().filter(|group| !has(group)).cloned().collect();
+        let has =
+            |group: &Group| self.groups.iter().any(|own| own.controllers == group.controllers);
+        let missing: Vec<Group> =
+            other.groups.iter().filter(|group| !has(group)).cloned().collect();
         self.groups.extend(missing);
         self
     }

@@ -14,29 +14,43 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{InPhase, Phase, line};
 use crate::hooks::{Hooks, Kind};
-use crate::state::{self, Container, Status};
+use crate::state::{self, Busy, Container, Status};
 use crate::{log, process, sys};
 pub(crate) use trust::{check_init, own_groups};
 
 /// How long all processes of a container may take to end, and its cgroups to go. `delete --force`
 /// is to end within ten seconds, with time to say what is left.
 const LIMIT: Duration = Duration::from_secs(9);
+/// How long another command may take before it is held for one that is stuck.
+const TURN: Duration = Duration::from_secs(2);
 /// How long a killed process may take before it is asked what keeps it.
 const USUAL: Duration = Duration::from_millis(100);
 
 /// `rt delete`. With `force` also a running one, and one that does not exist.
 pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
-    if force && let Some(mut container) = Container::find_any(root, id)? {
-        // Before the lock: a create or start that is stuck on this init gives it back then.
-        trust::leave_out_misplaced(&mut container);
-        end_own_init(&container, deadline)?;
-    }
-    let (mut container, _lock) = match Container::open_locked_by(root, id, deadline)? {
+    let locked = match Container::open_locked_by(root, id, Instant::now() + TURN) {
+        Err(error) if error.is::<Busy>() => {
+            if force && let Some(mut container) = Container::find_any(root, id)? {
+                // A create or start that is stuck on this init gives the lock back then.
+                trust::leave_out_misplaced(&mut container);
+                end_own_init(&container, deadline)?;
+            }
+            Container::open_locked_by(root, id, deadline)
+        }
+        locked => locked,
+    };
+    let (mut container, _lock) = match locked? {
         Some(locked) => locked,
         None if force => return Ok(()),
         None => return Err(state::missing(id)),
     };
+    if container.is_bare {
+        // Of a claim that did not come far, and no container yet.
+        container.refuse_strange_files()?;
+        container.remove().phase(Phase::State)?;
+        return if force { Ok(()) } else { Err(state::missing(id)) };
+    }
     if let Some(fault) = &container.fault {
         container.refuse_strange_files()?;
         log::warn(format!("{id}: its record cannot be read: {fault:#}"));
@@ -81,7 +95,7 @@ fn end_by(container: &Container, init: &OwnedFd, deadline: Instant) -> Result<()
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let is_frozen = container.record.cgroup.is_frozen()?;
+    let is_frozen = container.record.cgroup.is_frozen().unwrap_or(true);
     if !is_frozen && has_ended(init, USUAL)? {
         return Ok(());
     }
@@ -151,7 +165,8 @@ fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
     }
     // Without a first process nothing was there to hook into.
     if (record.init.is_some() || container.fault.is_some())
-        && let Some(mut hooks) = Hooks::of(record) {
+        && let Some(mut hooks) = Hooks::of(record)
+    {
         if let Err(error) = hooks.open_outputs() {
             log::warn(line(&error));
         }

@@ -79,6 +79,16 @@ pub(crate) fn what_holds(pid: i32) -> String {
     }
 }
 
+/// Whether SIGKILL has been sent to a process that has not acted on it yet.
+pub(crate) fn is_killed(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = |line: &str| {
+        let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+    };
+    status.lines().filter_map(pending).any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0)
+}
+
 /// The fields of `/proc/PID/stat` after the command name.
 fn fields(pid: i32) -> Option<Vec<String>> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;

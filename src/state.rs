@@ -50,6 +50,8 @@ const FILES: [&str; 6] =
     [LISTENER, CONFIG_FILE, PROCESS_FILE, FILTER_FILE, NEW_STATE_FILE, STATE_FILE];
 /// How long a command waits for another one that works on the same container.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
+/// How often an id is claimed whose directory is taken away at the same moment.
+const CLAIMS: u32 = 20;
 /// runc's limit for the length of an id, in bytes.
 const ID_MAX: usize = 1024;
 
@@ -62,6 +64,8 @@ pub(crate) struct Container {
     pub(crate) record: Record,
     /// Why the record could not be read, so that it is made of what else is known.
     pub(crate) fault: Option<Error>,
+    /// Nothing but the id has been claimed.
+    pub(crate) is_bare: bool,
 }
 
 /// What is in a container's directory.
@@ -94,18 +98,15 @@ impl Container {
     ) -> Result<Option<(Self, Lock)>> {
         check_id(id)?;
         let Some(directory) = existing(&root.join(id))? else { return Ok(None) };
-        let Some(lock) = lock(directory, id, deadline)? else { return Ok(None) };
+        let Some(lock) = lock_by(directory, id, deadline)? else { return Ok(None) };
         let directory = reopen(&lock.0).context("the state directory")?;
         let found = Self::read(&directory, id)?;
-        let container = Self::of(directory, root, id, found);
-        // Killed between the claim and the intent: nothing else can exist.
-        let container = container.map_err(|directory| Self {
-            directory,
-            root: root.to_owned(),
-            record: Record::empty(id),
-            fault: None,
+        let container = Self::of(directory, root, id, found).unwrap_or_else(|directory| {
+            // Killed between the claim and the intent: nothing else can exist.
+            let record = Record::empty(id);
+            Self { directory, root: root.to_owned(), record, fault: None, is_bare: true }
         });
-        Ok(Some((container.unwrap_or_else(|empty| empty), lock)))
+        Ok(Some((container, lock)))
     }
 
     /// The container `id`, which must exist, with the right to change it.
@@ -120,7 +121,7 @@ impl Container {
             Err(Errno::ENOENT) => Ok(None),
             result => {
                 let directory = result.context("the state directory")?;
-                lock(directory, &self.record.id, Instant::now() + LOCK_LIMIT)
+                lock_by(directory, &self.record.id, Instant::now() + LOCK_LIMIT)
             }
         }
     }
@@ -129,27 +130,25 @@ impl Container {
     pub(crate) fn claim(root: &Path, record: Record) -> Result<(Self, Lock)> {
         check_id(&record.id)?;
         let path = root.join(&record.id);
-        let mut made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
-        if made == Err(Errno::ENOENT) {
-            let mut all = fs::DirBuilder::new();
-            // Sticky: what cleans up in XDG_RUNTIME_DIR is to leave it alone.
-            all.recursive(true).mode(0o1700);
-            all.create(root).with_context(|| format!("--root {}", root.display()))?;
-            made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
-        }
-        match made {
-            Err(Errno::EEXIST) => {
-                let known = Self::find(root, &record.id).err().filter(is_unreadable);
-                let known = known.map(|error| format!(": {error:#}")).unwrap_or_default();
-                bail!("{}: container with given ID already exists{known}", record.id)
+        let mut lock = None;
+        // A `delete` may find the directory before it is locked, and take it for a crash's.
+        for _ in 0..CLAIMS {
+            make_directory(root, &record.id)?;
+            lock = match open_directory(&path) {
+                Err(Errno::ENOENT) => None,
+                opened => {
+                    let directory = opened.with_context(|| path.display().to_string())?;
+                    lock_by(directory, &record.id, Instant::now() + LOCK_LIMIT)?
+                }
+            };
+            if lock.is_some() {
+                break;
             }
-            result => result.with_context(|| path.display().to_string())?,
         }
-        let limit = Instant::now() + LOCK_LIMIT;
-        let open = || lock(open_directory(&path)?, &record.id, limit)?.context("removed meanwhile");
-        let lock = open().with_context(|| path.display().to_string())?;
+        let lock = lock.with_context(|| format!("{}: removed meanwhile", path.display()))?;
         let directory = reopen(&lock.0).context("the state directory")?;
-        let container = Self { directory, root: root.to_owned(), record, fault: None };
+        let root = root.to_owned();
+        let container = Self { directory, root, record, fault: None, is_bare: false };
         match container.save() {
             Ok(()) => Ok((container, lock)),
             Err(error) => {
@@ -186,7 +185,8 @@ impl Container {
             }
             Found::Nothing => return Err(directory),
         };
-        let container = Self { directory, root: root.to_owned(), record, fault };
+        let root = root.to_owned();
+        let container = Self { directory, root, record, fault, is_bare: false };
         // Bound when the groups have been made, which the record says only later.
         if container.record.progress == Progress::Creating && container.has_listener() {
             container.record.cgroup.own();
@@ -431,15 +431,14 @@ fn remove_directory(path: &Path) -> io::Result<()> {
 
 /// Waits, up to `deadline`, until no other command works on the container (flock(2)). `None` if it
 /// was removed meanwhile: the directory has no name any more.
-fn lock(directory: OwnedFd, id: &str, deadline: Instant) -> Result<Option<Lock>> {
+fn lock_by(directory: OwnedFd, id: &str, deadline: Instant) -> Result<Option<Lock>> {
     let lock = Lock(directory.into());
     loop {
         match lock.0.try_lock() {
             Ok(()) => break,
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
             Err(TryLockError::WouldBlock) => {
-                let who = holder(&lock.0).map(|pid| format!(": process {pid}"));
-                bail!("{id}: another command is working on this container{}", who.unwrap_or_default())
+                return Err(Busy { id: id.to_owned(), holder: holder(&lock.0) }.into());
             }
             Err(TryLockError::Error(error)) => return Err(error).context("flock"),
         }
@@ -448,12 +447,34 @@ fn lock(directory: OwnedFd, id: &str, deadline: Instant) -> Result<Option<Lock>>
     Ok((fstat(&lock.0)?.st_nlink != 0).then_some(lock))
 }
 
+/// Makes the directory of container `id`, which is the claim.
+fn make_directory(root: &Path, id: &str) -> Result<()> {
+    let path = root.join(id);
+    let mut made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
+    if made == Err(Errno::ENOENT) {
+        let mut all = fs::DirBuilder::new();
+        // Sticky: what cleans up in XDG_RUNTIME_DIR is to leave it alone.
+        all.recursive(true).mode(0o1700);
+        all.create(root).with_context(|| format!("--root {}", root.display()))?;
+        made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
+    }
+    if made != Err(Errno::EEXIST) {
+        return made.with_context(|| path.display().to_string());
+    }
+    let exists = "container with given ID already exists";
+    match Container::find(root, id).err().filter(is_unreadable) {
+        Some(error) => Err(error.context(exists)),
+        None => bail!("{id}: {exists}"),
+    }
+}
+
 /// The process that has locked `directory` (proc_locks(5)).
 fn holder(directory: &File) -> Option<i32> {
     let inode = format!(":{}", fstat(directory).ok()?.st_ino);
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let fields = |line: &str| {
-        let mut fields = line.split_ascii_whitespace().skip_while(|field| *field != "WRITE").skip(1);
+        let mut fields =
+            line.split_ascii_whitespace().skip_while(|field| *field != "WRITE").skip(1);
         let (pid, file) = (fields.next()?, fields.next()?);
         file.ends_with(&inode).then(|| pid.parse().ok()).flatten()
     };
@@ -473,6 +494,22 @@ impl std::fmt::Display for Unreadable {
         write!(f, "{0}: its record cannot be read, `rt delete --force {0}` takes it away", self.0)
     }
 }
+
+/// That another command holds the lock.
+#[derive(Debug)]
+pub(crate) struct Busy {
+    id: String,
+    holder: Option<i32>,
+}
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: another command is working on this container", self.id)?;
+        self.holder.map_or(Ok(()), |pid| write!(f, ": process {pid}"))
+    }
+}
+
+impl std::error::Error for Busy {}
 
 fn is_unreadable(error: &Error) -> bool {
     error.downcast_ref::<Unreadable>().is_some()

@@ -123,5 +123,8 @@ fn survivors(groups: &[Group], pids: &[i32]) -> String {
     let first = pids.first().copied().unwrap_or_default();
     let above = super::frozen_from_above(groups);
     let why = above.unwrap_or_else(|| process::what_holds(first));
-    format!("{} process(es) of the container survive SIGKILL, the first is {first}: {why}", pids.len())
+    format!(
+        "{} process(es) of the container survive SIGKILL, the first is {first}: {why}",
+        pids.len()
+    )
 }

@@ -28,7 +28,8 @@ impl Cgroup {
         let of_unit = Self::plan_unit(path, id, &HashMap::new()).ok();
         let planned = at_place.into_iter().chain(of_unit).map(Self::as_far_as_there);
         if let Some(found) = planned.into_iter().find(|found| !found.is_nowhere()) {
-            return found.owned_if(|pids| is_made || pids.iter().all(|pid| is_since(*pid, claimed)));
+            return found
+                .owned_if(|pids| is_made || pids.iter().all(|pid| is_since(*pid, claimed)));
         }
         // It may have been made from within another group than this command is in.
         let end = normalise(path.unwrap_or(Path::new(id))).unwrap_or_default();
@@ -60,9 +61,9 @@ impl Cgroup {
         let root = Path::new(hierarchy::ROOT);
         let mut groups = Vec::new();
         for own in hierarchy::memberships("self").unwrap_or_default() {
-            let name = hierarchy::mount_names(&own.controllers).into_iter().find(|name| {
-                root.join(name).join("cgroup.procs").exists()
-            });
+            let name = hierarchy::mount_names(&own.controllers)
+                .into_iter()
+                .find(|name| root.join(name).join("cgroup.procs").exists());
             let top = match (unified, own.controllers.is_empty(), name) {
                 (true, true, _) => root.to_owned(),
                 (false, true, _) => root.join(hierarchy::UNIFIED),

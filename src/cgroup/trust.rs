@@ -103,7 +103,8 @@ impl Group {
     /// Whether a process in the group `path` of this hierarchy is in this group or below.
     fn shows(&self, path: &Path) -> bool {
         let Ok(inside) = self.directory.strip_prefix(hierarchy::ROOT) else { return false };
-        let below_mount = |skipped| Path::new("/").join(inside.iter().skip(skipped).collect::<PathBuf>());
+        let below_mount =
+            |skipped| Path::new("/").join(inside.iter().skip(skipped).collect::<PathBuf>());
         // With version 2 alone there is no directory for the hierarchy.
         [1, 0].map(below_mount).iter().any(|own| own.parent().is_some() && path.starts_with(own))
     }
@@ -120,11 +121,7 @@ mod tests {
     use super::*;
 
     fn group(directory: &str, existing: &str) -> Group {
-        Group {
-            controllers: "pids".into(),
-            directory: directory.into(),
-            existing: existing.into(),
-        }
+        Group { controllers: "pids".into(), directory: directory.into(), existing: existing.into() }
     }
 
     #[test]
