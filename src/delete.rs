@@ -56,6 +56,7 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
         log::warn(format!("{id}: its record cannot be read: {fault:#}"));
     }
     let misplaced = trust::leave_out_misplaced(&mut container);
+    container.is_damaged |= !misplaced.is_empty();
     if !force {
         let status = match container.status()?.0 {
             // Of one whose record is lost only the processes tell.
@@ -141,7 +142,7 @@ fn remove_groups(container: &Container, deadline: Instant) -> Result<()> {
     // that its caller is gone; on version 1 it may still have entered them.
     container.wait_for_orphan(deadline)?;
     cgroup.kill(deadline).phase(Phase::Cgroup)?;
-    if container.fault.is_some()
+    if container.is_damaged
         && let Some(directory) = cgroup.used_by_others()?
     {
         bail!(
@@ -156,8 +157,8 @@ fn remove_groups(container: &Container, deadline: Instant) -> Result<()> {
 fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
     let record = &container.record;
     // Mostly init was the last one, and the groups just go.
-    let is_whole = container.fault.is_none() && record.init.is_some();
-    if !is_whole || !record.cgroup.remove_empty() {
+    let is_whole = !container.is_damaged && record.init.is_some();
+    if !is_whole || !trust::has_own_groups(container) || !record.cgroup.remove_empty() {
         remove_groups(container, deadline)?;
     }
     if let Some(rdt) = &record.rdt {

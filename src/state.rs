@@ -64,6 +64,8 @@ pub(crate) struct Container {
     pub(crate) record: Record,
     /// Why the record could not be read, so that it is made of what else is known.
     pub(crate) fault: Option<Error>,
+    /// The record cannot be read, or what it says of cgroups cannot be so.
+    pub(crate) is_damaged: bool,
     /// Nothing but the id has been claimed.
     pub(crate) is_bare: bool,
 }
@@ -104,7 +106,14 @@ impl Container {
         let container = Self::of(directory, root, id, found).unwrap_or_else(|directory| {
             // Killed between the claim and the intent: nothing else can exist.
             let record = Record::empty(id);
-            Self { directory, root: root.to_owned(), record, fault: None, is_bare: true }
+            Self {
+                directory,
+                root: root.to_owned(),
+                record,
+                fault: None,
+                is_damaged: false,
+                is_bare: true,
+            }
         });
         Ok(Some((container, lock)))
     }
@@ -148,7 +157,8 @@ impl Container {
         let lock = lock.with_context(|| format!("{}: removed meanwhile", path.display()))?;
         let directory = reopen(&lock.0).context("the state directory")?;
         let root = root.to_owned();
-        let container = Self { directory, root, record, fault: None, is_bare: false };
+        let container =
+            Self { directory, root, record, fault: None, is_damaged: false, is_bare: false };
         match container.save() {
             Ok(()) => Ok((container, lock)),
             Err(error) => {
@@ -186,7 +196,8 @@ impl Container {
             Found::Nothing => return Err(directory),
         };
         let root = root.to_owned();
-        let container = Self { directory, root, record, fault, is_bare: false };
+        let container =
+            Self { directory, root, record, is_damaged: fault.is_some(), fault, is_bare: false };
         // Bound when the groups have been made, which the record says only later.
         if container.record.progress == Progress::Creating && container.has_listener() {
             container.record.cgroup.own();

@@ -49,6 +49,11 @@ impl Cgroup {
         self.leave_out(|group| group.is_at(expected))
     }
 
+    /// Whether every group has the name of container `id`.
+    pub(crate) fn is_named(&self, id: &str) -> bool {
+        self.groups.iter().all(|group| group.directory.file_name().is_some_and(|name| name == id))
+    }
+
     fn leave_out(&mut self, is_good: impl Fn(&Group) -> bool) -> Vec<PathBuf> {
         let (good, bad) = self.groups.drain(..).partition(is_good);
         self.groups = good;

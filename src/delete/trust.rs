@@ -8,7 +8,7 @@ use nix::sys::stat::stat;
 
 use crate::cgroup::Cgroup;
 use crate::log;
-use crate::state::{Container, Progress};
+use crate::state::{Container, Progress, Record};
 
 /// Leaves out what cannot be a cgroup at all, so that not even an empty directory of others goes.
 pub(super) fn leave_out_misplaced(container: &mut Container) -> Vec<PathBuf> {
@@ -20,11 +20,20 @@ pub(super) fn leave_out_misplaced(container: &mut Container) -> Vec<PathBuf> {
 pub(crate) fn own_groups(container: &Container) -> Cgroup {
     let mut cgroup = container.record.cgroup.clone();
     let is_complete = !cgroup.is_nowhere();
-    if cgroup.leave_out_foreign(&container.expected_groups()).is_empty() && is_complete {
+    let expected = container.expected_groups();
+    if cgroup.leave_out_foreign(&expected).is_empty() && is_complete {
         return cgroup;
     }
-    let by_config = container.groups_by_config();
+    let mut by_config = container.groups_by_config();
+    by_config.leave_out_foreign(&expected);
     if cgroup.is_nowhere() { by_config } else { cgroup.with(by_config) }
+}
+
+/// Whether the groups of the record are where the container's have to be, at the first look: below
+/// the usual places by the name of its id, or else as its configuration says.
+pub(super) fn has_own_groups(container: &Container) -> bool {
+    let Record { id, cgroup, .. } = &container.record;
+    cgroup.is_named(id) || cgroup.clone().leave_out_foreign(&container.expected_groups()).is_empty()
 }
 
 /// Names what the record has and what is not the container's: it is left alone.
