@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -13,6 +14,9 @@ use crate::delete::{check_init, own_groups};
 use crate::state::{self, Container, Status};
 use crate::{log, sys};
 
+/// How long another command may take to finish with a created container.
+const TURN: Duration = Duration::from_secs(1);
+
 /// `rt kill`.
 pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<()> {
     let signal = parse(signal)?;
@@ -21,6 +25,10 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
         return by_groups(container, signal, all);
     }
     let (status, init) = container.status()?;
+    if status == Status::Created {
+        // A `create` that is about to let init go would take its end for a failure of its own.
+        container.wait_for_turn(TURN);
+    }
     let cgroup = &container.record.cgroup;
     // Without a pid namespace of its own the other processes outlive init; and to kill a frozen
     // one is to thaw it.

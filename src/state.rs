@@ -256,6 +256,14 @@ impl Container {
         again.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
+    /// Waits until no command holds the lock, or for `limit`.
+    pub(crate) fn wait_for_turn(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.is_locked() && Instant::now() < deadline {
+            sys::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The directory itself.
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
