@@ -445,7 +445,7 @@ mod tests {
         let none = Cgroup::default();
         assert!(none.pids().unwrap().is_empty());
         assert!(!none.is_frozen().unwrap());
-        none.kill().unwrap();
-        none.remove().unwrap();
+        none.kill(Instant::now()).unwrap();
+        none.remove(Instant::now()).unwrap();
     }
 }
