@@ -13,6 +13,7 @@
 //! The status is derived from the live process and never believed: created = init is alive and
 //! the listener answers, running = alive and it does not, paused = frozen, stopped = gone.
 
+mod lock;
 mod record;
 mod remains;
 
@@ -29,12 +30,14 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{AccessFlags, faccessat, read, write};
 
 use crate::process::Process;
 use crate::seccomp::Filter;
 use crate::sys;
+use lock::lock_by;
+pub(crate) use lock::{Busy, Lock};
 pub(crate) use record::{Progress, Record, Status};
 
 const STATE_FILE: &str = "state.json";
@@ -78,11 +81,6 @@ enum Found {
     /// It is being claimed or removed at this moment, or whoever did that was killed.
     Nothing,
 }
-
-/// The exclusive right to change a container, until dropped: an open file description of its
-/// own, so that closing it is all that is needed.
-#[derive(Debug)]
-pub(crate) struct Lock(File);
 
 impl Container {
     /// The container `id` with the right to change it; what stands in its record then stays true.
@@ -448,24 +446,6 @@ fn remove_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits, up to `deadline`, until no other command works on the container (flock(2)). `None` if it
-/// was removed meanwhile: the directory has no name any more.
-fn lock_by(directory: OwnedFd, id: &str, deadline: Instant) -> Result<Option<Lock>> {
-    let lock = Lock(directory.into());
-    loop {
-        match lock.0.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Busy { id: id.to_owned(), holder: holder(&lock.0) }.into());
-            }
-            Err(TryLockError::Error(error)) => return Err(error).context("flock"),
-        }
-        sys::sleep(Duration::from_millis(5));
-    }
-    Ok((fstat(&lock.0)?.st_nlink != 0).then_some(lock))
-}
-
 /// Makes the directory of container `id`, which is the claim.
 fn make_directory(root: &Path, id: &str) -> Result<()> {
     let path = root.join(id);
@@ -487,19 +467,6 @@ fn make_directory(root: &Path, id: &str) -> Result<()> {
     }
 }
 
-/// The process that has locked `directory` (proc_locks(5)).
-fn holder(directory: &File) -> Option<i32> {
-    let inode = format!(":{}", fstat(directory).ok()?.st_ino);
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let fields = |line: &str| {
-        let mut fields =
-            line.split_ascii_whitespace().skip_while(|field| *field != "WRITE").skip(1);
-        let (pid, file) = (fields.next()?, fields.next()?);
-        file.ends_with(&inode).then(|| pid.parse().ok()).flatten()
-    };
-    locks.lines().filter(|line| line.contains("FLOCK")).find_map(fields)
-}
-
 fn has_config(directory: &OwnedFd) -> bool {
     faccessat(directory, CONFIG_FILE, AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
 }
@@ -513,22 +480,6 @@ impl std::fmt::Display for Unreadable {
         write!(f, "{0}: its record cannot be read, `rt delete --force {0}` takes it away", self.0)
     }
 }
-
-/// That another command holds the lock.
-#[derive(Debug)]
-pub(crate) struct Busy {
-    id: String,
-    holder: Option<i32>,
-}
-
-impl std::fmt::Display for Busy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: another command is working on this container", self.id)?;
-        self.holder.map_or(Ok(()), |pid| write!(f, ": process {pid}"))
-    }
-}
-
-impl std::error::Error for Busy {}
 
 fn is_unreadable(error: &Error) -> bool {
     error.downcast_ref::<Unreadable>().is_some()
