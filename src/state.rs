@@ -75,7 +75,7 @@ pub(crate) struct Container {
 
 /// What is in a container's directory.
 enum Found {
-    Record(Record),
+    Record(Box<Record>),
     /// Of the file: why it is none, and what it has.
     NoRecord(Error, Vec<u8>),
     /// It is being claimed or removed at this moment, or whoever did that was killed.
@@ -187,7 +187,7 @@ impl Container {
     fn of(directory: OwnedFd, root: &Path, id: &str, found: Found) -> Result<Self, OwnedFd> {
         let (record, fault) = match found {
             // The directory's name is the id, whatever the file says.
-            Found::Record(record) => (Record { id: id.to_owned(), ..record }, None),
+            Found::Record(record) => (Record { id: id.to_owned(), ..*record }, None),
             Found::NoRecord(fault, bytes) => {
                 (Record::of_remains(&directory, id, &bytes), Some(fault))
             }
@@ -222,7 +222,7 @@ impl Container {
         let fault = |error: Error| error.context(STATE_FILE);
         match bytes {
             Ok(bytes) => Ok(match serde_json::from_slice(&bytes) {
-                Ok(record) => Found::Record(record),
+                Ok(record) => Found::Record(Box::new(record)),
                 Err(error) => Found::NoRecord(fault(error.into()), bytes),
             }),
             Err(errno @ (Errno::ENOENT | Errno::EISDIR | Errno::ELOOP)) => {

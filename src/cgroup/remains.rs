@@ -26,7 +26,7 @@ impl Cgroup {
     ) -> Self {
         let at_place = Self::plan(path, id).ok();
         let of_unit = Self::plan_unit(path, id, &HashMap::new()).ok();
-        let planned = at_place.into_iter().chain(of_unit).map(Self::as_far_as_there);
+        let planned = at_place.into_iter().chain(of_unit).map(Self::only_existing);
         if let Some(found) = planned.into_iter().find(|found| !found.is_nowhere()) {
             return found
                 .owned_if(|pids| is_made || pids.iter().all(|pid| is_since(*pid, claimed)));
@@ -41,7 +41,7 @@ impl Cgroup {
 
     /// Those of planned groups that exist. What was there before the container cannot be known: each
     /// is taken for the container's, and none above.
-    fn as_far_as_there(mut self) -> Self {
+    fn only_existing(mut self) -> Self {
         self.groups.retain(|group| group.existing == group.directory);
         for group in &mut self.groups {
             group.existing = group.directory.parent().unwrap_or(Path::new("/")).to_owned();
