@@ -1,6 +1,6 @@
 # make demo      builds rt and runs a container: its output is what you see
 # make test      unit and integration tests on this machine's kernel (as root)
-# make stress    thousands of runs and execs, four at a time (as root)
+# make stress    thousands of runs and execs, four at a time, and every two commands at once (as root)
 # make test-vm   control groups of version 2 with every controller, systemd and AppArmor, in guests
 # make test-criu checkpoint and restore, with a CRIU that works on this kernel (as root)
 # make test-clients   podman, buildah, docker, containerd and its CRI plugin on rt, in a world of their own
@@ -165,6 +165,7 @@ stress: toolchain root
 	$(call install-missing,$(NEED_LINKER) $(NEED_BUSYBOX))
 	$(CARGO) test --quiet --locked --release --no-run
 	@RT_STRESS=2000 $(CARGO) $(RUNNER) test --locked --release --test integration stress:: -- --test-threads=1
+	@RT_PAIRS=100 $(CARGO) $(RUNNER) test --locked --release --test integration pairs:: -- --test-threads=1
 
 # What makes libFuzzer see which ways the program takes; a stable compiler knows it. The findings of
 # libFuzzer stay in fuzz/corpus, what breaks a target in fuzz/broken-*.

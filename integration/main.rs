@@ -24,6 +24,8 @@ mod corpus;
 #[cfg(test)]
 mod cves;
 #[cfg(test)]
+mod delete;
+#[cfg(test)]
 mod devices;
 #[cfg(test)]
 mod exec;
@@ -53,6 +55,8 @@ mod namespaces;
 mod net_devices;
 #[cfg(test)]
 mod netns;
+#[cfg(test)]
+mod pairs;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]

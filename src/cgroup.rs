@@ -11,6 +11,8 @@
 //! | `systemd` | groups that systemd makes |
 //! | `open` | groups held open while a process gets into them |
 //! | `members` | processes: list, signal, kill |
+//! | `unburden` | limits that keep killed processes from dying |
+//! | `trust` `remains` | which groups of a record are the container's; those of a lost record |
 //! | `sub` | groups below a container's own that a process chooses |
 //! | `delegation` | groups that the container's user may do with as he likes |
 //! | `walk` | groups below a group, however deep; removal |
@@ -27,9 +29,12 @@ mod members;
 mod oom;
 mod open;
 mod place;
+mod remains;
 mod stats;
 mod sub;
 mod systemd;
+mod trust;
+mod unburden;
 mod update;
 mod v1;
 mod v2;
@@ -53,8 +58,9 @@ pub(crate) use open::OpenCgroup;
 pub(crate) use sub::SubGroup;
 pub(crate) use systemd::UNIT_PROPERTIES;
 use systemd::Unit;
+pub(crate) use trust::Expected;
 
-/// How long `kill` and `remove` wait for the kernel.
+/// How long a group may take to freeze or to thaw.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long `remove` waits for a group that may be another container's.
 const SHORT_PATIENCE: Duration = Duration::from_millis(200);
@@ -245,10 +251,51 @@ impl Cgroup {
     }
 
     /// Kills every process of the groups and sub-groups and waits until there is none, at most
-    /// 10 s; leaves nothing frozen. Refuses if the caller is one of them. Missing groups are
-    /// success. As long as `create` has not succeeded, nothing is done.
-    pub(crate) fn kill(&self) -> Result<()> {
-        members::kill(self.own_groups())
+    /// until `deadline`; leaves nothing frozen. Refuses if the caller is one of them. Missing groups
+    /// are success. As long as `create` has not succeeded, nothing is done.
+    pub(crate) fn kill(&self, deadline: Instant) -> Result<()> {
+        members::kill(self.own_groups(), deadline)
+    }
+
+    /// These groups, and those of `other` on hierarchies where there is none.
+    pub(crate) fn with(mut self, other: Self) -> Self {
+        let has =
+            |group: &Group| self.groups.iter().any(|own| own.controllers == group.controllers);
+        let missing: Vec<Group> =
+            other.groups.iter().filter(|group| !has(group)).cloned().collect();
+        self.groups.extend(missing);
+        self
+    }
+
+    /// Why processes of the groups cannot be thawed, if that is so.
+    pub(crate) fn frozen_from_above(&self) -> Option<String> {
+        frozen_from_above(&self.groups)
+    }
+
+    /// Takes the groups for the container's: they have been made for it.
+    pub(crate) fn own(&self) {
+        if self.unit.is_none() {
+            self.owned.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The first group with processes if nobody in the groups is the container's.
+    pub(crate) fn used_by_others(&self) -> Result<Option<&Path>> {
+        if self.owned.clone().into() {
+            return Ok(None);
+        }
+        for group in &self.groups {
+            if !members::pids(std::slice::from_ref(group))?.is_empty() {
+                return Ok(Some(&group.directory));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Kills whoever is in the groups now, thaws them with all sub-groups and lifts the limits that
+    /// keep processes from dying; does not wait.
+    pub(crate) fn strike(&self) -> Result<()> {
+        members::strike_hard(self.own_groups())
     }
 
     /// Removes the groups if nothing is in them; false if something is or may be.
@@ -265,15 +312,15 @@ impl Cgroup {
     }
 
     /// Removes sub-groups, groups, and those above that `create` made and nobody else uses. It
-    /// waits at most 10 s for processes that are just going. Missing groups are success. A group
+    /// waits until `deadline` for processes that are just going. Missing groups are success. A group
     /// that was there before the container stays as it is.
     /// As long as `create` has not succeeded, only what is empty goes, and the rest is no error.
-    pub(crate) fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(&self, deadline: Instant) -> Result<()> {
         let owned = bool::from(self.owned.clone());
         if let Some(unit) = self.unit.as_ref().filter(|_| owned && self.unit_exists()) {
             unit.stop()?;
         }
-        let deadline = Instant::now() + if owned { PATIENCE } else { SHORT_PATIENCE };
+        let deadline = if owned { deadline } else { Instant::now() + SHORT_PATIENCE };
         let remove = |group: &Group| group.remove(owned, deadline);
         // All of them, also after an error.
         let results: Vec<Result<()>> = self.groups.iter().map(remove).collect();
@@ -351,6 +398,12 @@ impl Cgroup {
     }
 }
 
+fn frozen_from_above(groups: &[Group]) -> Option<String> {
+    let group = v1::with_controller(groups, "freezer")?;
+    let directory = group.directory.display();
+    group.is_frozen_from_above().then(|| format!("a cgroup above {directory} is frozen"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,7 +454,7 @@ mod tests {
         let none = Cgroup::default();
         assert!(none.pids().unwrap().is_empty());
         assert!(!none.is_frozen().unwrap());
-        none.kill().unwrap();
-        none.remove().unwrap();
+        none.kill(Instant::now()).unwrap();
+        none.remove(Instant::now()).unwrap();
     }
 }

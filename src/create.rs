@@ -234,8 +234,9 @@ pub(crate) fn claim(
 /// Step 4, and what has to happen before Go.
 fn clone_init(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
     let Some(container) = &mut guard.container else { bail!("no container") };
-    let listener = container.listen().phase(Phase::State)?;
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
+    // Its socket in the directory tells from here on that the groups are the container's.
+    let listener = container.listen().phase(Phase::State)?;
     if let Some(rdt) = &mut container.record.rdt {
         rdt.create().phase(Phase::Cgroup)?;
     }

@@ -3,20 +3,32 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
-use crate::state::{Container, Status};
+use crate::delete::{check_init, own_groups};
+use crate::state::{self, Container, Status};
 use crate::{log, sys};
+
+/// How long another command may take to finish with a created container.
+const TURN: Duration = Duration::from_secs(1);
 
 /// `rt kill`.
 pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<()> {
     let signal = parse(signal)?;
-    let container = Container::open(root, id)?;
+    let container = Container::find_any(root, id)?.ok_or_else(|| state::missing(id))?;
+    if container.fault.is_some() {
+        return by_groups(container, signal, all);
+    }
     let (status, init) = container.status()?;
+    if status == Status::Created {
+        // A `create` that is about to let init go would take its end for a failure of its own.
+        container.wait_for_turn(TURN);
+    }
     let cgroup = &container.record.cgroup;
     // Without a pid namespace of its own the other processes outlive init; and to kill a frozen
     // one is to thaw it.
@@ -25,7 +37,7 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
     let Some(init) = init.filter(|_| status != Status::Creating) else {
         let outlived = signal == libc::SIGKILL && alone && !cgroup.pids()?.is_empty();
         if all || outlived {
-            return cgroup.signal_all(signal);
+            return own_groups(&container).signal_all(signal);
         }
         bail!("{id}: container not running");
     };
@@ -35,12 +47,23 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
             log::warn(format!("{id}: without a cgroup only init can be found"));
         }
     } else if all || (signal == libc::SIGKILL && (alone || status == Status::Paused)) {
-        return cgroup.signal_all(signal);
+        return own_groups(&container).signal_all(signal);
     }
+    check_init(&container)?;
     match sys::pidfd_send_signal(init.as_fd(), signal) {
         Err(Errno::ESRCH) => bail!("{id}: container not running: process already finished"),
         result => result.with_context(|| id.to_string()),
     }
+}
+
+/// Where the record cannot be read: everybody in the container's cgroups, if that was asked for.
+fn by_groups(container: Container, signal: i32, all: bool) -> Result<()> {
+    let cgroup = own_groups(&container);
+    let is_for_all = all || signal == libc::SIGKILL;
+    if is_for_all && cgroup.used_by_others()?.is_none() && !cgroup.pids()?.is_empty() {
+        return cgroup.signal_all(signal);
+    }
+    container.readable().map(drop)
 }
 
 /// A name with or without SIG, or a number; 0 only asks whether there is a process.

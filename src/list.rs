@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::Serialize;
 
 use crate::error::line;
@@ -65,13 +66,14 @@ pub(crate) enum Format {
 
 /// `rt list`. A missing root has no containers, unless it was asked for by name.
 pub(crate) fn list(root: &Path, explicit_root: bool, format: Format) -> Result<String> {
-    let all = if root.is_dir() {
+    let (all, errors) = if root.is_dir() {
         Container::all(root)?
     } else if explicit_root {
         bail!("--root {}: no such directory", root.display())
     } else {
-        Vec::new()
+        Default::default()
     };
+    errors.iter().for_each(complain);
     if format == Format::Quiet {
         return Ok(all.iter().map(|container| container.record.id.clone() + "\n").collect());
     }
@@ -84,10 +86,16 @@ pub(crate) fn list(root: &Path, explicit_root: bool, format: Format) -> Result<S
     }
 }
 
-/// One container that cannot be read does not hide the others.
 fn readable(container: Container) -> Option<State> {
     let id = container.record.id.clone();
-    State::of(container).inspect_err(|error| log::warn(format!("{id}: {}", line(error)))).ok()
+    State::of(container).inspect_err(|error| complain(&anyhow!("{id}: {}", line(error)))).ok()
+}
+
+/// Names a container that cannot be read, on standard error and in the log: it hides no other.
+fn complain(error: &Error) {
+    let line = line(error);
+    log::error(&line, None);
+    let _ = writeln!(std::io::stderr(), "rt: {line}");
 }
 
 fn table(states: &[State]) -> String {

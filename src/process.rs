@@ -1,6 +1,8 @@
 //! Processes by pid and start time: a pid alone may name somebody else by the time it is used.
 
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -39,6 +41,14 @@ impl Process {
         Ok((same && !has_ended(pidfd.as_fd())?).then_some(pidfd))
     }
 
+    /// When it started, to the second; None where the kernel does not say how long it has been up.
+    pub(crate) fn started(self) -> Option<SystemTime> {
+        let uptime = fs::read_to_string("/proc/uptime").ok()?;
+        let up = uptime.split('.').next()?.parse().ok()?;
+        let boot = SystemTime::now().checked_sub(Duration::from_secs(up))?;
+        boot.checked_add(Duration::from_secs(self.start_time / TICKS))
+    }
+
     /// The start time of `pid`.
     fn look(pid: i32) -> Result<Option<u64>> {
         let path = format!("/proc/{pid}/stat");
@@ -48,6 +58,63 @@ impl Process {
             Err(errno) => Err(errno).context(path),
         }
     }
+}
+
+/// USER_HZ, in which the kernel tells times to programs.
+const TICKS: u64 = 100;
+
+/// Says why process `pid`, which has been killed, is still there, for the line that names it.
+pub(crate) fn what_holds(pid: i32) -> String {
+    let Some(fields) = fields(pid) else { return "it has just ended".to_owned() };
+    match (fields.first().map(String::as_str), fields.get(1)) {
+        (Some("D"), _) => "it is in an uninterruptible wait of the kernel".to_owned(),
+        (Some("Z"), Some(parent)) if !is_first(pid) => {
+            format!("process {parent} does not wait for it")
+        }
+        _ => match companion(pid) {
+            Some(other) => format!("process {other} of its pid namespace is still there"),
+            None => "it is stuck in the kernel".to_owned(),
+        },
+    }
+}
+
+/// Whether SIGKILL has been sent to a process that has not acted on it yet.
+pub(crate) fn is_killed(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = |line: &str| {
+        let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+    };
+    status.lines().filter_map(pending).any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0)
+}
+
+/// The fields of `/proc/PID/stat` after the command name.
+fn fields(pid: i32) -> Option<Vec<String>> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let text = String::from_utf8_lossy(&stat[end + 1..]).into_owned();
+    Some(text.split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+/// Whether `pid` is the first process of a pid namespace below this one.
+fn is_first(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let pids: Vec<&str> = line.unwrap_or_default().split_ascii_whitespace().collect();
+    pids.len() > 1 && pids.last() == Some(&"1")
+}
+
+/// Another process of the pid namespace whose first one `pid` is: that one ends last.
+fn companion(pid: i32) -> Option<String> {
+    if !is_first(pid) {
+        return None;
+    }
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let (first, own) = (pid.to_string(), namespace(&pid.to_string())?);
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut pids = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    pids.find(|pid| *pid != first && namespace(pid).as_ref() == Some(&own))
 }
 
 /// The command name, field 2, is in parentheses and may hold anything, so count from its end.
@@ -81,5 +148,7 @@ mod tests {
         assert!(me.open().unwrap().is_some());
         let other = Process { start_time: me.start_time + 1, ..me };
         assert!(other.open().unwrap().is_none());
+        let (start, now) = (me.started().unwrap(), SystemTime::now());
+        assert!(start <= now && now < start + Duration::from_secs(3600), "{start:?} {now:?}");
     }
 }

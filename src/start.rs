@@ -61,7 +61,7 @@ fn end_of_hooks(container: &Container, init: &OwnedFd, error: &anyhow::Error) {
         return;
     }
     let ended = delete::end(container, init);
-    if let Err(error) = ended.and_then(|()| container.record.cgroup.kill()) {
+    if let Err(error) = ended.and_then(|()| container.record.cgroup.kill(delete::deadline())) {
         log::warn(line(&error));
     }
 }

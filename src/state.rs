@@ -13,7 +13,9 @@
 //! The status is derived from the live process and never believed: created = init is alive and
 //! the listener answers, running = alive and it does not, paused = frozen, stopped = gone.
 
+mod lock;
 mod record;
+mod remains;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -24,16 +26,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
-use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::write;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{AccessFlags, faccessat, write};
 
-use crate::log;
+use crate::process::Process;
 use crate::seccomp::Filter;
 use crate::sys;
+use lock::lock_by;
+pub(crate) use lock::{Busy, Lock};
 pub(crate) use record::{Progress, Record, Status};
 
 const STATE_FILE: &str = "state.json";
@@ -44,8 +48,13 @@ const FILTER_FILE: &str = "seccomp.bpf";
 const LISTENER: &str = "start.sock";
 pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
 pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
+/// Every file that may be in a container's directory. The record is the last that goes.
+const FILES: [&str; 6] =
+    [LISTENER, CONFIG_FILE, PROCESS_FILE, FILTER_FILE, NEW_STATE_FILE, STATE_FILE];
 /// How long a command waits for another one that works on the same container.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
+/// How often an id is claimed whose directory is taken away at the same moment.
+const CLAIMS: u32 = 20;
 /// runc's limit for the length of an id, in bytes.
 const ID_MAX: usize = 1024;
 
@@ -56,25 +65,54 @@ pub(crate) struct Container {
     /// Where it stands, for errors and for its removal.
     root: PathBuf,
     pub(crate) record: Record,
+    /// Why the record could not be read, so that it is made of what else is known.
+    pub(crate) fault: Option<Error>,
+    /// The record cannot be read, or what it says of cgroups cannot be so.
+    pub(crate) is_damaged: bool,
+    /// Nothing but the id has been claimed.
+    pub(crate) is_bare: bool,
 }
 
-/// The exclusive right to change a container, until dropped: an open file description of its
-/// own, so that closing it is all that is needed.
-#[derive(Debug)]
-pub(crate) struct Lock(File);
+/// What is in a container's directory.
+enum Found {
+    Record(Box<Record>),
+    /// Of the file: why it is none, and what it has.
+    NoRecord(Error, Vec<u8>),
+    /// It is being claimed or removed at this moment, or whoever did that was killed.
+    Nothing,
+}
 
 impl Container {
     /// The container `id` with the right to change it; what stands in its record then stays true.
     pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, Lock)>> {
+        let found = Self::open_locked_by(root, id, Instant::now() + LOCK_LIMIT)?;
+        found.map(|(container, lock)| Ok((container.readable()?, lock))).transpose()
+    }
+
+    /// As [`Self::open_locked`], also without a record that can be read. The lock is waited for until
+    /// `deadline`.
+    pub(crate) fn open_locked_by(
+        root: &Path,
+        id: &str,
+        deadline: Instant,
+    ) -> Result<Option<(Self, Lock)>> {
         check_id(id)?;
         let Some(directory) = existing(&root.join(id))? else { return Ok(None) };
-        let Some(lock) = lock(directory, id)? else { return Ok(None) };
+        let Some(lock) = lock_by(directory, id, deadline)? else { return Ok(None) };
         let directory = reopen(&lock.0).context("the state directory")?;
-        let container = match Self::read(&directory, id)? {
-            Some(record) => Self { directory, root: root.to_owned(), record },
+        let found = Self::read(&directory, id)?;
+        let container = Self::of(directory, root, id, found).unwrap_or_else(|directory| {
             // Killed between the claim and the intent: nothing else can exist.
-            None => Self { directory, root: root.to_owned(), record: Record::empty(id) },
-        };
+            let record = Record::empty(id);
+            Self {
+                directory,
+                root: root.to_owned(),
+                record,
+                fault: None,
+                is_damaged: false,
+                is_bare: true,
+            }
+        });
         Ok(Some((container, lock)))
     }
 
@@ -88,7 +126,10 @@ impl Container {
     pub(crate) fn lock(&self) -> Result<Option<Lock>> {
         match reopen(&self.directory) {
             Err(Errno::ENOENT) => Ok(None),
-            result => lock(result.context("the state directory")?, &self.record.id),
+            result => {
+                let directory = result.context("the state directory")?;
+                lock_by(directory, &self.record.id, Instant::now() + LOCK_LIMIT)
+            }
         }
     }
 
@@ -96,22 +137,26 @@ impl Container {
     pub(crate) fn claim(root: &Path, record: Record) -> Result<(Self, Lock)> {
         check_id(&record.id)?;
         let path = root.join(&record.id);
-        let mut made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
-        if made == Err(Errno::ENOENT) {
-            let mut all = fs::DirBuilder::new();
-            // Sticky: what cleans up in XDG_RUNTIME_DIR is to leave it alone.
-            all.recursive(true).mode(0o1700);
-            all.create(root).with_context(|| format!("--root {}", root.display()))?;
-            made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
+        let mut lock = None;
+        // A `delete` may find the directory before it is locked, and take it for a crash's.
+        for _ in 0..CLAIMS {
+            make_directory(root, &record.id)?;
+            lock = match open_directory(&path) {
+                Err(Errno::ENOENT) => None,
+                opened => {
+                    let directory = opened.with_context(|| path.display().to_string())?;
+                    lock_by(directory, &record.id, Instant::now() + LOCK_LIMIT)?
+                }
+            };
+            if lock.is_some() {
+                break;
+            }
         }
-        match made {
-            Err(Errno::EEXIST) => bail!("{}: container with given ID already exists", record.id),
-            result => result.with_context(|| path.display().to_string())?,
-        }
-        let open = || lock(open_directory(&path)?, &record.id)?.context("removed meanwhile");
-        let lock = open().with_context(|| path.display().to_string())?;
+        let lock = lock.with_context(|| format!("{}: removed meanwhile", path.display()))?;
         let directory = reopen(&lock.0).context("the state directory")?;
-        let container = Self { directory, root: root.to_owned(), record };
+        let root = root.to_owned();
+        let container =
+            Self { directory, root, record, fault: None, is_damaged: false, is_bare: false };
         match container.save() {
             Ok(()) => Ok((container, lock)),
             Err(error) => {
@@ -128,41 +173,93 @@ impl Container {
 
     /// The container `id` if there is one.
     pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
+        Self::find_any(root, id)?.map(Self::readable).transpose()
+    }
+
+    /// As [`Self::find`], also without a record that can be read.
+    pub(crate) fn find_any(root: &Path, id: &str) -> Result<Option<Self>> {
         check_id(id)?;
         let Some(directory) = existing(&root.join(id))? else { return Ok(None) };
-        // Without a record it is being claimed or removed at this moment.
-        let record = Self::read(&directory, id)?;
-        Ok(record.map(|record| Self { directory, root: root.to_owned(), record }))
+        let found = Self::read(&directory, id)?;
+        Ok(Self::of(directory, root, id, found).ok())
     }
 
-    fn read(directory: &OwnedFd, id: &str) -> Result<Option<Record>> {
-        let bytes = match sys::read_file_at(directory, STATE_FILE) {
-            Err(Errno::ENOENT) => return Ok(None),
-            result => result.with_context(|| format!("{STATE_FILE} of {id}"))?,
+    fn of(directory: OwnedFd, root: &Path, id: &str, found: Found) -> Result<Self, OwnedFd> {
+        let (record, fault) = match found {
+            // The directory's name is the id, whatever the file says.
+            Found::Record(record) => (Record { id: id.to_owned(), ..*record }, None),
+            Found::NoRecord(fault, bytes) => {
+                (Record::of_remains(&directory, id, &bytes), Some(fault))
+            }
+            Found::Nothing => return Err(directory),
         };
-        serde_json::from_slice(&bytes).with_context(|| format!("{STATE_FILE} of {id}"))
+        let root = root.to_owned();
+        let container =
+            Self { directory, root, record, is_damaged: fault.is_some(), fault, is_bare: false };
+        // Bound when the groups have been made, which the record says only later.
+        if container.record.progress == Progress::Creating && container.has_listener() {
+            container.record.cgroup.own();
+        }
+        Ok(container)
     }
 
-    /// Every container below `root`, by id.
-    pub(crate) fn all(root: &Path) -> Result<Vec<Self>> {
-        let mut all = Vec::new();
+    /// The container, or why its record cannot be read and what to do about that.
+    pub(crate) fn readable(self) -> Result<Self> {
+        match self.fault {
+            None => Ok(self),
+            Some(fault) => Err(fault.context(Unreadable(self.record.id))),
+        }
+    }
+
+    fn read(directory: &OwnedFd, id: &str) -> Result<Found> {
+        let read = || sys::read_file_at(directory, STATE_FILE);
+        let bytes = match read() {
+            // The record is there before the copy of the configuration and goes after it.
+            Err(Errno::ENOENT) if !has_config(directory) => return Ok(Found::Nothing),
+            Err(Errno::ENOENT) => read(),
+            result => result,
+        };
+        let fault = |error: Error| error.context(STATE_FILE);
+        match bytes {
+            Ok(bytes) => Ok(match serde_json::from_slice(&bytes) {
+                Ok(record) => Found::Record(Box::new(record)),
+                Err(error) => Found::NoRecord(fault(error.into()), bytes),
+            }),
+            Err(errno @ (Errno::ENOENT | Errno::EISDIR | Errno::ELOOP)) => {
+                Ok(Found::NoRecord(fault(errno.into()), vec![]))
+            }
+            Err(errno) => Err(errno).with_context(|| format!("{STATE_FILE} of {id}")),
+        }
+    }
+
+    /// Every container below `root`, by id, and a line about each one that cannot be read: it does
+    /// not hide the others.
+    pub(crate) fn all(root: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
+        let (mut all, mut errors) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(root).with_context(|| format!("--root {}", root.display()))? {
             let name = entry?.file_name();
             let Some(id) = name.to_str().filter(|id| check_id(id).is_ok()) else { continue };
             match Self::find(root, id) {
                 Ok(found) => all.extend(found),
-                // One that cannot be read does not hide the others.
-                Err(error) => log::warn(crate::error::line(&error)),
+                Err(error) => errors.push(error),
             }
         }
         all.sort_by(|a, b| a.record.id.cmp(&b.record.id));
-        Ok(all)
+        Ok((all, errors))
     }
 
     /// Whether some command holds the lock right now.
     fn is_locked(&self) -> bool {
         let again = open_directory(&self.path()).map(File::from);
         again.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Waits until no command holds the lock, or for `limit`.
+    pub(crate) fn wait_for_turn(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.is_locked() && Instant::now() < deadline {
+            sys::sleep(Duration::from_millis(2));
+        }
     }
 
     /// The directory itself.
@@ -267,18 +364,38 @@ impl Container {
         }
     }
 
+    fn has_listener(&self) -> bool {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        faccessat(&self.directory, LISTENER, AccessFlags::F_OK, flags).is_ok()
+    }
+
+    /// Waits for the end of an init that is in no record: it has been killed, or ends by itself as
+    /// soon as it notices that its caller is gone. It holds the listener until then.
+    pub(crate) fn wait_for_orphan(&self, deadline: Instant) -> Result<()> {
+        while self.waits_for_start().unwrap_or(false) {
+            if Instant::now() >= deadline {
+                let id = &self.record.id;
+                bail!("{id}: its init, of which the record does not say the pid, does not end");
+            }
+            sys::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// Through the descriptor: the path may be longer than the 107 bytes of a socket address.
     fn listener_address(&self) -> Result<UnixAddr> {
         let path = format!("/proc/self/fd/{}/{LISTENER}", self.directory.as_raw_fd());
         UnixAddr::new(path.as_str()).context(LISTENER)
     }
 
+    /// Init's pidfd if it lives.
+    pub(crate) fn init(&self) -> Result<Option<OwnedFd>> {
+        self.record.init.map_or(Ok(None), Process::open)
+    }
+
     /// The status now, and init's pidfd if it lives.
     pub(crate) fn status(&self) -> Result<(Status, Option<OwnedFd>)> {
-        let init = match self.record.init {
-            Some(process) => process.open()?,
-            None => None,
-        };
+        let init = self.init()?;
         let status = match (&init, self.record.progress) {
             (None, Progress::Creating) if self.is_locked() => Status::Creating,
             (None, _) => Status::Stopped,
@@ -320,27 +437,52 @@ fn remove_directory(path: &Path) -> io::Result<()> {
             gone(fs::remove_dir(notify))?;
             gone(remove(&[FILTER_FILE, NEW_STATE_FILE]))
         }
+        // A damaged disk may have made a directory of the record.
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            gone(fs::remove_dir(path.join(STATE_FILE)))?;
+            gone(fs::remove_dir(path))
+        }
         result => gone(result),
     }
 }
 
-/// Waits, up to a limit, until no other command works on the container (flock(2)). `None` if it
-/// was removed meanwhile: the directory has no name any more.
-fn lock(directory: OwnedFd, id: &str) -> Result<Option<Lock>> {
-    let lock = Lock(directory.into());
-    let deadline = Instant::now() + LOCK_LIMIT;
-    loop {
-        match lock.0.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
-            Err(TryLockError::WouldBlock) => {
-                bail!("{id}: another command is working on this container")
-            }
-            Err(TryLockError::Error(error)) => return Err(error).context("flock"),
-        }
-        sys::sleep(Duration::from_millis(5));
+/// Makes the directory of container `id`, which is the claim.
+fn make_directory(root: &Path, id: &str) -> Result<()> {
+    let path = root.join(id);
+    let mut made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
+    if made == Err(Errno::ENOENT) {
+        let mut all = fs::DirBuilder::new();
+        // Sticky: what cleans up in XDG_RUNTIME_DIR is to leave it alone.
+        all.recursive(true).mode(0o1700);
+        all.create(root).with_context(|| format!("--root {}", root.display()))?;
+        made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
     }
-    Ok((fstat(&lock.0)?.st_nlink != 0).then_some(lock))
+    if made != Err(Errno::EEXIST) {
+        return made.with_context(|| path.display().to_string());
+    }
+    let exists = "container with given ID already exists";
+    match Container::find(root, id).err().filter(is_unreadable) {
+        Some(error) => Err(error.context(exists)),
+        None => bail!("{id}: {exists}"),
+    }
+}
+
+fn has_config(directory: &OwnedFd) -> bool {
+    faccessat(directory, CONFIG_FILE, AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+}
+
+/// That the record of a container cannot be read, and what to do about it.
+#[derive(Debug)]
+struct Unreadable(String);
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{0}: its record cannot be read, `rt delete --force {0}` takes it away", self.0)
+    }
+}
+
+fn is_unreadable(error: &Error) -> bool {
+    error.downcast_ref::<Unreadable>().is_some()
 }
 
 /// Not blocking, so that a full queue is an error and no wait.

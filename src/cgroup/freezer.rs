@@ -114,8 +114,10 @@ impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         // Each group has a switch of its own, and a container may have used those below.
         let _ = walk::visit(self.0, |group: BorrowedFd<'_>| {
-            file::open_at(group, "freezer.state", OFlag::O_WRONLY)
-                .and_then(|state| file::write_to(state, "THAWED"))
+            // One that cannot be written does not keep the others frozen.
+            let _ = file::open_at(group, "freezer.state", OFlag::O_WRONLY)
+                .and_then(|state| file::write_to(state, "THAWED"));
+            Ok(())
         });
     }
 }

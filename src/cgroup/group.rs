@@ -136,6 +136,11 @@ impl Group {
         }
     }
 
+    /// Whether a group above is frozen, which nobody can undo from here (version 1).
+    pub(super) fn is_frozen_from_above(&self) -> bool {
+        file::read(&self.directory.join("freezer.parent_freezing")).is_ok_and(|text| text == "1")
+    }
+
     /// Removes the directory and those above that were made for it. What is not `owned` may have
     /// been made by somebody else meanwhile: nothing below it is touched, and it may stay.
     pub(super) fn remove(&self, owned: bool, deadline: Instant) -> Result<()> {

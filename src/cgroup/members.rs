@@ -10,8 +10,8 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
 use super::freezer::Frozen;
-use super::{Group, PATIENCE, file, v1, walk};
-use crate::sys;
+use super::{Group, file, unburden, v1, walk};
+use crate::{process, sys};
 
 /// All processes, sorted, each once.
 pub(super) fn pids(groups: &[Group]) -> Result<Vec<i32>> {
@@ -75,25 +75,33 @@ pub(super) fn signal_all(groups: &[Group], number: i32) -> Result<()> {
     Ok(())
 }
 
-/// Kills all processes and waits until they are gone.
-pub(super) fn kill(groups: &[Group]) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+/// Kills all processes and waits until they are gone, at most until `deadline`.
+pub(super) fn kill(groups: &[Group], deadline: Instant) -> Result<()> {
     let mut pause = Duration::from_millis(1);
+    let mut is_first = true;
     loop {
         let pids = victims(groups)?;
-        let Some(first) = pids.first() else {
+        if pids.is_empty() {
             return Ok(());
-        };
-        if Instant::now() >= deadline {
-            bail!(
-                "{} process(es) of the container survive SIGKILL, the first is {first}",
-                pids.len()
-            );
         }
+        if Instant::now() >= deadline {
+            bail!(survivors(groups, &pids));
+        }
+        if !is_first {
+            unburden::unburden(groups);
+        }
+        is_first = false;
         strike(groups)?;
         sys::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+}
+
+/// SIGKILL once for everything that is there now, of which nothing stays frozen. Limits that keep
+/// processes from dying are lifted.
+pub(super) fn strike_hard(groups: &[Group]) -> Result<()> {
+    unburden::unburden(groups);
+    strike(groups)
 }
 
 /// SIGKILL once for everything that is there now.
@@ -108,4 +116,15 @@ fn strike(groups: &[Group]) -> Result<()> {
     // Read only now: the pids of those that have just been killed are free for somebody else, and
     // those of frozen ones stay theirs.
     signal(&victims(groups)?, libc::SIGKILL)
+}
+
+/// The line about those who are still there, with the first of them and what holds it.
+fn survivors(groups: &[Group], pids: &[i32]) -> String {
+    let first = pids.first().copied().unwrap_or_default();
+    let above = super::frozen_from_above(groups);
+    let why = above.unwrap_or_else(|| process::what_holds(first));
+    format!(
+        "{} process(es) of the container survive SIGKILL, the first is {first}: {why}",
+        pids.len()
+    )
 }

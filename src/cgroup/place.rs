@@ -141,7 +141,7 @@ impl Cgroup {
 
 /// Without `.`, doubled slashes and `..`, which ends at the root, or for a relative path where that
 /// begins; what then names no group of its own is refused.
-fn normalise(path: &Path) -> Result<PathBuf> {
+pub(super) fn normalise(path: &Path) -> Result<PathBuf> {
     let clean = clean(path);
     if clean.file_name().is_none() {
         bail!("names no group");

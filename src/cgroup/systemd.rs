@@ -54,17 +54,8 @@ impl Unit {
         let user = is_ordinary_user()?;
         let default_slice = if user { "user.slice" } else { "system.slice" };
         let path = path.and_then(Path::to_str).unwrap_or_default();
-        let (slice, prefix, name) = match path.split(':').collect::<Vec<_>>()[..] {
-            [""] => (default_slice, "rt", id),
-            ["", prefix, name] => (default_slice, prefix, name),
-            [slice, prefix, name] => (slice, prefix, name),
-            _ => bail!("linux.cgroupsPath: {path}: systemd's groups have slice:prefix:name"),
-        };
+        let (slice, name) = scope(path, id, default_slice)?;
         let directory = slice_path(slice).with_context(|| format!("linux.cgroupsPath: {path}"))?;
-        let name = match prefix {
-            "" => format!("{name}.scope"),
-            _ => format!("{prefix}-{name}.scope"),
-        };
         let fits = name.len() < 256
             && name.chars().all(|c| {
                 // systemd.unit(5)
@@ -215,6 +206,24 @@ impl Unit {
             Err(error) if !is_refusal(&error, "NoSuchUnit") => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// The slice and the name of the scope that `linux.cgroupsPath` names for container `id`.
+pub(super) fn scope<'a>(
+    path: &'a str,
+    id: &'a str,
+    default_slice: &'a str,
+) -> Result<(&'a str, String)> {
+    let (slice, prefix, name) = match path.split(':').collect::<Vec<_>>()[..] {
+        [""] => (default_slice, "rt", id),
+        ["", prefix, name] => (default_slice, prefix, name),
+        [slice, prefix, name] => (slice, prefix, name),
+        _ => bail!("linux.cgroupsPath: {path}: systemd's groups have slice:prefix:name"),
+    };
+    match prefix {
+        "" => Ok((slice, format!("{name}.scope"))),
+        _ => Ok((slice, format!("{prefix}-{name}.scope"))),
     }
 }
 

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 use nix::Result;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
 use super::file;
 use crate::sys;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW);
 
-/// Whether an error means that a group has been removed meanwhile.
+/// Whether an error means that a group has been removed meanwhile, perhaps with all of its
+/// hierarchy.
 pub(super) fn is_gone(errno: Errno) -> bool {
-    matches!(errno, Errno::ENOENT | Errno::ENODEV)
+    matches!(errno, Errno::ENOENT | Errno::ENODEV | Errno::ENOTDIR)
 }
 
 fn sub_groups(group: BorrowedFd<'_>) -> Result<Vec<CString>> {
@@ -89,8 +90,16 @@ pub(super) fn visit(top: &Path, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<
 
 /// rmdir(2) for which a missing directory is success.
 pub(super) fn rmdir(directory: &Path) -> Result<()> {
-    match unlinkat(nix::fcntl::AT_FDCWD, directory, UnlinkatFlags::RemoveDir) {
+    match unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir) {
         Err(errno) if is_gone(errno) => Ok(()),
+        // On a read-only file system, or without the right to write, the kernel says so before it
+        // looks whether there is anything to remove.
+        Err(errno @ (Errno::EROFS | Errno::EACCES | Errno::EPERM)) => {
+            match faccessat(AT_FDCWD, directory, AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Err(missing) if is_gone(missing) => Ok(()),
+                _ => Err(errno),
+            }
+        }
         result => result,
     }
 }

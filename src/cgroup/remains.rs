@@ -1,0 +1,110 @@
+//! The groups of a container whose record is lost, found by what its configuration says.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::group::Group;
+use super::place::normalise;
+use super::{Cgroup, hierarchy, members};
+use crate::process::Process;
+
+/// How deep groups are looked for below a hierarchy's root.
+const DEPTH: usize = 12;
+/// What is lost where a start is told to the second.
+const ROUNDING: Duration = Duration::from_secs(2);
+
+impl Cgroup {
+    /// The groups of container `id` as far as they are there; `path` is `linux.cgroupsPath`.
+    /// `claimed` is when its creation began: whoever has started earlier is none of its processes,
+    /// and such groups are left alone. `is_made`: that far it had come.
+    pub(crate) fn of_remains(
+        path: Option<&Path>,
+        id: &str,
+        claimed: SystemTime,
+        is_made: bool,
+    ) -> Self {
+        let at_place = Self::plan(path, id).ok();
+        let of_unit = Self::plan_unit(path, id, &HashMap::new()).ok();
+        let planned = at_place.into_iter().chain(of_unit).map(Self::only_existing);
+        if let Some(found) = planned.into_iter().find(|found| !found.is_nowhere()) {
+            return found
+                .owned_if(|pids| is_made || pids.iter().all(|pid| is_since(*pid, claimed)));
+        }
+        // It may have been made from within another group than this command is in.
+        let end = normalise(path.unwrap_or(Path::new(id))).unwrap_or_default();
+        let found = Self::named(end.strip_prefix("/").unwrap_or(&end));
+        let alien = |pid: i32| is_since(pid, claimed) && is_elsewhere(pid);
+        let found = found.owned_if(|pids| !pids.is_empty() && pids.iter().all(|pid| alien(*pid)));
+        if found.owned.clone().into() { found } else { Self::default() }
+    }
+
+    /// Those of planned groups that exist. What was there before the container cannot be known: each
+    /// is taken for the container's, and none above.
+    fn only_existing(mut self) -> Self {
+        self.groups.retain(|group| group.existing == group.directory);
+        for group in &mut self.groups {
+            group.existing = group.directory.parent().unwrap_or(Path::new("/")).to_owned();
+        }
+        self
+    }
+
+    fn owned_if(mut self, is_own: impl Fn(&[i32]) -> bool) -> Self {
+        let pids = members::pids(&self.groups).unwrap_or_default();
+        self.owned = is_own(&pids).into();
+        self
+    }
+
+    /// Every group of the host whose path ends with `end`, if there is one a hierarchy.
+    fn named(end: &Path) -> Self {
+        let unified = hierarchy::host_is_unified().unwrap_or(false);
+        let root = Path::new(hierarchy::ROOT);
+        let mut groups = Vec::new();
+        for own in hierarchy::memberships("self").unwrap_or_default() {
+            let name = hierarchy::mount_names(&own.controllers)
+                .into_iter()
+                .find(|name| root.join(name).join("cgroup.procs").exists());
+            let top = match (unified, own.controllers.is_empty(), name) {
+                (true, true, _) => root.to_owned(),
+                (false, true, _) => root.join(hierarchy::UNIFIED),
+                (false, false, Some(name)) => root.join(name),
+                _ => continue,
+            };
+            let mut found = Vec::new();
+            look(&top, end, DEPTH, &mut found);
+            if let [directory] = &found[..] {
+                let existing = directory.parent().unwrap_or(&top).to_owned();
+                let controllers = own.controllers;
+                groups.push(Group { controllers, directory: directory.clone(), existing });
+            }
+        }
+        Self { unified, groups, ..Self::default() }
+    }
+}
+
+fn look(top: &Path, end: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(top).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let path = entry.path();
+        if path.ends_with(end) {
+            found.push(path);
+        } else if depth > 0 {
+            look(&path, end, depth - 1, found);
+        }
+    }
+}
+
+/// Whether the process has started after `time`, or has ended meanwhile.
+fn is_since(pid: i32, time: SystemTime) -> bool {
+    let has = |start: SystemTime| start + ROUNDING >= time;
+    Process::now(pid).map_or(true, |process| process.started().is_none_or(has))
+}
+
+/// Whether the process has a pid namespace of its own.
+fn is_elsewhere(pid: i32) -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/pid"));
+    match (namespace(&pid.to_string()), namespace("self")) {
+        (Ok(its), Ok(own)) => its != own,
+        _ => false,
+    }
+}

@@ -1,0 +1,172 @@
+//! Which groups of a record can be the container's. A record may have been damaged or changed: what
+//! it says of paths is believed only as far as the id and the copy of the configuration agree.
+
+use std::path::{Component, Path, PathBuf};
+
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+
+use super::group::Group;
+use super::place::normalise;
+use super::{Cgroup, hierarchy, systemd};
+
+/// Where the groups of a container have to be, as far as its id and its configuration tell.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    /// The end of the path of groups that `rt` makes.
+    end: Option<PathBuf>,
+    /// The name of the scope if systemd makes them.
+    scope: Option<String>,
+}
+
+impl Expected {
+    /// For container `id`; `path` is `linux.cgroupsPath`.
+    pub(crate) fn new(path: Option<&str>, id: &str) -> Self {
+        let end = normalise(Path::new(path.unwrap_or(id))).ok();
+        let end = end.map(|path| path.strip_prefix("/").map(Path::to_owned).unwrap_or(path));
+        let scope = systemd::scope(path.unwrap_or_default(), id, "").ok();
+        Self { end, scope: scope.map(|(_, name)| name) }
+    }
+
+    fn is(&self, directory: &Path) -> bool {
+        let is_scope = |part: Component<'_>| {
+            self.scope.as_deref().is_some_and(|scope| part.as_os_str() == scope)
+        };
+        self.end.as_deref().is_some_and(|end| directory.ends_with(end))
+            || directory.components().any(is_scope)
+    }
+}
+
+impl Cgroup {
+    /// Leaves out the groups that are in no hierarchy of cgroups, and returns their paths. The rest
+    /// can be removed if it is empty, and nothing more.
+    pub(crate) fn leave_out_misplaced(&mut self) -> Vec<PathBuf> {
+        self.leave_out(Group::is_below_a_mount)
+    }
+
+    /// Leaves out the groups that are not where the container's have to be, and returns their paths.
+    /// The rest may be killed.
+    pub(crate) fn leave_out_foreign(&mut self, expected: &Expected) -> Vec<PathBuf> {
+        self.leave_out(|group| group.is_at(expected))
+    }
+
+    /// Whether every group has the name of container `id`.
+    pub(crate) fn is_named(&self, id: &str) -> bool {
+        self.groups.iter().all(|group| group.directory.file_name().is_some_and(|name| name == id))
+    }
+
+    fn leave_out(&mut self, is_good: impl Fn(&Group) -> bool) -> Vec<PathBuf> {
+        let (good, bad) = self.groups.drain(..).partition(is_good);
+        self.groups = good;
+        bad.into_iter().map(|group: Group| group.directory).collect()
+    }
+
+    /// Whether process `pid` is in one of the groups or below; None if none of them is there.
+    pub(crate) fn includes(&self, pid: i32) -> Option<bool> {
+        if !self.groups.iter().any(|group| group.directory.exists()) {
+            return None;
+        }
+        let own = hierarchy::memberships(&pid.to_string()).unwrap_or_default();
+        let is_in = |group: &Group| {
+            let own = own.iter().find(|own| own.controllers == group.controllers);
+            own.is_some_and(|own| group.shows(&own.path))
+        };
+        // The paths of another cgroup namespace are other ones, but a pid is the same.
+        Some(self.groups.iter().any(is_in) || self.pids().is_ok_and(|pids| pids.contains(&pid)))
+    }
+}
+
+impl Group {
+    /// Whether the directory can be a group: a plain path below a place where cgroups are mounted.
+    fn is_below_a_mount(&self) -> bool {
+        let is_plain = |path: &Path| {
+            let mut parts = path.components();
+            parts.next() == Some(Component::RootDir)
+                && parts.all(|part| matches!(part, Component::Normal(_)))
+        };
+        let depth = self.directory.strip_prefix(hierarchy::ROOT).map(|path| path.iter().count());
+        is_plain(&self.directory)
+            && self.directory.starts_with(&self.existing)
+            && (depth.is_ok_and(|depth| depth > 0) || is_cgroup(&self.existing))
+    }
+
+    /// Whether the group is at its expected place: not the root of a hierarchy, and not a slice in
+    /// which systemd keeps others.
+    fn is_at(&self, expected: &Expected) -> bool {
+        let above = self.directory.parent().unwrap_or(Path::new("/"));
+        let is_slice = self.directory.extension().is_some_and(|kind| kind == "slice");
+        self.is_below_a_mount()
+            && expected.is(&self.directory)
+            && (is_cgroup(above) || !self.directory.exists())
+            && !(is_slice && self.has_groups_below())
+    }
+
+    fn has_groups_below(&self) -> bool {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    }
+
+    /// Whether a process in the group `path` of this hierarchy is in this group or below.
+    fn shows(&self, path: &Path) -> bool {
+        let Ok(inside) = self.directory.strip_prefix(hierarchy::ROOT) else { return false };
+        let below_mount =
+            |skipped| Path::new("/").join(inside.iter().skip(skipped).collect::<PathBuf>());
+        // With version 2 alone there is no directory for the hierarchy.
+        [1, 0].map(below_mount).iter().any(|own| own.parent().is_some() && path.starts_with(own))
+    }
+}
+
+fn is_cgroup(directory: &Path) -> bool {
+    statfs(directory).is_ok_and(|stat| {
+        [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&stat.filesystem_type())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(directory: &str, existing: &str) -> Group {
+        Group { controllers: "pids".into(), directory: directory.into(), existing: existing.into() }
+    }
+
+    #[test]
+    fn a_path_counts_only_below_a_mount_of_cgroups() {
+        for good in ["/sys/fs/cgroup/pids/x", "/sys/fs/cgroup/pids/a/b"] {
+            assert!(group(good, "/sys/fs/cgroup/pids").is_below_a_mount(), "{good}");
+        }
+        for (bad, existing) in [
+            ("/sys/fs/cgroup", "/sys/fs"),
+            ("/sys/fs/cgroup/pids/../../x", "/sys/fs/cgroup/pids"),
+            ("/tmp/x", "/tmp"),
+            ("/tmp/x", "/"),
+            ("sys/fs/cgroup/pids/x", "sys"),
+            ("", ""),
+            ("/sys/fs/cgroup/pids/x", "/sys/fs/cgroup/cpu"),
+        ] {
+            assert!(!group(bad, existing).is_below_a_mount(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_expected_by_the_id_or_the_configuration() {
+        let is = |path: Option<&str>, directory: &str| {
+            Expected::new(path, "box").is(Path::new(directory))
+        };
+        assert!(is(None, "/sys/fs/cgroup/pids/own/box"));
+        assert!(is(Some("/a/../b/c"), "/sys/fs/cgroup/pids/b/c"));
+        assert!(is(Some("x.slice:cri:1"), "/sys/fs/cgroup/x.slice/cri-1.scope/sub"));
+        assert!(!is(None, "/sys/fs/cgroup/pids/own/my-box"));
+        assert!(!is(Some("/b/c"), "/sys/fs/cgroup/pids/box"));
+        assert!(!is(Some("/b/c"), "/sys/fs/cgroup/pids/xb/c"));
+    }
+
+    #[test]
+    fn a_process_is_in_a_group_or_below() {
+        let shows = |directory: &str, path: &str| group(directory, "/").shows(Path::new(path));
+        assert!(shows("/sys/fs/cgroup/pids/a/b", "/a/b"));
+        assert!(shows("/sys/fs/cgroup/pids/a/b", "/a/b/c"));
+        assert!(shows("/sys/fs/cgroup/a/b", "/a/b"));
+        assert!(!shows("/sys/fs/cgroup/pids/a/b", "/a"));
+        assert!(!shows("/sys/fs/cgroup/pids", "/x"));
+    }
+}
