@@ -4,6 +4,7 @@
 mod encode;
 mod foreign;
 mod iptables;
+mod matches;
 mod nft;
 mod rules;
 

@@ -48,8 +48,13 @@ fn of_network(network: &Network) -> Vec<Element> {
     ];
     all.extend(when.into_iter().filter(|(on, _)| *on).map(|(_, set)| element(set, &[&bridge])));
     for gateway in network.gateways() {
-        let set = if gateway.address.is_ipv4() { "gateways4" } else { "gateways6" };
-        all.push(element(set, &[&octets(gateway.address)]));
+        let address = octets(gateway.address);
+        let (set, own) = match gateway.address {
+            IpAddr::V4(_) => ("gateways4", "own_gateways4"),
+            IpAddr::V6(_) => ("gateways6", "own_gateways6"),
+        };
+        all.push(element(set, &[&address]));
+        all.push(element(own, &[&bridge, &address]));
     }
     all
 }
@@ -58,6 +63,9 @@ fn of_network(network: &Network) -> Vec<Element> {
 fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Element> {
     let own = interface(&endpoint.host_interface);
     let mut all = vec![element("ports", &[&own])];
+    if network.internal {
+        all.push(element("internal_ports", &[&own]));
+    }
     for address in endpoint.addresses() {
         let set = if address.is_ipv4() { "members4" } else { "members6" };
         all.push(element(set, &[&octets(address)]));
