@@ -1,6 +1,7 @@
 //! `rt netns`, in a host, an internet and a neighbourhood that each test makes for itself.
 
 mod attacks;
+mod confine;
 mod firewall;
 mod kill;
 mod names;

@@ -109,7 +109,7 @@ pub(super) fn forward(network: &Network) -> Result<()> {
 
 /// The host's end of a container's pair: a port of the bridge and nothing else. It is up before
 /// the container starts, so that there is a carrier.
-pub(super) fn raise_port(name: &str, here: &mut Links) -> Result<()> {
+pub(super) fn raise_port(name: &str, alias: &str, here: &mut Links) -> Result<()> {
     let link = here.find(name)?.with_context(|| name.to_owned())?;
     // No address of its own, and no ear for router advertisements. There may be no IPv6 at all.
     let _ = sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
@@ -118,5 +118,5 @@ pub(super) fn raise_port(name: &str, here: &mut Links) -> Result<()> {
     if filtered.iter().any(|name| sysctl::get(name).as_deref() == Some("1")) {
         here.hairpin(link.index).with_context(|| name.to_owned())?;
     }
-    here.up(link.index).with_context(|| name.to_owned())
+    here.up_with_alias(link.index, alias).with_context(|| name.to_owned())
 }

@@ -7,7 +7,8 @@ use anyhow::{Result, bail};
 use super::address::Cidr;
 use super::detach::detach;
 use super::network::Network;
-use super::store::Store;
+use super::remains::Entry;
+use super::store::{Lease, Store};
 
 /// An IPv4 address in the network: `wanted`, or the next free one after the one given last, so
 /// that an address is not used again at once.
@@ -96,14 +97,21 @@ fn check(network: &Network, subnet: Cidr, address: IpAddr) -> Result<()> {
 
 /// Who has the address. A container that is gone has none: it is cleaned up here.
 fn holder(store: &Store, network: &Network, address: IpAddr) -> Result<Option<String>> {
-    let Some(id) = store.holder(&network.name, address)? else { return Ok(None) };
-    match store.record(&id)? {
-        Some(record) if record.is_alive()? => Ok(Some(id)),
-        Some(record) => {
+    let id = match store.holder(&network.name, address)? {
+        Lease::Free => return Ok(None),
+        Lease::Held(id) => id,
+        // Whoever has it may live.
+        Lease::Bad => return Ok(Some("a lease that cannot be read".to_owned())),
+    };
+    match store.entry(&id)? {
+        Some(Entry::Whole(record)) if record.is_alive()? => Ok(Some(id)),
+        Some(Entry::Whole(record)) => {
             detach(store, &record)?;
             // Its address may stand in no record of its own: the file was edited.
             store.release(&network.name, address, &id).map(|()| None)
         }
+        // Whether it lives is not known.
+        Some(Entry::Unreadable(_)) => Ok(Some(id)),
         None => store.release(&network.name, address, &id).map(|()| None),
     }
 }
