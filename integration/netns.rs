@@ -1,5 +1,6 @@
 //! `rt netns`, in a host, an internet and a neighbourhood that each test makes for itself.
 
+mod aims;
 mod attacks;
 mod confine;
 mod firewall;
@@ -7,5 +8,6 @@ mod kill;
 mod names;
 mod networks;
 mod ports;
+mod records;
 mod spec;
 mod world;

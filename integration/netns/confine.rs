@@ -261,7 +261,7 @@ fn rules_that_others_put_first_open_no_internal_network() {
 #[test]
 fn two_containers_cannot_make_up_a_connection_of_the_host_s() {
     for driver in DRIVERS {
-        with_internal(driver, |w, a, _| {
+        with_internal(driver, |w, a, b| {
             w.host().sh("echo 1 | tee /proc/sys/net/bridge/bridge-nf-call-ip*tables");
             let (ear4, ear6) =
                 (Ear::new(&w.host(), "0.0.0.0:7001"), Ear::new(&w.host(), "[::]:7003"));

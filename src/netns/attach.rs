@@ -1,9 +1,7 @@
 //! `add`: a container gets its interfaces. Everything that `del` will have to know is written down
 //! before anything is made; what fails is taken back.
 
-use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -177,7 +175,7 @@ impl<'a> Attach<'a> {
     /// What goes into the container's files and does not depend on other containers.
     fn files(&self, record: &Record) -> Result<()> {
         let Some(files) = &record.files else { return Ok(()) };
-        fs::create_dir_all(files).with_context(|| files.display().to_string())?;
+        hosts::make_directory(files)?;
         let request = self.request;
         let gateway = self.networks.first().map(|network| network.gateway.address);
         let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n");
@@ -376,14 +374,6 @@ fn short(id: &str) -> Option<String> {
 /// The same for every time that the container joins the network.
 pub(super) fn host_interface(id: &str, network: &str) -> String {
     format!("rtv{:012x}", hash(&format!("{network}/{id}")) & 0xffff_ffff_ffff)
-}
-
-/// The directory with the container's files, made absolute with the bundle's.
-pub(super) fn files(bundle: Option<&std::path::Path>, files: Option<PathBuf>) -> Option<PathBuf> {
-    match (bundle, files) {
-        (Some(bundle), Some(files)) => Some(bundle.join(files)),
-        (_, files) => files,
-    }
 }
 
 #[cfg(test)]

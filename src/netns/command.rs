@@ -15,7 +15,7 @@ use super::remains::{Entry, InUse};
 use super::request::Request;
 use super::store::{Active, Store, write};
 use super::target::Target;
-use super::{Host, Options, attach, bridge, detach, firewall, serve, show};
+use super::{Host, Options, attach, bridge, detach, firewall, hosts, serve, show};
 use crate::state::check_id;
 
 /// A state on standard input is not longer than this, in bytes.
@@ -70,7 +70,13 @@ pub(crate) fn run(host: &Host, verb: Verb) -> Result<String> {
     match verb {
         Verb::Hook(options) => hook(host, &options),
         Verb::Add { id, place, options } => {
-            let request = Request::new(pairs(&options))?;
+            let mut request = Request::new(pairs(&options))?;
+            // By hand, and with rights to write anywhere: links on the way are taken here only.
+            if let Some(files) = request.files {
+                let context = || format!("files: {}", files.display());
+                fs::create_dir_all(&files).with_context(context)?;
+                request.files = Some(files.canonicalize().with_context(context)?);
+            }
             add(host, &id, &place, request)
         }
         Verb::Del { id } => del(host, &id),
@@ -114,7 +120,9 @@ fn hook(host: &Host, options: &[(String, String)]) -> Result<String> {
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(super::ANNOTATION)?, value.as_str())));
     let mut request = Request::new(own.chain(pairs(options)))?;
-    request.files = attach::files(Some(&state.bundle), request.files);
+    if let Some(files) = request.files {
+        request.files = Some(hosts::directory(&state.bundle, &host.state, &files)?);
+    }
     if state.pid == 0 {
         bail!("{}: status {}, but no pid", state.id, state.status);
     }

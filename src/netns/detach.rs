@@ -8,6 +8,7 @@ use super::link::Links;
 use super::point;
 use super::store::{Endpoint, Lease, Record, Store};
 use super::{conntrack, firewall, hosts, ours, serve};
+use crate::log;
 
 /// Removes everything of a container. It goes on after an error; the record stays then, so that
 /// another try can find the rest.
@@ -25,7 +26,7 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
     for endpoint in &record.endpoints {
         note(firewall_remove(store, record, endpoint));
         note(serve::del(store, &endpoint.network, &record.id));
-        note(clear_files(record, &endpoint.network));
+        clear_files(record, &endpoint.network);
         let whose = (endpoint.network.as_str(), record.id.as_str());
         note(ours::remove(store, &mut here, &endpoint.host_interface, whose));
         for address in endpoint.addresses() {
@@ -33,18 +34,22 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
         }
         note(retire(store, &endpoint.network, &mut here));
     }
-    note(clear_files(record, BASE));
+    clear_files(record, BASE);
     match first {
         Some(error) => Err::<(), Error>(error),
         None => store.forget(&record.id),
     }
 }
 
-/// The container's files keep what is not ours. The bundle may be gone.
-fn clear_files(record: &Record, label: &str) -> Result<()> {
-    let Some(files) = record.files.as_ref().filter(|files| files.is_dir()) else { return Ok(()) };
-    hosts::update(files, "hosts", label, "")?;
-    hosts::update(files, "resolv.conf", label, "")
+/// The container's files keep what is not ours. The bundle may be gone, and a container that has
+/// made something else of its files keeps nobody from removing its network.
+fn clear_files(record: &Record, label: &str) {
+    let Some(files) = record.files.as_ref().filter(|files| files.is_dir()) else { return };
+    for name in ["hosts", "resolv.conf"] {
+        if let Err(error) = hosts::update(files, name, label, "") {
+            log::warn(crate::error::line(&error));
+        }
+    }
 }
 
 fn firewall_remove(store: &Store, record: &Record, endpoint: &Endpoint) -> Result<()> {

@@ -73,12 +73,12 @@ impl Rule {
     }
 
     /// Matches a packet whose source is an address of this host.
-    pub(super) fn from_this_host(self) -> Self {
+    pub(super) fn source_is_local(self) -> Self {
         self.fib(FIB_TYPE, FIB_SOURCE).cmp(R1, true, &RTN_LOCAL)
     }
 
     /// Matches a packet whose source is an address of the interface that it came in by.
-    pub(super) fn from_this_interface(self) -> Self {
+    pub(super) fn source_is_of_interface(self) -> Self {
         self.fib(FIB_TYPE, FIB_SOURCE | FIB_INPUT).cmp(R1, true, &RTN_LOCAL)
     }
 
@@ -91,7 +91,7 @@ impl Rule {
 
     /// Matches a packet from a source to which the host has no route through the interface that
     /// the packet came in by.
-    pub(super) fn from_elsewhere(self) -> Self {
+    pub(super) fn source_is_elsewhere(self) -> Self {
         self.fib(FIB_INTERFACE, FIB_SOURCE | FIB_INPUT | FIB_PRESENT).cmp(R1, true, &[0])
     }
 

@@ -133,9 +133,9 @@ fn source_rules() -> Vec<Rule> {
         bridges().loopback6_source(),
         // Two containers that play the host before connection tracking, where it sees bridged
         // packets, would make a connection that the input hook takes for one of the host's.
-        internal().ipv4().from_this_host(),
-        internal().ipv6().not_link_local().from_this_host(),
-        internal().ipv6().from_this_interface(),
+        internal().ipv4().source_is_local(),
+        internal().ipv6().not_link_local().source_is_local(),
+        internal().ipv6().source_is_of_interface(),
     ];
     rules.into_iter().map(|rule| rule.verdict(Verdict::Drop)).collect()
 }
@@ -162,7 +162,7 @@ fn input_rules() -> Vec<(Family, &'static str, Rule)> {
     for kind in [135, 136] {
         rules.push(("internal", rule().icmp_type(kind).verdict(Verdict::Accept)));
     }
-    rules.push(("internal", rule().from_elsewhere().verdict(Verdict::Drop)));
+    rules.push(("internal", rule().source_is_elsewhere().verdict(Verdict::Drop)));
     rules.push(("internal", rule().answer().verdict(Verdict::Accept)));
     for (family, own) in [(IPV4, "own_gateways4"), (IPV6, "own_gateways6")] {
         let own = rule().at_interface(family, own, false);
