@@ -83,7 +83,10 @@ fn a_point_takes_no_address_that_is_somebody_else_s() {
     world(|w| {
         w.host().sh("ip route add 10.99.0.0/16 via 192.0.2.3; ip route add 10.98.0.7 via 192.0.2.3 table 77
             ip route add blackhole 10.97.0.0/24; ip -6 route add fd00:99::/64 via 2001:db8::3; ip addr add 10.96.0.1/32 dev lo");
-        let show = "ip route show table all; ip -6 route show table all; ip addr";
+        // Without the link-local addresses, which come by themselves.
+        let show = "ip -4 route show table all; ip -4 -o addr
+            ip -6 route show table all | grep -v 'fe80\\|ff00'
+            ip -6 -o addr show scope global | sed 's/valid.*//'";
         let peer = w.add("peer", "");
         let before = w.host().sh(show);
         let inside = peer.place().sh(show);
@@ -150,7 +153,7 @@ fn an_interface_of_somebody_else_s_is_never_removed_for_its_name() {
         let (guest, stranger) = (Guest::new(), Guest::new());
         let pid = stranger.pid();
         for make in [
-            format!("ip link add {name} type dummy"),
+            format!("ip link add {name} type ifb"),
             format!("ip link add {name} type bridge"),
             format!("ip link add {name} type veth peer name other"),
             format!("ip link add {name} type veth peer name eth0 netns {pid}"),
@@ -167,7 +170,7 @@ fn an_interface_of_somebody_else_s_is_never_removed_for_its_name() {
         }
         // And not when it has taken the place of ours.
         w.try_add("x", &guest, "").success();
-        w.host().sh(&format!("ip link del {name}; ip link add {name} type dummy"));
+        w.host().sh(&format!("ip link del {name}; ip link add {name} type ifb"));
         w.del("x");
         w.host().sh(&format!("ip link show {name} && ip link del {name}"));
     });

@@ -205,6 +205,12 @@ for to in ['172.30.0.255', '172.30.0.1', '192.0.2.1', '224.0.0.1']: s.sendto(b'?
         &["fd00:30::1", "2001:db8::1", "fd00:29::1", &bridge],
         7003,
     );
+    // Frames to the addresses of bridges themselves, and with a tag, come in another way.
+    for mac in ["01:80:c2:00:00:02", "01:80:c2:00:00:0e", "ff:ff:ff:ff:ff:ff"] {
+        let other = Forger { mac: mac.to_owned(), script: forger.script.clone(), place: &inside };
+        other.send_all(&["172.30.0.2", "192.0.2.2"], 53, &["172.30.0.1", "192.0.2.1"], 7001);
+        other.send_all(&["fd00:30::2"], 53, &["fd00:30::1", "2001:db8::1"], 7003);
+    }
     // What comes after the packets has come after them.
     inside.sh("dig +short +time=5 +tries=2 @172.30.0.1 -q b.");
     assert_eq!((ear4.heard(), ear6.heard()), (vec![], vec![]));

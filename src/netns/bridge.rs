@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::address::Mac;
 use super::link::{Link, Links, New};
 use super::network::{Localhost, Network};
-use super::sysctl;
+use super::{ours, sysctl};
 
 /// The index of the network's bridge, which is made, given its address and brought up as far as
 /// that has not been done.
@@ -22,11 +22,14 @@ pub(super) fn ensure(network: &Network, here: &mut Links) -> Result<u32> {
     if !link.up {
         here.up(link.index).with_context(|| network.bridge.clone())?;
     }
+    let name = format!("ipv4/conf/{}/route_localnet", network.bridge);
     if network.localhost == Localhost::Kernel {
-        let name = format!("ipv4/conf/{}/route_localnet", network.bridge);
         sysctl::set(&name, "1").with_context(|| {
             format!("{name} (\"localhost\": \"proxy\" in the network's file does without)")
         })?;
+    } else if ours::is_bridge(&link, network) {
+        // An earlier version may have set it where nobody needs it.
+        sysctl::set(&name, "0").context(name)?;
     }
     Ok(link.index)
 }

@@ -4,9 +4,10 @@
 use anyhow::{Context, Error, Result};
 
 use super::attach::BASE;
+use super::lease::Lease;
 use super::link::Links;
 use super::point;
-use super::store::{Endpoint, Lease, Record, Store};
+use super::store::{Endpoint, Record, Store};
 use super::{conntrack, firewall, hosts, ours, serve};
 use crate::log;
 

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -162,16 +163,20 @@ fn is_hash(name: &str) -> bool {
     digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Removes a network's bridge if it is the one that we have made: it has an address of ours.
-pub(super) fn remove_bridge(here: &mut Links, network: &Network) -> Result<()> {
-    let Some(link) = here.find(&network.bridge)? else { return Ok(()) };
+/// Whether the bridge is one that we have made: its hardware address is of ours.
+pub(super) fn is_bridge(link: &Link, network: &Network) -> bool {
     let own = match network.gateway.address {
-        std::net::IpAddr::V4(address) => Some(Mac::of(address)),
-        std::net::IpAddr::V6(_) => None,
+        IpAddr::V4(address) => Some(Mac::of(address)),
+        IpAddr::V6(_) => None,
     };
-    match link.kind == "bridge" && link.mac == own {
-        true => here.remove(&network.bridge),
-        false => Ok(()),
+    link.kind == "bridge" && link.mac == own
+}
+
+/// Removes a network's bridge if it is one that we have made.
+pub(super) fn remove_bridge(here: &mut Links, network: &Network) -> Result<()> {
+    match here.find(&network.bridge)? {
+        Some(link) if is_bridge(&link, network) => here.remove(&network.bridge),
+        _ => Ok(()),
     }
 }
 

@@ -128,8 +128,8 @@ impl Store {
     /// The network, if it is in use.
     pub(super) fn in_use(&self, name: &str) -> Result<Option<InUse>> {
         let error = match self.active(name)? {
-            // What was never finished has a directory and nothing else.
-            None => return Ok(None),
+            None if !self.network(name).exists() => return Ok(None),
+            None => anyhow!("{}: has no description", self.network(name).display()),
             Some(Err(error)) => error,
             Some(Ok(active)) => match Network::decide(name, active.config) {
                 Ok(network) => {

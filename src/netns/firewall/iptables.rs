@@ -141,6 +141,11 @@ impl Family {
     fn tables(self, networks: &[Network], endpoints: &[&Endpoint]) -> String {
         let mut text = format!("*raw\n:{RAW} - [0:0]\n");
         self.raw(&mut text, networks);
+        for endpoint in endpoints {
+            // Frames to a bridge's own addresses are handed to its port, behind the back of every
+            // rule that names the bridge.
+            let _ = writeln!(text, "-A {RAW} -i {} -j DROP", endpoint.host_interface);
+        }
         let _ = write!(text, "COMMIT\n*mangle\n:{INPUT} - [0:0]\n:{FORWARD} - [0:0]\n");
         self.resolvers(&mut text, networks);
         for network in networks.iter().filter(|network| network.internal) {

@@ -9,7 +9,7 @@ use super::encode::{
 const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
 const FIB_INPUT: u32 = 8;
-/// Only whether there is such a route, in one byte.
+/// Only whether there is such a route: 1 or 0.
 const FIB_PRESENT: u32 = 32;
 const FIB_INTERFACE: u32 = 1;
 const FIB_TYPE: u32 = 3;
@@ -92,7 +92,7 @@ impl Rule {
     /// Matches a packet from a source to which the host has no route through the interface that
     /// the packet came in by.
     pub(super) fn source_is_elsewhere(self) -> Self {
-        self.fib(FIB_INTERFACE, FIB_SOURCE | FIB_INPUT | FIB_PRESENT).cmp(R1, true, &[0])
+        self.fib(FIB_INTERFACE, FIB_SOURCE | FIB_INPUT | FIB_PRESENT).cmp(R1, true, &[0; 4])
     }
 
     /// Matches the incoming interface and the destination as a pair.
@@ -110,6 +110,14 @@ impl Rule {
 
     pub(super) fn ipv6(self) -> Self {
         self.meta(NFPROTO, R1).cmp(R1, true, &[10])
+    }
+
+    /// Matches a frame to one of the addresses 01:80:C2:00:00:00 to 0F, which are for bridges
+    /// themselves (IEEE 802.1D).
+    pub(super) fn for_bridges(self) -> Self {
+        let address = self.payload(LINK, 0, 6, R1);
+        let group = address.mask(R1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]);
+        group.cmp(R1, true, &[0x01, 0x80, 0xc2, 0, 0, 0])
     }
 
     /// Matches every protocol but IPv4, ARP and IPv6, among them what stands behind a VLAN tag.

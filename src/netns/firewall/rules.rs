@@ -112,6 +112,9 @@ pub(super) fn rules() -> Vec<(Family, &'static str, Rule)> {
     rules.extend(forward_rules().into_iter().map(|rule| inet("forward", rule)));
     let foreign = rule().interface(IIFNAME, "internal_ports").other_ether_type();
     rules.push((BRIDGE, "input", foreign.verdict(Verdict::Drop)));
+    // A bridge hands these to its port, behind the back of every rule that names the bridge.
+    let to_port = rule().interface(IIFNAME, "ports").for_bridges();
+    rules.push((BRIDGE, "input", to_port.verdict(Verdict::Drop)));
     rules.extend(bridge_rules().into_iter().map(|rule| (BRIDGE, "forward", rule)));
     rules
 }
