@@ -112,14 +112,6 @@ impl Rule {
         self.meta(NFPROTO, R1).cmp(R1, true, &[10])
     }
 
-    /// Matches a frame to one of the addresses 01:80:C2:00:00:00 to 0F, which are for bridges
-    /// themselves (IEEE 802.1D).
-    pub(super) fn for_bridges(self) -> Self {
-        let address = self.payload(LINK, 0, 6, R1);
-        let group = address.mask(R1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]);
-        group.cmp(R1, true, &[0x01, 0x80, 0xc2, 0, 0, 0])
-    }
-
     /// Matches every protocol but IPv4, ARP and IPv6, among them what stands behind a VLAN tag.
     pub(super) fn other_ether_type(self) -> Self {
         let kind = self.payload(LINK, 12, 2, R1);

@@ -62,7 +62,7 @@ fn of_network(network: &Network) -> Vec<Element> {
 /// A container's elements in a network.
 fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Element> {
     let own = interface(&endpoint.host_interface);
-    let mut all = vec![element("ports", &[&own])];
+    let mut all = vec![element("ports", &[&own]), element("host_ends", &[&own])];
     if network.internal {
         all.push(element("internal_ports", &[&own]));
     }

@@ -18,7 +18,7 @@ const fn map(name: &'static str, key: &'static [Field], value: &'static [Field])
     Set { family: INET, name, key, value }
 }
 
-pub(super) const SETS: [Set; 23] = [
+pub(super) const SETS: [Set; 24] = [
     // Of networks, by their bridges.
     set(INET, "bridges", &[Interface]),
     set(INET, "pairs", &[Interface, Interface]),
@@ -32,6 +32,7 @@ pub(super) const SETS: [Set; 23] = [
     // Of containers.
     set(INET, "members4", &[Ip]),
     set(INET, "members6", &[Ip6]),
+    set(INET, "host_ends", &[Interface]),
     // Published on every address, on those that 127.0.0.1 stands for, on one address.
     map("any4", &[Protocol, Port], &[Ip, Port]),
     map("any6", &[Protocol, Port], &[Ip6, Port]),
@@ -112,9 +113,6 @@ pub(super) fn rules() -> Vec<(Family, &'static str, Rule)> {
     rules.extend(forward_rules().into_iter().map(|rule| inet("forward", rule)));
     let foreign = rule().interface(IIFNAME, "internal_ports").other_ether_type();
     rules.push((BRIDGE, "input", foreign.verdict(Verdict::Drop)));
-    // A bridge hands these to its port, behind the back of every rule that names the bridge.
-    let to_port = rule().interface(IIFNAME, "ports").for_bridges();
-    rules.push((BRIDGE, "input", to_port.verdict(Verdict::Drop)));
     rules.extend(bridge_rules().into_iter().map(|rule| (BRIDGE, "forward", rule)));
     rules
 }
@@ -131,6 +129,9 @@ fn source_rules() -> Vec<Rule> {
     // route_localnet is on: what is for 127.0.0.1, or from there, comes from this host only
     // (CVE-2020-8558).
     let rules = [
+        // A bridge hands frames to addresses of its own kind (01:80:C2:00:00:0E) to its port,
+        // behind the back of every rule that names the bridge.
+        Rule::default().interface(IIFNAME, "host_ends"),
         bridges().for_loopback4(),
         bridges().loopback4_source(),
         bridges().loopback6_source(),
