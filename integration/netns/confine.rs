@@ -148,6 +148,29 @@ fn own_network_works(w: &World, a: &Guest) {
     assert!(w.host().ask_udp("172.30.0.2:81").is_some());
 }
 
+/// Packets from every kind of source to every kind of address of the host.
+fn forge_everything(w: &World, inside: &Place, bridge: &str) {
+    let forger = Forger::new(w, inside, "rt-inner");
+    forger.send_all(
+        &["172.30.0.2", "192.0.2.2", "192.0.2.1", "172.29.0.2", "127.0.0.9", "0.0.0.0"],
+        53,
+        &["172.30.0.1", "192.0.2.1", "172.29.0.1", "127.0.0.1"],
+        7001,
+    );
+    forger.send_all(
+        &["fd00:30::2", "2001:db8::2", "2001:db8::1", "fd00:29::2", "::1", "fe80::1"],
+        53,
+        &["fd00:30::1", "2001:db8::1", "fd00:29::1", bridge],
+        7003,
+    );
+    // Frames to the addresses of bridges themselves, and with a tag, come in another way.
+    for mac in ["01:80:c2:00:00:02", "01:80:c2:00:00:0e", "ff:ff:ff:ff:ff:ff"] {
+        let other = Forger { mac: mac.to_owned(), script: forger.script.clone(), place: inside };
+        other.send_all(&["172.30.0.2", "192.0.2.2"], 53, &["172.30.0.1", "192.0.2.1"], 7001);
+        other.send_all(&["fd00:30::2"], 53, &["fd00:30::1", "2001:db8::1"], 7003);
+    }
+}
+
 #[track_caller]
 fn nothing_else_is_reached(w: &World, a: &Guest) {
     let bridge = link_local(w, "rt-inner");
@@ -192,25 +215,7 @@ for to in ['172.30.0.255', '172.30.0.1', '192.0.2.1', '224.0.0.1']: s.sendto(b'?
     let path = w.directory.path().join("local.py");
     std::fs::write(&path, script).unwrap();
     inside.sh(&format!("python3 {}", path.display()));
-    let forger = Forger::new(w, &inside, "rt-inner");
-    forger.send_all(
-        &["172.30.0.2", "192.0.2.2", "192.0.2.1", "172.29.0.2", "127.0.0.9", "0.0.0.0"],
-        53,
-        &["172.30.0.1", "192.0.2.1", "172.29.0.1", "127.0.0.1"],
-        7001,
-    );
-    forger.send_all(
-        &["fd00:30::2", "2001:db8::2", "2001:db8::1", "fd00:29::2", "::1", "fe80::1"],
-        53,
-        &["fd00:30::1", "2001:db8::1", "fd00:29::1", &bridge],
-        7003,
-    );
-    // Frames to the addresses of bridges themselves, and with a tag, come in another way.
-    for mac in ["01:80:c2:00:00:02", "01:80:c2:00:00:0e", "ff:ff:ff:ff:ff:ff"] {
-        let other = Forger { mac: mac.to_owned(), script: forger.script.clone(), place: &inside };
-        other.send_all(&["172.30.0.2", "192.0.2.2"], 53, &["172.30.0.1", "192.0.2.1"], 7001);
-        other.send_all(&["fd00:30::2"], 53, &["fd00:30::1", "2001:db8::1"], 7003);
-    }
+    forge_everything(w, &inside, &bridge);
     // What comes after the packets has come after them.
     inside.sh("dig +short +time=5 +tries=2 @172.30.0.1 -q b.");
     assert_eq!((ear4.heard(), ear6.heard()), (vec![], vec![]));
