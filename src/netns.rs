@@ -7,6 +7,7 @@
 //! | `command.rs` `show.rs` | the verbs; what `list` and `inspect` print |
 //! | `network.rs` `request.rs` `address.rs` | files of networks, wishes of containers (pure) |
 //! | `store.rs` `lease.rs` | what is remembered under a lock; which address is free |
+//! | `remains.rs` `ours.rs` | what cannot be read; which interfaces of the host are ours |
 //! | `attach.rs` `detach.rs` | `add` and `del` |
 //! | `config.rs` | what `rt spec` writes for a container with a network |
 //! | `bridge.rs` `point.rs` `target.rs` `sysctl.rs` | the host's end, links of two, a namespace |
@@ -29,8 +30,10 @@ mod lease;
 mod link;
 mod netlink;
 mod network;
+mod ours;
 mod point;
 mod ports;
+mod remains;
 mod request;
 mod serve;
 mod show;

@@ -1,9 +1,7 @@
 //! `add`: a container gets its interfaces. Everything that `del` will have to know is written down
 //! before anything is made; what fails is taken back.
 
-use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -15,22 +13,27 @@ use super::link::{Links, New};
 use super::network::{self, DEFAULT, Network, hash};
 use super::point;
 use super::ports::Held;
+use super::remains::{Entry, InUse};
 use super::request::{Publish, Range, Request};
 use super::store::{Active, Endpoint, Record, Store};
 use super::target::Target;
-use super::{Host, bridge, conntrack, firewall, hosts, ports, serve, sysctl};
+use super::{Host, bridge, conntrack, firewall, hosts, ours, ports, serve, sysctl};
 
 /// The label of the lines in a container's files that no network gives.
 pub(super) const BASE: &str = "container";
 
 /// Gives the container `id` in `target` what is wanted.
 pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) -> Result<Record> {
-    let store = Store::lock(&host.state)?;
-    if let Some(old) = store.record(id)? {
-        if old.complete && old.is_alive()? {
+    let store = Store::lock(host)?;
+    match store.entry(id)? {
+        Some(Entry::Whole(old)) if old.complete && old.is_alive()? => {
             bail!("{id}: has its network already (rt netns del {id} takes it away)");
         }
-        detach(&store, &old)?;
+        Some(Entry::Whole(old)) => detach(&store, &old)?,
+        Some(Entry::Unreadable(error)) => {
+            return Err(error.context(format!("{id}: rt netns del {id} removes it")));
+        }
+        None => {}
     }
     let mut work = Attach { store: &store, target, request, networks: vec![] };
     for name in work.wanted()? {
@@ -50,8 +53,11 @@ pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) 
 /// The network as it is in use, or else as its file has it.
 pub(super) fn load(store: &Store, host: &Host, name: &str) -> Result<Network> {
     network::check_name(name)?;
-    match store.active(name)? {
-        Some(active) => Network::decide(name, active.config),
+    match store.in_use(name)? {
+        Some(InUse { error: Some(error), .. }) => {
+            Err(error.context(format!("network {name}: rt netns check --repair")))
+        }
+        Some(in_use) => Ok(in_use.network),
         None => Network::load(&host.networks, name),
     }
 }
@@ -109,8 +115,15 @@ impl<'a> Attach<'a> {
             hosts: request.hosts.clone(),
             files: request.files.clone(),
         };
-        for at in 0..self.networks.len() {
+        let mut here = Links::here()?;
+        for point in record.points.iter().filter(|point| point.peer == "host") {
+            let name = &point.peer_interface;
+            ours::make_room(self.store, &mut here, name, ("host", id), self.target)?;
+        }
+        for (at, network) in self.networks.iter().enumerate() {
             let endpoint = self.endpoint(id, at)?;
+            let name = &endpoint.host_interface;
+            ours::make_room(self.store, &mut here, name, (&network.name, id), self.target)?;
             record.endpoints.push(endpoint);
         }
         Ok(record)
@@ -162,7 +175,7 @@ impl<'a> Attach<'a> {
     /// What goes into the container's files and does not depend on other containers.
     fn files(&self, record: &Record) -> Result<()> {
         let Some(files) = &record.files else { return Ok(()) };
-        fs::create_dir_all(files).with_context(|| files.display().to_string())?;
+        hosts::make_directory(files)?;
         let request = self.request;
         let gateway = self.networks.first().map(|network| network.gateway.address);
         let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n");
@@ -245,7 +258,7 @@ impl<'a> Attach<'a> {
             for address in endpoint.addresses() {
                 self.store.take(&network.name, address, &record.id)?;
             }
-            self.pair(network, endpoint, bridge, &mut here).with_context(context)?;
+            self.pair((network, &record.id), endpoint, bridge, &mut here).with_context(context)?;
         }
         self.inside(record)?;
         for network in &self.networks {
@@ -281,19 +294,14 @@ impl<'a> Attach<'a> {
 
     fn pair(
         &self,
-        network: &Network,
+        (network, id): (&Network, &str),
         endpoint: &Endpoint,
         bridge: u32,
         here: &mut Links,
     ) -> Result<()> {
         let outer = New { name: &endpoint.host_interface, mtu: network.mtu, mac: None };
         let inner = New { name: &endpoint.interface, mtu: network.mtu, mac: Some(endpoint.mac) };
-        let mut result = here.add_pair(outer, inner, self.target.fd(), bridge);
-        if result == Err(Errno::EEXIST) && here.find(outer.name)?.is_some() {
-            // What a crash has left: nobody else has this name, and no record has it now.
-            here.remove(outer.name)?;
-            result = here.add_pair(outer, inner, self.target.fd(), bridge);
-        }
+        let result = here.add_pair(outer, inner, self.target.fd(), bridge);
         match result {
             Err(Errno::EXFULL) => {
                 bail!("bridge {}: full: a bridge takes 1023 interfaces", network.bridge)
@@ -303,7 +311,7 @@ impl<'a> Attach<'a> {
             }
             result => result.with_context(|| outer.name.to_owned())?,
         }
-        bridge::raise_port(outer.name, here)
+        bridge::raise_port(outer.name, &ours::alias(&network.name, id), here)
     }
 
     /// What happens in the container's namespace.
@@ -366,14 +374,6 @@ fn short(id: &str) -> Option<String> {
 /// The same for every time that the container joins the network.
 pub(super) fn host_interface(id: &str, network: &str) -> String {
     format!("rtv{:012x}", hash(&format!("{network}/{id}")) & 0xffff_ffff_ffff)
-}
-
-/// The directory with the container's files, made absolute with the bundle's.
-pub(super) fn files(bundle: Option<&std::path::Path>, files: Option<PathBuf>) -> Option<PathBuf> {
-    match (bundle, files) {
-        (Some(bundle), Some(files)) => Some(bundle.join(files)),
-        (_, files) => files,
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::address::Mac;
 use super::link::{Link, Links, New};
 use super::network::{Localhost, Network};
-use super::sysctl;
+use super::{ours, sysctl};
 
 /// The index of the network's bridge, which is made, given its address and brought up as far as
 /// that has not been done.
@@ -22,11 +22,14 @@ pub(super) fn ensure(network: &Network, here: &mut Links) -> Result<u32> {
     if !link.up {
         here.up(link.index).with_context(|| network.bridge.clone())?;
     }
+    let name = format!("ipv4/conf/{}/route_localnet", network.bridge);
     if network.localhost == Localhost::Kernel {
-        let name = format!("ipv4/conf/{}/route_localnet", network.bridge);
         sysctl::set(&name, "1").with_context(|| {
             format!("{name} (\"localhost\": \"proxy\" in the network's file does without)")
         })?;
+    } else if ours::is_bridge(&link, network) {
+        // An earlier version may have set it where nobody needs it.
+        sysctl::set(&name, "0").context(name)?;
     }
     Ok(link.index)
 }
@@ -109,7 +112,7 @@ pub(super) fn forward(network: &Network) -> Result<()> {
 
 /// The host's end of a container's pair: a port of the bridge and nothing else. It is up before
 /// the container starts, so that there is a carrier.
-pub(super) fn raise_port(name: &str, here: &mut Links) -> Result<()> {
+pub(super) fn raise_port(name: &str, alias: &str, here: &mut Links) -> Result<()> {
     let link = here.find(name)?.with_context(|| name.to_owned())?;
     // No address of its own, and no ear for router advertisements. There may be no IPv6 at all.
     let _ = sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
@@ -118,5 +121,5 @@ pub(super) fn raise_port(name: &str, here: &mut Links) -> Result<()> {
     if filtered.iter().any(|name| sysctl::get(name).as_deref() == Some("1")) {
         here.hairpin(link.index).with_context(|| name.to_owned())?;
     }
-    here.up(link.index).with_context(|| name.to_owned())
+    here.up_with_alias(link.index, alias).with_context(|| name.to_owned())
 }

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::address::Cidr;
 use super::link::Links;
 use super::network::{Config, DEFAULT, Network, check_name};
+use super::remains::{Entry, InUse};
 use super::request::Request;
-use super::store::{Store, write};
+use super::store::{Active, Store, write};
 use super::target::Target;
-use super::{Host, Options, attach, bridge, detach, firewall, serve, show};
+use super::{Host, Options, attach, bridge, detach, firewall, hosts, serve, show};
 use crate::state::check_id;
 
 /// A state on standard input is not longer than this, in bytes.
@@ -69,7 +70,13 @@ pub(crate) fn run(host: &Host, verb: Verb) -> Result<String> {
     match verb {
         Verb::Hook(options) => hook(host, &options),
         Verb::Add { id, place, options } => {
-            let request = Request::new(pairs(&options))?;
+            let mut request = Request::new(pairs(&options))?;
+            // By hand, and with rights to write anywhere: links on the way are taken here only.
+            if let Some(files) = request.files {
+                let context = || format!("files: {}", files.display());
+                fs::create_dir_all(&files).with_context(context)?;
+                request.files = Some(files.canonicalize().with_context(context)?);
+            }
             add(host, &id, &place, request)
         }
         Verb::Del { id } => del(host, &id),
@@ -113,7 +120,9 @@ fn hook(host: &Host, options: &[(String, String)]) -> Result<String> {
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(super::ANNOTATION)?, value.as_str())));
     let mut request = Request::new(own.chain(pairs(options)))?;
-    request.files = attach::files(Some(&state.bundle), request.files);
+    if let Some(files) = request.files {
+        request.files = Some(hosts::directory(&state.bundle, &host.state, &files)?);
+    }
     if state.pid == 0 {
         bail!("{}: status {}, but no pid", state.id, state.status);
     }
@@ -132,42 +141,59 @@ fn add(host: &Host, id: &str, place: &Place, request: Request) -> Result<String>
 /// A second time is no error.
 fn del(host: &Host, id: &str) -> Result<String> {
     check_id(id)?;
-    let store = Store::lock(&host.state)?;
-    match store.record(id)? {
-        Some(record) => detach::detach(&store, &record)?,
-        None => detach::sweep(&store, id)?,
-    }
+    let store = Store::lock(host)?;
+    remove(&store, id)?;
     Ok(String::new())
 }
 
-/// Removes what containers that are gone have left.
+/// Removes everything of a container, whatever its record is.
+fn remove(store: &Store, id: &str) -> Result<()> {
+    match store.entry(id)? {
+        Some(Entry::Whole(record)) => detach::detach(store, &record),
+        Some(Entry::Unreadable(_)) => detach::sweep(store, id, true),
+        None => detach::sweep(store, id, false),
+    }
+}
+
+/// Removes what containers that are gone have left, and what no record can be read of. One that
+/// cannot be removed keeps nobody else's from being so.
 fn prune(host: &Host) -> Result<String> {
-    let store = Store::lock(&host.state)?;
-    let mut removed = String::new();
-    for record in store.records()? {
-        if !record.is_alive()? {
-            detach::detach(&store, &record)?;
-            removed += &format!("{}\n", record.id);
-        }
-    }
-    let mut here = Links::here()?;
-    for network in store.active_names()? {
-        for (address, holder) in store.leases(&network)? {
-            if store.record(&holder)?.is_none() {
-                store.release(&network, address, &holder)?;
+    let store = Store::lock(host)?;
+    let (mut removed, mut first) = (String::new(), None);
+    for id in store.ids()? {
+        let prune = || -> Result<bool> {
+            match store.entry(&id)? {
+                Some(Entry::Whole(record)) if record.is_alive()? => return Ok(false),
+                Some(Entry::Unreadable(error)) => warn(&error),
+                _ => {}
             }
+            remove(&store, &id).map(|()| true)
+        };
+        match prune() {
+            Ok(true) => removed += &format!("{id}\n"),
+            Ok(false) => {}
+            Err(error) => drop(first.get_or_insert(error.context(id.clone()))),
         }
-        detach::retire(&store, &network, &mut here)?;
     }
-    Ok(removed)
+    detach::tidy(&store)?;
+    match first {
+        Some(error) => Err(error),
+        None => Ok(removed),
+    }
+}
+
+/// Says that a file cannot be read.
+pub(super) fn warn(error: &Error) {
+    let _ = writeln!(std::io::stderr(), "rt: warning: {}", crate::error::line(error));
 }
 
 /// Says what is not as it should be; with `repair` it is put right.
 fn check(host: &Host, repair: bool) -> Result<String> {
     let mut report = if repair { prune(host)? } else { String::new() };
-    let store = Store::lock(&host.state)?;
+    let store = Store::lock(host)?;
     let mut faults = Vec::new();
     let mut here = Links::here()?;
+    faults.extend(store.unreadable()?.iter().map(|(_, error)| crate::error::line(error)));
     for record in store.records()? {
         match record.is_alive()? {
             false => faults.push(format!("{}: the container is gone", record.id)),
@@ -180,18 +206,16 @@ fn check(host: &Host, repair: bool) -> Result<String> {
             }
         }
     }
-    for name in store.active_names()? {
-        let network = attach::load(&store, host, &name)?;
-        if repair {
-            bridge::ensure(&network, &mut here)?;
-            bridge::forward(&network)?;
-            firewall::repair(&store, &network)?;
-            serve::repair(&store, &network)?;
-            continue;
-        }
-        faults.extend(firewall::check(&store, &network)?.map(|fault| format!("{name}: {fault}")));
-        if !serve::is_up(&store, &name)? {
-            faults.push(format!("{name}: the helper process does not run"));
+    for in_use in store.all_in_use()? {
+        let name = in_use.network.name.clone();
+        let result = match repair {
+            true => put_right(&store, in_use, &mut here),
+            false => look_at(&store, in_use),
+        };
+        match result {
+            Ok(found) => faults.extend(found),
+            // One network's fault is no reason to leave the others.
+            Err(error) => faults.push(format!("{name}: {}", crate::error::line(&error))),
         }
     }
     if repair {
@@ -202,6 +226,35 @@ fn check(host: &Host, repair: bool) -> Result<String> {
         true => Ok(report),
         false => bail!("{} (rt netns check --repair)", faults.join("; ")),
     }
+}
+
+/// What is wrong with a network.
+fn look_at(store: &Store, in_use: InUse) -> Result<Vec<String>> {
+    let name = &in_use.network.name;
+    let mut faults: Vec<_> = in_use.error.iter().map(crate::error::line).collect();
+    let firewall = firewall::check(store, &in_use.network)?;
+    faults.extend(firewall.map(|fault| format!("{name}: {fault}")));
+    if !serve::is_up(store, name)? {
+        faults.push(format!("{name}: the helper process does not run"));
+    }
+    Ok(faults)
+}
+
+/// Makes everything of a network anew; what is left that cannot be.
+fn put_right(store: &Store, in_use: InUse, here: &mut Links) -> Result<Vec<String>> {
+    let InUse { network, made_bridge, error, is_closed } = in_use;
+    if let Some(error) = error {
+        if is_closed {
+            firewall::repair(store, &network)?;
+            return Ok(vec![crate::error::line(&error)]);
+        }
+        store.activate(&network.name, &Active { config: network.config.clone(), made_bridge })?;
+    }
+    bridge::ensure(&network, here)?;
+    bridge::forward(&network)?;
+    firewall::repair(store, &network)?;
+    serve::repair(store, &network)?;
+    Ok(vec![])
 }
 
 /// Options of `create`: those that are not words take JSON's `true` and `false` or a number.
@@ -279,7 +332,7 @@ fn free_subnet(host: &Host) -> Result<Cidr> {
 
 fn rm(host: &Host, name: &str) -> Result<String> {
     check_name(name)?;
-    let store = Store::lock(&host.state)?;
+    let store = Store::lock(host)?;
     if store.active(name)?.is_some() {
         let holders = store.leases(name)?;
         let holder = holders.first().map_or("somebody", |(_, holder)| holder);

@@ -3,7 +3,7 @@
 //! container.
 
 use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -59,12 +59,22 @@ pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> R
         None => {}
     }
     let files = request.files.unwrap_or_else(|| FILES.into());
+    check_files(&files)?;
     Ok(Parts {
         namespace: Namespace::New,
         hostname,
         mounts: mounts(&files),
         properties: properties(host, options, &files)?,
     })
+}
+
+/// Refuses what the hook would: a directory that is not in the bundle.
+fn check_files(files: &Path) -> Result<()> {
+    let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    match files.components().all(is_plain) {
+        true => Ok(()),
+        false => bail!("files: {}: not a path within the bundle", files.display()),
+    }
 }
 
 fn of_container(root: &Path, id: &str) -> Result<PathBuf> {
@@ -165,5 +175,7 @@ mod tests {
         assert!(parts_of(&[("network", "host"), ("publish", "80:80")]).is_err());
         assert!(parts_of(&[("network", "container:nobody")]).is_err());
         assert!(parts_of(&[("publish", "x")]).is_err());
+        assert!(parts_of(&[("files", "/etc")]).is_err());
+        assert!(parts_of(&[("files", "a/../../b")]).is_err());
     }
 }

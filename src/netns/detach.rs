@@ -4,11 +4,12 @@
 use anyhow::{Context, Error, Result};
 
 use super::attach::BASE;
+use super::lease::Lease;
 use super::link::Links;
-use super::network::Network;
 use super::point;
 use super::store::{Endpoint, Record, Store};
-use super::{conntrack, firewall, hosts, serve};
+use super::{conntrack, firewall, hosts, ours, serve};
+use crate::log;
 
 /// Removes everything of a container. It goes on after an error; the record stays then, so that
 /// another try can find the rest.
@@ -21,36 +22,44 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
     };
     let mut here = Links::here()?;
     for point in &record.points {
-        note(point::remove(record, point, &mut here));
+        note(point::remove(store, record, point, &mut here));
     }
     for endpoint in &record.endpoints {
         note(firewall_remove(store, record, endpoint));
         note(serve::del(store, &endpoint.network, &record.id));
-        note(clear_files(record, &endpoint.network));
-        note(here.remove(&endpoint.host_interface));
+        clear_files(record, &endpoint.network);
+        let whose = (endpoint.network.as_str(), record.id.as_str());
+        note(ours::remove(store, &mut here, &endpoint.host_interface, whose));
         for address in endpoint.addresses() {
             note(store.release(&endpoint.network, address, &record.id));
         }
         note(retire(store, &endpoint.network, &mut here));
     }
-    note(clear_files(record, BASE));
+    clear_files(record, BASE);
     match first {
         Some(error) => Err::<(), Error>(error),
         None => store.forget(&record.id),
     }
 }
 
-/// The container's files keep what is not ours. The bundle may be gone.
-fn clear_files(record: &Record, label: &str) -> Result<()> {
-    let Some(files) = record.files.as_ref().filter(|files| files.is_dir()) else { return Ok(()) };
-    hosts::update(files, "hosts", label, "")?;
-    hosts::update(files, "resolv.conf", label, "")
+/// The container's files keep what is not ours. The bundle may be gone, and a container that has
+/// made something else of its files keeps nobody from removing its network.
+fn clear_files(record: &Record, label: &str) {
+    let Some(files) = record.files.as_ref().filter(|files| files.is_dir()) else { return };
+    for name in ["hosts", "resolv.conf"] {
+        if let Err(error) = hosts::update(files, name, label, "") {
+            log::warn(crate::error::line(&error));
+        }
+    }
 }
 
 fn firewall_remove(store: &Store, record: &Record, endpoint: &Endpoint) -> Result<()> {
-    let Some(active) = store.active(&endpoint.network)? else { return Ok(()) };
-    let network = Network::decide(&endpoint.network, active.config)?;
-    firewall::remove(store, &network, endpoint, record)?;
+    let Some(in_use) = store.in_use(&endpoint.network)? else { return Ok(()) };
+    match in_use.error {
+        // What the elements were is not known.
+        Some(_) => firewall::forget(store, &record.id)?,
+        None => firewall::remove(store, &in_use.network, endpoint, record)?,
+    }
     let addresses: Vec<_> = endpoint.addresses().collect();
     conntrack::flush(&endpoint.publish, &addresses).context("conntrack")
 }
@@ -60,34 +69,80 @@ pub(super) fn retire(store: &Store, name: &str, here: &mut Links) -> Result<()> 
     if !store.is_empty(name)? {
         return Ok(());
     }
-    let Some(active) = store.active(name)? else { return store.deactivate(name) };
-    let network = Network::decide(name, active.config)?;
+    let Some(in_use) = store.in_use(name)? else { return store.deactivate(name) };
     serve::end(store, name)?;
-    let mut last = true;
-    for other in store.active_names()? {
-        if other != name
-            && let Some(active) = store.active(&other)?
-        {
-            last &= active.config.driver.unwrap_or_default() != network.driver;
-        }
-    }
-    firewall::end(store, &network, last)?;
-    if active.made_bridge {
-        here.remove(&network.bridge)?;
+    firewall::end(store, &in_use)?;
+    if in_use.made_bridge {
+        ours::remove_bridge(here, &in_use.network)?;
     }
     store.deactivate(name)
 }
 
-/// `del` of an id without a record: what `add` can have left before it wrote one.
-pub(super) fn sweep(store: &Store, id: &str) -> Result<()> {
+/// `del` of an id without a record that can be read: everything that names the id is removed. If
+/// there is no record at all, that is what `add` can have left before it wrote one.
+pub(super) fn sweep(store: &Store, id: &str, had_record: bool) -> Result<()> {
     let mut here = Links::here()?;
+    let before = here.all()?.len();
+    ours::remove_all(store, &mut here, id)?;
+    // Its elements are not known: all others are put in anew.
+    let was_known = had_record || here.all()?.len() != before;
+    if was_known {
+        firewall::forget(store, id)?;
+    }
     for network in store.active_names()? {
+        if was_known {
+            serve::del(store, &network, id)?;
+        }
         for (address, holder) in store.leases(&network)? {
             if holder == id {
                 store.release(&network, address, id)?;
             }
         }
+    }
+    // The record goes before the networks, whose end asks who is left.
+    store.forget(id)?;
+    for network in store.active_names()? {
         retire(store, &network, &mut here)?;
     }
-    store.forget(id)
+    Ok(())
+}
+
+/// What `prune` and `check --repair` do about files that are none of ours, and about interfaces
+/// and leases of containers of which nothing is remembered.
+pub(super) fn tidy(store: &Store) -> Result<()> {
+    let mut here = Links::here()?;
+    let orphans = ours::orphans(store, &mut here)?;
+    for name in &orphans {
+        here.remove(name)?;
+    }
+    if !orphans.is_empty() {
+        firewall::forget(store, "")?;
+    }
+    let records = store.records()?;
+    for network in store.active_names()? {
+        store.remove_bad_leases(&network)?;
+        for record in &records {
+            for endpoint in record.endpoints.iter().filter(|one| one.network == network) {
+                for address in endpoint.addresses() {
+                    if store.holder(&network, address)? == Lease::Free {
+                        store.take(&network, address, &record.id)?;
+                    }
+                }
+            }
+        }
+        for (address, holder) in store.leases(&network)? {
+            let is_held = match store.record(&holder)? {
+                Some(record) => {
+                    let own = record.endpoints.iter().filter(|one| one.network == network);
+                    own.flat_map(Endpoint::addresses).any(|one| one == address)
+                }
+                None => false,
+            };
+            if !is_held {
+                store.release(&network, address, &holder)?;
+            }
+        }
+        retire(store, &network, &mut here)?;
+    }
+    Ok(())
 }

@@ -4,12 +4,14 @@
 mod encode;
 mod foreign;
 mod iptables;
+mod matches;
 mod nft;
 mod rules;
 
 use anyhow::Result;
 
 use super::network::{Driver, Network};
+use super::remains::InUse;
 use super::store::{Endpoint, Record, Store};
 
 /// A container's part in a network, everything in one step. Idempotent.
@@ -36,15 +38,40 @@ pub(super) fn remove(
     }
 }
 
-/// The end of a network; `last` says that no other one of this driver is in use.
-pub(super) fn end(store: &Store, network: &Network, last: bool) -> Result<()> {
-    match network.driver {
-        Driver::Nftables => nft::end(network, last)?,
-        Driver::Iptables if last => iptables::end()?,
-        Driver::Iptables => iptables::retire(store, &network.name)?,
-        Driver::None => return Ok(()),
+/// Takes away what a container of which nothing is known has, by putting in what all others have.
+pub(super) fn forget(store: &Store, id: &str) -> Result<()> {
+    let in_use = store.all_in_use()?;
+    let has = |driver| in_use.iter().any(|one: &InUse| one.network.driver == driver);
+    if has(Driver::Nftables) {
+        nft::rebuild(store, id)?;
     }
-    foreign::close(&network.bridge)
+    if has(Driver::Iptables) {
+        iptables::rebuild(store, id)?;
+    }
+    Ok(())
+}
+
+/// The end of a network.
+pub(super) fn end(store: &Store, network: &InUse) -> Result<()> {
+    let name = &network.network.name;
+    let mut others = store.all_in_use()?;
+    others.retain(|other| other.network.name != *name);
+    for driver in [Driver::Nftables, Driver::Iptables] {
+        if !network.is_of(driver) {
+            continue;
+        }
+        let last = !others.iter().any(|other| other.network.driver == driver);
+        match driver {
+            Driver::Nftables if network.error.is_some() && !last => nft::retire(store, name)?,
+            Driver::Nftables => nft::end(&network.network, last)?,
+            _ if last => iptables::end()?,
+            _ => iptables::retire(store, name)?,
+        }
+    }
+    match network.network.driver {
+        Driver::None => Ok(()),
+        _ => foreign::close(&network.network.bridge),
+    }
 }
 
 /// What is wrong with the driver's tables.
@@ -58,7 +85,7 @@ pub(super) fn check(store: &Store, network: &Network) -> Result<Option<String>> 
 /// Makes everything again from the records.
 pub(super) fn repair(store: &Store, network: &Network) -> Result<()> {
     match network.driver {
-        Driver::Nftables => nft::rebuild(store)?,
+        Driver::Nftables => nft::rebuild(store, "")?,
         Driver::Iptables => iptables::rebuild(store, "")?,
         Driver::None => return Ok(()),
     }

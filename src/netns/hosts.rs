@@ -1,14 +1,17 @@
 //! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container: files beside its bundle
 //! that are bound into it. They are rewritten in place, since a bind mount shows one inode for
-//! ever, and only between markers: what the user or the container writes around them stays.
+//! ever, and only between markers: what the user or the container writes around them stays. No
+//! symbolic link is followed on the way to them: the directory may be one that the container fills.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{Mode, mkdirat};
 
 /// More than this is not read: the container can write what it likes.
 const SIZE_MAX: u64 = 1 << 20;
@@ -33,26 +36,92 @@ fn replaced(old: &str, label: &str, block: &str) -> String {
     format!("{before}{gap}{begin}{block}{end}{after}")
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o644);
-    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+fn open(path: &Path, more: OFlag) -> Result<File, Errno> {
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | more;
+    let mode =
+        if more.contains(OFlag::O_CREAT) { Mode::from_bits_truncate(0o644) } else { Mode::empty() };
+    let how = OpenHow::new().flags(flags).mode(mode);
+    openat2(AT_FDCWD, path, how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS)).map(File::from)
+}
+
+/// Makes the directory, of which no part may be a symbolic link.
+pub(super) fn make_directory(path: &Path) -> Result<()> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let mut directory = openat2(AT_FDCWD, "/", how)?;
+    for part in path.components().filter(|part| *part != Component::RootDir) {
+        let Component::Normal(name) = part else { bail!("{}: not a plain path", path.display()) };
+        let context = || path.display().to_string();
+        directory = match openat2(&directory, name, how) {
+            Err(Errno::ENOENT) => {
+                mkdirat(&directory, name, Mode::from_bits_truncate(0o755)).with_context(context)?;
+                openat2(&directory, name, how).with_context(context)?
+            }
+            result => result.with_context(context)?,
+        };
+    }
+    Ok(())
+}
+
+/// The directory of a container's files: below the bundle, or below `state`, but not among our own
+/// files there.
+///
+/// # Errors
+/// If `files` is anywhere else. Who writes the annotation may be somebody who may only run
+/// containers.
+pub(super) fn directory(bundle: &Path, state: &Path, files: &Path) -> Result<PathBuf> {
+    let refused = || {
+        anyhow!(
+            "files: {}: neither below the bundle nor below {}",
+            files.display(),
+            state.display()
+        )
+    };
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let own = canonical(bundle);
+    let state_own = canonical(state);
+    let below = |base: &Path, alias: &Path| {
+        files.strip_prefix(base).or(files.strip_prefix(alias)).ok().map(Path::to_owned)
+    };
+    let (base, rest) = match files.is_absolute() {
+        false => (own, files.to_owned()),
+        true => match (below(bundle, &own), below(state, &state_own)) {
+            (Some(rest), _) => (own, rest),
+            (None, Some(rest))
+                if !rest.starts_with("containers") && !rest.starts_with("networks") =>
+            {
+                (state_own, rest)
+            }
+            _ => return Err(refused()),
+        },
+    };
+    let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !rest.components().all(is_plain) || !base.is_absolute() {
+        return Err(refused());
+    }
+    // Without the dots, which no part of the path may be.
+    Ok(base.join(rest).components().collect())
 }
 
 /// Puts `block` into the file `name` of `directory`. With an empty one our lines go.
 pub(super) fn update(directory: &Path, name: &str, label: &str, block: &str) -> Result<()> {
     let path = directory.join(name);
-    rewrite(&path, |old| replaced(old, label, block)).with_context(|| path.display().to_string())
+    let create = if block.is_empty() { OFlag::empty() } else { OFlag::O_CREAT };
+    match rewrite(&path, create, |old| replaced(old, label, block)) {
+        Err(error) if create.is_empty() && error.downcast_ref() == Some(&Errno::ENOENT) => Ok(()),
+        result => result.with_context(|| path.display().to_string()),
+    }
 }
 
 /// The whole file, for the host name.
 pub(super) fn set(directory: &Path, name: &str, text: &str) -> Result<()> {
     let path = directory.join(name);
-    rewrite(&path, |_| text.to_owned()).with_context(|| path.display().to_string())
+    rewrite(&path, OFlag::O_CREAT, |_| text.to_owned()).with_context(|| path.display().to_string())
 }
 
-fn rewrite(path: &Path, change: impl FnOnce(&str) -> String) -> Result<()> {
-    let mut file = open(path)?;
+fn rewrite(path: &Path, create: OFlag, change: impl FnOnce(&str) -> String) -> Result<()> {
+    let mut file = open(path, create)?;
     if !file.metadata()?.is_file() {
         bail!("not a regular file");
     }
@@ -113,6 +182,33 @@ mod tests {
     }
 
     #[test]
+    fn files_are_below_the_bundle_or_the_state_directory() {
+        let place = |files: &str| {
+            directory(Path::new("/nonexistent/b"), Path::new("/nonexistent/s"), Path::new(files))
+        };
+        for (files, path) in [
+            ("etc", "/nonexistent/b/etc"),
+            ("./a/./b", "/nonexistent/b/a/b"),
+            ("/nonexistent/b/etc", "/nonexistent/b/etc"),
+            ("/nonexistent/s/files/x", "/nonexistent/s/files/x"),
+        ] {
+            assert_eq!(place(files).unwrap().as_os_str(), path, "{files}");
+        }
+        for files in [
+            "/etc",
+            "..",
+            "etc/../..",
+            "/nonexistent/b/../c",
+            "/nonexistent/bb",
+            "/nonexistent/s/containers/x.json",
+            "/nonexistent/s/./networks/default/leases",
+            "/",
+        ] {
+            assert!(place(files).is_err(), "{files}");
+        }
+    }
+
+    #[test]
     fn a_file_keeps_its_inode() {
         use std::os::unix::fs::MetadataExt;
         let directory = std::env::temp_dir().join(format!("rt-hosts-{}", std::process::id()));
@@ -125,6 +221,12 @@ mod tests {
         let after = inode("hosts");
         std::os::unix::fs::symlink("/dev/null", directory.join("link")).unwrap();
         let link = update(&directory, "link", "n", "b\n");
+        std::os::unix::fs::symlink(&directory, directory.join("way")).unwrap();
+        let way = update(&directory.join("way"), "hosts", "n", "c\n");
+        let made = make_directory(&directory.join("way/below"));
+        make_directory(&directory.join("x/y")).unwrap();
+        update(&directory, "nothing", "n", "").unwrap();
+        assert!(way.is_err() && made.is_err() && !directory.join("nothing").exists());
         std::fs::remove_dir_all(&directory).unwrap();
         assert_eq!(before, after);
         assert_eq!(text, "# rt netns n\nb\n# end of rt netns n\n");

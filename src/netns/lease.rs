@@ -1,13 +1,19 @@
-//! Which address a container gets. Under the store's lock.
+//! Which address a container gets, and who has which. Under the store's lock.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::address::Cidr;
 use super::detach::detach;
 use super::network::Network;
-use super::store::Store;
+use super::remains::Entry;
+use super::store::{Store, gone, names};
+use crate::state::check_id;
 
 /// An IPv4 address in the network: `wanted`, or the next free one after the one given last, so
 /// that an address is not used again at once.
@@ -96,14 +102,134 @@ fn check(network: &Network, subnet: Cidr, address: IpAddr) -> Result<()> {
 
 /// Who has the address. A container that is gone has none: it is cleaned up here.
 fn holder(store: &Store, network: &Network, address: IpAddr) -> Result<Option<String>> {
-    let Some(id) = store.holder(&network.name, address)? else { return Ok(None) };
-    match store.record(&id)? {
-        Some(record) if record.is_alive()? => Ok(Some(id)),
-        Some(record) => {
+    let id = match store.holder(&network.name, address)? {
+        Lease::Free => return Ok(None),
+        Lease::Held(id) => id,
+        // Whoever has it may live.
+        Lease::Bad => return Ok(Some("a lease that cannot be read".to_owned())),
+    };
+    match store.entry(&id)? {
+        Some(Entry::Whole(record)) if record.is_alive()? => Ok(Some(id)),
+        Some(Entry::Whole(record)) => {
             detach(store, &record)?;
             // Its address may stand in no record of its own: the file was edited.
             store.release(&network.name, address, &id).map(|()| None)
         }
+        // Whether it lives is not known.
+        Some(Entry::Unreadable(_)) => Ok(Some(id)),
         None => store.release(&network.name, address, &id).map(|()| None),
+    }
+}
+
+/// Who has an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lease {
+    Free,
+    Held(String),
+    /// What stands there is no lease.
+    Bad,
+}
+
+impl Store {
+    fn lease(&self, network: &str, address: IpAddr) -> PathBuf {
+        self.network(network).join("leases").join(address.to_string())
+    }
+
+    /// Who holds the address.
+    pub(super) fn holder(&self, network: &str, address: IpAddr) -> Result<Lease> {
+        let path = self.lease(network, address);
+        match fs::read_link(&path) {
+            Ok(holder) => Ok(match holder.to_str().filter(|id| check_id(id).is_ok()) {
+                Some(id) => Lease::Held(id.to_owned()),
+                None => Lease::Bad,
+            }),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => Ok(Lease::Free),
+                // It is no symbolic link.
+                ErrorKind::InvalidInput => Ok(Lease::Bad),
+                _ => Err(error).with_context(|| path.display().to_string()),
+            },
+        }
+    }
+
+    pub(super) fn take(&self, network: &str, address: IpAddr, id: &str) -> Result<()> {
+        let path = self.lease(network, address);
+        symlink(id, &path).with_context(|| path.display().to_string())
+    }
+
+    /// Gives the address back if it is this container's, or if what stands there is nobody's.
+    pub(super) fn release(&self, network: &str, address: IpAddr, id: &str) -> Result<()> {
+        match self.holder(network, address)? {
+            Lease::Held(holder) if holder != id => Ok(()),
+            Lease::Free => Ok(()),
+            _ => self.remove_lease(network, &address.to_string()),
+        }
+    }
+
+    fn remove_lease(&self, network: &str, name: &str) -> Result<()> {
+        let path = self.network(network).join("leases").join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                fs::remove_dir_all(&path).with_context(|| path.display().to_string())
+            }
+            result => gone(result, &path),
+        }
+    }
+
+    /// Every address given in the network, with its holder.
+    pub(super) fn leases(&self, network: &str) -> Result<Vec<(IpAddr, String)>> {
+        let mut leases = Vec::new();
+        for name in self.lease_names(network)? {
+            if let Ok(address) = name.parse()
+                && let Lease::Held(holder) = self.holder(network, address)?
+            {
+                leases.push((address, holder));
+            }
+        }
+        Ok(leases)
+    }
+
+    fn lease_names(&self, network: &str) -> Result<Vec<String>> {
+        names(&self.network(network).join("leases"))
+    }
+
+    /// Removes what stands among the leases of a network and is none.
+    pub(super) fn remove_bad_leases(&self, network: &str) -> Result<()> {
+        for name in self.lease_names(network)? {
+            let good = match name.parse::<IpAddr>() {
+                // A second spelling of an address would be a second lease.
+                Ok(address) if address.to_string() == name => {
+                    self.holder(network, address)? != Lease::Bad
+                }
+                _ => false,
+            };
+            if !good {
+                self.remove_lease(network, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nobody has an address in the network. Mostly the first file that is looked at says
+    /// that somebody has.
+    pub(super) fn is_empty(&self, network: &str) -> Result<bool> {
+        let path = self.network(network).join("leases");
+        let entries = match fs::read_dir(&path) {
+            Err(error)
+                if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) =>
+            {
+                return Ok(true);
+            }
+            result => result.with_context(|| path.display().to_string())?,
+        };
+        for entry in entries {
+            let name = entry.with_context(|| path.display().to_string())?.file_name();
+            if let Some(address) = name.to_str().and_then(|name| name.parse().ok())
+                && matches!(self.holder(network, address)?, Lease::Held(_))
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -20,13 +20,16 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_GETNSID: u16 = 90;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BRPORT_MODE: u16 = 4;
@@ -44,6 +47,8 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
 const IFF_UP: u32 = 1;
 const IFA_F_NODAD: u8 = 0x02;
 /// The scope of a route straight onto the link.
@@ -63,11 +68,27 @@ pub(super) struct New<'a> {
 /// An interface as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
+    pub(super) name: String,
     pub(super) index: u32,
     pub(super) up: bool,
     pub(super) kind: String,
     pub(super) mtu: u32,
     pub(super) mac: Option<Mac>,
+    /// The bridge that it is a port of; 0 if none.
+    pub(super) master: u32,
+    /// A text for people and programs, which stays with the interface.
+    pub(super) alias: String,
+    /// The number that this namespace has for that of the other end, if it is another one.
+    pub(super) peer_namespace: Option<u32>,
+}
+
+/// A route as far as it says who is where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) to: Cidr,
+    pub(super) index: u32,
+    /// Whether it is in the main table.
+    pub(super) main: bool,
 }
 
 /// An address as the kernel tells it: a header and attributes.
@@ -123,17 +144,32 @@ impl Links {
         }
     }
 
+    /// Every interface.
+    pub(super) fn all(&mut self) -> Result<Vec<Link>> {
+        let mut all = Vec::new();
+        let message = Message::new(RTM_GETLINK, DUMP, &info(0, false));
+        self.0.query(message, |_, payload| all.extend(parse(payload))).context("netlink")?;
+        Ok(all)
+    }
+
     /// The names of all interfaces.
     pub(super) fn names(&mut self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        let message = Message::new(RTM_GETLINK, DUMP, &info(0, false));
+        Ok(self.all()?.into_iter().map(|link| link.name).collect())
+    }
+
+    /// The number that this namespace has for `other`, if it has one.
+    pub(super) fn number_of(&mut self, other: BorrowedFd<'_>) -> Result<Option<u32>> {
+        let mut message = Message::new(RTM_GETNSID, 0, &[0; 4]);
+        message.u32(NETNSA_FD, other.as_raw_fd() as u32);
+        let mut number = None;
         self.0
             .query(message, |_, payload| {
-                let name = payload.get(16..).and_then(|bytes| attribute(bytes, IFLA_IFNAME));
-                names.extend(name.map(|name| text(name).to_owned()));
+                let value = payload.get(4..).and_then(|bytes| attribute(bytes, NETNSA_NSID));
+                number = value.and_then(|value| u32_at(value, 0));
             })
             .context("netlink")?;
-        Ok(names)
+        // NETNSA_NSID_NOT_ASSIGNED
+        Ok(number.filter(|number| *number != u32::MAX))
     }
 
     pub(super) fn add_bridge(&mut self, new: New<'_>) -> nix::Result<()> {
@@ -173,6 +209,13 @@ impl Links {
 
     pub(super) fn up(&mut self, index: u32) -> nix::Result<()> {
         self.0.request(Message::new(RTM_NEWLINK, 0, &info(index, true)))
+    }
+
+    /// Brings the interface up and gives it an alias.
+    pub(super) fn up_with_alias(&mut self, index: u32, alias: &str) -> nix::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, 0, &info(index, true));
+        message.bytes(IFLA_IFALIAS, alias.as_bytes());
+        self.0.request(message)
     }
 
     /// Frames may leave the bridge's port that they came from: where the bridge's own traffic goes
@@ -304,7 +347,9 @@ impl Links {
             0,
             0,
         ];
-        let mut message = Message::new(RTM_NEWROUTE, CREATE | REPLACE, &header);
+        // A route of one host is of a link between two points: it takes nobody else's place.
+        let flag = if gateway.is_some() { REPLACE } else { EXCL };
+        let mut message = Message::new(RTM_NEWROUTE, CREATE | flag, &header);
         if to.prefix > 0 {
             message.bytes(RTA_DST, &octets(to.network()));
         }
@@ -318,16 +363,28 @@ impl Links {
         self.0.request(message)
     }
 
-    /// Every network that this namespace has a route to, without the default routes.
+    /// Every network that this namespace has a route to in the main table, without the default
+    /// routes.
     pub(super) fn routes(&mut self) -> Result<Vec<Cidr>> {
+        let all = self.all_routes()?;
+        Ok(all.into_iter().filter(|route| route.main).map(|route| route.to).collect())
+    }
+
+    /// Every route of every table, without the default routes.
+    pub(super) fn all_routes(&mut self) -> Result<Vec<Route>> {
         let mut found = Vec::new();
         let message = Message::new(RTM_GETROUTE, DUMP, &[0; 12]);
         self.0
             .query(message, |_, payload| {
                 let parse = || {
-                    let address = parse_address(attribute(payload.get(12..)?, RTA_DST)?)?;
-                    let main = *payload.get(4)? == RT_TABLE_MAIN;
-                    main.then_some(Cidr { address, prefix: *payload.get(1)? })
+                    let bytes = payload.get(12..)?;
+                    let address = parse_address(attribute(bytes, RTA_DST)?)?;
+                    let index = attribute(bytes, RTA_OIF).and_then(|index| u32_at(index, 0));
+                    Some(Route {
+                        to: Cidr { address, prefix: *payload.get(1)? },
+                        index: index.unwrap_or(0),
+                        main: *payload.get(4)? == RT_TABLE_MAIN,
+                    })
                 };
                 found.extend(parse());
             })
@@ -361,13 +418,19 @@ fn parse(payload: &[u8]) -> Option<Link> {
     let kind = attribute(attributes, IFLA_LINKINFO)
         .and_then(|info| attribute(info, IFLA_INFO_KIND))
         .map(text);
+    let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
+    let string = |kind| attribute(attributes, kind).map(text).unwrap_or_default().to_owned();
     Some(Link {
+        name: string(IFLA_IFNAME),
         index: u32_at(payload, 4)?,
         up: u32_at(payload, 8)? & IFF_UP != 0,
         kind: kind.unwrap_or_default().to_owned(),
-        mtu: attribute(attributes, IFLA_MTU).and_then(|mtu| u32_at(mtu, 0)).unwrap_or(0),
+        mtu: number(IFLA_MTU).unwrap_or(0),
         mac: attribute(attributes, IFLA_ADDRESS)
             .and_then(|mac| <[u8; 6]>::try_from(mac).ok())
             .map(Mac),
+        master: number(IFLA_MASTER).unwrap_or(0),
+        alias: string(IFLA_IFALIAS),
+        peer_namespace: number(IFLA_LINK_NETNSID),
     })
 }

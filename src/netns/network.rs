@@ -193,9 +193,7 @@ impl Network {
         if internal && config.masquerade == Some(true) {
             bail!("masquerade: an internal network has no way out");
         }
-        if config.icc == Some(false) && config.driver == Some(Driver::Iptables) {
-            bail!("icc: false: only with the driver nftables, which filters within a bridge");
-        }
+        check_driver(&config)?;
         Ok(Self {
             name: name.to_owned(),
             bridge,
@@ -209,14 +207,70 @@ impl Network {
             isolated: config.isolated.unwrap_or(true),
             driver: config.driver.unwrap_or_default(),
             resolver: config.resolver.unwrap_or(true),
-            localhost: config.localhost.unwrap_or_default(),
+            localhost: localhost(&config, internal),
             config,
         })
+    }
+
+    /// A network of which nothing is known but its bridge and the host's addresses there: it is
+    /// internal and its members are apart, so that nothing is let through by mistake.
+    pub(super) fn closed(name: &str, bridge: String, addresses: &[Cidr]) -> Self {
+        let is_local = |ip| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let global = addresses.iter().copied().filter(|one| !is_local(one.address));
+        let of_family = |v4| global.clone().find(|one| one.address.is_ipv4() == v4);
+        let gateway = of_family(true).unwrap_or(Cidr::host(Ipv4Addr::UNSPECIFIED.into()));
+        Self {
+            name: name.to_owned(),
+            config: Config::default(),
+            bridge,
+            gateway,
+            range: gateway,
+            gateway6: of_family(false),
+            mtu: 0,
+            icc: false,
+            internal: true,
+            masquerade: false,
+            isolated: true,
+            driver: Driver::default(),
+            resolver: false,
+            localhost: Localhost::Proxy,
+        }
     }
 
     /// The host's addresses on the bridge.
     pub(super) fn gateways(&self) -> impl Iterator<Item = Cidr> {
         std::iter::once(self.gateway).chain(self.gateway6)
+    }
+}
+
+/// Refuses what the driver cannot keep.
+fn check_driver(config: &Config) -> Result<()> {
+    let driver = config.driver.unwrap_or_default();
+    if config.icc == Some(false) && driver != Driver::Nftables {
+        bail!("icc: false: only with the driver nftables, which filters within a bridge");
+    }
+    if driver != Driver::None {
+        return Ok(());
+    }
+    let promises = [
+        ("internal", config.internal == Some(true)),
+        ("isolated", config.isolated == Some(true)),
+        ("masquerade", config.masquerade == Some(true)),
+        ("localhost: kernel", config.localhost == Some(Localhost::Kernel)),
+    ];
+    match promises.iter().find(|(_, wanted)| *wanted) {
+        Some((name, _)) => bail!("{name}: not with the driver none, which filters nothing"),
+        None => Ok(()),
+    }
+}
+
+/// Who serves 127.0.0.1. The kernel's way needs `route_localnet`, and that needs rules which keep
+/// containers from the host's own loopback services, so that nobody has it without need.
+fn localhost(config: &Config, internal: bool) -> Localhost {
+    match config.driver {
+        Some(Driver::None) => Localhost::Proxy,
+        _ if internal => Localhost::Proxy,
+        _ => config.localhost.unwrap_or_default(),
     }
 }
 
@@ -259,7 +313,7 @@ fn check_gateway(gateway: Cidr, subnet: Cidr) -> Result<()> {
     Ok(())
 }
 
-fn default_bridge(name: &str) -> String {
+pub(super) fn default_bridge(name: &str) -> String {
     let bridge = format!("rt-{name}");
     match name {
         DEFAULT => DEFAULT_BRIDGE.to_owned(),
@@ -331,6 +385,18 @@ mod tests {
     }
 
     #[test]
+    fn route_localnet_is_for_networks_whose_rules_keep_it_safe() {
+        for (json, kernel) in [
+            (r#"{"subnet":"10.0.0.0/24"}"#, true),
+            (r#"{"subnet":"10.0.0.0/24","driver":"iptables"}"#, true),
+            (r#"{"subnet":"10.0.0.0/24","driver":"none"}"#, false),
+            (r#"{"subnet":"10.0.0.0/24","internal":true}"#, false),
+        ] {
+            assert_eq!(decide(json).unwrap().localhost == Localhost::Kernel, kernel, "{json}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for json in [
             "{}",
@@ -345,6 +411,12 @@ mod tests {
             r#"{"subnet":"10.0.0.0/24","bridge":"a/b"}"#,
             r#"{"subnet":"10.0.0.0/24","internal":true,"masquerade":true}"#,
             r#"{"subnet":"10.0.0.0/24","colour":"blue"}"#,
+            r#"{"subnet":"10.0.0.0/24","driver":"none","internal":true}"#,
+            r#"{"subnet":"10.0.0.0/24","driver":"none","isolated":true}"#,
+            r#"{"subnet":"10.0.0.0/24","driver":"none","masquerade":true}"#,
+            r#"{"subnet":"10.0.0.0/24","driver":"none","icc":false}"#,
+            r#"{"subnet":"10.0.0.0/24","driver":"none","localhost":"kernel"}"#,
+            r#"{"subnet":"10.0.0.0/24","driver":"iptables","icc":false}"#,
         ] {
             assert!(decide(json).is_err(), "{json}");
         }

@@ -1,6 +1,7 @@
 //! Point-to-point links: a veth pair between two containers, or a container and the host, with an
 //! address and a route of one host each.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
@@ -9,19 +10,26 @@ use nix::errno::Errno;
 use super::address::Cidr;
 use super::link::{Links, New};
 use super::network::hash;
+use super::ours;
 use super::request::PointToPoint;
 use super::store::{Point, Record, Store};
 use super::target::Target;
+
+/// How many links of a container whose record cannot be read are looked for.
+pub(super) const POINTS_MAX: usize = 16;
 
 /// The links decided: names of both ends. The peer must be there.
 pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<Vec<Point>> {
     let mut points = Vec::new();
     for (at, link) in wanted.iter().enumerate() {
-        if link.peer != "host" {
-            peer(store, &link.peer)?;
+        let name = peer_interface(&link.peer, id, at);
+        let context = || format!("point-to-point: {}", link.peer);
+        match link.peer.as_str() {
+            "host" => check_routes(store, link).with_context(context)?,
+            other => {
+                peer(store, other)?.inside(|| check_routes(store, link)).with_context(context)?;
+            }
         }
-        let name =
-            format!("rtp{:012x}", hash(&format!("{}/{id}/{at}", link.peer)) & 0xffff_ffff_ffff);
         points.push(Point {
             peer: link.peer.clone(),
             interface: link.interface.clone().unwrap_or_else(|| format!("p2p{at}")),
@@ -31,6 +39,51 @@ pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<V
         });
     }
     Ok(points)
+}
+
+/// The name of the peer's end of the `at`-th link of container `id`.
+pub(super) fn peer_interface(peer: &str, id: &str, at: usize) -> String {
+    format!("rtp{:012x}", hash(&format!("{peer}/{id}/{at}")) & 0xffff_ffff_ffff)
+}
+
+/// Refuses addresses that the peer's namespace, in which this runs, has or reaches elsewhere: who
+/// asks for the link would have packets that are for somebody else. The peer's own end may have
+/// the same address in several links.
+fn check_routes(store: &Store, link: &PointToPoint) -> Result<()> {
+    let mut here = Links::here()?;
+    let mut ends = Vec::new();
+    for record in store.records()? {
+        for point in record.points.iter().filter(|point| point.peer == link.peer) {
+            if point.its == link.its {
+                ends.extend(here.find(&point.peer_interface)?.map(|end| end.index));
+            }
+        }
+    }
+    for route in here.all_routes()? {
+        // Two halves of everything are how some write a default route.
+        if route.to.prefix <= 1 {
+            continue;
+        }
+        if route.to.contains(link.own) {
+            bail!("{}: is reached elsewhere, by the route to {}", link.own, route.to);
+        }
+        if route.to.contains(link.its) && !ends.contains(&route.index) {
+            bail!("{}: is reached elsewhere, by the route to {}", link.its, route.to);
+        }
+    }
+    [link.own, link.its].into_iter().try_for_each(check_unicast)
+}
+
+/// Refuses what is no address of one host.
+fn check_unicast(address: IpAddr) -> Result<()> {
+    let special = match address {
+        IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[0] == 0,
+        IpAddr::V6(_) => false,
+    };
+    if special || address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        bail!("{address}: not an address of one host");
+    }
+    Ok(())
 }
 
 fn peer(store: &Store, id: &str) -> Result<Target> {
@@ -57,7 +110,8 @@ pub(super) fn make(store: &Store, target: &Target, record: &Record) -> Result<()
                 Err(Errno::EEXIST) => bail!("{} or {}: exists", outer.name, inner.name),
                 result => result?,
             }
-            end(&mut here, &point.peer_interface, point.its, point.own)
+            let alias = ours::alias(&point.peer, &record.id);
+            end(&mut here, &point.peer_interface, (point.its, point.own), Some(&alias))
         };
         match point.peer.as_str() {
             "host" => pair(),
@@ -65,7 +119,7 @@ pub(super) fn make(store: &Store, target: &Target, record: &Record) -> Result<()
         }
         .with_context(context)?;
         target
-            .inside(|| end(&mut Links::here()?, &point.interface, point.own, point.its))
+            .inside(|| end(&mut Links::here()?, &point.interface, (point.own, point.its), None))
             .with_context(context)?;
     }
     Ok(())
@@ -75,27 +129,52 @@ pub(super) fn make(store: &Store, target: &Target, record: &Record) -> Result<()
 fn end(
     links: &mut Links,
     name: &str,
-    own: std::net::IpAddr,
-    other: std::net::IpAddr,
+    (own, other): (IpAddr, IpAddr),
+    alias: Option<&str>,
 ) -> Result<()> {
     let link = links.find(name)?.with_context(|| name.to_owned())?;
+    match alias {
+        Some(alias) => links.up_with_alias(link.index, alias).context("up")?,
+        None => links.up(link.index).context("up")?,
+    }
     links.add_address(link.index, Cidr::host(own)).context("address")?;
-    links.up(link.index).context("up")?;
     links.add_route(Cidr::host(other), link.index, None, Some(own)).context("route")
 }
 
-/// One end is enough: the other one goes with it. A container that is gone has taken its ends along.
-pub(super) fn remove(record: &Record, point: &Point, here: &mut Links) -> Result<()> {
+/// Removes one end: the other one goes with it. A container that is gone has taken its ends along.
+pub(super) fn remove(
+    store: &Store,
+    record: &Record,
+    point: &Point,
+    here: &mut Links,
+) -> Result<()> {
+    let whose = (point.peer.as_str(), record.id.as_str());
     if point.peer == "host" {
-        return here.remove(&point.peer_interface);
+        return ours::remove(store, here, &point.peer_interface, whose);
+    }
+    // The peer's end has a name that is nobody else's; the own one's may be anybody's.
+    let peer = match store.record(&point.peer)? {
+        Some(peer) => Target::of_record(&peer)?,
+        None => None,
+    };
+    match peer {
+        Some(peer) => peer.inside(|| remove_veth(&point.peer_interface)),
+        None => Ok(()),
+    }?;
+    let others = store.records()?;
+    let mut others = others.iter().filter(|other| other.id != record.id);
+    if others.any(|other| other.namespace == record.namespace) {
+        return Ok(());
     }
     match Target::of_record(record)? {
-        Some(target) => target.inside(|| {
-            let mut links = Links::here()?;
-            // Another interface may have had the name before.
-            let ours = links.find(&point.interface)?.is_some_and(|link| link.kind == "veth");
-            if ours { links.remove(&point.interface) } else { Ok(()) }
-        }),
+        Some(target) => target.inside(|| remove_veth(&point.interface)),
         None => Ok(()),
     }
+}
+
+fn remove_veth(name: &str) -> Result<()> {
+    let mut links = Links::here()?;
+    // Another interface may have had the name before.
+    let is_veth = links.find(name)?.is_some_and(|link| link.kind == "veth");
+    if is_veth { links.remove(name) } else { Ok(()) }
 }

@@ -7,14 +7,27 @@ use serde_json::{Value, json};
 
 use super::Host;
 use super::attach::load;
+use super::command::warn;
 use super::network::Network;
+use super::remains::Entry;
 use super::request::Publish;
 use super::store::{Endpoint, Record, Store};
+use crate::state::check_id;
 
 /// Every container with its networks.
 pub(super) fn list(host: &Host, json: bool) -> Result<String> {
-    let store = Store::lock(&host.state)?;
-    let records = store.records()?;
+    let store = Store::lock(host)?;
+    let mut records = Vec::new();
+    for id in store.ids()? {
+        match store.entry(&id) {
+            Ok(Some(Entry::Whole(record))) => records.push(*record),
+            Ok(Some(Entry::Unreadable(error))) | Err(error) => warn(&error),
+            Ok(None) => {}
+        }
+    }
+    for in_use in store.all_in_use()? {
+        in_use.error.iter().for_each(warn);
+    }
     if json {
         return pretty(&records.iter().map(record).collect::<Result<Vec<_>>>()?.into());
     }
@@ -125,9 +138,11 @@ fn network(store: &Store, network: &Network) -> Result<Value> {
 
 /// A container, or else a network.
 pub(super) fn inspect(host: &Host, name: &str, json: bool) -> Result<String> {
-    let store = Store::lock(&host.state)?;
-    let value = match store.record(name)? {
-        Some(found) => record(&found)?,
+    let store = Store::lock(host)?;
+    let entry = if check_id(name).is_ok() { store.entry(name)? } else { None };
+    let value = match entry {
+        Some(Entry::Whole(found)) => record(&found)?,
+        Some(Entry::Unreadable(error)) => return Err(error),
         None => match load(&store, host, name) {
             Ok(found) => network(&store, &found)?,
             Err(_) if !host.networks.join(format!("{name}.json")).exists() => {

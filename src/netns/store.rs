@@ -10,20 +10,23 @@
 //! | `networks/NAME/serve.sock` | where the network's helper process listens |
 //!
 //! A record whose container is gone binds nothing: its address is free, and `prune` removes it.
+//! What cannot be read is met in `remains.rs`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use serde::de::DeserializeOwned;
+use anyhow::{Context, Error, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::Host;
 use super::address::{Cidr, Mac};
-use super::network::Config;
+use super::lease::Lease;
+use super::network::{Config, check_name};
+use super::remains::{Entry, check_record, read_entry};
 use super::request::{LinkTo, Publish, Range};
 use crate::process::Process;
 use crate::state::check_id;
@@ -136,13 +139,16 @@ pub(super) struct Active {
 #[derive(Debug)]
 pub(super) struct Store {
     directory: PathBuf,
+    /// Where networks are described.
+    networks: PathBuf,
     /// Held until this is dropped.
     _lock: File,
 }
 
 impl Store {
     /// Waits, up to a limit, until no other command works on the networks.
-    pub(super) fn lock(directory: &Path) -> Result<Self> {
+    pub(super) fn lock(host: &Host) -> Result<Self> {
+        let directory = host.state.as_path();
         let context = || directory.display().to_string();
         make_directory(&directory.join("containers")).with_context(context)?;
         make_directory(&directory.join("networks")).with_context(context)?;
@@ -152,7 +158,10 @@ impl Store {
         let deadline = Instant::now() + LOCK_LIMIT;
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { directory: directory.to_owned(), _lock: lock }),
+                Ok(()) => {
+                    let networks = host.networks.clone();
+                    return Ok(Self { directory: directory.to_owned(), networks, _lock: lock });
+                }
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
                 Err(TryLockError::WouldBlock) => {
                     bail!("{}: another command works on the networks", directory.display())
@@ -167,6 +176,11 @@ impl Store {
         &self.directory
     }
 
+    /// Where networks are described.
+    pub(super) fn networks(&self) -> &Path {
+        &self.networks
+    }
+
     fn container(&self, id: &str) -> PathBuf {
         container(&self.directory, id)
     }
@@ -175,12 +189,48 @@ impl Store {
         network(&self.directory, name)
     }
 
-    fn lease(&self, network: &str, address: IpAddr) -> PathBuf {
-        self.network(network).join("leases").join(address.to_string())
+    /// The container's record, if there is one that can be read and believed.
+    pub(super) fn record(&self, id: &str) -> Result<Option<Record>> {
+        match self.entry(id)? {
+            Some(Entry::Whole(record)) => Ok(Some(*record)),
+            _ => Ok(None),
+        }
     }
 
-    pub(super) fn record(&self, id: &str) -> Result<Option<Record>> {
-        read_record(&self.directory, id)
+    /// What stands in the container's place.
+    ///
+    /// # Errors
+    /// Where another try may find out.
+    pub(super) fn entry(&self, id: &str) -> Result<Option<Entry>> {
+        let path = self.container(id);
+        match read_entry::<Record>(&path)? {
+            None => Ok(None),
+            Some(read) => {
+                let checked = read.and_then(|record| {
+                    check_record(id, &record)?;
+                    self.check_leases(&record)?;
+                    Ok(record)
+                });
+                Ok(Some(match checked.with_context(|| path.display().to_string()) {
+                    Ok(record) => Entry::Whole(Box::new(record)),
+                    Err(error) => Entry::Unreadable(error),
+                }))
+            }
+        }
+    }
+
+    /// An address of somebody else's is a lie: to take the record's word would take it from him.
+    fn check_leases(&self, record: &Record) -> Result<()> {
+        for endpoint in &record.endpoints {
+            for address in endpoint.addresses() {
+                if let Lease::Held(holder) = self.holder(&endpoint.network, address)?
+                    && holder != record.id
+                {
+                    bail!("{address}: is an address of {holder}");
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn save(&self, record: &Record) -> Result<()> {
@@ -191,7 +241,12 @@ impl Store {
         let path = self.container(id);
         let new = new_name(&path);
         gone(fs::remove_file(&new), &new)?;
-        gone(fs::remove_file(&path), &path)
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                fs::remove_dir_all(&path).with_context(|| path.display().to_string())
+            }
+            result => gone(result, &path),
+        }
     }
 
     /// The ids of all containers with a record.
@@ -200,18 +255,35 @@ impl Store {
         Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(Into::into).collect())
     }
 
+    /// All records that can be read.
     pub(super) fn records(&self) -> Result<Vec<Record>> {
         let ids = self.ids()?;
         ids.iter().filter_map(|id| self.record(id).transpose()).collect()
     }
 
-    pub(super) fn active(&self, network: &str) -> Result<Option<Active>> {
-        read_active(&self.directory, network)
+    /// The records that cannot be read: id and reason.
+    pub(super) fn unreadable(&self) -> Result<Vec<(String, Error)>> {
+        let mut all = Vec::new();
+        for id in self.ids()? {
+            if let Some(Entry::Unreadable(error)) = self.entry(&id)? {
+                all.push((id, error));
+            }
+        }
+        Ok(all)
+    }
+
+    /// The network's file, or why it cannot be read.
+    pub(super) fn active(&self, network: &str) -> Result<Option<Result<Active>>> {
+        let path = self.network(network).join(ACTIVE);
+        let read = read_entry(&path)?;
+        Ok(read.map(|active| active.with_context(|| path.display().to_string())))
     }
 
     /// The names of the networks that are in use.
     pub(super) fn active_names(&self) -> Result<Vec<String>> {
-        names(&self.directory.join("networks"))
+        let mut names = names(&self.directory.join("networks"))?;
+        names.retain(|name| check_name(name).is_ok());
+        Ok(names)
     }
 
     pub(super) fn activate(&self, network: &str, active: &Active) -> Result<()> {
@@ -225,55 +297,10 @@ impl Store {
         let directory = self.network(network);
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                gone(fs::remove_file(&directory), &directory)
+            }
             result => result.with_context(|| directory.display().to_string()),
-        }
-    }
-
-    /// Who holds the address.
-    pub(super) fn holder(&self, network: &str, address: IpAddr) -> Result<Option<String>> {
-        let path = self.lease(network, address);
-        match fs::read_link(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            result => {
-                let holder = result.with_context(|| path.display().to_string())?;
-                Ok(Some(holder.to_string_lossy().into_owned()))
-            }
-        }
-    }
-
-    pub(super) fn take(&self, network: &str, address: IpAddr, id: &str) -> Result<()> {
-        let path = self.lease(network, address);
-        symlink(id, &path).with_context(|| path.display().to_string())
-    }
-
-    /// Gives the address back if it is this container's.
-    pub(super) fn release(&self, network: &str, address: IpAddr, id: &str) -> Result<()> {
-        if self.holder(network, address)?.as_deref() != Some(id) {
-            return Ok(());
-        }
-        let path = self.lease(network, address);
-        gone(fs::remove_file(&path), &path)
-    }
-
-    /// Every address given in the network, with its holder.
-    pub(super) fn leases(&self, network: &str) -> Result<Vec<(IpAddr, String)>> {
-        let mut leases = Vec::new();
-        for name in names(&self.network(network).join("leases"))? {
-            if let Ok(address) = name.parse()
-                && let Some(holder) = self.holder(network, address)?
-            {
-                leases.push((address, holder));
-            }
-        }
-        Ok(leases)
-    }
-
-    /// Whether nobody has an address in the network.
-    pub(super) fn is_empty(&self, network: &str) -> Result<bool> {
-        match fs::read_dir(self.network(network).join("leases")) {
-            Ok(mut entries) => Ok(entries.next().is_none()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-            Err(error) => Err(error).with_context(|| self.network(network).display().to_string()),
         }
     }
 
@@ -294,7 +321,11 @@ fn container(directory: &Path, id: &str) -> PathBuf {
 /// The record of a container; without the lock it may be about to change.
 pub(super) fn read_record(directory: &Path, id: &str) -> Result<Option<Record>> {
     check_id(id)?;
-    read(&container(directory, id))
+    let path = container(directory, id);
+    let Some(read) = read_entry::<Record>(&path)? else { return Ok(None) };
+    let record = read.with_context(|| path.display().to_string())?;
+    check_record(id, &record).with_context(|| path.display().to_string())?;
+    Ok(Some(record))
 }
 
 fn network(directory: &Path, name: &str) -> PathBuf {
@@ -303,24 +334,14 @@ fn network(directory: &Path, name: &str) -> PathBuf {
 
 /// The network as it was made, read without the lock.
 pub(super) fn read_active(directory: &Path, name: &str) -> Result<Option<Active>> {
-    read(&network(directory, name).join(ACTIVE))
+    let path = network(directory, name).join(ACTIVE);
+    read_entry(&path)?.transpose().with_context(|| path.display().to_string())
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(_) => Ok(()),
         Err(_) => DirBuilder::new().recursive(true).mode(0o700).create(path),
-    }
-}
-
-/// The file's JSON, if it is there.
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        result => {
-            let context = || path.display().to_string();
-            serde_json::from_slice(&result.with_context(context)?).map(Some).with_context(context)
-        }
     }
 }
 
@@ -340,14 +361,16 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
         .with_context(|| path.display().to_string())
 }
 
-fn gone(result: io::Result<()>, path: &Path) -> Result<()> {
+/// The result of a removal, where something that is gone already is none the worse.
+pub(super) fn gone(result: io::Result<()>, path: &Path) -> Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result.with_context(|| path.display().to_string()),
     }
 }
 
-fn names(directory: &Path) -> Result<Vec<String>> {
+/// The names of a directory's entries, in order.
+pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     match fs::read_dir(directory) {
         Ok(entries) => {
@@ -355,7 +378,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
                 names.extend(entry?.file_name().into_string().ok());
             }
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {}
         Err(error) => return Err(error).with_context(|| directory.display().to_string()),
     }
     names.sort();

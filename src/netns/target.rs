@@ -1,8 +1,8 @@
 //! The network namespace of a container, entered for a moment and left again.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -36,7 +36,10 @@ impl Target {
 
     /// One that is bound to a path.
     pub(super) fn at(path: &Path) -> Result<Self> {
-        let namespace = File::open(path).with_context(|| path.display().to_string())?;
+        // A pipe of that name would be waited for.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        let namespace = options.open(path).with_context(|| path.display().to_string())?;
         let name = path.display().to_string();
         Self { namespace, process: None, path: Some(path.to_owned()) }.foreign(&name)
     }

@@ -193,23 +193,23 @@ pub(super) enum Verdict {
 // Registers: the first of four words of 16 bytes in all; the words are numbered from 8.
 pub(super) const R1: u32 = 1;
 pub(super) const R2: u32 = 2;
-const WORD: u32 = 8;
+pub(super) const WORD: u32 = 8;
 
 /// A key of `meta` and the offset and length of header fields.
 pub(super) const IIFNAME: u32 = 6;
 pub(super) const OIFNAME: u32 = 7;
-const NFPROTO: u32 = 15;
+pub(super) const NFPROTO: u32 = 15;
 pub(super) const L4PROTO: u32 = 16;
-const LINK: u32 = 0;
-const NETWORK: u32 = 1;
-const TRANSPORT: u32 = 2;
+pub(super) const LINK: u32 = 0;
+pub(super) const NETWORK: u32 = 1;
+pub(super) const TRANSPORT: u32 = 2;
 
 /// The expressions of a rule, in the order of evaluation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rule(Vec<(&'static str, Vec<u8>)>);
 
 impl Rule {
-    fn push(mut self, name: &'static str, fill: impl FnOnce(&mut Message)) -> Self {
+    pub(super) fn push(mut self, name: &'static str, fill: impl FnOnce(&mut Message)) -> Self {
         let mut data = Message::new(0, 0, &[]);
         fill(&mut data);
         self.0.push((name, data.body().to_vec()));
@@ -230,13 +230,13 @@ impl Rule {
         })
     }
 
-    fn payload(self, base: u32, offset: u32, length: u32, register: u32) -> Self {
+    pub(super) fn payload(self, base: u32, offset: u32, length: u32, register: u32) -> Self {
         self.push("payload", |m| {
             m.be32(1, register).be32(2, base).be32(3, offset).be32(4, length);
         })
     }
 
-    fn mask(self, register: u32, mask: &[u8]) -> Self {
+    pub(super) fn mask(self, register: u32, mask: &[u8]) -> Self {
         let zero = vec![0; mask.len()];
         self.push("bitwise", |m| {
             m.be32(1, register).be32(2, register).be32(3, mask.len() as u32);
@@ -247,87 +247,6 @@ impl Rule {
                 m.bytes(1, &zero);
             });
         })
-    }
-
-    fn ct(self, key: u32, bits: u32) -> Self {
-        self.push("ct", |m| {
-            m.be32(1, R1).be32(2, key);
-        })
-        .mask(R1, &bits.to_ne_bytes())
-        .cmp(R1, false, &[0; 4])
-    }
-
-    /// A packet of a connection that is known, or of one that belongs to such.
-    pub(super) fn established(self) -> Self {
-        self.ct(0, 2 | 4)
-    }
-
-    /// The same as iptables writes it: `-m conntrack --ctstate RELATED,ESTABLISHED`, revision 3 of
-    /// `<linux/netfilter/xt_conntrack.h>`.
-    pub(super) fn established_match(self) -> Self {
-        let mut info = [0; 168];
-        // match_flags: the state; state_mask: bit 1 is ESTABLISHED, bit 2 RELATED.
-        info[146..148].copy_from_slice(&1_u16.to_ne_bytes());
-        info[150..152].copy_from_slice(&6_u16.to_ne_bytes());
-        self.push("match", |m| {
-            m.string(1, "conntrack").be32(2, 3).bytes(3, &info);
-        })
-    }
-
-    /// A packet of a connection whose destination was translated.
-    pub(super) fn translated(self) -> Self {
-        self.ct(2, 0x20)
-    }
-
-    /// A packet to an address of this host.
-    pub(super) fn for_this_host(self) -> Self {
-        self.push("fib", |m| {
-            m.be32(1, R1).be32(2, 3).be32(3, 2);
-        })
-        .cmp(R1, true, &2_u32.to_ne_bytes())
-    }
-
-    pub(super) fn ipv4(self) -> Self {
-        self.meta(NFPROTO, R1).cmp(R1, true, &[2])
-    }
-
-    pub(super) fn ipv6(self) -> Self {
-        self.meta(NFPROTO, R1).cmp(R1, true, &[10])
-    }
-
-    pub(super) fn ether_type(self, kind: u16) -> Self {
-        self.payload(LINK, 12, 2, R1).cmp(R1, true, &kind.to_be_bytes())
-    }
-
-    /// The IPv4 destination in 127.0.0.0/8.
-    pub(super) fn for_loopback4(self) -> Self {
-        self.ipv4().payload(NETWORK, 16, 1, R1).cmp(R1, true, &[127])
-    }
-
-    pub(super) fn loopback4_source(self) -> Self {
-        self.ipv4().payload(NETWORK, 12, 1, R1).cmp(R1, true, &[127])
-    }
-
-    pub(super) fn for_loopback6(self) -> Self {
-        let mut loopback = [0; 16];
-        loopback[15] = 1;
-        self.ipv6().payload(NETWORK, 24, 16, R1).cmp(R1, true, &loopback)
-    }
-
-    pub(super) fn source(self, family: Family, set: &str) -> Self {
-        match family {
-            IPV6 => self.ipv6().payload(NETWORK, 8, 16, R1),
-            _ => self.ipv4().payload(NETWORK, 12, 4, R1),
-        }
-        .lookup(set, false)
-    }
-
-    pub(super) fn destination(self, family: Family, set: &str) -> Self {
-        match family {
-            IPV6 => self.ipv6().payload(NETWORK, 24, 16, R1),
-            _ => self.ipv4().payload(NETWORK, 16, 4, R1),
-        }
-        .lookup(set, false)
     }
 
     pub(super) fn interface(self, key: u32, set: &str) -> Self {
@@ -343,66 +262,12 @@ impl Rule {
         self.meta(IIFNAME, R1).meta(OIFNAME, R2).lookup(set, false)
     }
 
-    /// The pair with the protocol and the destination port, or the source port.
-    pub(super) fn pair_port(self, set: &str, source: bool) -> Self {
-        let offset = if source { 0 } else { 2 };
-        self.meta(IIFNAME, R1)
-            .meta(OIFNAME, R2)
-            .meta(L4PROTO, 3)
-            .payload(TRANSPORT, offset, 2, WORD + 9)
-            .lookup(set, false)
-    }
-
-    pub(super) fn protocol(self, number: u8) -> Self {
-        self.meta(L4PROTO, R1).cmp(R1, true, &[number])
-    }
-
-    pub(super) fn icmp_type(self, kind: u8) -> Self {
-        self.protocol(58).payload(TRANSPORT, 0, 1, R1).cmp(R1, true, &[kind])
-    }
-
-    pub(super) fn destination_port(self, port: u16) -> Self {
-        self.payload(TRANSPORT, 2, 2, R1).cmp(R1, true, &port.to_be_bytes())
-    }
-
-    /// TCP, and not the first packet of a connection.
-    pub(super) fn tcp_reply(self) -> Self {
-        self.protocol(6).payload(TRANSPORT, 13, 1, R1).mask(R1, &[0x12]).cmp(R1, false, &[2])
-    }
-
     pub(super) fn lookup(self, set: &str, invert: bool) -> Self {
         self.push("lookup", |m| {
             m.string(1, set).be32(2, R1);
             if invert {
                 m.be32(5, 1);
             }
-        })
-    }
-
-    /// Translates the destination to what `map` has for protocol and port, or for address,
-    /// protocol and port.
-    pub(super) fn translate(self, family: Family, map: &str, by_address: bool) -> Self {
-        let rule = match (by_address, family) {
-            (false, _) => self.meta(L4PROTO, R1).payload(TRANSPORT, 2, 2, WORD + 1),
-            (true, IPV6) => self.ipv6().payload(NETWORK, 24, 16, R1).meta(L4PROTO, R2).payload(
-                TRANSPORT,
-                2,
-                2,
-                WORD + 5,
-            ),
-            (true, _) => self.ipv4().payload(NETWORK, 16, 4, R1).meta(L4PROTO, WORD + 1).payload(
-                TRANSPORT,
-                2,
-                2,
-                WORD + 2,
-            ),
-        };
-        let port = if family == IPV6 { R2 } else { WORD + 1 };
-        let rule = rule.push("lookup", |m| {
-            m.string(1, map).be32(2, R1).be32(3, R1);
-        });
-        rule.push("nat", |m| {
-            m.be32(1, 1).be32(2, u32::from(family.0)).be32(3, R1).be32(5, port);
         })
     }
 

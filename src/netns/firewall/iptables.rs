@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -25,8 +26,11 @@ const USER: &str = "RT-USER";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Chains of ours: table, name, and the rules that lead there.
-const CHAINS: [(&str, &str, &[&str]); 6] = [
+const CHAINS: [(&str, &str, &[&str]); 8] = [
     ("raw", RAW, &["PREROUTING"]),
+    // What must not pass, in a table that no rule of the filter's can accept it before.
+    ("mangle", INPUT, &["INPUT"]),
+    ("mangle", FORWARD, &["FORWARD"]),
     // On 127.0.0.1 only the host itself is served (moby#45610).
     (
         "nat",
@@ -58,21 +62,19 @@ const FAMILIES: [Family; 2] = [
 
 /// Makes everything from the records, but for the container `without`.
 pub(super) fn rebuild(store: &Store, without: &str) -> Result<()> {
-    let mut records = store.records()?;
-    records.retain(|record| record.id != without);
-    restore(&networks(store)?, &records)
+    restore(&networks(store)?, &store.records_and_remains(without)?)
 }
 
 /// The same without a network that ends.
 pub(super) fn retire(store: &Store, network: &str) -> Result<()> {
     let mut networks = networks(store)?;
     networks.retain(|one| one.name != network);
-    restore(&networks, &store.records()?)
+    restore(&networks, &store.records_and_remains("")?)
 }
 
 fn restore(networks: &[Network], records: &[Record]) -> Result<()> {
     for family in FAMILIES {
-        if !family.v4 && networks.iter().all(|network| network.gateway6.is_none()) {
+        if !family.is_needed(networks) {
             continue;
         }
         let endpoints: Vec<_> = records.iter().flat_map(|record| &record.endpoints).collect();
@@ -91,14 +93,9 @@ fn restore(networks: &[Network], records: &[Record]) -> Result<()> {
 }
 
 fn networks(store: &Store) -> Result<Vec<Network>> {
-    let mut networks = Vec::new();
-    for name in store.active_names()? {
-        if let Some(active) = store.active(&name)? {
-            let network = Network::decide(&name, active.config)?;
-            networks.extend(Some(network).filter(|one| one.driver == Driver::Iptables));
-        }
-    }
-    Ok(networks)
+    let mut networks = store.all_in_use()?;
+    networks.retain(|one| one.is_of(Driver::Iptables));
+    Ok(networks.into_iter().map(|one| one.network).collect())
 }
 
 /// Removes all of it, but for the user's chain if there is something in it.
@@ -143,16 +140,16 @@ impl Family {
     /// The input of `iptables-restore`: a chain that is declared is emptied.
     fn tables(self, networks: &[Network], endpoints: &[&Endpoint]) -> String {
         let mut text = format!("*raw\n:{RAW} - [0:0]\n");
-        for network in networks {
-            let (bridge, Some(gateway)) = (&network.bridge, self.gateway(network)) else {
-                continue;
-            };
-            let address = gateway.address;
-            let _ = writeln!(text, "-A {RAW} -i {bridge} -d {} -j DROP", self.loopback);
-            for inside in networks.iter().map(|one| one.bridge.as_str()).chain(["lo"]) {
-                let _ = writeln!(text, "-A {RAW} -i {inside} -d {address} -j RETURN");
-            }
-            let _ = writeln!(text, "-A {RAW} -d {address} -j DROP");
+        self.raw(&mut text, networks);
+        for endpoint in endpoints {
+            // Frames to a bridge's own addresses are handed to its port, behind the back of every
+            // rule that names the bridge.
+            let _ = writeln!(text, "-A {RAW} -i {} -j DROP", endpoint.host_interface);
+        }
+        let _ = write!(text, "COMMIT\n*mangle\n:{INPUT} - [0:0]\n:{FORWARD} - [0:0]\n");
+        self.resolvers(&mut text, networks);
+        for network in networks.iter().filter(|network| network.internal) {
+            self.internal(&mut text, network);
         }
         let _ = write!(text, "COMMIT\n*nat\n:{DNAT} - [0:0]\n:{POSTROUTING} - [0:0]\n");
         for network in networks {
@@ -164,6 +161,93 @@ impl Family {
         let _ = write!(text, "COMMIT\n*filter\n:{FORWARD} - [0:0]\n:{INPUT} - [0:0]\n");
         self.filter(&mut text, networks);
         text + "COMMIT\n"
+    }
+
+    /// Whether there is something to say. An internal network without IPv6 addresses has a
+    /// link-local one all the same, as far as the host has IPv6.
+    fn is_needed(self, networks: &[Network]) -> bool {
+        let here = |network: &Network| network.gateway6.is_some() || network.internal;
+        self.v4 || Path::new("/proc/net/if_inet6").exists() && networks.iter().any(here)
+    }
+
+    /// Sources and destinations that no packet of a container has, and the gateways' addresses,
+    /// which are not the neighbours'.
+    fn raw(self, text: &mut String, networks: &[Network]) {
+        let mut rule = |rule: String| {
+            let _ = writeln!(text, "-A {RAW} {rule}");
+        };
+        for network in networks {
+            let (bridge, loopback) = (&network.bridge, self.loopback);
+            rule(format!("-i {bridge} -d {loopback} -j DROP"));
+            rule(format!("-i {bridge} -s {loopback} -j DROP"));
+            if !network.internal {
+                continue;
+            }
+            // Two containers that play the host before connection tracking, where it sees bridged
+            // packets, would make a connection that passes for one of the host's.
+            let from_this_host = "-m addrtype --src-type LOCAL";
+            match self.v4 {
+                true => rule(format!("-i {bridge} {from_this_host} -j DROP")),
+                false => {
+                    // Hosts on different links may have the same link-local address.
+                    rule(format!("-i {bridge} ! -s fe80::/10 {from_this_host} -j DROP"));
+                    rule(format!("-i {bridge} {from_this_host} --limit-iface-in -j DROP"));
+                }
+            }
+            // The answers that the input hook lets in come by the way on which the questions went.
+            rule(format!("-i {bridge} -m addrtype --dst-type LOCAL -m rpfilter --invert -j DROP"));
+        }
+        for network in networks {
+            let Some(Cidr { address, .. }) = self.gateway(network) else { continue };
+            for inside in networks.iter().map(|one| one.bridge.as_str()).chain(["lo"]) {
+                rule(format!("-i {inside} -d {address} -j RETURN"));
+            }
+            rule(format!("-d {address} -j DROP"));
+        }
+    }
+
+    /// A network's resolver is its members' alone.
+    fn resolvers(self, text: &mut String, networks: &[Network]) {
+        for network in networks {
+            let Some(Cidr { address, .. }) = self.gateway(network) else { continue };
+            for protocol in ["tcp", "udp"] {
+                let question = format!("-A {INPUT} -d {address} -p {protocol} --dport 53");
+                for inside in ["lo", &network.bridge] {
+                    let _ = writeln!(text, "{question} -i {inside} -j RETURN");
+                }
+                let _ = writeln!(text, "{question} -j DROP");
+            }
+        }
+    }
+
+    /// What an internal network reaches of the host: its own resolver, the signs of life of its
+    /// gateway, and answers to what the host has begun; and nothing beyond the host.
+    fn internal(self, text: &mut String, network: &Network) {
+        let bridge = &network.bridge;
+        let mut rule = |rule: String| {
+            let _ = writeln!(text, "-A {rule}");
+        };
+        let icmp = if self.v4 { "icmp" } else { "icmpv6" };
+        if !self.v4 {
+            // Neighbour discovery, which IPv6 has for ARP.
+            for kind in [135, 136] {
+                rule(format!("{INPUT} -i {bridge} -p {icmp} --icmpv6-type {kind} -j RETURN"));
+            }
+        }
+        rule(format!(
+            "{INPUT} -i {bridge} -m conntrack --ctstate ESTABLISHED --ctdir REPLY -j RETURN"
+        ));
+        if let Some(Cidr { address, .. }) = self.gateway(network) {
+            for protocol in ["tcp", "udp"] {
+                rule(format!(
+                    "{INPUT} -i {bridge} -d {address} -p {protocol} --dport 53 -j RETURN"
+                ));
+            }
+            rule(format!("{INPUT} -i {bridge} -d {address} -p {icmp} -j RETURN"));
+        }
+        rule(format!("{INPUT} -i {bridge} -j DROP"));
+        rule(format!("{FORWARD} -i {bridge} ! -o {bridge} -j DROP"));
+        rule(format!("{FORWARD} ! -i {bridge} -o {bridge} -j DROP"));
     }
 
     fn gateway(self, network: &Network) -> Option<Cidr> {

@@ -48,8 +48,13 @@ fn of_network(network: &Network) -> Vec<Element> {
     ];
     all.extend(when.into_iter().filter(|(on, _)| *on).map(|(_, set)| element(set, &[&bridge])));
     for gateway in network.gateways() {
-        let set = if gateway.address.is_ipv4() { "gateways4" } else { "gateways6" };
-        all.push(element(set, &[&octets(gateway.address)]));
+        let address = octets(gateway.address);
+        let (set, own) = match gateway.address {
+            IpAddr::V4(_) => ("gateways4", "own_gateways4"),
+            IpAddr::V6(_) => ("gateways6", "own_gateways6"),
+        };
+        all.push(element(set, &[&address]));
+        all.push(element(own, &[&bridge, &address]));
     }
     all
 }
@@ -57,7 +62,10 @@ fn of_network(network: &Network) -> Vec<Element> {
 /// A container's elements in a network.
 fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Element> {
     let own = interface(&endpoint.host_interface);
-    let mut all = vec![element("ports", &[&own])];
+    let mut all = vec![element("ports", &[&own]), element("host_ends", &[&own])];
+    if network.internal {
+        all.push(element("internal_ports", &[&own]));
+    }
     for address in endpoint.addresses() {
         let set = if address.is_ipv4() { "members4" } else { "members6" };
         all.push(element(set, &[&octets(address)]));
@@ -177,13 +185,23 @@ pub(super) fn add(store: &Store, network: &Network, record: &Record) -> Result<(
     match commit(messages(NEWSETELEM, &elements)) {
         Ok(()) => Ok(()),
         // The tables are not there, or a port is still somebody else's.
-        Err(Errno::ENOENT | Errno::EBUSY | Errno::EEXIST) => rebuild(store),
+        Err(Errno::ENOENT | Errno::EBUSY | Errno::EEXIST) => rebuild(store, ""),
         Err(errno) => Err(errno).context("nf_tables"),
     }
 }
 
-/// Makes the tables what the records say, whatever has happened to them, in one step.
-pub(super) fn rebuild(store: &Store) -> Result<()> {
+/// Makes the tables what the records say, but that of the container `without`, whatever has
+/// happened to them, in one step.
+pub(super) fn rebuild(store: &Store, without: &str) -> Result<()> {
+    make(&wanted(store, without, "")?)
+}
+
+/// The same without a network that ends.
+pub(super) fn retire(store: &Store, network: &str) -> Result<()> {
+    make(&wanted(store, "", network)?)
+}
+
+fn make(elements: &[Element]) -> Result<()> {
     let mut all = vec![table(NEWTABLE, INET, TABLE), table(NEWTABLE, BRIDGE, TABLE)];
     all.extend(SETS.iter().zip(1..).map(|(set, id)| set.create(TABLE, id)));
     all.push(chain(INET, TABLE, USER, None));
@@ -197,25 +215,18 @@ pub(super) fn rebuild(store: &Store) -> Result<()> {
     }
     all.extend(rules().iter().map(|(family, name, rule)| rule.create(*family, TABLE, name, None)));
     all.extend(SETS.iter().map(|set| set.elements(DELSETELEM, TABLE, &[])));
-    all.extend(messages(NEWSETELEM, &wanted(store)?));
+    all.extend(messages(NEWSETELEM, elements));
     commit(all).context("nf_tables")
 }
 
-/// The elements of all networks and containers of this driver.
-fn wanted(store: &Store) -> Result<Vec<Element>> {
-    let mut elements = Vec::new();
-    let mut networks = Vec::new();
-    for name in store.active_names()? {
-        if let Some(active) = store.active(&name)? {
-            let network = Network::decide(&name, active.config)?;
-            if network.driver == Driver::Nftables {
-                elements.extend(of_network(&network));
-                networks.push(network);
-            }
-        }
-    }
+/// The elements of all networks and containers of this driver but two.
+fn wanted(store: &Store, container: &str, network: &str) -> Result<Vec<Element>> {
+    let mut networks = store.all_in_use()?;
+    networks.retain(|one| one.is_of(Driver::Nftables) && one.network.name != network);
+    let networks: Vec<_> = networks.into_iter().map(|one| one.network).collect();
+    let mut elements: Vec<_> = networks.iter().flat_map(of_network).collect();
     let mut ports: Vec<(Element, String)> = Vec::new();
-    for record in store.records()? {
+    for record in store.records_and_remains(container)? {
         for endpoint in &record.endpoints {
             let Some(network) = networks.iter().find(|one| one.name == endpoint.network) else {
                 continue;
@@ -246,7 +257,7 @@ pub(super) fn remove(
 ) -> Result<()> {
     delete(&of_endpoint(network, endpoint))?;
     // One that was never finished may have had a key of somebody else's.
-    if record.complete || store.records()?.len() < 2 {
+    if record.complete || store.ids()?.len() < 2 {
         return Ok(());
     }
     restore(store, &record.id)
@@ -254,18 +265,7 @@ pub(super) fn remove(
 
 /// Puts the elements of everybody but `id` back where the tables are there.
 fn restore(store: &Store, id: &str) -> Result<()> {
-    let mut elements = Vec::new();
-    for record in store.records()?.iter().filter(|record| record.id != id) {
-        for endpoint in &record.endpoints {
-            if let Some(active) = store.active(&endpoint.network)? {
-                let network = Network::decide(&endpoint.network, active.config)?;
-                if network.driver == Driver::Nftables {
-                    elements.extend(of_endpoint(&network, endpoint));
-                }
-            }
-        }
-    }
-    match commit(messages(NEWSETELEM, &elements)) {
+    match commit(messages(NEWSETELEM, &wanted(store, id, "")?)) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno).context("nf_tables"),
     }
@@ -326,7 +326,7 @@ pub(super) fn check(store: &Store) -> Result<Option<String>> {
             return Ok(Some(format!("chain {name} of {TABLE} has {found} rules, not {expected}")));
         }
     }
-    let mut trial = messages(DELSETELEM, &wanted(store)?);
+    let mut trial = messages(DELSETELEM, &wanted(store, "", "")?);
     let count = trial.len();
     trial.push(table(DELTABLE, INET, "rtnet-of-nobody"));
     Ok(match socket.batch(trial) {

@@ -18,7 +18,7 @@ const fn map(name: &'static str, key: &'static [Field], value: &'static [Field])
     Set { family: INET, name, key, value }
 }
 
-pub(super) const SETS: [Set; 20] = [
+pub(super) const SETS: [Set; 24] = [
     // Of networks, by their bridges.
     set(INET, "bridges", &[Interface]),
     set(INET, "pairs", &[Interface, Interface]),
@@ -27,17 +27,22 @@ pub(super) const SETS: [Set; 20] = [
     set(INET, "internal_bridges", &[Interface]),
     set(INET, "gateways4", &[Ip]),
     set(INET, "gateways6", &[Ip6]),
+    set(INET, "own_gateways4", &[Interface, Ip]),
+    set(INET, "own_gateways6", &[Interface, Ip6]),
     // Of containers.
     set(INET, "members4", &[Ip]),
     set(INET, "members6", &[Ip6]),
+    set(INET, "host_ends", &[Interface]),
     // Published on every address, on those that 127.0.0.1 stands for, on one address.
     map("any4", &[Protocol, Port], &[Ip, Port]),
     map("any6", &[Protocol, Port], &[Ip6, Port]),
     map("local4", &[Protocol, Port], &[Ip, Port]),
     map("at4", &[Ip, Protocol, Port], &[Ip, Port]),
     map("at6", &[Ip6, Protocol, Port], &[Ip6, Port]),
-    // Ports of bridges: all; those of networks without icc; who may reach whom there.
+    // Ports of bridges: all; those of internal networks; those of networks without icc; who may
+    // reach whom there.
     set(BRIDGE, "ports", &[Interface]),
+    set(BRIDGE, "internal_ports", &[Interface]),
     set(BRIDGE, "apart", &[Interface]),
     set(BRIDGE, "linked", &[Interface, Interface]),
     set(BRIDGE, "linked_all", &[Interface, Interface]),
@@ -47,15 +52,18 @@ pub(super) const SETS: [Set; 20] = [
 
 /// Every chain of ours but the user's: family, name, hook. The hooks are numbered as in
 /// `<linux/netfilter.h>` and `<linux/netfilter_bridge.h>`.
-pub(super) const CHAINS: [(Family, &str, Option<Hook>); 9] = [
+pub(super) const CHAINS: [(Family, &str, Option<Hook>); 12] = [
     (INET, "published", None),
     (INET, "loopback", None),
+    (INET, "internal", None),
+    (INET, "own_gateway", None),
     (INET, "raw", Some(Hook("filter", 0, -300))),
     (INET, "prerouting", Some(Hook("nat", 0, -99))),
     (INET, "output", Some(Hook("nat", 3, -99))),
     (INET, "postrouting", Some(Hook("nat", 4, 101))),
     (INET, "input", Some(Hook("filter", 1, 0))),
     (INET, "forward", Some(Hook("filter", 2, 0))),
+    (BRIDGE, "input", Some(Hook("filter", 1, 0))),
     (BRIDGE, "forward", Some(Hook("filter", 2, 0))),
 ];
 
@@ -70,9 +78,8 @@ pub(super) fn rules() -> Vec<(Family, &'static str, Rule)> {
         inet("published", rule().translate(IPV6, "any6", false)),
         inet("loopback", rule().translate(IPV4, "at4", true)),
         inet("loopback", rule().translate(IPV4, "local4", false)),
-        // route_localnet is on: what says that it is for 127.0.0.1 comes from this host only.
-        inet("raw", rule().interface(IIFNAME, "bridges").for_loopback4().verdict(Verdict::Drop)),
     ];
+    rules.extend(source_rules().into_iter().map(|rule| inet("raw", rule)));
     // The host's addresses on the bridges are the containers', not the neighbours'.
     for (family, set) in [(IPV4, "gateways4"), (IPV6, "gateways6")] {
         let outside = rule().not_interface(IIFNAME, "bridges");
@@ -102,13 +109,78 @@ pub(super) fn rules() -> Vec<(Family, &'static str, Rule)> {
         let back = rule().translated().source(family, set).interface(OIFNAME, "bridges");
         rules.push(inet("postrouting", back.masquerade()));
     }
-    // CVE-2020-13401: nobody in a container tells the host where to route.
-    let advertisement = || rule().icmp_type(134);
-    rules.push(inet("input", advertisement().interface(IIFNAME, "bridges").verdict(Verdict::Drop)));
+    rules.extend(input_rules());
     rules.extend(forward_rules().into_iter().map(|rule| inet("forward", rule)));
-    let bridge = bridge_rules(advertisement());
-    rules.extend(bridge.into_iter().map(|rule| (BRIDGE, "forward", rule)));
+    let foreign = rule().interface(IIFNAME, "internal_ports").other_ether_type();
+    rules.push((BRIDGE, "input", foreign.verdict(Verdict::Drop)));
+    rules.extend(bridge_rules().into_iter().map(|rule| (BRIDGE, "forward", rule)));
     rules
+}
+
+/// CVE-2020-13401: nobody in a container tells the host, or another container, where to route.
+fn advertisement() -> Rule {
+    Rule::default().icmp_type(134)
+}
+
+/// Sources and destinations that no packet of a container has.
+fn source_rules() -> Vec<Rule> {
+    let bridges = || Rule::default().interface(IIFNAME, "bridges");
+    let internal = || Rule::default().interface(IIFNAME, "internal_bridges");
+    // route_localnet is on: what is for 127.0.0.1, or from there, comes from this host only
+    // (CVE-2020-8558).
+    let rules = [
+        // A bridge hands frames to addresses of its own kind (01:80:C2:00:00:0E) to its port,
+        // behind the back of every rule that names the bridge.
+        Rule::default().interface(IIFNAME, "host_ends"),
+        bridges().for_loopback4(),
+        bridges().loopback4_source(),
+        bridges().loopback6_source(),
+        // Two containers that play the host before connection tracking, where it sees bridged
+        // packets, would make a connection that the input hook takes for one of the host's.
+        internal().ipv4().source_is_local(),
+        internal().ipv6().not_link_local().source_is_local(),
+        internal().ipv6().source_is_of_interface(),
+    ];
+    rules.into_iter().map(|rule| rule.verdict(Verdict::Drop)).collect()
+}
+
+/// What reaches the host itself. From an internal network that is nothing but its own resolver,
+/// the signs of life of its gateway, and answers to what the host has begun.
+fn input_rules() -> Vec<(Family, &'static str, Rule)> {
+    let rule = Rule::default;
+    let mut rules = vec![
+        ("input", advertisement().interface(IIFNAME, "bridges").verdict(Verdict::Drop)),
+        ("input", rule().interface(IIFNAME, "internal_bridges").verdict(Verdict::Goto("internal"))),
+    ];
+    // A network's resolver is its members' alone.
+    for (family, gateways, own) in
+        [(IPV4, "gateways4", "own_gateways4"), (IPV6, "gateways6", "own_gateways6")]
+    {
+        for protocol in [6, 17] {
+            let question = rule().interface(IIFNAME, "bridges").protocol(protocol);
+            let question = question.destination_port(53).destination(family, gateways);
+            rules.push(("input", question.at_interface(family, own, true).verdict(Verdict::Drop)));
+        }
+    }
+    // Neighbour discovery, which IPv6 has for ARP, begins before there is a source address.
+    for kind in [135, 136] {
+        rules.push(("internal", rule().icmp_type(kind).verdict(Verdict::Accept)));
+    }
+    rules.push(("internal", rule().source_is_elsewhere().verdict(Verdict::Drop)));
+    rules.push(("internal", rule().answer().verdict(Verdict::Accept)));
+    for (family, own) in [(IPV4, "own_gateways4"), (IPV6, "own_gateways6")] {
+        let own = rule().at_interface(family, own, false);
+        rules.push(("internal", own.verdict(Verdict::Goto("own_gateway"))));
+    }
+    rules.push(("internal", rule().verdict(Verdict::Drop)));
+    for protocol in [6, 17] {
+        let names = rule().protocol(protocol).destination_port(53);
+        rules.push(("own_gateway", names.verdict(Verdict::Accept)));
+    }
+    rules.push(("own_gateway", rule().ipv4().protocol(1).verdict(Verdict::Accept)));
+    rules.push(("own_gateway", rule().ipv6().protocol(58).verdict(Verdict::Accept)));
+    rules.push(("own_gateway", rule().verdict(Verdict::Drop)));
+    rules.into_iter().map(|(chain, rule)| (INET, chain, rule)).collect()
 }
 
 fn forward_rules() -> Vec<Rule> {
@@ -131,10 +203,13 @@ fn forward_rules() -> Vec<Rule> {
 }
 
 /// Without connection tracking, which bridges need not have.
-fn bridge_rules(advertisement: Rule) -> Vec<Rule> {
+fn bridge_rules() -> Vec<Rule> {
     let rule = Rule::default;
+    let port = || rule().interface(IIFNAME, "ports");
     vec![
-        advertisement.interface(IIFNAME, "ports").verdict(Verdict::Drop),
+        port().bridged_loopback_source(IPV4).verdict(Verdict::Drop),
+        port().bridged_loopback_source(IPV6).verdict(Verdict::Drop),
+        advertisement().interface(IIFNAME, "ports").verdict(Verdict::Drop),
         rule().pair("linked_all").verdict(Verdict::Accept),
         rule().ether_type(0x0806).pair("linked").verdict(Verdict::Accept),
         // Neighbour solicitation and advertisement: IPv6 has no ARP.

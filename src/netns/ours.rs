@@ -1,0 +1,201 @@
+//! Which interfaces of the host are ours. The names of those that lead to containers are hashes,
+//! and somebody who chooses the id of a container, or an interface's name, may aim at one. So each
+//! has an alias with the names that the hash is of, and is removed for its own container only.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Result, bail};
+
+use super::address::Mac;
+use super::link::{Link, Links};
+use super::network::Network;
+use super::store::Store;
+use super::target::Target;
+
+/// IFALIASZ of `<linux/if.h>` without the final zero.
+const ALIAS_MAX: usize = 255;
+const PREFIX: &str = "rt netns ";
+
+/// The alias of the interface that leads from `network`, or from the point `network`, to `id`.
+pub(super) fn alias(network: &str, id: &str) -> String {
+    let mut alias = format!("{PREFIX}{network} {id}");
+    // Ids have no other characters than ASCII's.
+    alias.truncate(ALIAS_MAX);
+    alias
+}
+
+/// The network and the id in an alias of ours; of a long id its beginning.
+fn parse_alias(alias: &str) -> Option<(&str, &str)> {
+    alias.strip_prefix(PREFIX)?.split_once(' ')
+}
+
+/// Whether an interface of this name, in this network, belongs to another container than `id`.
+fn is_of_another(store: &Store, name: &str, id: &str) -> Result<bool> {
+    let others = store.records_and_remains(id)?;
+    Ok(others.iter().any(|record| {
+        record.endpoints.iter().any(|endpoint| endpoint.host_interface == name)
+            || record.points.iter().any(|point| point.peer_interface == name)
+    }))
+}
+
+/// Removes the interface `name` as far as it is the one that leads from `network` to `id`.
+pub(super) fn remove(
+    store: &Store,
+    here: &mut Links,
+    name: &str,
+    (network, id): (&str, &str),
+) -> Result<()> {
+    let Some(link) = here.find(name)? else { return Ok(()) };
+    let is_ours = match link.alias.as_str() {
+        // It was never finished, or an earlier version has made it.
+        "" => link.peer_namespace.is_some() && !is_of_another(store, name, id)?,
+        other => other == alias(network, id),
+    };
+    if link.kind != "veth" || !is_ours {
+        return Ok(());
+    }
+    here.remove(name)
+}
+
+/// Removes every interface of the host that says of itself that it leads to `id`.
+pub(super) fn remove_all(store: &Store, here: &mut Links, id: &str) -> Result<()> {
+    for link in here.all()?.iter().filter(|link| link.kind == "veth") {
+        if let Some((network, _)) = parse_alias(&link.alias)
+            && link.alias == alias(network, id)
+        {
+            here.remove(&link.name)?;
+        }
+    }
+    // Those of an earlier version say nothing.
+    for network in store.active_names()? {
+        remove(store, here, &super::attach::host_interface(id, &network), (&network, id))?;
+    }
+    (0..super::point::POINTS_MAX).try_for_each(|at| {
+        let name = super::point::peer_interface("host", id, at);
+        remove(store, here, &name, ("host", id))
+    })
+}
+
+/// Makes room for an interface of container `id`: one of that name which a crash has left is
+/// removed.
+///
+/// # Errors
+/// If it belongs to another container, to a process, or is no such interface at all.
+pub(super) fn make_room(
+    store: &Store,
+    here: &mut Links,
+    name: &str,
+    (network, id): (&str, &str),
+    target: &Target,
+) -> Result<()> {
+    let Some(link) = here.find(name)? else { return Ok(()) };
+    let is_foreign = !link.alias.is_empty() && link.alias != alias(network, id);
+    if link.kind != "veth" || is_foreign || is_of_another(store, name, id)? {
+        bail!("{name}: the host has an interface of that name, which is not {id}'s");
+    }
+    let Some(peer) = link.peer_namespace else {
+        bail!("{name}: both ends of this pair of interfaces are the host's");
+    };
+    if here.number_of(target.fd())? != Some(peer) && has_process(here, peer)? {
+        bail!("{name}: leads to a network namespace with processes, which is not {id}'s");
+    }
+    here.remove(name)
+}
+
+/// Whether a process is in the network namespace that has this number here.
+fn has_process(here: &mut Links, number: u32) -> Result<bool> {
+    let mut seen = HashSet::new();
+    for process in fs::read_dir("/proc")?.flatten() {
+        if !process.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
+            continue;
+        }
+        // A thread may have a namespace of its own. It may also have ended by now.
+        for thread in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
+            let path = thread.path().join("ns/net");
+            let Ok(meta) = fs::metadata(&path) else { continue };
+            if !seen.insert((meta.dev(), meta.ino())) {
+                continue;
+            }
+            let Ok(namespace) = File::open(&path) else { continue };
+            if here.number_of(namespace.as_fd())? == Some(number) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The interfaces of ours that lead to containers of which nothing is remembered and that have no
+/// process: name, network, id.
+pub(super) fn orphans(store: &Store, here: &mut Links) -> Result<Vec<String>> {
+    let mut known = HashSet::new();
+    for record in store.records_and_remains("")? {
+        known.extend(record.endpoints.into_iter().map(|endpoint| endpoint.host_interface));
+        known.extend(record.points.into_iter().map(|point| point.peer_interface));
+    }
+    let mut bridges = Vec::new();
+    for in_use in store.all_in_use()? {
+        bridges.extend(here.find(&in_use.network.bridge)?.map(|link| link.index));
+    }
+    let is_ours = |link: &Link| match parse_alias(&link.alias) {
+        Some(_) => true,
+        None => link.alias.is_empty() && bridges.contains(&link.master) && is_hash(&link.name),
+    };
+    let mut orphans = Vec::new();
+    for link in here.all()? {
+        if link.kind == "veth" && is_ours(&link) && !known.contains(&link.name) {
+            match link.peer_namespace {
+                Some(peer) if !has_process(here, peer)? => orphans.push(link.name),
+                _ => {}
+            }
+        }
+    }
+    Ok(orphans)
+}
+
+/// Whether the name is of the form that the host's interfaces of ours have.
+fn is_hash(name: &str) -> bool {
+    let digits = name.strip_prefix("rtv").unwrap_or_default();
+    digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether the bridge is one that we have made: its hardware address is of ours.
+pub(super) fn is_bridge(link: &Link, network: &Network) -> bool {
+    let own = match network.gateway.address {
+        IpAddr::V4(address) => Some(Mac::of(address)),
+        IpAddr::V6(_) => None,
+    };
+    link.kind == "bridge" && link.mac == own
+}
+
+/// Removes a network's bridge if it is one that we have made.
+pub(super) fn remove_bridge(here: &mut Links, network: &Network) -> Result<()> {
+    match here.find(&network.bridge)? {
+        Some(link) if is_bridge(&link, network) => here.remove(&network.bridge),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_names_the_network_and_the_container() {
+        let alias = alias("web", "a.b");
+        assert_eq!(parse_alias(&alias), Some(("web", "a.b")));
+        assert_eq!(parse_alias("rt netns web"), None);
+        assert_eq!(parse_alias("somebody's"), None);
+        assert_eq!(super::alias("web", &"x".repeat(1024)).len(), ALIAS_MAX);
+    }
+
+    #[test]
+    fn names_of_ours_are_hashes() {
+        assert!(is_hash(&super::super::attach::host_interface("a", "default")));
+        assert!(!is_hash("rtv0123") && !is_hash("rtp0123456789ab") && !is_hash("veth0123456789ab"));
+    }
+}
