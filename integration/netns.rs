@@ -3,6 +3,8 @@
 mod attacks;
 mod firewall;
 mod kill;
+mod load;
+mod members;
 mod names;
 mod networks;
 mod ports;

@@ -8,26 +8,34 @@
 //!     connect serve.sock ───────────────────────▶ accept
 //!     "hello"            ───────────────────────▶
 //!              ◀──────────────────── "ok" or "new" (knows nothing yet)
-//!     "ready"            ───────────────────────▶ knows all that it should
-//!     "dns" + sockets    ───────────────────────▶ answers on them
 //!     "add ID\ntcp A:P…" + sockets ─────────────▶ reads the record, holds the sockets
 //!     "more ID\ntcp …" + sockets ──────────────▶ holds these, too
+//!     "dns" + sockets    ───────────────────────▶ answers on them
+//!     "ready"            ───────────────────────▶ knows all that it should
 //!     "del ID"           ───────────────────────▶ forgets both
 //!     "end"              ───────────────────────▶ ends, which closes the connection
 //! ```
 //!
 //! Every message but "end" is answered by one word, or by the line of an error. The socket is the standard input of a new
 //! helper, so that nobody has to wait until it is ready.
+//!
+//! Whoever sends packets decides how much work they make, so all of it is budgeted: [`budget`] says
+//! how much one client and one container may have, [`inbox`] lets questions wait for their turn, and
+//! no source is served for longer than a turn.
 
+mod budget;
+mod carry;
 mod cgroup;
 mod dns;
+mod inbox;
 mod message;
 mod relay;
+mod resolve;
 mod server;
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,8 +43,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
-    listen, recv, sendmsg, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrStorage,
+    UnixAddr, bind, connect, listen, recv, sendmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -52,6 +60,10 @@ const SOCKET: &str = "serve.sock";
 const ANSWER_LIMIT: i64 = 10;
 /// SCM_MAX_FD of the kernel is 253.
 const SOCKETS_MAX: usize = 200;
+/// What may wait in the kernel for the resolver, in bytes: some thousand questions.
+const RESOLVER_BUFFER: usize = 4 << 20;
+/// How many connections may wait there.
+const RESOLVER_BACKLOG: i32 = 1024;
 
 /// For [`crate::fuzz`]: a query, and what is answered to it.
 #[cfg(any(test, fuzzing))]
@@ -107,7 +119,8 @@ impl Connection {
     fn tell(&self, text: &str, sockets: &[RawFd]) -> Result<()> {
         match self.ask(text, sockets)?.as_str() {
             "ok" => Ok(()),
-            other => bail!("helper process: {other:?}"),
+            "" => bail!("helper process: has ended"),
+            other => bail!("helper process: {other}"),
         }
     }
 
@@ -124,6 +137,7 @@ impl Connection {
         let mut text = format!("{verb} {id}");
         for one in held {
             text += &format!("\n{} {}", one.protocol.name(), one.to);
+            text.extend(one.to6.map(|to6| format!(" {to6}")));
         }
         let sockets: Vec<_> = held.iter().map(|one| one.socket.as_raw_fd()).collect();
         self.tell(&text, &sockets)
@@ -195,34 +209,43 @@ fn start(store: &Store, network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// A new helper learns what it is there for.
+/// A new helper learns what it is there for. It knows the members before it answers their questions,
+/// which it would refuse otherwise.
 fn introduce(
     store: &Store,
     network: &Network,
     connection: Connection,
     except: Option<&str>,
 ) -> Result<Connection> {
+    let mut ids: Vec<_> = store.leases(&network.name)?.into_iter().map(|(_, id)| id).collect();
+    ids.sort();
+    ids.dedup();
+    for id in ids.iter().filter(|id| Some(id.as_str()) != except) {
+        if let Some(record) = living(store, id) {
+            let endpoints = record.endpoints.iter().filter(|one| one.network == network.name);
+            connection.add(id, &endpoints.flat_map(held_again).collect::<Vec<_>>())?;
+        }
+    }
     if network.resolver {
         let sockets = resolver_sockets(network)?;
         let fds: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         connection.tell("dns", &fds)?;
     }
-    let mut ids: Vec<_> = store.leases(&network.name)?.into_iter().map(|(_, id)| id).collect();
-    ids.sort();
-    ids.dedup();
-    for id in ids {
-        if Some(id.as_str()) == except {
-            continue;
-        }
-        if let Some(record) = store.record(&id)?
-            && record.is_alive()?
-        {
-            let endpoints = record.endpoints.iter().filter(|one| one.network == network.name);
-            connection.add(&id, &endpoints.flat_map(held_again).collect::<Vec<_>>())?;
-        }
-    }
     connection.tell("ready", &[])?;
     Ok(connection)
+}
+
+/// The record of a container that lives. One that cannot be read is no reason for the others to do
+/// without names and ports.
+fn living(store: &Store, id: &str) -> Option<Record> {
+    let record = || -> Result<Option<Record>> {
+        let Some(record) = store.record(id)? else { return Ok(None) };
+        Ok(record.is_alive()?.then_some(record))
+    };
+    record().unwrap_or_else(|error| {
+        log::warn(crate::error::line(&error));
+        None
+    })
 }
 
 /// The ports that were held before the helper was killed. One that somebody else has taken since
@@ -245,17 +268,43 @@ fn resolver_sockets(network: &Network) -> Result<Vec<OwnedFd>> {
     let mut sockets = Vec::new();
     for gateway in network.gateways() {
         let address = SocketAddr::new(gateway.address, PORT);
-        let open = || -> std::io::Result<[OwnedFd; 2]> {
-            let (udp, tcp) = (UdpSocket::bind(address)?, TcpListener::bind(address)?);
-            udp.set_nonblocking(true)?;
-            tcp.set_nonblocking(true)?;
-            Ok([udp.into(), tcp.into()])
-        };
-        sockets.extend(open().with_context(|| {
-            format!("resolver {address} (\"resolver\": false in the network's file does without)")
-        })?);
+        for kind in [SockType::Datagram, SockType::Stream] {
+            let socket = resolver_socket(network, address, kind);
+            sockets.push(socket.with_context(|| {
+                format!(
+                    "resolver {address} (\"resolver\": false in the network's file does without)"
+                )
+            })?);
+        }
     }
     Ok(sockets)
+}
+
+/// One that hears nothing but what comes by the network's bridge: from other interfaces somebody
+/// could ask with a member's address.
+fn resolver_socket(network: &Network, address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(family, kind, flags, None)?;
+    setsockopt(&fd, sockopt::BindToDevice, &network.bridge.clone().into())?;
+    let is_stream = kind == SockType::Stream;
+    if is_stream {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    } else if setsockopt(&fd, sockopt::RcvBufForce, &RESOLVER_BUFFER).is_err() {
+        // Less will do: it is a matter of how long a flood may last.
+        let _ = setsockopt(&fd, sockopt::RcvBuf, &RESOLVER_BUFFER);
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    if is_stream {
+        listen(&fd, Backlog::new(RESOLVER_BACKLOG)?)?;
+    }
+    Ok(fd)
+}
+
+/// Binds a resolver's socket to the bridge again, which may have been removed and made anew.
+fn bind_to_bridge(socket: &impl AsFd, network: &Network) {
+    // Without a bridge there is nobody to be heard.
+    let _ = setsockopt(&socket.as_fd(), sockopt::BindToDevice, &network.bridge.clone().into());
 }
 
 /// Tells the helper, if there is one, that a container has gone.

@@ -5,19 +5,25 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::super::hosts;
 use super::super::network::Network;
 use super::super::store::Record;
+use super::inbox::Asker;
 use super::message::{self, Found, NAME_ERROR, Question, SERVER_FAILURE};
 use super::{host_servers, relay};
 
 /// How long one server may take.
 const SERVER_LIMIT: Duration = Duration::from_millis(2500);
 /// How long a TCP connection may stay, whatever it does (CVE-2026-35406).
-const STREAM_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const STREAM_LIMIT: Duration = Duration::from_secs(10);
+/// How many questions of one TCP connection are answered before it is another one's turn.
+const TURN: usize = 8;
+/// A client that does not read its answers is asked for no more questions.
+const OUTPUT_MAX: usize = 64 * 1024;
 /// A query is longer only by mistake.
 const QUERY_MAX: usize = 4096;
 /// Above this many members of a network `/etc/hosts` lists links only: names are the resolver's.
@@ -27,7 +33,9 @@ const HOSTS_MAX: usize = 32;
 #[derive(Debug)]
 pub(super) struct Names {
     pub(super) network: Network,
-    pub(super) members: BTreeMap<String, Record>,
+    members: BTreeMap<String, Record>,
+    /// The members' addresses in this network.
+    holders: BTreeMap<IpAddr, Rc<str>>,
 }
 
 /// What becomes of a query.
@@ -39,6 +47,29 @@ pub(super) enum Next {
 }
 
 impl Names {
+    pub(super) fn new(network: Network) -> Self {
+        Self { network, members: BTreeMap::new(), holders: BTreeMap::new() }
+    }
+
+    pub(super) fn insert(&mut self, record: Record) {
+        self.remove(&record.id);
+        let id: Rc<str> = record.id.as_str().into();
+        let addresses = self.addresses(&record).map(|address| (address, Rc::clone(&id)));
+        let addresses: Vec<_> = addresses.collect();
+        self.holders.extend(addresses);
+        self.members.insert(record.id.clone(), record);
+    }
+
+    pub(super) fn remove(&mut self, id: &str) {
+        self.holders.retain(|_, holder| **holder != *id);
+        self.members.remove(id);
+    }
+
+    /// The container of this network that has the address.
+    pub(super) fn member(&self, address: IpAddr) -> Asker {
+        self.holders.get(&address.to_canonical()).cloned()
+    }
+
     fn addresses<'a>(&self, record: &'a Record) -> impl Iterator<Item = IpAddr> + use<'a> {
         let name = self.network.name.clone();
         let here = record.endpoints.iter().filter(move |endpoint| endpoint.network == name);
@@ -134,7 +165,7 @@ impl Names {
 pub(super) struct Pending {
     pub(super) socket: UdpSocket,
     query: Vec<u8>,
-    client: SocketAddr,
+    pub(super) client: SocketAddr,
     /// The source at which the query arrived.
     pub(super) via: u64,
     servers: Vec<SocketAddr>,
@@ -171,23 +202,25 @@ impl Pending {
     }
 
     /// The answer, if it has come, for the client.
-    pub(super) fn answer(&self) -> Option<(Vec<u8>, SocketAddr)> {
-        let mut buffer = [0; 65_535];
-        let length = self.socket.recv(&mut buffer).ok()?;
-        let same = length >= 12 && buffer[..2] == self.query[..2] && buffer[2] & 0x80 != 0;
-        same.then(|| (buffer[..length].to_vec(), self.client))
+    pub(super) fn answer(&self) -> Option<Vec<u8>> {
+        answer_to(&self.query, &self.socket).ok()?
     }
 
     pub(super) fn is_late(&self) -> bool {
         self.since.elapsed() > SERVER_LIMIT
     }
 
-    /// Asks the next server, or gives up: what the client gets then.
-    pub(super) fn next(mut self) -> Result<Self, (Vec<u8>, SocketAddr)> {
+    /// Asks the next server; `Err` if there is none.
+    pub(super) fn next(mut self) -> Result<Self, Self> {
         match Self::ask(&mut self.servers, &self.query) {
             Some(socket) => Ok(Self { socket, since: Instant::now(), ..self }),
-            None => Err((message::empty(&self.query, SERVER_FAILURE), self.client)),
+            None => Err(self),
         }
+    }
+
+    /// What the client gets if nobody answers.
+    pub(super) fn failure(&self) -> Vec<u8> {
+        message::empty(&self.query, SERVER_FAILURE)
     }
 }
 
@@ -197,75 +230,164 @@ pub(super) struct Stream {
     pub(super) client: TcpStream,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// Whether the client has said all that it has to say.
+    ended: bool,
     server: Option<Server>,
-    since: Instant,
+}
+
+/// A question that other servers are asked for a client over TCP: over TCP as well, since the answer
+/// may be long, and over UDP where a server does not speak it.
+#[derive(Debug)]
+struct Server {
+    query: Vec<u8>,
+    asked: Asked,
+    /// Who can still be asked, the next one last.
+    others: Vec<(Over, SocketAddr)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Tcp,
+    Udp,
 }
 
 #[derive(Debug)]
-struct Server {
-    socket: TcpStream,
-    output: Vec<u8>,
-    input: Vec<u8>,
+enum Asked {
+    Tcp { socket: TcpStream, output: Vec<u8>, input: Vec<u8> },
+    Udp(UdpSocket),
 }
 
 /// What a socket's buffers did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moved {
     Ended,
     Waits,
 }
 
+/// How far a client over TCP has come.
+#[derive(Debug)]
+pub(super) enum Step<'a> {
+    /// It waits for one of its ends.
+    Waits,
+    /// There is more, after the others' turn.
+    Again,
+    /// It waits for a server that has been asked at this moment.
+    Asks(BorrowedFd<'a>),
+}
+
 impl Stream {
     pub(super) fn new(client: TcpStream) -> std::io::Result<Self> {
         client.set_nonblocking(true)?;
-        let since = Instant::now();
-        Ok(Self { client, input: vec![], output: vec![], server: None, since })
+        Ok(Self { client, input: vec![], output: vec![], ended: false, server: None })
     }
 
-    pub(super) fn is_late(&self) -> bool {
-        self.since.elapsed() > STREAM_LIMIT
-    }
-
-    /// Goes on as far as it can. `None` at its end; the number is a new socket to be watched.
-    pub(super) fn pump(&mut self, names: &Names) -> Option<Option<&TcpStream>> {
-        let mut new = false;
-        let ended = matches!(fill(&mut self.client, &mut self.input, QUERY_MAX)?, Moved::Ended);
-        loop {
-            if let Some(server) = &mut self.server {
-                flush(&mut server.socket, &mut server.output)?;
-                let ended = fill(&mut server.socket, &mut server.input, 65_537)?;
-                match take(&mut server.input) {
-                    Some(answer) => {
-                        put(&mut self.output, &answer);
-                        self.server = None;
-                    }
-                    None if matches!(ended, Moved::Ended) => return None,
-                    None => break,
-                }
+    /// Goes on as far as it can in one turn. `None` at its end.
+    pub(super) fn pump(&mut self, names: &Names) -> Option<Step<'_>> {
+        for _ in 0..TURN {
+            flush(&mut self.client, &mut self.output)?;
+            if self.output.len() > OUTPUT_MAX {
+                return Some(Step::Waits);
             }
-            let Some(query) = take(&mut self.input) else { break };
+            if let Some(mut server) = self.server.take() {
+                match server.pump() {
+                    Some(Some(answer)) => put(&mut self.output, &answer),
+                    Some(None) => {
+                        self.server = Some(server);
+                        return Some(Step::Waits);
+                    }
+                    None => match server.next() {
+                        Ok(next) => return Some(Step::Asks(self.server.insert(next).fd())),
+                        Err(query) => {
+                            put(&mut self.output, &message::empty(&query, SERVER_FAILURE));
+                        }
+                    },
+                }
+                continue;
+            }
+            let filled = fill(&mut self.client, &mut self.input, QUERY_MAX)?;
+            self.ended |= filled == Moved::Ended;
+            let Some(query) = take(&mut self.input) else {
+                let done = self.ended && self.output.is_empty();
+                let too_long = self.input.len() >= QUERY_MAX;
+                return if done || too_long { None } else { Some(Step::Waits) };
+            };
             match names.query(&query) {
                 Next::Answer(answer) => put(&mut self.output, &answer),
                 Next::Ignore => return None,
-                Next::Forward => {
-                    let to = names.servers().into_iter().find_map(|to| relay::connecting(to).ok());
-                    let Some(socket) = to.map(|fd: OwnedFd| TcpStream::from(fd)) else {
-                        put(&mut self.output, &message::empty(&query, SERVER_FAILURE));
-                        continue;
-                    };
-                    let mut output = Vec::new();
-                    put(&mut output, &query);
-                    self.server = Some(Server { socket, output, input: vec![] });
-                    new = true;
-                    break;
-                }
+                Next::Forward => match Server::ask(names, &query) {
+                    Some(server) => return Some(Step::Asks(self.server.insert(server).fd())),
+                    None => put(&mut self.output, &message::empty(&query, SERVER_FAILURE)),
+                },
             }
         }
-        flush(&mut self.client, &mut self.output)?;
-        if ended && self.server.is_none() {
-            return None;
-        }
-        Some(self.server.as_ref().filter(|_| new).map(|server| &server.socket))
+        Some(Step::Again)
     }
+}
+
+impl Server {
+    /// Asks the first server that can be.
+    fn ask(names: &Names, query: &[u8]) -> Option<Self> {
+        let mut servers = names.servers();
+        servers.reverse();
+        let over = |over| servers.iter().map(move |to| (over, *to));
+        Self::ask_one_of(over(Over::Udp).chain(over(Over::Tcp)).collect(), query.to_vec()).ok()
+    }
+
+    /// Asks the next server; `Err` with the question if there is none.
+    fn next(self) -> Result<Self, Vec<u8>> {
+        Self::ask_one_of(self.others, self.query)
+    }
+
+    fn ask_one_of(mut others: Vec<(Over, SocketAddr)>, query: Vec<u8>) -> Result<Self, Vec<u8>> {
+        while let Some((over, server)) = others.pop() {
+            let asked = match over {
+                Over::Tcp => relay::connecting(server).ok().map(|fd: OwnedFd| {
+                    let mut output = Vec::new();
+                    put(&mut output, &query);
+                    Asked::Tcp { socket: fd.into(), output, input: vec![] }
+                }),
+                Over::Udp => Pending::ask(&mut vec![server], &query).map(Asked::Udp),
+            };
+            if let Some(asked) = asked {
+                return Ok(Self { query, asked, others });
+            }
+        }
+        Err(query)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match &self.asked {
+            Asked::Tcp { socket, .. } => socket.as_fd(),
+            Asked::Udp(socket) => socket.as_fd(),
+        }
+    }
+
+    /// The answer if it has come; the outer `None` if none can come.
+    fn pump(&mut self) -> Option<Option<Vec<u8>>> {
+        match &mut self.asked {
+            Asked::Tcp { socket, output, input } => {
+                flush(socket, output)?;
+                let moved = fill(socket, input, 65_537)?;
+                match take(input) {
+                    None if moved == Moved::Ended => None,
+                    answer => Some(answer),
+                }
+            }
+            Asked::Udp(socket) => match answer_to(&self.query, socket) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Some(None),
+                Err(_) => None,
+                Ok(answer) => Some(answer),
+            },
+        }
+    }
+}
+
+/// What a server has answered over UDP; `None` for what is no answer to the query.
+fn answer_to(query: &[u8], socket: &UdpSocket) -> std::io::Result<Option<Vec<u8>>> {
+    let mut buffer = [0; 65_535];
+    let length = socket.recv(&mut buffer)?;
+    let same = length >= 12 && buffer[..2] == query[..2] && buffer[2] & 0x80 != 0;
+    Ok(same.then(|| buffer[..length].to_vec()))
 }
 
 /// Messages over TCP begin with their length.
