@@ -2,11 +2,11 @@
 
 mod attacks;
 mod firewall;
-mod kill;
 mod load;
 mod members;
 mod names;
 mod networks;
 mod ports;
 mod spec;
+mod sweep;
 mod world;

@@ -32,6 +32,7 @@ mod message;
 mod relay;
 mod resolve;
 mod server;
+mod stream;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};

@@ -6,6 +6,7 @@
 //! that share; one that finds the whole budget spent takes it from the client that has most. So a
 //! client with little always gets in, and only those who have much lose anything.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
@@ -59,12 +60,19 @@ impl Client {
     }
 }
 
-/// A share of a budget: that of a client, or that of the container that the work is for.
+/// Within what a client has its share: all of a kind, or what is for one container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Account {
-    Client(Client),
+enum Scope {
+    All,
     Container(Rc<str>),
 }
+
+/// What a client has in a scope.
+type Account = (Kind, Scope, Client);
+
+/// An account's place among those of its scope: by how much it has, and by how long the quietest of
+/// that has been quiet. The one to take from comes last.
+type Rank = (Kind, Scope, usize, Reverse<u64>, Client);
 
 #[derive(Debug)]
 struct Charge {
@@ -77,10 +85,11 @@ struct Charge {
 }
 
 impl Charge {
-    fn accounts(&self) -> impl Iterator<Item = (Kind, Account)> {
-        let container = self.container.clone().map(Account::Container);
-        let client = Account::Client(self.client.clone());
-        std::iter::once(client).chain(container).map(|account| (self.kind, account))
+    fn accounts(&self) -> impl Iterator<Item = Account> {
+        let container = self.container.clone().map(Scope::Container);
+        let (kind, client) = (self.kind, self.client.clone());
+        let scopes = std::iter::once(Scope::All).chain(container);
+        scopes.map(move |scope| (kind, scope, client.clone()))
     }
 }
 
@@ -100,11 +109,10 @@ pub(super) struct Budgets {
     clients: usize,
     ports: usize,
     charges: BTreeMap<u64, Charge>,
-    /// By stamp, what has been quiet for longest first.
-    accounts: BTreeMap<(Kind, Account), BTreeMap<u64, u64>>,
-    /// How much each client has, the client with most last.
-    sizes: BTreeSet<(Kind, usize, Client)>,
-    counts: BTreeMap<Kind, usize>,
+    /// Numbers by stamp, what has been quiet for longest first.
+    accounts: BTreeMap<Account, BTreeMap<u64, u64>>,
+    ranks: BTreeSet<Rank>,
+    counts: BTreeMap<(Kind, Scope), usize>,
     stamp: u64,
 }
 
@@ -117,7 +125,7 @@ impl Budgets {
             ports: descriptors.saturating_sub(clients + SPARE),
             charges: BTreeMap::new(),
             accounts: BTreeMap::new(),
-            sizes: BTreeSet::new(),
+            ranks: BTreeSet::new(),
             counts: BTreeMap::new(),
             stamp: 0,
         }
@@ -139,39 +147,46 @@ impl Budgets {
         }
     }
 
-    fn len(&self, kind: Kind, account: Account) -> usize {
-        self.accounts.get(&(kind, account)).map_or(0, BTreeMap::len)
+    fn count(&self, kind: Kind, scope: Scope) -> usize {
+        self.counts.get(&(kind, scope)).copied().unwrap_or(0)
     }
 
-    /// What has been quiet for longest.
-    fn quietest(&self, kind: Kind, account: Account) -> Option<u64> {
-        self.accounts.get(&(kind, account))?.first_key_value().map(|(_, number)| *number)
+    /// What has been quiet for longest of what the client with most has.
+    fn to_take(&self, kind: Kind, scope: Scope) -> Option<u64> {
+        let least = Client::Member("".into());
+        let end = (kind, scope.clone(), usize::MAX, Reverse(0), least);
+        let (_, _, _, _, most) = self
+            .ranks
+            .range(..end)
+            .next_back()
+            .filter(|rank| (rank.0, &rank.1) == (kind, &scope))?;
+        let (_, number) = self.accounts.get(&(kind, scope, most.clone()))?.first_key_value()?;
+        Some(*number)
     }
 
     /// Whether `client` may have one more of the kind; it is for `container` if that is said.
     pub(super) fn room(&self, kind: Kind, client: &Client, container: Option<&Rc<str>>) -> Room {
         let total = self.total(kind);
-        let own = Account::Client(client.clone());
         let instead = |number: Option<u64>| number.map_or(Room::None, Room::Instead);
-        if self.len(kind, own.clone()) >= total / 4 {
-            let quietest = self.quietest(kind, own);
+        if let Some(own) = self.accounts.get(&(kind, Scope::All, client.clone()))
+            && own.len() >= total / 4
+        {
+            let quietest = own.first_key_value().map(|(_, number)| *number);
             let is_quiet = |number: &u64| {
                 kind != Kind::Relay
                     || self.charges.get(number).is_none_or(|charge| charge.used.elapsed() > QUIET)
             };
             return instead(quietest.filter(is_quiet));
         }
-        if let Some(container) = container.cloned().map(Account::Container)
-            && self.len(kind, container.clone()) >= total / 2
+        if let Some(scope) = container.cloned().map(Scope::Container)
+            && self.count(kind, scope.clone()) >= total / 2
         {
-            return instead(self.quietest(kind, container));
+            return instead(self.to_take(kind, scope));
         }
-        if self.counts.get(&kind).is_none_or(|count| *count < total) {
+        if self.count(kind, Scope::All) < total {
             return Room::Free;
         }
-        let end = (kind, usize::MAX, client.clone());
-        let most = self.sizes.range(..end).next_back();
-        instead(most.and_then(|(_, _, most)| self.quietest(kind, Account::Client(most.clone()))))
+        instead(self.to_take(kind, Scope::All))
     }
 
     /// Charges the client, and the container, for the source.
@@ -185,36 +200,43 @@ impl Budgets {
         self.release(number);
         self.stamp += 1;
         let charge = Charge { kind, client, container, stamp: self.stamp, used: Instant::now() };
-        self.book(number, &charge, true);
+        for account in charge.accounts() {
+            *self.counts.entry((kind, account.1.clone())).or_default() += 1;
+            self.book(account, |entries| drop(entries.insert(charge.stamp, number)));
+        }
         self.charges.insert(number, charge);
     }
 
-    fn book(&mut self, number: u64, charge: &Charge, is_new: bool) {
-        let own = Account::Client(charge.client.clone());
-        let before = self.len(charge.kind, own.clone());
-        for account in charge.accounts() {
-            let entries = self.accounts.entry(account.clone()).or_default();
-            match is_new {
-                true => drop(entries.insert(charge.stamp, number)),
-                false => drop(entries.remove(&charge.stamp)),
-            }
-            if entries.is_empty() {
-                self.accounts.remove(&account);
-            }
+    /// Changes an account and its rank.
+    fn book(&mut self, account: Account, change: impl FnOnce(&mut BTreeMap<u64, u64>)) {
+        let rank = |entries: &BTreeMap<u64, u64>| {
+            let (first, _) = entries.first_key_value()?;
+            let (kind, scope, client) = account.clone();
+            Some((kind, scope, entries.len(), Reverse(*first), client))
+        };
+        let entries = self.accounts.entry(account.clone()).or_default();
+        let before = rank(entries);
+        change(entries);
+        let after = rank(entries);
+        before.iter().for_each(|before| drop(self.ranks.remove(before)));
+        match after {
+            Some(after) => drop(self.ranks.insert(after)),
+            None => drop(self.accounts.remove(&account)),
         }
-        let after = self.len(charge.kind, own);
-        self.sizes.remove(&(charge.kind, before, charge.client.clone()));
-        if after > 0 {
-            self.sizes.insert((charge.kind, after, charge.client.clone()));
-        }
-        let count = self.counts.entry(charge.kind).or_default();
-        *count = if is_new { *count + 1 } else { count.saturating_sub(1) };
     }
 
     /// The source has ended.
     pub(super) fn release(&mut self, number: u64) {
-        if let Some(charge) = self.charges.remove(&number) {
-            self.book(number, &charge, false);
+        let Some(charge) = self.charges.remove(&number) else { return };
+        for account in charge.accounts() {
+            let scope = (charge.kind, account.1.clone());
+            if let Some(count) = self.counts.get_mut(&scope) {
+                *count -= 1;
+                if *count == 0 {
+                    self.counts.remove(&scope);
+                }
+            }
+            self.book(account, |entries| drop(entries.remove(&charge.stamp)));
         }
     }
 
@@ -241,19 +263,18 @@ impl Budgets {
         self.stamp += 1;
         let old = std::mem::replace(&mut charge.stamp, self.stamp);
         charge.used = Instant::now();
-        for account in charge.accounts() {
-            if let Some(entries) = self.accounts.get_mut(&account) {
+        let new = self.stamp;
+        for account in charge.accounts().collect::<Vec<_>>() {
+            self.book(account, |entries| {
                 entries.remove(&old);
-                entries.insert(self.stamp, number);
-            }
+                entries.insert(new, number);
+            });
         }
     }
 
     /// Whether there is anything of the kinds that `limit` has a time for.
     pub(super) fn has(&self, is_meant: impl Fn(Kind) -> bool) -> bool {
-        KINDS
-            .iter()
-            .any(|kind| is_meant(*kind) && self.counts.get(kind).is_some_and(|count| *count > 0))
+        KINDS.iter().any(|kind| is_meant(*kind) && self.count(*kind, Scope::All) > 0)
     }
 
     /// The sources that have been quiet for longer than their kind may be.
@@ -367,6 +388,11 @@ mod tests {
         let new = client(9_999);
         assert_eq!(budgets.room(Kind::Relay, &new, Some(&popular)), Room::Instead(0));
         assert_eq!(budgets.room(Kind::Relay, &new, Some(&other)), Room::Free);
+        // Of those with one each it is the one that has been quiet for longest.
+        budgets.release(0);
+        assert_eq!(budgets.room(Kind::Relay, &new, Some(&popular)), Room::Free);
+        budgets.charge(half, Kind::Relay, client(3), Some(Rc::clone(&popular)));
+        assert_eq!(budgets.room(Kind::Relay, &new, Some(&popular)), Room::Instead(3));
         assert_eq!(budgets.of_container("popular").len() as u64, half);
         assert!(budgets.of_container("other").is_empty());
     }
@@ -397,7 +423,9 @@ mod tests {
         budgets.release(1);
         budgets.release(1);
         assert!(!budgets.has(|_| true));
-        assert!(budgets.accounts.is_empty() && budgets.sizes.is_empty());
+        assert!(
+            budgets.accounts.is_empty() && budgets.ranks.is_empty() && budgets.counts.is_empty()
+        );
         assert!(budgets.late(|_| Some(Duration::ZERO)).is_empty());
     }
 }

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::budget::{Client, Kind};
-use super::dns::{self, Next, Pending, Step};
+use super::dns::{Next, Pending};
 use super::inbox::Asked;
 use super::message::{self, REFUSED, SERVER_FAILURE};
 use super::server::{EDGES, Server, Source, TURN};
+use super::stream::{self, Step};
 
 /// How many questions are taken from a socket before something else is looked at. To take one is
 /// little work: the socket, which all share, has to be emptied sooner than one of them can fill it.
@@ -102,14 +103,14 @@ impl Server {
             let Some(member) = self.names.member(from.ip()) else { continue };
             let client = Client::Member(member);
             if self.make_room(Kind::TcpQuery, &client, None)
-                && let Ok(stream) = dns::Stream::new(stream)
+                && let Ok(stream) = stream::Stream::new(stream)
             {
                 self.watch_for((Kind::TcpQuery, client), None, Source::Query(stream), EDGES);
             }
         }
     }
 
-    pub(super) fn query(&mut self, number: u64, mut stream: dns::Stream) -> Option<Source> {
+    pub(super) fn query(&mut self, number: u64, mut stream: stream::Stream) -> Option<Source> {
         match stream.pump(&self.names)? {
             Step::Waits => {}
             Step::Again => drop(self.again.insert(number)),

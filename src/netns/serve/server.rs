@@ -17,9 +17,10 @@ use super::super::network::Network;
 use super::super::request::Protocol;
 use super::super::store::{read_active, read_record};
 use super::budget::{Budgets, Client, Kind, Room};
-use super::dns::{self, Names, Pending};
+use super::dns::{Names, Pending};
 use super::inbox::Inbox;
 use super::relay::{self, Flow, Pipe};
+use super::stream;
 use super::{bind_to_bridge, cgroup};
 use crate::sys;
 
@@ -49,7 +50,7 @@ pub(super) enum Source {
     Resolver(UdpSocket),
     ResolverTcp(TcpListener),
     Pending(Pending),
-    Query(dns::Stream),
+    Query(stream::Stream),
 }
 
 /// Where what arrives at a port goes.
@@ -124,7 +125,7 @@ fn limit(kind: Kind) -> Option<Duration> {
     match kind {
         // A question has a limit for each server that is asked.
         Kind::UdpQuery => None,
-        Kind::TcpQuery => Some(dns::STREAM_LIMIT),
+        Kind::TcpQuery => Some(stream::STREAM_LIMIT),
         Kind::FirstDatagrams | Kind::UdpFlow => Some(FLOW_LIMIT),
         Kind::Relay => Some(RELAY_LIMIT),
     }
