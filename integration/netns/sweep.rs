@@ -1,7 +1,8 @@
 //! Every system call of `rt netns` fails once, and its process is killed once at every call: what
 //! fails says so and takes back what it has made, and after a kill the next command does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -114,13 +115,37 @@ fn calls(verb: Verb, w: &World) -> Vec<Call> {
 }
 
 /// What is there of networks: interfaces, tables with what is in them, records.
-fn look(w: &World) -> String {
-    let state = w.state().display().to_string();
-    w.host().sh(&format!(
-        "ip -br link | sed 's/[@ ].*//' | sort
-         nft list ruleset
-         cd {state} 2>/dev/null && find . ! -name last ! -name lock ! -name containers ! -name networks | sort || true"
-    ))
+fn look(w: &World) -> Vec<String> {
+    let mut seen = vec![];
+    let links = w.host().run(|| fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+    let links = links.lines().skip(2).filter_map(|line| line.split(':').next());
+    seen.extend(links.map(|link| format!("interface {}", link.trim())));
+    let mut table = String::new();
+    for line in w.host().sh("nft list ruleset").lines() {
+        if line.starts_with("table") {
+            line.clone_into(&mut table);
+        }
+        seen.push(format!("{table}{line}"));
+    }
+    let ours = ["last", "lock", "containers", "networks"];
+    let mut directories = vec![w.state()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+            }
+            if !ours.contains(&entry.file_name().to_str().unwrap()) {
+                seen.push(format!("file {}", entry.path().display()));
+            }
+        }
+    }
+    seen.sort();
+    seen
+}
+
+/// How many helper processes there are then.
+fn helpers(seen: &[String]) -> usize {
+    seen.iter().filter(|one| one.ends_with("serve.sock")).count()
 }
 
 impl<'a> Case<'a> {
@@ -166,7 +191,7 @@ impl<'a> Case<'a> {
     }
 
     /// What breaks the rules: `(kind, details)`.
-    fn meet(self, call: &Call, fault: Fault, before: &str) -> Vec<(String, String)> {
+    fn meet(self, call: &Call, fault: Fault, before: &[String]) -> Vec<(String, String)> {
         let at = At { process: call.process, n: call.n };
         let traced = inject(&self.command(), (&self.out, &self.err), at, fault);
         let mut broken = vec![];
@@ -207,7 +232,7 @@ impl<'a> Case<'a> {
     }
 
     /// What has to be true when the command says that it has succeeded.
-    fn is_no_success(&self, fault: Fault, before: &str) -> Option<String> {
+    fn is_no_success(&self, fault: Fault, before: &[String]) -> Option<String> {
         match self.verb {
             Verb::Del | Verb::Prune => self.differs(before),
             // It may have been killed when all was said.
@@ -230,25 +255,26 @@ impl<'a> Case<'a> {
     }
 
     /// How the host differs from what it was, if it does. A process that ends takes a moment.
-    fn differs(&self, before: &str) -> Option<String> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let now = look(self.w);
-            let helpers = self.w.helpers().len();
-            let expected = usize::from(before.contains("serve.sock"));
-            if now == before && helpers == expected {
-                return None;
-            }
-            if Instant::now() > deadline || now != before {
-                let lines = |text: &str, other: &str| -> String {
-                    let new = text.lines().filter(|line| !other.lines().any(|one| one == *line));
-                    new.collect::<Vec<_>>().join("; ")
-                };
-                let (more, less) = (lines(&now, before), lines(before, &now));
-                return Some(format!("new: {more}; missing: {less}; {helpers} helpers"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
+    fn differs(&self, before: &[String]) -> Option<String> {
+        let now = look(self.w);
+        let without = |these: &[String], others: &[String]| -> String {
+            let others: BTreeSet<_> = others.iter().collect();
+            let all: Vec<_> = these.iter().filter(|one| !others.contains(one)).cloned().collect();
+            let some = all.iter().take(5).map(String::as_str).collect::<Vec<_>>().join("; ");
+            format!("{} lines: {some}", all.len())
+        };
+        if now != before {
+            let (more, less) = (without(&now, before), without(before, &now));
+            return Some(format!("new {more}, missing {less}"));
         }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.w.helpers().len() != helpers(before) {
+            if Instant::now() > deadline {
+                return Some(format!("{} helper processes", self.w.helpers().len()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        None
     }
 
     /// So that one broken case does not spoil the others.

@@ -271,7 +271,12 @@ impl Store {
     /// Whether nobody has an address in the network.
     pub(super) fn is_empty(&self, network: &str) -> Result<bool> {
         match fs::read_dir(self.network(network).join("leases")) {
-            Ok(mut entries) => Ok(entries.next().is_none()),
+            Ok(mut entries) => match entries.next().transpose() {
+                Ok(entry) => Ok(entry.is_none()),
+                Err(error) => {
+                    Err(error).with_context(|| self.network(network).display().to_string())
+                }
+            },
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error).with_context(|| self.network(network).display().to_string()),
         }

@@ -202,7 +202,9 @@ impl Budgets {
         let charge = Charge { kind, client, container, stamp: self.stamp, used: Instant::now() };
         for account in charge.accounts() {
             *self.counts.entry((kind, account.1.clone())).or_default() += 1;
-            self.book(account, |entries| drop(entries.insert(charge.stamp, number)));
+            self.book(account, |entries| {
+                entries.insert(charge.stamp, number);
+            });
         }
         self.charges.insert(number, charge);
     }
@@ -218,10 +220,13 @@ impl Budgets {
         let before = rank(entries);
         change(entries);
         let after = rank(entries);
-        before.iter().for_each(|before| drop(self.ranks.remove(before)));
-        match after {
-            Some(after) => drop(self.ranks.insert(after)),
-            None => drop(self.accounts.remove(&account)),
+        if let Some(before) = before {
+            self.ranks.remove(&before);
+        }
+        if let Some(after) = after {
+            self.ranks.insert(after);
+        } else {
+            self.accounts.remove(&account);
         }
     }
 
@@ -236,7 +241,9 @@ impl Budgets {
                     self.counts.remove(&scope);
                 }
             }
-            self.book(account, |entries| drop(entries.remove(&charge.stamp)));
+            self.book(account, |entries| {
+                entries.remove(&charge.stamp);
+            });
         }
     }
 
