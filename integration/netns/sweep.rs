@@ -87,8 +87,9 @@ fn sweep(verb: Verb, in_use: bool) {
             for fault in error.into_iter().chain([Fault::Kill]) {
                 count += 1;
                 let case = Case::new(verb, w);
-                for (kind, what) in case.meet(call, fault, &before) {
-                    let what = format!("{fault} at {call}: {what}");
+                let (hit, found) = case.meet(call, fault, &before);
+                for (kind, what) in found {
+                    let what = format!("{fault} at {}: {what}", hit.as_ref().unwrap_or(call));
                     broken.entry(kind).or_default().push(what);
                 }
             }
@@ -190,8 +191,13 @@ impl<'a> Case<'a> {
         text.lines().filter(|line| !line.ends_with("this host forwards packets")).collect()
     }
 
-    /// What breaks the rules: `(kind, details)`.
-    fn meet(self, call: &Call, fault: Fault, before: &[String]) -> Vec<(String, String)> {
+    /// The call that was met, and what breaks the rules: `(kind, details)`.
+    fn meet(
+        self,
+        call: &Call,
+        fault: Fault,
+        before: &[String],
+    ) -> (Option<Call>, Vec<(String, String)>) {
         let at = At { process: call.process, n: call.n };
         let traced = inject(&self.command(), (&self.out, &self.err), at, fault);
         let mut broken = vec![];
@@ -228,7 +234,7 @@ impl<'a> Case<'a> {
             self.clear_away();
         }
         note("left behind", left);
-        broken
+        (traced.hit, broken)
     }
 
     /// What has to be true when the command says that it has succeeded.

@@ -40,6 +40,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -63,6 +64,10 @@ const ANSWER_LIMIT: i64 = 10;
 const SOCKETS_MAX: usize = 200;
 /// What may wait in the kernel for the resolver, in bytes: some thousand questions.
 const RESOLVER_BUFFER: usize = 4 << 20;
+/// How often it is tried to open what a helper that was killed has not closed yet, and how long
+/// it is waited in between.
+const CLOSE_TRIES: usize = 80;
+const CLOSE_PAUSE: Duration = Duration::from_millis(25);
 /// How many connections may wait there.
 const RESOLVER_BACKLOG: i32 = 1024;
 
@@ -173,14 +178,25 @@ fn ensure(store: &Store, network: &Network, except: Option<&str>) -> Result<Conn
     if let Some(connection) = Connection::open(&directory)? {
         match connection.ask("hello", &[])?.as_str() {
             "ok" => return Ok(connection),
-            "new" => return introduce(store, network, connection, except),
+            // Somebody was killed while introducing it. What it has got of its sockets would be in
+            // the way of the same ones again.
+            "new" => finish(&connection)?,
             // It ends, or is not ours.
             _ => {}
         }
     }
+    let was_there = directory.join(SOCKET).try_exists().context(SOCKET)?;
     start(store, network)?;
     let connection = Connection::open(&directory)?.context("helper process: not there")?;
-    introduce(store, network, connection, except)
+    introduce(store, network, connection, except, was_there)
+}
+
+/// Ends a helper; its sockets are closed when this returns.
+fn finish(connection: &Connection) -> Result<()> {
+    match connection.ask("end", &[])?.as_str() {
+        "" => Ok(()),
+        other => bail!("helper process: {other}"),
+    }
 }
 
 fn start(store: &Store, network: &Network) -> Result<()> {
@@ -211,24 +227,28 @@ fn start(store: &Store, network: &Network) -> Result<()> {
 }
 
 /// A new helper learns what it is there for. It knows the members before it answers their questions,
-/// which it would refuse otherwise.
+/// which it would refuse otherwise. If another one `was_there`, that one may be about to close its
+/// sockets.
 fn introduce(
     store: &Store,
     network: &Network,
     connection: Connection,
     except: Option<&str>,
+    was_there: bool,
 ) -> Result<Connection> {
+    let tries = if was_there { CLOSE_TRIES } else { 1 };
     let mut ids: Vec<_> = store.leases(&network.name)?.into_iter().map(|(_, id)| id).collect();
     ids.sort();
     ids.dedup();
     for id in ids.iter().filter(|id| Some(id.as_str()) != except) {
         if let Some(record) = living(store, id) {
             let endpoints = record.endpoints.iter().filter(|one| one.network == network.name);
-            connection.add(id, &endpoints.flat_map(held_again).collect::<Vec<_>>())?;
+            let held: Vec<_> = endpoints.flat_map(|one| held_again(one, tries)).collect();
+            connection.add(id, &held)?;
         }
     }
     if network.resolver {
-        let sockets = resolver_sockets(network)?;
+        let sockets = while_in_use(tries, || resolver_sockets(network))?;
         let fds: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         connection.tell("dns", &fds)?;
     }
@@ -251,16 +271,29 @@ fn living(store: &Store, id: &str) -> Option<Record> {
 
 /// The ports that were held before the helper was killed. One that somebody else has taken since
 /// then is lost to him on the helper's way; the kernel's way goes first anyhow.
-fn held_again(endpoint: &Endpoint) -> Vec<Held> {
+fn held_again(endpoint: &Endpoint, tries: usize) -> Vec<Held> {
     let mut all = Vec::new();
     let v6 = endpoint.address6.map(|cidr| cidr.address);
     for publish in &endpoint.publish {
-        match hold(&mut publish.clone(), endpoint.address.address, v6) {
+        let held = || hold(&mut publish.clone(), endpoint.address.address, v6);
+        match while_in_use(tries, held) {
             Ok(held) => all.extend(held),
             Err(error) => log::warn(crate::error::line(&error)),
         }
     }
     all
+}
+
+/// Tries again as long as an address is in use.
+fn while_in_use<T>(tries: usize, work: impl Fn() -> Result<T>) -> Result<T> {
+    let in_use = |error: &anyhow::Error| error.downcast_ref() == Some(&Errno::EADDRINUSE);
+    for _ in 1..tries {
+        match work() {
+            Err(error) if in_use(&error) => crate::sys::sleep(CLOSE_PAUSE),
+            result => return result,
+        }
+    }
+    work()
 }
 
 /// UDP and TCP on each of the gateway's addresses.
@@ -318,16 +351,13 @@ pub(super) fn del(store: &Store, network: &str, id: &str) -> Result<()> {
 
 fn reach(store: &Store, network: &str) -> Result<Option<Connection>> {
     let directory = store.network(network);
-    if directory.exists() { Connection::open(&directory) } else { Ok(None) }
+    let is_there = directory.try_exists().with_context(|| directory.display().to_string())?;
+    if is_there { Connection::open(&directory) } else { Ok(None) }
 }
 
 /// Ends the network's helper and waits for it.
 pub(super) fn end(store: &Store, network: &str) -> Result<()> {
-    let Some(connection) = reach(store, network)? else { return Ok(()) };
-    match connection.ask("end", &[])?.as_str() {
-        "" => Ok(()),
-        other => bail!("helper process: {other:?}"),
-    }
+    reach(store, network)?.map_or(Ok(()), |connection| finish(&connection))
 }
 
 /// Whether the network's helper answers and knows its containers.

@@ -331,6 +331,8 @@ impl Server {
             }
             "end" => {
                 cgroup::leave();
+                // Before the connection of who waits for it.
+                self.sources.clear();
                 return Ok(None);
             }
             other => bail!("{other:?}: not a command"),
