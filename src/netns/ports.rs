@@ -3,9 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Once;
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, getsockname,
     listen, setsockopt, socket, sockopt,
@@ -19,56 +21,86 @@ pub(super) struct Held {
     pub(super) socket: OwnedFd,
     pub(super) protocol: Protocol,
     pub(super) to: SocketAddr,
+    /// From clients with an IPv6 address, where one socket hears both and the target is another one.
+    pub(super) to6: Option<SocketAddr>,
 }
 
 /// Binds everything that `publish` asks for; a host port 0 becomes the one that is given.
 pub(super) fn hold(publish: &mut Publish, to: IpAddr, to6: Option<IpAddr>) -> Result<Vec<Held>> {
+    allow_many();
+    let protocol = publish.to.protocol;
     let mut held = Vec::new();
     for n in 0..publish.to.count {
         let port = publish.to.first + n;
-        for address in addresses(publish.bind) {
-            let target = if address.is_ipv6() { to6.unwrap_or(to) } else { to };
-            let host = match publish.host {
-                0 => 0,
-                host => host + n,
-            };
-            let at = SocketAddr::new(address, host);
-            let socket = match open(at, publish.to.protocol) {
-                // No IPv6, no SCTP: then nobody else can have the port either.
-                Err(Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT)
-                    if address.is_ipv6() || publish.to.protocol == Protocol::Sctp =>
-                {
-                    continue;
-                }
-                Err(Errno::EADDRNOTAVAIL) if publish.bind.is_none() => continue,
-                result => result.with_context(|| name(at, publish.to.protocol))?,
-            };
-            if publish.host == 0 {
-                publish.host = number(&socket)?;
+        let host = match publish.host {
+            0 => 0,
+            host => host + n,
+        };
+        let socket = match open_at(publish.bind, host, protocol) {
+            // No SCTP: then nobody else can have the port either.
+            Err((_, Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT))
+                if protocol == Protocol::Sctp =>
+            {
+                continue;
             }
-            held.push(Held {
-                socket,
-                protocol: publish.to.protocol,
-                to: SocketAddr::new(target, port),
-            });
+            // No IPv6: the same.
+            Err((at, Errno::EAFNOSUPPORT)) if at.is_ipv6() => continue,
+            Err((at, errno)) => return Err(errno).with_context(|| name(at, protocol)),
+            Ok(socket) => socket,
+        };
+        if publish.host == 0 {
+            publish.host = number(&socket)?;
         }
+        let is_v6 = publish.bind.is_some_and(|bind| bind.is_ipv6());
+        let first = if is_v6 { to6.unwrap_or(to) } else { to };
+        let second = to6.filter(|_| publish.bind.is_none());
+        held.push(Held {
+            socket,
+            protocol,
+            to: SocketAddr::new(first, port),
+            to6: second.map(|second| SocketAddr::new(second, port)),
+        });
     }
     Ok(held)
+}
+
+/// Each port takes a descriptor, and a shell gives few.
+fn allow_many() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+            && soft < hard
+        {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
+    });
 }
 
 fn name(at: SocketAddr, protocol: Protocol) -> String {
     format!("publish: {at}/{}", protocol.name())
 }
 
-/// Both families' wildcards if nothing is said.
-fn addresses(bind: Option<IpAddr>) -> Vec<IpAddr> {
-    match bind {
-        Some(bind) => vec![bind],
-        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+/// A socket on the address, or on every one of both families: one does for both, since there may be
+/// as many ports as descriptors. Where it fails the address is said that it was meant for.
+fn open_at(
+    bind: Option<IpAddr>,
+    port: u16,
+    protocol: Protocol,
+) -> std::result::Result<OwnedFd, (SocketAddr, Errno)> {
+    let at = |address: IpAddr| SocketAddr::new(address, port);
+    if let Some(bind) = bind {
+        return open(at(bind), true, protocol).map_err(|errno| (at(bind), errno));
     }
+    let v4 = at(Ipv4Addr::UNSPECIFIED.into());
+    match open(at(Ipv6Addr::UNSPECIFIED.into()), false, protocol) {
+        // A host without IPv6.
+        Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => open(v4, true, protocol),
+        result => result,
+    }
+    .map_err(|errno| (v4, errno))
 }
 
-fn open(at: SocketAddr, protocol: Protocol) -> nix::Result<OwnedFd> {
+fn open(at: SocketAddr, v6_only: bool, protocol: Protocol) -> nix::Result<OwnedFd> {
     let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let (kind, number) = match protocol {
         Protocol::Tcp => (SockType::Stream, Some(SockProtocol::Tcp)),
@@ -77,7 +109,7 @@ fn open(at: SocketAddr, protocol: Protocol) -> nix::Result<OwnedFd> {
     };
     let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, number)?;
     if at.is_ipv6() {
-        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+        setsockopt(&fd, sockopt::Ipv6V6Only, &v6_only)?;
     }
     if protocol != Protocol::Udp {
         // Connections that ended a moment ago do not keep the port; a listener still does.

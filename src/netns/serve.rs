@@ -8,35 +8,45 @@
 //!     connect serve.sock ───────────────────────▶ accept
 //!     "hello"            ───────────────────────▶
 //!              ◀──────────────────── "ok" or "new" (knows nothing yet)
-//!     "ready"            ───────────────────────▶ knows all that it should
-//!     "dns" + sockets    ───────────────────────▶ answers on them
 //!     "add ID\ntcp A:P…" + sockets ─────────────▶ reads the record, holds the sockets
 //!     "more ID\ntcp …" + sockets ──────────────▶ holds these, too
+//!     "dns" + sockets    ───────────────────────▶ answers on them
+//!     "ready"            ───────────────────────▶ knows all that it should
 //!     "del ID"           ───────────────────────▶ forgets both
 //!     "end"              ───────────────────────▶ ends, which closes the connection
 //! ```
 //!
 //! Every message but "end" is answered by one word, or by the line of an error. The socket is the standard input of a new
 //! helper, so that nobody has to wait until it is ready.
+//!
+//! Whoever sends packets decides how much work they make, so all of it is budgeted: [`budget`] says
+//! how much one client and one container may have, [`inbox`] lets questions wait for their turn, and
+//! no source is served for longer than a turn.
 
+mod budget;
+mod carry;
 mod cgroup;
 mod dns;
+mod inbox;
 mod message;
 mod relay;
+mod resolve;
 mod server;
+mod stream;
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
-    listen, recv, sendmsg, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrStorage,
+    UnixAddr, bind, connect, listen, recv, sendmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -52,6 +62,14 @@ const SOCKET: &str = "serve.sock";
 const ANSWER_LIMIT: i64 = 10;
 /// SCM_MAX_FD of the kernel is 253.
 const SOCKETS_MAX: usize = 200;
+/// What may wait in the kernel for the resolver, in bytes: some thousand questions.
+const RESOLVER_BUFFER: usize = 4 << 20;
+/// How often it is tried to open what a helper that was killed has not closed yet, and how long
+/// it is waited in between.
+const CLOSE_TRIES: usize = 80;
+const CLOSE_PAUSE: Duration = Duration::from_millis(25);
+/// How many connections may wait there.
+const RESOLVER_BACKLOG: i32 = 1024;
 
 /// For [`crate::fuzz`]: a query, and what is answered to it.
 #[cfg(any(test, fuzzing))]
@@ -107,7 +125,8 @@ impl Connection {
     fn tell(&self, text: &str, sockets: &[RawFd]) -> Result<()> {
         match self.ask(text, sockets)?.as_str() {
             "ok" => Ok(()),
-            other => bail!("helper process: {other:?}"),
+            "" => bail!("helper process: has ended"),
+            other => bail!("helper process: {other}"),
         }
     }
 
@@ -124,6 +143,7 @@ impl Connection {
         let mut text = format!("{verb} {id}");
         for one in held {
             text += &format!("\n{} {}", one.protocol.name(), one.to);
+            text.extend(one.to6.map(|to6| format!(" {to6}")));
         }
         let sockets: Vec<_> = held.iter().map(|one| one.socket.as_raw_fd()).collect();
         self.tell(&text, &sockets)
@@ -158,14 +178,25 @@ fn ensure(store: &Store, network: &Network, except: Option<&str>) -> Result<Conn
     if let Some(connection) = Connection::open(&directory)? {
         match connection.ask("hello", &[])?.as_str() {
             "ok" => return Ok(connection),
-            "new" => return introduce(store, network, connection, except),
+            // Somebody was killed while introducing it. What it has got of its sockets would be in
+            // the way of the same ones again.
+            "new" => finish(&connection)?,
             // It ends, or is not ours.
             _ => {}
         }
     }
+    let was_there = directory.join(SOCKET).try_exists().context(SOCKET)?;
     start(store, network)?;
     let connection = Connection::open(&directory)?.context("helper process: not there")?;
-    introduce(store, network, connection, except)
+    introduce(store, network, connection, except, was_there)
+}
+
+/// Ends a helper; its sockets are closed when this returns.
+fn finish(connection: &Connection) -> Result<()> {
+    match connection.ask("end", &[])?.as_str() {
+        "" => Ok(()),
+        other => bail!("helper process: {other}"),
+    }
 }
 
 fn start(store: &Store, network: &Network) -> Result<()> {
@@ -195,48 +226,74 @@ fn start(store: &Store, network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// A new helper learns what it is there for.
+/// A new helper learns what it is there for. It knows the members before it answers their questions,
+/// which it would refuse otherwise. If another one `was_there`, that one may be about to close its
+/// sockets.
 fn introduce(
     store: &Store,
     network: &Network,
     connection: Connection,
     except: Option<&str>,
+    was_there: bool,
 ) -> Result<Connection> {
-    if network.resolver {
-        let sockets = resolver_sockets(network)?;
-        let fds: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
-        connection.tell("dns", &fds)?;
-    }
+    let tries = if was_there { CLOSE_TRIES } else { 1 };
     let mut ids: Vec<_> = store.leases(&network.name)?.into_iter().map(|(_, id)| id).collect();
     ids.sort();
     ids.dedup();
-    for id in ids {
-        if Some(id.as_str()) == except {
-            continue;
-        }
-        if let Some(record) = store.record(&id)?
-            && record.is_alive()?
-        {
+    for id in ids.iter().filter(|id| Some(id.as_str()) != except) {
+        if let Some(record) = living(store, id) {
             let endpoints = record.endpoints.iter().filter(|one| one.network == network.name);
-            connection.add(&id, &endpoints.flat_map(held_again).collect::<Vec<_>>())?;
+            let held: Vec<_> = endpoints.flat_map(|one| held_again(one, tries)).collect();
+            connection.add(id, &held)?;
         }
+    }
+    if network.resolver {
+        let sockets = while_in_use(tries, || resolver_sockets(network))?;
+        let fds: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        connection.tell("dns", &fds)?;
     }
     connection.tell("ready", &[])?;
     Ok(connection)
 }
 
+/// The record of a container that lives. One that cannot be read is no reason for the others to do
+/// without names and ports.
+fn living(store: &Store, id: &str) -> Option<Record> {
+    let record = || -> Result<Option<Record>> {
+        let Some(record) = store.record(id)? else { return Ok(None) };
+        Ok(record.is_alive()?.then_some(record))
+    };
+    record().unwrap_or_else(|error| {
+        log::warn(crate::error::line(&error));
+        None
+    })
+}
+
 /// The ports that were held before the helper was killed. One that somebody else has taken since
 /// then is lost to him on the helper's way; the kernel's way goes first anyhow.
-fn held_again(endpoint: &Endpoint) -> Vec<Held> {
+fn held_again(endpoint: &Endpoint, tries: usize) -> Vec<Held> {
     let mut all = Vec::new();
     let v6 = endpoint.address6.map(|cidr| cidr.address);
     for publish in &endpoint.publish {
-        match hold(&mut publish.clone(), endpoint.address.address, v6) {
+        let held = || hold(&mut publish.clone(), endpoint.address.address, v6);
+        match while_in_use(tries, held) {
             Ok(held) => all.extend(held),
             Err(error) => log::warn(crate::error::line(&error)),
         }
     }
     all
+}
+
+/// Tries again as long as an address is in use.
+fn while_in_use<T>(tries: usize, work: impl Fn() -> Result<T>) -> Result<T> {
+    let in_use = |error: &anyhow::Error| error.downcast_ref() == Some(&Errno::EADDRINUSE);
+    for _ in 1..tries {
+        match work() {
+            Err(error) if in_use(&error) => crate::sys::sleep(CLOSE_PAUSE),
+            result => return result,
+        }
+    }
+    work()
 }
 
 /// UDP and TCP on each of the gateway's addresses.
@@ -245,17 +302,43 @@ fn resolver_sockets(network: &Network) -> Result<Vec<OwnedFd>> {
     let mut sockets = Vec::new();
     for gateway in network.gateways() {
         let address = SocketAddr::new(gateway.address, PORT);
-        let open = || -> std::io::Result<[OwnedFd; 2]> {
-            let (udp, tcp) = (UdpSocket::bind(address)?, TcpListener::bind(address)?);
-            udp.set_nonblocking(true)?;
-            tcp.set_nonblocking(true)?;
-            Ok([udp.into(), tcp.into()])
-        };
-        sockets.extend(open().with_context(|| {
-            format!("resolver {address} (\"resolver\": false in the network's file does without)")
-        })?);
+        for kind in [SockType::Datagram, SockType::Stream] {
+            let socket = resolver_socket(network, address, kind);
+            sockets.push(socket.with_context(|| {
+                format!(
+                    "resolver {address} (\"resolver\": false in the network's file does without)"
+                )
+            })?);
+        }
     }
     Ok(sockets)
+}
+
+/// One that hears nothing but what comes by the network's bridge: from other interfaces somebody
+/// could ask with a member's address.
+fn resolver_socket(network: &Network, address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(family, kind, flags, None)?;
+    setsockopt(&fd, sockopt::BindToDevice, &network.bridge.clone().into())?;
+    let is_stream = kind == SockType::Stream;
+    if is_stream {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    } else if setsockopt(&fd, sockopt::RcvBufForce, &RESOLVER_BUFFER).is_err() {
+        // Less will do: it is a matter of how long a flood may last.
+        let _ = setsockopt(&fd, sockopt::RcvBuf, &RESOLVER_BUFFER);
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    if is_stream {
+        listen(&fd, Backlog::new(RESOLVER_BACKLOG)?)?;
+    }
+    Ok(fd)
+}
+
+/// Binds a resolver's socket to the bridge again, which may have been removed and made anew.
+fn bind_to_bridge(socket: &impl AsFd, network: &Network) {
+    // Without a bridge there is nobody to be heard.
+    let _ = setsockopt(&socket.as_fd(), sockopt::BindToDevice, &network.bridge.clone().into());
 }
 
 /// Tells the helper, if there is one, that a container has gone.
@@ -268,16 +351,13 @@ pub(super) fn del(store: &Store, network: &str, id: &str) -> Result<()> {
 
 fn reach(store: &Store, network: &str) -> Result<Option<Connection>> {
     let directory = store.network(network);
-    if directory.exists() { Connection::open(&directory) } else { Ok(None) }
+    let is_there = directory.try_exists().with_context(|| directory.display().to_string())?;
+    if is_there { Connection::open(&directory) } else { Ok(None) }
 }
 
 /// Ends the network's helper and waits for it.
 pub(super) fn end(store: &Store, network: &str) -> Result<()> {
-    let Some(connection) = reach(store, network)? else { return Ok(()) };
-    match connection.ask("end", &[])?.as_str() {
-        "" => Ok(()),
-        other => bail!("helper process: {other:?}"),
-    }
+    reach(store, network)?.map_or(Ok(()), |connection| finish(&connection))
 }
 
 /// Whether the network's helper answers and knows its containers.

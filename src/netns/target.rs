@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::Builder;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
@@ -76,15 +77,16 @@ impl Target {
         self.namespace.as_fd()
     }
 
-    /// Runs `work` there and comes back.
-    pub(super) fn inside<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let own = File::open(OWN).context(OWN)?;
-        setns(&self.namespace, CloneFlags::CLONE_NEWNET).context("setns")?;
-        let result = work();
-        // What came after would happen to the container instead of the host.
-        if setns(&own, CloneFlags::CLONE_NEWNET).is_err() {
-            std::process::abort();
-        }
-        result
+    /// Runs `work` there, in a thread of its own: the caller's never leaves the host, so that there
+    /// is no way back that could fail.
+    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let work = || {
+            setns(&self.namespace, CloneFlags::CLONE_NEWNET).context("setns")?;
+            work()
+        };
+        std::thread::scope(|scope| {
+            let thread = Builder::new().spawn_scoped(scope, work).context("thread")?;
+            thread.join().unwrap_or_else(|_| bail!("thread: ended"))
+        })
     }
 }

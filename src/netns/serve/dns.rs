@@ -3,23 +3,19 @@
 //! on (CVE-2024-29018).
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::super::hosts;
 use super::super::network::Network;
 use super::super::store::Record;
+use super::host_servers;
+use super::inbox::Asker;
 use super::message::{self, Found, NAME_ERROR, Question, SERVER_FAILURE};
-use super::{host_servers, relay};
 
 /// How long one server may take.
 const SERVER_LIMIT: Duration = Duration::from_millis(2500);
-/// How long a TCP connection may stay, whatever it does (CVE-2026-35406).
-const STREAM_LIMIT: Duration = Duration::from_secs(10);
-/// A query is longer only by mistake.
-const QUERY_MAX: usize = 4096;
 /// Above this many members of a network `/etc/hosts` lists links only: names are the resolver's.
 const HOSTS_MAX: usize = 32;
 
@@ -27,7 +23,9 @@ const HOSTS_MAX: usize = 32;
 #[derive(Debug)]
 pub(super) struct Names {
     pub(super) network: Network,
-    pub(super) members: BTreeMap<String, Record>,
+    members: BTreeMap<String, Record>,
+    /// The members' addresses in this network.
+    holders: BTreeMap<IpAddr, Rc<str>>,
 }
 
 /// What becomes of a query.
@@ -39,6 +37,29 @@ pub(super) enum Next {
 }
 
 impl Names {
+    pub(super) fn new(network: Network) -> Self {
+        Self { network, members: BTreeMap::new(), holders: BTreeMap::new() }
+    }
+
+    pub(super) fn insert(&mut self, record: Record) {
+        self.remove(&record.id);
+        let id: Rc<str> = record.id.as_str().into();
+        let addresses = self.addresses(&record).map(|address| (address, Rc::clone(&id)));
+        let addresses: Vec<_> = addresses.collect();
+        self.holders.extend(addresses);
+        self.members.insert(record.id.clone(), record);
+    }
+
+    pub(super) fn remove(&mut self, id: &str) {
+        self.holders.retain(|_, holder| **holder != *id);
+        self.members.remove(id);
+    }
+
+    /// The container of this network that has the address.
+    pub(super) fn member(&self, address: IpAddr) -> Asker {
+        self.holders.get(&address.to_canonical()).cloned()
+    }
+
     fn addresses<'a>(&self, record: &'a Record) -> impl Iterator<Item = IpAddr> + use<'a> {
         let name = self.network.name.clone();
         let here = record.endpoints.iter().filter(move |endpoint| endpoint.network == name);
@@ -85,7 +106,7 @@ impl Names {
     }
 
     /// Whom to ask: the network's servers, or the host's.
-    fn servers(&self) -> Vec<SocketAddr> {
+    pub(super) fn servers(&self) -> Vec<SocketAddr> {
         let servers = match &self.network.config.dns {
             Some(servers) => servers.clone(),
             None => host_servers(),
@@ -134,7 +155,7 @@ impl Names {
 pub(super) struct Pending {
     pub(super) socket: UdpSocket,
     query: Vec<u8>,
-    client: SocketAddr,
+    pub(super) client: SocketAddr,
     /// The source at which the query arrived.
     pub(super) via: u64,
     servers: Vec<SocketAddr>,
@@ -152,7 +173,7 @@ impl Pending {
     }
 
     /// A socket of its own for each query: its port is one more thing that a forger has to guess.
-    fn ask(servers: &mut Vec<SocketAddr>, query: &[u8]) -> Option<UdpSocket> {
+    pub(super) fn ask(servers: &mut Vec<SocketAddr>, query: &[u8]) -> Option<UdpSocket> {
         while let Some(server) = servers.pop() {
             let own: SocketAddr = match server {
                 SocketAddr::V4(_) => ([0; 4], 0).into(),
@@ -171,140 +192,32 @@ impl Pending {
     }
 
     /// The answer, if it has come, for the client.
-    pub(super) fn answer(&self) -> Option<(Vec<u8>, SocketAddr)> {
-        let mut buffer = [0; 65_535];
-        let length = self.socket.recv(&mut buffer).ok()?;
-        let same = length >= 12 && buffer[..2] == self.query[..2] && buffer[2] & 0x80 != 0;
-        same.then(|| (buffer[..length].to_vec(), self.client))
+    pub(super) fn answer(&self) -> Option<Vec<u8>> {
+        answer_to(&self.query, &self.socket).ok()?
     }
 
     pub(super) fn is_late(&self) -> bool {
         self.since.elapsed() > SERVER_LIMIT
     }
 
-    /// Asks the next server, or gives up: what the client gets then.
-    pub(super) fn next(mut self) -> Result<Self, (Vec<u8>, SocketAddr)> {
+    /// Asks the next server; `Err` if there is none.
+    pub(super) fn next(mut self) -> Result<Self, Self> {
         match Self::ask(&mut self.servers, &self.query) {
             Some(socket) => Ok(Self { socket, since: Instant::now(), ..self }),
-            None => Err((message::empty(&self.query, SERVER_FAILURE), self.client)),
+            None => Err(self),
         }
     }
-}
 
-/// A client over TCP, and the server that it is asked for at the moment.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) client: TcpStream,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    server: Option<Server>,
-    since: Instant,
-}
-
-#[derive(Debug)]
-struct Server {
-    socket: TcpStream,
-    output: Vec<u8>,
-    input: Vec<u8>,
-}
-
-/// What a socket's buffers did.
-enum Moved {
-    Ended,
-    Waits,
-}
-
-impl Stream {
-    pub(super) fn new(client: TcpStream) -> std::io::Result<Self> {
-        client.set_nonblocking(true)?;
-        let since = Instant::now();
-        Ok(Self { client, input: vec![], output: vec![], server: None, since })
-    }
-
-    pub(super) fn is_late(&self) -> bool {
-        self.since.elapsed() > STREAM_LIMIT
-    }
-
-    /// Goes on as far as it can. `None` at its end; the number is a new socket to be watched.
-    pub(super) fn pump(&mut self, names: &Names) -> Option<Option<&TcpStream>> {
-        let mut new = false;
-        let ended = matches!(fill(&mut self.client, &mut self.input, QUERY_MAX)?, Moved::Ended);
-        loop {
-            if let Some(server) = &mut self.server {
-                flush(&mut server.socket, &mut server.output)?;
-                let ended = fill(&mut server.socket, &mut server.input, 65_537)?;
-                match take(&mut server.input) {
-                    Some(answer) => {
-                        put(&mut self.output, &answer);
-                        self.server = None;
-                    }
-                    None if matches!(ended, Moved::Ended) => return None,
-                    None => break,
-                }
-            }
-            let Some(query) = take(&mut self.input) else { break };
-            match names.query(&query) {
-                Next::Answer(answer) => put(&mut self.output, &answer),
-                Next::Ignore => return None,
-                Next::Forward => {
-                    let to = names.servers().into_iter().find_map(|to| relay::connecting(to).ok());
-                    let Some(socket) = to.map(|fd: OwnedFd| TcpStream::from(fd)) else {
-                        put(&mut self.output, &message::empty(&query, SERVER_FAILURE));
-                        continue;
-                    };
-                    let mut output = Vec::new();
-                    put(&mut output, &query);
-                    self.server = Some(Server { socket, output, input: vec![] });
-                    new = true;
-                    break;
-                }
-            }
-        }
-        flush(&mut self.client, &mut self.output)?;
-        if ended && self.server.is_none() {
-            return None;
-        }
-        Some(self.server.as_ref().filter(|_| new).map(|server| &server.socket))
+    /// What the client gets if nobody answers.
+    pub(super) fn failure(&self) -> Vec<u8> {
+        message::empty(&self.query, SERVER_FAILURE)
     }
 }
 
-/// Messages over TCP begin with their length.
-fn take(input: &mut Vec<u8>) -> Option<Vec<u8>> {
-    let length = usize::from(u16::from_be_bytes(input.get(..2)?.try_into().ok()?));
-    let message = input.get(2..2 + length)?.to_vec();
-    input.drain(..2 + length);
-    Some(message)
-}
-
-fn put(output: &mut Vec<u8>, message: &[u8]) {
-    output.extend_from_slice(&(message.len() as u16).to_be_bytes());
-    output.extend_from_slice(message);
-}
-
-/// Reads what is there, up to `limit`; `None` for a broken connection.
-fn fill(socket: &mut TcpStream, input: &mut Vec<u8>, limit: usize) -> Option<Moved> {
-    let mut buffer = [0; 4096];
-    while input.len() < limit {
-        match socket.read(&mut buffer) {
-            Ok(0) => return Some(Moved::Ended),
-            Ok(length) => input.extend_from_slice(&buffer[..length]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(Moved::Waits),
-            Err(error) if error.kind() == ErrorKind::NotConnected => return Some(Moved::Waits),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
-    }
-    Some(Moved::Waits)
-}
-
-fn flush(socket: &mut TcpStream, output: &mut Vec<u8>) -> Option<()> {
-    while !output.is_empty() {
-        match socket.write(output) {
-            Ok(length) => drop(output.drain(..length)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
-    }
-    Some(())
+/// What a server has answered over UDP; `None` for what is no answer to the query.
+pub(super) fn answer_to(query: &[u8], socket: &UdpSocket) -> std::io::Result<Option<Vec<u8>>> {
+    let mut buffer = [0; 65_535];
+    let length = socket.recv(&mut buffer)?;
+    let same = length >= 12 && buffer[..2] == query[..2] && buffer[2] & 0x80 != 0;
+    Ok(same.then(|| buffer[..length].to_vec()))
 }

@@ -15,6 +15,7 @@ pub(super) const FORMAT_ERROR: u8 = 1;
 pub(super) const SERVER_FAILURE: u8 = 2;
 pub(super) const NAME_ERROR: u8 = 3;
 pub(super) const NOT_IMPLEMENTED: u8 = 4;
+pub(super) const REFUSED: u8 = 5;
 
 /// What a query asks.
 #[derive(Clone, Debug, PartialEq, Eq)]

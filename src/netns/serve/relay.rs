@@ -3,62 +3,123 @@
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use nix::Result;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use nix::sys::socket::{
-    AddressFamily, Shutdown, SockFlag, SockType, SockaddrStorage, connect, setsockopt, shutdown,
-    socket, sockopt,
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, connect, send,
+    setsockopt, shutdown, socket, sockopt,
 };
-use nix::unistd::pipe2;
+use nix::unistd::{pipe2, read};
 
 /// As much as a pipe holds.
 const CHUNK: usize = 64 * 1024;
-/// A UDP client that is silent for so long is forgotten.
-const FLOW_LIMIT: Duration = Duration::from_secs(90);
+/// How many chunks go one way before it is another connection's turn.
+const TURN: usize = 8;
 
-/// One way of a connection: through a pipe, so that no byte is copied.
+/// The pipe that the bytes of all connections go through, so that none is copied. It is empty
+/// between two uses.
 #[derive(Debug)]
+pub(super) struct Pipe {
+    out: OwnedFd,
+    into: OwnedFd,
+}
+
+impl Pipe {
+    pub(super) fn new() -> Result<Self> {
+        let (out, into) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        Ok(Self { out, into })
+    }
+
+    /// Moves what is there: how much, and what `to` did not take of it.
+    fn carry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(usize, Vec<u8>)> {
+        let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+        let length = splice(from, None, &self.into, None, CHUNK, flags)?;
+        let mut rest = length;
+        while rest > 0 {
+            match splice(&self.out, None, to, None, rest, flags) {
+                Ok(moved) if moved > 0 => rest -= moved,
+                Ok(_) | Err(Errno::EAGAIN) => break,
+                Err(errno) => {
+                    // What is in it is nobody else's to read.
+                    *self = Self::new()?;
+                    return Err(errno);
+                }
+            }
+        }
+        let mut left = vec![0; rest];
+        let mut filled = 0;
+        while filled < rest {
+            match read(&self.out, &mut left[filled..]) {
+                Ok(count) if count > 0 => filled += count,
+                result => {
+                    *self = Self::new()?;
+                    return Err(result.err().unwrap_or(Errno::EIO));
+                }
+            }
+        }
+        Ok((length, left))
+    }
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pumped {
+    /// It waits for one of its ends.
+    Waits,
+    /// There is more, after the others' turn.
+    Again,
+    Ended,
+}
+
+/// One way of a connection.
+#[derive(Debug, Default)]
 struct Way {
-    pipe: (OwnedFd, OwnedFd),
-    filled: usize,
+    /// What the far end did not take yet.
+    left: Vec<u8>,
     ended: bool,
 }
 
 impl Way {
-    fn new() -> Result<Self> {
-        let pipe = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        Ok(Self { pipe, filled: 0, ended: false })
-    }
-
-    /// Moves what can be moved.
-    fn pump(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-        let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
-        while !self.ended {
-            if self.filled == 0 {
-                match splice(from, None, &self.pipe.1, None, CHUNK, flags) {
-                    Ok(0) => {
-                        self.ended = true;
-                        // The other way may go on for long.
-                        return match shutdown(to.as_raw(), Shutdown::Write) {
-                            Ok(()) | Err(Errno::ENOTCONN) => Ok(()),
-                            Err(errno) => Err(errno),
-                        };
-                    }
-                    Ok(length) => self.filled = length,
-                    Err(Errno::EAGAIN) => return Ok(()),
-                    Err(errno) => return Err(errno),
-                }
+    /// Moves what can be moved in one turn, and says whether there may be more.
+    fn pump(&mut self, pipe: &mut Pipe, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<bool> {
+        for _ in 0..TURN {
+            if !self.flush(to)? {
+                return Ok(false);
             }
-            match splice(&self.pipe.0, None, to, None, self.filled, flags) {
-                Ok(length) => self.filled -= length,
-                Err(Errno::EAGAIN) => return Ok(()),
+            if self.ended {
+                return Ok(false);
+            }
+            match pipe.carry(from, to) {
+                Ok((0, _)) => {
+                    self.ended = true;
+                    // The other way may go on for long.
+                    return match shutdown(to.as_raw(), Shutdown::Write) {
+                        Ok(()) | Err(Errno::ENOTCONN) => Ok(false),
+                        Err(errno) => Err(errno),
+                    };
+                }
+                Ok((_, left)) => self.left = left,
+                Err(Errno::EAGAIN) => return Ok(false),
                 Err(errno) => return Err(errno),
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether nothing is left.
+    fn flush(&mut self, to: BorrowedFd<'_>) -> Result<bool> {
+        while !self.left.is_empty() {
+            match send(to.as_raw(), &self.left, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => drop(self.left.drain(..length)),
+                Err(Errno::EAGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+        // A connection that has nothing to say keeps no memory for it.
+        self.left = Vec::new();
+        Ok(true)
     }
 }
 
@@ -91,15 +152,20 @@ impl Stream {
             setsockopt(end, sockopt::KeepAlive, &true)?;
             setsockopt(end, sockopt::TcpNoDelay, &true)?;
         }
-        Ok(Self { client, target, up: Way::new()?, down: Way::new()? })
+        Ok(Self { client, target, up: Way::default(), down: Way::default() })
     }
 
-    /// Whether it goes on.
-    pub(super) fn pump(&mut self) -> bool {
+    /// Goes on as far as it can in one turn.
+    pub(super) fn pump(&mut self, pipe: &mut Pipe) -> Pumped {
         let (client, target) = (self.client.as_fd(), self.target.as_fd());
-        self.up.pump(client, target).is_ok()
-            && self.down.pump(target, client).is_ok()
-            && !(self.up.ended && self.down.ended)
+        let up = self.up.pump(pipe, client, target);
+        let down = self.down.pump(pipe, target, client);
+        match (up, down) {
+            (Err(_), _) | (_, Err(_)) => Pumped::Ended,
+            _ if self.up.ended && self.down.ended => Pumped::Ended,
+            (Ok(false), Ok(false)) => Pumped::Waits,
+            _ => Pumped::Again,
+        }
     }
 }
 
@@ -121,7 +187,8 @@ pub(super) struct Flow {
     pub(super) client: SocketAddr,
     /// The source through which the client came.
     pub(super) held: u64,
-    last: Instant,
+    /// Whether the container has answered.
+    pub(super) answered: bool,
 }
 
 impl Flow {
@@ -133,16 +200,6 @@ impl Flow {
         let socket = UdpSocket::bind(own)?;
         socket.connect(to)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, client, held, last: Instant::now() })
-    }
-
-    pub(super) fn send(&mut self, datagram: &[u8]) {
-        self.last = Instant::now();
-        // As lost as on any other way.
-        let _ = self.socket.send(datagram);
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.last.elapsed() > FLOW_LIMIT
+        Ok(Self { socket, client, held, answered: false })
     }
 }

@@ -1,9 +1,10 @@
 //! The helper's one loop: everything that it waits for is a [`Source`] with a number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -15,22 +16,33 @@ use nix::sys::socket::{MsgFlags, send};
 use super::super::network::Network;
 use super::super::request::Protocol;
 use super::super::store::{read_active, read_record};
-use super::cgroup;
-use super::dns::{self, Names, Next, Pending};
-use super::relay::{self, Flow};
+use super::budget::{Budgets, Client, Kind, Room};
+use super::dns::{Names, Pending};
+use super::inbox::Inbox;
+use super::relay::{self, Flow, Pipe};
+use super::stream;
+use super::{bind_to_bridge, cgroup};
 use crate::sys;
 
-/// As long as something may become late, it is looked for that often, in milliseconds.
-const TICK_MS: u16 = 1000;
-/// How many queries, connections or datagrams' clients there may be at once.
-const SOURCES_MAX: usize = 4096;
+/// How often it is looked for what is late: where that is soon, and where it is not.
+const TICK: Duration = Duration::from_secs(1);
+const SLOW_TICK: Duration = Duration::from_secs(60);
+/// A UDP client that is silent for so long is forgotten.
+const FLOW_LIMIT: Duration = Duration::from_secs(90);
+/// A connection that carries nothing for so long ends (RFC 5382, REQ-5).
+const RELAY_LIMIT: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 const MESSAGE_MAX: usize = 32 * 1024;
+/// How many connections or datagrams of one socket are taken before it is another one's turn.
+pub(super) const TURN: usize = 64;
+/// What is watched for every change, once.
+pub(super) const EDGES: EpollFlags =
+    EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLET);
 
-enum Source {
+pub(super) enum Source {
     Listener(OwnedFd),
     Commander(OwnedFd),
-    Udp(UdpSocket, SocketAddr),
-    Tcp(TcpListener, SocketAddr),
+    Udp(UdpSocket, Published),
+    Tcp(TcpListener, Published),
     /// A port that is only held.
     Held(#[allow(dead_code, reason = "to be open is its use")] OwnedFd),
     Relay(relay::Stream),
@@ -38,27 +50,41 @@ enum Source {
     Resolver(UdpSocket),
     ResolverTcp(TcpListener),
     Pending(Pending),
-    Query(dns::Stream),
+    Query(stream::Stream),
 }
 
-impl Source {
-    fn is_timed(&self) -> bool {
-        matches!(self, Self::Flow(_) | Self::Pending(_) | Self::Query(_))
+/// Where what arrives at a port goes.
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    pub(super) container: Rc<str>,
+    to: SocketAddr,
+    /// From clients with an IPv6 address, if that is another one.
+    to6: Option<SocketAddr>,
+}
+
+impl Published {
+    pub(super) fn target(&self, client: SocketAddr) -> SocketAddr {
+        let is_v6 = client.ip().to_canonical().is_ipv6();
+        self.to6.filter(|_| is_v6).unwrap_or(self.to)
     }
 }
 
-struct Server {
+pub(super) struct Server {
     state: PathBuf,
-    epoll: Epoll,
-    sources: BTreeMap<u64, Source>,
+    pub(super) epoll: Epoll,
+    pub(super) sources: BTreeMap<u64, Source>,
     next: u64,
     /// By container.
     held: BTreeMap<String, Vec<u64>>,
-    flows: BTreeMap<(u64, SocketAddr), u64>,
-    names: Names,
+    pub(super) flows: BTreeMap<(u64, SocketAddr), u64>,
+    pub(super) names: Names,
+    pub(super) inbox: Inbox,
+    pub(super) budgets: Budgets,
+    pub(super) pipe: Pipe,
+    /// The sources that have more to do than they had time for.
+    pub(super) again: BTreeSet<u64>,
     ready: bool,
-    /// Whether anything may become late, and when that was looked for.
-    timed: bool,
+    /// When it was last looked for what is late.
     looked: Instant,
 }
 
@@ -67,10 +93,6 @@ pub(in super::super) fn serve(state: &Path, name: &str) -> Result<()> {
     cgroup::enter();
     let Some(active) = read_active(state, name)? else { bail!("network {name}: not in use") };
     let network = Network::decide(name, active.config)?;
-    // A range of ports is as many descriptors.
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
     let mut server = Server {
         state: state.to_owned(),
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("epoll")?,
@@ -78,9 +100,12 @@ pub(in super::super) fn serve(state: &Path, name: &str) -> Result<()> {
         next: 0,
         held: BTreeMap::new(),
         flows: BTreeMap::new(),
-        names: Names { network, members: BTreeMap::new() },
+        names: Names::new(network),
+        inbox: Inbox::default(),
+        budgets: Budgets::new(descriptors()),
+        pipe: Pipe::new().context("pipe")?,
+        again: BTreeSet::new(),
         ready: false,
-        timed: false,
         looked: Instant::now(),
     };
     let listener = sys::stdio(0).try_clone_to_owned().context("standard input")?;
@@ -88,9 +113,27 @@ pub(in super::super) fn serve(state: &Path, name: &str) -> Result<()> {
     server.run()
 }
 
+/// How many descriptors this process may have: as many as it can be allowed.
+fn descriptors() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    let allowed = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+    usize::try_from(allowed).unwrap_or(usize::MAX)
+}
+
+/// How long what is charged to somebody may be quiet.
+fn limit(kind: Kind) -> Option<Duration> {
+    match kind {
+        // A question has a limit for each server that is asked.
+        Kind::UdpQuery => None,
+        Kind::TcpQuery => Some(stream::STREAM_LIMIT),
+        Kind::FirstDatagrams | Kind::UdpFlow => Some(FLOW_LIMIT),
+        Kind::Relay => Some(RELAY_LIMIT),
+    }
+}
+
 impl Server {
     /// Adds a source and gives its number.
-    fn watch(&mut self, source: Source, flags: EpollFlags) -> Result<u64> {
+    pub(super) fn watch(&mut self, source: Source, flags: EpollFlags) -> Result<u64> {
         self.next += 1;
         let event = EpollEvent::new(flags, self.next);
         let result = match &source {
@@ -109,33 +152,90 @@ impl Server {
             Source::Query(stream) => self.epoll.add(&stream.client, event),
         };
         result.context("epoll")?;
-        self.timed |= source.is_timed();
         self.sources.insert(self.next, source);
         Ok(self.next)
+    }
+
+    /// Adds a source that is charged to the client, and to the container that it is for; what it
+    /// takes the place of ends.
+    pub(super) fn watch_for(
+        &mut self,
+        (kind, client): (Kind, Client),
+        container: Option<&Rc<str>>,
+        source: Source,
+        flags: EpollFlags,
+    ) -> Option<u64> {
+        let number = self.watch(source, flags).ok()?;
+        self.budgets.charge(number, kind, client, container.cloned());
+        Some(number)
+    }
+
+    /// Makes room for one more of the kind. `false` if there is none.
+    pub(super) fn make_room(
+        &mut self,
+        kind: Kind,
+        client: &Client,
+        container: Option<&Rc<str>>,
+    ) -> bool {
+        match self.budgets.room(kind, client, container) {
+            Room::Free => true,
+            Room::None => false,
+            Room::Instead(other) => {
+                self.end(other);
+                true
+            }
+        }
+    }
+
+    /// Ends a source. A question that it was is answered.
+    pub(super) fn end(&mut self, number: u64) {
+        self.budgets.release(number);
+        match self.sources.remove(&number) {
+            Some(Source::Flow(flow)) => drop(self.flows.remove(&(flow.held, flow.client))),
+            Some(Source::Pending(pending)) => {
+                self.reply(pending.via, &pending.failure(), pending.client);
+            }
+            _ => {}
+        }
     }
 
     fn run(mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
-            let timeout = match self.timed {
-                true => EpollTimeout::from(TICK_MS),
-                false => EpollTimeout::NONE,
-            };
-            let count = match self.epoll.wait(&mut events, timeout) {
+            let count = match self.epoll.wait(&mut events, self.timeout()) {
                 Err(Errno::EINTR) => 0,
                 result => result.context("epoll")?,
             };
-            for event in &events[..count] {
+            let mut numbers: Vec<_> = events[..count].iter().map(EpollEvent::data).collect();
+            numbers.extend(std::mem::take(&mut self.again));
+            for number in numbers {
                 // An earlier event may have ended it.
-                let Some(source) = self.sources.remove(&event.data()) else { continue };
-                if !self.handle(event.data(), source) {
+                let Some(source) = self.sources.remove(&number) else { continue };
+                if !self.handle(number, source) {
                     return Ok(());
                 }
             }
-            if self.timed && self.looked.elapsed() >= Duration::from_millis(TICK_MS.into()) {
+            self.answer_some();
+            if self.tick().is_some_and(|tick| self.looked.elapsed() >= tick) {
                 self.expire();
             }
         }
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        if !self.again.is_empty() || !self.inbox.is_empty() {
+            return EpollTimeout::ZERO;
+        }
+        let tick = self.tick().and_then(|tick| EpollTimeout::try_from(tick).ok());
+        tick.unwrap_or(EpollTimeout::NONE)
+    }
+
+    /// How often it has to be looked for what is late, if anything can be.
+    fn tick(&self) -> Option<Duration> {
+        if self.budgets.has(|kind| kind != Kind::Relay) {
+            return Some(TICK);
+        }
+        self.budgets.has(|_| true).then_some(SLOW_TICK)
     }
 
     /// Does what the source is ready for, and puts it back if it goes on; `false` at the end of all.
@@ -152,21 +252,21 @@ impl Server {
                 Some(false) => return false,
                 None => None,
             },
-            Source::Tcp(listener, to) => {
-                self.accept(&listener, to);
-                Some(Source::Tcp(listener, to))
+            Source::Tcp(listener, published) => {
+                self.accept(&listener, &published);
+                Some(Source::Tcp(listener, published))
             }
-            Source::Udp(socket, to) => {
-                self.datagrams(number, &socket, to);
-                Some(Source::Udp(socket, to))
+            Source::Udp(socket, published) => {
+                self.datagrams(number, &socket, &published);
+                Some(Source::Udp(socket, published))
             }
-            Source::Relay(mut stream) => stream.pump().then_some(Source::Relay(stream)),
-            Source::Flow(flow) => {
-                self.flow_back(&flow);
+            Source::Relay(stream) => self.relay(number, stream),
+            Source::Flow(mut flow) => {
+                self.flow_back(number, &mut flow);
                 Some(Source::Flow(flow))
             }
             Source::Resolver(socket) => {
-                self.queries(number, &socket);
+                self.take_questions(number, &socket);
                 Some(Source::Resolver(socket))
             }
             Source::ResolverTcp(listener) => {
@@ -177,8 +277,9 @@ impl Server {
             Source::Query(stream) => self.query(number, stream),
             held @ Source::Held(_) => Some(held),
         };
-        if let Some(source) = back {
-            self.sources.insert(number, source);
+        match back {
+            Some(source) => drop(self.sources.insert(number, source)),
+            None => self.budgets.release(number),
         }
         true
     }
@@ -208,20 +309,21 @@ impl Server {
             None => (text, ""),
         };
         match verb {
-            "hello" => return Ok(Some(if self.ready { "ok" } else { "new" })),
+            "hello" => {
+                self.follow_bridge();
+                return Ok(Some(if self.ready { "ok" } else { "new" }));
+            }
             "ready" => self.ready = true,
             "dns" => self.resolve(sockets)?,
             "add" | "more" => {
                 if verb == "add" {
                     self.forget(id);
                     if let Some(record) = read_record(&self.state, id)? {
-                        self.names.members.insert(id.to_owned(), record);
+                        self.names.insert(record);
                         self.names.write_hosts(id);
                     }
                 }
-                for (socket, line) in sockets.into_iter().zip(lines) {
-                    self.hold(id, socket, line)?;
-                }
+                self.hold_all(id, sockets, lines.collect())?;
             }
             "del" => {
                 self.forget(id);
@@ -229,6 +331,8 @@ impl Server {
             }
             "end" => {
                 cgroup::leave();
+                // Before the connection of who waits for it.
+                self.sources.clear();
                 return Ok(None);
             }
             other => bail!("{other:?}: not a command"),
@@ -250,12 +354,37 @@ impl Server {
         Ok(())
     }
 
+    /// The resolver's sockets are bound to a bridge, which may have been made anew.
+    fn follow_bridge(&self) {
+        for source in self.sources.values() {
+            match source {
+                Source::Resolver(socket) => bind_to_bridge(socket, &self.names.network),
+                Source::ResolverTcp(listener) => bind_to_bridge(listener, &self.names.network),
+                _ => {}
+            }
+        }
+    }
+
+    fn hold_all(&mut self, id: &str, sockets: Vec<OwnedFd>, lines: Vec<&str>) -> Result<()> {
+        let held: usize = self.held.values().map(Vec::len).sum();
+        // The kernel leaves out what would be above the limit.
+        if sockets.len() != lines.len() || held + sockets.len() > self.budgets.ports() {
+            bail!("publish: the limit of open files allows {} ports", self.budgets.ports());
+        }
+        sockets.into_iter().zip(lines).try_for_each(|(socket, line)| self.hold(id, socket, line))
+    }
+
     fn hold(&mut self, id: &str, socket: OwnedFd, line: &str) -> Result<()> {
-        let (protocol, to) = line.split_once(' ').context("a socket without a target")?;
-        let to: SocketAddr = to.parse().context("a socket's target")?;
-        let (source, flags) = match protocol.parse()? {
-            Protocol::Tcp => (Source::Tcp(socket.into(), to), EpollFlags::EPOLLIN),
-            Protocol::Udp => (Source::Udp(socket.into(), to), EpollFlags::EPOLLIN),
+        let mut words = line.split(' ');
+        let protocol: Protocol = words.next().unwrap_or_default().parse()?;
+        let mut targets = words.map(str::parse::<SocketAddr>);
+        let to =
+            targets.next().context("a socket without a target")?.context("a socket's target")?;
+        let to6 = targets.next().transpose().context("a socket's target")?;
+        let published = Published { container: id.into(), to, to6 };
+        let (source, flags) = match protocol {
+            Protocol::Tcp => (Source::Tcp(socket.into(), published), EpollFlags::EPOLLIN),
+            Protocol::Udp => (Source::Udp(socket.into(), published), EpollFlags::EPOLLIN),
             Protocol::Sctp => (Source::Held(socket), EpollFlags::empty()),
         };
         let number = self.watch(source, flags)?;
@@ -263,149 +392,24 @@ impl Server {
         Ok(())
     }
 
-    /// Lets go of a container's ports and names; connections that go by here end by themselves.
+    /// Lets go of a container's ports and names, and ends what was relayed to it: its address may
+    /// soon be another's.
     fn forget(&mut self, id: &str) {
         for number in self.held.remove(id).into_iter().flatten() {
             self.sources.remove(&number);
         }
-        self.names.members.remove(id);
-    }
-
-    fn accept(&mut self, listener: &TcpListener, to: SocketAddr) {
-        while let Ok((client, _)) = listener.accept() {
-            if self.sources.len() < SOURCES_MAX
-                && let Ok(stream) = relay::Stream::new(client, to)
-            {
-                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-                let _ = self.watch(Source::Relay(stream), flags);
-            }
+        for number in self.budgets.of_container(id) {
+            self.end(number);
         }
-    }
-
-    fn datagrams(&mut self, number: u64, socket: &UdpSocket, to: SocketAddr) {
-        let mut buffer = [0; 65_535];
-        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-            let key = (number, client);
-            if let Some(Source::Flow(flow)) =
-                self.flows.get(&key).and_then(|flow| self.sources.get_mut(flow))
-            {
-                flow.send(&buffer[..length]);
-                continue;
-            }
-            if self.sources.len() >= SOURCES_MAX {
-                continue;
-            }
-            if let Ok(mut flow) = Flow::new(client, number, to) {
-                flow.send(&buffer[..length]);
-                if let Ok(flow) = self.watch(Source::Flow(flow), EpollFlags::EPOLLIN) {
-                    self.flows.insert(key, flow);
-                }
-            }
-        }
-    }
-
-    fn flow_back(&self, flow: &Flow) {
-        let mut buffer = [0; 65_535];
-        let Some(Source::Udp(held, _)) = self.sources.get(&flow.held) else {
-            // The port is not held any more: the flow ends when it is late.
-            let _ = flow.socket.recv(&mut buffer);
-            return;
-        };
-        while let Ok(length) = flow.socket.recv(&mut buffer) {
-            let _ = held.send_to(&buffer[..length], flow.client);
-        }
-    }
-
-    fn queries(&mut self, number: u64, socket: &UdpSocket) {
-        let mut buffer = [0; 4096];
-        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-            let query = &buffer[..length];
-            let answer = match self.names.query(query) {
-                Next::Answer(answer) => answer,
-                Next::Ignore => continue,
-                Next::Forward => match self.forward(query, client, number) {
-                    true => continue,
-                    false => super::message::empty(query, super::message::SERVER_FAILURE),
-                },
-            };
-            let _ = socket.send_to(&answer, client);
-        }
-    }
-
-    fn forward(&mut self, query: &[u8], client: SocketAddr, via: u64) -> bool {
-        if self.sources.len() >= SOURCES_MAX {
-            return false;
-        }
-        let pending = Pending::new(&self.names, query, client, via);
-        let watched = pending.map(|one| self.watch(Source::Pending(one), EpollFlags::EPOLLIN));
-        matches!(watched, Some(Ok(_)))
-    }
-
-    fn answered(&mut self, pending: Pending) -> Option<Source> {
-        let Some((answer, client)) = pending.answer() else {
-            return Some(Source::Pending(pending));
-        };
-        self.reply(pending.via, &answer, client);
-        None
-    }
-
-    fn reply(&self, via: u64, answer: &[u8], client: SocketAddr) {
-        if let Some(Source::Resolver(socket)) = self.sources.get(&via) {
-            let _ = socket.send_to(answer, client);
-        }
-    }
-
-    fn accept_query(&mut self, listener: &TcpListener) {
-        while let Ok((client, _)) = listener.accept() {
-            if self.sources.len() < SOURCES_MAX
-                && let Ok(stream) = dns::Stream::new(client)
-            {
-                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-                let _ = self.watch(Source::Query(stream), flags);
-            }
-        }
-    }
-
-    fn query(&mut self, number: u64, mut stream: dns::Stream) -> Option<Source> {
-        let new = stream.pump(&self.names)?;
-        if let Some(server) = new {
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-            self.epoll.add(server, EpollEvent::new(flags, number)).ok()?;
-        }
-        Some(Source::Query(stream))
+        self.names.remove(id);
     }
 
     /// Ends what is late.
     fn expire(&mut self) {
         self.looked = Instant::now();
-        self.timed = self.sources.values().any(Source::is_timed);
-        let late: Vec<u64> = self
-            .sources
-            .iter()
-            .filter(|(_, source)| match source {
-                Source::Flow(flow) => flow.is_over(),
-                Source::Pending(pending) => pending.is_late(),
-                Source::Query(stream) => stream.is_late(),
-                _ => false,
-            })
-            .map(|(number, _)| *number)
-            .collect();
-        for number in late {
-            match self.sources.remove(&number) {
-                Some(Source::Flow(flow)) => {
-                    self.flows.remove(&(flow.held, flow.client));
-                }
-                Some(Source::Pending(pending)) => {
-                    let via = pending.via;
-                    match pending.next() {
-                        Ok(again) => {
-                            let _ = self.watch(Source::Pending(again), EpollFlags::EPOLLIN);
-                        }
-                        Err((answer, client)) => self.reply(via, &answer, client),
-                    }
-                }
-                _ => {}
-            }
+        for number in self.budgets.late(limit) {
+            self.end(number);
         }
+        self.ask_next_servers();
     }
 }
