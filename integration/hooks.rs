@@ -534,3 +534,31 @@ fn what_a_hook_leaves_in_the_background_stays_if_the_hook_ends_in_time() {
         assert!(alive.len() == 4 && alive.iter().all(|(_, lives)| *lives), "{alive:?}");
     }
 }
+
+/// What `/proc/self/status` of a startContainer hook says of filters, and what becomes of mkdir in it.
+fn start_hook_under(filter: Value, change: impl FnOnce(&mut Value)) -> String {
+    let look = "sed -n 's/^Seccomp:\\s*//p' /proc/self/status; mkdir /tmp/no 2>&1; ulimit -n";
+    let hook =
+        json!({ "path": "/bin/sh", "args": ["sh", "-c", format!("{{ {look}; }} >/tmp/seen")] });
+    let bundle = Bundle::busybox().writable().args(["cat", "/tmp/seen"]).config(|c| {
+        c["hooks"] = json!({ "startContainer": [hook] });
+        c["linux"]["seccomp"] = filter;
+        change(c);
+    });
+    bundle.launch(&["run"], &bundle.id()).run().success().stdout
+}
+
+/// It is code of the image.
+#[test]
+fn a_start_container_hook_is_under_the_filter_and_the_limits_of_the_program() {
+    let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls":
+        [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1 }] });
+    for no_new_privileges in [true, false] {
+        let seen = start_hook_under(filter.clone(), |c| {
+            c["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            c["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 77 }]);
+        });
+        let expected = "2\nmkdir: can't create directory '/tmp/no': Operation not permitted\n77\n";
+        assert_eq!(seen, expected, "{no_new_privileges}");
+    }
+}

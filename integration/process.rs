@@ -162,6 +162,32 @@ fn without_pivot_root_the_container_is_no_different_from_inside() {
     private.refused().says(&["linux.rootfsPropagation", "not safe without pivot_root"]);
 }
 
+/// Of a container with the right to map ids, which is all that it takes where the host's procfs or
+/// sysfs is somewhere in its mount namespace: also below something else, or under another mount.
+#[test]
+fn without_pivot_root_no_procfs_or_sysfs_of_the_host_is_left_to_mount_another_one() {
+    for place in [
+        "mount -t proc proc X",
+        "mount -t sysfs sysfs X",
+        "mount -t tmpfs t X; mkdir X/deep; mount -t proc proc X/deep",
+        "mount -t proc proc X; mount -t tmpfs t X",
+    ] {
+        let kind = if place.contains("sysfs") { "sysfs" } else { "proc" };
+        let script = format!("unshare -mrpfn sh -c 'mount -t {kind} none /mnt && ls /mnt | wc -l'");
+        let bundle = Bundle::busybox().directory("/mnt").with_capabilities(&["CAP_SETFCAP"]);
+        let bundle = bundle.script(&script).options(["--no-pivot"]);
+        let there = bundle.beside("there");
+        std::fs::create_dir(&there).unwrap();
+        let mounts = place.replace('X', &there.display().to_string());
+        let words = format!("{mounts}; exec \"$@\"");
+        let bundle =
+            bundle.behind(&["unshare", "-m", "--propagation", "private", "sh", "-c", &words, "sh"]);
+        let done = bundle.run();
+        assert_ne!(done.status, 0, "{place}: {done}");
+        assert!(done.stderr.contains("mount"), "{place}: {done}");
+    }
+}
+
 #[test]
 fn a_directory_that_does_not_exist_is_made_for_the_process() {
     let bundle = Bundle::busybox().writable().link("/to", "/nowhere");

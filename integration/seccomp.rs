@@ -252,6 +252,20 @@ fn an_agent_answers_the_calls_of_a_container_and_of_exec() {
 }
 
 #[test]
+fn an_agent_answers_the_calls_of_a_start_container_hook_and_of_the_program_after_it() {
+    let bundle = Bundle::busybox().writable();
+    let (agent, profile) = asking(&bundle, notify());
+    let hook =
+        json!({ "path": "/bin/sh", "args": ["sh", "-c", "mkdir /tmp/hook 2>/tmp/seen; true"] });
+    let bundle =
+        bundle.filter(profile).config(|c| c["hooks"] = json!({ "startContainer": [hook] }));
+    let done = bundle.script("cat /tmp/seen; mkdir /tmp/program 2>&1").run();
+    assert_eq!(done.stdout.matches("No space left on device").count(), 2, "{done}");
+    assert_eq!(agent.output().matches(&format!("call {MKDIR}\n")).count(), 2);
+    assert_eq!(agent.states().len(), 2, "{}", agent.output());
+}
+
+#[test]
 fn an_annotation_names_the_agent_of_a_profile_that_names_none() {
     let names = |path: std::path::PathBuf| json!({ "run.oci.seccomp.receiver": path });
     let script = "mkdir /tmp/one 2>&1";

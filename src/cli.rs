@@ -23,7 +23,7 @@ use args::{Create, Delete, Events, Exec, Global, Id, Kill, List, Ps, Run, Spec, 
 use commands::{chosen, command_line};
 
 use crate::cgroup::{Cgroup, Manager};
-use crate::foreground::Interrupted;
+use crate::foreground::{Interrupted, interrupted};
 use crate::plan::Extras;
 use crate::{
     checkpoint, create, delete, error, events, exec, features, image, kill, list, log, pause, ps,
@@ -64,7 +64,7 @@ pub(crate) fn main(again: bool) -> i32 {
         Err(error) => {
             let phase = error::phase(&error).map(|phase| phase.to_string());
             tell(&error::line(&error), phase.as_deref());
-            error.downcast_ref().map_or(failed, |error: &Interrupted| error.status())
+            interrupted().map_or(failed, Interrupted::status)
         }
     }
 }

@@ -59,7 +59,8 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let outlets = Outlets::open(options, &container).phase(Phase::Plan)?;
     let relayed = foreground.is_some() && plan.process.as_ref().is_some_and(|p| p.terminal);
     let client = relayed.then(Client::open).transpose().phase(Phase::Terminal)?;
-    let group = open_group(&container, options).phase(Phase::Cgroup)?;
+    let mut group = open_group(&container, options).phase(Phase::Cgroup)?;
+    let late_entry = group.leave_crowded().phase(Phase::Cgroup)?;
     if let Some(init) = &container.record.init {
         launch::give_pipes(&plan, init.pid).phase(Phase::Process)?;
     }
@@ -73,6 +74,9 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     caller.go().phase(Phase::Process)?;
     let terminal = caller.ready(&plan)?;
     let pid = Pid::from_raw(caller.pid());
+    if let Some(entry) = late_entry {
+        entry.admit(pid.as_raw()).phase(Phase::Cgroup)?;
+    }
     log::debug(format_args!("{}: the process is {pid}, confined", options.id));
     launch::schedule(&plan, pid).phase(Phase::Process)?;
     let terminal = pty::hand_over(terminal, outlets.console.as_ref()).phase(Phase::Terminal)?;

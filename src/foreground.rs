@@ -25,6 +25,8 @@ const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Si
 
 /// Readable when one of them has come to a command in the foreground.
 static INTERRUPTION: OnceLock<SignalFd> = OnceLock::new();
+/// Set when a wait has been given up for one of them.
+static INTERRUPTED: OnceLock<Interrupted> = OnceLock::new();
 
 /// The error of a command that a signal has ended while it was still setting things up.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +57,12 @@ pub(crate) fn interruption() -> Option<BorrowedFd<'static>> {
 pub(crate) fn check_interruption() -> Result<(), Interrupted> {
     let signal = INTERRUPTION.get().and_then(|signals| signals.read_signal().ok().flatten());
     let signal = signal.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok());
-    signal.map_or(Ok(()), |signal| Err(Interrupted(signal)))
+    signal.map_or(Ok(()), |signal| Err(*INTERRUPTED.get_or_init(|| Interrupted(signal))))
+}
+
+/// What has ended this command, if it was a signal while it still set things up.
+pub(crate) fn interrupted() -> Option<Interrupted> {
+    INTERRUPTED.get().copied()
 }
 
 fn ending() -> SigSet {

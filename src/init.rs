@@ -58,7 +58,6 @@ pub(crate) fn run(
         Ok(Release::Start) => caller,
         Ok(Release::Detach) => {
             drop(caller);
-            plan.namespaces.show();
             wait_for_start(listener.as_ref())
         }
         Err(error) => fail(&caller, &error),
@@ -189,6 +188,10 @@ fn arrive<'a>(
         if plan.start_hooks().is_none() {
             program.prepare_filter()?;
         }
+    }
+    if plan.root.is_some() {
+        // While there is somebody to hear of a failure.
+        plan.namespaces.show().phase(Phase::Process)?;
     }
     caller.ready().phase(Phase::Process)?;
     Ok(program)

@@ -232,12 +232,12 @@ impl Namespaces {
         Ok(())
     }
 
-    /// In init, which is confined and waits for `start`: an ordinary user could not `exec` into a
-    /// hidden process. What else there is in his user namespace came in by him.
-    pub(crate) fn show(&self) {
-        if self.is_ordinary {
-            // If it fails, exec says so.
-            let _ = prctl::set_dumpable(true);
+    /// In init, which is confined: an ordinary user could not `exec` into a hidden process while it
+    /// waits for `start`. What else there is in that user namespace came in by the same user.
+    pub(crate) fn show(&self) -> Result<()> {
+        match self.is_ordinary {
+            true => prctl::set_dumpable(true).context("PR_SET_DUMPABLE"),
+            false => Ok(()),
         }
     }
 

@@ -32,6 +32,17 @@ fn a_limit_of_one_pid_is_enough_to_start() {
     }
 }
 
+#[test]
+fn exec_enters_a_container_that_has_as_many_processes_as_it_may() {
+    for setup in Setup::with("pids") {
+        for limit in [1, 2, 3] {
+            let bundle = setup.bundle().resources(json!({ "pids": { "limit": limit } }));
+            let c = bundle.args(["sleep", "1000"]).start();
+            assert_eq!(c.exec(["echo", "in"]).success().stdout, "in\n", "{setup:?} {limit}");
+        }
+    }
+}
+
 /// A container that wants 24 MiB of memory, and may have 8.
 fn glutton(setup: Setup, with_swap: i64) -> Bundle {
     let limits = json!({ "memory": { "limit": 8 << 20, "swap": with_swap } });

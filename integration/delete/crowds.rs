@@ -1,5 +1,7 @@
 //! Crowds that fork without end, with hardly any CPU time to die.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -8,11 +10,14 @@ use super::{delete_all, groups, shell};
 use crate::cgroups::has;
 use crate::harness::{Bundle, Container, View};
 
-/// Every process forks two more and ignores what can be ignored.
-const BOMB: &str = "trap '' HUP INT QUIT TERM USR1 USR2; b() { b & b & b & wait; }; b";
-
+/// With the program of `bomb.c`: a shell ends where it cannot fork.
 fn bomb(view: View, pids: u32, quota: u32) -> Bundle {
-    let bundle = Bundle::busybox().in_view(view).script(BOMB);
+    let bundle = Bundle::busybox().in_view(view).args(["/bomb"]);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/delete/bomb.c");
+    let program = bundle.rootfs().join("bomb");
+    let compiled = Command::new("cc").arg("-static").arg(source).arg("-o").arg(program).output();
+    let compiled = compiled.unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     let bundle = match has(view, "pids") {
         true => bundle.resources(json!({ "pids": { "limit": pids } })),
         false => bundle.config(|c| {

@@ -43,6 +43,18 @@ impl OpenCgroup {
         Ok(open)
     }
 
+    /// Where a builder and the process that it clones are more than version 2's group has room for
+    /// (`pids.max`), neither is born in it, and what comes back lets the process in later: for that
+    /// the kernel asks for no room, but for more time than for a birth.
+    pub(crate) fn leave_crowded(&mut self) -> Result<Option<LateEntry>> {
+        let Some(directory) = self.directory.as_ref().filter(|group| is_crowded(group)) else {
+            return Ok(None);
+        };
+        let procs = file::open_at(directory, "cgroup.procs", OFlag::O_WRONLY)?;
+        self.directory = None;
+        Ok(Some(LateEntry(procs)))
+    }
+
     /// The directory for `CLONE_INTO_CGROUP`, where there is version 2.
     pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
         self.directory.as_ref().map(AsFd::as_fd)
@@ -77,6 +89,26 @@ impl OpenCgroup {
     fn close(&mut self) {
         sys::close_together(self.tasks.drain(..).map(|(_, fd)| fd).collect());
     }
+}
+
+/// `cgroup.procs` of a group of version 2.
+pub(crate) struct LateEntry(OwnedFd);
+
+impl LateEntry {
+    /// Moves the process `pid` into the group.
+    pub(crate) fn admit(&self, pid: i32) -> Result<()> {
+        file::write_to(&self.0, &pid.to_string()).context("cgroup.procs")
+    }
+}
+
+/// Whether two processes more would be too many. A group without a limit or a controller has none.
+fn is_crowded(group: &OwnedFd) -> bool {
+    let number = |name: &str| {
+        let file = file::open_at(group, name, OFlag::O_RDONLY).ok()?;
+        file::read_all(file).ok()?.trim().parse::<u64>().ok()
+    };
+    let limit = number("pids.max");
+    limit.is_some_and(|limit| number("pids.current").is_some_and(|now| now + 2 > limit))
 }
 
 impl Drop for OpenCgroup {
