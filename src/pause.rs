@@ -15,16 +15,21 @@ pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {
         Status::Created | Status::Running => {
             let cgroup = &container.record.cgroup;
             cgroup.freeze().phase(Phase::Cgroup)?;
-            if container.record.init.is_some_and(|init| process::is_killed(init.pid)) {
-                // A `kill` came first: who is frozen does not die.
-                cgroup.thaw().phase(Phase::Cgroup)?;
-                bail!("{id}: container not running");
-            }
-            Ok(())
+            // It has ended meanwhile, or is about to: who is frozen does not die.
+            let alive = check_alive(&container);
+            alive.or_else(|error| cgroup.thaw().phase(Phase::Cgroup).and(Err(error)))
         }
         Status::Paused => bail!("{id}: container not running: already paused"),
         Status::Creating | Status::Stopped => bail!("{id}: container not running"),
     }
+}
+
+fn check_alive(container: &Container) -> Result<()> {
+    let init = container.init()?;
+    if init.is_none() || container.record.init.is_some_and(|init| process::is_killed(init.pid)) {
+        bail!("{}: container not running", container.record.id);
+    }
+    Ok(())
 }
 
 /// `rt resume`.
