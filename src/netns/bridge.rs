@@ -1,7 +1,5 @@
 //! A network's bridge on the host.
 
-use std::io::Write;
-
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
@@ -9,6 +7,7 @@ use super::address::Mac;
 use super::link::{Link, Links, New};
 use super::network::{Localhost, Network};
 use super::{ours, sysctl};
+use crate::log;
 
 /// The index of the network's bridge, which is made, given its address and brought up as far as
 /// that has not been done.
@@ -89,8 +88,7 @@ pub(super) fn forward(network: &Network) -> Result<()> {
     let switch = |name: &str| -> Result<()> {
         if sysctl::get(name).as_deref() == Some("0") {
             sysctl::set(name, "1").with_context(|| name.to_owned())?;
-            let _ =
-                writeln!(std::io::stderr(), "rt: net/{name} is 1 now: this host forwards packets");
+            log::warn(format_args!("net/{name} is 1 now: this host forwards packets"));
         }
         Ok(())
     };

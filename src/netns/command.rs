@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -16,6 +16,7 @@ use super::request::Request;
 use super::store::{Active, Store, write};
 use super::target::Target;
 use super::{Host, Options, attach, bridge, detach, firewall, hosts, serve, show};
+use crate::log;
 use crate::state::check_id;
 
 /// A state on standard input is not longer than this, in bytes.
@@ -184,7 +185,7 @@ fn prune(host: &Host) -> Result<String> {
 
 /// Says that a file cannot be read.
 pub(super) fn warn(error: &Error) {
-    let _ = writeln!(std::io::stderr(), "rt: warning: {}", crate::error::line(error));
+    log::warn(crate::error::line(error));
 }
 
 /// Says what is not as it should be; with `repair` it is put right.
