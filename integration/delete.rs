@@ -73,14 +73,8 @@ fn two(view: View) -> Bundle {
 }
 
 /// The processes with the mark of the container, by their command lines.
-fn processes(c: &Container) -> Vec<String> {
-    let mark = format!("{MARK}={}", c.bundle.mark());
-    let all = fs::read_dir("/proc").unwrap().flatten();
-    let marked = all.filter(|entry| {
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|one| one == mark.as_bytes())
-    });
-    marked.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+fn processes(c: &Container) -> Vec<i32> {
+    processes_of(c.bundle.mark())
 }
 
 /// Deletes with force and finds nothing left.
@@ -88,5 +82,5 @@ fn processes(c: &Container) -> Vec<String> {
 fn delete_all(c: &Container) {
     c.delete_force();
     c.bundle.leftovers().assert_none_since();
-    assert_eq!(processes(c), [""; 0]);
+    assert_eq!(processes(c), [0; 0]);
 }

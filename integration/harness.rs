@@ -30,7 +30,7 @@ pub(crate) use config::ALL_CAPABILITIES;
 pub(crate) use container::Container;
 pub(crate) use disk::Disk;
 pub(crate) use host::{Host, freeze, namespace_of, proc_status, reap, thaw, until, waits_in};
-pub(crate) use leftovers::Leftovers;
+pub(crate) use leftovers::{Leftovers, processes_of};
 pub(crate) use look::{Look, assert_looks_as_under_runc, difference_to_runc};
 pub(crate) use race::Exchange;
 pub(crate) use rt::{Done, MARK, Rt, Running, runc, runtime};

@@ -116,22 +116,39 @@ impl Leftovers {
         }
     }
 
-    /// By environment: init has it before it executes the program too, being the runtime until then.
     fn processes(&self, found: &mut Vec<String>) {
-        let mark = format!("{MARK}={}", self.mark);
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let name = entry.file_name();
-            if !name.to_string_lossy().starts_with(|first: char| first.is_ascii_digit()) {
-                continue;
-            }
-            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environment.split(|byte| *byte == 0).any(|one| one == mark.as_bytes()) {
-                let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-                let line = String::from_utf8_lossy(&line).replace('\0', " ");
-                found.push(format!("process: {} {line}", name.display()));
-            }
+        for pid in processes_of(&self.mark) {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            found.push(format!("process: {pid} {line}"));
         }
     }
+}
+
+/// The processes of a test, by its mark: what it has started has that in its environment. Init and
+/// its like have cleared theirs up to their program; what is mounted for them and what they have
+/// open tells whose they are.
+pub(crate) fn processes_of(mark: &str) -> Vec<i32> {
+    let variable = format!("{MARK}={mark}");
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &i32| {
+        let read = |file| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let environment = read("environ");
+        if environment.iter().any(|byte| *byte != 0) {
+            return environment.split(|byte| *byte == 0).any(|one| one == variable.as_bytes());
+        }
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        exe.to_string_lossy().contains("rt")
+            && (String::from_utf8_lossy(&read("mountinfo")).contains(mark) || has_open(*pid, mark))
+    })
+    .collect()
+}
+
+fn has_open(pid: i32, mark: &str) -> bool {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut targets = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
+    targets.any(|target| target.to_string_lossy().contains(mark))
 }
 
 fn walk(directory: &Path, mark: &str, found: &mut Vec<String>) {

@@ -64,30 +64,33 @@ fn keep(hook: impl FnOnce(Pid) -> i32, parent: Pid, errors: RawFd) -> nix::Resul
     let mut awaited = SigSet::empty();
     awaited.add(Signal::SIGCHLD);
     awaited.add(Signal::SIGTERM);
+    let ended = wait(&awaited, pid);
+    if !matches!(ended, Ok(Some(_))) {
+        end_all(&process);
+    }
+    Ok(ended?.map_or(127, end_alike))
+}
+
+/// Waits for the end of the hook: its status, or none when everything is to end.
+fn wait(awaited: &SigSet, hook: i32) -> nix::Result<Option<sys::ExitStatus>> {
     loop {
-        match awaited.wait() {
-            Ok(Signal::SIGCHLD) => {
-                if let Some(status) = reap(pid) {
-                    return Ok(end_alike(status));
-                }
-            }
-            Ok(_) => {
-                end_all(&process);
-                return Ok(127);
-            }
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
+        if sys::wait_for_signal(awaited)? != libc::SIGCHLD {
+            return Ok(None);
+        }
+        if let Some(status) = reap(hook)? {
+            return Ok(Some(status));
         }
     }
 }
 
 /// Reaps what has ended; the status of the hook if it is among it.
-fn reap(hook: i32) -> Option<sys::ExitStatus> {
+fn reap(hook: i32) -> nix::Result<Option<sys::ExitStatus>> {
     loop {
         match sys::reap_any() {
-            Ok(Some((pid, status))) if pid == hook => return Some(status),
+            Ok(Some((pid, status))) if pid == hook => return Ok(Some(status)),
+            Ok(None) => return Ok(None),
             Ok(Some(_)) | Err(Errno::EINTR) => {}
-            Ok(None) | Err(_) => return None,
+            Err(errno) => return Err(errno),
         }
     }
 }

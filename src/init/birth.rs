@@ -62,7 +62,7 @@ fn watch_over(process: &OwnedFd, parent: Pid) -> ! {
     ends.add(Signal::SIGTERM);
     let waits = ends.thread_block().is_ok() && set_pdeathsig(Signal::SIGTERM).is_ok();
     if waits && getppid() == parent {
-        let _ = ends.wait();
+        let _ = sys::wait_for_signal(&ends);
     }
     end(process)
 }

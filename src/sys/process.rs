@@ -286,6 +286,18 @@ pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
     Ok(reap_any()?.map(|(pid, status)| (pid, code(status))))
 }
 
+/// sigwaitinfo(2): waits for one of the blocked signals `set`; its number. (nix's goes by sigwait(3),
+/// whose error is its result, and panics.)
+pub(crate) fn wait_for_signal(set: &SigSet) -> Result<c_int> {
+    loop {
+        // SAFETY: the set is only read, and a null siginfo asks for nothing more than the number.
+        match Errno::result(unsafe { libc::sigwaitinfo(set.as_ref(), std::ptr::null_mut()) }) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
 /// Waits for the end of the child `process`, up to `limit` milliseconds, and reaps it. `EAGAIN` if it
 /// has not ended by then.
 pub(crate) fn reap(process: BorrowedFd<'_>, limit: PollTimeout) -> Result<()> {
