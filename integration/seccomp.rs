@@ -259,7 +259,8 @@ fn an_agent_answers_the_calls_of_a_start_container_hook_and_of_the_program_after
         json!({ "path": "/bin/sh", "args": ["sh", "-c", "mkdir /tmp/hook 2>/tmp/seen; true"] });
     let bundle =
         bundle.filter(profile).config(|c| c["hooks"] = json!({ "startContainer": [hook] }));
-    let done = bundle.script("cat /tmp/seen; mkdir /tmp/program 2>&1").run();
+    let bundle = bundle.script("cat /tmp/seen; mkdir /tmp/program 2>&1");
+    let done = bundle.launch(&["run"], &bundle.id()).run();
     assert_eq!(done.stdout.matches("No space left on device").count(), 2, "{done}");
     assert_eq!(agent.output().matches(&format!("call {MKDIR}\n")).count(), 2);
     assert_eq!(agent.states().len(), 2, "{}", agent.output());

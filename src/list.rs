@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -91,11 +90,9 @@ fn readable(container: Container) -> Option<State> {
     State::of(container).inspect_err(|error| complain(&anyhow!("{id}: {}", line(error)))).ok()
 }
 
-/// Names a container that cannot be read, on standard error and in the log: it hides no other.
+/// Names a container that cannot be read: it hides no other.
 fn complain(error: &Error) {
-    let line = line(error);
-    log::error(&line, None);
-    let _ = writeln!(std::io::stderr(), "rt: {line}");
+    log::warn(line(error));
 }
 
 fn table(states: &[State]) -> String {

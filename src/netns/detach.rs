@@ -47,7 +47,10 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
 fn clear_files(record: &Record, label: &str) {
     let Some(files) = record.files.as_ref().filter(|files| files.is_dir()) else { return };
     for name in ["hosts", "resolv.conf"] {
-        if let Err(error) = hosts::update(files, name, label, "") {
+        // An `add` that is taken back has said itself what is wrong with them.
+        if let Err(error) = hosts::update(files, name, label, "")
+            && record.complete
+        {
             log::warn(crate::error::line(&error));
         }
     }
