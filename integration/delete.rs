@@ -14,7 +14,7 @@ use std::process::{Child, Command};
 
 use serde_json::Value;
 
-use crate::harness::{Bundle, Container, MARK, View};
+use crate::harness::{Bundle, Container, View, processes_of};
 
 /// A process of the host that has nothing to do with any container.
 #[derive(Debug)]
