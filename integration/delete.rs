@@ -73,8 +73,8 @@ fn two(view: View) -> Bundle {
 }
 
 /// The processes with the mark of the container, by their command lines.
-fn processes(c: &Container) -> Vec<i32> {
-    processes_of(c.bundle.mark())
+fn processes(c: &Container) -> Vec<String> {
+    processes_of(c.bundle.mark()).iter().map(ToString::to_string).collect()
 }
 
 /// Deletes with force and finds nothing left.
@@ -82,5 +82,5 @@ fn processes(c: &Container) -> Vec<i32> {
 fn delete_all(c: &Container) {
     c.delete_force();
     c.bundle.leftovers().assert_none_since();
-    assert_eq!(processes(c), [0; 0]);
+    assert_eq!(processes(c), [""; 0]);
 }
