@@ -76,7 +76,7 @@ fn groups_are_found_from_within_another_group() {
         assert!(groups(&c).iter().all(|group| group.display().to_string().contains("nest")));
         damaged(&c, DAMAGES[0]);
         delete_all(&c);
-        let find = format!("find /sys/fs/cgroup -ignore_readdir_race -depth -type d -path '*/{}nest*'", mark.mark());
+        let find = format!("find /sys/fs/cgroup -depth -type d -path '*/{}nest*'", mark.mark());
         super::shell(view, &format!("for g in $({find}); do rmdir $g; done"));
     }
 }
