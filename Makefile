@@ -166,6 +166,7 @@ stress: toolchain root
 	$(CARGO) test --quiet --locked --release --no-run
 	@RT_STRESS=2000 $(CARGO) $(RUNNER) test --locked --release --test integration stress:: -- --test-threads=1
 	@RT_PAIRS=100 $(CARGO) $(RUNNER) test --locked --release --test integration pairs:: -- --test-threads=1
+	@RT_SWEEP_STEP=1 $(CARGO) $(RUNNER) test --locked --release --test integration netns::sweep:: -- --test-threads=1
 
 # What makes libFuzzer see which ways the program takes; a stable compiler knows it. The findings of
 # libFuzzer stay in fuzz/corpus, what breaks a target in fuzz/broken-*.

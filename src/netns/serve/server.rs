@@ -31,6 +31,9 @@ const SLOW_TICK: Duration = Duration::from_secs(60);
 const FLOW_LIMIT: Duration = Duration::from_secs(90);
 /// A connection that carries nothing for so long ends (RFC 5382, REQ-5).
 const RELAY_LIMIT: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+/// So many waits in a row may fail, with a pause after each.
+const FAILURES_MAX: u32 = 100;
+const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 const MESSAGE_MAX: usize = 32 * 1024;
 /// How many connections or datagrams of one socket are taken before it is another one's turn.
 pub(super) const TURN: usize = 64;
@@ -201,11 +204,21 @@ impl Server {
 
     fn run(mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
+        let mut failures = 0;
         loop {
             let count = match self.epoll.wait(&mut events, self.timeout()) {
                 Err(Errno::EINTR) => 0,
+                // One failure takes names and relays from nobody; one that stays ends the process.
+                Err(_) if failures < FAILURES_MAX => {
+                    failures += 1;
+                    sys::sleep(FAILURE_PAUSE);
+                    0
+                }
                 result => result.context("epoll")?,
             };
+            if count > 0 {
+                failures = 0;
+            }
             let mut numbers: Vec<_> = events[..count].iter().map(EpollEvent::data).collect();
             numbers.extend(std::mem::take(&mut self.again));
             for number in numbers {
