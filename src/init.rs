@@ -52,9 +52,7 @@ pub(crate) fn run(
         Ok(program) => program,
         Err(error) => fail(&caller, &error),
     };
-    let released = caller.wait_release().phase(Phase::Process);
-    let released = released.and_then(|release| go_on_alone(plan).map(|()| release));
-    let starter = match released {
+    let starter = match caller.wait_release().phase(Phase::Process) {
         Ok(Release::Start) => caller,
         Ok(Release::Detach) => {
             drop(caller);
@@ -193,12 +191,14 @@ fn arrive<'a>(
         // While there is somebody to hear of a failure.
         plan.namespaces.show().phase(Phase::Process)?;
     }
+    // Not later: the caller may end as soon as it has let go of a process that is ready.
+    go_on_alone(plan)?;
     caller.ready().phase(Phase::Process)?;
     Ok(program)
 }
 
-/// Has SIGKILL of the caller end this process where somebody else may stop it, so that it would not
-/// see that its caller is gone. A change of user takes this back.
+/// Has SIGKILL of the caller end this process while it builds where somebody else may stop it, so that
+/// it would not see that its caller is gone. A change of user takes this back.
 fn end_with_caller(plan: &Plan) -> Result<()> {
     set_end_with_caller(plan, Some(Signal::SIGKILL))
 }
