@@ -562,3 +562,20 @@ fn a_start_container_hook_is_under_the_filter_and_the_limits_of_the_program() {
         assert_eq!(seen, expected, "{no_new_privileges}");
     }
 }
+
+/// It waits for its pipe as often as that has room, in a process that has none of the descriptors by
+/// which the command in the foreground hears of signals.
+#[test]
+fn a_container_in_the_foreground_gives_a_create_container_hook_all_of_a_long_state() {
+    let bundle = Bundle::busybox().args(["true"]);
+    let seen = bundle.beside("seen");
+    let read = format!("sleep 0.3; wc -c >{}", seen.display());
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", read] });
+    let bundle = bundle.config(|c| {
+        c["annotations"] = json!({ "long": "x".repeat(300_000) });
+        c["hooks"] = json!({ "createContainer": [hook] });
+    });
+    bundle.launch(&["run"], &bundle.id()).redirections("5</dev/null 6</dev/null").run().success();
+    let length: usize = fs::read_to_string(seen).unwrap().trim().parse().unwrap();
+    assert!(length > 300_000, "{length}");
+}

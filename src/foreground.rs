@@ -48,16 +48,28 @@ impl fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 /// What waits of the set-up have to look at as well: readable when the command is asked to end.
-/// `None` where the signal itself ends it.
-pub(crate) fn interruption() -> Option<BorrowedFd<'static>> {
-    INTERRUPTION.get().map(AsFd::as_fd)
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interruption(&'static SignalFd);
+
+impl Interruption {
+    /// That of this command; `None` where the signal itself ends it. Only for `rt` itself: a child
+    /// closes the descriptor, whose number may be another one's there.
+    pub(crate) fn of_command() -> Option<Self> {
+        INTERRUPTION.get().map(Self)
+    }
+
+    /// The error for a wait that a signal has ended.
+    pub(crate) fn check(self) -> Result<(), Interrupted> {
+        let signal = self.0.read_signal().ok().flatten();
+        let signal = signal.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok());
+        signal.map_or(Ok(()), |signal| Err(*INTERRUPTED.get_or_init(|| Interrupted(signal))))
+    }
 }
 
-/// The error for a wait that [`interruption`] has ended.
-pub(crate) fn check_interruption() -> Result<(), Interrupted> {
-    let signal = INTERRUPTION.get().and_then(|signals| signals.read_signal().ok().flatten());
-    let signal = signal.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok());
-    signal.map_or(Ok(()), |signal| Err(*INTERRUPTED.get_or_init(|| Interrupted(signal))))
+impl AsFd for Interruption {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// What has ended this command, if it was a signal while it still set things up.
@@ -88,7 +100,7 @@ pub(crate) struct Foreground {
 impl Foreground {
     /// Blocks every signal, SIGSEGV and the like included: a real fault ends us whatever the mask,
     /// and one that somebody sends is passed on like any other. What asks `rt` to end is seen by
-    /// [`interruption`], so that the command can take back what it has made. As a sub-reaper `rt`
+    /// [`Interruption`], so that the command can take back what it has made. As a sub-reaper `rt`
     /// also gets the children that init leaves behind.
     pub(crate) fn prepare(subreaper: bool) -> Result<Self> {
         block(&SigSet::all())?;
@@ -112,7 +124,7 @@ impl Foreground {
         Ok(Self { signals: signal_fd(&SigSet::all())? })
     }
 
-    /// No signal is lost from now on: it is seen by [`interruption`] until the program runs, and
+    /// No signal is lost from now on: it is seen by [`Interruption`] until the program runs, and
     /// passed on to the program then.
     pub(crate) fn take_over(&self) -> Result<()> {
         block(&ending())?;

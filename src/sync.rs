@@ -53,7 +53,8 @@ use nix::sys::socket::{
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::error::{Failure, InPhase, Phase};
-use crate::{foreground, sys};
+use crate::foreground::Interruption;
+use crate::sys;
 
 /// The longest message, in bytes; a failure's line is cut to fit.
 const MESSAGE_MAX: usize = 4096;
@@ -481,7 +482,7 @@ fn send(
 fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<Message> {
     let mut buffer = [0u8; MESSAGE_MAX];
     if let Some(process) = process
-        && !wait_readable(socket, process, foreground::interruption())?
+        && !wait_readable(socket, process, Interruption::of_command())?
     {
         return Ok(Message::End);
     }
@@ -499,11 +500,11 @@ fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<Me
 fn wait_readable(
     socket: BorrowedFd<'_>,
     process: BorrowedFd<'_>,
-    interruption: Option<BorrowedFd<'_>>,
+    interruption: Option<Interruption>,
 ) -> Result<bool> {
     // The process first: if it had ended when it was looked at, all that it ever said is there
     // when the socket is.
-    let fds = [process, socket].into_iter().chain(interruption);
+    let fds = [process, socket].into_iter().chain(interruption.as_ref().map(AsFd::as_fd));
     let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
@@ -513,7 +514,7 @@ fn wait_readable(
         match (fds[0].any(), fds[1].any()) {
             (_, Some(true)) => return Ok(true),
             (Some(true), _) => return Ok(false),
-            _ => foreground::check_interruption()?,
+            _ => interruption.map_or(Ok(()), Interruption::check)?,
         }
     }
 }

@@ -1,11 +1,18 @@
 //! Commands that were killed at any moment.
 
 use nix::libc;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{delete_all, edit, groups, processes};
 use crate::harness::inject::{At, CALLER, Fault, inject, trace};
 use crate::harness::{Bundle, View, reap, until};
+
+/// Makes the record what it was before the first process was cloned.
+fn before_the_clone(record: &mut Value) {
+    record["progress"] = json!("creating");
+    record["init"] = json!(null);
+    record["cgroup"]["owned"] = json!(false);
+}
 
 /// The record as it is between the clone and the write that follows it, with an init that takes as
 /// long as it likes.
@@ -13,11 +20,7 @@ use crate::harness::{Bundle, View, reap, until};
 fn init_and_groups_go_though_the_record_knows_of_neither() {
     for view in View::all() {
         let c = Bundle::busybox().in_view(view).create();
-        edit(&c, |record| {
-            record["progress"] = json!("creating");
-            record["init"] = json!(null);
-            record["cgroup"]["owned"] = json!(false);
-        });
+        edit(&c, before_the_clone);
         assert!(!groups(&c).is_empty() && !processes(&c).is_empty(), "{view:?}");
         delete_all(&c);
     }
@@ -29,9 +32,7 @@ fn an_orphan_that_is_in_no_group_is_waited_for() {
     for view in View::all() {
         let c = Bundle::busybox().in_view(view).create();
         edit(&c, |record| {
-            record["progress"] = json!("creating");
-            record["init"] = json!(null);
-            record["cgroup"]["owned"] = json!(false);
+            before_the_clone(record);
             record["cgroup"]["groups"] = json!([]);
         });
         delete_all(&c);

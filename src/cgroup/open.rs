@@ -101,7 +101,8 @@ impl LateEntry {
     }
 }
 
-/// Whether two processes more would be too many. A group without a limit or a controller has none.
+/// Whether two processes more would be too many. A group without a limit, or without the controller
+/// that counts processes, is never crowded.
 fn is_crowded(group: &OwnedFd) -> bool {
     let number = |name: &str| {
         let file = file::open_at(group, name, OFlag::O_RDONLY).ok()?;

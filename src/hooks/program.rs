@@ -21,7 +21,8 @@ use oci_spec::runtime::Hook;
 
 use super::keeper;
 use crate::error::line;
-use crate::{foreground, sys};
+use crate::foreground::Interruption;
+use crate::sys;
 
 /// How much of a failed hook's output its error shows, in bytes.
 const OUTPUT_MAX: usize = 1024;
@@ -33,8 +34,8 @@ pub(super) struct Place<'a> {
     pub(super) env: &'a [CString],
     /// A socket whose end is the end of the hook.
     pub(super) peer: Option<BorrowedFd<'a>>,
-    /// Readable when the command is asked to end.
-    pub(super) interruption: Option<BorrowedFd<'a>>,
+    /// What ends the hook when the command is asked to end.
+    pub(super) interruption: Option<Interruption>,
     /// Whether a [keeper] knows what the hook starts.
     pub(super) has_keeper: bool,
     pub(super) confinement: Option<&'a Confinement<'a>>,
@@ -50,7 +51,7 @@ pub(crate) struct Confinement<'a> {
 impl<'a> Place<'a> {
     /// In the namespaces of the runtime.
     pub(super) fn outside(cwd: Option<&'a Path>, env: &'a [CString]) -> Self {
-        let interruption = foreground::interruption();
+        let interruption = Interruption::of_command();
         Self { cwd, env, peer: None, interruption, has_keeper: true, confinement: None }
     }
 }
@@ -141,7 +142,7 @@ enum Outcome {
 struct Wait<'a> {
     process: BorrowedFd<'a>,
     peer: Option<BorrowedFd<'a>>,
-    interruption: Option<BorrowedFd<'a>>,
+    interruption: Option<Interruption>,
     deadline: Option<Instant>,
 }
 
@@ -162,7 +163,8 @@ impl Wait<'_> {
             if state.is_empty() {
                 state_end = None;
             }
-            let watched = [Some(self.process), self.peer, self.interruption];
+            let interruption = self.interruption.as_ref();
+            let watched = [Some(self.process), self.peer, interruption.map(AsFd::as_fd)];
             let mut fds: Vec<_> = watched.into_iter().flatten().map(readable).collect();
             fds.extend(state_end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)));
             match poll(&mut fds, self.timeout()) {
@@ -170,7 +172,7 @@ impl Wait<'_> {
                 Ok(_) if self.peer.is_some() && fds[1].any() == Some(true) => {
                     return Ok(Outcome::Alone);
                 }
-                Ok(1..) => foreground::check_interruption()?,
+                Ok(1..) => interruption.map_or(Ok(()), |interruption| interruption.check())?,
                 Ok(0) if self.deadline.is_some_and(|at| at <= Instant::now()) => {
                     return Ok(Outcome::Late);
                 }

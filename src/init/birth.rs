@@ -56,7 +56,7 @@ pub(super) fn appear(
 
 /// Waits for the end of the caller, to kill `process` then.
 fn watch_over(process: &OwnedFd, parent: Pid) -> ! {
-    // What it held open too would not come to its end with the process.
+    // Pipes and sockets that the builder held open as well would not end with the process.
     let _ = sys::close_all_but(vec![process.as_raw_fd()], 0);
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGTERM);
