@@ -198,8 +198,9 @@ mod tests {
     fn no_change_of_a_seed_breaks_a_parser() {
         for (name, target) in TARGETS {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
-            let files = std::fs::read_dir(directory).unwrap();
-            let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+            let entries = crate::sys::list_directory(&directory).unwrap();
+            let mut files: Vec<_> =
+                entries.into_iter().map(|entry| directory.join(entry.name)).collect();
             files.sort();
             let seeds: Vec<Vec<u8>> =
                 files.iter().map(|file| std::fs::read(file).unwrap()).collect();

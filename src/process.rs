@@ -111,8 +111,8 @@ fn companion(pid: i32) -> Option<String> {
     }
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let (first, own) = (pid.to_string(), namespace(&pid.to_string())?);
-    let entries = fs::read_dir("/proc").ok()?.flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let entries = sys::list_directory("/proc").ok()?.into_iter();
+    let names = entries.filter_map(|entry| entry.name.into_string().ok());
     let mut pids = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
     pids.find(|pid| *pid != first && namespace(pid).as_ref() == Some(&own))
 }

@@ -236,9 +236,9 @@ impl Container {
     /// not hide the others.
     pub(crate) fn all(root: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
         let (mut all, mut errors) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(root).with_context(|| format!("--root {}", root.display()))? {
-            let name = entry?.file_name();
-            let Some(id) = name.to_str().filter(|id| check_id(id).is_ok()) else { continue };
+        let entries = sys::list_directory(root);
+        for entry in entries.with_context(|| format!("--root {}", root.display()))? {
+            let Some(id) = entry.name.to_str().filter(|id| check_id(id).is_ok()) else { continue };
             match Self::find(root, id) {
                 Ok(found) => all.extend(found),
                 Err(error) => errors.push(error),

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod bpf;
+mod directory;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod entry;
 mod file;
@@ -31,6 +32,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
 
 pub(crate) use bpf::*;
+pub(crate) use directory::*;
 pub(crate) use file::*;
 pub(crate) use landlock::*;
 pub(crate) use lsm::*;

@@ -8,6 +8,7 @@ use super::group::Group;
 use super::place::normalise;
 use super::{Cgroup, hierarchy, members};
 use crate::process::Process;
+use crate::sys;
 
 /// How deep groups are looked for below a hierarchy's root.
 const DEPTH: usize = 12;
@@ -83,9 +84,9 @@ impl Cgroup {
 }
 
 fn look(top: &Path, end: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-    let entries = std::fs::read_dir(top).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        let path = entry.path();
+    let entries = sys::list_directory(top).unwrap_or_default();
+    for entry in entries.into_iter().filter(|entry| entry.is_directory) {
+        let path = top.join(entry.name);
         if path.ends_with(end) {
             found.push(path);
         } else if depth > 0 {

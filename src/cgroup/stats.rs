@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use serde_json::{Map, Value};
 
 use super::{Group, file};
+use crate::sys;
 
 /// A JSON object in the making.
 type Object = Map<String, Value>;
@@ -158,7 +159,7 @@ fn pids(files: Files<'_>) -> Object {
 
 /// The sizes of huge pages that the kernel has, as they stand in the names of control files.
 fn page_sizes() -> Vec<String> {
-    let Ok(directory) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return vec![] };
+    let entries = sys::list_directory("/sys/kernel/mm/hugepages").unwrap_or_default();
     let size = |name: &str| {
         let kilobytes: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
         Some(match kilobytes {
@@ -167,7 +168,7 @@ fn page_sizes() -> Vec<String> {
             _ => format!("{}GB", kilobytes >> 20),
         })
     };
-    directory.flatten().filter_map(|entry| size(entry.file_name().to_str()?)).collect()
+    entries.iter().filter_map(|entry| size(entry.name.to_str()?)).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::group::Group;
 use super::place::normalise;
+use super::walk::is_gone;
 use super::{Cgroup, hierarchy, systemd};
+use crate::sys;
 
 /// Where the groups of a container have to be, as far as its id and its configuration tell.
 #[derive(Debug)]
@@ -100,9 +102,12 @@ impl Group {
             && !(is_slice && self.has_groups_below())
     }
 
+    /// Whether there are groups below, or it cannot be told.
     fn has_groups_below(&self) -> bool {
-        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        match sys::list_directory(&self.directory) {
+            Ok(entries) => entries.iter().any(|entry| entry.is_directory),
+            Err(errno) => !is_gone(errno),
+        }
     }
 
     /// Whether a process in the group `path` of this hierarchy is in this group or below.

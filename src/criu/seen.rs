@@ -228,9 +228,12 @@ fn namespace(pid: impl Display, kind: &str) -> Result<u64> {
 fn descendants(pid: i32, all: &mut Vec<i32>) -> Result<()> {
     all.push(pid);
     let path = format!("/proc/{pid}/task");
-    let Ok(tasks) = fs::read_dir(&path) else { return Ok(()) };
+    let tasks = match sys::list_directory(&path) {
+        Err(Errno::ENOENT | Errno::ESRCH) => return Ok(()),
+        result => result.with_context(|| path.clone())?,
+    };
     for task in tasks {
-        let task = task?.path();
+        let task = Path::new(&path).join(task.name);
         let children = match fs::read_to_string(task.join("children")) {
             Err(_) if !task.exists() => continue,
             result => result.with_context(|| format!("{}/children", task.display()))?,

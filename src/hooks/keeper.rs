@@ -145,8 +145,8 @@ fn children() -> Vec<String> {
 fn children_by_parent() -> Option<Vec<String>> {
     let own = fs::read_link("/proc/self").ok()?;
     let own = own.to_str()?;
-    let names =
-        fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let entries = sys::list_directory("/proc").ok()?.into_iter();
+    let names = entries.filter_map(|entry| entry.name.into_string().ok());
     let is_own = |name: &String| {
         let stat = fs::read_to_string(format!("/proc/{name}/stat")).unwrap_or_default();
         // PID (NAME) STATE PPID: the name may hold anything.

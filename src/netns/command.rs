@@ -190,7 +190,7 @@ pub(super) fn warn(error: &Error) {
 
 /// Says what is not as it should be; with `repair` it is put right.
 fn check(host: &Host, repair: bool) -> Result<String> {
-    let mut report = if repair { prune(host)? } else { String::new() };
+    let report = if repair { prune(host)? } else { String::new() };
     let store = Store::lock(host)?;
     let mut faults = Vec::new();
     let mut here = Links::here()?;
@@ -219,13 +219,10 @@ fn check(host: &Host, repair: bool) -> Result<String> {
             Err(error) => faults.push(format!("{name}: {}", crate::error::line(&error))),
         }
     }
-    if repair {
-        report += &faults.iter().map(|fault| format!("left: {fault}\n")).collect::<String>();
-        return Ok(report);
-    }
-    match faults.is_empty() {
-        true => Ok(report),
-        false => bail!("{} (rt netns check --repair)", faults.join("; ")),
+    match (faults.is_empty(), repair) {
+        (true, _) => Ok(report),
+        (false, true) => bail!("not repaired: {}", faults.join("; ")),
+        (false, false) => bail!("{} (rt netns check --repair)", faults.join("; ")),
     }
 }
 

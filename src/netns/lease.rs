@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 
 use super::address::Cidr;
 use super::detach::detach;
@@ -14,6 +15,7 @@ use super::network::Network;
 use super::remains::Entry;
 use super::store::{Store, gone, names};
 use crate::state::check_id;
+use crate::sys;
 
 /// An IPv4 address in the network: `wanted`, or the next free one after the one given last, so
 /// that an address is not used again at once.
@@ -214,17 +216,12 @@ impl Store {
     /// that somebody has.
     pub(super) fn is_empty(&self, network: &str) -> Result<bool> {
         let path = self.network(network).join("leases");
-        let entries = match fs::read_dir(&path) {
-            Err(error)
-                if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) =>
-            {
-                return Ok(true);
-            }
+        let entries = match sys::list_directory(&path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(true),
             result => result.with_context(|| path.display().to_string())?,
         };
         for entry in entries {
-            let name = entry.with_context(|| path.display().to_string())?.file_name();
-            if let Some(address) = name.to_str().and_then(|name| name.parse().ok())
+            if let Some(address) = entry.name.to_str().and_then(|name| name.parse().ok())
                 && matches!(self.holder(network, address)?, Lease::Held(_))
             {
                 return Ok(false);

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Cidr, width};
+use crate::sys;
 
 /// The network of a container that names none.
 pub(super) const DEFAULT: &str = "default";
@@ -150,15 +152,14 @@ impl Network {
     /// The names of all networks: the files below `directory` and the one that is built in.
     pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
         let mut names = vec![DEFAULT.to_owned()];
-        match fs::read_dir(directory) {
+        match sys::list_directory(directory) {
             Ok(entries) => {
                 for entry in entries {
-                    let name = entry?.file_name();
-                    let name = name.to_str().and_then(|name| name.strip_suffix(".json"));
+                    let name = entry.name.to_str().and_then(|name| name.strip_suffix(".json"));
                     names.extend(name.filter(|name| check_name(name).is_ok()).map(str::to_owned));
                 }
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(Errno::ENOENT) => {}
             Err(error) => return Err(error).with_context(|| directory.display().to_string()),
         }
         names.sort();

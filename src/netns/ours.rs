@@ -7,14 +7,17 @@ use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 
 use super::address::Mac;
 use super::link::{Link, Links};
 use super::network::Network;
 use super::store::Store;
 use super::target::Target;
+use crate::sys;
 
 /// IFALIASZ of `<linux/if.h>` without the final zero.
 const ALIAS_MAX: usize = 255;
@@ -109,13 +112,19 @@ pub(super) fn make_room(
 /// Whether a process is in the network namespace that has this number here.
 fn has_process(here: &mut Links, number: u32) -> Result<bool> {
     let mut seen = HashSet::new();
-    for process in fs::read_dir("/proc")?.flatten() {
-        if !process.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
+    for process in sys::list_directory("/proc")? {
+        if !process.name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
             continue;
         }
+        let tasks = Path::new("/proc").join(process.name).join("task");
+        let threads = match sys::list_directory(&tasks) {
+            // The process has ended by now.
+            Err(Errno::ENOENT | Errno::ESRCH) => continue,
+            result => result.with_context(|| tasks.display().to_string())?,
+        };
         // A thread may have a namespace of its own. It may also have ended by now.
-        for thread in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
-            let path = thread.path().join("ns/net");
+        for thread in threads {
+            let path = tasks.join(thread.name).join("ns/net");
             let Ok(meta) = fs::metadata(&path) else { continue };
             if !seen.insert((meta.dev(), meta.ino())) {
                 continue;

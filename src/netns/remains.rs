@@ -127,16 +127,18 @@ impl InUse {
 impl Store {
     /// The network, if it is in use.
     pub(super) fn in_use(&self, name: &str) -> Result<Option<InUse>> {
+        let directory = self.network(name);
+        let context = || directory.display().to_string();
         let error = match self.active(name)? {
-            None if !self.network(name).exists() => return Ok(None),
-            None => anyhow!("{}: has no description", self.network(name).display()),
+            None if !directory.try_exists().with_context(context)? => return Ok(None),
+            None => anyhow!("{}: has no description", context()),
             Some(Err(error)) => error,
             Some(Ok(active)) => match Network::decide(name, active.config) {
                 Ok(network) => {
                     let made_bridge = active.made_bridge;
                     return Ok(Some(InUse { network, made_bridge, error: None, is_closed: false }));
                 }
-                Err(error) => error.context(self.network(name).display().to_string()),
+                Err(error) => error.context(context()),
             },
         };
         let described = Network::load(self.networks(), name).ok();

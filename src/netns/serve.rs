@@ -34,26 +34,32 @@ mod resolve;
 mod server;
 mod stream;
 
+use std::convert::Infallible;
+use std::ffi::CString;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrStorage,
     UnixAddr, bind, connect, listen, recv, sendmsg, setsockopt, socket, sockopt,
 };
+use nix::sys::stat::Mode;
 use nix::sys::time::TimeVal;
+use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setpgid};
 
 use super::network::Network;
 use super::ports::{Held, hold};
 use super::store::{Endpoint, Record, Store};
 use crate::log;
+use crate::sys::{self, Fork};
 
 pub(super) use server::serve;
 
@@ -210,20 +216,39 @@ fn start(store: &Store, network: &Network) -> Result<()> {
     let listener = seqpacket()?;
     at(&directory, |address| bind(listener.as_raw_fd(), address))?.context(SOCKET)?;
     listen(&listener, Backlog::new(8)?).context(SOCKET)?;
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("rt")
-        .args(["netns", "--state"])
-        .arg(store.directory())
-        .args(["serve", &network.name])
-        .env_clear()
-        .current_dir("/")
-        .stdin(listener)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0);
-    command.spawn().context("helper process")?;
-    Ok(())
+    let args = [
+        c"rt".to_owned(),
+        c"netns".to_owned(),
+        c"--state".to_owned(),
+        CString::new(store.directory().as_os_str().as_bytes())?,
+        c"serve".to_owned(),
+        CString::new(network.name.as_str())?,
+    ];
+    let null =
+        open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).context("/dev/null")?;
+    match sys::clone3(0, None).context("helper process")? {
+        Fork::Child => {
+            let _ = become_helper(&listener, &null, &args);
+            sys::exit_now(127)
+        }
+        // It goes on when this command ends. One that could not be executed has closed the
+        // listener, which whoever connects is told.
+        Fork::Parent { .. } => Ok(()),
+    }
+}
+
+/// Executes this program again, in the child, with the listener as its standard input. What the
+/// command has open, blocks or ignores is none of its business.
+fn become_helper(listener: &OwnedFd, null: &OwnedFd, args: &[CString]) -> nix::Result<Infallible> {
+    dup2_stdin(listener)?;
+    dup2_stdout(null)?;
+    dup2_stderr(null)?;
+    sys::close_all_but(vec![], 3)?;
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    chdir("/")?;
+    sys::set_signal_disposition(Signal::SIGPIPE, false)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    execve(c"/proc/self/exe", args, &[] as &[CString])
 }
 
 /// A new helper learns what it is there for. It knows the members before it answers their questions,
@@ -289,7 +314,7 @@ fn while_in_use<T>(tries: usize, work: impl Fn() -> Result<T>) -> Result<T> {
     let in_use = |error: &anyhow::Error| error.downcast_ref() == Some(&Errno::EADDRINUSE);
     for _ in 1..tries {
         match work() {
-            Err(error) if in_use(&error) => crate::sys::sleep(CLOSE_PAUSE),
+            Err(error) if in_use(&error) => sys::sleep(CLOSE_PAUSE),
             result => return result,
         }
     }

@@ -19,7 +19,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Host;
@@ -113,9 +114,17 @@ impl Record {
             return Ok(process.open()?.is_some());
         }
         let Some(path) = &self.namespace.path else { return Ok(false) };
-        Ok(fs::metadata(path).is_ok_and(|meta| {
-            (meta.dev(), meta.ino()) == (self.namespace.device, self.namespace.inode)
-        }))
+        match fs::metadata(path) {
+            Ok(meta) => {
+                Ok((meta.dev(), meta.ino()) == (self.namespace.device, self.namespace.inode))
+            }
+            Err(error)
+                if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
     }
 
     /// The ports that the container serves, as far as it is known.
@@ -203,34 +212,34 @@ impl Store {
     /// Where another try may find out.
     pub(super) fn entry(&self, id: &str) -> Result<Option<Entry>> {
         let path = self.container(id);
-        match read_entry::<Record>(&path)? {
-            None => Ok(None),
-            Some(read) => {
-                let checked = read.and_then(|record| {
-                    check_record(id, &record)?;
-                    self.check_leases(&record)?;
-                    Ok(record)
-                });
-                Ok(Some(match checked.with_context(|| path.display().to_string()) {
-                    Ok(record) => Entry::Whole(Box::new(record)),
-                    Err(error) => Entry::Unreadable(error),
-                }))
-            }
-        }
+        let Some(read) = read_entry::<Record>(&path)? else { return Ok(None) };
+        let checked = read.and_then(|record| check_record(id, &record).map(|()| record));
+        let record = match checked.with_context(|| path.display().to_string()) {
+            Ok(record) => record,
+            Err(error) => return Ok(Some(Entry::Unreadable(error))),
+        };
+        Ok(Some(match self.foreign_lease(&record)? {
+            None => Entry::Whole(Box::new(record)),
+            Some((address, holder)) => Entry::Unreadable(anyhow!(
+                "{}: {address}: is an address of {holder}",
+                path.display()
+            )),
+        }))
     }
 
-    /// An address of somebody else's is a lie: to take the record's word would take it from him.
-    fn check_leases(&self, record: &Record) -> Result<()> {
+    /// An address of the record's that somebody else holds, and who: to take the record's word would
+    /// take it from him.
+    fn foreign_lease(&self, record: &Record) -> Result<Option<(IpAddr, String)>> {
         for endpoint in &record.endpoints {
             for address in endpoint.addresses() {
                 if let Lease::Held(holder) = self.holder(&endpoint.network, address)?
                     && holder != record.id
                 {
-                    bail!("{address}: is an address of {holder}");
+                    return Ok(Some((address, holder)));
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     pub(super) fn save(&self, record: &Record) -> Result<()> {
@@ -371,16 +380,12 @@ pub(super) fn gone(result: io::Result<()>, path: &Path) -> Result<()> {
 
 /// The names of a directory's entries, in order.
 pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    match fs::read_dir(directory) {
-        Ok(entries) => {
-            for entry in entries {
-                names.extend(entry?.file_name().into_string().ok());
-            }
-        }
-        Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {}
-        Err(error) => return Err(error).with_context(|| directory.display().to_string()),
-    }
+    let entries = match sys::list_directory(directory) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => vec![],
+        result => result.with_context(|| directory.display().to_string())?,
+    };
+    let mut names: Vec<_> =
+        entries.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect();
     names.sort();
     Ok(names)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{Rdt, number};
+use crate::sys;
 
 /// What is said of a resource: its name in the file system, the beginning of its fields' names, and
 /// the files about it.
@@ -58,8 +59,9 @@ fn lines(class: &Path) -> Vec<String> {
 
 /// The directories of `mon_data`, in the order of their names.
 fn domains(group: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(group.join("mon_data")).into_iter().flatten().flatten();
-    let mut domains: Vec<_> = entries.map(|entry| entry.path()).collect();
+    let top = group.join("mon_data");
+    let entries = sys::list_directory(&top).unwrap_or_default();
+    let mut domains: Vec<_> = entries.into_iter().map(|entry| top.join(entry.name)).collect();
     domains.sort();
     domains
 }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::sys;
+
 const ROOT: &str = "/sys/fs/cgroup";
 const GROUP: &str = "rt-netns";
 
@@ -13,10 +15,10 @@ fn groups() -> Vec<PathBuf> {
     if root.join("cgroup.procs").exists() {
         return vec![root.join(GROUP)];
     }
-    let entries = fs::read_dir(&root).into_iter().flatten().flatten();
+    let entries = sys::list_directory(&root).unwrap_or_default().into_iter();
     // cpu and cpuacct are often links to one hierarchy.
-    let real = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    real.map(|entry| entry.path().join(GROUP)).collect()
+    let real = entries.filter(|entry| entry.is_directory);
+    real.map(|entry| root.join(entry.name).join(GROUP)).collect()
 }
 
 /// This process leaves for the helper's groups; where that is not allowed it stays where it is.

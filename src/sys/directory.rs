@@ -1,0 +1,73 @@
+//! Listing directories. The standard library's `read_dir` ends the process when close(2) fails, and
+//! makes it easy to take an error for the end of the list.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::Result;
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstatat};
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DirectoryEntry {
+    pub(crate) name: OsString,
+    /// Whether it is a directory itself, and no link to one.
+    pub(crate) is_directory: bool,
+}
+
+/// Lists the entries of `directory` in no particular order, without `.` and `..`.
+///
+/// # Errors
+/// Those of open(2), getdents64(2), and of fstatat(2) on a file system that does not tell kinds.
+pub(crate) fn list_directory(directory: impl AsRef<Path>) -> Result<Vec<DirectoryEntry>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut directory = Dir::open(directory.as_ref(), flags, Mode::empty())?;
+    let mut found = Vec::new();
+    for entry in directory.iter() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            found.push((name.to_owned(), entry.file_type()));
+        }
+    }
+    let mut entries = Vec::with_capacity(found.len());
+    for (name, kind) in found {
+        let is_directory = match kind {
+            Some(kind) => kind == Type::Directory,
+            None => match fstatat(&directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) => {
+                    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+                }
+                // Removed since it was listed.
+                Err(Errno::ENOENT) => continue,
+                Err(errno) => return Err(errno),
+            },
+        };
+        entries.push(DirectoryEntry { name, is_directory });
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_and_other_files_are_told_apart() {
+        let top = std::env::temp_dir().join(format!("rt-list-{}", std::process::id()));
+        std::fs::create_dir_all(top.join("directory")).unwrap();
+        std::fs::write(top.join("file"), "").unwrap();
+        std::os::unix::fs::symlink("directory", top.join("link")).unwrap();
+        let mut entries = list_directory(&top).unwrap();
+        entries.sort();
+        let entry = |name: &str, is_directory| DirectoryEntry { name: name.into(), is_directory };
+        assert_eq!(entries, [entry("directory", true), entry("file", false), entry("link", false)]);
+        assert_eq!(list_directory(top.join("file")), Err(Errno::ENOTDIR));
+        std::fs::remove_dir_all(&top).unwrap();
+        assert_eq!(list_directory(&top), Err(Errno::ENOENT));
+    }
+}
