@@ -61,20 +61,34 @@ pub(crate) trait Annotations {
 
     /// The absolute path that `name` has as its value, if it has one.
     fn path(&self, name: &str) -> Result<Option<&Path>> {
-        let Some(path) = self.value(name).filter(|path| !path.is_empty()) else { return Ok(None) };
-        ensure!(path.starts_with('/'), "{}: {path:?} is not an absolute path", origin(name));
+        let Some(path) = self.value(name).filter(|path| !path.is_empty()) else {
+            return Ok(None);
+        };
+        ensure!(
+            path.starts_with('/'),
+            "{}: {path:?} is not an absolute path",
+            origin(name)
+        );
         Ok(Some(Path::new(path)))
     }
 
     /// The path of a group below another one that `name` has as its value, if it has one.
     fn group(&self, name: &str) -> Result<Option<PathBuf>> {
-        let Some(text) = self.value(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(text) = self.value(name).filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
         let path = Path::new(text);
         let leads_up = path.components().any(|part| part == Component::ParentDir);
-        let below = path.components().filter(|part| matches!(part, Component::Normal(_)));
+        let below = path
+            .components()
+            .filter(|part| matches!(part, Component::Normal(_)));
         let below = below.collect::<PathBuf>();
         let names_one = !leads_up && !below.as_os_str().is_empty();
-        ensure!(names_one, "{}: {text:?} names no group below another one", origin(name));
+        ensure!(
+            names_one,
+            "{}: {text:?} names no group below another one",
+            origin(name)
+        );
         Ok(Some(below))
     }
 
@@ -83,7 +97,11 @@ pub(crate) trait Annotations {
         let asked = self.value(CONTEXT).unwrap_or(CONTEXTS[0]);
         let known = CONTEXTS.into_iter().find(|known| *known == asked);
         known.with_context(|| {
-            format!("{}: {asked:?} is none of {}", origin(CONTEXT), CONTEXTS.join(", "))
+            format!(
+                "{}: {asked:?} is none of {}",
+                origin(CONTEXT),
+                CONTEXTS.join(", ")
+            )
         })
     }
 
@@ -93,7 +111,11 @@ pub(crate) trait Annotations {
             self.path(name)?;
         }
         for name in REFUSED {
-            ensure!(self.value(name).is_none(), "{}: not supported", origin(name));
+            ensure!(
+                self.value(name).is_none(),
+                "{}: not supported",
+                origin(name)
+            );
         }
         for name in [SUBGROUP, DELEGATE] {
             self.group(name)?;
@@ -121,7 +143,9 @@ pub(crate) fn origin(name: &str) -> String {
 
 /// Needs a host with version 2 of control groups alone, as `unified` says.
 pub(crate) fn needs_v2(name: &str, unified: bool) -> Result<()> {
-    unified.then_some(()).with_context(|| format!("{}: needs cgroup v2", origin(name)))
+    unified
+        .then_some(())
+        .with_context(|| format!("{}: needs cgroup v2", origin(name)))
 }
 
 #[cfg(test)]
@@ -175,7 +199,10 @@ mod tests {
         for name in [HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD, RECEIVER] {
             assert!(one(name, "/x").check().is_ok() && one(name, "").check().is_ok());
             let error = one(name, "x").check().unwrap_err().to_string();
-            assert_eq!(error, format!("annotations[{name:?}]: \"x\" is not an absolute path"));
+            assert_eq!(
+                error,
+                format!("annotations[{name:?}]: \"x\" is not an absolute path")
+            );
         }
     }
 }

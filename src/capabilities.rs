@@ -62,30 +62,52 @@ fn grant(asked: Capabilities, held: u64, last_cap: u8, warnings: &mut Vec<String
     let bounding = asked.bounding & held;
     let permitted = asked.permitted & held;
     // capset(2) answers EPERM to each of these, exec would then see no set at all.
-    let effective = within(".effective", asked.effective, permitted, "not permitted", warnings);
-    let inheritable =
-        within(".inheritable", asked.inheritable, bounding, "not in the bounding set", warnings);
+    let effective = within(
+        ".effective",
+        asked.effective,
+        permitted,
+        "not permitted",
+        warnings,
+    );
+    let inheritable = within(
+        ".inheritable",
+        asked.inheritable,
+        bounding,
+        "not in the bounding set",
+        warnings,
+    );
     // Without a word: runc's `spec` of old wrote ambient ones that no kernel takes, and clients have
     // copied it.
     let ambient = asked.ambient & held & permitted & inheritable;
-    Capabilities { bounding, effective, permitted, inheritable, ambient }
+    Capabilities {
+        bounding,
+        effective,
+        permitted,
+        inheritable,
+        ambient,
+    }
 }
 
 fn warn(set: &str, left_out: u64, reason: &str, warnings: &mut Vec<String>) {
     if left_out != 0 {
         let names = names(left_out);
-        warnings.push(format!("process.capabilities{set}: {names}: {reason}, left out"));
+        warnings.push(format!(
+            "process.capabilities{set}: {names}: {reason}, left out"
+        ));
     }
 }
 
 fn mask(names: &Names, warnings: &mut Vec<String>) -> u64 {
-    names.iter().flatten().fold(0, |mask, name| match bit(&name.to_string()) {
-        Ok(bit) => mask | bit,
-        Err(error) => {
-            warnings.push(format!("process.capabilities: {error}, left out"));
-            mask
-        }
-    })
+    names
+        .iter()
+        .flatten()
+        .fold(0, |mask, name| match bit(&name.to_string()) {
+            Ok(bit) => mask | bit,
+            Err(error) => {
+                warnings.push(format!("process.capabilities: {error}, left out"));
+                mask
+            }
+        })
 }
 
 /// The bit of a capability name, in any case and with or without `CAP_`.
@@ -133,13 +155,19 @@ mod tests {
     fn granted(json: &str, held: u64, last_cap: u8) -> (Capabilities, Vec<String>) {
         let spec: LinuxCapabilities = serde_json::from_str(json).unwrap();
         let mut warnings = Vec::new();
-        (from_spec(Some(&spec), held, last_cap, &mut warnings), warnings)
+        (
+            from_spec(Some(&spec), held, last_cap, &mut warnings),
+            warnings,
+        )
     }
 
     #[test]
     fn nothing_configured_is_nothing_held() {
         let mut warnings = Vec::new();
-        assert_eq!(from_spec(None, ALL, LAST, &mut warnings), Capabilities::default());
+        assert_eq!(
+            from_spec(None, ALL, LAST, &mut warnings),
+            Capabilities::default()
+        );
         assert_eq!(granted("{}", ALL, LAST).0, Capabilities::default());
         assert!(warnings.is_empty());
     }
@@ -162,7 +190,10 @@ mod tests {
         let json = r#"{"bounding":["CAP_SYS_RESOURCE","CAP_KILL","CAP_CHECKPOINT_RESTORE"],
             "permitted":["CAP_SYS_RESOURCE","CAP_KILL"],"effective":["CAP_SYS_RESOURCE","CAP_KILL"]}"#;
         let (sets, warnings) = granted(json, ALL & !RESOURCE, 39);
-        assert_eq!((sets.bounding, sets.permitted, sets.effective), (KILL, KILL, KILL));
+        assert_eq!(
+            (sets.bounding, sets.permitted, sets.effective),
+            (KILL, KILL, KILL)
+        );
         assert_eq!(
             warnings,
             [
@@ -177,7 +208,10 @@ mod tests {
         let json = r#"{"permitted":["CAP_KILL"],"effective":["CAP_KILL","CAP_CHOWN"],
             "inheritable":["CAP_CHOWN"],"ambient":["CAP_KILL"]}"#;
         let (sets, warnings) = granted(json, ALL, LAST);
-        assert_eq!((sets.effective, sets.inheritable, sets.ambient), (KILL, 0, 0));
+        assert_eq!(
+            (sets.effective, sets.inheritable, sets.ambient),
+            (KILL, 0, 0)
+        );
         assert_eq!(
             warnings,
             [
@@ -196,7 +230,10 @@ mod tests {
         }
         assert_eq!(bit("kill").unwrap(), KILL);
         assert_eq!(bit("CAP_CHECKPOINT_RESTORE").unwrap(), RESTORE);
-        assert_eq!(bit("CAP_NO_SUCH").unwrap_err().to_string(), "unknown capability CAP_NO_SUCH");
+        assert_eq!(
+            bit("CAP_NO_SUCH").unwrap_err().to_string(),
+            "unknown capability CAP_NO_SUCH"
+        );
         assert_eq!(names(1 << 63 | 1), "CAP_CHOWN, CAP_63");
         let (sets, warnings) = granted("{\"bounding\":[\"CAP_CHOWN\"]}", u64::MAX, 255);
         assert_eq!((sets.bounding, warnings.len()), (CHOWN, 0));

@@ -119,7 +119,10 @@ impl Cgroup {
     /// Tells systemd, before it makes the groups, of those limits that it has to know then.
     pub(crate) fn prepare(&mut self, limits: &Limits) -> Result<()> {
         let with_v1 = !self.is_v2("devices");
-        self.unit.as_mut().filter(|_| with_v1).map_or(Ok(()), |unit| unit.with_devices(limits))
+        self.unit
+            .as_mut()
+            .filter(|_| with_v1)
+            .map_or(Ok(()), |unit| unit.with_devices(limits))
     }
 
     /// Whether the container has no group at all.
@@ -144,7 +147,9 @@ impl Cgroup {
             }
         }
         if self.unified {
-            self.groups.iter().try_for_each(|group| v2::enable_controllers(&group.directory))?;
+            self.groups
+                .iter()
+                .try_for_each(|group| v2::enable_controllers(&group.directory))?;
         }
         self.refuse_frozen()?;
         let open = self.open()?;
@@ -155,9 +160,15 @@ impl Cgroup {
 
     /// Also if the group is new: it would be frozen by one above, and init would hang in it.
     fn refuse_frozen(&self) -> Result<()> {
-        match self.freezer().filter(|group| group.is_frozen().unwrap_or(false)) {
+        match self
+            .freezer()
+            .filter(|group| group.is_frozen().unwrap_or(false))
+        {
             Some(group) => {
-                bail!("container's cgroup unexpectedly frozen: {}", group.directory.display())
+                bail!(
+                    "container's cgroup unexpectedly frozen: {}",
+                    group.directory.display()
+                )
             }
             None => Ok(()),
         }
@@ -166,7 +177,9 @@ impl Cgroup {
     /// Has systemd make the groups with process `pid` in them, and makes those that it does not
     /// know. Nothing if the groups are not systemd's to make: the process enters them by itself.
     pub(crate) fn start_unit(&self, pid: i32) -> Result<()> {
-        let Some(unit) = &self.unit else { return Ok(()) };
+        let Some(unit) = &self.unit else {
+            return Ok(());
+        };
         unit.start(pid, self.unified)?;
         self.owned.0.store(true, Ordering::Relaxed);
         let mut made = Made::default();
@@ -181,7 +194,9 @@ impl Cgroup {
         }
         made.keep();
         if self.unified {
-            self.groups.iter().try_for_each(|group| v2::enable_controllers(&group.directory))?;
+            self.groups
+                .iter()
+                .try_for_each(|group| v2::enable_controllers(&group.directory))?;
         }
         self.refuse_frozen()
     }
@@ -220,7 +235,10 @@ impl Cgroup {
 
     /// Stops every process of the container and waits until all stand, at most 10 s.
     pub(crate) fn freeze(&self) -> Result<()> {
-        freezer::freeze(self.freezer().context("no cgroup hierarchy can freeze processes")?)
+        freezer::freeze(
+            self.freezer()
+                .context("no cgroup hierarchy can freeze processes")?,
+        )
     }
 
     /// Lets them go on.
@@ -259,10 +277,17 @@ impl Cgroup {
 
     /// These groups, and those of `other` on hierarchies where there is none.
     pub(crate) fn with(mut self, other: Self) -> Self {
-        let has =
-            |group: &Group| self.groups.iter().any(|own| own.controllers == group.controllers);
-        let missing: Vec<Group> =
-            other.groups.iter().filter(|group| !has(group)).cloned().collect();
+        let has = |group: &Group| {
+            self.groups
+                .iter()
+                .any(|own| own.controllers == group.controllers)
+        };
+        let missing: Vec<Group> = other
+            .groups
+            .iter()
+            .filter(|group| !has(group))
+            .cloned()
+            .collect();
         self.groups.extend(missing);
         self
     }
@@ -320,7 +345,11 @@ impl Cgroup {
         if let Some(unit) = self.unit.as_ref().filter(|_| owned && self.unit_exists()) {
             unit.stop()?;
         }
-        let deadline = if owned { deadline } else { Instant::now() + SHORT_PATIENCE };
+        let deadline = if owned {
+            deadline
+        } else {
+            Instant::now() + SHORT_PATIENCE
+        };
         let remove = |group: &Group| group.remove(owned, deadline);
         // All of them, also after an error.
         let results: Vec<Result<()>> = self.groups.iter().map(remove).collect();
@@ -332,9 +361,17 @@ impl Cgroup {
         self.groups.iter().map(|group| {
             let controllers = group.controllers.as_str();
             let named = controllers.strip_prefix("name=");
-            let name = if self.unified { "" } else { named.unwrap_or(controllers) };
+            let name = if self.unified {
+                ""
+            } else {
+                named.unwrap_or(controllers)
+            };
             GroupView {
-                name: if group.is_v2() && !self.unified { "unified" } else { name },
+                name: if group.is_v2() && !self.unified {
+                    "unified"
+                } else {
+                    name
+                },
                 directory: &group.directory,
                 is_v2: group.is_v2(),
             }
@@ -357,7 +394,10 @@ impl Cgroup {
 
     /// systemd takes a scope away when its last process has gone, and its groups with it.
     fn unit_exists(&self) -> bool {
-        let mut of_systemd = self.groups.iter().filter(|g| g.is_systemds() || self.unified);
+        let mut of_systemd = self
+            .groups
+            .iter()
+            .filter(|g| g.is_systemds() || self.unified);
         of_systemd.any(|group| group.directory.exists())
     }
 
@@ -372,8 +412,14 @@ impl Cgroup {
         }
         self.write_files(&limits)?;
         // Last, since what there was of these cannot be known.
-        let Some(rules) = &limits.devices else { return Ok(()) };
-        if let Some(unit) = self.unit.as_ref().filter(|_| is_update && !self.is_v2("devices")) {
+        let Some(rules) = &limits.devices else {
+            return Ok(());
+        };
+        if let Some(unit) = self
+            .unit
+            .as_ref()
+            .filter(|_| is_update && !self.is_v2("devices"))
+        {
             unit.set_devices(rules)?;
         }
         devices::apply(&self.groups, rules, is_update)
@@ -381,7 +427,9 @@ impl Cgroup {
 
     fn write_files(&self, limits: &Limits) -> Result<()> {
         v1::apply(&self.groups, &limits.v1)?;
-        let Some(group) = self.v2() else { return Ok(()) };
+        let Some(group) = self.v2() else {
+            return Ok(());
+        };
         if !self.unified {
             v2::enable_for(&group.directory, &limits.v2)?;
         }
@@ -389,7 +437,11 @@ impl Cgroup {
     }
 
     fn own_groups(&self) -> &[Group] {
-        if self.owned.clone().into() { &self.groups } else { &[] }
+        if self.owned.clone().into() {
+            &self.groups
+        } else {
+            &[]
+        }
     }
 
     /// The group that can be frozen: that of the version 1 controller, else that of version 2.
@@ -401,7 +453,9 @@ impl Cgroup {
 fn frozen_from_above(groups: &[Group]) -> Option<String> {
     let group = v1::with_controller(groups, "freezer")?;
     let directory = group.directory.display();
-    group.is_frozen_from_above().then(|| format!("a cgroup above {directory} is frozen"))
+    group
+        .is_frozen_from_above()
+        .then(|| format!("a cgroup above {directory} is frozen"))
 }
 
 #[cfg(test)]
@@ -419,11 +473,22 @@ mod tests {
     #[test]
     fn views_for_mounts() {
         let groups = vec![
-            group("cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct/x", "/sys/fs/cgroup/cpu,cpuacct"),
-            group("name=systemd", "/sys/fs/cgroup/systemd/x", "/sys/fs/cgroup/systemd"),
+            group(
+                "cpu,cpuacct",
+                "/sys/fs/cgroup/cpu,cpuacct/x",
+                "/sys/fs/cgroup/cpu,cpuacct",
+            ),
+            group(
+                "name=systemd",
+                "/sys/fs/cgroup/systemd/x",
+                "/sys/fs/cgroup/systemd",
+            ),
             group("", "/sys/fs/cgroup/unified/x", "/sys/fs/cgroup/unified"),
         ];
-        let cgroup = Cgroup { groups, ..Cgroup::default() };
+        let cgroup = Cgroup {
+            groups,
+            ..Cgroup::default()
+        };
         let views: Vec<_> = cgroup.groups().map(|v| (v.name, v.is_v2)).collect();
         assert_eq!(views[0], ("cpu,cpuacct", false));
         assert_eq!(views[1], ("systemd", false));
@@ -433,7 +498,10 @@ mod tests {
             groups: vec![group("", "/sys/fs/cgroup/x", "/")],
             ..Cgroup::default()
         };
-        assert_eq!(unified.groups().map(|view| view.name).collect::<Vec<_>>(), [""]);
+        assert_eq!(
+            unified.groups().map(|view| view.name).collect::<Vec<_>>(),
+            [""]
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::criu::rpc::{self, CgroupMode, Kind, PageServer};
 use crate::criu::{self, Common, Images, Notes, Program, Worker, lost, mounts};
 use crate::error::{InPhase, Phase};
 use crate::plan::{Root, Source};
-use crate::state::{Container, Status};
+use crate::state::{Container, Record, Status};
 use crate::{delete, log, rootless, service, spec, sys};
 
 const LOG: &str = "dump.log";
@@ -62,7 +62,10 @@ fn page_server(text: &str) -> Result<PageServer, String> {
         return Err(form());
     }
     let port: u16 = port.parse().map_err(|_| form())?;
-    Ok(PageServer { address: Some(address.to_owned()), port: Some(port.into()) })
+    Ok(PageServer {
+        address: Some(address.to_owned()),
+        port: Some(port.into()),
+    })
 }
 
 /// `rt checkpoint`.
@@ -74,7 +77,10 @@ pub(crate) fn command(root: &Path, options: &Options) -> Result<()> {
         (Status::Running | Status::Paused, Some(init)) => init,
         _ => bail!("{id}: container cannot be checkpointed in {status} state"),
     };
-    ensure!(rootless::is_root_of_host(), "checkpoint: only root of the host may do that");
+    ensure!(
+        rootless::is_root_of_host(),
+        "checkpoint: only root of the host may do that"
+    );
     let manager = "a container that tells a service manager (NOTIFY_SOCKET) has no checkpoint";
     ensure!(!service::is_prepared(&container), "{id}: {manager}");
     let dumped = dump(&container, options).phase(Phase::Process);
@@ -98,51 +104,57 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     let spec = spec::load(&record.bundle, Some(&container.config()))?.spec;
     let default = Linux::default();
     let linux = spec.linux().as_ref().unwrap_or(&default);
-    let source =
-        Source { spec: &spec, bundle: &record.bundle, rootfs: &record.rootfs, id: &record.id };
-    let root = Root::new(&source, linux, &record.cgroup, record.has_user_namespace(), false)?;
+    let source = Source {
+        spec: &spec,
+        bundle: &record.bundle,
+        rootfs: &record.rootfs,
+        id: &record.id,
+    };
+    let root = Root::new(
+        &source,
+        linux,
+        &record.cgroup,
+        record.has_user_namespace(),
+        false,
+    )?;
     lost::check(&spec, &root)?;
     // It would dump every group of the host, and make them again.
     let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
-    let groups = options.common.groups(at_top || record.cgroup.is_nowhere())?;
+    let groups = options
+        .common
+        .groups(at_top || record.cgroup.is_nowhere())?;
     let mut server = options.status()?;
     let program = Program::find()?;
     let images = Images::make(&options.common)?;
-    let freezer = record.cgroup.freezer_directory();
-    let mut request = rpc::Options {
-        pid: Some(pid),
-        root: Some(record.rootfs.to_string_lossy().into_owned()),
-        leave_running: Some(options.leave_running),
-        tcp_skip_in_flight: Some(options.tcp_skip_in_flight),
-        link_remap: Some(options.link_remap),
-        page_server: options.page_server.clone(),
-        freeze_cgroup: freezer.map(|directory| directory.to_string_lossy().into_owned()),
-        external: external_namespaces(&spec, pid)?,
-        manage_cgroups_mode: Some(groups.into()),
-        ..options.common.request(&images, LOG, &record.annotations)
-    };
-    if let Some(parent) = &options.parent_path {
-        images.check_parent(parent)?;
-        request.parent_img = Some(parent.to_string_lossy().into_owned());
-        request.track_mem = Some(true);
-    }
-    if options.pre_dump {
-        request.track_mem = Some(true);
-    } else {
+    let mut request = dump_request(record, options, &images)?;
+    request.external = external_namespaces(&spec, pid)?;
+    request.manage_cgroups_mode = Some(groups.into());
+    if !options.pre_dump {
         request.external_mounts = mounts::dumped(&root, pid)?;
         save_descriptors(&images, pid)?;
         let masked = Some(mounts::masked(&request.external_mounts));
-        Notes { ignores_groups: groups == CgroupMode::Ignore, masked }.write(&images)?;
+        let ignores_groups = groups == CgroupMode::Ignore;
+        let notes = Notes {
+            ignores_groups,
+            masked,
+        };
+        notes.write(&images)?;
     }
-    let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
+    let kind = if options.pre_dump {
+        Kind::PreDump
+    } else {
+        Kind::Dump
+    };
     let mut worker = start(&program, &images)?;
-    let done = worker.request(kind, request, &images.log(LOG), |notify, _| match server.take() {
-        Some(mut file) if notify.script() == "status-ready" => {
-            file.write_all(&[0]).context("--status-fd")
-        }
-        other => {
-            server = other;
-            Ok(())
+    let done = worker.request(kind, request, &images.log(LOG), |notify, _| {
+        match server.take() {
+            Some(mut file) if notify.script() == "status-ready" => {
+                file.write_all(&[0]).context("--status-fd")
+            }
+            other => {
+                server = other;
+                Ok(())
+            }
         }
     });
     // Also after an error: it lets the container go on.
@@ -152,13 +164,39 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
     if options.pre_dump { Ok(()) } else { ended }
 }
 
+/// The part of CRIU's request that the record and the options say.
+fn dump_request(record: &Record, options: &Options, images: &Images) -> Result<rpc::Options> {
+    let freezer = record.cgroup.freezer_directory();
+    let mut request = rpc::Options {
+        pid: record.init.map(|init| init.pid),
+        root: Some(record.rootfs.to_string_lossy().into_owned()),
+        leave_running: Some(options.leave_running),
+        tcp_skip_in_flight: Some(options.tcp_skip_in_flight),
+        link_remap: Some(options.link_remap),
+        page_server: options.page_server.clone(),
+        freeze_cgroup: freezer.map(|directory| directory.to_string_lossy().into_owned()),
+        track_mem: options.pre_dump.then_some(true),
+        ..options.common.request(images, LOG, &record.annotations)
+    };
+    if let Some(parent) = &options.parent_path {
+        images.check_parent(parent)?;
+        request.parent_img = Some(parent.to_string_lossy().into_owned());
+        request.track_mem = Some(true);
+    }
+    Ok(request)
+}
+
 /// Starts CRIU in a session of its own, without the streams of this command.
 fn start(program: &Program, images: &Images) -> Result<Worker> {
     Worker::start(program, 0, None, || {
         // A Ctrl-C is for us: without it the processes would stay frozen.
         setsid()?;
         // What it has to say stands in its log.
-        let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .context("/dev/null")?;
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
         dup2_stderr(&null)?;
@@ -168,7 +206,11 @@ fn start(program: &Program, images: &Images) -> Result<Worker> {
 
 /// Those that the container has joined: they must be there at the restore.
 fn external_namespaces(spec: &Spec, pid: i32) -> Result<Vec<String>> {
-    let namespaces = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+    let namespaces = spec
+        .linux()
+        .iter()
+        .filter_map(|linux| linux.namespaces().as_ref())
+        .flatten();
     let joined = namespaces.filter(|namespace| namespace.path().is_some());
     let external = joined.filter_map(|namespace| external_key(namespace.typ()));
     external
@@ -192,7 +234,10 @@ pub(crate) fn external_key(kind: LinuxNamespaceType) -> Option<(&'static str, &'
 fn save_descriptors(images: &Images, pid: i32) -> Result<()> {
     let name = |fd: i32| {
         let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
-        link.map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
+        link.map_or_else(
+            |_| String::new(),
+            |name| name.to_string_lossy().into_owned(),
+        )
     };
     let names: Vec<String> = (0..3).map(name).collect();
     images.write(DESCRIPTORS, &serde_json::to_vec(&names)?)
@@ -211,7 +256,9 @@ impl Options {
             ensure!(mode != OFlag::O_RDONLY, "not open for writing");
             Ok(fd)
         };
-        copy().map(|fd| Some(fd.into())).with_context(|| format!("--status-fd {}", self.status_fd))
+        copy()
+            .map(|fd| Some(fd.into()))
+            .with_context(|| format!("--status-fd {}", self.status_fd))
     }
 }
 

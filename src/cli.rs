@@ -52,7 +52,11 @@ pub(crate) fn main(again: bool) -> i32 {
     };
     // Nothing of ours is open.
     let inherited = inherited_fds();
-    let failed = if chosen == Some("exec") { EXEC_FAILED } else { FAILED };
+    let failed = if chosen == Some("exec") {
+        EXEC_FAILED
+    } else {
+        FAILED
+    };
     let command = command_line(chosen);
     let words = words::normal(&command, &args);
     let matches = match command.try_get_matches_from(&words) {
@@ -78,7 +82,10 @@ fn tell(line: &str, phase: Option<&str>) {
 /// A fault of our own is one line as well; the process then aborts.
 fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    let cause = info.payload_as_str().unwrap_or("unknown").replace('\n', " ");
+    let cause = info
+        .payload_as_str()
+        .unwrap_or("unknown")
+        .replace('\n', " ");
     pty::restore_terminal();
     let _ = writeln!(std::io::stderr(), "rt: internal error at {place}: {cause}");
 }
@@ -86,23 +93,36 @@ fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
 /// Help goes to standard output; of an error the user gets one line, and so does the log: clients
 /// show its last one.
 fn usage(error: &clap::Error, words: &[OsString], failed: i32) -> i32 {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
         return print(&error.render().to_string());
     }
     let text = error.render().to_string();
     let message: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
-    let message = message.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    let message = message
+        .iter()
+        .map(|line| line.trim())
+        .collect::<Vec<_>>()
+        .join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
     // As far as they can be understood.
     let global = Global::augment_args(Command::new("rt")).ignore_errors(true);
-    let global = global.allow_external_subcommands(true).args_override_self(true);
-    let global = global.try_get_matches_from(words).and_then(|m| Global::from_arg_matches(&m));
+    let global = global
+        .allow_external_subcommands(true)
+        .args_override_self(true);
+    let global = global
+        .try_get_matches_from(words)
+        .and_then(|m| Global::from_arg_matches(&m));
     if let Ok(global) = global
         && let Ok(log) = log::Log::open(global.log.as_deref(), global.log_format, global.debugs())
     {
         log.install();
     }
-    let command = chosen(words).map(|name| format!(" {name}")).unwrap_or_default();
+    let command = chosen(words)
+        .map(|name| format!(" {name}"))
+        .unwrap_or_default();
     tell(&format!("{message} (see rt{command} --help)"), None);
     failed
 }
@@ -142,39 +162,61 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     let manager = manager(&global)?;
     let request = |args, detached| request(&root, args, extras, manager, detached);
     match name {
+        "exec" => {
+            let options = Exec::from_arg_matches(matches)?;
+            exec::exec(&exec::Request {
+                root,
+                options,
+                process,
+                extras,
+            })
+        }
         "create" => {
             let args = Create::from_arg_matches(matches)?;
             create::command(&request(args, true)).map(|()| 0)
         }
         "run" => {
-            let Run { create, detach, keep, no_subreaper } = Run::from_arg_matches(matches)?;
+            let Run {
+                create,
+                detach,
+                keep,
+                no_subreaper,
+            } = Run::from_arg_matches(matches)?;
             create::run(&request(create, detach), keep, no_subreaper)
         }
         "restore" => {
             let options = restore::Options::from_arg_matches(matches)?;
             restore::command(&restoring(&root, &options, manager), &options)
         }
-        "start" => start::command(&root, &Id::from_arg_matches(matches)?.id).map(|()| 0),
-        "exec" => {
-            let options = Exec::from_arg_matches(matches)?;
-            exec::exec(&exec::Request { root, options, process, extras })
+        "list" => {
+            let args = List::from_arg_matches(matches)?;
+            let is_asked_for = global.root.is_some();
+            Ok(print(&list::list(&root, is_asked_for, args.format())?))
         }
+        name => with_container(name, matches, &root),
+    }
+}
+
+/// The commands that take a container that is there.
+fn with_container(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
+    let id = || Id::from_arg_matches(matches).map(|args| args.id);
+    match name {
+        "start" => start::command(root, &id()?).map(|()| 0),
         "kill" => {
             let args = Kill::from_arg_matches(matches)?;
-            let signal = if args.signal.is_empty() { "TERM" } else { &args.signal };
-            kill::command(&root, &args.id, signal, args.all).map(|()| 0)
+            let signal = if args.signal.is_empty() {
+                "TERM"
+            } else {
+                &args.signal
+            };
+            kill::command(root, &args.id, signal, args.all).map(|()| 0)
         }
         "delete" => {
             let args = Delete::from_arg_matches(matches)?;
-            delete::command(&root, &args.id, args.force).map(|()| 0)
+            delete::command(root, &args.id, args.force).map(|()| 0)
         }
-        "state" => Ok(print(&list::state(&root, &Id::from_arg_matches(matches)?.id)?)),
-        "list" => {
-            let args = List::from_arg_matches(matches)?;
-            let format = if args.quiet { list::Format::Quiet } else { args.format };
-            Ok(print(&list::list(&root, global.root.is_some(), format)?))
-        }
-        name => manage(name, matches, &root),
+        "state" => Ok(print(&list::state(root, &id()?)?)),
+        name => manage(name, matches, root),
     }
 }
 
@@ -247,13 +289,25 @@ fn status_fd(matches: &ArgMatches) -> Option<RawFd> {
 
 /// The descriptors that the caller passes to the process.
 fn passed(matches: &ArgMatches, inherited_fds: u32) -> Result<Extras> {
-    let Some((name, matches)) = matches.subcommand() else { return Ok(Extras::default()) };
-    let preserve_fds = matches.try_get_one("preserve_fds").ok().flatten().copied().unwrap_or(0);
+    let Some((name, matches)) = matches.subcommand() else {
+        return Ok(Extras::default());
+    };
+    let preserve_fds = matches
+        .try_get_one("preserve_fds")
+        .ok()
+        .flatten()
+        .copied()
+        .unwrap_or(0);
     let listen_fds = match name {
         "create" | "run" => service::listen_fds()?,
         _ => 0,
     };
-    Ok(Extras { preserve_fds, listen_fds, inherited_fds, ..Extras::default() })
+    Ok(Extras {
+        preserve_fds,
+        listen_fds,
+        inherited_fds,
+        ..Extras::default()
+    })
 }
 
 fn manager(global: &Global) -> Result<Manager> {
@@ -269,16 +323,25 @@ fn manager(global: &Global) -> Result<Manager> {
 /// What this program was called as: the name of another runtime, which callers look at and whose
 /// directory they expect, or `rt`.
 fn called_as() -> &'static str {
-    let path = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let path = std::env::args_os()
+        .next()
+        .map(PathBuf::from)
+        .unwrap_or_default();
     let name = path.file_name().and_then(OsStr::to_str);
-    ["runc", "crun"].into_iter().find(|known| Some(*known) == name).unwrap_or("rt")
+    ["runc", "crun"]
+        .into_iter()
+        .find(|known| Some(*known) == name)
+        .unwrap_or("rt")
 }
 
 /// Where the containers' states are.
 fn root(global: &Global) -> Result<PathBuf> {
     let root = global.root.clone().map_or_else(default_root, Ok)?;
     // `delete` would look for containers among all directories of the host.
-    ensure!(!spec::is_root(&std::path::absolute(&root)?), "--root: cannot be /");
+    ensure!(
+        !spec::is_root(&std::path::absolute(&root)?),
+        "--root: cannot be /"
+    );
     Ok(root)
 }
 
@@ -301,7 +364,11 @@ fn request(
     manager: Manager,
     detached: bool,
 ) -> create::Request {
-    let extras = Extras { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring, ..passed };
+    let extras = Extras {
+        no_pivot: args.no_pivot,
+        no_new_keyring: args.no_new_keyring,
+        ..passed
+    };
     create::Request {
         root: root.to_owned(),
         id: args.id,
@@ -372,15 +439,21 @@ mod tests {
             "rt", "--root", "a", "--debug", "--root", "b", "--debug", "run", "-b", "x", "-b=y", "c",
         ];
         let matches = parse(&args).unwrap();
-        assert_eq!(Global::from_arg_matches(&matches).unwrap().root, Some("b".into()));
+        assert_eq!(
+            Global::from_arg_matches(&matches).unwrap().root,
+            Some("b".into())
+        );
         let run = Run::from_arg_matches(matches.subcommand().unwrap().1).unwrap();
         assert_eq!(run.create.bundle, Path::new("y"));
     }
 
     #[test]
     fn the_command_is_found_behind_global_options() {
-        let args: Vec<OsString> =
-            ["rt", "-root", "create", "--log=x", "--debug", "state", "run"].map(Into::into).into();
+        let args: Vec<OsString> = [
+            "rt", "-root", "create", "--log=x", "--debug", "state", "run",
+        ]
+        .map(Into::into)
+        .into();
         assert_eq!(chosen(&args), Some("state"));
     }
 }

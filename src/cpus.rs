@@ -81,7 +81,10 @@ mod tests {
             ("1-2-3", r#""1-2-3": not a number or a range"#),
             ("3-2", r#""3-2": ends before it begins"#),
             ("65536", r#""65536": beyond 65535"#),
-            ("99999999999999999999", r#""99999999999999999999": beyond 65535"#),
+            (
+                "99999999999999999999",
+                r#""99999999999999999999": beyond 65535"#,
+            ),
         ] {
             assert_eq!(Cpus::parse(list).unwrap_err().to_string(), error, "{list}");
         }

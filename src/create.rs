@@ -22,7 +22,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Linux, Spec};
 
 use crate::annotations::{self, Annotations as _};
 use crate::cgroup::{Cgroup, Delegation, Limits, Manager};
@@ -101,27 +101,47 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
     }
     done("everything is planned, the state directory is made");
     let mut caller = clone_init(&prepared, &mut guard)?; // 4
-    log::debug(format_args!("{}: init is process {} in its cgroup", request.id, guard.pid()?));
+    log::debug(format_args!(
+        "{}: init is process {} in its cgroup",
+        request.id,
+        guard.pid()?
+    ));
     caller.go().phase(Phase::Process)?; // 5
     let limited = run_hooks(&prepared, &caller, &mut guard)?;
     let terminal = caller.ready(&prepared.plan)?; // 6 and 7 are init's
     guard.take_born(&caller).phase(Phase::State)?;
     done("the root file system is complete, init is confined");
     if !limited {
-        prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
+        prepared
+            .cgroup
+            .apply(&prepared.limits)
+            .phase(Phase::Cgroup)?;
     }
     if let Some(delegation) = &prepared.delegation {
         // Its cgroup namespace, if it has one, begins at the container's group.
         let pid = guard.pid()?.as_raw();
-        prepared.cgroup.delegate(delegation, pid).phase(Phase::Cgroup)?;
+        prepared
+            .cgroup
+            .delegate(delegation, pid)
+            .phase(Phase::Cgroup)?;
     }
     launch::schedule(&prepared.plan, guard.pid()?).phase(Phase::Process)?;
     // The program may be quick: it finds its terminal's size and its manager's socket as they are.
     let relay = prepared.relay(terminal).phase(Phase::Terminal)?;
     let notify = guard.listen(!waits).phase(Phase::Process)?;
-    record(&mut guard).and_then(|()| tell(request, &prepared, &guard)).phase(Phase::State)?; // 8
-    done(if waits { "created, init waits for start" } else { "created, init goes on" });
-    let released = if waits { caller.detach() } else { caller.start() };
+    record(&mut guard)
+        .and_then(|()| tell(request, &prepared, &guard))
+        .phase(Phase::State)?; // 8
+    done(if waits {
+        "created, init waits for start"
+    } else {
+        "created, init goes on"
+    });
+    let released = if waits {
+        caller.detach()
+    } else {
+        caller.start()
+    };
     released.phase(Phase::Process)?;
     Ok((guard.release(relay, notify)?, caller, lock))
 }
@@ -134,7 +154,9 @@ impl Prepared {
     /// What stays here to pass on what the terminal's master says, if no console socket took it.
     pub(crate) fn relay(&self, terminal: Option<OwnedFd>) -> Result<Option<Relay>> {
         let terminal = pty::hand_over(terminal, self.console.as_ref())?;
-        terminal.map(|master| Relay::new(master, Client::open()?)).transpose()
+        terminal
+            .map(|master| Relay::new(master, Client::open()?))
+            .transpose()
     }
 }
 
@@ -144,8 +166,17 @@ pub(crate) fn read(request: &Request) -> Result<Loaded> {
     let loaded = spec::load(&request.bundle, request.config.as_deref())?;
     spec::check(&loaded.spec)?;
     loaded.warnings.iter().for_each(log::warn);
-    let terminal = loaded.spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
-    pty::check_console(terminal, request.detached, request.console_socket.as_deref())?;
+    let terminal = loaded
+        .spec
+        .process()
+        .as_ref()
+        .and_then(|p| p.terminal())
+        .unwrap_or(false);
+    pty::check_console(
+        terminal,
+        request.detached,
+        request.console_socket.as_deref(),
+    )?;
     request.extras.check()?;
     Ok(loaded)
 }
@@ -154,39 +185,33 @@ pub(crate) fn read(request: &Request) -> Result<Loaded> {
 pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
     let bundle = resolve(&request.bundle)
         .with_context(|| format!("--bundle {}", request.bundle.display()))?;
-    let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
+    let rootfs = spec
+        .root()
+        .as_ref()
+        .map(|root| bundle.join(root.path()))
+        .unwrap_or_default();
     let rootfs = resolve(&rootfs).with_context(|| format!("root.path {}", rootfs.display()))?;
     let linux = spec.linux().as_ref();
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let none = HashMap::new();
     let annotations = spec.annotations().as_ref().unwrap_or(&none);
-    let mut cgroup = match request.manager {
-        Manager::Cgroupfs | Manager::Disabled => Cgroup::plan(path, &request.id)?,
-        Manager::Systemd => Cgroup::plan_unit(path, &request.id, annotations)?,
-    };
-    let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let mut limits = Limits::from_spec(resources, &cgroup)?;
-    if request.manager == Manager::Disabled {
-        cgroup.leave_out_all(&mut limits)?;
-    } else if !rootless::is_root_of_host() {
-        cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
-    }
-    cgroup.prepare(&limits)?;
+    let (cgroup, limits) = plan_cgroup(request, linux, annotations)?;
     let delegation = Delegation::plan(spec, annotations, &cgroup)?;
     let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
-    let rdt = rdt.map(|wanted| Rdt::plan(wanted, &request.id)).transpose()?;
+    let rdt = rdt
+        .map(|wanted| Rdt::plan(wanted, &request.id))
+        .transpose()?;
     let mut warnings = Vec::new();
-    let container = Source { spec, bundle: &bundle, rootfs: &rootfs, id: &request.id };
+    let container = Source {
+        spec,
+        bundle: &bundle,
+        rootfs: &rootfs,
+        id: &request.id,
+    };
     let mut plan = Plan::for_container(&container, &cgroup, request.extras, &mut warnings)?;
     warnings.iter().for_each(log::warn);
-    let connect = DescriptorSocket::connect_if;
-    let console = connect(request.console_socket.as_deref(), "--console-socket")?;
-    let pidfd = connect(request.pidfd_socket.as_deref(), "--pidfd-socket")?;
-    let mut pidfd_sockets = Vec::from_iter(pidfd);
-    if let Some(path) = annotations.path(annotations::PIDFD)? {
-        let origin = annotations::origin(annotations::PIDFD);
-        pidfd_sockets.push(DescriptorSocket::connect(path, &origin)?);
-    }
+    let console = request.console_socket.as_deref();
+    let console = DescriptorSocket::connect_if(console, "--console-socket")?;
+    let pidfd_sockets = pidfd_sockets(request, annotations)?;
     let record = Record {
         cgroup: cgroup.clone(),
         namespaces: plan.namespaces.kinds().bits(),
@@ -205,7 +230,51 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         hooks.open_outputs()?;
     }
     plan.decide_builder()?;
-    Ok(Prepared { plan, cgroup, limits, record, delegation, console, pidfd_sockets })
+    Ok(Prepared {
+        plan,
+        cgroup,
+        limits,
+        record,
+        delegation,
+        console,
+        pidfd_sockets,
+    })
+}
+
+/// Where init's pidfd goes: what the command line and the annotation name.
+fn pidfd_sockets(
+    request: &Request,
+    annotations: &HashMap<String, String>,
+) -> Result<Vec<DescriptorSocket>> {
+    let asked = request.pidfd_socket.as_deref();
+    let asked = DescriptorSocket::connect_if(asked, "--pidfd-socket")?;
+    let mut sockets = Vec::from_iter(asked);
+    if let Some(path) = annotations.path(annotations::PIDFD)? {
+        let origin = annotations::origin(annotations::PIDFD);
+        sockets.push(DescriptorSocket::connect(path, &origin)?);
+    }
+    Ok(sockets)
+}
+
+fn plan_cgroup(
+    request: &Request,
+    linux: Option<&Linux>,
+    annotations: &HashMap<String, String>,
+) -> Result<(Cgroup, Limits)> {
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let mut cgroup = match request.manager {
+        Manager::Cgroupfs | Manager::Disabled => Cgroup::plan(path, &request.id)?,
+        Manager::Systemd => Cgroup::plan_unit(path, &request.id, annotations)?,
+    };
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let mut limits = Limits::from_spec(resources, &cgroup)?;
+    if request.manager == Manager::Disabled {
+        cgroup.leave_out_all(&mut limits)?;
+    } else if !rootless::is_root_of_host() {
+        cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
+    }
+    cgroup.prepare(&limits)?;
+    Ok((cgroup, limits))
 }
 
 /// The absolute path of a directory without links: three system calls, however deep it lies.
@@ -222,7 +291,11 @@ pub(crate) fn claim(
     loaded: &Loaded,
 ) -> Result<(Guard, Lock)> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
-    let guard = Guard { container: Some(container), init: None, moved: None };
+    let guard = Guard {
+        container: Some(container),
+        init: None,
+        moved: None,
+    };
     if let Some(container) = &guard.container {
         container.save_config(&loaded.bytes)?;
         container.save_process(loaded.spec.process().as_ref())?;
@@ -233,7 +306,9 @@ pub(crate) fn claim(
 
 /// Step 4, and what has to happen before Go.
 fn clone_init(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
-    let Some(container) = &mut guard.container else { bail!("no container") };
+    let Some(container) = &mut guard.container else {
+        bail!("no container")
+    };
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
     // Its socket in the directory tells from here on that the groups are the container's.
     let listener = container.listen().phase(Phase::State)?;
@@ -244,14 +319,20 @@ fn clone_init(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
     guard.init = Some((pid, caller.process().clone()));
     container.record.init = Some(Process::now(pid.as_raw()).phase(Phase::State)?);
     container.save().phase(Phase::State)?;
-    prepared.cgroup.start_unit(pid.as_raw()).phase(Phase::Cgroup)?;
+    prepared
+        .cgroup
+        .start_unit(pid.as_raw())
+        .phase(Phase::Cgroup)?;
     if let Some(rdt) = &container.record.rdt {
         rdt.enter(pid.as_raw()).phase(Phase::Cgroup)?;
     }
     launch::prepare(&prepared.plan, pid)?;
     launch::give_pipes(&prepared.plan, pid.as_raw()).phase(Phase::Process)?;
     if prepared.plan.copies_up() {
-        prepared.cgroup.apply_memory(&prepared.limits).phase(Phase::Cgroup)?;
+        prepared
+            .cgroup
+            .apply_memory(&prepared.limits)
+            .phase(Phase::Cgroup)?;
     }
     Ok(caller)
 }
@@ -264,13 +345,18 @@ fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut Guard) -> Result<
     }
     let pid = guard.pid()?.as_raw();
     caller.mounted(&prepared.plan).phase(Phase::Hooks)?;
-    prepared.cgroup.apply(&prepared.limits).phase(Phase::Cgroup)?;
+    prepared
+        .cgroup
+        .apply(&prepared.limits)
+        .phase(Phase::Cgroup)?;
     let devices = &prepared.plan.net_devices;
     if !devices.is_empty() {
         guard.moved = Some(Moved::all(devices, pid).phase(Phase::Namespaces)?);
     }
     if let Some(hooks) = &prepared.plan.hooks {
-        CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))?;
+        CALLERS
+            .into_iter()
+            .try_for_each(|kind| hooks.run(kind, pid))?;
     }
     caller.proceed().phase(Phase::Hooks)?;
     Ok(true)
@@ -289,7 +375,10 @@ pub(crate) fn tell(request: &Request, prepared: &Prepared, guard: &Guard) -> Res
     for socket in &prepared.pidfd_sockets {
         socket.send(pidfd.as_fd(), "pidfd")?;
     }
-    request.pid_file.as_ref().map_or(Ok(()), |path| pid_file::write(path, *pid))
+    request
+        .pid_file
+        .as_ref()
+        .map_or(Ok(()), |path| pid_file::write(path, *pid))
 }
 
 /// Takes everything back, unless released: init first, then what held it.
@@ -303,7 +392,10 @@ pub(crate) struct Guard {
 
 impl Guard {
     fn pid(&self) -> Result<Pid> {
-        self.init.as_ref().map(|(pid, _)| *pid).context("no container")
+        self.init
+            .as_ref()
+            .map(|(pid, _)| *pid)
+            .context("no container")
     }
 
     /// The process that a builder has cloned, if there was one, is init from now on.
@@ -319,7 +411,10 @@ impl Guard {
 
     /// Where the container will say that it is ready, if nobody else will `start` it.
     fn listen(&self, now: bool) -> Result<Option<Notify>> {
-        self.container.as_ref().filter(|_| now).map_or(Ok(None), Notify::listen)
+        self.container
+            .as_ref()
+            .filter(|_| now)
+            .map_or(Ok(None), Notify::listen)
     }
 
     /// The container stays.
@@ -332,9 +427,13 @@ impl Guard {
             moved.keep();
         }
         match (self.container.take(), self.init.take()) {
-            (Some(container), Some((pid, init))) => {
-                Ok(Created { container, pid, init, relay, notify })
-            }
+            (Some(container), Some((pid, init))) => Ok(Created {
+                container,
+                pid,
+                init,
+                relay,
+                notify,
+            }),
             _ => bail!("no container"),
         }
     }
@@ -374,7 +473,13 @@ pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i
 impl Created {
     /// The status of the process when it has ended; the container is then deleted, unless `keep`.
     pub(crate) fn wait(self, foreground: &Foreground, lock: Lock, keep: bool) -> Result<i32> {
-        let Self { container, pid, init, relay, notify } = self;
+        let Self {
+            container,
+            pid,
+            init,
+            relay,
+            notify,
+        } = self;
         // While it runs, other commands may do what they like with it.
         drop(lock);
         let status = foreground.wait(pid, relay, notify);
@@ -390,7 +495,9 @@ impl Created {
 
 /// A container that could not be started is of no use to anybody.
 fn start_or_delete(created: &Created, caller: &mut Caller) -> Result<()> {
-    let Created { container, init, .. } = created;
+    let Created {
+        container, init, ..
+    } = created;
     let agent = Agent::connect_of(&container.record, Status::Created);
     let run = agent.phase(Phase::Process).and_then(|agent| {
         caller.executed(agent::taker(agent, created.pid.as_raw()))?;

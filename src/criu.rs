@@ -87,7 +87,12 @@ impl Worker {
             }
         };
         drop(reporter);
-        let mut worker = Self { socket: None, process, ended: false, pid };
+        let mut worker = Self {
+            socket: None,
+            process,
+            ended: false,
+            pid,
+        };
         let mut buffer = vec![0; MESSAGE_MAX];
         loop {
             match sys::receive(reports.as_fd(), &mut buffer).context("criu")? {
@@ -120,22 +125,35 @@ impl Worker {
             }
             _ => {}
         }
-        self.send(&Request { kind: kind.into(), options: Some(options), notify_success: None })?;
+        self.send(&Request {
+            kind: kind.into(),
+            options: Some(options),
+            notify_success: None,
+        })?;
         let mut buffer = vec![0; MESSAGE_MAX];
         loop {
             let (length, descriptor) = self.receive(&mut buffer)?;
             if length == 0 {
-                let ended = self.finish().and_then(|()| bail!("criu has ended without an answer"));
+                let ended = self
+                    .finish()
+                    .and_then(|()| bail!("criu has ended without an answer"));
                 return ended.map_err(|error| explain(&error, log));
             }
             let response = Response::decode(&buffer[..length]).context("criu's answer")?;
-            let Some(notify) = response.notify.as_ref().filter(|_| response.kind() == Kind::Notify)
+            let Some(notify) = response
+                .notify
+                .as_ref()
+                .filter(|_| response.kind() == Kind::Notify)
             else {
                 return finished(&response).map_err(|error| explain(&error, log));
             };
             let answered = answer(notify, descriptor);
             let (kind, success) = (Kind::Notify.into(), Some(answered.is_ok()));
-            let sent = self.send(&Request { kind, options: None, notify_success: success });
+            let sent = self.send(&Request {
+                kind,
+                options: None,
+                notify_success: success,
+            });
             if answered.is_err() {
                 self.let_end();
             }
@@ -230,12 +248,21 @@ fn finished(response: &Response) -> Result<()> {
         Kind::PreDump => "PRE_DUMP".to_owned(),
         kind => format!("{kind:?}").to_uppercase(),
     };
-    ensure!(response.success, "criu failed: type {kind} errno {}", response.errno.unwrap_or(0));
+    ensure!(
+        response.success,
+        "criu failed: type {kind} errno {}",
+        response.errno.unwrap_or(0)
+    );
     Ok(())
 }
 
 fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
 }
 
 /// In the worker: its descriptors in their places, and on to the program. It makes the socket,
@@ -246,10 +273,20 @@ fn execute(program: &Program, inherited: &[OwnedFd], reporter: &OwnedFd) -> Resu
     let fds = [ours.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];
     let flags = MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<()>(reporter.as_raw_fd(), &[IoSlice::new(b"\0")], &rights, flags, None)?;
+    sendmsg::<()>(
+        reporter.as_raw_fd(),
+        &[IoSlice::new(b"\0")],
+        &rights,
+        flags,
+        None,
+    )?;
     // Out of the way of the numbers that they are to have.
     let away = |fd: &OwnedFd| sys::duplicate_above(fd.as_fd(), INHERITED_MAX);
-    let all: Vec<_> = [&socket].into_iter().chain(inherited).map(away).collect::<Result<_, _>>()?;
+    let all: Vec<_> = [&socket]
+        .into_iter()
+        .chain(inherited)
+        .map(away)
+        .collect::<Result<_, _>>()?;
     let program = program.moved_above(INHERITED_MAX)?;
     for (number, fd) in (SOCKET..).zip(&all) {
         sys::duplicate_to(fd.as_raw_fd(), number)?;
@@ -257,7 +294,11 @@ fn execute(program: &Program, inherited: &[OwnedFd], reporter: &OwnedFd) -> Resu
     sys::set_signal_disposition(Signal::SIGPIPE, false)?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     let socket = SOCKET.to_string();
-    let arguments = [c"criu".to_owned(), c"swrk".to_owned(), std::ffi::CString::new(socket)?];
+    let arguments = [
+        c"criu".to_owned(),
+        c"swrk".to_owned(),
+        std::ffi::CString::new(socket)?,
+    ];
     program.execute(&arguments)
 }
 
@@ -265,12 +306,17 @@ fn execute(program: &Program, inherited: &[OwnedFd], reporter: &OwnedFd) -> Resu
 fn explain(error: &anyhow::Error, log: &Path) -> anyhow::Error {
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text.unwrap_or_default();
-    let errors = text.lines().filter_map(|line| line.split_once("Error (")?.1.split_once("): "));
+    let errors = text
+        .lines()
+        .filter_map(|line| line.split_once("Error (")?.1.split_once("): "));
     let errors = errors.map(|(_, cause)| cause.trim());
     // It does without more files, and the last one says no more than that all has failed.
     let causes =
         errors.filter(|c| !c.contains("Can't setup RLIMIT_NOFILE") && !c.ends_with("FAILED."));
-    let causes: String = causes.take(CAUSES_MAX).map(|cause| format!(": {cause}")).collect();
+    let causes: String = causes
+        .take(CAUSES_MAX)
+        .map(|cause| format!(": {cause}"))
+        .collect();
     anyhow!("{}{causes} (see {})", line(error), log.display())
 }
 
@@ -278,7 +324,9 @@ fn explain(error: &anyhow::Error, log: &Path) -> anyhow::Error {
 pub(crate) fn cgroup_roots(pid: i32) -> Result<Vec<rpc::CgroupRoot>> {
     let path = format!("/proc/{pid}/cgroup");
     let text = fs::read_to_string(&path).context(path)?;
-    let fields = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let fields = text
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once(':'));
     let roots = fields.flat_map(|(controllers, path)| {
         controllers.split(',').map(|controller| rpc::CgroupRoot {
             controller: Some(controller.to_owned()),

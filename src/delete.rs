@@ -49,7 +49,11 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
         // Of a claim that did not come far, and no container yet.
         container.refuse_strange_files()?;
         container.remove().phase(Phase::State)?;
-        return if force { Ok(()) } else { Err(state::missing(id)) };
+        return if force {
+            Ok(())
+        } else {
+            Err(state::missing(id))
+        };
     }
     if let Some(fault) = &container.fault {
         container.refuse_strange_files()?;
@@ -77,7 +81,9 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
 
 /// Ends the init that the record names. False if that is somebody else's.
 fn end_own_init(container: &Container, deadline: Instant) -> Result<bool> {
-    let Some(init) = container.init()? else { return Ok(true) };
+    let Some(init) = container.init()? else {
+        return Ok(true);
+    };
     // The container's own processes are found in its cgroups then.
     if check_init(container).is_err() {
         return Ok(false);
@@ -117,8 +123,13 @@ fn end_by(container: &Container, init: &OwnedFd, deadline: Instant) -> Result<()
         }
         if Instant::now() >= deadline {
             let pid = container.record.init.map_or(0, |init| init.pid);
-            let why = cgroup.frozen_from_above().unwrap_or_else(|| process::what_holds(pid));
-            bail!("{}: init, process {pid}, does not end: {why}", container.record.id);
+            let why = cgroup
+                .frozen_from_above()
+                .unwrap_or_else(|| process::what_holds(pid));
+            bail!(
+                "{}: init, process {pid}, does not end: {why}",
+                container.record.id
+            );
         }
         pause = (pause * 2).min(USUAL);
     }
@@ -180,6 +191,9 @@ fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
         hooks.run_all(Kind::Poststop).iter().for_each(log::warn);
     }
     container.remove().phase(Phase::State)?;
-    log::debug(format_args!("{}: cgroups and state directory are removed", record.id));
+    log::debug(format_args!(
+        "{}: cgroups and state directory are removed",
+        record.id
+    ));
     Ok(())
 }

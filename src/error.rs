@@ -98,7 +98,11 @@ impl<T, E: Into<anyhow::Error>> InPhase<T> for Result<T, E> {
             if error.downcast_ref::<Failure>().is_some() {
                 return error;
             }
-            Failure { phase, line: line(&error) }.into()
+            Failure {
+                phase,
+                line: line(&error),
+            }
+            .into()
         })
     }
 }
@@ -139,11 +143,21 @@ pub(crate) fn one_line(text: &str) -> String {
 /// An errno as strerror(3) words it, without nix's `ENOENT: ` and std's ` (os error 2)`. nix has
 /// words of its own for some of them.
 fn describe(cause: &(dyn std::error::Error + 'static)) -> String {
-    let errno = cause.downcast_ref::<nix::errno::Errno>().map(|errno| *errno as i32);
-    let of_std = || cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-    let Some(number) = errno.or_else(of_std) else { return cause.to_string() };
+    let errno = cause
+        .downcast_ref::<nix::errno::Errno>()
+        .map(|errno| *errno as i32);
+    let of_std = || {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
+    };
+    let Some(number) = errno.or_else(of_std) else {
+        return cause.to_string();
+    };
     let text = std::io::Error::from_raw_os_error(number).to_string();
-    text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_owned()
+    text.strip_suffix(&format!(" (os error {number})"))
+        .unwrap_or(&text)
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -155,7 +169,9 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_from_noun_to_cause() {
-        let error = Err::<(), _>(Errno::ENOENT).context("mounts[3] /data").unwrap_err();
+        let error = Err::<(), _>(Errno::ENOENT)
+            .context("mounts[3] /data")
+            .unwrap_err();
         assert_eq!(line(&error), "mounts[3] /data: No such file or directory");
     }
 
@@ -175,8 +191,10 @@ mod tests {
 
     #[test]
     fn the_innermost_phase_stands() {
-        let error =
-            Err::<(), _>(Errno::EIO).phase(Phase::Mounts).phase(Phase::Process).unwrap_err();
+        let error = Err::<(), _>(Errno::EIO)
+            .phase(Phase::Mounts)
+            .phase(Phase::Process)
+            .unwrap_err();
         assert_eq!(phase(&error), Some(Phase::Mounts));
     }
 

@@ -36,7 +36,11 @@ pub(crate) fn command(root: &Path, id: &str, interval: Duration, stats_only: boo
     let Some(init) = init.filter(|_| status != Status::Creating) else {
         bail!("container with id {id} is not running");
     };
-    if stats_only { print_stats(&container) } else { follow(&container, &init, interval) }
+    if stats_only {
+        print_stats(&container)
+    } else {
+        follow(&container, &init, interval)
+    }
 }
 
 fn follow(container: &Container, init: &OwnedFd, interval: Duration) -> Result<()> {
@@ -46,7 +50,11 @@ fn follow(container: &Container, init: &OwnedFd, interval: Duration) -> Result<(
         let left = next.saturating_duration_since(Instant::now());
         let ended = wait(init, oom.as_ref(), left)?;
         if oom.as_mut().is_some_and(OomWatch::occurred) {
-            print(&Event { kind: "oom", id: &container.record.id, data: None })?;
+            print(&Event {
+                kind: "oom",
+                id: &container.record.id,
+                data: None,
+            })?;
         }
         if ended {
             return Ok(());
@@ -61,7 +69,10 @@ fn follow(container: &Container, init: &OwnedFd, interval: Duration) -> Result<(
 /// Whether init has ended; waits for that, for want of memory, or until `timeout` is over.
 fn wait(init: &OwnedFd, oom: Option<&OomWatch>, timeout: Duration) -> Result<bool> {
     let mut fds = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
-    fds.extend(oom.map(OomWatch::poll).map(|(fd, flags)| PollFd::new(fd, flags)));
+    fds.extend(
+        oom.map(OomWatch::poll)
+            .map(|(fd, flags)| PollFd::new(fd, flags)),
+    );
     // Rounded up, or the last millisecond would be spent asking.
     let timeout = (timeout + Duration::from_micros(999)).as_millis();
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
@@ -77,10 +88,16 @@ fn print_stats(container: &Container) -> Result<()> {
     if let Some(rdt) = &container.record.rdt {
         stats["intel_rdt"] = rdt.stats();
     }
-    print(&Event { kind: "stats", id: &container.record.id, data: Some(stats) })
+    print(&Event {
+        kind: "stats",
+        id: &container.record.id,
+        data: Some(stats),
+    })
 }
 
 fn print(event: &Event<'_>) -> Result<()> {
     let line = serde_json::to_string(event)? + "\n";
-    std::io::stdout().write_all(line.as_bytes()).context("standard output")
+    std::io::stdout()
+        .write_all(line.as_bytes())
+        .context("standard output")
 }

@@ -53,12 +53,17 @@ struct Outlets {
 pub(crate) fn exec(request: &Request) -> Result<i32> {
     let options = &request.options;
     let container = Container::open(&request.root, &options.id)?;
-    let foreground = (!options.detach).then(Foreground::prepare_to_end).transpose()?;
+    let foreground = (!options.detach)
+        .then(Foreground::prepare_to_end)
+        .transpose()?;
     let init = alive(&container, options.ignore_paused)?;
     let plan = plan(request, &container, init).phase(Phase::Plan)?;
     let outlets = Outlets::open(options, &container).phase(Phase::Plan)?;
     let relayed = foreground.is_some() && plan.process.as_ref().is_some_and(|p| p.terminal);
-    let client = relayed.then(Client::open).transpose().phase(Phase::Terminal)?;
+    let client = relayed
+        .then(Client::open)
+        .transpose()
+        .phase(Phase::Terminal)?;
     let mut group = open_group(&container, options).phase(Phase::Cgroup)?;
     let late_entry = group.leave_crowded().phase(Phase::Cgroup)?;
     if let Some(init) = &container.record.init {
@@ -77,18 +82,28 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     if let Some(entry) = late_entry {
         entry.admit(pid.as_raw()).phase(Phase::Cgroup)?;
     }
-    log::debug(format_args!("{}: the process is {pid}, confined", options.id));
+    log::debug(format_args!(
+        "{}: the process is {pid}, confined",
+        options.id
+    ));
     launch::schedule(&plan, pid).phase(Phase::Process)?;
     let terminal = pty::hand_over(terminal, outlets.console.as_ref()).phase(Phase::Terminal)?;
     if let Some(socket) = &outlets.pidfd {
-        socket.send(caller.process().as_fd(), "pidfd").phase(Phase::Process)?;
+        socket
+            .send(caller.process().as_fd(), "pidfd")
+            .phase(Phase::Process)?;
     }
     if let Some(path) = &options.pid_file {
         pid_file::write(path, pid).phase(Phase::Process)?;
     }
-    let relay = terminal.zip(client).map(|(master, client)| Relay::new(master, client));
+    let relay = terminal
+        .zip(client)
+        .map(|(master, client)| Relay::new(master, client));
     let relay = relay.transpose().phase(Phase::Terminal)?;
-    foreground.as_ref().map_or(Ok(()), Foreground::take_over).phase(Phase::Process)?;
+    foreground
+        .as_ref()
+        .map_or(Ok(()), Foreground::take_over)
+        .phase(Phase::Process)?;
     caller.start().phase(Phase::Process)?;
     caller.executed(agent::taker(outlets.agent, pid.as_raw()))?;
     log::debug(format_args!("{}: the program runs", options.id));
@@ -138,7 +153,9 @@ fn alive(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
 }
 
 fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan> {
-    let Request { options, extras, .. } = request;
+    let Request {
+        options, extras, ..
+    } = request;
     extras.check()?;
     let mut loaded = process::decide(request, container)?;
     let terminal = loaded.process.terminal().unwrap_or(false);

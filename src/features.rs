@@ -111,7 +111,13 @@ pub(crate) fn features() -> Result<String> {
         linux: Linux {
             namespaces,
             capabilities: capabilities::known(),
-            cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
+            cgroup: Cgroup {
+                v1: true,
+                v2: true,
+                systemd: true,
+                systemd_user: true,
+                rdma: true,
+            },
             seccomp: Seccomp {
                 enabled: seccomp::architectures().next().is_some(),
                 actions: words(seccomp::ACTIONS),
@@ -122,9 +128,15 @@ pub(crate) fn features() -> Result<String> {
             },
             apparmor: Enabled { enabled: true },
             selinux: Enabled { enabled: true },
-            intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
+            intel_rdt: IntelRdt {
+                enabled: true,
+                schemata: true,
+                monitoring: true,
+            },
             memory_policy: MemoryPolicy { modes, flags },
-            mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
+            mount_extensions: MountExtensions {
+                idmap: Enabled { enabled: true },
+            },
             net_devices: Enabled { enabled: true },
         },
         potentially_unsafe_config_annotations: [

@@ -21,7 +21,12 @@ use crate::service::Notify;
 use crate::sys;
 
 /// The signals that ask a command to end.
-const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+const ENDING: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
 
 /// Readable when one of them has come to a command in the foreground.
 static INTERRUPTION: OnceLock<SignalFd> = OnceLock::new();
@@ -62,7 +67,9 @@ impl Interruption {
     pub(crate) fn check(self) -> Result<(), Interrupted> {
         let signal = self.0.read_signal().ok().flatten();
         let signal = signal.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok());
-        signal.map_or(Ok(()), |signal| Err(*INTERRUPTED.get_or_init(|| Interrupted(signal))))
+        signal.map_or(Ok(()), |signal| {
+            Err(*INTERRUPTED.get_or_init(|| Interrupted(signal)))
+        })
     }
 }
 
@@ -108,7 +115,9 @@ impl Foreground {
             prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
         }
         let _ = INTERRUPTION.set(signal_fd(&ending())?);
-        Ok(Self { signals: signal_fd(&SigSet::all())? })
+        Ok(Self {
+            signals: signal_fd(&SigSet::all())?,
+        })
     }
 
     /// Does the same for a command that has nothing to take back: what asks it to end does so at
@@ -121,7 +130,9 @@ impl Foreground {
         let mut set = SigSet::all();
         ENDING.into_iter().for_each(|signal| set.remove(signal));
         block(&set)?;
-        Ok(Self { signals: signal_fd(&SigSet::all())? })
+        Ok(Self {
+            signals: signal_fd(&SigSet::all())?,
+        })
     }
 
     /// No signal is lost from now on: it is seen by [`Interruption`] until the program runs, and
@@ -153,7 +164,10 @@ impl Foreground {
             let status = reap(process)?;
             // Also what came before the end. It is this process that its manager watches: it ends
             // with the container.
-            if notify.as_ref().is_some_and(|notify| notify.pass_on(std::process::id())) {
+            if notify
+                .as_ref()
+                .is_some_and(|notify| notify.pass_on(std::process::id()))
+            {
                 notify = None;
             }
             if let Some(status) = status {
@@ -213,7 +227,10 @@ impl Foreground {
 }
 
 fn wait_for_one(events: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut fds: Vec<_> = events.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    let mut fds: Vec<_> = events
+        .iter()
+        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+        .collect();
     match poll(&mut fds, PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno).context("poll"),

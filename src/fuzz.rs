@@ -30,25 +30,36 @@ pub(crate) const TARGETS: [(&str, Target); 6] = [
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let name = std::env::var("RT_FUZZ").unwrap_or_default();
     let target = TARGETS.iter().find(|(one, _)| *one == name);
-    let Some((_, target)) = target else { panic!("RT_FUZZ: {TARGETS:?}") };
+    let Some((_, target)) = target else {
+        panic!("RT_FUZZ: {TARGETS:?}")
+    };
     target(bytes);
 });
 
 /// What passes the checks can be planned or is an error. Nothing is opened that the bytes name.
 fn config(bytes: &[u8]) {
-    let Ok(mut loaded) = spec::parse_spec(bytes) else { return };
+    let Ok(mut loaded) = spec::parse_spec(bytes) else {
+        return;
+    };
     if spec::check(&loaded.spec).is_err() {
         return;
     }
     make_harmless(&mut loaded.spec);
     let root = Path::new("/");
-    let source = Source { spec: &loaded.spec, bundle: root, rootfs: root, id: "fuzz" };
+    let source = Source {
+        spec: &loaded.spec,
+        bundle: root,
+        rootfs: root,
+        id: "fuzz",
+    };
     let cgroup = Cgroup::default();
     let _ = Plan::for_container(&source, &cgroup, Extras::default(), &mut loaded.warnings);
 }
 
 fn make_harmless(spec: &mut Spec) {
-    let Some(linux) = spec.linux_mut() else { return };
+    let Some(linux) = spec.linux_mut() else {
+        return;
+    };
     for namespace in linux.namespaces_mut().iter_mut().flatten() {
         namespace.set_path(None);
     }
@@ -61,12 +72,18 @@ fn make_harmless(spec: &mut Spec) {
 fn seccomp(bytes: &[u8]) {
     let before = br#"{"ociVersion":"1.0.0","root":{"path":"r"},"linux":{"seccomp":"#;
     let after = br#","namespaces":[{"type":"mount"}]}}"#;
-    let Ok(mut loaded) = spec::parse_spec(&[before, bytes, after].concat()) else { return };
+    let Ok(mut loaded) = spec::parse_spec(&[before, bytes, after].concat()) else {
+        return;
+    };
     if spec::check(&loaded.spec).is_err() {
         return;
     }
     make_harmless(&mut loaded.spec);
-    let profile = loaded.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let profile = loaded
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
     if let Some(Ok(filter)) = profile.map(Filter::compile) {
         assert_valid(&filter.program);
     }
@@ -81,19 +98,29 @@ fn assert_valid(program: &[sock_filter]) {
             code if code & 0xf0 == libc::BPF_JA => step.k as usize,
             _ => step.jt.max(step.jf).into(),
         };
-        assert!(at + far + 1 < program.len(), "a jump out of the program at {at}");
+        assert!(
+            at + far + 1 < program.len(),
+            "a jump out of the program at {at}"
+        );
     }
     let last = program.last().map(|step| u32::from(step.code) & CLASS);
     assert_eq!(last, Some(libc::BPF_RET));
 }
 
 fn mount_options(bytes: &[u8]) {
-    let words: Vec<String> = String::from_utf8_lossy(bytes).lines().map(String::from).collect();
-    let Ok(options) = mount_options::parse(&words, "options") else { return };
+    let words: Vec<String> = String::from_utf8_lossy(bytes)
+        .lines()
+        .map(String::from)
+        .collect();
+    let Ok(options) = mount_options::parse(&words, "options") else {
+        return;
+    };
     let both = options.attr_set & options.attr_clr & !libc::MOUNT_ATTR__ATIME;
     assert_eq!(both, 0, "set and cleared");
     let (locked, _) = bytes.split_at(bytes.len().min(2));
-    let locked = locked.iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+    let locked = locked
+        .iter()
+        .fold(0, |all, byte| all << 8 | u64::from(*byte));
     if let Ok((set, clear)) = options.bind_attr_locked(mount_options::statfs_attr(locked)) {
         assert_eq!(set & clear, 0, "set and cleared");
     }
@@ -103,8 +130,14 @@ fn mount_options(bytes: &[u8]) {
 fn ids(bytes: &[u8]) {
     for text in String::from_utf8_lossy(bytes).lines() {
         if let Ok(user) = text.parse::<User>() {
-            assert!(user.uid != u32::MAX && user.gid != Some(u32::MAX), "{text:?}");
-            assert!(text.starts_with(|first: char| first.is_ascii_digit()), "{text:?}");
+            assert!(
+                user.uid != u32::MAX && user.gid != Some(u32::MAX),
+                "{text:?}"
+            );
+            assert!(
+                text.starts_with(|first: char| first.is_ascii_digit()),
+                "{text:?}"
+            );
         }
         let _ = user::id(text);
         let _ = user::capability(text);
@@ -120,7 +153,9 @@ fn annotations(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     let _ = netns::Request::new(pairs.clone());
-    let pairs: Vec<_> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let pairs: Vec<_> = pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     let _ = landlock::check(pairs.iter().map(|(name, value)| (name, value)));
 }
 
@@ -197,13 +232,19 @@ mod tests {
     #[test]
     fn no_change_of_a_seed_breaks_a_parser() {
         for (name, target) in TARGETS {
-            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("fuzz/seeds")
+                .join(name);
             let entries = crate::sys::list_directory(&directory).unwrap();
-            let mut files: Vec<_> =
-                entries.into_iter().map(|entry| directory.join(entry.name)).collect();
+            let mut files: Vec<_> = entries
+                .into_iter()
+                .map(|entry| directory.join(entry.name))
+                .collect();
             files.sort();
-            let seeds: Vec<Vec<u8>> =
-                files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+            let seeds: Vec<Vec<u8>> = files
+                .iter()
+                .map(|file| std::fs::read(file).unwrap())
+                .collect();
             seeds.iter().for_each(|seed| run(name, target, seed));
             // As many as two seconds allow, on any machine the same ones in the same order.
             let end = Instant::now() + Duration::from_secs(2);

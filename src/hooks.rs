@@ -124,7 +124,10 @@ pub(crate) struct State<'a> {
     annotations: &'a BTreeMap<String, String>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
 fn is_zero(pid: &i32) -> bool {
     *pid == 0
 }
@@ -132,8 +135,21 @@ fn is_zero(pid: &i32) -> bool {
 impl<'a> State<'a> {
     /// The state of the container `record`.
     pub(crate) fn of(record: &'a Record, status: &'a str, pid: i32) -> Self {
-        let Record { oci_version, id, bundle, annotations, .. } = record;
-        Self { oci_version, id, status, pid, bundle, annotations }
+        let Record {
+            oci_version,
+            id,
+            bundle,
+            annotations,
+            ..
+        } = record;
+        Self {
+            oci_version,
+            id,
+            status,
+            pid,
+            bundle,
+            annotations,
+        }
     }
 }
 
@@ -153,7 +169,9 @@ impl Hooks {
     /// Opens the files that get what the hooks write, if there are such.
     pub(crate) fn open_outputs(&mut self) -> Result<()> {
         for (name, output) in annotations::HOOK_OUTPUTS.into_iter().zip(&mut self.outputs) {
-            let Some(path) = self.annotations.path(name)? else { continue };
+            let Some(path) = self.annotations.path(name)? else {
+                continue;
+            };
             let context = || format!("{} {}", annotations::origin(name), path.display());
             // A FIFO that nobody reads is an error and not a wait.
             let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_CLOEXEC;
@@ -168,7 +186,11 @@ impl Hooks {
     /// What has to stay open in init for the hooks that it runs.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let inside = self.has(&[Kind::CreateContainer, Kind::StartContainer]);
-        self.outputs.iter().flatten().filter(move |_| inside).map(AsRawFd::as_raw_fd)
+        self.outputs
+            .iter()
+            .flatten()
+            .filter(move |_| inside)
+            .map(AsRawFd::as_raw_fd)
     }
 
     /// Whether there is a hook of one of these kinds.
@@ -197,7 +219,14 @@ impl Hooks {
         // In the container's root nothing of the image tells whom to kill, and the calls of a keeper
         // might not pass the container's filter: what is left ends with init, or by `start`.
         let has_keeper = kind != Kind::StartContainer;
-        let place = Place { cwd: None, env, peer, interruption: None, has_keeper, confinement };
+        let place = Place {
+            cwd: None,
+            env,
+            peer,
+            interruption: None,
+            has_keeper,
+            confinement,
+        };
         self.each(kind, getpid().as_raw(), &place).collect()
     }
 
@@ -206,7 +235,10 @@ impl Hooks {
         let env = own_environment();
         let place = Place::outside(Some(&self.bundle), &env);
         let results = self.each(kind, 0, &place);
-        results.filter_map(Result::err).map(|error| line(&error)).collect()
+        results
+            .filter_map(Result::err)
+            .map(|error| line(&error))
+            .collect()
     }
 
     fn each(&self, kind: Kind, pid: i32, place: &Place<'_>) -> impl Iterator<Item = Result<()>> {

@@ -56,7 +56,11 @@ pub(crate) fn runs_again() -> bool {
 fn overlay() -> Result<(OwnedFd, [OwnedFd; 2])> {
     let path = PathBuf::from(readlink(SELF)?);
     let (directory, name) = path.parent().zip(path.file_name()).context("no path")?;
-    let layers = [escape(directory.as_os_str()), SECOND_LAYER.as_bytes().to_vec()].join(&b':');
+    let layers = [
+        escape(directory.as_os_str()),
+        SECOND_LAYER.as_bytes().to_vec(),
+    ]
+    .join(&b':');
     let fs = sys::fsopen(c"overlay")?;
     sys::fsconfig(fs.as_fd(), c"lowerdir", Some(&CString::new(layers)?))?;
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
@@ -64,7 +68,10 @@ fn overlay() -> Result<(OwnedFd, [OwnedFd; 2])> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let image = openat(&mount, name, flags, Mode::empty())?;
     // A layer has no mounts: where one covers the executable alone, this is the file below it.
-    ensure!(identity(&fstat(&image)?) == identity(&stat(SELF)?), "another file");
+    ensure!(
+        identity(&fstat(&image)?) == identity(&stat(SELF)?),
+        "another file"
+    );
     Ok((image, [mount, fs]))
 }
 

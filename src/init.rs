@@ -85,9 +85,21 @@ fn run_start_hooks(
         return hooks.run_inside(Kind::StartContainer, &[], None, None);
     };
     let enter = || program.confine_hook(starter);
-    let keep = program.descriptor().into_iter().chain([starter.as_raw_fd()]).collect();
-    let confinement = Confinement { keep, enter: &enter };
-    hooks.run_inside(Kind::StartContainer, program.env(), None, Some(&confinement))?;
+    let keep = program
+        .descriptor()
+        .into_iter()
+        .chain([starter.as_raw_fd()])
+        .collect();
+    let confinement = Confinement {
+        keep,
+        enter: &enter,
+    };
+    hooks.run_inside(
+        Kind::StartContainer,
+        program.env(),
+        None,
+        Some(&confinement),
+    )?;
     // Not before the last hook has been forked by a process that was one thread.
     program.prepare_filter()
 }
@@ -149,12 +161,17 @@ fn confine<'a>(
     process::label(plan, proc).phase(Phase::Process)?;
     // Before anything of the image is looked at.
     sys::close_kept();
-    let program = plan.process.as_ref().map(|program| process::confine(program, &root));
+    let program = plan
+        .process
+        .as_ref()
+        .map(|program| process::confine(program, &root));
     let program = program.transpose()?;
     end_with_caller(plan)?;
     if plan.root.is_some() {
         // Until the program decides for itself: `kill ID TERM` ends a created container.
-        sys::end_when_asked().context("sigaction").phase(Phase::Process)?;
+        sys::end_when_asked()
+            .context("sigaction")
+            .phase(Phase::Process)?;
     }
     Ok(program)
 }
@@ -212,7 +229,9 @@ fn set_end_with_caller(plan: &Plan, signal: Option<Signal>) -> Result<()> {
     if !is_seen || plan.has_builder() {
         return Ok(());
     }
-    set_pdeathsig(signal).context("PR_SET_PDEATHSIG").phase(Phase::Process)
+    set_pdeathsig(signal)
+        .context("PR_SET_PDEATHSIG")
+        .phase(Phase::Process)
 }
 
 /// Everything is mounted and nothing is sealed: what hooks mount below `root.path` is part of the
@@ -221,7 +240,9 @@ fn run_hooks(root: &RootFd, plan: &Plan, caller: &sync::Init) -> Result<()> {
     if plan.stops_when_mounted() {
         caller.wait_hooks().phase(Phase::Hooks)?;
     }
-    let Some(hooks) = &plan.hooks else { return Ok(()) };
+    let Some(hooks) = &plan.hooks else {
+        return Ok(());
+    };
     if hooks.has(&[Kind::CreateContainer]) {
         fchdir(root).context("root.path").phase(Phase::Hooks)?;
         if plan.has_builder() {
@@ -259,7 +280,10 @@ fn wait_for_start(listener: Option<&OwnedFd>) -> sync::Init {
 
 fn fail(peer: &sync::Init, error: &anyhow::Error) -> ! {
     let phase = phase(error).unwrap_or(Phase::Process);
-    peer.failed(&Failure { phase, line: line(error) });
+    peer.failed(&Failure {
+        phase,
+        line: line(error),
+    });
     sys::exit_now(1)
 }
 
@@ -278,7 +302,10 @@ mod tests {
     #[test]
     fn nothing_here_goes_through_the_standard_librarys_file_functions() {
         let sources = [
-            include_str!("init.rs").split("#[cfg(test)]").next().unwrap(),
+            include_str!("init.rs")
+                .split("#[cfg(test)]")
+                .next()
+                .unwrap(),
             include_str!("init/birth.rs"),
             include_str!("init/copy.rs"),
             include_str!("init/devices.rs"),
@@ -293,7 +320,13 @@ mod tests {
             include_str!("rootfd.rs"),
         ];
         for source in sources {
-            for word in ["std::fs", "use std::io", "File::", "canonicalize", ".exists()"] {
+            for word in [
+                "std::fs",
+                "use std::io",
+                "File::",
+                "canonicalize",
+                ".exists()",
+            ] {
                 assert!(!source.contains(word), "{word} in {:.60}", source);
             }
         }

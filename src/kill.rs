@@ -92,9 +92,15 @@ fn real_time(name: &str) -> Option<i32> {
         (_, Some(offset)) => (libc::SIGRTMAX(), offset),
         _ => return None,
     };
-    let offset = if offset.is_empty() { 0 } else { offset.parse::<i32>().ok()? };
+    let offset = if offset.is_empty() {
+        0
+    } else {
+        offset.parse::<i32>().ok()?
+    };
     let number = base.checked_add(offset)?;
-    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then_some(number)
+    (libc::SIGRTMIN()..=libc::SIGRTMAX())
+        .contains(&number)
+        .then_some(number)
 }
 
 #[cfg(test)]
@@ -103,9 +109,14 @@ mod tests {
 
     #[test]
     fn a_signal_is_a_name_or_a_number() {
-        for (text, number) in
-            [("TERM", 15), ("SIGTERM", 15), ("sigkill", 9), ("9", 9), ("0", 0), ("RTMIN+1", 35)]
-        {
+        for (text, number) in [
+            ("TERM", 15),
+            ("SIGTERM", 15),
+            ("sigkill", 9),
+            ("9", 9),
+            ("0", 0),
+            ("RTMIN+1", 35),
+        ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
         for text in ["", "SIG", "TERMX", "-1", "65", "4294967305", "RTMIN+99"] {

@@ -76,16 +76,30 @@ impl Landlock {
     fn under(mut self, abi: i32) -> Result<Self> {
         let Self { handled, .. } = &self;
         let needs = [
-            (handled.files != 0, ABI_OF_FILES, "read, write and execute need Linux 6.2"),
-            (handled.ports != 0, ABI_OF_PORTS, "bind and connect need Linux 6.7"),
+            (
+                handled.files != 0,
+                ABI_OF_FILES,
+                "read, write and execute need Linux 6.2",
+            ),
+            (
+                handled.ports != 0,
+                ABI_OF_PORTS,
+                "bind and connect need Linux 6.7",
+            ),
             (handled.scopes != 0, ABI_OF_SCOPES, "scope needs Linux 6.12"),
         ];
         for (asked, least, text) in needs {
-            ensure!(!asked || abi >= least, "{}: {text} with Landlock enabled", origin());
+            ensure!(
+                !asked || abi >= least,
+                "{}: {text} with Landlock enabled",
+                origin()
+            );
         }
         if abi < ABI_OF_DEVICES {
             self.handled.files &= !IOCTL_DEV;
-            self.paths.iter_mut().for_each(|(_, rights)| *rights &= !IOCTL_DEV);
+            self.paths
+                .iter_mut()
+                .for_each(|(_, rights)| *rights &= !IOCTL_DEV);
         }
         Ok(self)
     }
@@ -98,7 +112,11 @@ pub(crate) fn origin() -> String {
 
 /// Of the rights, those that the kernel takes for such a file.
 pub(crate) fn rights_of(is_directory: bool, rights: u64) -> u64 {
-    if is_directory { rights } else { rights & OF_FILES }
+    if is_directory {
+        rights
+    } else {
+        rights & OF_FILES
+    }
 }
 
 fn parse<'a>(
@@ -106,8 +124,12 @@ fn parse<'a>(
 ) -> Result<Option<Landlock>> {
     let mut parsed = Landlock::default();
     for (key, value) in annotations {
-        let Some(name) = key.strip_prefix(PREFIX) else { continue };
-        parsed.add(name, value).with_context(|| annotations::origin(key))?;
+        let Some(name) = key.strip_prefix(PREFIX) else {
+            continue;
+        };
+        parsed
+            .add(name, value)
+            .with_context(|| annotations::origin(key))?;
     }
     Ok(Some(parsed).filter(|parsed| *parsed != Landlock::default()))
 }
@@ -128,7 +150,10 @@ impl Landlock {
     fn add_paths(&mut self, value: &str, rights: u64) -> Result<()> {
         self.handled.files = ALL_OF_3 | IOCTL_DEV;
         for path in list(value, ':') {
-            ensure!(Path::new(path).is_absolute(), "{path:?}: not an absolute path");
+            ensure!(
+                Path::new(path).is_absolute(),
+                "{path:?}: not an absolute path"
+            );
             self.paths.push((path.into(), rights));
         }
         Ok(())
@@ -139,7 +164,10 @@ impl Landlock {
         for port in list(value, ',') {
             let digits = port.bytes().all(|byte| byte.is_ascii_digit());
             let number = port.parse().ok().filter(|_| digits);
-            self.ports.push((number.with_context(|| format!("{port:?}: not a port"))?, right));
+            self.ports.push((
+                number.with_context(|| format!("{port:?}: not a port"))?,
+                right,
+            ));
         }
         Ok(())
     }
@@ -171,8 +199,9 @@ mod tests {
     use super::*;
 
     fn parsed(pairs: &[(&str, &str)]) -> Result<Option<Landlock>> {
-        let pairs =
-            pairs.iter().map(|(name, value)| (format!("{PREFIX}{name}"), value.to_string()));
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (format!("{PREFIX}{name}"), value.to_string()));
         parse(&pairs.collect::<BTreeMap<_, _>>())
     }
 
@@ -185,10 +214,16 @@ mod tests {
 
     #[test]
     fn a_list_of_paths_denies_every_other_path() {
-        let landlock = parsed(&[("read", "/:/etc"), ("write", "/tmp")]).unwrap().unwrap();
+        let landlock = parsed(&[("read", "/:/etc"), ("write", "/tmp")])
+            .unwrap()
+            .unwrap();
         assert_eq!(landlock.handled.files, (1 << 16) - 1);
         let read = READ_FILE | READ_DIR;
-        let paths: Vec<_> = landlock.paths.iter().map(|(path, _)| path.to_str().unwrap()).collect();
+        let paths: Vec<_> = landlock
+            .paths
+            .iter()
+            .map(|(path, _)| path.to_str().unwrap())
+            .collect();
         assert_eq!(paths, ["/", "/etc", "/tmp"]);
         assert_eq!(landlock.paths[1].1, read);
         assert_eq!(landlock.paths[2].1, ((1 << 16) - 1) & !EXECUTE);
@@ -198,7 +233,10 @@ mod tests {
     #[test]
     fn an_empty_list_denies_everything_of_its_kind() {
         let landlock = parsed(&[("bind", ""), ("read", "")]).unwrap().unwrap();
-        assert_eq!((landlock.handled.ports, &*landlock.ports), (BIND_TCP, &[][..]));
+        assert_eq!(
+            (landlock.handled.ports, &*landlock.ports),
+            (BIND_TCP, &[][..])
+        );
         assert!(landlock.handled.files != 0 && landlock.paths.is_empty());
     }
 
@@ -224,7 +262,10 @@ mod tests {
         ] {
             let error = parsed(&[(name, value)]).unwrap_err();
             let line = format!("{error:#}");
-            assert!(line.starts_with(&format!("annotations[\"{PREFIX}{name}\"]: ")), "{line}");
+            assert!(
+                line.starts_with(&format!("annotations[\"{PREFIX}{name}\"]: ")),
+                "{line}"
+            );
         }
     }
 
@@ -242,7 +283,10 @@ mod tests {
             assert!(under(name, value, least).is_ok(), "{name}");
         }
         let old = under("write", "/", 4).unwrap();
-        assert_eq!((old.handled.files & IOCTL_DEV, old.paths[0].1 & IOCTL_DEV), (0, 0));
+        assert_eq!(
+            (old.handled.files & IOCTL_DEV, old.paths[0].1 & IOCTL_DEV),
+            (0, 0)
+        );
         let new = under("write", "/", 5).unwrap();
         assert!(new.handled.files & new.paths[0].1 & IOCTL_DEV != 0);
     }

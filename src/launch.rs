@@ -28,24 +28,38 @@ pub(crate) fn clone(
     listener: Option<OwnedFd>,
 ) -> Result<(Pid, Caller)> {
     if let Some(cpus) = &plan.affinity.initial {
-        sys::set_affinity(cpus).context("process.execCPUAffinity.initial").phase(Phase::Process)?;
+        sys::set_affinity(cpus)
+            .context("process.execCPUAffinity.initial")
+            .phase(Phase::Process)?;
     }
     // Put back when the process has it: an ordinary user may not touch one in a container.
-    let score = plan.process.as_ref().and_then(|program| program.oom_score_adj);
+    let score = plan
+        .process
+        .as_ref()
+        .and_then(|program| program.oom_score_adj);
     let _score = score.map(Score::lend).transpose().phase(Phase::Process)?;
     let (socket, init_end) = sync::pair()?;
-    match plan.namespaces.clone(group.clone_into(), plan.has_builder()).phase(Phase::Namespaces)? {
+    match plan
+        .namespaces
+        .clone(group.clone_into(), plan.has_builder())
+        .phase(Phase::Namespaces)?
+    {
         Fork::Child => init::run(plan, group.born(), init_end, listener),
-        Fork::Parent { pid, pidfd } => {
-            Ok((Pid::from_raw(pid), Caller::new(socket, pid, pidfd, plan.has_builder())))
-        }
+        Fork::Parent { pid, pidfd } => Ok((
+            Pid::from_raw(pid),
+            Caller::new(socket, pid, pidfd, plan.has_builder()),
+        )),
     }
 }
 
 /// What the process itself may not do: id maps, higher limits.
 pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
-    plan.namespaces.write_id_maps(pid.as_raw()).phase(Phase::Namespaces)?;
-    let Some(program) = &plan.process else { return Ok(()) };
+    plan.namespaces
+        .write_id_maps(pid.as_raw())
+        .phase(Phase::Namespaces)?;
+    let Some(program) = &plan.process else {
+        return Ok(());
+    };
     for limit in &program.rlimits {
         sys::raise_hard_limit(pid.as_raw(), limit.resource, limit.hard)
             .with_context(|| limit.origin.clone())
@@ -63,10 +77,16 @@ const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
 /// user namespace.
 pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
     let program = plan.process.as_ref().filter(|program| !program.terminal);
-    let Some(program) = program.filter(|_| plan.namespaces.has_user()) else { return Ok(()) };
+    let Some(program) = program.filter(|_| plan.namespaces.has_user()) else {
+        return Ok(());
+    };
     let pipes = (0..3).filter_map(|fd| {
-        let stat = fstat(sys::stdio(fd)).ok().filter(|stat| kind(stat) == SFlag::S_IFIFO)?;
-        fstatfs(sys::stdio(fd)).ok().filter(|fs| fs.filesystem_type() == PIPEFS_MAGIC)?;
+        let stat = fstat(sys::stdio(fd))
+            .ok()
+            .filter(|stat| kind(stat) == SFlag::S_IFIFO)?;
+        fstatfs(sys::stdio(fd))
+            .ok()
+            .filter(|fs| fs.filesystem_type() == PIPEFS_MAGIC)?;
         Some((fd, stat.st_uid))
     });
     let pipes: Vec<_> = pipes.collect();
@@ -74,8 +94,12 @@ pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
         return Ok(());
     }
     // Nor has an ordinary user a right to, from whom the map may be hidden.
-    let Ok(users) = IdMap::of_users_of(pid) else { return Ok(()) };
-    let Some(owner) = users.outside(program.uid).map(Uid::from_raw) else { return Ok(()) };
+    let Ok(users) = IdMap::of_users_of(pid) else {
+        return Ok(());
+    };
+    let Some(owner) = users.outside(program.uid).map(Uid::from_raw) else {
+        return Ok(());
+    };
     for (fd, _) in pipes.into_iter().filter(|(_, uid)| !users.shows(*uid)) {
         match fchown(sys::stdio(fd), Some(owner), None) {
             Ok(()) | Err(Errno::EPERM | Errno::EROFS) => {}
@@ -97,10 +121,15 @@ impl Score {
     /// directory of the host's, may not be open when a container sees a process of `exec`.
     fn lend(score: i32) -> Result<Self> {
         let path = "/proc/self/oom_score_adj";
-        let mut file = File::options().read(true).write(true).open(path).context(path)?;
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .context(path)?;
         let mut before = Vec::new();
         file.read_to_end(&mut before).context(path)?;
-        file.write_all(score.to_string().as_bytes()).context("process.oomScoreAdj")?;
+        file.write_all(score.to_string().as_bytes())
+            .context("process.oomScoreAdj")?;
         Ok(Self { file, before })
     }
 }
@@ -116,7 +145,9 @@ impl Drop for Score {
 /// host in a user namespace, and after the limits: the cgroup's `cpu.rt_runtime_us` decides
 /// whether there may be a real-time policy.
 pub(crate) fn schedule(plan: &Plan, pid: Pid) -> Result<()> {
-    let Some(program) = &plan.process else { return Ok(()) };
+    let Some(program) = &plan.process else {
+        return Ok(());
+    };
     if let Some(attributes) = &program.scheduling.scheduler {
         sys::sched_setattr(pid.as_raw(), attributes)
             .with_context(|| format!("process.scheduler{}", hint(attributes.policy as i32)))?;

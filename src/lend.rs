@@ -31,11 +31,15 @@ impl Lend for Plan {
         let root = self.root.as_ref().context("there is no root")?;
         if index == ROOT {
             let context = || format!("root.path {}", root.path.display());
-            return in_mounts_of(init, || open_path(&root.path, OFlag::O_PATH | OFlag::O_CLOEXEC))
-                .with_context(context);
+            return in_mounts_of(init, || {
+                open_path(&root.path, OFlag::O_PATH | OFlag::O_CLOEXEC)
+            })
+            .with_context(context);
         }
         let entry = root.mounts.get(index as usize).context("no such mount")?;
-        let What::Bind { source, ids } = &entry.what else { bail!("not a bind mount") };
+        let What::Bind { source, ids } = &entry.what else {
+            bail!("not a bind mount")
+        };
         let users = match ids {
             None => None,
             Some(Ids::OfContainer) => {

@@ -32,7 +32,10 @@ impl State {
     fn of(container: Container) -> Result<Self> {
         let (status, init) = container.status()?;
         let record = container.record;
-        let pid = record.init.filter(|_| init.is_some()).map_or(0, |process| process.pid);
+        let pid = record
+            .init
+            .filter(|_| init.is_some())
+            .map_or(0, |process| process.pid);
         Ok(Self {
             oci_version: record.oci_version,
             id: record.id,
@@ -74,7 +77,10 @@ pub(crate) fn list(root: &Path, explicit_root: bool, format: Format) -> Result<S
     };
     errors.iter().for_each(complain);
     if format == Format::Quiet {
-        return Ok(all.iter().map(|container| container.record.id.clone() + "\n").collect());
+        return Ok(all
+            .iter()
+            .map(|container| container.record.id.clone() + "\n")
+            .collect());
     }
     let states: Vec<State> = all.into_iter().filter_map(readable).collect();
     match format {
@@ -87,7 +93,9 @@ pub(crate) fn list(root: &Path, explicit_root: bool, format: Format) -> Result<S
 
 fn readable(container: Container) -> Option<State> {
     let id = container.record.id.clone();
-    State::of(container).inspect_err(|error| complain(&anyhow!("{id}: {}", line(error)))).ok()
+    State::of(container)
+        .inspect_err(|error| complain(&anyhow!("{id}: {}", line(error))))
+        .ok()
 }
 
 /// Names a container that cannot be read: it hides no other.
@@ -97,9 +105,15 @@ fn complain(error: &Error) {
 
 fn table(states: &[State]) -> String {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from);
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(states.iter().map(row)).collect();
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let rows: Vec<[String; 6]> = std::iter::once(head)
+        .chain(states.iter().map(row))
+        .collect();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..6).map(|column| width(column).max(9) + 3).collect();
     let mut text = String::new();
     for row in &rows {
@@ -124,7 +138,9 @@ fn row(state: &State) -> [String; 6] {
 
 /// From /etc/passwd itself: a static executable has no name service, and needs none for this.
 fn user_name(uid: u32) -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").context("/etc/passwd").unwrap_or_default();
+    let passwd = std::fs::read_to_string("/etc/passwd")
+        .context("/etc/passwd")
+        .unwrap_or_default();
     let entry = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;

@@ -73,7 +73,11 @@ impl Log {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         let file =
             path.map(|path| append(path).with_context(|| format!("--log {}", path.display())));
-        Ok(Self { file: file.transpose()?, format, debug })
+        Ok(Self {
+            file: file.transpose()?,
+            format,
+            debug,
+        })
     }
 
     /// Makes this the log of the process. Only the first call has an effect.
@@ -115,7 +119,13 @@ impl Log {
 
     fn line(&self, level: &str, msg: &str, phase: Option<&str>) {
         let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let line = Line { level, msg, phase, time: &time }.format(self.format);
+        let line = Line {
+            level,
+            msg,
+            phase,
+            time: &time,
+        }
+        .format(self.format);
         // There is no better place to report a log that cannot be written.
         let _ = match self.file.as_ref() {
             Some(mut file) => file.write_all(line.as_bytes()),
@@ -130,7 +140,11 @@ fn append(path: &Path) -> Result<File> {
         Some(("journald" | "syslog", _)) => bail!("only a file can be written"),
         _ => path,
     };
-    Ok(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?)
+    Ok(OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?)
 }
 
 impl Line<'_> {
@@ -138,8 +152,14 @@ impl Line<'_> {
         let mut line = match format {
             Format::Json => serde_json::to_string(self).unwrap_or_default(),
             Format::Text => {
-                let phase = self.phase.map(|phase| format!(" phase={phase:?}")).unwrap_or_default();
-                format!("time={:?} level={} msg={:?}{phase}", self.time, self.level, self.msg)
+                let phase = self
+                    .phase
+                    .map(|phase| format!(" phase={phase:?}"))
+                    .unwrap_or_default();
+                format!(
+                    "time={:?} level={} msg={:?}{phase}",
+                    self.time, self.level, self.msg
+                )
             }
         };
         line.push('\n');
@@ -180,7 +200,9 @@ mod tests {
         log.debug("a step");
         log.warn("CAP_X: unknown");
         log.error("process.cwd: \"a\nb\"", Some("create"));
-        Log::open(Some(&path), format, debug).unwrap().error("appended", None);
+        Log::open(Some(&path), format, debug)
+            .unwrap()
+            .error("appended", None);
         let text = std::fs::read_to_string(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         std::fs::remove_file(&path).unwrap();
@@ -204,10 +226,18 @@ mod tests {
     fn a_text_line_is_quoted_and_debug_comes_on_demand() {
         let lines = lines(Format::Text, true);
         assert_eq!(lines.len(), 4);
-        assert!(lines[0].ends_with(" level=debug msg=\"a step\""), "{}", lines[0]);
+        assert!(
+            lines[0].ends_with(" level=debug msg=\"a step\""),
+            "{}",
+            lines[0]
+        );
         assert!(lines[1].contains(" level=warning "), "{}", lines[1]);
         let end = r#" level=error msg="process.cwd: \"a\nb\"" phase="create""#;
-        assert!(lines[2].starts_with("time=\"") && lines[2].ends_with(end), "{}", lines[2]);
+        assert!(
+            lines[2].starts_with("time=\"") && lines[2].ends_with(end),
+            "{}",
+            lines[2]
+        );
     }
 
     #[test]

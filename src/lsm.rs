@@ -105,14 +105,20 @@ impl Module {
 
 impl Presence {
     fn from_answer(is_in_force: bool) -> Self {
-        if is_in_force { Self::InForce } else { Self::Absent }
+        if is_in_force {
+            Self::InForce
+        } else {
+            Self::Absent
+        }
     }
 }
 
 /// The list of modules as securityfs has it; None if that cannot be read, or is no securityfs.
 fn securityfs_list() -> Option<String> {
     let mut file = File::open("/sys/kernel/security/lsm").ok()?;
-    fstatfs(&file).ok().filter(|fs| fs.filesystem_type() == SECURITYFS_MAGIC)?;
+    fstatfs(&file)
+        .ok()
+        .filter(|fs| fs.filesystem_type() == SECURITYFS_MAGIC)?;
     let mut list = String::new();
     file.read_to_string(&mut list).ok()?;
     Some(list)
@@ -146,8 +152,14 @@ pub(crate) fn check_mounts(linux: &Linux) -> Result<()> {
 
 fn check(path: &str, label: &Option<String>) -> Result<()> {
     let label = label.as_deref().unwrap_or_default();
-    ensure!(!label.contains(['\0', '\n']), "{path}: contains a NUL byte or the end of a line");
-    ensure!(label.len() <= LABEL_MAX, "{path}: longer than {LABEL_MAX} bytes");
+    ensure!(
+        !label.contains(['\0', '\n']),
+        "{path}: contains a NUL byte or the end of a line"
+    );
+    ensure!(
+        label.len() <= LABEL_MAX,
+        "{path}: longer than {LABEL_MAX} bytes"
+    );
     Ok(())
 }
 
@@ -157,7 +169,11 @@ impl Labels {
     /// # Errors
     /// A label whose module is not in force, or of which that is not known.
     pub(crate) fn of(process: &Process) -> Result<Self> {
-        Self::under(Module::presence, process.apparmor_profile(), process.selinux_label())
+        Self::under(
+            Module::presence,
+            process.apparmor_profile(),
+            process.selinux_label(),
+        )
     }
 
     fn under(
@@ -166,7 +182,9 @@ impl Labels {
         selinux: &Option<String>,
     ) -> Result<Self> {
         let label = |path, module, label| -> Result<Option<String>> {
-            let Some(label) = wanted(label) else { return Ok(None) };
+            let Some(label) = wanted(label) else {
+                return Ok(None);
+            };
             require(path, module, presence(module), label)?;
             Ok(Some(label.to_owned()))
         };
@@ -199,7 +217,9 @@ impl Labels {
 
     /// In init: a keyring made from here to execve has the program's label, which may use it.
     pub(crate) fn set_of_keyring(&self, proc: &ProcFd) -> Result<()> {
-        let Some(label) = &self.selinux else { return Ok(()) };
+        let Some(label) = &self.selinux else {
+            return Ok(());
+        };
         let written = proc.write("self/attr/keycreate", label.as_bytes());
         written.with_context(|| format!("{SELINUX} {label}: the session keyring"))
     }
@@ -211,7 +231,9 @@ impl Labels {
 /// # Errors
 /// It is not known whether the kernel has SELinux.
 pub(crate) fn mount_label(linux: &Linux) -> Result<Option<String>> {
-    let Some(label) = wanted(linux.mount_label()) else { return Ok(None) };
+    let Some(label) = wanted(linux.mount_label()) else {
+        return Ok(None);
+    };
     match Module::Selinux.presence() {
         Presence::Absent => Ok(None),
         presence => {
@@ -224,7 +246,9 @@ pub(crate) fn mount_label(linux: &Linux) -> Result<Option<String>> {
 /// The warning where the configuration has a label for file systems and they get none.
 pub(crate) fn left_out(linux: &Linux) -> Option<String> {
     let label = wanted(linux.mount_label())?;
-    Some(format!("{MOUNT} {label}: left out, the kernel runs without SELinux"))
+    Some(format!(
+        "{MOUNT} {label}: left out, the kernel runs without SELinux"
+    ))
 }
 
 /// A file system that takes a context as a mount option, as with runc: those of the kernel have
@@ -306,7 +330,11 @@ mod tests {
     #[test]
     fn a_label_that_the_kernel_would_cut_is_refused() {
         assert!(check(APPARMOR, &some(&"x".repeat(LABEL_MAX))).is_ok());
-        for label in ["x".repeat(LABEL_MAX + 1), "a\0b".to_owned(), "a\nb".to_owned()] {
+        for label in [
+            "x".repeat(LABEL_MAX + 1),
+            "a\0b".to_owned(),
+            "a\nb".to_owned(),
+        ] {
             let error = check(APPARMOR, &Some(label)).unwrap_err().to_string();
             assert!(error.starts_with("process.apparmorProfile: "), "{error}");
         }
@@ -314,7 +342,15 @@ mod tests {
 
     #[test]
     fn file_systems_of_the_kernel_take_no_context() {
-        assert!(["tmpfs", "ramfs", "devpts", "overlay", "ext4"].into_iter().all(takes_context));
-        assert!(!["proc", "sysfs", "mqueue", "cgroup"].into_iter().any(takes_context));
+        assert!(
+            ["tmpfs", "ramfs", "devpts", "overlay", "ext4"]
+                .into_iter()
+                .all(takes_context)
+        );
+        assert!(
+            !["proc", "sysfs", "mqueue", "cgroup"]
+                .into_iter()
+                .any(takes_context)
+        );
     }
 }

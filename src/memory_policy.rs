@@ -43,12 +43,18 @@ impl MemoryPolicy {
     /// What the kernel would refuse without saying why (`mpol_new` in mm/mempolicy.c).
     pub(crate) fn new(wanted: &LinuxMemoryPolicy) -> Result<Self> {
         let list = wanted.nodes().as_deref().filter(|list| !list.is_empty());
-        let nodes = list.map(Cpus::parse).transpose().context("linux.memoryPolicy.nodes")?;
+        let nodes = list
+            .map(Cpus::parse)
+            .transpose()
+            .context("linux.memoryPolicy.nodes")?;
         let flags = wanted.flags().as_deref().unwrap_or_default();
         let has = |flag| flags.contains(&flag);
         let relation = has(Flag::MpolFRelativeNodes) || has(Flag::MpolFStaticNodes);
         let both = has(Flag::MpolFRelativeNodes) && has(Flag::MpolFStaticNodes);
-        ensure!(!both, "linux.memoryPolicy.flags: nodes are either relative or static");
+        ensure!(
+            !both,
+            "linux.memoryPolicy.flags: nodes are either relative or static"
+        );
         let mode = wanted.mode();
         let balanced = matches!(mode, Mode::MpolBind | Mode::MpolPreferredMany);
         ensure!(
@@ -57,17 +63,29 @@ impl MemoryPolicy {
         );
         match mode {
             Mode::MpolDefault | Mode::MpolLocal => {
-                ensure!(nodes.is_none(), "linux.memoryPolicy.nodes: {mode} takes none");
+                ensure!(
+                    nodes.is_none(),
+                    "linux.memoryPolicy.nodes: {mode} takes none"
+                );
                 ensure!(!relation, "linux.memoryPolicy.flags: {mode} has no nodes");
             }
             Mode::MpolPreferred => {
                 let known = nodes.is_some() || !relation;
                 ensure!(known, "linux.memoryPolicy.flags: there are no nodes");
             }
-            _ => ensure!(nodes.is_some(), "linux.memoryPolicy.nodes: {mode} needs one at least"),
+            _ => ensure!(
+                nodes.is_some(),
+                "linux.memoryPolicy.nodes: {mode} needs one at least"
+            ),
         }
-        let number = MODES.iter().find(|(_, known, _)| *known == mode).map_or(0, |known| known.2);
-        let bits = FLAGS.iter().filter(|(_, flag, _)| has(*flag)).fold(0, |all, flag| all | flag.2);
+        let number = MODES
+            .iter()
+            .find(|(_, known, _)| *known == mode)
+            .map_or(0, |known| known.2);
+        let bits = FLAGS
+            .iter()
+            .filter(|(_, flag, _)| has(*flag))
+            .fold(0, |all, flag| all | flag.2);
         Ok(Self {
             mode: number | bits,
             nodes: nodes.map_or_else(Vec::new, |nodes| nodes.mask().to_vec()),
@@ -96,16 +114,31 @@ mod tests {
     #[test]
     fn a_policy_is_a_mode_with_flags_and_a_mask() {
         let json = r#"{"mode":"MPOL_INTERLEAVE","nodes":"0-3,65","flags":["MPOL_F_STATIC_NODES"]}"#;
-        assert_eq!(policy(json).unwrap(), MemoryPolicy { mode: 3 | 1 << 15, nodes: vec![15, 2] });
+        assert_eq!(
+            policy(json).unwrap(),
+            MemoryPolicy {
+                mode: 3 | 1 << 15,
+                nodes: vec![15, 2]
+            }
+        );
         let local = policy(r#"{"mode":"MPOL_LOCAL","nodes":""}"#).unwrap();
-        assert_eq!(local, MemoryPolicy { mode: 4, nodes: vec![] });
+        assert_eq!(
+            local,
+            MemoryPolicy {
+                mode: 4,
+                nodes: vec![]
+            }
+        );
         assert_eq!(policy(r#"{"mode":"MPOL_PREFERRED"}"#).unwrap().mode, 1);
     }
 
     #[test]
     fn what_the_kernel_refuses_is_refused_with_a_reason() {
         for (json, error) in [
-            (r#"{"mode":"MPOL_BIND"}"#, "linux.memoryPolicy.nodes: MPOL_BIND needs one at least"),
+            (
+                r#"{"mode":"MPOL_BIND"}"#,
+                "linux.memoryPolicy.nodes: MPOL_BIND needs one at least",
+            ),
             (
                 r#"{"mode":"MPOL_LOCAL","nodes":"0"}"#,
                 "linux.memoryPolicy.nodes: MPOL_LOCAL takes none",

@@ -164,32 +164,59 @@ const WORDS: &[(&str, Word)] = &[
     ("nosuid", Word::Set(MOUNT_ATTR_NOSUID)),
     ("nosymfollow", Word::Set(MOUNT_ATTR_NOSYMFOLLOW)),
     ("private", Word::Propagation(libc::MS_PRIVATE, false)),
-    ("ratime", Word::Recursive(&Word::NotTime(MOUNT_ATTR_NOATIME))),
+    (
+        "ratime",
+        Word::Recursive(&Word::NotTime(MOUNT_ATTR_NOATIME)),
+    ),
     ("rbind", Word::Bind(Bind::Recursive)),
     ("rdev", Word::Recursive(&Word::Clear(MOUNT_ATTR_NODEV))),
-    ("rdiratime", Word::Recursive(&Word::Clear(MOUNT_ATTR_NODIRATIME))),
+    (
+        "rdiratime",
+        Word::Recursive(&Word::Clear(MOUNT_ATTR_NODIRATIME)),
+    ),
     ("relatime", Word::Time(MOUNT_ATTR_RELATIME)),
     ("remount", Word::Remount),
     ("rexec", Word::Recursive(&Word::Clear(MOUNT_ATTR_NOEXEC))),
     ("ridmap", Word::IdMap(true)),
     ("rnoatime", Word::Recursive(&Word::Time(MOUNT_ATTR_NOATIME))),
     ("rnodev", Word::Recursive(&Word::Set(MOUNT_ATTR_NODEV))),
-    ("rnodiratime", Word::Recursive(&Word::Set(MOUNT_ATTR_NODIRATIME))),
+    (
+        "rnodiratime",
+        Word::Recursive(&Word::Set(MOUNT_ATTR_NODIRATIME)),
+    ),
     ("rnoexec", Word::Recursive(&Word::Set(MOUNT_ATTR_NOEXEC))),
-    ("rnorelatime", Word::Recursive(&Word::NotTime(MOUNT_ATTR_RELATIME))),
-    ("rnostrictatime", Word::Recursive(&Word::NotTime(MOUNT_ATTR_STRICTATIME))),
+    (
+        "rnorelatime",
+        Word::Recursive(&Word::NotTime(MOUNT_ATTR_RELATIME)),
+    ),
+    (
+        "rnostrictatime",
+        Word::Recursive(&Word::NotTime(MOUNT_ATTR_STRICTATIME)),
+    ),
     ("rnosuid", Word::Recursive(&Word::Set(MOUNT_ATTR_NOSUID))),
-    ("rnosymfollow", Word::Recursive(&Word::Set(MOUNT_ATTR_NOSYMFOLLOW))),
+    (
+        "rnosymfollow",
+        Word::Recursive(&Word::Set(MOUNT_ATTR_NOSYMFOLLOW)),
+    ),
     ("ro", Word::Both(MOUNT_ATTR_RDONLY, true, "ro", "rw")),
     ("rprivate", Word::Propagation(libc::MS_PRIVATE, true)),
-    ("rrelatime", Word::Recursive(&Word::Time(MOUNT_ATTR_RELATIME))),
+    (
+        "rrelatime",
+        Word::Recursive(&Word::Time(MOUNT_ATTR_RELATIME)),
+    ),
     ("rro", Word::Recursive(&Word::Set(MOUNT_ATTR_RDONLY))),
     ("rrw", Word::Recursive(&Word::Clear(MOUNT_ATTR_RDONLY))),
     ("rshared", Word::Propagation(libc::MS_SHARED, true)),
     ("rslave", Word::Propagation(libc::MS_SLAVE, true)),
-    ("rstrictatime", Word::Recursive(&Word::Time(MOUNT_ATTR_STRICTATIME))),
+    (
+        "rstrictatime",
+        Word::Recursive(&Word::Time(MOUNT_ATTR_STRICTATIME)),
+    ),
     ("rsuid", Word::Recursive(&Word::Clear(MOUNT_ATTR_NOSUID))),
-    ("rsymfollow", Word::Recursive(&Word::Clear(MOUNT_ATTR_NOSYMFOLLOW))),
+    (
+        "rsymfollow",
+        Word::Recursive(&Word::Clear(MOUNT_ATTR_NOSYMFOLLOW)),
+    ),
     ("runbindable", Word::Propagation(libc::MS_UNBINDABLE, true)),
     ("rw", Word::Both(MOUNT_ATTR_RDONLY, false, "rw", "ro")),
     ("shared", Word::Propagation(libc::MS_SHARED, false)),
@@ -258,7 +285,9 @@ fn split(option: &str) -> impl Iterator<Item = &str> {
 fn datum(piece: &str) -> (String, Option<String>) {
     match piece.split_once('=') {
         Some((name, value)) => {
-            let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+            let bare = value
+                .strip_prefix('"')
+                .and_then(|value| value.strip_suffix('"'));
             (name.to_owned(), Some(bare.unwrap_or(value).to_owned()))
         }
         None => (piece.to_owned(), None),
@@ -272,7 +301,11 @@ impl Options {
             Word::Super(flag, opposite) => self.super_flag(flag, opposite),
             Word::Both(attr, set, flag, opposite) => {
                 self.super_flag(flag, opposite);
-                let word = if set { Word::Set(attr) } else { Word::Clear(attr) };
+                let word = if set {
+                    Word::Set(attr)
+                } else {
+                    Word::Clear(attr)
+                };
                 attribute(&mut self.attr_set, &mut self.attr_clr, word);
             }
             Word::Recursive(word) => {
@@ -306,11 +339,16 @@ impl Options {
     /// How to open the source of a bind mount.
     pub(crate) fn source_flags(&self) -> OFlag {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        if self.source_link == Link::Followed { flags } else { flags | OFlag::O_NOFOLLOW }
+        if self.source_link == Link::Followed {
+            flags
+        } else {
+            flags | OFlag::O_NOFOLLOW
+        }
     }
 
     fn super_flag(&mut self, flag: &'static str, opposite: &str) {
-        self.sb_flags.retain(|given| *given != opposite && *given != flag);
+        self.sb_flags
+            .retain(|given| *given != opposite && *given != flag);
         self.sb_flags.push(flag);
     }
 
@@ -324,7 +362,11 @@ impl Options {
         if given == 0 {
             return None;
         }
-        let others = if self.remount { 0 } else { CLEARED & !self.attr_set };
+        let others = if self.remount {
+            0
+        } else {
+            CLEARED & !self.attr_set
+        };
         Some((self.attr_set, self.attr_clr | others))
     }
 
@@ -336,11 +378,22 @@ impl Options {
     /// A word asked for one of them to be cleared, or for other access times.
     pub(crate) fn bind_attr_locked(&self, source: u64) -> Result<(u64, u64)> {
         let flags = source & self.attr_clr & LOCKABLE;
-        ensure!(flags == 0, "{}: locked, cannot be cleared", attr_names(flags));
+        ensure!(
+            flags == 0,
+            "{}: locked, cannot be cleared",
+            attr_names(flags)
+        );
         let times = (source & !self.attr_clr | self.attr_set) & TIMES;
-        ensure!(times == source & TIMES, "access times are locked and cannot be changed");
+        ensure!(
+            times == source & TIMES,
+            "access times are locked and cannot be changed"
+        );
         let set = (self.attr_set | source & LOCKABLE) & !TIMES;
-        let clear = if self.remount { self.attr_clr & CLEARED } else { CLEARED };
+        let clear = if self.remount {
+            self.attr_clr & CLEARED
+        } else {
+            CLEARED
+        };
         Ok((set, clear & !set))
     }
 }
@@ -376,7 +429,10 @@ fn attribute(set: &mut u64, clear: &mut u64, word: Word) {
 pub(crate) fn statfs_attr(f_flags: u64) -> u64 {
     let strict = f_flags & (ST_NOATIME | ST_RELATIME) == 0;
     let times = if strict { MOUNT_ATTR_STRICTATIME } else { 0 };
-    STATFS.iter().filter(|(st, _)| f_flags & st != 0).fold(times, |all, (_, attr)| all | attr)
+    STATFS
+        .iter()
+        .filter(|(st, _)| f_flags & st != 0)
+        .fold(times, |all, (_, attr)| all | attr)
 }
 
 fn attr_names(attr: u64) -> String {

@@ -24,7 +24,10 @@ pub(crate) fn of(process: &str) -> Result<Vec<MountInfo>> {
 
 /// The mounts of a table, in its order.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<MountInfo>> {
-    ascii(bytes).lines().map(|line| Ok(MountInfo::from_line(line)?)).collect()
+    ascii(bytes)
+        .lines()
+        .map(|line| Ok(MountInfo::from_line(line)?))
+        .collect()
 }
 
 fn ascii(bytes: &[u8]) -> Cow<'_, str> {
@@ -55,7 +58,9 @@ fn unescaped(text: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
-        let number = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let number = after
+            .get(..3)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         match number.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) if *first == b'\\' => {
                 plain.push(byte);
@@ -95,8 +100,14 @@ mod tests {
             21 20 0:6 /\xfe//deleted /b rw,nosuid shared:7 master:2 - overlay none rw\n";
         let mounts = parse(table).unwrap();
         assert_eq!(point_of(&mounts[0]).as_os_str().as_bytes(), b"/a\xff\nb");
-        assert_eq!(root_of(&mounts[1]).as_os_str().as_bytes(), b"/\xfe//deleted");
+        assert_eq!(
+            root_of(&mounts[1]).as_os_str().as_bytes(),
+            b"/\xfe//deleted"
+        );
         assert_eq!(mounts.len(), 2);
-        assert!(parse(b"20 1 0:5 /\n").is_err(), "a line that is cut off is no mount");
+        assert!(
+            parse(b"20 1 0:5 /\n").is_err(),
+            "a line that is cut off is no mount"
+        );
     }
 }

@@ -35,8 +35,9 @@ use crate::sys::{self, Fork};
 pub(crate) const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 /// What a new user namespace must own, but must not get before its root exists: all flags at
 /// once give an mqueue file system that belongs to the overflow user.
-const AFTER_ID_MAPS: CloneFlags =
-    CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWUTS).union(CloneFlags::CLONE_NEWIPC);
+const AFTER_ID_MAPS: CloneFlags = CloneFlags::CLONE_NEWNET
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWIPC);
 /// What a process cannot take on itself, but only its children.
 const FOR_CHILDREN: CloneFlags = CloneFlags::CLONE_NEWPID.union(NEWTIME);
 
@@ -132,7 +133,9 @@ impl Namespaces {
     }
 
     fn joined_kinds(&self) -> CloneFlags {
-        self.joined.iter().fold(CloneFlags::empty(), |all, joined| all | joined.kind)
+        self.joined
+            .iter()
+            .fold(CloneFlags::empty(), |all, joined| all | joined.kind)
     }
 
     /// Whether the process gets a user namespace other than the runtime's.
@@ -148,7 +151,11 @@ impl Namespaces {
     /// Descriptors that init still needs after the clone.
     pub(crate) fn descriptors(&self) -> Vec<i32> {
         let container = self.container.iter().map(AsRawFd::as_raw_fd);
-        self.joined.iter().map(|joined| joined.fd.as_raw_fd()).chain(container).collect()
+        self.joined
+            .iter()
+            .map(|joined| joined.fd.as_raw_fd())
+            .chain(container)
+            .collect()
     }
 
     fn joins(&self, kind: CloneFlags) -> bool {
@@ -157,7 +164,10 @@ impl Namespaces {
 
     /// The namespace of this kind that is joined by path.
     pub(crate) fn joined(&self, kind: CloneFlags) -> Option<BorrowedFd<'_>> {
-        self.joined.iter().find(|joined| joined.kind == kind).map(|joined| joined.fd.as_fd())
+        self.joined
+            .iter()
+            .find(|joined| joined.kind == kind)
+            .map(|joined| joined.fd.as_fd())
     }
 
     /// In the caller: forks the first process, or the builder that will fork it. On cgroup v2 it is
@@ -210,7 +220,11 @@ impl Namespaces {
     }
 
     fn join_kinds(&self, kinds: CloneFlags) -> Result<()> {
-        for joined in self.joined.iter().filter(|joined| kinds.contains(joined.kind)) {
+        for joined in self
+            .joined
+            .iter()
+            .filter(|joined| kinds.contains(joined.kind))
+        {
             match setns(&joined.fd, joined.kind) {
                 Err(Errno::EPERM) if self.is_ordinary => {
                     bail!("{}: may not be joined by an ordinary user", joined.origin)
@@ -258,7 +272,10 @@ impl Namespaces {
 
     /// Becomes root of the user namespace just entered, or whoever there is in it.
     fn become_builder(&self) -> Result<()> {
-        let (uid, gid) = (Uid::from_raw(self.uids.builder()), Gid::from_raw(self.gids.builder()));
+        let (uid, gid) = (
+            Uid::from_raw(self.uids.builder()),
+            Gid::from_raw(self.gids.builder()),
+        );
         let changed = setresgid(gid, gid, gid).and_then(|()| setresuid(uid, uid, uid));
         match changed {
             // A namespace that somebody else has made need not have a root.
@@ -287,7 +304,11 @@ impl Namespaces {
             if !self.container_kinds.is_empty() {
                 setns(container, self.container_kinds).context("the container's namespaces")?;
             }
-            return if self.has_user() { self.become_builder() } else { Ok(()) };
+            return if self.has_user() {
+                self.become_builder()
+            } else {
+                Ok(())
+            };
         }
         if self.new.contains(CloneFlags::CLONE_NEWUSER) {
             self.become_builder()?;
@@ -341,7 +362,12 @@ const FILES: [(CloneFlags, &str); 8] = [
 
 fn open_own(name: &str) -> Result<OwnedFd> {
     let path = format!("/proc/self/ns/{name}");
-    open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).context(path)
+    open(
+        path.as_str(),
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .context(path)
 }
 
 fn is_own(fd: &OwnedFd, name: &str) -> Result<bool> {
@@ -406,5 +432,9 @@ fn time_offsets(linux: &Linux) -> String {
 /// What a clone that fails was for: an ordinary user may not put a process into every group of his
 /// own (cgroups(7) "Delegation containment").
 fn clone_of(cgroup: Option<BorrowedFd<'_>>) -> &'static str {
-    if cgroup.is_some() { "clone into the container's cgroup" } else { "clone" }
+    if cgroup.is_some() {
+        "clone into the container's cgroup"
+    } else {
+        "clone"
+    }
 }

@@ -97,7 +97,10 @@ pub(crate) fn bring_loopback_up(namespaces: &Namespaces) -> Result<()> {
 /// Brings `lo` up in the network namespace of process `pid`, and does `more` there.
 pub(crate) fn bring_loopback_up_of(pid: i32, more: impl FnOnce() -> Result<()>) -> Result<()> {
     let open = |path: &str| File::open(path).context(path.to_owned());
-    let (home, target) = (open("/proc/self/ns/net")?, open(&format!("/proc/{pid}/ns/net"))?);
+    let (home, target) = (
+        open("/proc/self/ns/net")?,
+        open(&format!("/proc/{pid}/ns/net"))?,
+    );
     setns(target, CloneFlags::CLONE_NEWNET).context("the container's network")?;
     let up = bring_up().context("lo").and_then(|()| more());
     setns(home, CloneFlags::CLONE_NEWNET).context("back to the own network")?;

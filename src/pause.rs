@@ -26,7 +26,12 @@ pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {
 
 fn check_alive(container: &Container) -> Result<()> {
     let init = container.init()?;
-    if init.is_none() || container.record.init.is_some_and(|init| process::is_killed(init.pid)) {
+    if init.is_none()
+        || container
+            .record
+            .init
+            .is_some_and(|init| process::is_killed(init.pid))
+    {
         bail!("{}: container not running", container.record.id);
     }
     Ok(())

@@ -11,7 +11,9 @@ use nix::unistd::Pid;
 /// Writes `pid` to `path`, beside which a hidden file is made first.
 pub(crate) fn write(path: &Path, pid: Pid) -> Result<()> {
     let context = || format!("--pid-file {}", path.display());
-    let Some(name) = path.file_name() else { bail!("{}: not a file name", context()) };
+    let Some(name) = path.file_name() else {
+        bail!("{}: not a file name", context())
+    };
     let mut hidden = OsString::from(".");
     hidden.push(name);
     let temporary = path.with_file_name(hidden);
@@ -21,6 +23,7 @@ pub(crate) fn write(path: &Path, pid: Pid) -> Result<()> {
         _ => {}
     }
     let mut file = File::create_new(&temporary).with_context(context)?;
-    file.write_all(pid.to_string().as_bytes()).with_context(context)?;
+    file.write_all(pid.to_string().as_bytes())
+        .with_context(context)?;
     fs::rename(&temporary, path).with_context(context)
 }

@@ -92,12 +92,23 @@ pub(crate) struct Extras {
 impl Extras {
     /// Refuses descriptors that the caller did not pass: in their place would be ours.
     pub(crate) fn check(&self) -> Result<()> {
-        let Self { preserve_fds, listen_fds, inherited_fds, .. } = self;
+        let Self {
+            preserve_fds,
+            listen_fds,
+            inherited_fds,
+            ..
+        } = self;
         if listen_fds > inherited_fds {
-            bail!("LISTEN_FDS {listen_fds}: descriptor {} is closed", 3 + inherited_fds);
+            bail!(
+                "LISTEN_FDS {listen_fds}: descriptor {} is closed",
+                3 + inherited_fds
+            );
         }
         if self.passed_on() > *inherited_fds {
-            bail!("--preserve-fds {preserve_fds}: descriptor {} is closed", 3 + inherited_fds);
+            bail!(
+                "--preserve-fds {preserve_fds}: descriptor {} is closed",
+                3 + inherited_fds
+            );
         }
         Ok(())
     }
@@ -138,7 +149,11 @@ impl Plan {
                 .transpose()?,
             hooks: None,
             net_devices: NetDevice::all(linux),
-            memory_policy: linux.memory_policy().as_ref().map(MemoryPolicy::new).transpose()?,
+            memory_policy: linux
+                .memory_policy()
+                .as_ref()
+                .map(MemoryPolicy::new)
+                .transpose()?,
             affinity: Affinity::all(),
             proc: RefCell::default(),
             preserve_fds: extras.passed_on(),
@@ -146,8 +161,10 @@ impl Plan {
         };
         if let Some(program) = &mut plan.process {
             program.landlock = Landlock::of(spec.annotations().iter().flatten())?;
-            program.keeps_groups =
-                spec.annotations().as_ref().is_some_and(|all| all.keeps_groups());
+            program.keeps_groups = spec
+                .annotations()
+                .as_ref()
+                .is_some_and(|all| all.keeps_groups());
             plan.set_filter(linux.seccomp().as_ref().map(Filter::compile).transpose()?);
         }
         if !extras.no_new_keyring {
@@ -218,13 +235,17 @@ impl Plan {
 
     /// The hooks, if there are such that init runs at `start`.
     pub(crate) fn start_hooks(&self) -> Option<&Hooks> {
-        self.hooks.as_ref().filter(|hooks| hooks.has(&[Kind::StartContainer]))
+        self.hooks
+            .as_ref()
+            .filter(|hooks| hooks.has(&[Kind::StartContainer]))
     }
 
     /// Whether a builder does what comes before the program: what a container sees from its first
     /// moment has then the program's rights and no others.
     pub(crate) fn has_builder(&self) -> bool {
-        self.root.as_ref().is_none_or(|root| root.pid_namespace.is_some())
+        self.root
+            .as_ref()
+            .is_none_or(|root| root.pid_namespace.is_some())
     }
 
     /// Whether init copies something of the image into memory (`tmpcopyup`), which may be of any size.
@@ -255,7 +276,10 @@ impl Plan {
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.namespaces.descriptors();
         all.extend(self.proc.borrow().as_ref().map(AsRawFd::as_raw_fd));
-        let root = self.root.iter().flat_map(|root| [&root.notify, &root.pid_namespace]);
+        let root = self
+            .root
+            .iter()
+            .flat_map(|root| [&root.notify, &root.pid_namespace]);
         all.extend(root.flatten().map(AsRawFd::as_raw_fd));
         all.extend(self.hooks.iter().flat_map(Hooks::descriptors));
         all
@@ -269,7 +293,10 @@ fn keyring(id: &str) -> Result<CString> {
 
 /// What `linux.personality` means to personality(2).
 pub(crate) fn personality(linux: &Linux) -> Option<u32> {
-    let domain = linux.personality().as_ref().map(|personality| personality.domain());
+    let domain = linux
+        .personality()
+        .as_ref()
+        .map(|personality| personality.domain());
     domain.map(|domain| match domain {
         Domain::PerLinux => 0,
         Domain::PerLinux32 => PER_LINUX32,
@@ -283,7 +310,10 @@ fn ignored_signals() -> Result<Vec<i32>> {
         String::from_utf8_lossy(&sys::read_file_at(AT_FDCWD, path).context(path)?).into_owned();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = u64::from_str_radix(mask.context(path)?.trim(), 16).context(path)?;
-    Ok((0..64).filter(|bit| mask & 1 << bit != 0).map(|bit| bit + 1).collect())
+    Ok((0..64)
+        .filter(|bit| mask & 1 << bit != 0)
+        .map(|bit| bit + 1)
+        .collect())
 }
 
 fn c_string(text: &str, origin: &str) -> Result<CString> {
@@ -291,11 +321,16 @@ fn c_string(text: &str, origin: &str) -> Result<CString> {
 }
 
 fn c_strings<T: AsRef<str>>(texts: impl Iterator<Item = T>, origin: &str) -> Result<Vec<CString>> {
-    texts.enumerate().map(|(i, text)| c_string(text.as_ref(), &format!("{origin}[{i}]"))).collect()
+    texts
+        .enumerate()
+        .map(|(i, text)| c_string(text.as_ref(), &format!("{origin}[{i}]")))
+        .collect()
 }
 
 fn sysctls(linux: &Linux) -> Vec<(PathBuf, String)> {
     let sysctls = linux.sysctl().iter().flatten();
     let path = |name: &str| Path::new("sys").join(spec::sysctl_file(name));
-    sysctls.map(|(name, value)| (path(name), value.clone())).collect()
+    sysctls
+        .map(|(name, value)| (path(name), value.clone()))
+        .collect()
 }

@@ -53,7 +53,9 @@ impl Process {
     fn look(pid: i32) -> Result<Option<u64>> {
         let path = format!("/proc/{pid}/stat");
         match sys::read_file_at(AT_FDCWD, &path) {
-            Ok(stat) => parse_stat(&stat).map(Some).ok_or_else(|| anyhow!("{path}: unreadable")),
+            Ok(stat) => parse_stat(&stat)
+                .map(Some)
+                .ok_or_else(|| anyhow!("{path}: unreadable")),
             Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
             Err(errno) => Err(errno).context(path),
         }
@@ -65,7 +67,9 @@ const TICKS: u64 = 100;
 
 /// Says why process `pid`, which has been killed, is still there, for the line that names it.
 pub(crate) fn what_holds(pid: i32) -> String {
-    let Some(fields) = fields(pid) else { return "it has just ended".to_owned() };
+    let Some(fields) = fields(pid) else {
+        return "it has just ended".to_owned();
+    };
     match (fields.first().map(String::as_str), fields.get(1)) {
         (Some("D"), _) => "it is in an uninterruptible wait of the kernel".to_owned(),
         (Some("Z"), Some(parent)) if !is_first(pid) => {
@@ -82,10 +86,15 @@ pub(crate) fn what_holds(pid: i32) -> String {
 pub(crate) fn is_killed(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = |line: &str| {
-        let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
+        let mask = line
+            .strip_prefix("SigPnd:")
+            .or_else(|| line.strip_prefix("ShdPnd:"));
         mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
     };
-    status.lines().filter_map(pending).any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0)
+    status
+        .lines()
+        .filter_map(pending)
+        .any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0)
 }
 
 /// The fields of `/proc/PID/stat` after the command name.
@@ -146,9 +155,15 @@ mod tests {
     fn this_process_is_itself_and_nobody_else() {
         let me = Process::now(std::process::id() as i32).unwrap();
         assert!(me.open().unwrap().is_some());
-        let other = Process { start_time: me.start_time + 1, ..me };
+        let other = Process {
+            start_time: me.start_time + 1,
+            ..me
+        };
         assert!(other.open().unwrap().is_none());
         let (start, now) = (me.started().unwrap(), SystemTime::now());
-        assert!(start <= now && now < start + Duration::from_secs(3600), "{start:?} {now:?}");
+        assert!(
+            start <= now && now < start + Duration::from_secs(3600),
+            "{start:?} {now:?}"
+        );
     }
 }

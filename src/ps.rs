@@ -20,7 +20,11 @@ pub(crate) fn ps(root: &Path, id: &str, format: Format, options: &[String]) -> R
         return Ok(serde_json::to_string(&pids)? + "\n");
     }
     let default = ["-ef".to_owned()];
-    let options = if options.is_empty() { &default } else { options };
+    let options = if options.is_empty() {
+        &default
+    } else {
+        options
+    };
     let done = Command::new("ps").args(options).output().context("ps")?;
     if !done.status.success() {
         bail!("ps: {}", String::from_utf8_lossy(&done.stderr).trim_end());
@@ -32,13 +36,21 @@ pub(crate) fn ps(root: &Path, id: &str, format: Format, options: &[String]) -> R
 fn table(text: &str, pids: &[i32]) -> Result<String> {
     let mut lines = text.lines();
     let title = lines.next().unwrap_or_default();
-    let column = title.split_ascii_whitespace().position(|word| word == "PID");
+    let column = title
+        .split_ascii_whitespace()
+        .position(|word| word == "PID");
     let column = column.context("ps: its output has no column PID")?;
     let is_member = |line: &&str| {
-        let pid = line.split_ascii_whitespace().nth(column).and_then(|word| word.parse().ok());
+        let pid = line
+            .split_ascii_whitespace()
+            .nth(column)
+            .and_then(|word| word.parse().ok());
         pid.is_some_and(|pid| pids.contains(&pid))
     };
-    Ok(std::iter::once(title).chain(lines.filter(is_member)).map(|l| l.to_owned() + "\n").collect())
+    Ok(std::iter::once(title)
+        .chain(lines.filter(is_member))
+        .map(|l| l.to_owned() + "\n")
+        .collect())
 }
 
 #[cfg(test)]
@@ -48,7 +60,10 @@ mod tests {
     #[test]
     fn only_members_are_shown() {
         let text = "UID          PID    PPID CMD\nroot           1       0 init\nroot 77 1 7 1\n";
-        assert_eq!(table(text, &[77]).unwrap(), "UID          PID    PPID CMD\nroot 77 1 7 1\n");
+        assert_eq!(
+            table(text, &[77]).unwrap(),
+            "UID          PID    PPID CMD\nroot 77 1 7 1\n"
+        );
         assert!(table("CMD\n7\n", &[7]).is_err());
     }
 }

@@ -50,7 +50,12 @@ impl Pair {
         sys::unlock_terminal(master.as_fd()).context("TIOCSPTLCK")?;
         let peer = sys::terminal_peer(master.as_fd()).context("TIOCGPTPEER")?;
         if let Some((rows, columns)) = size {
-            let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+            let size = libc::winsize {
+                ws_row: rows,
+                ws_col: columns,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            };
             sys::set_window_size(master.as_fd(), &size).context("process.consoleSize")?;
         }
         // As runc's: the client's own terminal adds the carriage returns.
@@ -63,7 +68,11 @@ impl Pair {
 
 /// The terminal belongs to the process's user.
 pub(crate) fn give_to(peer: &OwnedFd, uid: u32) -> Result<()> {
-    match fchown(peer, Some(Uid::from_raw(uid)), Some(Gid::from_raw(TTY_GROUP))) {
+    match fchown(
+        peer,
+        Some(Uid::from_raw(uid)),
+        Some(Gid::from_raw(TTY_GROUP)),
+    ) {
         // A user namespace without that group.
         Ok(()) | Err(Errno::EINVAL | Errno::EPERM) => Ok(()),
         Err(errno) => Err(errno).context("the terminal's owner"),

@@ -104,7 +104,9 @@ impl Rdt {
             (self.is_new, self.monitoring) = (false, None);
             return Err(self.explain(error.into(), &self.class));
         }
-        let Some(monitoring) = &self.monitoring else { return Ok(()) };
+        let Some(monitoring) = &self.monitoring else {
+            return Ok(());
+        };
         if let Err(error) = fs::create_dir(monitoring) {
             let error = self.explain(error.into(), monitoring);
             self.monitoring = None;
@@ -114,7 +116,9 @@ impl Rdt {
     }
 
     fn configure(&self) -> Result<()> {
-        self.schemata.iter().try_for_each(|schema| self.write(schema))
+        self.schemata
+            .iter()
+            .try_for_each(|schema| self.write(schema))
     }
 
     /// The kernel takes all lines of one write(2) or none.
@@ -139,7 +143,10 @@ impl Rdt {
     /// Puts process `pid` into the class, and into the monitoring group, which takes only tasks of
     /// its class.
     pub(crate) fn enter(&self, pid: i32) -> Result<()> {
-        for directory in [Some(&self.class), self.monitoring.as_ref()].into_iter().flatten() {
+        for directory in [Some(&self.class), self.monitoring.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             let path = directory.join("tasks");
             open(&path)?
                 .write_all(pid.to_string().as_bytes())
@@ -199,33 +206,54 @@ fn mount_point() -> Result<PathBuf> {
     }
     let mounts = mount_table::of("self")?;
     let found = mounts.iter().find(|mount| mount.fs_type == "resctrl");
-    found.map(mount_table::point_of).context("no resctrl file system is mounted")
+    found
+        .map(mount_table::point_of)
+        .context("no resctrl file system is mounted")
 }
 
 fn open(path: &Path) -> Result<File> {
-    OpenOptions::new().write(true).open(path).with_context(|| path.display().to_string())
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .with_context(|| path.display().to_string())
 }
 
 /// Whether each domain of `line`, such as `L3:0=7f0;1=1f`, is as in the file `schemata`. The
 /// kernel writes the same numbers in another order and with leading zeros.
 fn agrees(line: &str, schemata: &str) -> bool {
-    let Some((name, wanted)) = resource(line) else { return false };
-    let current = schemata.lines().filter_map(resource).find(|(current, _)| *current == name);
+    let Some((name, wanted)) = resource(line) else {
+        return false;
+    };
+    let current = schemata
+        .lines()
+        .filter_map(resource)
+        .find(|(current, _)| *current == name);
     current.is_some_and(|(_, current)| wanted.iter().all(|domain| current.contains(domain)))
 }
 
 /// The resource of a line of `schemata`, and its domains.
 fn resource(line: &str) -> Option<(&str, Vec<(&str, &str)>)> {
     let (name, domains) = line.trim().split_once(':')?;
-    let domains = domains.split(';').filter_map(|domain| domain.split_once('='));
-    Some((name.trim(), domains.map(|(id, value)| (number(id), number(value))).collect()))
+    let domains = domains
+        .split(';')
+        .filter_map(|domain| domain.split_once('='));
+    Some((
+        name.trim(),
+        domains
+            .map(|(id, value)| (number(id), number(value)))
+            .collect(),
+    ))
 }
 
 /// Digits without leading zeros.
 fn number(text: &str) -> &str {
     let digits = text.trim();
     let bare = digits.trim_start_matches('0');
-    if bare.is_empty() { &digits[digits.len().saturating_sub(1)..] } else { bare }
+    if bare.is_empty() {
+        &digits[digits.len().saturating_sub(1)..]
+    } else {
+        bare
+    }
 }
 
 #[cfg(test)]
@@ -252,8 +280,11 @@ mod tests {
             let class = self.0.join(name);
             fs::create_dir_all(class.join("mon_groups")).unwrap();
             fs::write(class.join("tasks"), "").unwrap();
-            fs::write(class.join("schemata"), "    MB:0= 20;1=070\n    L3:0=007f0;1=0001f\n")
-                .unwrap();
+            fs::write(
+                class.join("schemata"),
+                "    MB:0= 20;1=070\n    L3:0=007f0;1=0001f\n",
+            )
+            .unwrap();
             class
         }
 
@@ -280,13 +311,17 @@ mod tests {
     #[test]
     fn without_a_class_the_container_gets_one_of_its_own_which_goes_with_it() {
         let made = Made::new("own");
-        let mut rdt =
-            made.plan(json!({ "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=50" })).unwrap();
+        let mut rdt = made
+            .plan(json!({ "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=50" }))
+            .unwrap();
         rdt.make().unwrap();
         made.class("box");
         rdt.configure().unwrap();
         // A file keeps the longer of two writes, resctrl reads each for itself.
-        assert!(made.read("box/schemata").starts_with("MB:0=50\n"), "the last one written");
+        assert!(
+            made.read("box/schemata").starts_with("MB:0=50\n"),
+            "the last one written"
+        );
         rdt.enter(4711).unwrap();
         assert_eq!(made.read("box/tasks"), "4711");
         assert_eq!(made.read("tasks"), "");
@@ -302,7 +337,10 @@ mod tests {
         let made = Made::new("lines");
         let lines = json!({ "closID": "gold", "schemata": ["L3:0=7f0;1=1f", "L2:0=f", "MB:0=20"] });
         made.plan(lines).unwrap().configure().unwrap();
-        assert!(made.read("gold/schemata").starts_with("L3:0=7f0;1=1f\nL2:0=f\nMB:0=20\n"));
+        assert!(
+            made.read("gold/schemata")
+                .starts_with("L3:0=7f0;1=1f\nL2:0=f\nMB:0=20\n")
+        );
     }
 
     #[test]
@@ -324,7 +362,9 @@ mod tests {
     #[test]
     fn a_new_class_with_a_name_stays_when_the_container_goes() {
         let made = Made::new("named");
-        let mut rdt = made.plan(json!({ "closID": "silver", "memBwSchema": "MB:0=50" })).unwrap();
+        let mut rdt = made
+            .plan(json!({ "closID": "silver", "memBwSchema": "MB:0=50" }))
+            .unwrap();
         rdt.make().unwrap();
         rdt.remove().unwrap();
         assert!(made.0.join("silver").exists());
@@ -343,7 +383,9 @@ mod tests {
     #[test]
     fn monitoring_is_a_group_in_the_class_which_goes_with_the_container() {
         let made = Made::new("monitoring");
-        let mut rdt = made.plan(json!({ "closID": "gold", "enableMonitoring": true })).unwrap();
+        let mut rdt = made
+            .plan(json!({ "closID": "gold", "enableMonitoring": true }))
+            .unwrap();
         rdt.make().unwrap();
         let group = made.0.join("gold/mon_groups/box");
         fs::write(group.join("tasks"), "").unwrap();
@@ -382,8 +424,11 @@ mod tests {
     #[test]
     fn a_refusal_of_the_kernel_is_quoted() {
         let made = Made::new("quote");
-        fs::write(made.0.join("info/last_cmd_status"), "Mask f1 has non-consecutive 1-bits\n")
-            .unwrap();
+        fs::write(
+            made.0.join("info/last_cmd_status"),
+            "Mask f1 has non-consecutive 1-bits\n",
+        )
+        .unwrap();
         let rdt = made.plan(json!({ "closID": "gold" })).unwrap();
         let error = rdt.explain(nix::errno::Errno::EINVAL.into(), Path::new("schemata"));
         assert_eq!(

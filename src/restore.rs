@@ -68,7 +68,10 @@ pub(crate) struct Options {
 
 /// `rt restore`: the status of the process, or 0 when detached.
 pub(crate) fn command(request: &Request, options: &Options) -> Result<i32> {
-    ensure!(rootless::is_root_of_host(), "restore: only root of the host may do that");
+    ensure!(
+        rootless::is_root_of_host(),
+        "restore: only root of the host may do that"
+    );
     if request.detached {
         return restore(request, options).map(|_| 0);
     }
@@ -86,11 +89,18 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
     let spec = &loaded.spec;
     let prepared = create::prepare(request, spec).phase(Phase::Plan)?;
     lost::check(spec, root(&prepared)?).phase(Phase::Plan)?;
-    let groups = options.common.groups(notes.ignores_groups || prepared.cgroup.is_nowhere());
+    let groups = options
+        .common
+        .groups(notes.ignores_groups || prepared.cgroup.is_nowhere());
     let groups = groups.phase(Phase::Config)?;
     let joined = Joined::open(spec).phase(Phase::Namespaces)?;
-    let owner = spec.linux().as_ref().and_then(|linux| IdMap::new(linux.gid_mappings()).outside(0));
-    owner.map_or(Ok(()), |root| images.let_in(root)).phase(Phase::Plan)?;
+    let owner = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| IdMap::new(linux.gid_mappings()).outside(0));
+    owner
+        .map_or(Ok(()), |root| images.let_in(root))
+        .phase(Phase::Plan)?;
     let (mut guard, lock) = create::claim(request, &prepared, &loaded).phase(Phase::State)?;
     let inside = (notes.masked.as_deref(), &*joined.external);
     let mut worker = start(&program, &prepared, &mut guard, &images, inside)?;
@@ -102,9 +112,7 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
         cgroup_roots: criu::cgroup_roots(worker.pid).phase(Phase::Cgroup)?,
         ..asked(&prepared, options, &images)?
     };
-    let config =
-        asked.config_file.as_ref().map(|path| File::open(path).with_context(|| path.clone()));
-    let config = config.transpose().context("criu's options").phase(Phase::Config)?;
+    let config = open_criu_options(&asked).phase(Phase::Config)?;
     asked.config_file = config.as_ref().map(path_of);
     let mut restored = Restored {
         request,
@@ -113,8 +121,11 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
         terminals: vec![],
         relay: None,
     };
-    let done = worker.request(Kind::Restore, asked, &images.log(LOG), |notify, descriptor| {
-        match notify.script() {
+    let done = worker.request(
+        Kind::Restore,
+        asked,
+        &images.log(LOG),
+        |notify, descriptor| match notify.script() {
             "setup-namespaces" => restored.set_up(notify.pid()),
             "post-restore" => restored.complete(notify.pid()),
             "orphan-pts-master" => {
@@ -122,14 +133,23 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
                 Ok(())
             }
             _ => Ok(()),
-        }
-    });
+        },
+    );
     let relay = restored.relay;
     done.phase(Phase::Process)?;
     worker.finish().phase(Phase::Process)?;
     create::record(&mut guard).phase(Phase::State)?;
     log::debug(format_args!("{}: restored", request.id));
     Ok((guard.release(relay, None)?, lock))
+}
+
+/// CRIU's own file of options, which CRIU would look for with another `/tmp`.
+fn open_criu_options(asked: &rpc::Options) -> Result<Option<File>> {
+    let Some(path) = &asked.config_file else {
+        return Ok(None);
+    };
+    let file = File::open(path).with_context(|| path.clone());
+    file.context("criu's options").map(Some)
 }
 
 /// Step 4: CRIU in the container's groups, where what it makes stays.
@@ -147,7 +167,10 @@ fn start(
         rdt.create().phase(Phase::Cgroup)?;
     }
     container.save().phase(Phase::State)?;
-    let directory = group.clone_into().map(|fd| fd.try_clone_to_owned()).transpose()?;
+    let directory = group
+        .clone_into()
+        .map(|fd| fd.try_clone_to_owned())
+        .transpose()?;
     let directory = directory.as_ref().map(AsFd::as_fd);
     let parent = getpid();
     let worker = Worker::start(program, libc::CLONE_NEWNS as u64, directory, || {
@@ -156,7 +179,10 @@ fn start(
         // Of the caller's keyring nothing is for the container.
         init::own_keyring(&prepared.plan)?;
         let mut group = group.born();
-        group.enter().and_then(|()| group.enter_pids()).phase(Phase::Cgroup)?;
+        group
+            .enter()
+            .and_then(|()| group.enter_pids())
+            .phase(Phase::Cgroup)?;
         let mut inherited = images.open()?;
         mounts::prepare(root, masked, program).phase(Phase::Mounts)?;
         for namespace in joined {
@@ -165,7 +191,10 @@ fn start(
         Ok(inherited)
     })
     .phase(Phase::Process)?;
-    prepared.cgroup.start_unit(worker.pid).phase(Phase::Cgroup)?;
+    prepared
+        .cgroup
+        .start_unit(worker.pid)
+        .phase(Phase::Cgroup)?;
     if let Some(rdt) = &container.record.rdt {
         rdt.enter(worker.pid).phase(Phase::Cgroup)?;
     }
@@ -199,7 +228,9 @@ fn path_of(file: &File) -> String {
 fn pipes(images: &Images) -> Result<impl Iterator<Item = InheritFd> + use<>> {
     let names = serde_json::from_slice::<Vec<String>>(&images.read(DESCRIPTORS)?);
     let names = names.context(DESCRIPTORS)?;
-    let pipes = (0..3).zip(names).filter(|(_, name)| name.starts_with("pipe:"));
+    let pipes = (0..3)
+        .zip(names)
+        .filter(|(_, name)| name.starts_with("pipe:"));
     Ok(pipes.map(|(fd, key)| InheritFd { key, fd }))
 }
 
@@ -216,14 +247,18 @@ struct Restored<'a> {
 impl Restored<'_> {
     /// The first process and its namespaces are there, nothing is in them yet.
     fn set_up(&mut self, pid: i32) -> Result<()> {
-        let Self { prepared, guard, .. } = self;
+        let Self {
+            prepared, guard, ..
+        } = self;
         let plan = &prepared.plan;
         let pidfd = sys::pidfd_open(pid).context("the restored process")?;
         guard.init = Some((Pid::from_raw(pid), Rc::new(pidfd)));
         let container = guard.container.as_mut().context("no container")?;
         container.record.init = Some(Process::now(pid)?);
         container.save().phase(Phase::State)?;
-        plan.namespaces.check(pid, CloneFlags::CLONE_NEWNET).phase(Phase::Namespaces)?;
+        plan.namespaces
+            .check(pid, CloneFlags::CLONE_NEWNET)
+            .phase(Phase::Namespaces)?;
         if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
             let sysctls = || network_sysctls(&plan.sysctls);
             netns::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
@@ -241,16 +276,30 @@ impl Restored<'_> {
         };
         // They find the rules for devices set, since they may change them. Other limits would be
         // CRIU's own.
-        prepared.cgroup.apply(&prepared.limits.of_devices()).phase(Phase::Cgroup)?;
-        CALLERS.into_iter().try_for_each(|kind| hooks.run(kind, pid))
+        prepared
+            .cgroup
+            .apply(&prepared.limits.of_devices())
+            .phase(Phase::Cgroup)?;
+        CALLERS
+            .into_iter()
+            .try_for_each(|kind| hooks.run(kind, pid))
     }
 
     /// All processes are there, and none of them goes on yet: what fails here ends them all.
     fn complete(&mut self, pid: i32) -> Result<()> {
         self.check_terminals().phase(Phase::Terminal)?;
-        let Self { prepared, guard, .. } = self;
-        let Prepared { plan, cgroup, limits, .. } = prepared;
-        plan.namespaces.check(pid, CloneFlags::all() | NEWTIME).phase(Phase::Namespaces)?;
+        let Self {
+            prepared, guard, ..
+        } = self;
+        let Prepared {
+            plan,
+            cgroup,
+            limits,
+            ..
+        } = prepared;
+        plan.namespaces
+            .check(pid, CloneFlags::all() | NEWTIME)
+            .phase(Phase::Namespaces)?;
         seen::check(root(prepared)?, pid).phase(Phase::Mounts)?;
         launch::give_pipes(plan, pid).phase(Phase::Process)?;
         let container = guard.container.as_mut().context("no container")?;
@@ -261,13 +310,19 @@ impl Restored<'_> {
         }
         container.save().phase(Phase::State)?;
         let with_hooks = plan.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
-        let rest = if with_hooks { limits.without_devices() } else { limits.clone() };
+        let rest = if with_hooks {
+            limits.without_devices()
+        } else {
+            limits.clone()
+        };
         cgroup.apply(&rest).phase(Phase::Cgroup)?;
         if let Some(own @ Delegation::Own { .. }) = &prepared.delegation {
             cgroup.delegate(own, pid).phase(Phase::Cgroup)?;
         }
         launch::schedule(plan, Pid::from_raw(pid)).phase(Phase::Process)?;
-        self.relay = prepared.relay(self.terminals.pop()).phase(Phase::Terminal)?;
+        self.relay = prepared
+            .relay(self.terminals.pop())
+            .phase(Phase::Terminal)?;
         create::tell(self.request, prepared, guard).phase(Phase::State)
     }
 
@@ -305,12 +360,21 @@ struct Joined {
 impl Joined {
     fn open(spec: &Spec) -> Result<Self> {
         let mut joined = Self::default();
-        let all = spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten();
+        let all = spec
+            .linux()
+            .iter()
+            .filter_map(|linux| linux.namespaces().as_ref())
+            .flatten();
         for namespace in all {
-            let Some(path) = namespace.path() else { continue };
+            let Some(path) = namespace.path() else {
+                continue;
+            };
             let kind = namespace.typ();
             if kind == LinuxNamespaceType::Cgroup {
-                bail!("linux.namespaces: criu cannot join a cgroup namespace: {}", path.display());
+                bail!(
+                    "linux.namespaces: criu cannot join a cgroup namespace: {}",
+                    path.display()
+                );
             }
             let file = File::open(path);
             let file = file.with_context(|| format!("linux.namespaces: {}", path.display()))?;
@@ -326,12 +390,18 @@ impl Joined {
 
     fn others(&self) -> impl Iterator<Item = JoinNamespace> {
         let others = self.others.iter();
-        others.map(|(kind, file)| JoinNamespace { ns: kind.to_string(), file: path_of(file) })
+        others.map(|(kind, file)| JoinNamespace {
+            ns: kind.to_string(),
+            file: path_of(file),
+        })
     }
 
     /// `first` is the index of the first one among what the worker inherits.
     fn inherited(&self, first: usize) -> impl Iterator<Item = InheritFd> {
         let fds = (first..).map(Worker::inherited);
-        fds.zip(&self.keys).map(|(fd, key)| InheritFd { key: (*key).to_owned(), fd })
+        fds.zip(&self.keys).map(|(fd, key)| InheritFd {
+            key: (*key).to_owned(),
+            fd,
+        })
     }
 }

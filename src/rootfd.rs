@@ -54,8 +54,14 @@ impl RootFd {
 
     fn resolve(&self, path: &Path, flags: OFlag, more: ResolveFlag) -> nix::Result<OwnedFd> {
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | more;
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
-        let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC)
+            .resolve(resolve);
+        let path = if path.as_os_str().is_empty() {
+            Path::new("/")
+        } else {
+            path
+        };
         for _ in 0..RACES_MAX {
             match openat2(&self.0, path, how) {
                 Err(Errno::EAGAIN) => {}
@@ -110,7 +116,11 @@ impl RootFd {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let next = match openat(parent, &*name, flags, Mode::empty()) {
                 Err(Errno::ENOENT) => {
-                    let missing = if todo.is_empty() { missing } else { Missing::Directory };
+                    let missing = if todo.is_empty() {
+                        missing
+                    } else {
+                        Missing::Directory
+                    };
                     match create_one(parent, &name, missing) {
                         // Somebody was faster: what is there now is looked at like the rest.
                         Err(Errno::EEXIST) => openat(parent, &*name, flags, Mode::empty())?,
@@ -159,11 +169,22 @@ fn create_one(parent: BorrowedFd<'_>, name: &OsStr, missing: Missing) -> nix::Re
     match missing {
         Missing::Directory => {
             mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
-            openat(parent, name, flags | OFlag::O_DIRECTORY, Mode::empty())
-                .map_err(|errno| if errno == Errno::ENOTDIR { Errno::EEXIST } else { errno })
+            openat(parent, name, flags | OFlag::O_DIRECTORY, Mode::empty()).map_err(|errno| {
+                if errno == Errno::ENOTDIR {
+                    Errno::EEXIST
+                } else {
+                    errno
+                }
+            })
         }
         Missing::File => {
-            mknodat(parent, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
+            mknodat(
+                parent,
+                name,
+                SFlag::S_IFREG,
+                Mode::from_bits_truncate(0o644),
+                0,
+            )?;
             let fd = openat(parent, name, flags, Mode::empty())?;
             match file_type(&fd)? {
                 SFlag::S_IFLNK => Err(Errno::EEXIST),

@@ -27,7 +27,11 @@ pub(crate) fn check(namespaces: &Namespaces, root: &Root, linux: &Linux) -> Resu
             "linux.namespaces: rootless container requires user namespaces (see rt spec --rootless)"
         );
     }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+    if linux
+        .net_devices()
+        .as_ref()
+        .is_some_and(|devices| !devices.is_empty())
+    {
         bail!("linux.netDevices: an ordinary user has no rights over interfaces of the host");
     }
     let mapped = |mount: &&MountPoint| matches!(mount.what, What::Bind { ids: Some(_), .. });

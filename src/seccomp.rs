@@ -60,8 +60,14 @@ pub(crate) const OPERATORS: [LinuxSeccompOperator; 7] = [
 pub(crate) const FLAGS: [(LinuxSeccompFilterFlag, u64); 4] = [
     // There is but one thread to synchronise.
     (LinuxSeccompFilterFlag::SeccompFilterFlagTsync, 0),
-    (LinuxSeccompFilterFlag::SeccompFilterFlagLog, libc::SECCOMP_FILTER_FLAG_LOG),
-    (LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW),
+    (
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog,
+        libc::SECCOMP_FILTER_FLAG_LOG,
+    ),
+    (
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow,
+        libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    ),
     (
         LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv,
         libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
@@ -96,7 +102,10 @@ pub(crate) fn architectures() -> impl Iterator<Item = Arch> {
 pub(crate) fn supported_flags() -> impl Iterator<Item = LinuxSeccompFilterFlag> {
     // One of them is good for nothing without a listener.
     let known = |bit| sys::knows_filter_flags(bit | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
-    FLAGS.into_iter().filter(move |(_, bit)| known(*bit)).map(|(flag, _)| flag)
+    FLAGS
+        .into_iter()
+        .filter(move |(_, bit)| known(*bit))
+        .map(|(flag, _)| flag)
 }
 
 fn family() -> &'static [Abi] {
@@ -114,16 +123,28 @@ impl Filter {
     /// The kernel would not take the program or a flag, nobody listens where the agent should, or
     /// `rt` knows nothing of this machine's calls.
     pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Self> {
-        ensure!(!family().is_empty(), "linux.seccomp: not supported on this architecture");
+        ensure!(
+            !family().is_empty(),
+            "linux.seccomp: not supported on this architecture"
+        );
         unknown(seccomp).iter().for_each(log::warn);
         let program = program(family(), seccomp);
         let length = program.len();
-        ensure!(length <= LONGEST, "linux.seccomp: {length} instructions, of at most {LONGEST}");
+        ensure!(
+            length <= LONGEST,
+            "linux.seccomp: {length} instructions, of at most {LONGEST}"
+        );
         let flags = flags(seccomp);
-        ensure!(sys::knows_filter_flags(flags), "linux.seccomp.flags: not known to this kernel");
+        ensure!(
+            sys::knows_filter_flags(flags),
+            "linux.seccomp.flags: not known to this kernel"
+        );
         let agent = Agent::of(seccomp);
         agent.as_ref().map(Agent::probe).transpose()?;
-        Ok(Self { program, terms: Terms { flags, agent } })
+        Ok(Self {
+            program,
+            terms: Terms { flags, agent },
+        })
     }
 
     /// Whether an agent is asked about calls.
@@ -154,7 +175,10 @@ impl Filter {
             jf,
             k: u32::from_ne_bytes([c, d, e, f]),
         };
-        Ok(Self { program: steps.iter().map(step).collect(), terms })
+        Ok(Self {
+            program: steps.iter().map(step).collect(),
+            terms,
+        })
     }
 }
 
@@ -165,7 +189,11 @@ pub(crate) fn is_call(name: &str) -> bool {
 
 /// Whether the profile asks an agent about calls.
 pub(crate) fn notifies(seccomp: &LinuxSeccomp) -> bool {
-    let actions = seccomp.syscalls().iter().flatten().map(|entry| entry.action());
+    let actions = seccomp
+        .syscalls()
+        .iter()
+        .flatten()
+        .map(|entry| entry.action());
     std::iter::once(seccomp.default_action())
         .chain(actions)
         .any(|action| action == LinuxSeccompAction::ScmpActNotify)
@@ -206,11 +234,19 @@ fn profile(seccomp: &LinuxSeccomp) -> Profile {
         _ => LinuxSeccompAction::ScmpActErrno.as_u32(Some(libc::ENOSYS as u32)),
     };
     let entries = seccomp.syscalls().iter().flatten().map(|entry| Entry {
-        calls: entry.names().iter().filter_map(|name| calls::find(name)).collect(),
+        calls: entry
+            .names()
+            .iter()
+            .filter_map(|name| calls::find(name))
+            .collect(),
         action: entry.action().as_u32(entry.errno_ret()),
         alternatives: rules::alternatives(entry.args().as_deref().unwrap_or_default()),
     });
-    Profile { default, newer, entries: entries.collect() }
+    Profile {
+        default,
+        newer,
+        entries: entries.collect(),
+    }
 }
 
 /// A warning for each name that is no system call of any architecture: it is misspelt, and what the

@@ -35,14 +35,18 @@ const BARRIER_MS: u16 = 30_000;
 pub(crate) fn listen_fds() -> Result<u32> {
     let own = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     match std::env::var("LISTEN_FDS") {
-        Ok(count) if own => count.parse().with_context(|| format!("LISTEN_FDS {count:?}")),
+        Ok(count) if own => count
+            .parse()
+            .with_context(|| format!("LISTEN_FDS {count:?}")),
         _ => Ok(0),
     }
 }
 
 /// Tells the program of the sockets that are passed on; their process is its own.
 pub(crate) fn announce_sockets(plan: &mut Plan, count: u32) -> Result<()> {
-    let Some(program) = plan.process.as_mut().filter(|_| count > 0) else { return Ok(()) };
+    let Some(program) = plan.process.as_mut().filter(|_| count > 0) else {
+        return Ok(());
+    };
     program.set_variable("LISTEN_FDS", count.to_string().as_bytes())?;
     if let Some(names) = std::env::var_os("LISTEN_FDNAMES") {
         program.set_variable("LISTEN_FDNAMES", names.as_bytes())?;
@@ -66,7 +70,10 @@ fn manager() -> Result<Option<OwnedFd>> {
         Ok(()) => Ok(Some(fd)),
         Err(errno) => {
             let cause = error::line(&errno.into());
-            log::warn(format!("NOTIFY_SOCKET {}: {cause}, nobody is told", name.display()));
+            log::warn(format!(
+                "NOTIFY_SOCKET {}: {cause}, nobody is told",
+                name.display()
+            ));
             Ok(None)
         }
     }
@@ -80,10 +87,16 @@ fn datagram_socket() -> Result<OwnedFd> {
 /// Makes the directory in which the socket will be, and has it mounted in the container. The
 /// mount is made here: in a user namespace init has no rights in the state directory.
 pub(crate) fn prepare(container: &Container, plan: &mut Plan) -> Result<()> {
-    let (Some(root), Some(_)) = (&mut plan.root, manager()?) else { return Ok(()) };
+    let (Some(root), Some(_)) = (&mut plan.root, manager()?) else {
+        return Ok(());
+    };
     let context = || "NOTIFY_SOCKET: the container's directory for it";
-    mkdirat(container.directory(), NOTIFY_DIRECTORY, Mode::from_bits_truncate(0o755))
-        .with_context(context)?;
+    mkdirat(
+        container.directory(),
+        NOTIFY_DIRECTORY,
+        Mode::from_bits_truncate(0o755),
+    )
+    .with_context(context)?;
     let directory = open(container.directory())?;
     let tree = sys::clone_mount(directory.as_fd(), false).with_context(context)?;
     let set = libc::MOUNT_ATTR_RDONLY
@@ -126,7 +139,9 @@ impl Notify {
     /// Binds the container's socket, before its program runs. `None` without a manager, or if the
     /// container was created without one.
     pub(crate) fn listen(container: &Container) -> Result<Option<Self>> {
-        let Some(manager) = manager()? else { return Ok(None) };
+        let Some(manager) = manager()? else {
+            return Ok(None);
+        };
         let directory = match open(container.directory()) {
             Err(Errno::ENOENT) => return Ok(None),
             result => result.context(NOTIFY_DIRECTORY)?,
@@ -169,7 +184,9 @@ impl Notify {
         // A container that floods it does not hold us.
         for _ in 0..MESSAGES_MAX {
             let socket = self.socket.as_raw_fd();
-            let Ok(length) = recv(socket, &mut buffer, MsgFlags::MSG_DONTWAIT) else { break };
+            let Ok(length) = recv(socket, &mut buffer, MsgFlags::MSG_DONTWAIT) else {
+                break;
+            };
             let mut lines = buffer[..length].split(|byte| *byte == b'\n');
             if lines.any(|line| line == b"READY=1") {
                 self.tell(&format!("READY=1\nMAINPID={pid}\n"), &[]);
@@ -182,10 +199,15 @@ impl Notify {
     /// sd_notify(3) `BARRIER=1`: who ends before the manager has looked at its message may not be
     /// known any more as a process of the service.
     fn wait_for_manager(&self) {
-        let Ok((reader, writer)) = pipe2(OFlag::O_CLOEXEC) else { return };
+        let Ok((reader, writer)) = pipe2(OFlag::O_CLOEXEC) else {
+            return;
+        };
         self.tell("BARRIER=1", &[writer.as_raw_fd()]);
         drop(writer);
-        let _ = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], BARRIER_MS);
+        let _ = poll(
+            &mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)],
+            BARRIER_MS,
+        );
     }
 
     /// The container runs, whether its manager hears of it or not.

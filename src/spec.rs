@@ -97,12 +97,19 @@ pub(crate) fn read_process(path: &Path) -> Result<Vec<u8>> {
 fn read_file_or_pipe(path: &Path) -> Result<Vec<u8>> {
     let file = open(path)?;
     let kind = file.metadata()?.file_type();
-    ensure!(kind.is_fifo() || kind.is_file(), "neither a file nor a pipe");
+    ensure!(
+        kind.is_fifo() || kind.is_file(),
+        "neither a file nor a pipe"
+    );
     // With the opener's flag a pipe that is still empty would be an error.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
     let mut bytes = Vec::new();
     file.take(LIMIT + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() as u64 <= LIMIT, "larger than {} MiB", LIMIT >> 20);
+    ensure!(
+        bytes.len() as u64 <= LIMIT,
+        "larger than {} MiB",
+        LIMIT >> 20
+    );
     Ok(bytes)
 }
 
@@ -111,7 +118,9 @@ fn read_file_or_pipe(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// The path of the property that is wrong.
 pub(crate) fn resources(bytes: &[u8]) -> Result<LinuxResources> {
-    let mut resources = parse(bytes, |value| remove_nulls(value) | mend_resources(Some(value)))?;
+    let mut resources = parse(bytes, |value| {
+        remove_nulls(value) | mend_resources(Some(value))
+    })?;
     normalise_pids(&mut resources, bytes, "/pids/limit")?;
     Ok(resources)
 }
@@ -122,14 +131,21 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     ensure!(metadata.is_file(), "not a regular file");
     ensure!(metadata.len() <= LIMIT, "larger than {} MiB", LIMIT >> 20);
     let bytes = sys::read_at_most(&file, usize::try_from(LIMIT)? + 1)?;
-    ensure!(bytes.len() as u64 <= LIMIT, "larger than {} MiB", LIMIT >> 20);
+    ensure!(
+        bytes.len() as u64 <= LIMIT,
+        "larger than {} MiB",
+        LIMIT >> 20
+    );
     Ok(bytes)
 }
 
 /// O_NONBLOCK: a fifo must not be waited for.
 fn open(path: &Path) -> Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    Ok(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
+    Ok(OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?)
 }
 
 /// Parses the bytes of a `config.json`.
@@ -137,7 +153,11 @@ pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
     let mut warnings = Vec::new();
     let mut spec = parse(bytes, |value| mend_spec(value, &mut warnings))?;
     normalise(&mut spec, bytes)?;
-    Ok(Loaded { spec, warnings, bytes: Vec::new() })
+    Ok(Loaded {
+        spec,
+        warnings,
+        bytes: Vec::new(),
+    })
 }
 
 /// Parses; only if that fails, mends the document and parses it again.
@@ -154,12 +174,19 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], mend: impl FnOnce(&mut Value) -> boo
     json::parse(&serde_json::to_vec(&value)?).map_err(|fault| {
         // The line and column of a text that nobody has written help nobody.
         let error = fault.error.to_string();
-        with_path(&fault.path, error.rfind(" at line ").map_or(&error, |end| &error[..end]))
+        with_path(
+            &fault.path,
+            error.rfind(" at line ").map_or(&error, |end| &error[..end]),
+        )
     })
 }
 
 fn with_path(path: &str, error: &str) -> Error {
-    if path.is_empty() { anyhow!("{error}") } else { anyhow!("{path}: {error}") }
+    if path.is_empty() {
+        anyhow!("{error}")
+    } else {
+        anyhow!("{path}: {error}")
+    }
 }
 
 /// Takes out of a document what oci-spec rejects and the specification does not.
@@ -200,7 +227,10 @@ fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bo
         process.insert("user".into(), Value::Object(serde_json::Map::new()));
         mended = true;
     }
-    if let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) {
+    if let Some(sets) = process
+        .get_mut("capabilities")
+        .and_then(Value::as_object_mut)
+    {
         for (set, names) in sets {
             let Some(names) = names.as_array_mut() else {
                 continue;
@@ -209,14 +239,18 @@ fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bo
             names.retain(|name| {
                 let unknown = name.is_string() && Capability::deserialize(name).is_err();
                 if unknown {
-                    warnings.push(format!("{path}capabilities.{set}: unknown {name}, left out"));
+                    warnings.push(format!(
+                        "{path}capabilities.{set}: unknown {name}, left out"
+                    ));
                 }
                 !unknown
             });
             mended |= names.len() != before;
         }
     }
-    let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
+    let flags = process
+        .get_mut("scheduler")
+        .and_then(|scheduler| scheduler.get_mut("flags"));
     for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
         // oci-spec has its own spelling of these two.
         let theirs = match flag.as_str() {
@@ -227,7 +261,10 @@ fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bo
         *flag = theirs.into();
         mended = true;
     }
-    if let Some(cpus) = process.get_mut("execCPUAffinity").and_then(Value::as_object_mut) {
+    if let Some(cpus) = process
+        .get_mut("execCPUAffinity")
+        .and_then(Value::as_object_mut)
+    {
         let before = cpus.len();
         cpus.retain(|_, list| *list != "");
         mended |= cpus.len() != before;
@@ -242,11 +279,13 @@ fn remove_nulls(value: &mut Value) -> bool {
             let before = object.len();
             object.retain(|_, value| !value.is_null());
             let removed = object.len() != before;
-            object.values_mut().fold(removed, |removed, value| remove_nulls(value) | removed)
+            object
+                .values_mut()
+                .fold(removed, |removed, value| remove_nulls(value) | removed)
         }
-        Value::Array(array) => {
-            array.iter_mut().fold(false, |removed, value| remove_nulls(value) | removed)
-        }
+        Value::Array(array) => array
+            .iter_mut()
+            .fold(false, |removed, value| remove_nulls(value) | removed),
         _ => false,
     }
 }
@@ -275,7 +314,9 @@ fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
         }
     }
     linux.cgroups_path_mut().take_if(|path| empty(path));
-    linux.rootfs_propagation_mut().take_if(|word| word.is_empty());
+    linux
+        .rootfs_propagation_mut()
+        .take_if(|word| word.is_empty());
     for namespace in linux.namespaces_mut().iter_mut().flatten() {
         if namespace.path().as_ref().is_some_and(empty) {
             namespace.set_path(None);
@@ -290,8 +331,11 @@ fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
 /// Those in options of mounts become those that the specification has.
 fn take_maps(spec: &mut Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
-    let container = [linux.map(Linux::uid_mappings), linux.map(Linux::gid_mappings)]
-        .map(|list| list.map(IdMap::new).unwrap_or_default());
+    let container = [
+        linux.map(Linux::uid_mappings),
+        linux.map(Linux::gid_mappings),
+    ]
+    .map(|list| list.map(IdMap::new).unwrap_or_default());
     let mut mounts = spec.mounts_mut().iter_mut().flatten().enumerate();
     mounts.try_for_each(|(i, mount)| mount_options::take_maps(i, mount, &container))
 }

@@ -114,7 +114,9 @@ fn document(rootless: bool, cgroup_v2: bool) -> String {
         namespaces.retain(|name| *name != "network");
         namespaces.push("user");
     }
-    let namespaces = namespaces.iter().map(|name| format!(r#"{{"type":"{name}"}}"#));
+    let namespaces = namespaces
+        .iter()
+        .map(|name| format!(r#"{{"type":"{name}"}}"#));
     let namespaces = namespaces.collect::<Vec<_>>().join(",");
     [
         PROCESS,
@@ -142,7 +144,11 @@ fn networked(mut json: String, network: &Parts) -> String {
     let end = format!("{mounts}\n],\n{properties}\n\"linux\":{{");
     json = json.replacen(END_OF_MOUNTS, &end, 1);
     if let Some(hostname) = &network.hostname {
-        json = json.replacen(r#""hostname":"rt""#, &format!(r#""hostname":"{hostname}""#), 1);
+        json = json.replacen(
+            r#""hostname":"rt""#,
+            &format!(r#""hostname":"{hostname}""#),
+            1,
+        );
     }
     const NETWORK: &str = r#"{"type":"network"}"#;
     match &network.namespace {
@@ -203,7 +209,12 @@ mod tests {
 
     fn types(spec: &Spec) -> Vec<Type> {
         let linux = spec.linux().as_ref().unwrap();
-        linux.namespaces().iter().flatten().map(|namespace| namespace.typ()).collect()
+        linux
+            .namespaces()
+            .iter()
+            .flatten()
+            .map(|namespace| namespace.typ())
+            .collect()
     }
 
     #[test]
@@ -220,7 +231,14 @@ mod tests {
         let (json, spec) = parsed(true, true);
         assert_eq!(
             types(&spec),
-            [Type::Pid, Type::Ipc, Type::Uts, Type::Mount, Type::Cgroup, Type::User]
+            [
+                Type::Pid,
+                Type::Ipc,
+                Type::Uts,
+                Type::Mount,
+                Type::Cgroup,
+                Type::User
+            ]
         );
         assert!(!json.contains("gid=5") && !json.contains("sysfs"), "{json}");
         let linux = spec.linux().as_ref().unwrap();

@@ -49,8 +49,14 @@ const LISTENER: &str = "start.sock";
 pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
 pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
 /// Every file that may be in a container's directory. The record is the last that goes.
-const FILES: [&str; 6] =
-    [LISTENER, CONFIG_FILE, PROCESS_FILE, FILTER_FILE, NEW_STATE_FILE, STATE_FILE];
+const FILES: [&str; 6] = [
+    LISTENER,
+    CONFIG_FILE,
+    PROCESS_FILE,
+    FILTER_FILE,
+    NEW_STATE_FILE,
+    STATE_FILE,
+];
 /// How long a command waits for another one that works on the same container.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
 /// How often an id is claimed whose directory is taken away at the same moment.
@@ -86,7 +92,9 @@ impl Container {
     /// The container `id` with the right to change it; what stands in its record then stays true.
     pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, Lock)>> {
         let found = Self::open_locked_by(root, id, Instant::now() + LOCK_LIMIT)?;
-        found.map(|(container, lock)| Ok((container.readable()?, lock))).transpose()
+        found
+            .map(|(container, lock)| Ok((container.readable()?, lock)))
+            .transpose()
     }
 
     /// As [`Self::open_locked`], also without a record that can be read. The lock is waited for until
@@ -97,8 +105,12 @@ impl Container {
         deadline: Instant,
     ) -> Result<Option<(Self, Lock)>> {
         check_id(id)?;
-        let Some(directory) = existing(&root.join(id))? else { return Ok(None) };
-        let Some(lock) = lock_by(directory, id, deadline)? else { return Ok(None) };
+        let Some(directory) = existing(&root.join(id))? else {
+            return Ok(None);
+        };
+        let Some(lock) = lock_by(directory, id, deadline)? else {
+            return Ok(None);
+        };
         let directory = reopen(&lock.0).context("the state directory")?;
         let found = Self::read(&directory, id)?;
         let container = Self::of(directory, root, id, found).unwrap_or_else(|directory| {
@@ -155,8 +167,14 @@ impl Container {
         let lock = lock.with_context(|| format!("{}: removed meanwhile", path.display()))?;
         let directory = reopen(&lock.0).context("the state directory")?;
         let root = root.to_owned();
-        let container =
-            Self { directory, root, record, fault: None, is_damaged: false, is_bare: false };
+        let container = Self {
+            directory,
+            root,
+            record,
+            fault: None,
+            is_damaged: false,
+            is_bare: false,
+        };
         match container.save() {
             Ok(()) => Ok((container, lock)),
             Err(error) => {
@@ -179,7 +197,9 @@ impl Container {
     /// As [`Self::find`], also without a record that can be read.
     pub(crate) fn find_any(root: &Path, id: &str) -> Result<Option<Self>> {
         check_id(id)?;
-        let Some(directory) = existing(&root.join(id))? else { return Ok(None) };
+        let Some(directory) = existing(&root.join(id))? else {
+            return Ok(None);
+        };
         let found = Self::read(&directory, id)?;
         Ok(Self::of(directory, root, id, found).ok())
     }
@@ -187,15 +207,27 @@ impl Container {
     fn of(directory: OwnedFd, root: &Path, id: &str, found: Found) -> Result<Self, OwnedFd> {
         let (record, fault) = match found {
             // The directory's name is the id, whatever the file says.
-            Found::Record(record) => (Record { id: id.to_owned(), ..*record }, None),
+            Found::Record(record) => (
+                Record {
+                    id: id.to_owned(),
+                    ..*record
+                },
+                None,
+            ),
             Found::NoRecord(fault, bytes) => {
                 (Record::of_remains(&directory, id, &bytes), Some(fault))
             }
             Found::Nothing => return Err(directory),
         };
         let root = root.to_owned();
-        let container =
-            Self { directory, root, record, is_damaged: fault.is_some(), fault, is_bare: false };
+        let container = Self {
+            directory,
+            root,
+            record,
+            is_damaged: fault.is_some(),
+            fault,
+            is_bare: false,
+        };
         // Bound when the groups have been made, which the record says only later.
         if container.record.progress == Progress::Creating && container.has_listener() {
             container.record.cgroup.own();
@@ -238,7 +270,9 @@ impl Container {
         let (mut all, mut errors) = (Vec::new(), Vec::new());
         let entries = sys::list_directory(root);
         for entry in entries.with_context(|| format!("--root {}", root.display()))? {
-            let Some(id) = entry.name.to_str().filter(|id| check_id(id).is_ok()) else { continue };
+            let Some(id) = entry.name.to_str().filter(|id| check_id(id).is_ok()) else {
+                continue;
+            };
             match Self::find(root, id) {
                 Ok(found) => all.extend(found),
                 Err(error) => errors.push(error),
@@ -312,7 +346,9 @@ impl Container {
 
     /// The container's filter.
     pub(crate) fn filter(&self) -> Result<Option<Filter>> {
-        let Some(terms) = self.record.seccomp.clone() else { return Ok(None) };
+        let Some(terms) = self.record.seccomp.clone() else {
+            return Ok(None);
+        };
         let bytes = sys::read_file_at(&self.directory, FILTER_FILE).map_err(Error::from);
         bytes
             .and_then(|bytes| Filter::from_bytes(&bytes, terms))
@@ -426,7 +462,9 @@ fn remove_directory(path: &Path) -> io::Result<()> {
         result => result,
     };
     let remove = |names: &[&str]| {
-        names.iter().try_for_each(|name| gone(fs::remove_file(path.join(name))))?;
+        names
+            .iter()
+            .try_for_each(|name| gone(fs::remove_file(path.join(name))))?;
         fs::remove_dir(path)
     };
     match remove(&[LISTENER, CONFIG_FILE, PROCESS_FILE, STATE_FILE]) {
@@ -454,7 +492,8 @@ fn make_directory(root: &Path, id: &str) -> Result<()> {
         let mut all = fs::DirBuilder::new();
         // Sticky: what cleans up in XDG_RUNTIME_DIR is to leave it alone.
         all.recursive(true).mode(0o1700);
-        all.create(root).with_context(|| format!("--root {}", root.display()))?;
+        all.create(root)
+            .with_context(|| format!("--root {}", root.display()))?;
         made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
     }
     if made != Err(Errno::EEXIST) {
@@ -468,7 +507,13 @@ fn make_directory(root: &Path, id: &str) -> Result<()> {
 }
 
 fn has_config(directory: &OwnedFd) -> bool {
-    faccessat(directory, CONFIG_FILE, AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    faccessat(
+        directory,
+        CONFIG_FILE,
+        AccessFlags::F_OK,
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )
+    .is_ok()
 }
 
 /// That the record of a container cannot be read, and what to do about it.
@@ -477,7 +522,11 @@ struct Unreadable(String);
 
 impl std::fmt::Display for Unreadable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{0}: its record cannot be read, `rt delete --force {0}` takes it away", self.0)
+        write!(
+            f,
+            "{0}: its record cannot be read, `rt delete --force {0}` takes it away",
+            self.0
+        )
     }
 }
 

@@ -118,9 +118,13 @@ pub(crate) trait Lend {
 /// The two ends of a fresh pair: the caller's and init's.
 pub(crate) fn pair() -> Result<(OwnedFd, Init)> {
     // Init's is the lower one: with the listener and the groups, what it keeps is one range.
-    let (init, caller) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .context("a socket pair")?;
+    let (init, caller) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .context("a socket pair")?;
     Ok((caller, Init { socket: init }))
 }
 
@@ -166,7 +170,13 @@ fn kill(process: BorrowedFd<'_>) {
 impl Caller {
     /// `process` is the pidfd of the first process, or of its builder.
     pub(crate) fn new(socket: OwnedFd, pid: i32, process: OwnedFd, has_builder: bool) -> Self {
-        Self { socket, pid, process: Rc::new(process), has_builder, builder: None }
+        Self {
+            socket,
+            pid,
+            process: Rc::new(process),
+            has_builder,
+            builder: None,
+        }
     }
 
     /// The first process, as a pidfd.
@@ -361,8 +371,13 @@ impl Init {
 
     /// Hands the process that a builder has cloned to the caller: its pid, as both see it.
     pub(crate) fn born(&self, pid: i32, process: BorrowedFd<'_>) -> Result<()> {
-        send(self.socket.as_fd(), Name::Born, &pid.to_ne_bytes(), Some(process))
-            .context("the caller")
+        send(
+            self.socket.as_fd(),
+            Name::Born,
+            &pid.to_ne_bytes(),
+            Some(process),
+        )
+        .context("the caller")
     }
 
     /// Everything is done but the program itself.
@@ -380,12 +395,17 @@ impl Init {
 
     /// Another handle of this end.
     pub(crate) fn try_clone(&self) -> Result<Self> {
-        Ok(Self { socket: self.socket.try_clone()? })
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+        })
     }
 
     /// Whether the peer said Start; `false` when it went away, as a mere probe does.
     pub(crate) fn wait_start(&self) -> bool {
-        matches!(receive(self.socket.as_fd(), None), Ok(Message::Point(Name::Start)))
+        matches!(
+            receive(self.socket.as_fd(), None),
+            Ok(Message::Point(Name::Start))
+        )
     }
 
     /// Hands over the listener of the filter, and waits until the agent has it.
@@ -504,7 +524,9 @@ fn wait_readable(
 ) -> Result<bool> {
     // The process first: if it had ended when it was looked at, all that it ever said is there
     // when the socket is.
-    let fds = [process, socket].into_iter().chain(interruption.as_ref().map(AsFd::as_fd));
+    let fds = [process, socket]
+        .into_iter()
+        .chain(interruption.as_ref().map(AsFd::as_fd));
     let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
@@ -550,7 +572,10 @@ mod tests {
     #[test]
     fn a_failure_crosses_the_socket_whole() {
         let (caller, init) = pair().unwrap();
-        init.failed(&Failure { phase: Phase::Mounts, line: "mounts[3] /data: gone".into() });
+        init.failed(&Failure {
+            phase: Phase::Mounts,
+            line: "mounts[3] /data: gone".into(),
+        });
         match receive(caller.as_fd(), None).unwrap() {
             Message::Failed(failure) => {
                 assert_eq!(failure.phase, Phase::Mounts);
@@ -563,8 +588,14 @@ mod tests {
     #[test]
     fn a_long_failure_is_cut_to_one_message() {
         let (caller, init) = pair().unwrap();
-        init.failed(&Failure { phase: Phase::Exec, line: "x".repeat(100_000) });
-        assert!(matches!(receive(caller.as_fd(), None).unwrap(), Message::Failed(_)));
+        init.failed(&Failure {
+            phase: Phase::Exec,
+            line: "x".repeat(100_000),
+        });
+        assert!(matches!(
+            receive(caller.as_fd(), None).unwrap(),
+            Message::Failed(_)
+        ));
     }
 
     #[test]

@@ -46,7 +46,10 @@ pub(crate) use xattr::*;
 /// What the C library calls. Does what Rust's start-up would have done and is needed, besides
 /// [`begin`]: there is enough stack.
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
-#[cfg_attr(any(test, fuzzing), allow(dead_code, reason = "the harness has its own"))]
+#[cfg_attr(
+    any(test, fuzzing),
+    allow(dead_code, reason = "the harness has its own")
+)]
 extern "C" fn main(_count: c_int, args: *mut *mut c_char, env: *mut *mut c_char) -> c_int {
     ARGUMENTS.store(args, Ordering::Relaxed);
     ENVIRONMENT.store(env, Ordering::Relaxed);
@@ -99,10 +102,17 @@ fn prepare() -> std::result::Result<(), (&'static str, Errno)> {
 }
 
 fn open_standard_streams() -> Result<()> {
-    let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    let mut streams = [0, 1, 2].map(|fd| libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    });
     // SAFETY: the pointer and the count are those of `streams`.
     Errno::result(unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) })?;
-    for _ in streams.iter().filter(|stream| stream.revents & libc::POLLNVAL != 0) {
+    for _ in streams
+        .iter()
+        .filter(|stream| stream.revents & libc::POLLNVAL != 0)
+    {
         // The lowest number that is free is one of the closed ones.
         let null = nix::fcntl::open(c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
         std::mem::forget(null);
@@ -182,13 +192,21 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
 pub(crate) fn bring_interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<()> {
     // SAFETY: ifreq is integers and a union of such, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+    for (to, from) in request
+        .ifr_name
+        .iter_mut()
+        .zip(name.bytes().take(libc::IFNAMSIZ - 1))
+    {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     // SAFETY: SIOCSIFFLAGS reads the name and the flags of one ifreq.
     Errno::result(unsafe {
-        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request)
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
     })
     .map(drop)
 }
@@ -241,7 +259,10 @@ pub(crate) fn receive_many(
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = control {
             // SAFETY: SCM_RIGHTS put these new descriptors into this process, each once.
-            received.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            received.extend(
+                fds.into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
         }
     }
     Ok((message.bytes, received))

@@ -37,7 +37,9 @@ pub(crate) fn command(
     if schema.is_empty() {
         return cgroup.update(resources).phase(Phase::Cgroup);
     }
-    let rdt = rdt.as_ref().with_context(|| format!("{id}: container has no linux.intelRdt"))?;
+    let rdt = rdt
+        .as_ref()
+        .with_context(|| format!("{id}: container has no linux.intelRdt"))?;
     let before = rdt.undo_of(&schema).phase(Phase::Cgroup)?;
     rdt.write(&schema).phase(Phase::Cgroup)?;
     let updated = cgroup.update(resources).phase(Phase::Cgroup);
@@ -63,7 +65,9 @@ pub(crate) fn read(file: &Path) -> Result<LinuxResources> {
         }
         spec::resources(&bytes)
     };
-    read().with_context(|| format!("--resources {}", file.display())).phase(Phase::Config)
+    read()
+        .with_context(|| format!("--resources {}", file.display()))
+        .phase(Phase::Config)
 }
 
 /// Intel RDT, also together with a file.
@@ -84,8 +88,14 @@ impl Schemata {
         rdt.set_l3_cache_schema(self.l3_cache_schema.clone());
         rdt.set_mem_bw_schema(self.mem_bw_schema.clone());
         spec::check_intel_rdt(&rdt)?;
-        let lines = [&self.l3_cache_schema, &self.mem_bw_schema].into_iter().flatten();
-        Ok(lines.filter(|line| !line.is_empty()).cloned().collect::<Vec<_>>().join("\n"))
+        let lines = [&self.l3_cache_schema, &self.mem_bw_schema]
+            .into_iter()
+            .flatten();
+        Ok(lines
+            .filter(|line| !line.is_empty())
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n"))
     }
 }
 
@@ -160,15 +170,22 @@ impl From<Values> for LinuxResources {
         memory.set_reservation(values.memory_reservation);
         memory.set_swap(values.memory_swap);
         let mut cpu = LinuxCpu::default();
-        cpu.set_period(values.cpu_period).set_quota(values.cpu_quota);
-        cpu.set_burst(values.cpu_burst).set_shares(values.cpu_share).set_idle(values.cpu_idle);
+        cpu.set_period(values.cpu_period)
+            .set_quota(values.cpu_quota);
+        cpu.set_burst(values.cpu_burst)
+            .set_shares(values.cpu_share)
+            .set_idle(values.cpu_idle);
         cpu.set_realtime_period(values.cpu_rt_period);
         cpu.set_realtime_runtime(values.cpu_rt_runtime);
-        cpu.set_cpus(values.cpuset_cpus).set_mems(values.cpuset_mems);
+        cpu.set_cpus(values.cpuset_cpus)
+            .set_mems(values.cpuset_mems);
         let mut io = LinuxBlockIo::default();
         io.set_weight(values.blkio_weight);
         let mut resources = Self::default();
-        resources.set_memory(Some(memory)).set_cpu(Some(cpu)).set_block_io(Some(io));
+        resources
+            .set_memory(Some(memory))
+            .set_cpu(Some(cpu))
+            .set_block_io(Some(io));
         resources.set_pids(values.pids_limit.map(|limit| {
             let mut pids = LinuxPids::default();
             pids.set_limit(limit);
@@ -184,7 +201,9 @@ fn size(text: &str) -> std::result::Result<i64, String> {
     if text == "-1" {
         return Ok(-1);
     }
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let unit = unit.trim_start().to_ascii_lowercase();
     let power = match unit.trim_end_matches('b').trim_end_matches('i') {
@@ -199,10 +218,16 @@ fn size(text: &str) -> std::result::Result<i64, String> {
     let factor = 1i64 << (10 * power);
     if !number.contains('.') {
         let whole = number.parse::<i64>().ok();
-        return whole.and_then(|whole| whole.checked_mul(factor)).ok_or_else(wrong);
+        return whole
+            .and_then(|whole| whole.checked_mul(factor))
+            .ok_or_else(wrong);
     }
     let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor as f64;
-    if bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(wrong()) }
+    if bytes < i64::MAX as f64 {
+        Ok(bytes as i64)
+    } else {
+        Err(wrong())
+    }
 }
 
 #[cfg(test)]
@@ -224,9 +249,18 @@ mod tests {
         ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in
-            ["", "-2", "k", "1x", "1kk", "1.2.3", "99999999999999999999", "1ib", "9p9", "1e3"]
-        {
+        for text in [
+            "",
+            "-2",
+            "k",
+            "1x",
+            "1kk",
+            "1.2.3",
+            "99999999999999999999",
+            "1ib",
+            "9p9",
+            "1e3",
+        ] {
             assert!(size(text).is_err(), "{text}");
         }
         assert!(size("9000000000000p").is_err());

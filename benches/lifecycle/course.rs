@@ -43,9 +43,14 @@ pub(crate) struct Course {
 
 impl Course {
     pub(crate) fn new() -> Result<Self> {
-        let course = Self { directory: format!("/run/rt-bench-{}", std::process::id()).into() };
+        let course = Self {
+            directory: format!("/run/rt-bench-{}", std::process::id()).into(),
+        };
         let directory = &course.directory;
-        for (bundle, args) in [("true", json!(["/bin/true"])), ("held", json!(["sleep", "1000"]))] {
+        for (bundle, args) in [
+            ("true", json!(["/bin/true"])),
+            ("held", json!(["sleep", "1000"])),
+        ] {
             let bundle = directory.join(bundle);
             fs::create_dir_all(&bundle).context("as root, please")?;
             let mut spec = Command::new(env!("CARGO_BIN_EXE_rt"));
@@ -61,7 +66,12 @@ impl Course {
             fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
         }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/bundles/rootfs.sh");
-        if !Command::new("sh").arg(script).arg(directory.join("true")).status()?.success() {
+        if !Command::new("sh")
+            .arg(script)
+            .arg(directory.join("true"))
+            .status()?
+            .success()
+        {
             bail!("{script} fails");
         }
         Ok(course)
@@ -134,7 +144,10 @@ impl Course {
                 step(&["create", "--bundle", &bundle, "--pid-file", &file, &id])?;
                 step(&["start", &id])?;
                 // It has become a child of ours.
-                waitpid(Pid::from_raw(fs::read_to_string(&pid_file)?.trim().parse()?), None)?;
+                waitpid(
+                    Pid::from_raw(fs::read_to_string(&pid_file)?.trim().parse()?),
+                    None,
+                )?;
                 step(&["delete", &id])
             }
             Verb::Exec => step(&["exec", &held, "/bin/true"]),

@@ -44,7 +44,10 @@ fn in_view(view: &str) -> Result<()> {
     let script = format!("{}/integration/views/{view}.sh", env!("CARGO_MANIFEST_DIR"));
     let me = std::env::current_exe()?;
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", &script]).arg(me).args(["--view", view]);
+    command
+        .args(["-m", "sh", &script])
+        .arg(me)
+        .args(["--view", view]);
     match command.status().context("unshare")?.code() {
         Some(0) => Ok(()),
         Some(NO_SUCH_VIEW) => {
@@ -59,18 +62,25 @@ fn in_view(view: &str) -> Result<()> {
 fn race(view: &str) -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true)?;
     let rounds = match std::env::var("RT_BENCH_ROUNDS") {
-        Ok(number) => number.parse().with_context(|| format!("RT_BENCH_ROUNDS={number}"))?,
+        Ok(number) => number
+            .parse()
+            .with_context(|| format!("RT_BENCH_ROUNDS={number}"))?,
         Err(_) => ROUNDS,
     };
     let course = Course::new()?;
     let runtimes = Runtime::all(course.directory())?;
     println!("cgroup {view}, {rounds} rounds, {}", machine()?);
-    runtimes.iter().for_each(|runtime| println!("{}: {}", runtime.name, runtime.version));
+    runtimes
+        .iter()
+        .for_each(|runtime| println!("{}: {}", runtime.name, runtime.version));
     let mut table = Table::default();
     for verb in Verb::ALL {
         let (mut fit, mut unfit) = (vec![], vec![]);
         for runtime in &runtimes {
-            match course.prepare(verb, runtime).and_then(|()| course.run(verb, runtime)) {
+            match course
+                .prepare(verb, runtime)
+                .and_then(|()| course.run(verb, runtime))
+            {
                 Ok(_) => fit.push(runtime),
                 Err(error) => unfit.push((runtime.name, format!("{error:#}"))),
             }
@@ -96,10 +106,18 @@ fn race(view: &str) -> Result<()> {
             };
             let calls = known("system calls", course.calls(verb, runtime));
             let peak = known("peak memory", course.peak(verb, runtime));
-            table.add(Entry { verb, name: runtime.name, times, calls, peak });
+            table.add(Entry {
+                verb,
+                name: runtime.name,
+                times,
+                calls,
+                peak,
+            });
             course.clear(runtime);
         }
-        unfit.into_iter().for_each(|(name, why)| table.note(verb, name, &why));
+        unfit
+            .into_iter()
+            .for_each(|(name, why)| table.note(verb, name, &why));
     }
     println!("\n{table}");
     Ok(())
@@ -109,15 +127,23 @@ fn machine() -> Result<String> {
     let system = nix::sys::utsname::uname()?;
     let cpus = std::thread::available_parallelism()?;
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("unknown processor", |(_, model)| model);
-    Ok(format!("Linux {}, {cpus} × {model}", system.release().to_string_lossy()))
+    Ok(format!(
+        "Linux {}, {cpus} × {model}",
+        system.release().to_string_lossy()
+    ))
 }
 
 /// Runs a command and prints the peak memory of the largest process of its tree, in KiB. In a
 /// process of its own, since the kernel adds up over all children that there ever were.
 fn peak(words: &[OsString]) -> Result<()> {
-    let status = Command::new(&words[0]).args(&words[1..]).stdout(Stdio::null()).status()?;
+    let status = Command::new(&words[0])
+        .args(&words[1..])
+        .stdout(Stdio::null())
+        .status()?;
     println!("{}", getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss());
     if !status.success() {
         bail!("{status}");

@@ -29,10 +29,15 @@ impl Runtime {
     pub(crate) fn all(directory: &Path) -> Result<Vec<Self>> {
         let mut all = vec![Self::new("rt", env!("CARGO_BIN_EXE_rt").into(), directory)?];
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let places: Vec<PathBuf> =
-            std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).collect();
+        let places: Vec<PathBuf> = std::env::split_paths(&path)
+            .chain([PathBuf::from("/usr/sbin")])
+            .collect();
         for name in ["crun", "runc"] {
-            match places.iter().map(|place| place.join(name)).find(|program| program.is_file()) {
+            match places
+                .iter()
+                .map(|place| place.join(name))
+                .find(|program| program.is_file())
+            {
                 Some(program) => all.push(Self::new(name, program, directory)?),
                 None => println!("{name}: not on this machine"),
             }
@@ -47,7 +52,12 @@ impl Runtime {
         let version = version.lines().next().unwrap_or_default().to_owned();
         let directory = directory.join(name);
         fs::create_dir(&directory)?;
-        Ok(Self { name, version, program, directory })
+        Ok(Self {
+            name,
+            version,
+            program,
+            directory,
+        })
     }
 
     pub(crate) fn pid_file(&self) -> PathBuf {
@@ -69,7 +79,10 @@ impl Runtime {
     fn time_words(&self, words: &[OsString]) -> Result<Duration> {
         let said = self.directory.join("said");
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         command.stderr(File::create(&said)?);
         let start = Instant::now();
         let mut child = command.spawn()?;
@@ -92,9 +105,12 @@ impl Runtime {
     /// writes the sum to the file that comes back. It may do so long after the command: `create`
     /// leaves a process behind, for which only a strace of its own process waits (-D).
     pub(crate) fn count<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<PathBuf> {
-        let file = self.directory.join(format!("calls-{}", args[0].as_ref().display()));
-        let mut words: Vec<OsString> =
-            ["strace", "-D", "-f", "-qq", "-c", "-o"].map(Into::into).into();
+        let file = self
+            .directory
+            .join(format!("calls-{}", args[0].as_ref().display()));
+        let mut words: Vec<OsString> = ["strace", "-D", "-f", "-qq", "-c", "-o"]
+            .map(Into::into)
+            .into();
         words.extend([file.clone().into(), "--".into()]);
         words.extend(self.words(args));
         self.time_words(&words)?;
@@ -104,7 +120,11 @@ impl Runtime {
     /// The peak memory of the largest process of a command's tree, in KiB.
     pub(crate) fn peak<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<u64> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--peak").args(self.words(args)).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("--peak")
+            .args(self.words(args))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         let output = command.output()?;
         Ok(String::from_utf8(output.stdout)?.trim().parse()?)
     }

@@ -42,7 +42,14 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heads = ["command", "runtime", "wall, ms", "rt / this", "system calls", "peak, MiB"];
+        let heads = [
+            "command",
+            "runtime",
+            "wall, ms",
+            "rt / this",
+            "system calls",
+            "peak, MiB",
+        ];
         let mut rows = vec![heads.map(str::to_owned), heads.map(|_| "---".to_owned())];
         for entry in &self.entries {
             let number = |number: Option<String>| number.unwrap_or_else(|| "?".to_owned());
@@ -70,6 +77,11 @@ impl fmt::Display for Table {
 /// The median, and the quartiles around it.
 fn quartiles(mut values: Vec<f64>) -> String {
     values.sort_unstable_by(f64::total_cmp);
-    let at = |quarter: usize| values.get(values.len() * quarter / 4).copied().unwrap_or(f64::NAN);
+    let at = |quarter: usize| {
+        values
+            .get(values.len() * quarter / 4)
+            .copied()
+            .unwrap_or(f64::NAN)
+    };
     format!("{:.2} ({:.2} to {:.2})", at(2), at(1), at(3))
 }

@@ -26,7 +26,8 @@ pub(crate) fn inputs(command: &str) -> Vec<Input> {
         let command = format!(".{command}.");
         for (name, value) in all.into_iter().filter(|(name, _)| name.contains(&command)) {
             let name = format!("{client}.{name}");
-            inputs.push(Input { name, value: whole(value, &parts) });
+            let value = whole(value, &parts);
+            inputs.push(Input { name, value });
         }
     }
     inputs
@@ -34,10 +35,11 @@ pub(crate) fn inputs(command: &str) -> Vec<Input> {
 
 /// With the parts in their places.
 fn whole(value: Value, parts: &Map<String, Value>) -> Value {
+    let member = |(name, value)| (name, whole(value, parts));
     match value {
         Value::Object(object) => match object.get("$part").and_then(Value::as_str) {
             Some(name) => whole(parts[name].clone(), parts),
-            None => object.into_iter().map(|(name, value)| (name, whole(value, parts))).collect(),
+            None => object.into_iter().map(member).collect(),
         },
         Value::Array(list) => list.into_iter().map(|value| whole(value, parts)).collect(),
         value => value,

@@ -30,7 +30,10 @@ pub(crate) enum Delegation {
     Own { uid: u32 },
     /// A group below it that the process starts in (`run.oci.delegate-cgroup`), to the root of
     /// the container's user namespace.
-    Below { path: PathBuf, owner: Option<[u32; 2]> },
+    Below {
+        path: PathBuf,
+        owner: Option<[u32; 2]>,
+    },
 }
 
 impl Delegation {
@@ -102,8 +105,11 @@ impl Group {
     /// there are.
     fn enclose(&self, path: &Path, pid: i32) -> Result<PathBuf> {
         let directory = self.directory.join(path);
-        let group =
-            Self { directory: directory.clone(), existing: self.directory.clone(), ..self.clone() };
+        let group = Self {
+            directory: directory.clone(),
+            existing: self.directory.clone(),
+            ..self.clone()
+        };
         let mut made = Made::default();
         group.make_missing(&mut made)?;
         let entered = file::write(&directory.join("cgroup.procs"), &pid.to_string());
@@ -118,7 +124,10 @@ impl Group {
 /// The directory, and those of its files that go with it.
 fn give(directory: &Path, uid: u32, gid: Option<u32>) -> Result<()> {
     let list = fs::read_to_string(KERNELS_LIST).unwrap_or_else(|_| FILES.to_owned());
-    for path in [directory.to_owned()].into_iter().chain(list.lines().map(|f| directory.join(f))) {
+    for path in [directory.to_owned()]
+        .into_iter()
+        .chain(list.lines().map(|f| directory.join(f)))
+    {
         match chown(&path, Some(uid), gid) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| path.display().to_string());
@@ -135,7 +144,10 @@ mod tests {
     use serde_json::json;
 
     fn spec(namespaces: &[&str], options: &[&str], ids: serde_json::Value) -> Spec {
-        let namespaces: Vec<_> = namespaces.iter().map(|kind| json!({ "type": kind })).collect();
+        let namespaces: Vec<_> = namespaces
+            .iter()
+            .map(|kind| json!({ "type": kind }))
+            .collect();
         let mount = json!({
             "source": "cgroup", "type": "cgroup", "destination": "/sys/fs/cgroup/", "options": options
         });
@@ -153,7 +165,10 @@ mod tests {
         let ids = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);
         let few = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
         let own = ["cgroup", "user"];
-        assert_eq!(owner(&spec(&own, &["nosuid", "rw"], ids.clone())), Some(1007));
+        assert_eq!(
+            owner(&spec(&own, &["nosuid", "rw"], ids.clone())),
+            Some(1007)
+        );
         assert_eq!(owner(&spec(&own, &[], few)), None);
         assert_eq!(owner(&spec(&own, &["ro"], ids.clone())), None);
         assert_eq!(owner(&spec(&["user"], &[], ids)), None);

@@ -73,9 +73,15 @@ pub(super) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
         parse(device, index, &mut rules)
             .with_context(|| format!("linux.resources.devices[{index}]"))?;
     }
-    let default = |devices| Rule { allow: true, devices: Some(devices), index: None };
-    let left: Vec<Rule> =
-        default_devices().filter_map(|devices| not_denied(devices, &rules)).map(default).collect();
+    let default = |devices| Rule {
+        allow: true,
+        devices: Some(devices),
+        index: None,
+    };
+    let left: Vec<Rule> = default_devices()
+        .filter_map(|devices| not_denied(devices, &rules))
+        .map(default)
+        .collect();
     rules.extend(left);
     Ok(rules)
 }
@@ -87,7 +93,9 @@ fn not_denied(devices: Devices, rules: &[Rule]) -> Option<Devices> {
     if devices.major.is_none() {
         return Some(devices);
     }
-    let by_number = rules.iter().filter_map(|rule| Some((rule.allow, rule.devices?)));
+    let by_number = rules
+        .iter()
+        .filter_map(|rule| Some((rule.allow, rule.devices?)));
     let by_number = by_number.filter(|(_, named)| named.major.is_some() || named.minor.is_some());
     let access = by_number.fold(devices.access, |access, (allow, named)| match allow {
         true if named.covers(&devices) => access | named.access & devices.access,
@@ -98,7 +106,12 @@ fn not_denied(devices: Devices, rules: &[Rule]) -> Option<Devices> {
 }
 
 fn default_devices() -> impl Iterator<Item = Devices> {
-    let devices = |(kind, major, minor, access)| Devices { kind, major, minor, access };
+    let devices = |(kind, major, minor, access)| Devices {
+        kind,
+        major,
+        minor,
+        access,
+    };
     DEFAULT.into_iter().map(devices)
 }
 
@@ -112,15 +125,25 @@ fn parse(device: &LinuxDeviceCgroup, index: usize, rules: &mut Vec<Rule>) -> Res
     let major = number(device.major()).context("major")?;
     let minor = number(device.minor()).context("minor")?;
     let access = access(device.access().as_deref().unwrap_or_default())?;
-    let mut push =
-        |devices| rules.push(Rule { allow: device.allow(), devices, index: Some(index) });
+    let mut push = |devices| {
+        rules.push(Rule {
+            allow: device.allow(),
+            devices,
+            index: Some(index),
+        })
+    };
     if kinds.len() == 2 && (major, minor, access) == (None, None, ALL) {
         push(None);
         return Ok(());
     }
     // The kernel's `a` ignores numbers and accesses: a narrower rule becomes one of each type.
     for kind in kinds {
-        push(Some(Devices { kind: *kind, major, minor, access }));
+        push(Some(Devices {
+            kind: *kind,
+            major,
+            minor,
+            access,
+        }));
     }
     Ok(())
 }
@@ -175,7 +198,12 @@ impl Devices {
             digits => digits.parse().ok().map(Some),
         };
         let (major, minor) = (number()?, number()?);
-        Some(Self { kind, major, minor, access: access(parts.next()?).ok()? })
+        Some(Self {
+            kind,
+            major,
+            minor,
+            access: access(parts.next()?).ok()?,
+        })
     }
 
     fn same_numbers(&self, other: &Self) -> bool {
@@ -216,7 +244,11 @@ pub(super) fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
     let (default, exceptions) = v1_state(rules)?;
     let allow = !default.allow;
     let exceptions = exceptions.into_iter();
-    let writes = exceptions.map(|(devices, rule)| Write { allow, text: devices.to_string(), rule });
+    let writes = exceptions.map(|(devices, rule)| Write {
+        allow,
+        text: devices.to_string(),
+        rule,
+    });
     Ok(std::iter::once(default).chain(writes).collect())
 }
 
@@ -224,7 +256,11 @@ pub(super) fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
 /// matched by equality when they are taken away again, so that a rule may need several exceptions,
 /// none, or be impossible.
 fn v1_state(rules: &[Rule]) -> Result<(Write, Vec<Exception>)> {
-    let all = |allow, rule| Write { allow, text: "a".to_owned(), rule };
+    let all = |allow, rule| Write {
+        allow,
+        text: "a".to_owned(),
+        rule,
+    };
     let mut default = all(false, rules.first().and_then(|rule| rule.index));
     let mut exceptions: Vec<Exception> = Vec::new();
     for rule in rules {
@@ -259,7 +295,10 @@ pub(super) fn v1_changes(list: &str, writes: Vec<Write>) -> Vec<Write> {
             .filter(|other| other.same_numbers(one))
             .fold(0, |bits, other| bits | other.access)
     };
-    let parsed: Vec<_> = wanted.iter().filter_map(|write| Devices::read(&write.text)).collect();
+    let parsed: Vec<_> = wanted
+        .iter()
+        .filter_map(|write| Devices::read(&write.text))
+        .collect();
     let missing = wanted
         .iter()
         .zip(&parsed)
@@ -268,13 +307,19 @@ pub(super) fn v1_changes(list: &str, writes: Vec<Write>) -> Vec<Write> {
     changes.extend(present.iter().filter_map(|devices| {
         let access = devices.access & !bits(&parsed, devices);
         let text = Devices { access, ..*devices }.to_string();
-        (access != 0).then_some(Write { allow: false, text, rule: None })
+        (access != 0).then_some(Write {
+            allow: false,
+            text,
+            rule: None,
+        })
     }));
     changes
 }
 
 fn add(exceptions: &mut Vec<Exception>, devices: Devices, index: Option<usize>) {
-    let same = exceptions.iter_mut().filter(|(exception, _)| exception.same_numbers(&devices));
+    let same = exceptions
+        .iter_mut()
+        .filter(|(exception, _)| exception.same_numbers(&devices));
     for (exception, rule) in same {
         if devices.access & !exception.access == 0 {
             return;
@@ -294,7 +339,9 @@ fn take_away(
     index: Option<usize>,
 ) -> Result<()> {
     let overlaps = |exception: &Devices| exception.overlaps(devices);
-    let wider = exceptions.iter().find(|(e, _)| overlaps(e) && !devices.covers(e));
+    let wider = exceptions
+        .iter()
+        .find(|(e, _)| overlaps(e) && !devices.covers(e));
     match (wider, index) {
         // A default rule gives way to what the user has written.
         (Some(_), None) => return Ok(()),
@@ -304,7 +351,10 @@ fn take_away(
         ),
         (None, _) => {}
     }
-    for (exception, _) in exceptions.iter_mut().filter(|(exception, _)| overlaps(exception)) {
+    for (exception, _) in exceptions
+        .iter_mut()
+        .filter(|(exception, _)| overlaps(exception))
+    {
         exception.access &= !devices.access;
     }
     exceptions.retain(|(exception, _)| exception.access != 0);
@@ -324,7 +374,11 @@ pub(super) fn allow_list(rules: &[Rule]) -> Result<Option<Vec<(String, String)>>
         list.retain(|devices| !denied.iter().any(|denied| denied.overlaps(devices)));
     }
     let entry = |devices: &Devices| {
-        let kind = if devices.kind == Kind::Char { "char" } else { "block" };
+        let kind = if devices.kind == Kind::Char {
+            "char"
+        } else {
+            "block"
+        };
         let device = match (devices.major, devices.minor) {
             (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
             // Since systemd 240; its names of drivers stand for more than one number.
@@ -333,7 +387,10 @@ pub(super) fn allow_list(rules: &[Rule]) -> Result<Option<Vec<(String, String)>>
             (None, Some(_)) => return None,
         };
         let access = devices.to_string();
-        Some((device, access.rsplit(' ').next().unwrap_or_default().to_owned()))
+        Some((
+            device,
+            access.rsplit(' ').next().unwrap_or_default().to_owned(),
+        ))
     };
     Ok(Some(list.iter().filter_map(entry).collect()))
 }

@@ -37,7 +37,9 @@ pub(super) fn write_to(file: impl AsFd, value: &str) -> Result<()> {
 
 /// A control file of one value, without the last newline.
 pub(super) fn read(path: &Path) -> Result<String> {
-    Ok(read_all(open(path, OFlag::O_RDONLY)?)?.trim_end().to_owned())
+    Ok(read_all(open(path, OFlag::O_RDONLY)?)?
+        .trim_end()
+        .to_owned())
 }
 
 /// All of an open control file.

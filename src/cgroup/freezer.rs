@@ -38,7 +38,10 @@ pub(super) fn thaw(group: &Group) -> Result<()> {
     }
     let path = group.directory.join("freezer.state");
     file::write(&path, "THAWED").with_context(|| path.display().to_string())?;
-    match file::read(&path).with_context(|| path.display().to_string())?.as_str() {
+    match file::read(&path)
+        .with_context(|| path.display().to_string())?
+        .as_str()
+    {
         "THAWED" => Ok(()),
         _ => bail!("{}: a group above is frozen", path.display()),
     }
@@ -78,7 +81,10 @@ fn set_v2(directory: &Path, frozen: bool, deadline: Instant) -> Result<()> {
             }
         }
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut [PollFd::new(events_fd.as_fd(), PollFlags::POLLPRI)], timeout) {
+        match poll(
+            &mut [PollFd::new(events_fd.as_fd(), PollFlags::POLLPRI)],
+            timeout,
+        ) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("poll"),
         }
@@ -88,7 +94,9 @@ fn set_v2(directory: &Path, frozen: bool, deadline: Instant) -> Result<()> {
 
 fn is_frozen_v2(events: &OwnedFd) -> nix::Result<bool> {
     let events = sys::read_range(events, 0, usize::MAX)?;
-    Ok(events.split(|byte| *byte == b'\n').any(|line| line == b"frozen 1"))
+    Ok(events
+        .split(|byte| *byte == b'\n')
+        .any(|line| line == b"frozen 1"))
 }
 
 /// A version 1 group that is frozen while it is killed; dropping it thaws it with all groups

@@ -91,16 +91,25 @@ impl Group {
                     return Err(errno).with_context(|| self.directory.display().to_string());
                 }
             }
-            let version = if self.is_v2() { Version::V2 } else { Version::V1 };
+            let version = if self.is_v2() {
+                Version::V2
+            } else {
+                Version::V1
+            };
             let found = hierarchy::existing_ancestor(&self.directory, Path::new("/"), version)?;
-            existing = found.with_context(|| self.directory.display().to_string())?.into();
+            existing = found
+                .with_context(|| self.directory.display().to_string())?
+                .into();
         }
         Err(Errno::ENOENT).with_context(|| self.directory.display().to_string())
     }
 
     /// Makes what is missing below `existing`; whether the last directory is new.
     fn make_below(&self, existing: &Path, made: &mut Made) -> nix::Result<bool> {
-        let missing = self.directory.ancestors().take_while(|path| *path != existing);
+        let missing = self
+            .directory
+            .ancestors()
+            .take_while(|path| *path != existing);
         let missing: Vec<&Path> = missing.collect();
         let mut new = false;
         for directory in missing.into_iter().rev() {
@@ -127,10 +136,16 @@ impl Group {
     }
 
     pub(super) fn is_frozen(&self) -> Result<bool> {
-        let name = if self.is_v2() { "cgroup.events" } else { "freezer.state" };
+        let name = if self.is_v2() {
+            "cgroup.events"
+        } else {
+            "freezer.state"
+        };
         let path = self.directory.join(name);
         match file::read(&path) {
-            Ok(text) => Ok(text.lines().any(|l| matches!(l, "frozen 1" | "FROZEN" | "FREEZING"))),
+            Ok(text) => Ok(text
+                .lines()
+                .any(|l| matches!(l, "frozen 1" | "FROZEN" | "FREEZING"))),
             Err(errno) if walk::is_gone(errno) => Ok(false),
             Err(errno) => Err(errno).with_context(|| path.display().to_string()),
         }

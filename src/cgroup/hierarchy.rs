@@ -53,7 +53,11 @@ pub(super) struct Membership {
 
 impl Membership {
     pub(super) fn version(&self) -> Version {
-        if self.controllers.is_empty() { Version::V2 } else { Version::V1 }
+        if self.controllers.is_empty() {
+            Version::V2
+        } else {
+            Version::V1
+        }
     }
 }
 
@@ -68,9 +72,10 @@ fn parse(text: &str) -> Result<Vec<Membership>> {
     let line = |line: &str| {
         let mut fields = line.splitn(3, ':').skip(1);
         match (fields.next(), fields.next()) {
-            (Some(controllers), Some(path)) if path.starts_with('/') => {
-                Ok(Membership { controllers: controllers.to_owned(), path: path.into() })
-            }
+            (Some(controllers), Some(path)) if path.starts_with('/') => Ok(Membership {
+                controllers: controllers.to_owned(),
+                path: path.into(),
+            }),
             _ => bail!("unexpected line {line:?}"),
         }
     };
@@ -124,7 +129,11 @@ impl Finder {
                 let directory = base.join(path.strip_prefix("/").unwrap_or(path));
                 if let Some(existing) = existing_ancestor(&directory, &base, own.version())? {
                     let controllers = own.controllers.clone();
-                    return Ok(Some(Group { controllers, directory, existing }));
+                    return Ok(Some(Group {
+                        controllers,
+                        directory,
+                        existing,
+                    }));
                 }
             }
             Ok(None)
@@ -139,11 +148,13 @@ impl Finder {
                 return Ok(None);
             };
             let directory = mount.point.join(inside);
-            Ok((version(&directory)? == Some(membership.version())).then(|| Group {
-                controllers: membership.controllers.clone(),
-                existing: directory.clone(),
-                directory,
-            }))
+            Ok(
+                (version(&directory)? == Some(membership.version())).then(|| Group {
+                    controllers: membership.controllers.clone(),
+                    existing: directory.clone(),
+                    directory,
+                }),
+            )
         })
     }
 
@@ -155,9 +166,16 @@ impl Finder {
     ) -> Result<Option<Group>> {
         let controllers = &membership.controllers;
         let unified = membership.version() == Version::V2;
-        let names = if unified { vec![UNIFIED.to_owned()] } else { mount_names(controllers) };
+        let names = if unified {
+            vec![UNIFIED.to_owned()]
+        } else {
+            mount_names(controllers)
+        };
         for name in names {
-            let found = find(&Mount { point: Path::new(ROOT).join(name), root: "/".into() })?;
+            let found = find(&Mount {
+                point: Path::new(ROOT).join(name),
+                root: "/".into(),
+            })?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -165,9 +183,15 @@ impl Finder {
         if unified {
             return Ok(None);
         }
-        for info in self.mounts()?.iter().filter(|info| shows(info, controllers)) {
-            let mount =
-                Mount { point: mount_table::point_of(info), root: mount_table::root_of(info) };
+        for info in self
+            .mounts()?
+            .iter()
+            .filter(|info| shows(info, controllers))
+        {
+            let mount = Mount {
+                point: mount_table::point_of(info),
+                root: mount_table::root_of(info),
+            };
             let found = find(&mount)?;
             if found.is_some() {
                 return Ok(found);
@@ -204,12 +228,18 @@ fn shows(info: &MountInfo, controllers: &str) -> bool {
 /// the group `own`: below it no controller could be enabled, since it holds processes.
 pub(super) fn place_unified(own: Option<&Membership>, path: &Path) -> Result<Group> {
     let root = Path::new(ROOT);
-    let above = own.and_then(|own| own.path.parent()).unwrap_or(Path::new("/"));
+    let above = own
+        .and_then(|own| own.path.parent())
+        .unwrap_or(Path::new("/"));
     let above = root.join(above.strip_prefix("/").unwrap_or(above));
     for base in [above.as_path(), root] {
         let directory = base.join(path.strip_prefix("/").unwrap_or(path));
         if let Some(existing) = existing_ancestor(&directory, base, Version::V2)? {
-            return Ok(Group { controllers: String::new(), directory, existing });
+            return Ok(Group {
+                controllers: String::new(),
+                directory,
+                existing,
+            });
         }
     }
     bail!("{ROOT}: not a cgroup2 file system")
@@ -223,8 +253,13 @@ pub(super) fn common(directory: &Path, own: &Path) -> Option<PathBuf> {
         .find(|root| directory.starts_with(root))?
         .to_owned();
     let own = root.join(own.strip_prefix("/").unwrap_or(own));
-    let above = directory.ancestors().take_while(|above| above.starts_with(&root));
-    above.into_iter().find(|above| own.starts_with(above)).map(Path::to_owned)
+    let above = directory
+        .ancestors()
+        .take_while(|above| above.starts_with(&root));
+    above
+        .into_iter()
+        .find(|above| own.starts_with(above))
+        .map(Path::to_owned)
 }
 
 /// The existing group that `membership` names on such a host.
@@ -232,13 +267,24 @@ pub(super) fn existing_unified(membership: &Membership) -> Result<Group> {
     refuse_outside(membership)?;
     let path = &membership.path;
     let directory = Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(path));
-    Ok(Group { controllers: String::new(), existing: directory.clone(), directory })
+    Ok(Group {
+        controllers: String::new(),
+        existing: directory.clone(),
+        directory,
+    })
 }
 
 /// A process of another cgroup namespace has a path that leads out of this one's root.
 fn refuse_outside(membership: &Membership) -> Result<()> {
-    if membership.path.components().any(|part| part == Component::ParentDir) {
-        bail!("{}: outside of this cgroup namespace", membership.path.display());
+    if membership
+        .path
+        .components()
+        .any(|part| part == Component::ParentDir)
+    {
+        bail!(
+            "{}: outside of this cgroup namespace",
+            membership.path.display()
+        );
     }
     Ok(())
 }
@@ -249,7 +295,10 @@ pub(super) fn existing_ancestor(
     base: &Path,
     wanted: Version,
 ) -> Result<Option<PathBuf>> {
-    for ancestor in directory.ancestors().take_while(|ancestor| ancestor.starts_with(base)) {
+    for ancestor in directory
+        .ancestors()
+        .take_while(|ancestor| ancestor.starts_with(base))
+    {
         if version(ancestor)? == Some(wanted) {
             return Ok(Some(ancestor.to_owned()));
         }
@@ -277,22 +326,34 @@ mod tests {
     fn mount_points_are_guessed_by_name() {
         assert_eq!(mount_names("name=systemd"), ["systemd"]);
         assert_eq!(mount_names("pids"), ["pids"]);
-        assert_eq!(mount_names("cpu,cpuacct"), ["cpu,cpuacct", "cpuacct,cpu", "cpu", "cpuacct"]);
+        assert_eq!(
+            mount_names("cpu,cpuacct"),
+            ["cpu,cpuacct", "cpuacct,cpu", "cpu", "cpuacct"]
+        );
     }
 
     #[test]
     fn the_group_above_two_groups() {
         let common = |directory: &str, own: &str| common(Path::new(directory), Path::new(own));
         let root = Path::new(ROOT);
-        assert_eq!(common("/sys/fs/cgroup/a/b/x", "/a/b/y"), Some(root.join("a/b")));
+        assert_eq!(
+            common("/sys/fs/cgroup/a/b/x", "/a/b/y"),
+            Some(root.join("a/b"))
+        );
         assert_eq!(common("/sys/fs/cgroup/x", "/a/b"), Some(root.to_owned()));
-        assert_eq!(common("/sys/fs/cgroup/unified/a/x", "/a"), Some(root.join("unified/a")));
+        assert_eq!(
+            common("/sys/fs/cgroup/unified/a/x", "/a"),
+            Some(root.join("unified/a"))
+        );
         assert_eq!(common("/elsewhere/x", "/a"), None);
     }
 
     #[test]
     fn a_bind_mounted_part_of_a_hierarchy() {
-        let mount = Mount { point: "/c".into(), root: "/docker/x".into() };
+        let mount = Mount {
+            point: "/c".into(),
+            root: "/docker/x".into(),
+        };
         assert_eq!(mount.inside(Path::new("/docker/x/rt")), Some("rt".into()));
         assert_eq!(mount.inside(Path::new("/docker/xy")), None);
     }

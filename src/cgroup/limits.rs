@@ -34,7 +34,10 @@ pub(crate) struct Limits {
 impl Limits {
     /// The rules for devices alone.
     pub(crate) fn of_devices(&self) -> Self {
-        Self { devices: self.devices.clone(), ..Self::default() }
+        Self {
+            devices: self.devices.clone(),
+            ..Self::default()
+        }
     }
 
     /// How much memory there may be, with swap, and nothing else.
@@ -46,14 +49,25 @@ impl Limits {
             "memory.swap.max",
         ];
         let of_memory = |settings: &[Setting]| {
-            settings.iter().filter(|one| FILES.contains(&&*one.file)).cloned().collect()
+            settings
+                .iter()
+                .filter(|one| FILES.contains(&&*one.file))
+                .cloned()
+                .collect()
         };
-        Self { v1: of_memory(&self.v1), v2: of_memory(&self.v2), ..Self::default() }
+        Self {
+            v1: of_memory(&self.v1),
+            v2: of_memory(&self.v2),
+            ..Self::default()
+        }
     }
 
     /// All but those of [`Self::of_devices`].
     pub(crate) fn without_devices(&self) -> Self {
-        Self { devices: None, ..self.clone() }
+        Self {
+            devices: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -155,7 +169,10 @@ impl Setting {
             (Ok(()), Absent::Checked) if !self.holds(&path)? => Err(Errno::EOPNOTSUPP),
             (Ok(()), Absent::Obsolete) if self.holds(&path)? => Ok(()),
             (Ok(()) | Err(Errno::ENOENT | Errno::EOPNOTSUPP), Absent::Obsolete) => {
-                log::warn(format!("{}: left out, the kernel has no such limit", self.field));
+                log::warn(format!(
+                    "{}: left out, the kernel has no such limit",
+                    self.field
+                ));
                 Ok(())
             }
             (result, _) => result,
@@ -220,11 +237,17 @@ impl Limits {
 
 /// What both versions ask of memory limits: -1 is "no limit", and no other number is negative.
 fn check_memory(memory: &LinuxMemory, is_v2: bool) -> Result<()> {
-    let values =
-        [("limit", memory.limit()), ("reservation", memory.reservation()), ("swap", memory.swap())];
+    let values = [
+        ("limit", memory.limit()),
+        ("reservation", memory.reservation()),
+        ("swap", memory.swap()),
+    ];
     for (name, value) in values {
         if value.is_some_and(|value| value < -1) {
-            bail!("linux.resources.memory.{name}: {} is negative", value.unwrap_or_default());
+            bail!(
+                "linux.resources.memory.{name}: {} is negative",
+                value.unwrap_or_default()
+            );
         }
     }
     if let (Some(limit), Some(swap)) = (set(memory.limit()), set(memory.swap())) {
@@ -267,7 +290,13 @@ pub(super) fn write(settings: &[Setting], directory: &Path) -> Result<()> {
 
 /// The error of a write: the JSON path, the control file, and what the user can do about it.
 fn refusal(setting: &Setting, directory: &Path, errno: Errno) -> Error {
-    let Setting { field, controller, file, value, .. } = setting;
+    let Setting {
+        field,
+        controller,
+        file,
+        value,
+        ..
+    } = setting;
     let path = directory.join(&**file);
     let path = path.display();
     match errno {
@@ -313,8 +342,16 @@ pub(super) mod tests {
         let all = "pids,memory,cpu,cpuset,blkio,hugetlb,rdma,net_cls,net_prio,devices";
         let controllers = if unified { "" } else { all };
         let (directory, existing) = ("/x".into(), "/".into());
-        let groups = vec![Group { controllers: controllers.into(), directory, existing }];
-        Cgroup { unified, groups, ..Cgroup::default() }
+        let groups = vec![Group {
+            controllers: controllers.into(),
+            directory,
+            existing,
+        }];
+        Cgroup {
+            unified,
+            groups,
+            ..Cgroup::default()
+        }
     }
 
     fn limits(json: &str, cgroup: &Cgroup) -> Result<Limits> {
@@ -327,7 +364,8 @@ pub(super) mod tests {
         let limits = limits(json, &host(unified)).unwrap();
         let all = limits.v1.into_iter().chain(limits.v2);
         let first = |setting: &Setting| if setting.keeps_first { "_ " } else { "" };
-        all.map(|s| format!("{}={}{}", s.file, first(&s), s.value)).collect()
+        all.map(|s| format!("{}={}{}", s.file, first(&s), s.value))
+            .collect()
     }
 
     pub(in super::super) fn error(json: &str, unified: bool) -> String {
@@ -363,17 +401,28 @@ pub(super) mod tests {
             existing: "/".into(),
         };
         let groups = vec![group("memory"), group("")];
-        let hybrid = Cgroup { groups, ..Cgroup::default() };
+        let hybrid = Cgroup {
+            groups,
+            ..Cgroup::default()
+        };
         let json = r#"{"memory":{"limit":7},"hugepageLimits":[{"pageSize":"2MB","limit":1}],
             "pids":{"limit":3},"unified":{"cgroup.max.depth":"4"}}"#;
         let limits = limits(json, &hybrid).unwrap();
         let files = |settings: &[Setting]| -> Vec<String> {
-            settings.iter().map(|setting| setting.file.to_string()).collect()
+            settings
+                .iter()
+                .map(|setting| setting.file.to_string())
+                .collect()
         };
         assert_eq!(files(&limits.v1), ["memory.limit_in_bytes"]);
         assert_eq!(
             files(&limits.v2),
-            ["pids.max", "hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "cgroup.max.depth"]
+            [
+                "pids.max",
+                "hugetlb.2MB.max",
+                "hugetlb.2MB.rsvd.max",
+                "cgroup.max.depth"
+            ]
         );
     }
 
@@ -381,9 +430,15 @@ pub(super) mod tests {
     fn impossible_memory_is_refused_before_anything_is_written() {
         for unified in [false, true] {
             let less = error(r#"{"memory":{"limit":2000000,"swap":1000000}}"#, unified);
-            assert!(less.starts_with("linux.resources.memory.swap: 1000000 is less"), "{less}");
+            assert!(
+                less.starts_with("linux.resources.memory.swap: 1000000 is less"),
+                "{less}"
+            );
             let negative = error(r#"{"memory":{"limit":-2}}"#, unified);
-            assert!(negative.starts_with("linux.resources.memory.limit: -2"), "{negative}");
+            assert!(
+                negative.starts_with("linux.resources.memory.limit: -2"),
+                "{negative}"
+            );
         }
     }
 }

@@ -22,7 +22,9 @@ pub(super) fn pids(groups: &[Group]) -> Result<Vec<i32>> {
             {
                 // A pid of 0 is a process that this pid namespace does not show.
                 Ok(text) => pids.extend(
-                    text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0),
+                    text.lines()
+                        .filter_map(|line| line.parse().ok())
+                        .filter(|pid: &i32| *pid > 0),
                 ),
                 // A threaded group: its processes are listed in the group above.
                 Err(Errno::EOPNOTSUPP) => {}
@@ -59,13 +61,19 @@ fn signal(pids: &[i32], signal: i32) -> Result<()> {
 pub(super) fn signal_all(groups: &[Group], number: i32) -> Result<()> {
     if number == libc::SIGKILL {
         let pids = victims(groups)?;
-        return if pids.is_empty() { Ok(()) } else { strike(groups) };
+        return if pids.is_empty() {
+            Ok(())
+        } else {
+            strike(groups)
+        };
     }
     let mut done = BTreeSet::new();
     // A container that forks without end must not hold the caller for ever.
     for _ in 0..100 {
-        let new: Vec<i32> =
-            victims(groups)?.into_iter().filter(|pid| !done.contains(pid)).collect();
+        let new: Vec<i32> = victims(groups)?
+            .into_iter()
+            .filter(|pid| !done.contains(pid))
+            .collect();
         if new.is_empty() {
             break;
         }
@@ -112,7 +120,11 @@ fn strike(groups: &[Group]) -> Result<()> {
         .find(|group| group.is_v2())
         .is_some_and(|group| file::write(&group.directory.join("cgroup.kill"), "1").is_ok());
     let freezer = v1::with_controller(groups, "freezer").map(|group| group.directory.as_path());
-    let _thaws = freezer.map(if at_once { Frozen::not_yet } else { Frozen::new });
+    let _thaws = freezer.map(if at_once {
+        Frozen::not_yet
+    } else {
+        Frozen::new
+    });
     // Read only now: the pids of those that have just been killed are free for somebody else, and
     // those of frozen ones stay theirs.
     signal(&victims(groups)?, libc::SIGKILL)

@@ -28,7 +28,9 @@ impl OomWatch {
                 .with_context(|| group.directory.display().to_string())
                 .map(Some);
         }
-        let Some(group) = groups.iter().find(|group| group.is_v2()) else { return Ok(None) };
+        let Some(group) = groups.iter().find(|group| group.is_v2()) else {
+            return Ok(None);
+        };
         let path = group.directory.join("memory.events");
         let context = || path.display().to_string();
         match file::open(&path, OFlag::O_RDONLY) {

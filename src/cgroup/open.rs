@@ -68,7 +68,10 @@ impl OpenCgroup {
 
     /// What the process must keep open to enter.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.tasks.iter().chain(&self.pids).map(|(_, fd)| fd.as_raw_fd())
+        self.tasks
+            .iter()
+            .chain(&self.pids)
+            .map(|(_, fd)| fd.as_raw_fd())
     }
 
     /// In the process: enters the groups that it was not born in, but for the one that

@@ -20,7 +20,10 @@ impl Cgroup {
     /// hybrid host.
     pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<Self> {
         let path = normalise(path.unwrap_or(Path::new(id))).with_context(|| {
-            format!("linux.cgroupsPath: {}", path.unwrap_or(Path::new(id)).display())
+            format!(
+                "linux.cgroupsPath: {}",
+                path.unwrap_or(Path::new(id)).display()
+            )
         })?;
         Self::place(&path)
     }
@@ -33,7 +36,10 @@ impl Cgroup {
         annotations: &HashMap<String, String>,
     ) -> Result<Self> {
         let (unit, path) = Unit::plan(path, id, annotations)?;
-        let mut cgroup = Self { unit: Some(unit), ..Self::place(&path)? };
+        let mut cgroup = Self {
+            unit: Some(unit),
+            ..Self::place(&path)?
+        };
         let sub = annotations.group(annotations::SUBGROUP)?;
         if sub.is_some() {
             annotations::needs_v2(annotations::SUBGROUP, cgroup.unified)?;
@@ -41,7 +47,11 @@ impl Cgroup {
         for group in &mut cgroup.groups {
             // Slices are systemd's, also those that it makes for this scope; where it makes none,
             // whoever is the last in them takes them away.
-            let above = if group.is_managed() { 1 } else { path.iter().count() - 1 };
+            let above = if group.is_managed() {
+                1
+            } else {
+                path.iter().count() - 1
+            };
             let existing = group.directory.ancestors().nth(above);
             group.existing = existing.unwrap_or(Path::new("/")).to_owned();
             group.directory.extend(&sub);
@@ -51,17 +61,28 @@ impl Cgroup {
 
     fn place(path: &Path) -> Result<Self> {
         if hierarchy::host_is_unified()? {
-            let own = if path.is_absolute() { vec![] } else { hierarchy::memberships("self")? };
+            let own = if path.is_absolute() {
+                vec![]
+            } else {
+                hierarchy::memberships("self")?
+            };
             let own = own.iter().find(|own| own.version() == Version::V2);
             let groups = vec![hierarchy::place_unified(own, path)?];
-            return Ok(Self { unified: true, groups, ..Self::default() });
+            return Ok(Self {
+                unified: true,
+                groups,
+                ..Self::default()
+            });
         }
         let finder = Finder::default();
         let mut groups = Vec::new();
         for own in hierarchy::memberships("self")? {
             groups.extend(finder.place(&own, path)?);
         }
-        Ok(Self { groups, ..Self::default() })
+        Ok(Self {
+            groups,
+            ..Self::default()
+        })
     }
 
     /// The groups that process `pid` is in now: a systemd in a container moves itself. They can
@@ -77,7 +98,11 @@ impl Cgroup {
                 (false, _) => groups.extend(finder.existing(&membership)?),
             }
         }
-        Ok(Self { unified, groups, ..Self::default() })
+        Ok(Self {
+            unified,
+            groups,
+            ..Self::default()
+        })
     }
 
     /// For a caller without rights on the host: leaves out the groups that it may not make or put
@@ -109,7 +134,10 @@ impl Cgroup {
                 bail!("linux.cgroupsPath: {directory}: {WHO}");
             }
             if let Some(field) = limits.field_of(group) {
-                let limit = field.trim_start_matches("linux.resources.").split('.').next();
+                let limit = field
+                    .trim_start_matches("linux.resources.")
+                    .split('.')
+                    .next();
                 let limit = limit.unwrap_or_default();
                 bail!("{field}: {directory}: cannot set {limit} limit: {WHO}");
             }
@@ -133,7 +161,12 @@ impl Cgroup {
 
     /// Of these groups those on a hierarchy that `other` has a group on.
     pub(crate) fn where_also(mut self, other: &Self) -> Self {
-        let has = |group: &Group| other.groups.iter().any(|o| o.controllers == group.controllers);
+        let has = |group: &Group| {
+            other
+                .groups
+                .iter()
+                .any(|o| o.controllers == group.controllers)
+        };
         self.groups.retain(has);
         self
     }
@@ -161,13 +194,22 @@ mod tests {
         assert_eq!(normalise(Path::new("/a//./b/")).unwrap(), Path::new("/a/b"));
         assert_eq!(normalise(Path::new("a/b")).unwrap(), Path::new("a/b"));
         assert_eq!(
-            normalise(Path::new("system.slice:rt:1")).unwrap().as_os_str(),
+            normalise(Path::new("system.slice:rt:1"))
+                .unwrap()
+                .as_os_str(),
             "system.slice:rt:1"
         );
-        for (path, normal) in
-            [("/a/../b", "/b"), ("/../../x", "/x"), ("../../x", "x"), ("a/../../b/c/..", "b")]
-        {
-            assert_eq!(normalise(Path::new(path)).unwrap(), Path::new(normal), "{path}");
+        for (path, normal) in [
+            ("/a/../b", "/b"),
+            ("/../../x", "/x"),
+            ("../../x", "x"),
+            ("a/../../b/c/..", "b"),
+        ] {
+            assert_eq!(
+                normalise(Path::new(path)).unwrap(),
+                Path::new(normal),
+                "{path}"
+            );
         }
         for bad in ["/..", "..", "/a/..", "a/../..", "/", ".", ""] {
             assert!(normalise(Path::new(bad)).is_err(), "{bad}");

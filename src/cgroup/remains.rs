@@ -37,15 +37,24 @@ impl Cgroup {
         let found = Self::named(end.strip_prefix("/").unwrap_or(&end));
         let alien = |pid: i32| is_since(pid, claimed) && is_elsewhere(pid);
         let found = found.owned_if(|pids| !pids.is_empty() && pids.iter().all(|pid| alien(*pid)));
-        if found.owned.clone().into() { found } else { Self::default() }
+        if found.owned.clone().into() {
+            found
+        } else {
+            Self::default()
+        }
     }
 
     /// Those of planned groups that exist. What was there before the container cannot be known: each
     /// is taken for the container's, and none above.
     fn only_existing(mut self) -> Self {
-        self.groups.retain(|group| group.existing == group.directory);
+        self.groups
+            .retain(|group| group.existing == group.directory);
         for group in &mut self.groups {
-            group.existing = group.directory.parent().unwrap_or(Path::new("/")).to_owned();
+            group.existing = group
+                .directory
+                .parent()
+                .unwrap_or(Path::new("/"))
+                .to_owned();
         }
         self
     }
@@ -76,10 +85,18 @@ impl Cgroup {
             if let [directory] = &found[..] {
                 let existing = directory.parent().unwrap_or(&top).to_owned();
                 let controllers = own.controllers;
-                groups.push(Group { controllers, directory: directory.clone(), existing });
+                groups.push(Group {
+                    controllers,
+                    directory: directory.clone(),
+                    existing,
+                });
             }
         }
-        Self { unified, groups, ..Self::default() }
+        Self {
+            unified,
+            groups,
+            ..Self::default()
+        }
     }
 }
 

@@ -22,18 +22,29 @@ struct Files<'a>(&'a Path);
 impl Files<'_> {
     /// A whole file.
     fn text(&self, name: &str) -> Option<String> {
-        file::open(&self.0.join(name), OFlag::O_RDONLY).and_then(file::read_all).ok()
+        file::open(&self.0.join(name), OFlag::O_RDONLY)
+            .and_then(file::read_all)
+            .ok()
     }
 
     /// A number; `max` is the largest one, as with runc.
     fn number(&self, name: &str) -> Option<u64> {
         let text = self.text(name)?;
-        if text.trim() == "max" { Some(u64::MAX) } else { text.trim().parse().ok() }
+        if text.trim() == "max" {
+            Some(u64::MAX)
+        } else {
+            text.trim().parse().ok()
+        }
     }
 
     /// Numbers with white space between them.
     fn numbers(&self, name: &str) -> Option<Vec<u64>> {
-        Some(self.text(name)?.split_ascii_whitespace().flat_map(str::parse).collect())
+        Some(
+            self.text(name)?
+                .split_ascii_whitespace()
+                .flat_map(str::parse)
+                .collect(),
+        )
     }
 
     /// Lines of a key and a number.
@@ -94,7 +105,12 @@ fn put(object: &mut Object, name: &str, value: Option<impl Into<Value>>) {
 
 /// `{"limit", "usage", "max", "failcnt"}` of memory.
 fn entry(limit: u64, usage: u64, max: u64, failures: u64) -> Value {
-    let pairs = [("limit", limit), ("usage", usage), ("max", max), ("failcnt", failures)];
+    let pairs = [
+        ("limit", limit),
+        ("usage", usage),
+        ("max", max),
+        ("failcnt", failures),
+    ];
     pairs
         .map(|(name, value)| (name.to_owned(), value.into()))
         .into_iter()
@@ -118,7 +134,10 @@ pub(super) fn read(groups: &[Group]) -> Value {
     let v1 = |controller| {
         super::v1::with_controller(groups, controller).map(|group| Files(&group.directory))
     };
-    let v2 = groups.iter().find(|group| group.is_v2()).map(|group| Files(&group.directory));
+    let v2 = groups
+        .iter()
+        .find(|group| group.is_v2())
+        .map(|group| Files(&group.directory));
     let one = |v1: Option<Object>, of_v2: fn(Files<'_>) -> Object| {
         v1.or_else(|| v2.map(of_v2)).unwrap_or_default()
     };
@@ -138,7 +157,10 @@ pub(super) fn read(groups: &[Group]) -> Value {
         ("memory", memory),
         ("pids", one(v1("pids").map(pids), pids)),
         ("blkio", disks),
-        ("hugetlb", one(v1("hugetlb").map(v1::huge_pages), v2::huge_pages)),
+        (
+            "hugetlb",
+            one(v1("hugetlb").map(v1::huge_pages), v2::huge_pages),
+        ),
         ("intel_rdt", Object::new()),
     ] {
         stats.insert(name.to_owned(), object.into());
@@ -151,9 +173,17 @@ pub(super) fn read(groups: &[Group]) -> Value {
 fn pids(files: Files<'_>) -> Object {
     let processes = || Some(files.text("cgroup.procs")?.lines().count() as u64);
     let mut pids = Object::new();
-    put(&mut pids, "current", files.number("pids.current").or_else(processes));
+    put(
+        &mut pids,
+        "current",
+        files.number("pids.current").or_else(processes),
+    );
     // No limit is 0, as with runc.
-    put(&mut pids, "limit", files.number("pids.max").filter(|limit| *limit != u64::MAX));
+    put(
+        &mut pids,
+        "limit",
+        files.number("pids.max").filter(|limit| *limit != u64::MAX),
+    );
     pids
 }
 
@@ -161,14 +191,21 @@ fn pids(files: Files<'_>) -> Object {
 fn page_sizes() -> Vec<String> {
     let entries = sys::list_directory("/sys/kernel/mm/hugepages").unwrap_or_default();
     let size = |name: &str| {
-        let kilobytes: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let kilobytes: u64 = name
+            .strip_prefix("hugepages-")?
+            .strip_suffix("kB")?
+            .parse()
+            .ok()?;
         Some(match kilobytes {
             ..1024 => format!("{kilobytes}KB"),
             1024..1_048_576 => format!("{}MB", kilobytes >> 10),
             _ => format!("{}GB", kilobytes >> 20),
         })
     };
-    entries.iter().filter_map(|entry| size(entry.name.to_str()?)).collect()
+    entries
+        .iter()
+        .filter_map(|entry| size(entry.name.to_str()?))
+        .collect()
 }
 
 #[cfg(test)]

@@ -23,7 +23,10 @@ impl FromStr for SubGroup {
             Some((list, path)) => (list.split(',').map(str::to_owned).collect(), path),
             None => (vec![], text),
         };
-        ensure!(!controllers.iter().any(String::is_empty), "a controller without a name");
+        ensure!(
+            !controllers.iter().any(String::is_empty),
+            "a controller without a name"
+        );
         ensure!(!path.is_empty(), "no path");
         let mut relative = PathBuf::new();
         for component in Path::new(path).components() {
@@ -33,7 +36,10 @@ impl FromStr for SubGroup {
                 _ => {}
             }
         }
-        Ok(Self { controllers, path: relative })
+        Ok(Self {
+            controllers,
+            path: relative,
+        })
     }
 }
 
@@ -55,8 +61,14 @@ impl Cgroup {
             }
             for name in &sub.controllers {
                 let context = || format!("--cgroup {name:?}");
-                ensure!(!self.unified, "--cgroup: version 2 has one group for all controllers");
-                ensure!(!seen.contains(&&**name), "--cgroup: {name:?} is given twice");
+                ensure!(
+                    !self.unified,
+                    "--cgroup: version 2 has one group for all controllers"
+                );
+                ensure!(
+                    !seen.contains(&&**name),
+                    "--cgroup: {name:?} is given twice"
+                );
                 seen.push(name);
                 let own = self.groups.iter().find(|group| group.has_controller(name));
                 let own = own.context("the container has no group of this controller");
@@ -72,7 +84,11 @@ fn replace(current: &mut Cgroup, path: &Path, own: &Group) -> Result<()> {
     let directory = own.directory.join(path);
     ensure!(directory.is_dir(), "{}: no such group", directory.display());
     let same = |group: &&mut Group| group.controllers == own.controllers;
-    let group = current.groups.iter_mut().find(same).context("the container has left it")?;
+    let group = current
+        .groups
+        .iter_mut()
+        .find(same)
+        .context("the container has left it")?;
     group.directory.clone_from(&directory);
     group.existing = directory;
     Ok(())
@@ -84,10 +100,17 @@ mod tests {
 
     #[test]
     fn a_sub_group_has_a_path_and_on_version_1_controllers() {
-        let sub = |text: &str| text.parse::<SubGroup>().ok().map(|sub| (sub.controllers, sub.path));
+        let sub = |text: &str| {
+            text.parse::<SubGroup>()
+                .ok()
+                .map(|sub| (sub.controllers, sub.path))
+        };
         assert_eq!(sub("a/b"), Some((vec![], "a/b".into())));
         assert_eq!(sub("/"), Some((vec![], "".into())));
-        assert_eq!(sub("cpu,cpuacct:/x"), Some((vec!["cpu".into(), "cpuacct".into()], "x".into())));
+        assert_eq!(
+            sub("cpu,cpuacct:/x"),
+            Some((vec!["cpu".into(), "cpuacct".into()], "x".into()))
+        );
         assert_eq!(sub("pids:a:b"), Some((vec!["pids".into()], "a:b".into())));
         for bad in ["", ":x", "cpu,:x", "cpu:", "..", "a/../../b", "cpu:../x"] {
             assert_eq!(sub(bad), None, "{bad}");
@@ -96,11 +119,20 @@ mod tests {
 
     #[test]
     fn a_controller_is_chosen_once_and_only_where_there_are_several_groups() {
-        let subs =
-            |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let subs = |list: &[&str]| {
+            list.iter()
+                .map(|text| text.parse().unwrap())
+                .collect::<Vec<_>>()
+        };
         let choose = |unified, list: &[&str]| {
-            let cgroup = Cgroup { unified, ..Cgroup::default() };
-            cgroup.choose(Cgroup::default(), &subs(list)).unwrap_err().to_string()
+            let cgroup = Cgroup {
+                unified,
+                ..Cgroup::default()
+            };
+            cgroup
+                .choose(Cgroup::default(), &subs(list))
+                .unwrap_err()
+                .to_string()
         };
         assert!(choose(true, &["cpu:x"]).contains("one group"));
         assert!(choose(false, &["x", "y"]).contains("the only one"));

@@ -67,13 +67,24 @@ impl Unit {
             properties.extend(annotation::property(key, value)?);
         }
         let above = match user {
-            true => Bus::connect(true)?.manager_text("ControlGroup").context("systemd")?,
+            true => Bus::connect(true)?
+                .manager_text("ControlGroup")
+                .context("systemd")?,
             false => String::new(),
         };
         let place = Path::new("/").join(above.trim_start_matches('/'));
         let place = place.join(directory).join(&name);
         let slice = slice.to_owned();
-        Ok((Self { name, slice, user, properties, bus: Rc::default() }, place))
+        Ok((
+            Self {
+                name,
+                slice,
+                user,
+                properties,
+                bus: Rc::default(),
+            },
+            place,
+        ))
     }
 
     /// Connects to the manager that has the unit.
@@ -102,7 +113,11 @@ impl Unit {
             ("PIDs".to_owned(), Value::Pids(vec![pid.unsigned_abs()])),
             yes("MemoryAccounting"),
             yes("CPUAccounting"),
-            yes(if unified { "IOAccounting" } else { "BlockIOAccounting" }),
+            yes(if unified {
+                "IOAccounting"
+            } else {
+                "BlockIOAccounting"
+            }),
             yes("TasksAccounting"),
             ("DefaultDependencies".to_owned(), Value::Bool(false)),
             // Or one that has run out of memory would stay as failed until somebody resets it.
@@ -152,8 +167,12 @@ impl Unit {
 
     fn knows_idle(&self) -> Result<bool> {
         let version = self.ask(|bus| bus.manager_text("Version"))?;
-        let digits = version.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
-        Ok(digits.and_then(|digits| digits.parse::<u32>().ok()).is_some_and(|v| v >= 252))
+        let digits = version
+            .split(|c: char| !c.is_ascii_digit())
+            .find(|part| !part.is_empty());
+        Ok(digits
+            .and_then(|digits| digits.parse::<u32>().ok())
+            .is_some_and(|v| v >= 252))
     }
 
     /// Replaces the device rules.
@@ -276,7 +295,15 @@ mod tests {
         ] {
             assert_eq!(slice_path(slice).unwrap(), Path::new(path));
         }
-        for wrong in ["", ".slice", "a", "a--b.slice", "-a.slice", "a-.slice", "a/b.slice"] {
+        for wrong in [
+            "",
+            ".slice",
+            "a",
+            "a--b.slice",
+            "-a.slice",
+            "a-.slice",
+            "a/b.slice",
+        ] {
             assert!(slice_path(wrong).is_err(), "{wrong}");
         }
     }
@@ -290,10 +317,23 @@ mod tests {
         let planned = plan("user-x.slice:libpod:abc").unwrap();
         let path = "/user.slice/user-x.slice/libpod-abc.scope";
         assert_eq!(planned, expected("libpod-abc.scope", path));
-        assert_eq!(plan("").unwrap(), expected("rt-box.scope", "/system.slice/rt-box.scope"));
-        assert_eq!(plan(":a:b").unwrap(), expected("a-b.scope", "/system.slice/a-b.scope"));
+        assert_eq!(
+            plan("").unwrap(),
+            expected("rt-box.scope", "/system.slice/rt-box.scope")
+        );
+        assert_eq!(
+            plan(":a:b").unwrap(),
+            expected("a-b.scope", "/system.slice/a-b.scope")
+        );
         assert_eq!(plan("-.slice::b").unwrap(), expected("b.scope", "/b.scope"));
-        for wrong in ["/a/b", "a:b", "a:b:c:d", "a:b:c", "x.slice:a:b/c", "x.slice:a:b c"] {
+        for wrong in [
+            "/a/b",
+            "a:b",
+            "a:b:c:d",
+            "a:b:c",
+            "x.slice:a:b/c",
+            "x.slice:a:b c",
+        ] {
             assert!(plan(wrong).is_err(), "{wrong}");
         }
     }

@@ -26,14 +26,21 @@ impl Expected {
         let end = normalise(Path::new(path.unwrap_or(id))).ok();
         let end = end.map(|path| path.strip_prefix("/").map(Path::to_owned).unwrap_or(path));
         let scope = systemd::scope(path.unwrap_or_default(), id, "").ok();
-        Self { end, scope: scope.map(|(_, name)| name) }
+        Self {
+            end,
+            scope: scope.map(|(_, name)| name),
+        }
     }
 
     fn is(&self, directory: &Path) -> bool {
         let is_scope = |part: Component<'_>| {
-            self.scope.as_deref().is_some_and(|scope| part.as_os_str() == scope)
+            self.scope
+                .as_deref()
+                .is_some_and(|scope| part.as_os_str() == scope)
         };
-        self.end.as_deref().is_some_and(|end| directory.ends_with(end))
+        self.end
+            .as_deref()
+            .is_some_and(|end| directory.ends_with(end))
             || directory.components().any(is_scope)
     }
 }
@@ -53,13 +60,17 @@ impl Cgroup {
 
     /// Whether every group has the name of container `id`.
     pub(crate) fn is_named(&self, id: &str) -> bool {
-        self.groups.iter().all(|group| group.directory.file_name().is_some_and(|name| name == id))
+        self.groups
+            .iter()
+            .all(|group| group.directory.file_name().is_some_and(|name| name == id))
     }
 
     fn leave_out(&mut self, is_good: impl Fn(&Group) -> bool) -> Vec<PathBuf> {
         let (good, bad) = self.groups.drain(..).partition(is_good);
         self.groups = good;
-        bad.into_iter().map(|group: Group| group.directory).collect()
+        bad.into_iter()
+            .map(|group: Group| group.directory)
+            .collect()
     }
 
     /// Whether process `pid` is in one of the groups or below; None if none of them is there.
@@ -85,7 +96,10 @@ impl Group {
             parts.next() == Some(Component::RootDir)
                 && parts.all(|part| matches!(part, Component::Normal(_)))
         };
-        let depth = self.directory.strip_prefix(hierarchy::ROOT).map(|path| path.iter().count());
+        let depth = self
+            .directory
+            .strip_prefix(hierarchy::ROOT)
+            .map(|path| path.iter().count());
         is_plain(&self.directory)
             && self.directory.starts_with(&self.existing)
             && (depth.is_ok_and(|depth| depth > 0) || is_cgroup(&self.existing))
@@ -95,7 +109,10 @@ impl Group {
     /// which systemd keeps others.
     fn is_at(&self, expected: &Expected) -> bool {
         let above = self.directory.parent().unwrap_or(Path::new("/"));
-        let is_slice = self.directory.extension().is_some_and(|kind| kind == "slice");
+        let is_slice = self
+            .directory
+            .extension()
+            .is_some_and(|kind| kind == "slice");
         self.is_below_a_mount()
             && expected.is(&self.directory)
             && (is_cgroup(above) || !self.directory.exists())
@@ -112,11 +129,16 @@ impl Group {
 
     /// Whether a process in the group `path` of this hierarchy is in this group or below.
     fn shows(&self, path: &Path) -> bool {
-        let Ok(inside) = self.directory.strip_prefix(hierarchy::ROOT) else { return false };
+        let Ok(inside) = self.directory.strip_prefix(hierarchy::ROOT) else {
+            return false;
+        };
         let below_mount =
             |skipped| Path::new("/").join(inside.iter().skip(skipped).collect::<PathBuf>());
         // With version 2 alone there is no directory for the hierarchy.
-        [1, 0].map(below_mount).iter().any(|own| own.parent().is_some() && path.starts_with(own))
+        [1, 0]
+            .map(below_mount)
+            .iter()
+            .any(|own| own.parent().is_some() && path.starts_with(own))
     }
 }
 
@@ -131,13 +153,20 @@ mod tests {
     use super::*;
 
     fn group(directory: &str, existing: &str) -> Group {
-        Group { controllers: "pids".into(), directory: directory.into(), existing: existing.into() }
+        Group {
+            controllers: "pids".into(),
+            directory: directory.into(),
+            existing: existing.into(),
+        }
     }
 
     #[test]
     fn a_path_counts_only_below_a_mount_of_cgroups() {
         for good in ["/sys/fs/cgroup/pids/x", "/sys/fs/cgroup/pids/a/b"] {
-            assert!(group(good, "/sys/fs/cgroup/pids").is_below_a_mount(), "{good}");
+            assert!(
+                group(good, "/sys/fs/cgroup/pids").is_below_a_mount(),
+                "{good}"
+            );
         }
         for (bad, existing) in [
             ("/sys/fs/cgroup", "/sys/fs"),
@@ -159,7 +188,10 @@ mod tests {
         };
         assert!(is(None, "/sys/fs/cgroup/pids/own/box"));
         assert!(is(Some("/a/../b/c"), "/sys/fs/cgroup/pids/b/c"));
-        assert!(is(Some("x.slice:cri:1"), "/sys/fs/cgroup/x.slice/cri-1.scope/sub"));
+        assert!(is(
+            Some("x.slice:cri:1"),
+            "/sys/fs/cgroup/x.slice/cri-1.scope/sub"
+        ));
         assert!(!is(None, "/sys/fs/cgroup/pids/own/my-box"));
         assert!(!is(Some("/b/c"), "/sys/fs/cgroup/pids/box"));
         assert!(!is(Some("/b/c"), "/sys/fs/cgroup/pids/xb/c"));

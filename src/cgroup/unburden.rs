@@ -27,7 +27,9 @@ pub(super) fn unburden(groups: &[Group]) {
         let mut is_others = group.existing == group.directory;
         let _ = walk::visit(&group.directory, |directory| {
             if !std::mem::take(&mut is_others) {
-                settings.iter().for_each(|setting| write(directory, *setting));
+                settings
+                    .iter()
+                    .for_each(|setting| write(directory, *setting));
             }
             Ok(())
         });

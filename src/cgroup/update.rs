@@ -10,16 +10,24 @@ use super::{Cgroup, file, v1};
 
 /// Changes what `resources` has. If something is refused, everything is set back.
 pub(super) fn update(cgroup: &Cgroup, mut resources: LinuxResources) -> Result<()> {
-    if let Some(memory) = resources.memory_mut().as_mut().filter(|_| cgroup.is_v2("memory")) {
+    if let Some(memory) = resources
+        .memory_mut()
+        .as_mut()
+        .filter(|_| cgroup.is_v2("memory"))
+    {
         complete(memory, cgroup)?;
     }
     let mut limits = Limits::of(&resources, cgroup)?;
     // A new container has it already.
-    if resources.memory().is_some_and(|memory| memory.disable_oom_killer() == Some(false))
+    if resources
+        .memory()
+        .is_some_and(|memory| memory.disable_oom_killer() == Some(false))
         && !cgroup.is_v2("memory")
     {
         let field = "linux.resources.memory.disableOOMKiller";
-        limits.v1.push(Setting::new(field, "memory", "memory.oom_control", 0));
+        limits
+            .v1
+            .push(Setting::new(field, "memory", "memory.oom_control", 0));
     }
     let devices = v1::with_controller(&cgroup.groups, "devices");
     if let (Some(rules), Some(group)) = (&limits.devices, devices) {
@@ -37,14 +45,19 @@ pub(super) fn update(cgroup: &Cgroup, mut resources: LinuxResources) -> Result<(
 /// Version 2 limits swap alone, the configuration memory and swap together: whoever changes one
 /// of the two limits has to know the other.
 fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
-    let Some(group) = cgroup.v2() else { return Ok(()) };
+    let Some(group) = cgroup.v2() else {
+        return Ok(());
+    };
     let is_set = |value: Option<i64>| value.is_some_and(|value| value != 0);
     let read = |name: &str| -> Result<Option<i64>> {
         let path = group.directory.join(name);
         match file::read(&path) {
             // Writing the limit says what is wrong.
             Err(Errno::ENOENT) => Ok(None),
-            text => Ok(text.with_context(|| path.display().to_string())?.parse::<i64>().ok()),
+            text => Ok(text
+                .with_context(|| path.display().to_string())?
+                .parse::<i64>()
+                .ok()),
         }
     };
     match (is_set(memory.limit()), is_set(memory.swap())) {
@@ -76,23 +89,44 @@ fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
         Some(with(setting, name, previous(name, &read(name)?, value)))
     };
     let group_v1 = |setting: &Setting| v1::with_controller(&cgroup.groups, &setting.controller);
-    let v1 = limits.v1.iter().filter_map(|setting| undo(setting, group_v1(setting))).collect();
-    let v2 = limits.v2.iter().filter_map(|setting| undo(setting, cgroup.v2()));
+    let v1 = limits
+        .v1
+        .iter()
+        .filter_map(|setting| undo(setting, group_v1(setting)))
+        .collect();
+    let v2 = limits
+        .v2
+        .iter()
+        .filter_map(|setting| undo(setting, cgroup.v2()));
     // Some kernels have no empty list of processors for a group with processes: first what it meant.
     let (empty, mut v2): (Vec<_>, Vec<_>) = v2.partition(|setting| setting.value.is_empty());
     v2.extend(empty.iter().filter_map(|setting| {
-        let effective = cgroup.v2()?.directory.join(format!("{}.effective", setting.file));
+        let effective = cgroup
+            .v2()?
+            .directory
+            .join(format!("{}.effective", setting.file));
         Some(with(setting, &setting.file, file::read(&effective).ok()?))
     }));
     [
-        Limits { v1, ..Limits::default() },
-        Limits { v2, ..Limits::default() },
-        Limits { v2: empty, ..Limits::default() },
+        Limits {
+            v1,
+            ..Limits::default()
+        },
+        Limits {
+            v2,
+            ..Limits::default()
+        },
+        Limits {
+            v2: empty,
+            ..Limits::default()
+        },
     ]
 }
 
 fn with(setting: &Setting, name: &str, value: String) -> Setting {
-    let Setting { field, controller, .. } = setting;
+    let Setting {
+        field, controller, ..
+    } = setting;
     Setting::new(field.clone(), controller.clone(), name.to_owned(), value)
 }
 
@@ -129,14 +163,33 @@ mod tests {
             ("cpuset.cpus", "", "0-1", ""),
             ("io.weight", "default 100\n8:0 50", "500", "100"),
             ("io.weight", "default 100\n8:0 50", "8:0 500", "8:0 50"),
-            ("io.weight", "default 100\n8:0 50", "8:16 500", "8:16 default"),
-            ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0", "1", "0"),
+            (
+                "io.weight",
+                "default 100\n8:0 50",
+                "8:16 500",
+                "8:16 default",
+            ),
+            (
+                "memory.oom_control",
+                "oom_kill_disable 0\nunder_oom 0",
+                "1",
+                "0",
+            ),
             ("io.max", disks, "8:16 rbps=7", "8:16 rbps=2"),
             ("io.max", disks, "8:32 wiops=7", "8:32 wiops=max"),
-            ("blkio.throttle.read_bps_device", "8:0 5", "8:16 7", "8:16 0"),
+            (
+                "blkio.throttle.read_bps_device",
+                "8:0 5",
+                "8:16 7",
+                "8:16 0",
+            ),
             ("net_prio.ifpriomap", "lo 0\neth0 3", "eth0 5", "eth0 3"),
         ] {
-            assert_eq!(previous(name, present, value), expected, "{name} {present:?} {value:?}");
+            assert_eq!(
+                previous(name, present, value),
+                expected,
+                "{name} {present:?} {value:?}"
+            );
         }
     }
 }

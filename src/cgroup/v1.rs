@@ -27,7 +27,11 @@ pub(super) fn settings(
     if let Some(memory) = resources.memory().filter(|_| !cgroup.is_v2("memory")) {
         memory_settings(&memory, settings)?;
     }
-    if let Some(io) = resources.block_io().as_ref().filter(|_| !cgroup.is_v2("blkio")) {
+    if let Some(io) = resources
+        .block_io()
+        .as_ref()
+        .filter(|_| !cgroup.is_v2("blkio"))
+    {
         limits::block_io(io, false, settings)?;
     }
     if let Some(cpu) = resources.cpu() {
@@ -68,31 +72,65 @@ fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<
         let field = "linux.resources.memory.reservation";
         settings.push(new(field, "memory.soft_limit_in_bytes", reservation));
     }
-    // Withdrawn in 5.16, first with an error and then without one. No limit needs no kernel.
-    #[allow(deprecated, reason = "the configuration may ask for it")]
-    let kernel = memory.kernel();
-    settings.extend(set(kernel).map(|value| {
-        let setting = new("linux.resources.memory.kernel", "memory.kmem.limit_in_bytes", value);
-        if value == -1 { setting.met_if_absent(true) } else { setting.obsolete() }
-    }));
-    settings.extend(set(memory.kernel_tcp()).map(|value| {
-        let setting =
-            new("linux.resources.memory.kernelTCP", "memory.kmem.tcp.limit_in_bytes", value);
-        if value == -1 { setting.met_if_absent(true) } else { setting.checked() }
-    }));
+    settings.extend(kernel_memory_settings(memory));
     // `useHierarchy` is all that kernels since 5.11 know.
     if memory.disable_oom_killer() == Some(true) {
-        settings.push(new("linux.resources.memory.disableOOMKiller", "memory.oom_control", 1));
+        settings.push(new(
+            "linux.resources.memory.disableOOMKiller",
+            "memory.oom_control",
+            1,
+        ));
     }
     // Docker's word for "not set" is -1.
-    if let Some(swappiness) = memory.swappiness().filter(|swappiness| *swappiness != u64::MAX) {
+    if let Some(swappiness) = memory
+        .swappiness()
+        .filter(|swappiness| *swappiness != u64::MAX)
+    {
         let field = "linux.resources.memory.swappiness";
         if swappiness > 100 {
             bail!("{field}: {swappiness} is outside of 0..100");
         }
-        settings.push(Setting::new(field, "memory", "memory.swappiness", swappiness));
+        settings.push(Setting::new(
+            field,
+            "memory",
+            "memory.swappiness",
+            swappiness,
+        ));
     }
     Ok(())
+}
+
+/// The limits of the kernel's own memory. No limit needs no kernel that has them.
+fn kernel_memory_settings(memory: &LinuxMemory) -> impl Iterator<Item = Setting> {
+    let new = |field, file, value: i64| Setting::new(field, "memory", file, value);
+    // Withdrawn in 5.16, first with an error and then without one.
+    #[allow(deprecated, reason = "the configuration may ask for it")]
+    let kernel = memory.kernel();
+    let kernel = set(kernel).map(move |value| {
+        let setting = new(
+            "linux.resources.memory.kernel",
+            "memory.kmem.limit_in_bytes",
+            value,
+        );
+        if value == -1 {
+            setting.met_if_absent(true)
+        } else {
+            setting.obsolete()
+        }
+    });
+    let tcp = set(memory.kernel_tcp()).map(move |value| {
+        let setting = new(
+            "linux.resources.memory.kernelTCP",
+            "memory.kmem.tcp.limit_in_bytes",
+            value,
+        );
+        if value == -1 {
+            setting.met_if_absent(true)
+        } else {
+            setting.checked()
+        }
+    });
+    kernel.into_iter().chain(tcp)
 }
 
 fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
@@ -101,16 +139,32 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     }
     let text = |value: Option<u64>| value.map(|value| value.to_string());
     let values = [
-        ("linux.resources.cpu.shares", "cpu.shares", text(set(cpu.shares()))),
-        ("linux.resources.cpu.period", "cpu.cfs_period_us", text(set(cpu.period()))),
+        (
+            "linux.resources.cpu.shares",
+            "cpu.shares",
+            text(set(cpu.shares())),
+        ),
+        (
+            "linux.resources.cpu.period",
+            "cpu.cfs_period_us",
+            text(set(cpu.period())),
+        ),
         // Any negative quota is "no limit".
         (
             "linux.resources.cpu.quota",
             "cpu.cfs_quota_us",
             set(cpu.quota()).map(|quota| quota.max(-1).to_string()),
         ),
-        ("linux.resources.cpu.burst", "cpu.cfs_burst_us", text(cpu.burst())),
-        ("linux.resources.cpu.idle", "cpu.idle", cpu.idle().map(|idle| idle.to_string())),
+        (
+            "linux.resources.cpu.burst",
+            "cpu.cfs_burst_us",
+            text(cpu.burst()),
+        ),
+        (
+            "linux.resources.cpu.idle",
+            "cpu.idle",
+            cpu.idle().map(|idle| idle.to_string()),
+        ),
         (
             "linux.resources.cpu.realtimePeriod",
             "cpu.rt_period_us",
@@ -133,7 +187,9 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
 /// Writes the settings of version 1 to `groups`.
 pub(super) fn apply(groups: &[Group], settings: &[Setting]) -> Result<()> {
     for settings in settings.chunk_by(|a, b| a.controller == b.controller) {
-        let Setting { field, controller, .. } = &settings[0];
+        let Setting {
+            field, controller, ..
+        } = &settings[0];
         let group = with_controller(groups, controller).with_context(|| {
             format!("{field}: no cgroup hierarchy with the controller `{controller}` is mounted")
         })?;
@@ -167,10 +223,18 @@ pub(super) fn apply_devices(directory: &Path, rules: &[Rule], is_update: bool) -
             // The group above forbids the device: nothing is lost of what nobody asked for.
             Err(Errno::EPERM) if write.rule.is_none() => {}
             result => result.with_context(|| {
-                let name = if write.allow { "devices.allow" } else { "devices.deny" };
+                let name = if write.allow {
+                    "devices.allow"
+                } else {
+                    "devices.deny"
+                };
                 let path = directory.join(name);
                 let field = write.rule.map_or_else(String::new, |i| format!("[{i}]"));
-                format!("linux.resources.devices{field}: {}: {}", path.display(), write.text)
+                format!(
+                    "linux.resources.devices{field}: {}: {}",
+                    path.display(),
+                    write.text
+                )
             })?,
         }
     }
@@ -226,7 +290,10 @@ fn inherited(directory: &Path, name: &str) -> Result<String> {
         }
         return Ok(value);
     }
-    bail!("{}: no group above has a value", directory.join(name).display())
+    bail!(
+        "{}: no group above has a value",
+        directory.join(name).display()
+    )
 }
 
 #[cfg(test)]
@@ -247,9 +314,11 @@ mod tests {
     #[test]
     fn memory() {
         assert_eq!(
-            v1(r#"{"memory":{"limit":1000000,"swap":2000000,"reservation":500000,"swappiness":0,
+            v1(
+                r#"{"memory":{"limit":1000000,"swap":2000000,"reservation":500000,"swappiness":0,
                 "kernel":3,"kernelTCP":4,"disableOOMKiller":true,"useHierarchy":true,
-                "checkBeforeUpdate":true}}"#),
+                "checkBeforeUpdate":true}}"#
+            ),
             [
                 "memory.limit_in_bytes=1000000",
                 "memory.memsw.limit_in_bytes=2000000",
@@ -265,14 +334,19 @@ mod tests {
             ["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"]
         );
         let swappiness = error(r#"{"memory":{"swappiness":101}}"#, false);
-        assert_eq!(swappiness, "linux.resources.memory.swappiness: 101 is outside of 0..100");
+        assert_eq!(
+            swappiness,
+            "linux.resources.memory.swappiness: 101 is outside of 0..100"
+        );
     }
 
     #[test]
     fn cpu() {
         assert_eq!(
-            v1(r#"{"cpu":{"shares":512,"quota":5000,"period":10000,"burst":0,"idle":0,
-                "realtimeRuntime":95,"realtimePeriod":100,"cpus":"0-1","mems":"0"}}"#),
+            v1(
+                r#"{"cpu":{"shares":512,"quota":5000,"period":10000,"burst":0,"idle":0,
+                "realtimeRuntime":95,"realtimePeriod":100,"cpus":"0-1","mems":"0"}}"#
+            ),
             [
                 "cpu.shares=512",
                 "cpu.cfs_period_us=10000",
@@ -287,6 +361,9 @@ mod tests {
         );
         assert_eq!(v1(r#"{"cpu":{"quota":-5}}"#), ["cpu.cfs_quota_us=-1"]);
         let shares = error(r#"{"cpu":{"shares":1}}"#, false);
-        assert_eq!(shares, "linux.resources.cpu.shares: 1 is outside of 2..262144");
+        assert_eq!(
+            shares,
+            "linux.resources.cpu.shares: 1 is outside of 2..262144"
+        );
     }
 }

@@ -22,7 +22,11 @@ pub(super) fn settings(
         memory_settings(&memory, limits)?;
     }
     let settings = &mut limits.v2;
-    if let Some(io) = resources.block_io().as_ref().filter(|_| cgroup.is_v2("blkio")) {
+    if let Some(io) = resources
+        .block_io()
+        .as_ref()
+        .filter(|_| cgroup.is_v2("blkio"))
+    {
         limits::block_io(io, true, settings)?;
     }
     if let Some(cpu) = resources.cpu() {
@@ -44,7 +48,11 @@ pub(super) fn settings(
 
 /// -1 as this version spells it.
 fn bytes(value: i64) -> String {
-    if value < 0 { "max".to_owned() } else { value.to_string() }
+    if value < 0 {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
 }
 
 fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
@@ -55,8 +63,16 @@ fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
     let is_limit = |value: Option<i64>| set(value).is_some_and(|value| value != -1);
     let refused = [
         // Docker's word for "not set" is -1.
-        ("swappiness", memory.swappiness().is_some_and(|swappiness| swappiness != u64::MAX)),
-        ("disableOOMKiller", memory.disable_oom_killer() == Some(true)),
+        (
+            "swappiness",
+            memory
+                .swappiness()
+                .is_some_and(|swappiness| swappiness != u64::MAX),
+        ),
+        (
+            "disableOOMKiller",
+            memory.disable_oom_killer() == Some(true),
+        ),
         ("kernelTCP", is_limit(memory.kernel_tcp())),
     ];
     if let Some((name, _)) = refused.iter().find(|(_, set)| *set) {
@@ -86,19 +102,31 @@ fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
     }
     if let Some(reservation) = set(memory.reservation()) {
         let field = "linux.resources.memory.reservation";
-        settings.push(Setting::new(field, "memory", "memory.low", bytes(reservation)));
+        settings.push(Setting::new(
+            field,
+            "memory",
+            "memory.low",
+            bytes(reservation),
+        ));
     }
     if memory.check_before_update() == Some(true) {
-        limits.usage_below =
-            limit.and_then(|limit| u64::try_from(limit).ok()).map(|limit| (LIMIT, limit));
+        limits.usage_below = limit
+            .and_then(|limit| u64::try_from(limit).ok())
+            .map(|limit| (LIMIT, limit));
     }
     Ok(())
 }
 
 fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     let realtime = [
-        ("realtimeRuntime", cpu.realtime_runtime().is_some_and(|runtime| runtime != 0)),
-        ("realtimePeriod", cpu.realtime_period().is_some_and(|period| period != 0)),
+        (
+            "realtimeRuntime",
+            cpu.realtime_runtime().is_some_and(|runtime| runtime != 0),
+        ),
+        (
+            "realtimePeriod",
+            cpu.realtime_period().is_some_and(|period| period != 0),
+        ),
     ];
     if let Some((name, _)) = realtime.iter().find(|(_, set)| *set) {
         bail!("linux.resources.cpu.{name}: cgroup v2 has no such limit");
@@ -109,7 +137,13 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     settings.extend(weight.map(|weight| new("linux.resources.cpu.shares", "cpu.weight", weight)));
     const QUOTA: &str = "linux.resources.cpu.quota";
     const PERIOD: &str = "linux.resources.cpu.period";
-    let quota = set(cpu.quota()).map(|q| if q < 0 { "max".to_owned() } else { q.to_string() });
+    let quota = set(cpu.quota()).map(|q| {
+        if q < 0 {
+            "max".to_owned()
+        } else {
+            q.to_string()
+        }
+    });
     settings.extend(match (quota, set(cpu.period())) {
         (Some(quota), Some(period)) => Some(new(QUOTA, "cpu.max", format!("{quota} {period}"))),
         // A single number leaves the period as it is.
@@ -175,7 +209,10 @@ pub(super) fn enable_controllers(directory: &Path) -> Result<()> {
 /// The same on a hybrid host, where few containers need anything of version 2.
 pub(super) fn enable_for(directory: &Path, settings: &[Setting]) -> Result<()> {
     let root = Path::new(hierarchy::ROOT).join(hierarchy::UNIFIED);
-    let mut needed: Vec<&str> = settings.iter().map(|setting| &*setting.controller).collect();
+    let mut needed: Vec<&str> = settings
+        .iter()
+        .map(|setting| &*setting.controller)
+        .collect();
     needed.retain(|controller| *controller != "cgroup");
     needed.dedup();
     match directory.parent() {
@@ -186,7 +223,10 @@ pub(super) fn enable_for(directory: &Path, settings: &[Setting]) -> Result<()> {
 
 /// Enables `controllers` from `root` down to the groups below `above`.
 fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
-    let chain: Vec<&Path> = above.ancestors().take_while(|group| group.starts_with(root)).collect();
+    let chain: Vec<&Path> = above
+        .ancestors()
+        .take_while(|group| group.starts_with(root))
+        .collect();
     for group in chain.into_iter().rev() {
         let missing = missing(group, controllers)?;
         let path = group.join("cgroup.subtree_control");
@@ -204,9 +244,11 @@ fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
 fn missing(group: &Path, controllers: &[&str]) -> Result<Vec<String>> {
     let path = group.join("cgroup.subtree_control");
     let enabled = file::read(&path).with_context(|| path.display().to_string())?;
-    let missing = controllers
-        .iter()
-        .filter(|name| !enabled.split_ascii_whitespace().any(|enabled| enabled == **name));
+    let missing = controllers.iter().filter(|name| {
+        !enabled
+            .split_ascii_whitespace()
+            .any(|enabled| enabled == **name)
+    });
     Ok(missing.map(|name| format!("+{name}")).collect())
 }
 
@@ -221,7 +263,14 @@ mod tests {
 
     #[test]
     fn shares_become_weight() {
-        let known = [(1, 1), (2, 1), (3, 2), (1024, 100), (262_144, 10_000), (u64::MAX, 10_000)];
+        let known = [
+            (1, 1),
+            (2, 1),
+            (3, 2),
+            (1024, 100),
+            (262_144, 10_000),
+            (u64::MAX, 10_000),
+        ];
         for (shares, expected) in known {
             assert_eq!(weight(shares), expected, "{shares}");
         }
@@ -239,7 +288,10 @@ mod tests {
             v2(r#"{"memory":{"limit":1000,"swap":1000}}"#),
             ["memory.swap.max=0", "memory.max=1000"]
         );
-        for json in [r#"{"memory":{"limit":-1}}"#, r#"{"memory":{"limit":-1,"swap":-1}}"#] {
+        for json in [
+            r#"{"memory":{"limit":-1}}"#,
+            r#"{"memory":{"limit":-1,"swap":-1}}"#,
+        ] {
             assert_eq!(v2(json), ["memory.swap.max=max", "memory.max=max"]);
         }
         assert_eq!(v2(r#"{"memory":{"swap":-1}}"#), ["memory.swap.max=max"]);
@@ -274,7 +326,10 @@ mod tests {
     fn what_version_2_lacks_is_refused() {
         for (json, field) in [
             (r#"{"memory":{"swappiness":0}}"#, "memory.swappiness"),
-            (r#"{"memory":{"disableOOMKiller":true}}"#, "memory.disableOOMKiller"),
+            (
+                r#"{"memory":{"disableOOMKiller":true}}"#,
+                "memory.disableOOMKiller",
+            ),
             (r#"{"memory":{"kernelTCP":1}}"#, "memory.kernelTCP"),
             (r#"{"cpu":{"realtimeRuntime":1}}"#, "cpu.realtimeRuntime"),
             (r#"{"cpu":{"realtimePeriod":1}}"#, "cpu.realtimePeriod"),

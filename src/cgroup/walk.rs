@@ -16,7 +16,9 @@ use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 use super::file;
 use crate::sys;
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW);
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW);
 
 /// Whether an error means that a group has been removed meanwhile, perhaps with all of its
 /// hierarchy.
@@ -47,7 +49,12 @@ fn parent(group: &OwnedFd) -> Result<OwnedFd> {
 }
 
 fn child(group: &OwnedFd, name: &CString) -> Result<OwnedFd> {
-    nix::fcntl::openat(group, name.as_c_str(), DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    nix::fcntl::openat(
+        group,
+        name.as_c_str(),
+        DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 /// Calls `visit` with `top` and then every group below, each after the one above it. A missing
@@ -95,7 +102,12 @@ pub(super) fn rmdir(directory: &Path) -> Result<()> {
         // On a read-only file system, or without the right to write, the kernel says so before it
         // looks whether there is anything to remove.
         Err(errno @ (Errno::EROFS | Errno::EACCES | Errno::EPERM)) => {
-            match faccessat(AT_FDCWD, directory, AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            match faccessat(
+                AT_FDCWD,
+                directory,
+                AccessFlags::F_OK,
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            ) {
                 Err(missing) if is_gone(missing) => Ok(()),
                 _ => Err(errno),
             }
@@ -113,7 +125,11 @@ pub(super) fn remove(top: &Path, recursive: bool, deadline: Instant) -> Result<(
             Err(Errno::EBUSY | Errno::ENOTEMPTY) => {}
             result => return result,
         }
-        let below = if recursive { remove_below(top) } else { Err(Errno::EBUSY) };
+        let below = if recursive {
+            remove_below(top)
+        } else {
+            Err(Errno::EBUSY)
+        };
         if below.is_ok() && rmdir(top).is_ok() {
             return Ok(());
         }

@@ -164,7 +164,11 @@ pub(crate) struct Exec {
     #[arg(value_name = "ID")]
     pub(crate) id: String,
     /// Program and arguments
-    #[arg(value_name = "CMD", required_unless_present = "process", trailing_var_arg = true)]
+    #[arg(
+        value_name = "CMD",
+        required_unless_present = "process",
+        trailing_var_arg = true
+    )]
     pub(crate) args: Vec<String>,
 }
 
@@ -206,7 +210,11 @@ pub(super) struct Ps {
     #[arg(value_name = "ID")]
     pub(super) id: String,
     /// Options for ps [default: -ef]
-    #[arg(value_name = "OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "OPTION",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     pub(super) options: Vec<String>,
 }
 
@@ -237,10 +245,20 @@ pub(super) struct Delete {
 pub(super) struct List {
     /// Ids only
     #[arg(short, long)]
-    pub(super) quiet: bool,
+    quiet: bool,
     /// table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub(super) format: list::Format,
+    format: list::Format,
+}
+
+impl List {
+    pub(super) fn format(self) -> list::Format {
+        if self.quiet {
+            list::Format::Quiet
+        } else {
+            self.format
+        }
+    }
 }
 
 #[derive(Debug, Args)]

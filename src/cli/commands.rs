@@ -18,16 +18,28 @@ pub(super) const COMMANDS: [(&str, &str); 18] = [
     ("pause", "Stop every process of a container for a while"),
     ("resume", "Let the processes of a paused container go on"),
     ("update", "Change the limits of a container"),
-    ("checkpoint", "Write the processes of a container into a directory, with CRIU"),
+    (
+        "checkpoint",
+        "Write the processes of a container into a directory, with CRIU",
+    ),
     ("restore", "Go on with a container from its checkpoint"),
-    ("delete", "Remove a container and everything that was made for it"),
+    (
+        "delete",
+        "Remove a container and everything that was made for it",
+    ),
     ("state", "Print the state of a container as JSON"),
     ("list", "List the containers"),
     ("ps", "List the processes of a container"),
-    ("events", "Print what a container uses, and when it runs out of memory"),
+    (
+        "events",
+        "Print what a container uses, and when it runs out of memory",
+    ),
     ("spec", "Write a config.json to start from"),
     ("features", "Print what this version can do as JSON"),
-    ("netns", "Networks of containers; without a command: the OCI hook"),
+    (
+        "netns",
+        "Networks of containers; without a command: the OCI hook",
+    ),
 ];
 
 /// As runc's help begins.
@@ -64,7 +76,11 @@ fn switch(name: &'static str) -> Arg {
 /// `about` in the place of what the type of the options is described with. Of an option that is
 /// repeated the last one counts: callers put their own behind those of their users.
 fn finished(command: Command, about: &'static str) -> Command {
-    command.about(about).long_about(None).help_template(HELP).args_override_self(true)
+    command
+        .about(about)
+        .long_about(None)
+        .help_template(HELP)
+        .args_override_self(true)
 }
 
 pub(super) fn command_line(chosen: Option<&str>) -> Command {
@@ -82,12 +98,20 @@ pub(super) fn chosen(args: &[OsString]) -> Option<&'static str> {
     let mut args = args.iter().skip(1);
     while let Some(arg) = args.next() {
         let arg = arg.to_string_lossy();
-        match arg.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name)) {
+        match arg
+            .strip_prefix('-')
+            .map(|name| name.strip_prefix('-').unwrap_or(name))
+        {
             Some("root" | "log" | "log-format" | "log-level" | "rootless" | "cgroup-manager") => {
                 args.next();
             }
             Some(_) => {}
-            None => return COMMANDS.iter().map(|(known, _)| *known).find(|known| *known == arg),
+            None => {
+                return COMMANDS
+                    .iter()
+                    .map(|(known, _)| *known)
+                    .find(|known| *known == arg);
+            }
         }
     }
     None

@@ -27,11 +27,20 @@ fn options(table: &'static [(&'static str, &'static str, &'static str)]) -> Vec<
 pub(super) fn container_options(command: Command) -> Command {
     let path = |long: &'static str, default: &'static str, help: &'static str| {
         let arg = Arg::new(long).long(long).value_name("DIR").help(help);
-        arg.default_value(default).value_parser(value_parser!(PathBuf))
+        arg.default_value(default)
+            .value_parser(value_parser!(PathBuf))
     };
     command
-        .arg(path("networks", DEFAULT_NETWORKS, "Directory of the networks' files"))
-        .arg(path("state", DEFAULT_STATE, "Directory of the networks in use"))
+        .arg(path(
+            "networks",
+            DEFAULT_NETWORKS,
+            "Directory of the networks' files",
+        ))
+        .arg(path(
+            "state",
+            DEFAULT_STATE,
+            "Directory of the networks in use",
+        ))
         .args(options(&OPTIONS))
 }
 
@@ -40,7 +49,10 @@ fn name(what: &'static str) -> Arg {
 }
 
 fn switch(long: &'static str, help: &'static str) -> Arg {
-    Arg::new(long).long(long).help(help).action(ArgAction::SetTrue)
+    Arg::new(long)
+        .long(long)
+        .help(help)
+        .action(ArgAction::SetTrue)
 }
 
 pub(super) fn parser(command: Command) -> Command {
@@ -66,11 +78,17 @@ pub(super) fn parser(command: Command) -> Command {
             .args(options(&OPTIONS)),
         new("del", "Take a container's network away").arg(name("ID")),
         new("list", "List the containers that have a network").arg(json()),
-        new("inspect", "Show a container's network, or a network").arg(name("NAME")).arg(json()),
+        new("inspect", "Show a container's network, or a network")
+            .arg(name("NAME"))
+            .arg(json()),
         new("check", "Say what is not as it should be").arg(switch("repair", "Put it right")),
         new("prune", "Remove what containers that are gone have left"),
-        new("create", "Describe a network").arg(name("NETWORK")).args(options(&NETWORK_OPTIONS)),
-        new("serve", "The helper process of a network").hide(true).arg(name("NETWORK")),
+        new("create", "Describe a network")
+            .arg(name("NETWORK"))
+            .args(options(&NETWORK_OPTIONS)),
+        new("serve", "The helper process of a network")
+            .hide(true)
+            .arg(name("NETWORK")),
         new("rm", "Remove a network's description").arg(name("NETWORK")),
     ])
 }
@@ -92,7 +110,10 @@ fn given(matches: &ArgMatches, table: &[(&str, &str, &str)]) -> Options {
 }
 
 fn place(matches: &ArgMatches) -> Result<Place> {
-    match (matches.get_one::<i32>("pid"), matches.get_one::<PathBuf>("netns")) {
+    match (
+        matches.get_one::<i32>("pid"),
+        matches.get_one::<PathBuf>("netns"),
+    ) {
         (Some(pid), None) => Ok(Place::Pid(*pid)),
         (None, Some(path)) => Ok(Place::Path(path.clone())),
         _ => bail!("netns add: needs --pid PID or --netns PATH, and not both"),
@@ -100,8 +121,16 @@ fn place(matches: &ArgMatches) -> Result<Place> {
 }
 
 fn host(matches: &ArgMatches) -> Host {
-    let path = |name| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
-    Host { networks: path("networks"), state: path("state") }
+    let path = |name| {
+        matches
+            .get_one::<PathBuf>(name)
+            .cloned()
+            .unwrap_or_default()
+    };
+    Host {
+        networks: path("networks"),
+        state: path("state"),
+    }
 }
 
 /// The network that `rt spec` is asked for, if any: the options, and what they mean.
@@ -127,17 +156,34 @@ pub(super) fn dispatch(matches: &ArgMatches) -> Result<String> {
     if let Some((name, _)) = outer.first() {
         bail!("--{name}: stands behind `add`, or without a command for the hook");
     }
-    let name = || matches.get_one::<String>("name").cloned().unwrap_or_default();
+    let name = || {
+        matches
+            .get_one::<String>("name")
+            .cloned()
+            .unwrap_or_default()
+    };
     let verb = match verb {
-        "add" => {
-            Verb::Add { id: name(), place: place(matches)?, options: given(matches, &OPTIONS) }
-        }
+        "add" => Verb::Add {
+            id: name(),
+            place: place(matches)?,
+            options: given(matches, &OPTIONS),
+        },
         "del" => Verb::Del { id: name() },
-        "list" => Verb::List { json: matches.get_flag("json") },
-        "inspect" => Verb::Inspect { name: name(), json: matches.get_flag("json") },
-        "check" => Verb::Check { repair: matches.get_flag("repair") },
+        "list" => Verb::List {
+            json: matches.get_flag("json"),
+        },
+        "inspect" => Verb::Inspect {
+            name: name(),
+            json: matches.get_flag("json"),
+        },
+        "check" => Verb::Check {
+            repair: matches.get_flag("repair"),
+        },
         "prune" => Verb::Prune,
-        "create" => Verb::Create { name: name(), options: given(matches, &NETWORK_OPTIONS) },
+        "create" => Verb::Create {
+            name: name(),
+            options: given(matches, &NETWORK_OPTIONS),
+        },
         "serve" => Verb::Serve { name: name() },
         "rm" => Verb::Rm { name: name() },
         other => bail!("netns {other}: no such command"),

@@ -35,7 +35,9 @@ Where \fBstart\fR and \fBrun\fR pass on that the container is ready (\fBsd_notif
 /// The whole definition, with the names that manual pages have.
 fn definition() -> Command {
     let mut command = command_line(None).version(env!("CARGO_PKG_VERSION"));
-    command = command.disable_version_flag(true).disable_help_subcommand(true);
+    command = command
+        .disable_version_flag(true)
+        .disable_help_subcommand(true);
     command.build();
     command
 }
@@ -63,7 +65,10 @@ fn pages() -> Vec<(String, String)> {
         man.render(&mut text).unwrap();
         String::from_utf8(text).unwrap() + more
     };
-    let mut pages = vec![("rt.1".to_owned(), page(definition.clone(), FILES_AND_STATUS))];
+    let mut pages = vec![(
+        "rt.1".to_owned(),
+        page(definition.clone(), FILES_AND_STATUS),
+    )];
     for (name, _) in COMMANDS {
         let command = definition.find_subcommand(name).unwrap().clone();
         pages.push((format!("rt-{name}.1"), page(command, "")));
@@ -74,7 +79,11 @@ fn pages() -> Vec<(String, String)> {
 #[test]
 fn each_command_and_each_option_is_in_the_completions_and_in_a_page() {
     let directory = directory();
-    let files = [("rt", Shell::Bash), ("_rt", Shell::Zsh), ("rt.fish", Shell::Fish)];
+    let files = [
+        ("rt", Shell::Bash),
+        ("_rt", Shell::Zsh),
+        ("rt.fish", Shell::Fish),
+    ];
     let texts: Vec<_> = files
         .map(|(name, shell)| {
             let text = completions(shell);
@@ -83,20 +92,36 @@ fn each_command_and_each_option_is_in_the_completions_and_in_a_page() {
         })
         .into();
     for (name, text) in pages() {
-        let about = COMMANDS.iter().find(|(command, _)| name == format!("rt-{command}.1"));
-        assert!(about.is_none_or(|(_, about)| text.contains(about)), "{name}");
+        let about = COMMANDS
+            .iter()
+            .find(|(command, _)| name == format!("rt-{command}.1"));
+        assert!(
+            about.is_none_or(|(_, about)| text.contains(about)),
+            "{name}"
+        );
         fs::write(directory.join("man").join(&name), &text).unwrap();
-        assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{name}");
+        assert!(
+            text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"),
+            "{name}"
+        );
     }
     for (command, _) in COMMANDS {
         let page = fs::read_to_string(directory.join(format!("man/rt-{command}.1"))).unwrap();
         let definition = definition();
         for option in definition.find_subcommand(command).unwrap().get_arguments() {
-            let Some(long) = option.get_long().filter(|_| !option.is_hide_set()) else { continue };
+            let Some(long) = option.get_long().filter(|_| !option.is_hide_set()) else {
+                continue;
+            };
             for text in &texts {
-                assert!(text.contains(long), "{command} --{long} is in each completion");
+                assert!(
+                    text.contains(long),
+                    "{command} --{long} is in each completion"
+                );
             }
-            assert!(page.contains(&long.replace('-', "\\-")), "{command} --{long} has a page");
+            assert!(
+                page.contains(&long.replace('-', "\\-")),
+                "{command} --{long} has a page"
+            );
         }
     }
 }
@@ -107,12 +132,23 @@ fn proposed(script: &Path, words: &[&str]) -> Vec<String> {
         "source {}; COMP_WORDS=({}); COMP_CWORD={}; _rt rt \"${{COMP_WORDS[-1]}}\" \
          \"${{COMP_WORDS[-2]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
         script.display(),
-        words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+        words
+            .iter()
+            .map(|word| format!("'{word}'"))
+            .collect::<Vec<_>>()
+            .join(" "),
         words.len() - 1
     );
-    let done = Program::new("bash").args(["--norc", "-c", &line]).output().unwrap();
+    let done = Program::new("bash")
+        .args(["--norc", "-c", &line])
+        .output()
+        .unwrap();
     assert!(done.status.success(), "{done:?}");
-    String::from_utf8(done.stdout).unwrap().lines().map(str::to_owned).collect()
+    String::from_utf8(done.stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -120,7 +156,10 @@ fn bash_completes_commands_and_options() {
     let script = std::env::temp_dir().join(format!("rt-{}.bash", std::process::id()));
     fs::write(&script, completions(Shell::Bash)).unwrap();
     assert_eq!(proposed(&script, &["rt", "exe"]), ["exec"]);
-    assert_eq!(proposed(&script, &["rt", "exec", "--console"]), ["--console-socket"]);
+    assert_eq!(
+        proposed(&script, &["rt", "exec", "--console"]),
+        ["--console-socket"]
+    );
     assert_eq!(proposed(&script, &["rt", "delete", "--fo"]), ["--force"]);
     assert_eq!(proposed(&script, &["rt", "--log-f"]), ["--log-format"]);
     fs::remove_file(script).unwrap();

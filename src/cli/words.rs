@@ -70,9 +70,7 @@ enum Known<'a> {
         value: Option<OsString>,
     },
     /// Short options, or an unknown one, which is for clap to name.
-    Cluster {
-        wants_value: bool,
-    },
+    Cluster { wants_value: bool },
 }
 
 fn option<'a>(command: &'a Command, word: &OsStr) -> Known<'a> {
@@ -86,7 +84,9 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> Known<'a> {
         _ => arg.get_long().is_some_and(|long| long.as_bytes() == name),
     };
     let Some(arg) = command.get_arguments().find(same) else {
-        return Known::Cluster { wants_value: wants_value(command, &bytes[1..]) };
+        return Known::Cluster {
+            wants_value: wants_value(command, &bytes[1..]),
+        };
     };
     let long = arg.get_long().unwrap_or_default();
     // Of a switch for which off is not the same as nothing.
@@ -109,7 +109,10 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> Known<'a> {
 fn wants_value(command: &Command, letters: &[u8]) -> bool {
     let takes = |letter: u8| {
         let same = |arg: &&Arg| arg.get_short() == Some(char::from(letter));
-        command.get_arguments().find(same).is_some_and(|arg| arg.get_action().takes_values())
+        command
+            .get_arguments()
+            .find(same)
+            .is_some_and(|arg| arg.get_action().takes_values())
     };
     letters.iter().position(|letter| takes(*letter)) == letters.len().checked_sub(1)
 }
@@ -129,10 +132,16 @@ mod tests {
     use super::*;
 
     fn normal_words(line: &str) -> String {
-        let args: Vec<OsString> =
-            line.split(' ').map(|word| word.replace("''", "").into()).collect();
+        let args: Vec<OsString> = line
+            .split(' ')
+            .map(|word| word.replace("''", "").into())
+            .collect();
         let words = normal(&super::super::commands::command_line(None), &args);
-        words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        words
+            .iter()
+            .map(|word| word.to_str().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -148,10 +157,22 @@ mod tests {
                 "rt run -no-subreaper -b '' -pid-file P --console-socket= c",
                 "rt run --no-subreaper --bundle= --pid-file=P c",
             ),
-            ("rt exec -tu 0 c -x --debug=true", "rt exec -tu 0 c -- -x --debug=true"),
-            ("rt exec -u 0 --cwd '' -e '' c -- sh --", "rt exec --user=0 --env= c -- sh --"),
-            ("rt exec -t=false -d=true -e=A=B -u=0 c", "rt exec --detach --env=A=B --user=0 c"),
-            ("rt exec -d=false -eA=B -t=maybe c", "rt exec -eA=B -t=maybe c"),
+            (
+                "rt exec -tu 0 c -x --debug=true",
+                "rt exec -tu 0 c -- -x --debug=true",
+            ),
+            (
+                "rt exec -u 0 --cwd '' -e '' c -- sh --",
+                "rt exec --user=0 --env= c -- sh --",
+            ),
+            (
+                "rt exec -t=false -d=true -e=A=B -u=0 c",
+                "rt exec --detach --env=A=B --user=0 c",
+            ),
+            (
+                "rt exec -d=false -eA=B -t=maybe c",
+                "rt exec -eA=B -t=maybe c",
+            ),
             (
                 "rt exec -no-new-privs --no-new-privs=F c",
                 "rt exec --no-new-privs --no-new-privs=false c",
@@ -165,7 +186,10 @@ mod tests {
             ("rt delete c --force", "rt delete c --force"),
             ("rt --root= kill '' TERM", "rt --root= kill '' TERM"),
             ("rt update --cpu-quota -1 c", "rt update --cpu-quota=-1 c"),
-            ("rt --bogus=1 --debug=maybe list -q", "rt --bogus=1 --debug=maybe list --quiet"),
+            (
+                "rt --bogus=1 --debug=maybe list -q",
+                "rt --bogus=1 --debug=maybe list --quiet",
+            ),
         ] {
             let words = words.replace("''", "");
             assert_eq!(normal_words(line), words, "{line}");

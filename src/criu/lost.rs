@@ -11,8 +11,16 @@ pub(crate) fn check(spec: &Spec, root: &Root) -> Result<()> {
     let lost = |what: &str| bail!("{what}: criu does not keep it");
     for mount in &root.mounts {
         let mapped = matches!(mount.what, What::Bind { ids: Some(_), .. });
-        ensure!(!mapped, "{}: criu does not keep the ids of an id-mapped mount", mount.origin);
-        ensure!(!mount.options.minds_links(), "{}: criu follows links", mount.origin);
+        ensure!(
+            !mapped,
+            "{}: criu does not keep the ids of an id-mapped mount",
+            mount.origin
+        );
+        ensure!(
+            !mount.options.minds_links(),
+            "{}: criu follows links",
+            mount.origin
+        );
         let attributes = mount.options.attr_set | mount.options.rec_attr_set;
         let follows = attributes & libc::MOUNT_ATTR_NOSYMFOLLOW == 0;
         ensure!(follows, "{}: criu does not keep nosymfollow", mount.origin);
@@ -21,7 +29,9 @@ pub(crate) fn check(spec: &Spec, root: &Root) -> Result<()> {
     if let Some((name, _)) = named.find(|(n, _)| n.starts_with(landlock::PREFIX)) {
         lost(&annotations::origin(name))?;
     }
-    let Some(linux) = spec.linux() else { return Ok(()) };
+    let Some(linux) = spec.linux() else {
+        return Ok(());
+    };
     if linux.seccomp().as_ref().is_some_and(seccomp::notifies) {
         lost("linux.seccomp: SCMP_ACT_NOTIFY")?;
     }

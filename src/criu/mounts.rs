@@ -68,7 +68,11 @@ impl<'a> External<'a> {
         if self.readonly && !below {
             attributes |= libc::MOUNT_ATTR_RDONLY;
         }
-        if self.locked { attributes | source } else { attributes }
+        if self.locked {
+            attributes | source
+        } else {
+            attributes
+        }
     }
 }
 
@@ -94,7 +98,9 @@ fn of(root: &Root) -> Vec<External<'_>> {
             })),
             What::Remount { .. } => {
                 let same = |external: &&mut External<'_>| external.destination == mount.destination;
-                all.iter_mut().filter(same).for_each(|e| e.options.extend(&options));
+                all.iter_mut()
+                    .filter(same)
+                    .for_each(|e| e.options.extend(&options));
             }
             What::FileSystem(_) => {}
         }
@@ -104,7 +110,10 @@ fn of(root: &Root) -> Vec<External<'_>> {
         all.extend(devices.map(|device| external(&device.path, &device.path)));
     }
     let masked = root.masked.iter();
-    all.extend(masked.map(|path| External { name: MASK.into(), ..external(path, MASK.as_ref()) }));
+    all.extend(masked.map(|path| External {
+        name: MASK.into(),
+        ..external(path, MASK.as_ref())
+    }));
     all
 }
 
@@ -119,7 +128,15 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     let mounted = mount_table::of(&pid.to_string())?;
     mounted.iter().try_for_each(|mount| host.check(mount))?;
     let mut all: Vec<ExternalMount> = Vec::new();
-    for External { destination, name, source, recursive, locked, .. } in of(root) {
+    for External {
+        destination,
+        name,
+        source,
+        recursive,
+        locked,
+        ..
+    } in of(root)
+    {
         ensure!(
             !(recursive && locked && host.has_mounts_below(&source)),
             "{}: in a user namespace criu does not bring back what is mounted below {}",
@@ -133,10 +150,15 @@ pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
         if name == MASK && file_type(&found)? == SFlag::S_IFDIR {
             continue;
         }
-        let Some(mount) = seen::mount_at(&mounted, &found)? else { continue };
+        let Some(mount) = seen::mount_at(&mounted, &found)? else {
+            continue;
+        };
         let point = mount_table::point_of(mount);
         // CRIU knows them by their places alone.
-        for other in mounted.iter().filter(|other| mount_table::point_of(other) == point) {
+        for other in mounted
+            .iter()
+            .filter(|other| mount_table::point_of(other) == point)
+        {
             ensure!(
                 host.is_all_of(&source, other)?,
                 "{}: shows something else there than what is {} now, or both",
@@ -175,15 +197,30 @@ pub(super) fn sources(root: &Root) -> Vec<External<'_>> {
     let at_top = |mount: &&MountPoint| {
         matches!(mount.what, What::Remount { .. }) && mount.destination == top.destination
     };
-    top.options = root.mounts.iter().filter(at_top).map(|mount| &mount.options).collect();
-    all.push(External { recursive: true, readonly: root.readonly, ..top });
+    top.options = root
+        .mounts
+        .iter()
+        .filter(at_top)
+        .map(|mount| &mount.options)
+        .collect();
+    all.push(External {
+        recursive: true,
+        readonly: root.readonly,
+        ..top
+    });
     all
 }
 
 /// For a restore.
 pub(crate) fn restored(root: &Root) -> Vec<ExternalMount> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    of(root).iter().map(|e| ExternalMount { key: e.name.clone(), value: text(&e.source) }).collect()
+    of(root)
+        .iter()
+        .map(|e| ExternalMount {
+            key: e.name.clone(),
+            value: text(&e.source),
+        })
+        .collect()
 }
 
 /// In the worker, in a mount namespace of its own: makes the root a mount, which CRIU wants, and
@@ -202,7 +239,9 @@ pub(crate) fn prepare(root: &Root, masked: Option<&[PathBuf]>, program: &Program
     let inside = RootFd::new(directory().with_context(context)?);
     if root.readonly {
         // Where CRIU puts the old root; if it is missing it makes one, which it then cannot.
-        inside.open_or_create(Path::new("/tmp"), Missing::Directory).with_context(context)?;
+        inside
+            .open_or_create(Path::new("/tmp"), Missing::Directory)
+            .with_context(context)?;
     }
     make_places(&inside, root, masked.unwrap_or(&root.masked))?;
     // CRIU makes a directory there, open to everybody, and a killed one leaves it.
@@ -210,7 +249,14 @@ pub(crate) fn prepare(root: &Root, masked: Option<&[PathBuf]>, program: &Program
     let is_source = |external: &External<'_>| external.source.starts_with(temporary);
     if !program.is_below(temporary) && !sources(root).iter().any(is_source) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("tmpfs"), temporary, Some("tmpfs"), flags, Some("mode=1777")).context("/tmp")?;
+        mount(
+            Some("tmpfs"),
+            temporary,
+            Some("tmpfs"),
+            flags,
+            Some("mode=1777"),
+        )
+        .context("/tmp")?;
     }
     Ok(())
 }
@@ -238,7 +284,9 @@ fn make_places(inside: &RootFd, root: &Root, masked: &[PathBuf]) -> Result<()> {
     }
     for path in masked.iter().filter(|path| !is_within(root, path)) {
         // What it hides has gone since, and CRIU needs something to hide.
-        inside.open_or_create(path, Missing::File).with_context(|| path.display().to_string())?;
+        inside
+            .open_or_create(path, Missing::File)
+            .with_context(|| path.display().to_string())?;
     }
     for mount in mounts.iter().rev() {
         let path = format!("/proc/self/fd/{}", mount.as_raw_fd());

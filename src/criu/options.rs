@@ -116,7 +116,10 @@ impl Common {
 fn config(annotations: &BTreeMap<String, String>) -> Option<String> {
     match annotations.get(CONFIG) {
         Some(own) => Some(own.clone()).filter(|path| !path.is_empty()),
-        None => CONFIGS.into_iter().find(|path| Path::new(path).exists()).map(Into::into),
+        None => CONFIGS
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .map(Into::into),
     }
 }
 
@@ -141,8 +144,14 @@ impl Images {
     }
 
     fn of(common: &Common) -> Self {
-        let path = common.image_path.clone().unwrap_or_else(|| DEFAULT_IMAGES.into());
-        Self { path, work: common.work_path.clone() }
+        let path = common
+            .image_path
+            .clone()
+            .unwrap_or_else(|| DEFAULT_IMAGES.into());
+        Self {
+            path,
+            work: common.work_path.clone(),
+        }
     }
 
     fn checked(self) -> Result<Self> {
@@ -158,7 +167,12 @@ impl Images {
             open(path).with_context(|| format!("{name} {}", path.display()))
         };
         let mut all = vec![named("--image-path", &self.path)?];
-        all.extend(self.work.as_ref().map(|path| named("--work-path", path)).transpose()?);
+        all.extend(
+            self.work
+                .as_ref()
+                .map(|path| named("--work-path", path))
+                .transpose()?,
+        );
         Ok(all)
     }
 
@@ -190,7 +204,12 @@ impl Images {
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path.join(name);
         let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(SAFELY);
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(SAFELY);
         options
             .open(&path)
             .and_then(|mut file| file.write_all(bytes))
@@ -202,7 +221,11 @@ impl Images {
         let path = self.path.join(name);
         let read = || -> io::Result<Vec<u8>> {
             let mut bytes = Vec::new();
-            File::options().read(true).custom_flags(SAFELY).open(&path)?.read_to_end(&mut bytes)?;
+            File::options()
+                .read(true)
+                .custom_flags(SAFELY)
+                .open(&path)?
+                .read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         read().with_context(|| path.display().to_string())
@@ -216,7 +239,10 @@ impl Images {
     /// Refuses a directory for the images before that is not one: it is relative to this one.
     pub(crate) fn check_parent(&self, parent: &Path) -> Result<()> {
         if parent.is_absolute() {
-            bail!("--parent-path {}: must be relative to --image-path", parent.display());
+            bail!(
+                "--parent-path {}: must be relative to --image-path",
+                parent.display()
+            );
         }
         open(&self.path.join(parent))
             .with_context(|| format!("invalid --parent-path {}", parent.display()))

@@ -42,7 +42,9 @@ impl Program {
             // An empty one is the working directory.
             let path = Path::new(".").join(directory).join(NAME);
             let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-            let Ok(file) = open(&path, flags, Mode::empty()) else { continue };
+            let Ok(file) = open(&path, flags, Mode::empty()) else {
+                continue;
+            };
             if file_type(&file)? != SFlag::S_IFREG {
                 continue;
             }
@@ -62,14 +64,23 @@ impl Program {
     /// Whether it is found in the directory `place`, or is there where links lead.
     pub(super) fn is_below(&self, place: &Path) -> bool {
         let real = fs::canonicalize(&self.path);
-        let directory = self.path.parent().and_then(|parent| fs::canonicalize(parent).ok());
-        [real.ok(), directory].into_iter().flatten().any(|path| path.starts_with(place))
+        let directory = self
+            .path
+            .parent()
+            .and_then(|parent| fs::canonicalize(parent).ok());
+        [real.ok(), directory]
+            .into_iter()
+            .flatten()
+            .any(|path| path.starts_with(place))
     }
 
     /// The same with a descriptor from `first` on.
     pub(super) fn moved_above(&self, first: RawFd) -> Result<Self> {
         let file = sys::duplicate_above(self.file.as_fd(), first).context(NAME)?;
-        Ok(Self { file, path: self.path.clone() })
+        Ok(Self {
+            file,
+            path: self.path.clone(),
+        })
     }
 
     /// Becomes this program: by its path, which a script may need to find what is beside it, or if
@@ -115,9 +126,15 @@ mod tests {
         fs::write(plain.join(NAME), "").unwrap();
         let find = |all: &[&PathBuf]| Program::find_in(&env::join_paths(all).unwrap());
         let refused = format!("{:#}", find(&[&none, &plain, &folder]).unwrap_err());
-        assert!(refused.ends_with("plain/criu: EACCES: Permission denied"), "{refused}");
+        assert!(
+            refused.ends_with("plain/criu: EACCES: Permission denied"),
+            "{refused}"
+        );
         let missing = find(&[&none, &folder]).unwrap_err().to_string();
-        assert!(missing.starts_with("criu: executable file not found"), "{missing}");
+        assert!(
+            missing.starts_with("criu: executable file not found"),
+            "{missing}"
+        );
         for directory in [&good, &later] {
             fs::write(directory.join("real"), "").unwrap();
             fs::set_permissions(directory.join("real"), fs::Permissions::from_mode(0o755)).unwrap();

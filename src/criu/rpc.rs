@@ -191,8 +191,11 @@ mod tests {
             manage_cgroups_mode: Some(CgroupMode::Soft.into()),
             ..Options::default()
         };
-        let request =
-            Request { kind: Kind::Dump.into(), options: Some(options), ..Request::default() };
+        let request = Request {
+            kind: Kind::Dump.into(),
+            options: Some(options),
+            ..Request::default()
+        };
         let expected =
             b"\x08\x01\x12\x15\x08\x05\x10\xac\x02\x18\x01\x90\x02\x03\xaa\x02\x08net[1]:n";
         assert_eq!(request.encode_to_vec(), expected);

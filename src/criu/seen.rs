@@ -47,7 +47,9 @@ const TAKING: [(u64, &str); 4] = [
 ];
 
 fn taken(mount: &MountInfo) -> u64 {
-    let given = TAKING.iter().filter(|(_, name)| mount.mount_options.contains_key(*name));
+    let given = TAKING
+        .iter()
+        .filter(|(_, name)| mount.mount_options.contains_key(*name));
     given.fold(0, |all, (attribute, _)| all | attribute)
 }
 
@@ -76,14 +78,20 @@ impl<'a> Host<'a> {
             let context = || external.source.display().to_string();
             places.extend(shown(&mounts, &external, whole).with_context(context)?);
         }
-        Ok(Self { mounts, places, known_kinds: known_kinds(root, init)? })
+        Ok(Self {
+            mounts,
+            places,
+            known_kinds: known_kinds(root, init)?,
+        })
     }
 
     /// Whether `mount` shows `source`, and all of it.
     pub(super) fn is_all_of(&self, source: &Path, mount: &MountInfo) -> Result<bool> {
         let path = fs::canonicalize(source).with_context(|| source.display().to_string())?;
         let id = id_of_mount(&path).with_context(|| source.display().to_string())?;
-        let Some((own, root)) = at(&self.mounts, &path, id) else { return Ok(false) };
+        let Some((own, root)) = at(&self.mounts, &path, id) else {
+            return Ok(false);
+        };
         Ok(own.majmin == mount.majmin && root == mount_table::root_of(mount))
     }
 
@@ -148,12 +156,16 @@ impl<'a> Host<'a> {
             Fork::Child => {
                 if setns(namespace, CloneFlags::CLONE_NEWNS).is_ok() {
                     // What cannot be done is seen afterwards.
-                    mounts.iter().for_each(|mount| drop(set(mount, self.lacking(mount))));
+                    mounts
+                        .iter()
+                        .for_each(|mount| drop(set(mount, self.lacking(mount))));
                 }
                 sys::exit_now(0)
             }
         };
-        super::wait_for(process.as_fd()).map(drop).with_context(|| format!("process {pid}"))
+        super::wait_for(process.as_fd())
+            .map(drop)
+            .with_context(|| format!("process {pid}"))
     }
 }
 
@@ -193,7 +205,9 @@ pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
     // One look for each mount namespace.
     let mut looked = BTreeSet::new();
     for pid in all {
-        let Some(namespace) = of_living(namespace(pid, "mnt"))? else { continue };
+        let Some(namespace) = of_living(namespace(pid, "mnt"))? else {
+            continue;
+        };
         if looked.contains(&namespace) {
             continue;
         }
@@ -212,7 +226,11 @@ fn of_living<T>(result: Result<T>) -> Result<Option<T>> {
     let ended = |errno: Errno| matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::EINVAL);
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) => match error.downcast_ref::<Errno>().copied().filter(|errno| ended(*errno)) {
+        Err(error) => match error
+            .downcast_ref::<Errno>()
+            .copied()
+            .filter(|errno| ended(*errno))
+        {
             Some(_) => Ok(None),
             None => Err(error),
         },
@@ -238,7 +256,9 @@ fn descendants(pid: i32, all: &mut Vec<i32>) -> Result<()> {
             Err(_) if !task.exists() => continue,
             result => result.with_context(|| format!("{}/children", task.display()))?,
         };
-        children.split_whitespace().try_for_each(|child| descendants(child.parse()?, all))?;
+        children
+            .split_whitespace()
+            .try_for_each(|child| descendants(child.parse()?, all))?;
     }
     Ok(())
 }
@@ -279,7 +299,14 @@ fn at<'a>(host: &'a [MountInfo], path: &Path, id: u64) -> Option<(&'a MountInfo,
     let below = path.strip_prefix(mount_table::point_of(own)).ok()?;
     let root = mount_table::root_of(own);
     // With nothing to join it would get a slash at its end.
-    Some((own, if below.as_os_str().is_empty() { root } else { root.join(below) }))
+    Some((
+        own,
+        if below.as_os_str().is_empty() {
+            root
+        } else {
+            root.join(below)
+        },
+    ))
 }
 
 fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> Vec<Place> {
@@ -308,7 +335,9 @@ fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> 
 pub(super) fn root_of(pid: i32) -> Result<RootFd> {
     let path = format!("/proc/{pid}/root");
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Ok(RootFd::new(open(path.as_str(), flags, Mode::empty()).context(path)?))
+    Ok(RootFd::new(
+        open(path.as_str(), flags, Mode::empty()).context(path)?,
+    ))
 }
 
 /// Of the mounts of a process the one that a file is in.
@@ -325,7 +354,10 @@ mod tests {
     use super::*;
 
     fn mounts(lines: &[&str]) -> Vec<MountInfo> {
-        lines.iter().map(|line| MountInfo::from_line(line).unwrap()).collect()
+        lines
+            .iter()
+            .map(|line| MountInfo::from_line(line).unwrap())
+            .collect()
     }
 
     #[test]
@@ -338,7 +370,10 @@ mod tests {
         ]);
         let shown = |path: &str, id, recursive| -> Vec<String> {
             let places = places(&host, &External::plain(path, recursive), id, true);
-            places.iter().map(|p| format!("{} {}", p.device, p.root.display())).collect()
+            places
+                .iter()
+                .map(|p| format!("{} {}", p.device, p.root.display()))
+                .collect()
         };
         assert_eq!(shown("/etc/x", 20, true), ["254:0 /etc/x"]);
         assert_eq!(shown("/var/lib/a b/c", 22, true), ["0:31 /sub/c", "0:32 /"]);
@@ -349,8 +384,11 @@ mod tests {
             destination: "/".into(),
             taken: 0,
         };
-        for (root, expected) in [("/sub/c", true), ("/sub/c/x//deleted", true), ("/sub/cc", false)]
-        {
+        for (root, expected) in [
+            ("/sub/c", true),
+            ("/sub/c/x//deleted", true),
+            ("/sub/cc", false),
+        ] {
             let line = format!("40 1 0:31 {root} /x rw - btrfs /dev/vdb rw");
             assert_eq!(place.shows(&mounts(&[&line])[0]), expected, "{root}");
         }

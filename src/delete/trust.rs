@@ -26,22 +26,37 @@ pub(crate) fn own_groups(container: &Container) -> Cgroup {
     }
     let mut by_config = container.groups_by_config();
     by_config.leave_out_foreign(&expected);
-    if cgroup.is_nowhere() { by_config } else { cgroup.with(by_config) }
+    if cgroup.is_nowhere() {
+        by_config
+    } else {
+        cgroup.with(by_config)
+    }
 }
 
 /// Whether the groups of the record are where the container's have to be, at the first look: below
 /// the usual places by the name of its id, or else as its configuration says.
 pub(super) fn has_own_groups(container: &Container) -> bool {
     let Record { id, cgroup, .. } = &container.record;
-    cgroup.is_named(id) || cgroup.clone().leave_out_foreign(&container.expected_groups()).is_empty()
+    cgroup.is_named(id)
+        || cgroup
+            .clone()
+            .leave_out_foreign(&container.expected_groups())
+            .is_empty()
 }
 
 /// Names what the record has and what is not the container's: it is left alone.
 pub(super) fn warn(container: &Container, misplaced: &[PathBuf]) {
     let id = &container.record.id;
-    let foreign = container.record.cgroup.clone().leave_out_foreign(&container.expected_groups());
+    let foreign = container
+        .record
+        .cgroup
+        .clone()
+        .leave_out_foreign(&container.expected_groups());
     for directory in misplaced.iter().chain(&foreign) {
-        log::warn(format!("{id}: not its cgroup, left alone: {}", directory.display()));
+        log::warn(format!(
+            "{id}: not its cgroup, left alone: {}",
+            directory.display()
+        ));
     }
 }
 
@@ -49,7 +64,9 @@ pub(super) fn warn(container: &Container, misplaced: &[PathBuf]) {
 /// container's cgroups, and not even its root says that it has only left them.
 pub(crate) fn check_init(container: &Container) -> Result<()> {
     let record = &container.record;
-    let Some(init) = record.init else { return Ok(()) };
+    let Some(init) = record.init else {
+        return Ok(());
+    };
     let root = |path: &str| stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
     let is_in_rootfs = || {
         let own = root(&format!("/proc/{}/root/.", init.pid));
@@ -62,7 +79,11 @@ pub(crate) fn check_init(container: &Container) -> Result<()> {
         Some(false) => is_in_rootfs(),
     };
     if !is_known {
-        bail!("{}: process {} is not in its cgroups, left alone", record.id, init.pid);
+        bail!(
+            "{}: process {} is not in its cgroups, left alone",
+            record.id,
+            init.pid
+        );
     }
     Ok(())
 }

@@ -54,10 +54,18 @@ fn inherit(process: &mut Process, own: &Process) {
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(own.oom_score_adj());
     }
-    if process.apparmor_profile().as_ref().is_none_or(String::is_empty) {
+    if process
+        .apparmor_profile()
+        .as_ref()
+        .is_none_or(String::is_empty)
+    {
         process.set_apparmor_profile(own.apparmor_profile().clone());
     }
-    if process.selinux_label().as_ref().is_none_or(String::is_empty) {
+    if process
+        .selinux_label()
+        .as_ref()
+        .is_none_or(String::is_empty)
+    {
         process.set_selinux_label(own.selinux_label().clone());
     }
     if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
@@ -72,7 +80,10 @@ fn change(process: &mut Process, options: &args::Exec) {
         process.set_cwd(directory.clone());
     }
     if !options.env.is_empty() {
-        process.env_mut().get_or_insert_default().extend(options.env.iter().cloned());
+        process
+            .env_mut()
+            .get_or_insert_default()
+            .extend(options.env.iter().cloned());
     }
     if let Some(set) = options.no_new_privs {
         process.set_no_new_privileges(Some(set));
@@ -106,7 +117,9 @@ fn change_user(process: &mut Process, options: &args::Exec) {
 /// oci-spec's default is not empty.
 fn none() -> LinuxCapabilities {
     let mut none = LinuxCapabilities::default();
-    none.set_bounding(None).set_effective(None).set_permitted(None);
+    none.set_bounding(None)
+        .set_effective(None)
+        .set_permitted(None);
     none.set_inheritable(None).set_ambient(None);
     none
 }
@@ -115,13 +128,29 @@ fn none() -> LinuxCapabilities {
 /// which a process that is not root would not have it.
 fn add(mut sets: LinuxCapabilities, names: &[Capability]) -> LinuxCapabilities {
     let more = |set: &Option<HashSet<Capability>>| {
-        Some(set.iter().flatten().chain(names).copied().collect::<HashSet<_>>())
+        Some(
+            set.iter()
+                .flatten()
+                .chain(names)
+                .copied()
+                .collect::<HashSet<_>>(),
+        )
     };
     sets.set_bounding(more(sets.bounding()));
     sets.set_effective(more(sets.effective()));
     sets.set_permitted(more(sets.permitted()));
-    let heritable = sets.inheritable().iter().flatten().filter(|one| names.contains(one));
-    let ambient: HashSet<_> = sets.ambient().iter().flatten().chain(heritable).copied().collect();
+    let heritable = sets
+        .inheritable()
+        .iter()
+        .flatten()
+        .filter(|one| names.contains(one));
+    let ambient: HashSet<_> = sets
+        .ambient()
+        .iter()
+        .flatten()
+        .chain(heritable)
+        .copied()
+        .collect();
     sets.set_ambient(Some(ambient));
     sets
 }

@@ -42,7 +42,9 @@ pub(crate) fn id(text: &str) -> Result<u32> {
 pub(crate) fn capability(text: &str) -> Result<Capability> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("CAP_").unwrap_or(&name);
-    Capability::from_str(name).ok().context("unknown capability")
+    Capability::from_str(name)
+        .ok()
+        .context("unknown capability")
 }
 
 #[cfg(test)]

@@ -150,7 +150,10 @@ fn children_by_parent() -> Option<Vec<String>> {
     let is_own = |name: &String| {
         let stat = fs::read_to_string(format!("/proc/{name}/stat")).unwrap_or_default();
         // PID (NAME) STATE PPID: the name may hold anything.
-        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(own)
+        stat.rsplit(") ")
+            .next()
+            .and_then(|rest| rest.split(' ').nth(1))
+            == Some(own)
     };
     Some(names.filter(is_own).collect())
 }

@@ -52,7 +52,14 @@ impl<'a> Place<'a> {
     /// In the namespaces of the runtime.
     pub(super) fn outside(cwd: Option<&'a Path>, env: &'a [CString]) -> Self {
         let interruption = Interruption::of_command();
-        Self { cwd, env, peer: None, interruption, has_keeper: true, confinement: None }
+        Self {
+            cwd,
+            env,
+            peer: None,
+            interruption,
+            has_keeper: true,
+            confinement: None,
+        }
     }
 }
 
@@ -78,7 +85,12 @@ pub(super) fn run_to(
     let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
     fcntl(&state_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("a pipe")?;
     let [out, err] = outputs.each_ref().map(|to| to.as_ref().unwrap_or(&output));
-    let streams = Streams { stdin: &stdin, out, err, errors: &output };
+    let streams = Streams {
+        stdin: &stdin,
+        out,
+        err,
+        errors: &output,
+    };
     let execute = |parent| program.execute(&streams, place, parent);
     let process = match place.has_keeper {
         true => keeper::start(execute, output.as_fd()),
@@ -86,10 +98,19 @@ pub(super) fn run_to(
     };
     let process = process.context("clone3")?;
     drop(stdin);
-    let seconds = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
+    let seconds = hook
+        .timeout()
+        .and_then(|seconds| u64::try_from(seconds).ok());
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let Place { peer, interruption, .. } = *place;
-    let wait = Wait { process: process.as_fd(), peer, interruption, deadline };
+    let Place {
+        peer, interruption, ..
+    } = *place;
+    let wait = Wait {
+        process: process.as_fd(),
+        peer,
+        interruption,
+        deadline,
+    };
     let outcome = wait.feed(state_end, state);
     if !matches!(outcome, Ok(Outcome::Ended)) {
         end(&process, place.has_keeper);
@@ -121,7 +142,10 @@ fn end(process: &OwnedFd, is_keeper: bool) {
     let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+        match poll(
+            &mut fds,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+        ) {
             Err(Errno::EINTR) => {}
             Ok(0) | Err(_) => break,
             Ok(_) => return,
@@ -166,7 +190,11 @@ impl Wait<'_> {
             let interruption = self.interruption.as_ref();
             let watched = [Some(self.process), self.peer, interruption.map(AsFd::as_fd)];
             let mut fds: Vec<_> = watched.into_iter().flatten().map(readable).collect();
-            fds.extend(state_end.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)));
+            fds.extend(
+                state_end
+                    .as_ref()
+                    .map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)),
+            );
             match poll(&mut fds, self.timeout()) {
                 Ok(_) if fds[0].any() == Some(true) => return Ok(Outcome::Ended),
                 Ok(_) if self.peer.is_some() && fds[1].any() == Some(true) => {
@@ -183,7 +211,10 @@ impl Wait<'_> {
     }
 
     fn timeout(&self) -> PollTimeout {
-        match self.deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+        match self
+            .deadline
+            .map(|at| at.saturating_duration_since(Instant::now()))
+        {
             None => PollTimeout::NONE,
             // Rounded up: not to wake just before the deadline again and again.
             Some(left) => {
@@ -223,15 +254,26 @@ struct Program {
 impl Program {
     fn new(hook: &Hook, inherited: &[CString]) -> Result<Self> {
         let strings = |list: &Vec<String>| {
-            list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>()
+            list.iter()
+                .map(|text| CString::new(text.as_str()))
+                .collect::<Result<Vec<_>, _>>()
         };
         let path = CString::new(hook.path().as_os_str().as_bytes())?;
-        let mut args = hook.args().as_ref().map(strings).transpose()?.unwrap_or_default();
+        let mut args = hook
+            .args()
+            .as_ref()
+            .map(strings)
+            .transpose()?
+            .unwrap_or_default();
         if args.is_empty() {
             args.push(path.clone());
         }
         let env = hook.env().as_ref().map(strings).transpose()?;
-        Ok(Self { path, args, env: env.unwrap_or_else(|| inherited.to_vec()) })
+        Ok(Self {
+            path,
+            args,
+            env: env.unwrap_or_else(|| inherited.to_vec()),
+        })
     }
 
     /// In the child; the status to end with if the program does not run. What `parent` has open or
@@ -258,7 +300,12 @@ impl Program {
         nix::unistd::dup2_stderr(streams.err)?;
         nix::unistd::dup2_stdin(streams.stdin)?;
         let mut keep = vec![streams.errors.as_raw_fd()];
-        keep.extend(place.confinement.iter().flat_map(|confinement| &confinement.keep));
+        keep.extend(
+            place
+                .confinement
+                .iter()
+                .flat_map(|confinement| &confinement.keep),
+        );
         sys::close_all_but(keep, 3)?;
         sys::set_signal_disposition(Signal::SIGPIPE, false)?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
@@ -266,7 +313,9 @@ impl Program {
             // It may be gone by the time of poststop.
             chdir(bundle).or_else(|_| chdir("/"))?;
         }
-        place.confinement.map_or(Ok(()), |confinement| (confinement.enter)())
+        place
+            .confinement
+            .map_or(Ok(()), |confinement| (confinement.enter)())
     }
 }
 
@@ -277,7 +326,11 @@ mod tests {
     fn hook(args: &[&str], timeout: Option<i64>) -> Hook {
         let mut hook = Hook::default();
         hook.set_path("/bin/sh".into());
-        let args = ["sh", "-c"].iter().chain(args).map(ToString::to_string).collect();
+        let args = ["sh", "-c"]
+            .iter()
+            .chain(args)
+            .map(ToString::to_string)
+            .collect();
         hook.set_args(Some(args));
         hook.set_env(Some(vec!["PATH=/bin:/usr/bin".into()]));
         hook.set_timeout(timeout);
@@ -290,13 +343,19 @@ mod tests {
 
     #[test]
     fn a_hook_that_fails_is_quoted() {
-        assert_eq!(error("echo no such bridge >&2; exit 3", None), "exit status 3: no such bridge");
+        assert_eq!(
+            error("echo no such bridge >&2; exit 3", None),
+            "exit status 3: no such bridge"
+        );
         assert_eq!(error("kill -9 $$", None), "killed by SIGKILL");
     }
 
     #[test]
     fn a_hook_that_hangs_is_killed_at_its_time() {
-        assert_eq!(error("exec sleep 60", Some(1)), "not finished after 1 s, killed");
+        assert_eq!(
+            error("exec sleep 60", Some(1)),
+            "not finished after 1 s, killed"
+        );
     }
 
     #[test]

@@ -46,7 +46,11 @@ pub(super) fn appear(
         Fork::Child => {
             group.enter_pids()?;
             process::lead_session()?;
-            if plan.process.as_ref().is_some_and(|program| program.terminal) {
+            if plan
+                .process
+                .as_ref()
+                .is_some_and(|program| program.terminal)
+            {
                 terminal::control()?;
             }
             Ok(())

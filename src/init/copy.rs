@@ -37,7 +37,10 @@ pub(super) fn contents(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
 }
 
 fn directory(from: &OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()> {
-    ensure!(depth < DEPTH_MAX, "more than {DEPTH_MAX} directories in each other");
+    ensure!(
+        depth < DEPTH_MAX,
+        "more than {DEPTH_MAX} directories in each other"
+    );
     for entry in Dir::from_fd(from.try_clone()?)?.iter() {
         let entry = entry?;
         let name = entry.file_name();
@@ -129,7 +132,13 @@ fn make_alike(source: &OwnedFd, target: &OwnedFd, stat: &FileStat) -> Result<()>
 
 fn own(to: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    Ok(fchownat(to, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?)
+    Ok(fchownat(
+        to,
+        name,
+        Some(uid),
+        Some(gid),
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )?)
 }
 
 fn open(directory: BorrowedFd<'_>, name: &CStr, more: OFlag) -> nix::Result<OwnedFd> {

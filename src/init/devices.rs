@@ -97,7 +97,13 @@ fn make(parent: &OwnedFd, name: &OsStr, device: &Device) -> Result<()> {
     // Only ever of the node just made: nothing that stood there before changes its owner.
     if (device.uid, device.gid) != (0, 0) {
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-        fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        fchownat(
+            parent,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )?;
     }
     Ok(())
 }

@@ -54,7 +54,10 @@ pub(super) fn refusal(name: &str, path: &Path, errno: Errno) -> anyhow::Error {
         Errno::ENOEXEC => "exec format error".to_string(),
         errno => errno.desc().to_lowercase(),
     };
-    match rootfs::current().ok().and_then(|root| fault(&root, path, DEPTH)) {
+    match rootfs::current()
+        .ok()
+        .and_then(|root| fault(&root, path, DEPTH))
+    {
         Some(fault) => anyhow!("exec: {name:?}: {text} ({fault})"),
         None => anyhow!("exec: {name:?}: {text}"),
     }
@@ -87,9 +90,17 @@ fn fault(root: &RootFd, path: &Path, depth: usize) -> Option<String> {
     match needs {
         Err(fault) => Some(fault),
         Ok(Needs { what, path }) => {
-            let fault = fault(root, Path::new(OsStr::from_bytes(&path)), depth.checked_sub(1)?)?;
+            let fault = fault(
+                root,
+                Path::new(OsStr::from_bytes(&path)),
+                depth.checked_sub(1)?,
+            )?;
             let name = String::from_utf8_lossy(&path);
-            let ends = if name.ends_with('\r') { ", and its lines end in CR LF" } else { "" };
+            let ends = if name.ends_with('\r') {
+                ", and its lines end in CR LF"
+            } else {
+                ""
+            };
             Some(format!("its {what} {name:?}: {fault}{ends}"))
         }
     }
@@ -105,22 +116,34 @@ struct Needs {
 /// The interpreter of a script whose first line begins behind the `#!`. `is_cut`: the file goes on
 /// where the kernel stops to read.
 fn interpreter(head: &[u8], is_cut: bool) -> Result<Needs, String> {
-    let begin = head.iter().position(|byte| !b" \t".contains(byte)).unwrap_or(head.len());
+    let begin = head
+        .iter()
+        .position(|byte| !b" \t".contains(byte))
+        .unwrap_or(head.len());
     let rest = &head[begin..];
     match rest.iter().position(|byte| b" \t\n\0".contains(byte)) {
         None if is_cut => Err(format!("a #! line of more than {HEAD} bytes")),
         Some(0) => Err("a #! line without an interpreter".to_string()),
-        end => Ok(Needs { what: "interpreter", path: rest[..end.unwrap_or(rest.len())].to_vec() }),
+        end => Ok(Needs {
+            what: "interpreter",
+            path: rest[..end.unwrap_or(rest.len())].to_vec(),
+        }),
     }
 }
 
 /// The loader of a dynamic program; `None` where there is none and nothing is wrong.
 fn loader(file: &OwnedFd, head: &[u8]) -> Option<Result<Needs, String>> {
-    let elf = Elf { is_wide: *head.get(4)? == 2, is_big_endian: *head.get(5)? == 2 };
+    let elf = Elf {
+        is_wide: *head.get(4)? == 2,
+        is_big_endian: *head.get(5)? == 2,
+    };
     let machine = elf.field(head, 18, 2)?;
     if !runs_here(machine) {
         let known = MACHINES.iter().find(|(number, _)| *number == machine);
-        let name = known.map_or_else(|| format!("machine {machine}"), |(_, name)| name.to_string());
+        let name = known.map_or_else(
+            || format!("machine {machine}"),
+            |(_, name)| name.to_string(),
+        );
         return Some(Err(format!("built for {name}")));
     }
     if !matches!(elf.field(head, 16, 2)?, ET_EXEC | ET_DYN) {
@@ -128,15 +151,23 @@ fn loader(file: &OwnedFd, head: &[u8]) -> Option<Result<Needs, String>> {
     }
     let (offset, size, count) = elf.program_headers(head)?;
     let table = sys::read_range(file, offset, (size * count).min(HEADERS_MAX)).ok()?;
-    let (offset, length) = table.chunks_exact(size).find_map(|header| elf.loader(header))?;
+    let (offset, length) = table
+        .chunks_exact(size)
+        .find_map(|header| elf.loader(header))?;
     let mut path = sys::read_range(file, offset, length.min(LOADER_MAX)).ok()?;
     path.truncate(path.iter().position(|byte| *byte == 0)?);
-    Some(Ok(Needs { what: "loader", path }))
+    Some(Ok(Needs {
+        what: "loader",
+        path,
+    }))
 }
 
 /// The kernels of two architectures also run the programs of their 32-bit forerunners.
 fn runs_here(machine: u64) -> bool {
-    let name = MACHINES.iter().find(|(number, _)| *number == machine).map_or("", |(_, name)| name);
+    let name = MACHINES
+        .iter()
+        .find(|(number, _)| *number == machine)
+        .map_or("", |(_, name)| name);
     let here = std::env::consts::ARCH;
     here.starts_with(name) && !name.is_empty() || matches!((here, name), ("aarch64", "arm"))
 }
@@ -161,8 +192,16 @@ impl Elf {
     /// Offset of the table in the file, size of an entry, their number.
     fn program_headers(&self, head: &[u8]) -> Option<(u64, usize, usize)> {
         let (offset, size, count) = match self.is_wide {
-            true => (self.field(head, 32, 8)?, self.field(head, 54, 2)?, self.field(head, 56, 2)?),
-            false => (self.field(head, 28, 4)?, self.field(head, 42, 2)?, self.field(head, 44, 2)?),
+            true => (
+                self.field(head, 32, 8)?,
+                self.field(head, 54, 2)?,
+                self.field(head, 56, 2)?,
+            ),
+            false => (
+                self.field(head, 28, 4)?,
+                self.field(head, 42, 2)?,
+                self.field(head, 44, 2)?,
+            ),
         };
         (size > 0).then_some((offset, size as usize, count as usize))
     }
@@ -187,7 +226,13 @@ mod tests {
     #[test]
     fn the_interpreter_is_the_first_word_of_the_line() {
         let word = |line: &str| interpreter(line.as_bytes(), false).unwrap().path;
-        for line in ["/bin/sh\nrest", " /bin/sh\n", "\t/bin/sh -e\n", "/bin/sh", "/bin/sh\0\0"] {
+        for line in [
+            "/bin/sh\nrest",
+            " /bin/sh\n",
+            "\t/bin/sh -e\n",
+            "/bin/sh",
+            "/bin/sh\0\0",
+        ] {
             assert_eq!(word(line), b"/bin/sh", "{line:?}");
         }
         assert_eq!(word("/bin/sh\r\n"), b"/bin/sh\r");
@@ -197,20 +242,33 @@ mod tests {
     fn a_line_that_names_no_interpreter_says_so() {
         for line in ["\n", "  \n/bin/sh"] {
             assert!(
-                interpreter(line.as_bytes(), true).unwrap_err().contains("without"),
+                interpreter(line.as_bytes(), true)
+                    .unwrap_err()
+                    .contains("without"),
                 "{line:?}"
             );
         }
         let long = "x".repeat(HEAD - 2);
-        assert!(interpreter(long.as_bytes(), true).unwrap_err().contains("more than 256 bytes"));
+        assert!(
+            interpreter(long.as_bytes(), true)
+                .unwrap_err()
+                .contains("more than 256 bytes")
+        );
         assert!(interpreter(format!("/bin/sh {long}").as_bytes(), true).is_ok());
     }
 
     #[test]
     fn this_architecture_runs_here_and_others_do_not() {
-        let own: Vec<&str> =
-            MACHINES.iter().filter(|(n, _)| runs_here(*n)).map(|(_, n)| *n).collect();
-        assert!(own.iter().any(|name| std::env::consts::ARCH.starts_with(name)), "{own:?}");
+        let own: Vec<&str> = MACHINES
+            .iter()
+            .filter(|(n, _)| runs_here(*n))
+            .map(|(_, n)| *n)
+            .collect();
+        assert!(
+            own.iter()
+                .any(|name| std::env::consts::ARCH.starts_with(name)),
+            "{own:?}"
+        );
         assert!(own.len() <= 2, "{own:?}");
         assert!(!runs_here(0) && !runs_here(65535));
     }

@@ -91,7 +91,10 @@ fn copy_link(root: &RootFd, path: &Path, found: &OwnedFd) -> Result<()> {
     match symlinkat(&*leads_to, &parent, name) {
         Err(Errno::EEXIST) => {
             let same = readlinkat(&parent, name).is_ok_and(|there| there == leads_to);
-            ensure!(same, "copy-symlink: there is something else than a link to {leads_to:?}");
+            ensure!(
+                same,
+                "copy-symlink: there is something else than a link to {leads_to:?}"
+            );
             Ok(())
         }
         result => Ok(result?),
@@ -122,7 +125,10 @@ fn link_or_create(root: &RootFd, path: &Path, missing: Missing) -> Result<OwnedF
     };
     let kind = fstatfs(&found)?.filesystem_type();
     let kernels = [PROC_SUPER_MAGIC, SYSFS_MAGIC, DEVPTS_SUPER_MAGIC].contains(&kind);
-    ensure!(!kernels, "dest-nofollow: not on a file system of the kernel's");
+    ensure!(
+        !kernels,
+        "dest-nofollow: not on a file system of the kernel's"
+    );
     Ok(found)
 }
 
@@ -208,7 +214,10 @@ fn file_system(
     if let Some(mode) = mode {
         configure(&fs, c"mode", Some(&mode))?;
     }
-    if let Some(namespace) = plan.pid_namespace.as_ref().filter(|_| what.kind.as_c_str() == c"proc")
+    if let Some(namespace) = plan
+        .pid_namespace
+        .as_ref()
+        .filter(|_| what.kind.as_c_str() == c"proc")
     {
         sys::fsconfig_fd(fs.as_fd(), PID_NAMESPACE, namespace.as_fd())
             .context("the joined pid namespace")?;
@@ -216,7 +225,11 @@ fn file_system(
     configure_all(&fs, options)?;
     let mounted = sys::fsmount(fs.as_fd(), options.attr_set);
     let mounted = mounted.map_err(|errno| explain(&fs, errno))?;
-    if let Some(label) = plan.label.as_deref().filter(|_| what.kind.as_c_str() == c"mqueue") {
+    if let Some(label) = plan
+        .label
+        .as_deref()
+        .filter(|_| what.kind.as_c_str() == c"mqueue")
+    {
         label_root(&mounted, label).context("linux.mountLabel")?;
     }
     if options.tmpcopyup {
@@ -245,7 +258,11 @@ fn target(root: &RootFd, entry: &MountPoint, kind: &CStr) -> Result<(OwnedFd, Op
         Err(Errno::ENOENT) => Ok((root.create(path, Missing::Directory)?, None)),
         result => {
             let below = result?;
-            let mode = if kind == c"tmpfs" { mode_of(&below, &entry.options)? } else { None };
+            let mode = if kind == c"tmpfs" {
+                mode_of(&below, &entry.options)?
+            } else {
+                None
+            };
             Ok((below, mode))
         }
     }
@@ -291,7 +308,10 @@ fn mode_of(below: &OwnedFd, options: &Options) -> Result<Option<CString>> {
     if options.data.iter().any(|(key, _)| key == "mode") {
         return Ok(None);
     }
-    Ok(Some(CString::new(format!("{:o}", fstat(below)?.st_mode & 0o7777))?))
+    Ok(Some(CString::new(format!(
+        "{:o}",
+        fstat(below)?.st_mode & 0o7777
+    ))?))
 }
 
 /// fsopen(2) with the source that mountinfo will show.
@@ -333,9 +353,16 @@ fn cgroup(root: &RootFd, entry: &MountPoint, plan: &Root) -> Result<()> {
     let target = plain_directory(root, &entry.destination)?;
     let options = &entry.options;
     // The runtime's own group is not the container's to change (CVE-2023-25809).
-    let attributes = options.attr_set | if cgroups.borrowed { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let attributes = options.attr_set
+        | if cgroups.borrowed {
+            libc::MOUNT_ATTR_RDONLY
+        } else {
+            0
+        };
     if cgroups.unified {
-        let Some((_, directory)) = cgroups.groups.first() else { return Ok(()) };
+        let Some((_, directory)) = cgroups.groups.first() else {
+            return Ok(());
+        };
         let tree = clone_group(directory)?;
         sys::mount_setattr(tree.as_fd(), false, attributes, 0, 0)?;
         set_recursive_attributes(tree.as_fd(), options)?;

@@ -19,7 +19,9 @@ use crate::sys;
 pub(super) fn make_read_only(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
     for (i, path) in paths.iter().enumerate() {
         let context = || format!("linux.readonlyPaths[{i}] {}", path.display());
-        let Some(target) = existing(root, path).with_context(context)? else { continue };
+        let Some(target) = existing(root, path).with_context(context)? else {
+            continue;
+        };
         let copy = read_only_copy(target.as_fd()).with_context(context)?;
         sys::close_later([copy, target]);
     }
@@ -40,7 +42,9 @@ pub(super) fn mask(root: &RootFd, plan: &Root) -> Result<()> {
     let tmpfs = || empty_tmpfs(plan.label.as_deref());
     for (i, path) in plan.masked.iter().enumerate() {
         let context = || format!("linux.maskedPaths[{i}] {}", path.display());
-        let Some(target) = existing(root, path).with_context(context)? else { continue };
+        let Some(target) = existing(root, path).with_context(context)? else {
+            continue;
+        };
         let covered = match file_type(&target)? {
             SFlag::S_IFDIR => cover_with(&mut empty, tmpfs, &target),
             _ => cover_with(&mut null, host_null, &target),

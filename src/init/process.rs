@@ -85,14 +85,20 @@ pub(super) fn own_keyring(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
     if let (Some(_), Some(labels), Some(proc)) = (&plan.keyring, plan.labels(), proc) {
         labels.set_of_keyring(proc)?;
     }
-    plan.keyring.as_deref().map_or(Ok(()), |name| join_keyring(name, plan.root.is_some()))
+    plan.keyring
+        .as_deref()
+        .map_or(Ok(()), |name| join_keyring(name, plan.root.is_some()))
 }
 
 /// By its name `exec` finds the keyring of the container, but only what may be searched is found.
 fn join_keyring(name: &CStr, new: bool) -> Result<()> {
     let join = || -> nix::Result<()> {
         let serial = sys::join_session_keyring(name)?;
-        if new { sys::set_key_permissions(serial, KEYRING_PERMISSIONS) } else { Ok(()) }
+        if new {
+            sys::set_key_permissions(serial, KEYRING_PERMISSIONS)
+        } else {
+            Ok(())
+        }
     };
     match join() {
         // A kernel without keyrings, or an outer seccomp filter that has none.
@@ -105,23 +111,38 @@ fn join_keyring(name: &CStr, new: bool) -> Result<()> {
 pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'a>> {
     let entered = enter_directory(program, root);
     let env = environment(program, root);
-    let rules = program.landlock.as_ref().map(|wanted| landlock::rules(wanted, root));
+    let rules = program
+        .landlock
+        .as_ref()
+        .map(|wanted| landlock::rules(wanted, root));
     let rules = rules.transpose().phase(Phase::Process)?;
     own_standard_streams(program, root).phase(Phase::Process)?;
     if let Some(mask) = program.umask {
         umask(Mode::from_bits_truncate(mask));
     }
     if let Some(domain) = program.personality {
-        sys::set_personality(domain).context("linux.personality").phase(Phase::Process)?;
+        sys::set_personality(domain)
+            .context("linux.personality")
+            .phase(Phase::Process)?;
     }
     if program.no_new_privileges {
-        prctl::set_no_new_privs().context("process.noNewPrivileges").phase(Phase::Process)?;
+        prctl::set_no_new_privs()
+            .context("process.noNewPrivileges")
+            .phase(Phase::Process)?;
     }
     become_user(program).phase(Phase::Process)?;
     // On some file systems only the user may enter what root may not (FUSE, NFS).
-    entered.or_else(|_| enter_directory(program, root)).phase(Phase::Process)?;
+    entered
+        .or_else(|_| enter_directory(program, root))
+        .phase(Phase::Process)?;
     let path = find_executable(program).phase(Phase::Exec)?;
-    Ok(Ready { program, path, env, rules, is_filtered: false })
+    Ok(Ready {
+        program,
+        path,
+        env,
+        rules,
+        is_filtered: false,
+    })
 }
 
 /// The look-up cannot leave the root and follows no magic link, so that the directory is never
@@ -143,7 +164,9 @@ fn enter_directory(program: &Program, root: &RootFd) -> Result<()> {
 fn own_standard_streams(program: &Program, root: &RootFd) -> Result<()> {
     let mut null = None;
     for fd in 0..3 {
-        let Ok(stat) = fstat(sys::stdio(fd)) else { continue };
+        let Ok(stat) = fstat(sys::stdio(fd)) else {
+            continue;
+        };
         if is_null_device(&stat) {
             null = null.or_else(|| null_device(root));
             if let Some(null) = &null {
@@ -191,9 +214,13 @@ fn null_device(root: &RootFd) -> Option<OwnedFd> {
     // Not every file may be opened to look what it is.
     let found = root.open_without_links(path, OFlag::O_PATH).ok()?;
     fstat(&found).ok().filter(is_null_device)?;
-    let device = root.open_without_links(path, OFlag::O_RDWR | OFlag::O_NOCTTY).ok()?;
+    let device = root
+        .open_without_links(path, OFlag::O_RDWR | OFlag::O_NOCTTY)
+        .ok()?;
     sys::close_later([found]);
-    fstat(&device).is_ok_and(|stat| is_null_device(&stat)).then_some(device)
+    fstat(&device)
+        .is_ok_and(|stat| is_null_device(&stat))
+        .then_some(device)
 }
 
 fn become_user(program: &Program) -> Result<()> {
@@ -251,7 +278,11 @@ fn to_load(program: &Program) -> u64 {
 }
 
 fn set_capabilities(sets: &Capabilities, more: u64) -> nix::Result<()> {
-    sys::capset(sets.effective | more, sets.permitted | more, sets.inheritable)?;
+    sys::capset(
+        sets.effective | more,
+        sets.permitted | more,
+        sets.inheritable,
+    )?;
     sys::ambient_clear()?;
     for capability in (0..64u8).filter(|capability| sets.ambient & 1 << capability != 0) {
         sys::ambient_raise(capability)?;
@@ -294,7 +325,9 @@ fn find_home(passwd: &[u8], uid: u32) -> Option<&[u8]> {
 /// The program's path as execve will take it. The texts are those that docker and podman turn
 /// into exit status 127 and 126: no error about something else may have them in it.
 fn find_executable(program: &Program) -> Result<CString> {
-    let Some(name) = program.args.first() else { bail!("process.args: empty") };
+    let Some(name) = program.args.first() else {
+        bail!("process.args: empty")
+    };
     let shown = name.to_string_lossy();
     if name.as_bytes().contains(&b'/') {
         return match executable(name) {
@@ -344,7 +377,9 @@ impl Ready<'_> {
 
     /// Makes the second thread that a filter with an agent takes.
     pub(super) fn prepare_filter(&self) -> Result<()> {
-        self.filter().map_or(Ok(()), seccomp::prepare).phase(Phase::Process)
+        self.filter()
+            .map_or(Ok(()), seccomp::prepare)
+            .phase(Phase::Process)
     }
 
     /// The filter, if this process is not under it yet.
@@ -360,7 +395,8 @@ impl Ready<'_> {
         }
         self.set_limits()?;
         self.rules.as_ref().map_or(Ok(()), landlock::restrict)?;
-        self.filter().map_or(Ok(()), |filter| seccomp::load(filter, starter, Who::Hook))
+        self.filter()
+            .map_or(Ok(()), |filter| seccomp::load(filter, starter, Who::Hook))
     }
 
     fn set_limits(&self) -> Result<()> {

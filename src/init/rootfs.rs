@@ -44,13 +44,17 @@ pub(super) fn open(plan: &Root, caller: &sync::Init) -> Result<RootFd> {
 fn part_from_host(plan: &Root) -> Result<()> {
     let root = Path::new("/");
     match plan.propagation {
-        Some(Propagation { flag: libc::MS_SHARED, recursive }) => {
+        Some(Propagation {
+            flag: libc::MS_SHARED,
+            recursive,
+        }) => {
             set_propagation(root, libc::MS_SHARED, recursive)?;
             make_parent_private(&plan.path)
         }
-        Some(Propagation { flag: libc::MS_PRIVATE | libc::MS_UNBINDABLE, .. }) => {
-            Ok(set_propagation(root, libc::MS_PRIVATE, true)?)
-        }
+        Some(Propagation {
+            flag: libc::MS_PRIVATE | libc::MS_UNBINDABLE,
+            ..
+        }) => Ok(set_propagation(root, libc::MS_PRIVATE, true)?),
         _ => Ok(set_propagation(root, libc::MS_SLAVE, true)?),
     }
 }
@@ -93,7 +97,11 @@ pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Res
         sys::mount_setattr(root.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)
             .context("root.readonly")?;
     }
-    let moved = if plan.no_pivot { move_root(root) } else { pivot(root, plan) };
+    let moved = if plan.no_pivot {
+        move_root(root)
+    } else {
+        pivot(root, plan)
+    };
     moved.with_context(|| format!("root.path {}", plan.path.display()))?;
     if let Some(Propagation { flag, recursive }) = plan.propagation {
         sys::mount_setattr(root.as_fd(), recursive, 0, 0, flag)
@@ -105,7 +113,10 @@ pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Res
 /// pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one for a moment
 /// and is then unmounted.
 fn pivot(root: &RootFd, plan: &Root) -> Result<()> {
-    let shared = plan.propagation.as_ref().is_some_and(|p| p.flag == libc::MS_SHARED);
+    let shared = plan
+        .propagation
+        .as_ref()
+        .is_some_and(|p| p.flag == libc::MS_SHARED);
     let old = shared.then(open_root).transpose()?;
     fchdir(root)?;
     pivot_root(".", ".").context("pivot_root")?;
@@ -166,7 +177,11 @@ fn cover_kernels_views(mounts: &[MountInfo], own: u64) -> Result<()> {
         // Part of one does not count.
         matches!(&*mount.fs_type, "proc" | "sysfs") && mount_table::root_of(mount) == Path::new("/")
     };
-    for mount in mounts.iter().filter(is_view).filter(|mount| !is_below(mount, own, mounts)) {
+    for mount in mounts
+        .iter()
+        .filter(is_view)
+        .filter(|mount| !is_below(mount, own, mounts))
+    {
         let place = mount_table::point_of(mount);
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let context = || format!("{}: a {} of the host's", place.display(), mount.fs_type);
@@ -187,7 +202,9 @@ fn is_below(mount: &MountInfo, own: u64, mounts: &[MountInfo]) -> bool {
         if u64::try_from(mount.mnt_id) == Ok(own) {
             return true;
         }
-        at = mounts.iter().find(|other| other.mnt_id == mount.pid && other.mnt_id != mount.mnt_id);
+        at = mounts
+            .iter()
+            .find(|other| other.mnt_id == mount.pid && other.mnt_id != mount.mnt_id);
     }
     false
 }
@@ -198,7 +215,12 @@ fn relative(place: &Path) -> PathBuf {
 }
 
 fn open_root() -> nix::Result<OwnedFd> {
-    openat(AT_FDCWD, "/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    openat(
+        AT_FDCWD,
+        "/",
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 fn set_propagation(path: &Path, flag: u64, recursive: bool) -> nix::Result<()> {

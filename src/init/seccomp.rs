@@ -51,8 +51,13 @@ const CALLS: [i64; 24] = [
     libc::SYS_write,
 ];
 /// What is called to find out why a program could not be executed. An error is good enough.
-const CALLS_AFTER_FAILURE: [i64; 5] =
-    [libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_openat, libc::SYS_openat2, libc::SYS_pread64];
+const CALLS_AFTER_FAILURE: [i64; 5] = [
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_pread64,
+];
 
 /// Whether the process may come under the filter before it is cloned: no call that `rt` still makes
 /// is stopped or told to an agent.
@@ -84,7 +89,9 @@ pub(super) enum Who {
 pub(super) fn prepare(filter: &Filter) -> Result<()> {
     if filter.has_listener() {
         let wait = wait(filter)?;
-        let thread = thread::Builder::new().stack_size(STACK).spawn(move || messenger(wait));
+        let thread = thread::Builder::new()
+            .stack_size(STACK)
+            .spawn(move || messenger(wait));
         // Neither waited for nor taken apart: either takes system calls.
         std::mem::forget(thread.context("a thread for linux.seccomp.listenerPath")?);
     }
@@ -150,7 +157,9 @@ pub(super) fn load(filter: &Filter, starter: &sync::Init, who: Who) -> Result<()
     let context = "linux.seccomp";
     if !filter.has_listener() {
         who.executing(starter);
-        return sys::set_filter(&filter.program, filter.terms.flags).map(drop).context(context);
+        return sys::set_filter(&filter.program, filter.terms.flags)
+            .map(drop)
+            .context(context);
     }
     let (Wait::Allowed(call) | Wait::Notified(call)) = wait(filter)?;
     let _ = STARTER.set((starter.try_clone()?, who));
@@ -183,23 +192,44 @@ mod tests {
 
     fn with(names: &str, action: &str) -> Filter {
         let call = format!(r#"{{"names": [{names}], "action": "{action}"}}"#);
-        filter(&format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{call}]}}"#))
+        filter(&format!(
+            r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{call}]}}"#
+        ))
     }
 
     #[test]
     fn a_filter_that_lets_through_what_is_still_called_may_come_early() {
-        assert!(may_come_early(&filter(include_str!("../seccomp/tests/docker.json"))));
-        assert!(may_come_early(&with(r#""clone3", "mkdir", "setns""#, "SCMP_ACT_KILL_PROCESS")));
+        assert!(may_come_early(&filter(include_str!(
+            "../seccomp/tests/docker.json"
+        ))));
+        assert!(may_come_early(&with(
+            r#""clone3", "mkdir", "setns""#,
+            "SCMP_ACT_KILL_PROCESS"
+        )));
         // It only costs the reason why a program cannot be executed.
         assert!(may_come_early(&with(r#""openat2""#, "SCMP_ACT_ERRNO")));
     }
 
     #[test]
     fn a_filter_that_stops_what_is_still_called_comes_last() {
-        for name in ["clone", "execve", "sendmsg", "setsid", "capset", "exit_group", "prctl"] {
-            assert!(!may_come_early(&with(&format!("{name:?}"), "SCMP_ACT_ERRNO")), "{name}");
+        for name in [
+            "clone",
+            "execve",
+            "sendmsg",
+            "setsid",
+            "capset",
+            "exit_group",
+            "prctl",
+        ] {
+            assert!(
+                !may_come_early(&with(&format!("{name:?}"), "SCMP_ACT_ERRNO")),
+                "{name}"
+            );
         }
-        assert!(!may_come_early(&with(r#""openat2""#, "SCMP_ACT_KILL_PROCESS")));
+        assert!(!may_come_early(&with(
+            r#""openat2""#,
+            "SCMP_ACT_KILL_PROCESS"
+        )));
         assert!(!may_come_early(&with(r#""getpid""#, "SCMP_ACT_LOG")));
         // What depends on an argument is not known before it is there.
         let rule = r#"{"names": ["prctl"], "action": "SCMP_ACT_ERRNO",

@@ -28,7 +28,10 @@ pub(super) fn open(root: &RootFd, plan: &Plan) -> Result<Option<Terminal>> {
         let console = devices::empty_file(&dev, "console".as_ref()).context("/dev/console")?;
         bind(&pair.peer, &console).context("/dev/console")?;
     }
-    Ok(Some(Terminal { pair, uid: program.uid }))
+    Ok(Some(Terminal {
+        pair,
+        uid: program.uid,
+    }))
 }
 
 fn bind(peer: &OwnedFd, target: &OwnedFd) -> Result<()> {

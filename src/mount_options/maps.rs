@@ -16,7 +16,9 @@ pub(crate) fn take(i: usize, mount: &mut Mount, container: &[IdMap; 2]) -> Resul
     let options = mount.options().iter().flatten().enumerate();
     let mut maps = None;
     for (j, piece) in options.flat_map(|(j, option)| split(option).map(move |piece| (j, piece))) {
-        let Some((word, value)) = piece.split_once('=') else { continue };
+        let Some((word, value)) = piece.split_once('=') else {
+            continue;
+        };
         if WITH_IDS.contains(&word) && !value.is_empty() {
             let path = format!("mounts[{i}].options[{j}]: {word}");
             let both = maps.is_some() || mount.uid_mappings().is_some();
@@ -25,7 +27,9 @@ pub(crate) fn take(i: usize, mount: &mut Mount, container: &[IdMap; 2]) -> Resul
         }
     }
     if let Some([uids, gids]) = maps {
-        mount.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
+        mount
+            .set_uid_mappings(Some(uids))
+            .set_gid_mappings(Some(gids));
     }
     Ok(())
 }
@@ -42,23 +46,35 @@ fn parse(text: &str, container: &[IdMap; 2]) -> Result<[Vec<LinuxIdMapping>; 2]>
         let ranges = ranges.split('#').map(|one| range(one, &container[which]));
         maps[which] = ranges.collect::<Result<_>>()?;
     }
-    ensure!(!maps.iter().any(Vec::is_empty), "uids and gids: only together");
+    ensure!(
+        !maps.iter().any(Vec::is_empty),
+        "uids and gids: only together"
+    );
     Ok(maps)
 }
 
 /// `FILES-HOST-COUNT`: first id of the file system, first id of the host, how many. With `@` before
 /// it the second one is an id of the container.
 fn range(text: &str, container: &IdMap) -> Result<LinuxIdMapping> {
-    let numbers = text.strip_prefix('@').unwrap_or(text).split('-').map(str::parse);
+    let numbers = text
+        .strip_prefix('@')
+        .unwrap_or(text)
+        .split('-')
+        .map(str::parse);
     let numbers: Vec<u32> = numbers.collect::<Result<_, _>>().unwrap_or_default();
-    let [first, host, count] = numbers[..] else { bail!("{text:?} is not ID-ID-COUNT") };
+    let [first, host, count] = numbers[..] else {
+        bail!("{text:?} is not ID-ID-COUNT")
+    };
     let host = match text.starts_with('@') {
         true => container.outside(host).with_context(|| {
             format!("{text:?}: {host} is not mapped in the container's user namespace")
         })?,
         false => host,
     };
-    let range = LinuxIdMappingBuilder::default().container_id(first).host_id(host).size(count);
+    let range = LinuxIdMappingBuilder::default()
+        .container_id(first)
+        .host_id(host)
+        .size(count);
     Ok(range.build()?)
 }
 
@@ -81,13 +97,20 @@ mod tests {
             let lines = lines.map(|m| format!("{} {} {}", m.container_id(), m.host_id(), m.size()));
             lines.collect::<Vec<_>>().join(", ")
         };
-        Ok(format!("{}; {}", text(mount.uid_mappings()), text(mount.gid_mappings())))
+        Ok(format!(
+            "{}; {}",
+            text(mount.uid_mappings()),
+            text(mount.gid_mappings())
+        ))
     }
 
     #[test]
     fn maps_of_options_are_maps_of_the_mount() {
         for (option, seen) in [
-            ("bind,idmap=uids=0-1-10#10-11-10;gids=0-100-10", "0 1 10, 10 11 10; 0 100 10"),
+            (
+                "bind,idmap=uids=0-1-10#10-11-10;gids=0-100-10",
+                "0 1 10, 10 11 10; 0 100 10",
+            ),
             // The example of crun(1).
             ("ridmap=uids=@1-3-10;gids=5-6-7;", "1 4 10; 5 6 7"),
             ("idmap", "; "),
@@ -104,7 +127,10 @@ mod tests {
             ("uids=0-1-2-3;gids=0-1-2", "\"0-1-2-3\" is not ID-ID-COUNT"),
             ("uids=0-1-x;gids=0-1-2", "\"0-1-x\" is not ID-ID-COUNT"),
             ("uids=;gids=0-1-2", "\"\" is not ID-ID-COUNT"),
-            ("uids=0-1-4294967296;gids=0-1-2", "\"0-1-4294967296\" is not ID-ID-COUNT"),
+            (
+                "uids=0-1-4294967296;gids=0-1-2",
+                "\"0-1-4294967296\" is not ID-ID-COUNT",
+            ),
             ("uids=0-1-2#;gids=0-1-2", "\"\" is not ID-ID-COUNT"),
             ("uids=0-1-2", "uids and gids: only together"),
             ("0-1-2", "\"0-1-2\" is neither uids= nor gids="),
@@ -122,6 +148,9 @@ mod tests {
             assert_eq!(error, format!("mounts[3].options[1]: idmap: {cause}"));
         }
         let twice = maps(&["idmap=uids=0-1-2;gids=0-1-2,ridmap=uids=0-1-2;gids=0-1-2"]);
-        assert_eq!(twice.unwrap_err(), "mounts[3].options[0]: ridmap: not with other maps");
+        assert_eq!(
+            twice.unwrap_err(),
+            "mounts[3].options[0]: ridmap: not with other maps"
+        );
     }
 }

@@ -22,7 +22,11 @@ fn attributes_follow_the_last_word() {
         ("ro", MOUNT_ATTR_RDONLY, 0),
         ("ro rw", 0, MOUNT_ATTR_RDONLY),
         ("rw,ro", MOUNT_ATTR_RDONLY, 0),
-        ("nosuid nodev exec", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC),
+        (
+            "nosuid nodev exec",
+            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
+            MOUNT_ATTR_NOEXEC,
+        ),
         ("defaults iversion silent loud", 0, 0),
         ("noatime", MOUNT_ATTR_NOATIME, ATIME),
         ("noatime relatime", 0, ATIME),
@@ -30,19 +34,30 @@ fn attributes_follow_the_last_word() {
         ("noatime atime", 0, ATIME),
         ("strictatime atime", MOUNT_ATTR_STRICTATIME, ATIME),
         ("norelatime", 0, ATIME),
-        ("nodiratime noatime", MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOATIME, ATIME),
+        (
+            "nodiratime noatime",
+            MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOATIME,
+            ATIME,
+        ),
         ("nosymfollow", MOUNT_ATTR_NOSYMFOLLOW, 0),
     ] {
         let parsed = options(words);
         assert_eq!((parsed.attr_set, parsed.attr_clr), (set, clear), "{words}");
-        assert_eq!((parsed.rec_attr_set, parsed.rec_attr_clr), (0, 0), "{words}");
+        assert_eq!(
+            (parsed.rec_attr_set, parsed.rec_attr_clr),
+            (0, 0),
+            "{words}"
+        );
     }
 }
 
 #[test]
 fn recursive_words_are_kept_apart() {
     let parsed = options("rro rnosuid rrw rnoatime bind");
-    assert_eq!((parsed.attr_set, parsed.attr_clr, parsed.bind), (0, 0, Bind::Plain));
+    assert_eq!(
+        (parsed.attr_set, parsed.attr_clr, parsed.bind),
+        (0, 0, Bind::Plain)
+    );
     assert_eq!(parsed.rec_attr_set, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOATIME);
     assert_eq!(parsed.rec_attr_clr, MOUNT_ATTR_RDONLY | MOUNT_ATTR__ATIME);
 }
@@ -61,10 +76,19 @@ fn the_superblock_gets_one_flag_of_each_pair() {
 
 #[test]
 fn the_rest_of_the_table() {
-    let rslave = Propagation { flag: libc::MS_SLAVE, recursive: true };
+    let rslave = Propagation {
+        flag: libc::MS_SLAVE,
+        recursive: true,
+    };
     let parsed = options("rbind shared rslave remount tmpcopyup");
-    let shared = Propagation { flag: libc::MS_SHARED, recursive: false };
-    assert_eq!((parsed.bind, parsed.propagation), (Bind::Recursive, vec![shared, rslave]));
+    let shared = Propagation {
+        flag: libc::MS_SHARED,
+        recursive: false,
+    };
+    assert_eq!(
+        (parsed.bind, parsed.propagation),
+        (Bind::Recursive, vec![shared, rslave])
+    );
     assert!(parsed.remount && parsed.tmpcopyup);
     assert_eq!(propagation("rslave"), Some(rslave));
     assert_eq!(propagation("ro"), None);
@@ -74,9 +98,15 @@ fn the_rest_of_the_table() {
 fn what_is_left_is_data() {
     let data = |words| options(words).data;
     let pair = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
-    assert_eq!(data("size=64k,mode=755 ,"), [pair("size", "64k"), pair("mode", "755")]);
+    assert_eq!(
+        data("size=64k,mode=755 ,"),
+        [pair("size", "64k"), pair("mode", "755")]
+    );
     assert_eq!(data("newinstance"), [("newinstance".to_owned(), None)]);
-    assert_eq!(data(r#"context="a:b:c1,c2""#), [pair("context", "a:b:c1,c2")]);
+    assert_eq!(
+        data(r#"context="a:b:c1,c2""#),
+        [pair("context", "a:b:c1,c2")]
+    );
     assert_eq!(data(r"lowerdir=/a\,b:/c"), [pair("lowerdir", r"/a\,b:/c")]);
     assert_eq!(data("x=a=b y="), [pair("x", "a=b"), pair("y", "")]);
 }
@@ -89,8 +119,14 @@ fn a_bind_mount_tolerates_size_and_mode_only() {
 
 #[test]
 fn what_cannot_be_honoured_is_refused() {
-    let error = parse(&["bind".to_owned(), "si\0ze".to_owned()], "mounts[0].options");
-    assert_eq!(error.unwrap_err().to_string(), "mounts[0].options[1]: contains a NUL byte");
+    let error = parse(
+        &["bind".to_owned(), "si\0ze".to_owned()],
+        "mounts[0].options",
+    );
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "mounts[0].options[1]: contains a NUL byte"
+    );
 }
 
 #[test]
@@ -107,14 +143,31 @@ fn a_bind_mount_loses_what_is_not_given() {
 #[test]
 fn locked_attributes_are_kept_or_refused() {
     let source = statfs_attr(0x1 | 0x2 | 0x400);
-    assert_eq!(source, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOATIME);
+    assert_eq!(
+        source,
+        MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOATIME
+    );
     let (set, clear) = options("bind nodev").bind_attr_locked(source).unwrap();
-    assert_eq!(set, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+    assert_eq!(
+        set,
+        MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+    );
     assert_eq!(clear, MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW);
     assert!(options("bind noatime").bind_attr_locked(source).is_ok());
-    let error = |words| options(words).bind_attr_locked(source).unwrap_err().to_string();
-    assert_eq!(error("bind rw suid"), "nosuid, ro: locked, cannot be cleared");
-    assert_eq!(error("bind relatime"), "access times are locked and cannot be changed");
+    let error = |words| {
+        options(words)
+            .bind_attr_locked(source)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        error("bind rw suid"),
+        "nosuid, ro: locked, cannot be cleared"
+    );
+    assert_eq!(
+        error("bind relatime"),
+        "access times are locked and cannot be changed"
+    );
     assert_eq!(statfs_attr(0x1000), 0);
     assert_eq!(statfs_attr(0), MOUNT_ATTR_STRICTATIME);
 }

@@ -14,27 +14,45 @@ impl Namespaces {
         for (kind, name) in FILES.into_iter().filter(|(kind, _)| kinds.contains(*kind)) {
             let of = |process: &str| {
                 let path = format!("/proc/{process}/ns/{name}");
-                stat(path.as_str()).context(path).map(|stat| identity(&stat))
+                stat(path.as_str())
+                    .context(path)
+                    .map(|stat| identity(&stat))
             };
             let (theirs, ours, word) = (of(&pid.to_string())?, of("self")?, word(kind));
             if let Some(joined) = self.joined.iter().find(|joined| joined.kind == kind) {
                 let named = identity(&fstat(&joined.fd)?);
-                ensure!(theirs == named, "{}: the images have another {word}", joined.origin);
+                ensure!(
+                    theirs == named,
+                    "{}: the images have another {word}",
+                    joined.origin
+                );
             } else if self.has_new(kind) {
                 // Without control groups CRIU makes none.
                 let shared = theirs == ours && kind != CloneFlags::CLONE_NEWCGROUP;
-                ensure!(!shared, "linux.namespaces: {word}: the images have none of their own");
+                ensure!(
+                    !shared,
+                    "linux.namespaces: {word}: the images have none of their own"
+                );
             } else {
                 // It makes one for clocks that do not jump.
                 let shared = theirs == ours || kind == NEWTIME;
-                ensure!(shared, "linux.namespaces: {word}: the images have one of their own");
+                ensure!(
+                    shared,
+                    "linux.namespaces: {word}: the images have one of their own"
+                );
             }
         }
         let user = CloneFlags::CLONE_NEWUSER;
         if kinds.contains(user) && self.has_new(user) {
             let [users, groups] = IdMap::both_of(pid)?;
-            ensure!(users.is_same(&self.uids), "linux.uidMappings: the images have others");
-            ensure!(groups.is_same(&self.gids), "linux.gidMappings: the images have others");
+            ensure!(
+                users.is_same(&self.uids),
+                "linux.uidMappings: the images have others"
+            );
+            ensure!(
+                groups.is_same(&self.gids),
+                "linux.gidMappings: the images have others"
+            );
         }
         Ok(())
     }

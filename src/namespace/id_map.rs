@@ -40,9 +40,16 @@ impl IdMap {
     fn of(pid: i32, kind: char) -> Result<Self> {
         let path = format!("/proc/{pid}/{kind}id_map");
         let text = fs::read_to_string(&path).context(path)?;
-        let numbers =
-            text.split_ascii_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self(numbers.chunks_exact(3).map(|n| [n[0], n[1], n[2]]).collect()))
+        let numbers = text
+            .split_ascii_whitespace()
+            .map(str::parse)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self(
+            numbers
+                .chunks_exact(3)
+                .map(|n| [n[0], n[1], n[2]])
+                .collect(),
+        ))
     }
 
     /// Who init is while it builds the container: root, or the first id if there is no root.
@@ -62,7 +69,9 @@ impl IdMap {
 
     /// Whether `id` outside is any inside.
     pub(crate) fn shows(&self, id: u32) -> bool {
-        self.0.iter().any(|[_, outside, n]| id.checked_sub(*outside).is_some_and(|id| id < *n))
+        self.0
+            .iter()
+            .any(|[_, outside, n]| id.checked_sub(*outside).is_some_and(|id| id < *n))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -84,7 +93,11 @@ impl IdMap {
     }
 
     fn write(&self, pid: i32, kind: char) -> Result<()> {
-        let lines: String = self.0.iter().map(|[a, b, c]| format!("{a} {b} {c}\n")).collect();
+        let lines: String = self
+            .0
+            .iter()
+            .map(|[a, b, c]| format!("{a} {b} {c}\n"))
+            .collect();
         match fs::write(format!("/proc/{pid}/{kind}id_map"), lines) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied && !geteuid().is_root() => {
                 self.write_by_helper(pid, kind)
@@ -97,13 +110,21 @@ impl IdMap {
         let name = format!("new{kind}idmap");
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::split_paths(&path).map(|directory| directory.join(&name));
-        let Some(path) = path.into_iter().find(|path| path.is_absolute() && path.is_file()) else {
+        let Some(path) = path
+            .into_iter()
+            .find(|path| path.is_absolute() && path.is_file())
+        else {
             bail!("an ordinary user can map his own id alone; for more {name} has to be installed");
         };
         let numbers = self.0.iter().flatten().map(|number| number.to_string());
         let mut helper = Hook::default();
         helper.set_path(path);
-        helper.set_args(Some([name.clone(), pid.to_string()].into_iter().chain(numbers).collect()));
+        helper.set_args(Some(
+            [name.clone(), pid.to_string()]
+                .into_iter()
+                .chain(numbers)
+                .collect(),
+        ));
         helper.set_timeout(Some(HELPER_LIMIT));
         hooks::run(&helper, b"", None).context(name)
     }
@@ -149,7 +170,10 @@ mod tests {
         let root =
             r#"[{"containerID":5,"hostID":9,"size":1},{"containerID":0,"hostID":7,"size":1}]"#;
         assert_eq!(map(root).builder(), 0);
-        assert_eq!(map(r#"[{"containerID":5,"hostID":9,"size":2}]"#).builder(), 5);
+        assert_eq!(
+            map(r#"[{"containerID":5,"hostID":9,"size":2}]"#).builder(),
+            5
+        );
         assert_eq!(map("null").builder(), 0);
     }
 
@@ -169,7 +193,10 @@ mod tests {
             [6, 7, 8, 19, 20, 24, 25].map(|id| map.shows(id)),
             [false, true, false, false, true, true, false]
         );
-        assert_eq!([0, 1, 5, 6].map(|id| map.outside(id)), [Some(7), Some(20), Some(24), None]);
+        assert_eq!(
+            [0, 1, 5, 6].map(|id| map.outside(id)),
+            [Some(7), Some(20), Some(24), None]
+        );
     }
 
     #[test]

@@ -66,11 +66,14 @@ pub(crate) fn answer(
     waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("a helper process")?;
     drop(writer);
     let mut answer = Vec::new();
-    reader.read_to_end(&mut answer).context("a helper process")?;
+    reader
+        .read_to_end(&mut answer)
+        .context("a helper process")?;
     match <[u8; 8]>::try_from(answer.as_slice()) {
-        Ok([a, b, c, d, e, f, g, h]) => {
-            Ok([i32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h])])
-        }
+        Ok([a, b, c, d, e, f, g, h]) => Ok([
+            i32::from_ne_bytes([a, b, c, d]),
+            i32::from_ne_bytes([e, f, g, h]),
+        ]),
         Err(_) if answer.is_empty() => {
             bail!("a helper process was killed (if not by you: out of memory?)")
         }

@@ -30,7 +30,10 @@ pub(super) fn width(address: IpAddr) -> u8 {
 
 impl Cidr {
     pub(super) fn host(address: IpAddr) -> Self {
-        Self { address, prefix: width(address) }
+        Self {
+            address,
+            prefix: width(address),
+        }
     }
 
     fn with(self, bits: u128) -> IpAddr {
@@ -96,7 +99,10 @@ impl FromStr for Cidr {
             let (address, prefix) = text.split_once('/')?;
             let address: IpAddr = address.parse().ok()?;
             let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
-            let prefix = prefix.parse().ok().filter(|prefix| *prefix <= width(address))?;
+            let prefix = prefix
+                .parse()
+                .ok()
+                .filter(|prefix| *prefix <= width(address))?;
             digits.then_some(Self { address, prefix })
         };
         match parse() {
@@ -162,7 +168,11 @@ impl FromStr for Mac {
     fn from_str(text: &str) -> Result<Self> {
         let bytes: Option<Vec<u8>> = text
             .split(':')
-            .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2))
+            .map(|part| {
+                u8::from_str_radix(part, 16)
+                    .ok()
+                    .filter(|_| part.len() == 2)
+            })
             .collect();
         match bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) {
             // The lowest bit of the first byte is for groups.
@@ -217,10 +227,23 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["", "1.2.3.4", "1.2.3.4/33", "1.2.3/8", "::1/129", "1.2.3.4/+8", "1.2.3.4/"] {
+        for text in [
+            "",
+            "1.2.3.4",
+            "1.2.3.4/33",
+            "1.2.3/8",
+            "::1/129",
+            "1.2.3.4/+8",
+            "1.2.3.4/",
+        ] {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
         }
-        for text in ["02:42:ac:14:00", "2:42:ac:14:00:02", "01:00:00:00:00:01", "x"] {
+        for text in [
+            "02:42:ac:14:00",
+            "2:42:ac:14:00:02",
+            "01:00:00:00:00:01",
+            "x",
+        ] {
             assert!(text.parse::<Mac>().is_err(), "{text}");
         }
     }

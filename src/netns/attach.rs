@@ -35,13 +35,20 @@ pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) 
         }
         None => {}
     }
-    let mut work = Attach { store: &store, target, request, networks: vec![] };
+    let mut work = Attach {
+        store: &store,
+        target,
+        request,
+        networks: vec![],
+    };
     for name in work.wanted()? {
         work.networks.push(load(&store, host, name)?);
     }
     let mut record = work.plan(id)?;
     let held = work.publish(&mut record)?;
-    let result = store.save(&record).and_then(|()| work.make(&mut record, &held));
+    let result = store
+        .save(&record)
+        .and_then(|()| work.make(&mut record, &held));
     if let Err(error) = result {
         // The first error is the one to be told; what is left then is left to `del`.
         let _ = detach(&store, &record);
@@ -54,9 +61,9 @@ pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) 
 pub(super) fn load(store: &Store, host: &Host, name: &str) -> Result<Network> {
     network::check_name(name)?;
     match store.in_use(name)? {
-        Some(InUse { error: Some(error), .. }) => {
-            Err(error.context(format!("network {name}: rt netns check --repair")))
-        }
+        Some(InUse {
+            error: Some(error), ..
+        }) => Err(error.context(format!("network {name}: rt netns check --repair"))),
         Some(in_use) => Ok(in_use.network),
         None => Network::load(&host.networks, name),
     }
@@ -96,7 +103,12 @@ impl<'a> Attach<'a> {
     fn plan(&self, id: &str) -> Result<Record> {
         let request = self.request;
         let mut names = Vec::new();
-        let all = request.hostname.iter().cloned().chain([id.to_owned()]).chain(short(id));
+        let all = request
+            .hostname
+            .iter()
+            .cloned()
+            .chain([id.to_owned()])
+            .chain(short(id));
         for name in all.chain(request.aliases.iter().cloned()) {
             if !names.contains(&name) {
                 names.push(name);
@@ -123,7 +135,13 @@ impl<'a> Attach<'a> {
         for (at, network) in self.networks.iter().enumerate() {
             let endpoint = self.endpoint(id, at)?;
             let name = &endpoint.host_interface;
-            ours::make_room(self.store, &mut here, name, (&network.name, id), self.target)?;
+            ours::make_room(
+                self.store,
+                &mut here,
+                name,
+                (&network.name, id),
+                self.target,
+            )?;
             record.endpoints.push(endpoint);
         }
         Ok(record)
@@ -137,7 +155,9 @@ impl<'a> Attach<'a> {
         let ip6 = first.ip6.filter(|_| at == 0).map(IpAddr::V6);
         let address = lease::choose(self.store, network, ip)?;
         let address6 = lease::choose6(self.store, network, address.address, ip6)?;
-        let IpAddr::V4(v4) = address.address else { bail!("{address}: not IPv4") };
+        let IpAddr::V4(v4) = address.address else {
+            bail!("{address}: not IPv4")
+        };
         Ok(Endpoint {
             network: network.name.clone(),
             host_interface: host_interface(id, &network.name),
@@ -160,7 +180,11 @@ impl<'a> Attach<'a> {
             let Some(peer) = self.store.record(&link.id)? else {
                 bail!("link: {}: no such container with a network", link.id)
             };
-            if peer.endpoints.iter().any(|endpoint| endpoint.network == network) {
+            if peer
+                .endpoints
+                .iter()
+                .any(|endpoint| endpoint.network == network)
+            {
                 links.push((host_interface(&link.id, network), peer.ports()));
             }
         }
@@ -174,7 +198,9 @@ impl<'a> Attach<'a> {
 
     /// What goes into the container's files and does not depend on other containers.
     fn files(&self, record: &Record) -> Result<()> {
-        let Some(files) = &record.files else { return Ok(()) };
+        let Some(files) = &record.files else {
+            return Ok(());
+        };
         hosts::make_directory(files)?;
         let request = self.request;
         let gateway = self.networks.first().map(|network| network.gateway.address);
@@ -192,7 +218,11 @@ impl<'a> Attach<'a> {
         let mut servers = request.dns.clone();
         if servers.is_empty() {
             let resolvers = self.networks.iter().filter(|network| network.resolver);
-            servers.extend(resolvers.flat_map(Network::gateways).map(|gateway| gateway.address));
+            servers.extend(
+                resolvers
+                    .flat_map(Network::gateways)
+                    .map(|gateway| gateway.address),
+            );
         }
         if servers.is_empty() && !self.networks.iter().all(|network| network.internal) {
             servers = serve::host_servers();
@@ -206,7 +236,11 @@ impl<'a> Attach<'a> {
         let mut wanted = self.request.publish.clone();
         if self.request.publish_all {
             for range in &self.request.expose {
-                let one = |first| Range { first, count: 1, ..*range };
+                let one = |first| Range {
+                    first,
+                    count: 1,
+                    ..*range
+                };
                 wanted.extend(range.ports().map(|port| Publish {
                     bind: None,
                     host: 0,
@@ -221,7 +255,10 @@ impl<'a> Attach<'a> {
             bail!("publish: the container is in no network with a way out")
         };
         let endpoint = &mut record.endpoints[at];
-        let (v4, v6) = (endpoint.address.address, endpoint.address6.map(|cidr| cidr.address));
+        let (v4, v6) = (
+            endpoint.address.address,
+            endpoint.address6.map(|cidr| cidr.address),
+        );
         let mut held = Vec::new();
         for mut publish in wanted {
             publish.bind = publish.bind.or(self.networks[at].config.bind);
@@ -247,7 +284,11 @@ impl<'a> Attach<'a> {
             }
         }
         *publish = wanted;
-        if gone { ports::hold(publish, v4, v6) } else { Err(error) }
+        if gone {
+            ports::hold(publish, v4, v6)
+        } else {
+            Err(error)
+        }
     }
 
     fn make(&self, record: &mut Record, held: &[Held]) -> Result<()> {
@@ -258,7 +299,8 @@ impl<'a> Attach<'a> {
             for address in endpoint.addresses() {
                 self.store.take(&network.name, address, &record.id)?;
             }
-            self.pair((network, &record.id), endpoint, bridge, &mut here).with_context(context)?;
+            self.pair((network, &record.id), endpoint, bridge, &mut here)
+                .with_context(context)?;
         }
         self.inside(record)?;
         for network in &self.networks {
@@ -271,7 +313,11 @@ impl<'a> Attach<'a> {
         point::make(self.store, self.target, record)?;
         self.files(record)?;
         for (at, network) in self.networks.iter().enumerate() {
-            let held = if Some(at) == self.publishing() { held } else { &[] };
+            let held = if Some(at) == self.publishing() {
+                held
+            } else {
+                &[]
+            };
             serve::add(self.store, network, record, held)
                 .with_context(|| format!("network {}", network.name))?;
         }
@@ -286,7 +332,10 @@ impl<'a> Attach<'a> {
     fn bridge(&self, network: &Network, here: &mut Links) -> Result<u32> {
         if self.store.active(&network.name)?.is_none() {
             let made_bridge = here.find(&network.bridge)?.is_none();
-            let active = Active { config: network.config.clone(), made_bridge };
+            let active = Active {
+                config: network.config.clone(),
+                made_bridge,
+            };
             self.store.activate(&network.name, &active)?;
         }
         bridge::ensure(network, here)
@@ -299,15 +348,29 @@ impl<'a> Attach<'a> {
         bridge: u32,
         here: &mut Links,
     ) -> Result<()> {
-        let outer = New { name: &endpoint.host_interface, mtu: network.mtu, mac: None };
-        let inner = New { name: &endpoint.interface, mtu: network.mtu, mac: Some(endpoint.mac) };
+        let outer = New {
+            name: &endpoint.host_interface,
+            mtu: network.mtu,
+            mac: None,
+        };
+        let inner = New {
+            name: &endpoint.interface,
+            mtu: network.mtu,
+            mac: Some(endpoint.mac),
+        };
         let result = here.add_pair(outer, inner, self.target.fd(), bridge);
         match result {
             Err(Errno::EXFULL) => {
-                bail!("bridge {}: full: a bridge takes 1023 interfaces", network.bridge)
+                bail!(
+                    "bridge {}: full: a bridge takes 1023 interfaces",
+                    network.bridge
+                )
             }
             Err(Errno::EEXIST) => {
-                bail!("{}: the container has an interface of that name already", inner.name)
+                bail!(
+                    "{}: the container has an interface of that name already",
+                    inner.name
+                )
             }
             result => result.with_context(|| outer.name.to_owned())?,
         }
@@ -344,16 +407,24 @@ fn configure(
         // Its routes are ours to give; a neighbour's advertisement shall not change them.
         let _ = sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0");
     }
-    links.add_address(link.index, endpoint.address).context("address")?;
+    links
+        .add_address(link.index, endpoint.address)
+        .context("address")?;
     if let Some(address) = endpoint.address6 {
-        links.add_address(link.index, address).context("IPv6 address")?;
+        links
+            .add_address(link.index, address)
+            .context("IPv6 address")?;
     }
     links.up(link.index)?;
     if !default || network.internal {
         return Ok(());
     }
     let everything = |address: IpAddr| Cidr {
-        address: if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() },
+        address: if address.is_ipv4() {
+            [0; 4].into()
+        } else {
+            [0; 16].into()
+        },
         prefix: 0,
     };
     for gateway in network.gateways() {
@@ -373,7 +444,10 @@ fn short(id: &str) -> Option<String> {
 
 /// The same for every time that the container joins the network.
 pub(super) fn host_interface(id: &str, network: &str) -> String {
-    format!("rtv{:012x}", hash(&format!("{network}/{id}")) & 0xffff_ffff_ffff)
+    format!(
+        "rtv{:012x}",
+        hash(&format!("{network}/{id}")) & 0xffff_ffff_ffff
+    )
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ pub(super) fn ensure(network: &Network, here: &mut Links) -> Result<u32> {
     };
     addresses(network, &link, here)?;
     if !link.up {
-        here.up(link.index).with_context(|| network.bridge.clone())?;
+        here.up(link.index)
+            .with_context(|| network.bridge.clone())?;
     }
     let name = format!("ipv4/conf/{}/route_localnet", network.bridge);
     if network.localhost == Localhost::Kernel {
@@ -36,7 +37,11 @@ pub(super) fn ensure(network: &Network, here: &mut Links) -> Result<u32> {
 fn make(network: &Network, here: &mut Links) -> Result<Link> {
     for route in here.routes()? {
         if let Some(own) = network.gateways().find(|own| own.overlaps(route)) {
-            bail!("{}/{}: the host has a route to {route}", own.network(), own.prefix);
+            bail!(
+                "{}/{}: the host has a route to {route}",
+                own.network(),
+                own.prefix
+            );
         }
     }
     // Fixed, or it would change with each port.
@@ -44,9 +49,16 @@ fn make(network: &Network, here: &mut Links) -> Result<Link> {
         std::net::IpAddr::V4(address) => Some(Mac::of(address)),
         std::net::IpAddr::V6(_) => None,
     };
-    let new = New { name: &network.bridge, mtu: network.mtu, mac };
-    here.add_bridge(new).with_context(|| network.bridge.clone())?;
-    let link = here.find(&network.bridge)?.with_context(|| network.bridge.clone())?;
+    let new = New {
+        name: &network.bridge,
+        mtu: network.mtu,
+        mac,
+    };
+    here.add_bridge(new)
+        .with_context(|| network.bridge.clone())?;
+    let link = here
+        .find(&network.bridge)?
+        .with_context(|| network.bridge.clone())?;
     // CVE-2020-13401: a container's router advertisement must not change the host's routes.
     let _ = sysctl::set(&format!("ipv6/conf/{}/accept_ra", network.bridge), "0");
     Ok(link)
@@ -68,7 +80,10 @@ fn addresses(network: &Network, link: &Link, here: &mut Links) -> Result<()> {
             continue;
         }
         if let [other, ..] = others[..] {
-            bail!("bridge {}: has the address {other} and not {gateway}", network.bridge);
+            bail!(
+                "bridge {}: has the address {other} and not {gateway}",
+                network.bridge
+            );
         }
         match here.add_address(link.index, gateway) {
             Ok(()) | Err(Errno::EEXIST) => {}
@@ -88,7 +103,9 @@ pub(super) fn forward(network: &Network) -> Result<()> {
     let switch = |name: &str| -> Result<()> {
         if sysctl::get(name).as_deref() == Some("0") {
             sysctl::set(name, "1").with_context(|| name.to_owned())?;
-            log::warn(format_args!("net/{name} is 1 now: this host forwards packets"));
+            log::warn(format_args!(
+                "net/{name} is 1 now: this host forwards packets"
+            ));
         }
         Ok(())
     };
@@ -115,9 +132,16 @@ pub(super) fn raise_port(name: &str, alias: &str, here: &mut Links) -> Result<()
     // No address of its own, and no ear for router advertisements. There may be no IPv6 at all.
     let _ = sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
     let _ = sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0");
-    let filtered = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"];
-    if filtered.iter().any(|name| sysctl::get(name).as_deref() == Some("1")) {
+    let filtered = [
+        "bridge/bridge-nf-call-iptables",
+        "bridge/bridge-nf-call-ip6tables",
+    ];
+    if filtered
+        .iter()
+        .any(|name| sysctl::get(name).as_deref() == Some("1"))
+    {
         here.hairpin(link.index).with_context(|| name.to_owned())?;
     }
-    here.up_with_alias(link.index, alias).with_context(|| name.to_owned())
+    here.up_with_alias(link.index, alias)
+        .with_context(|| name.to_owned())
 }

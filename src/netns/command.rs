@@ -92,7 +92,9 @@ pub(crate) fn run(host: &Host, verb: Verb) -> Result<String> {
 }
 
 fn pairs(options: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
-    options.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    options
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 /// runtime-spec's state, as far as it matters here.
@@ -110,7 +112,10 @@ struct State {
 
 fn hook(host: &Host, options: &[(String, String)]) -> Result<String> {
     let mut text = Vec::new();
-    std::io::stdin().take(STATE_MAX).read_to_end(&mut text).context("standard input")?;
+    std::io::stdin()
+        .take(STATE_MAX)
+        .read_to_end(&mut text)
+        .context("standard input")?;
     let state: State =
         serde_json::from_slice(&text).context("standard input: not the state of a container")?;
     if state.status == "stopped" {
@@ -194,7 +199,12 @@ fn check(host: &Host, repair: bool) -> Result<String> {
     let store = Store::lock(host)?;
     let mut faults = Vec::new();
     let mut here = Links::here()?;
-    faults.extend(store.unreadable()?.iter().map(|(_, error)| crate::error::line(error)));
+    faults.extend(
+        store
+            .unreadable()?
+            .iter()
+            .map(|(_, error)| crate::error::line(error)),
+    );
     for record in store.records()? {
         match record.is_alive()? {
             false => faults.push(format!("{}: the container is gone", record.id)),
@@ -203,7 +213,10 @@ fn check(host: &Host, repair: bool) -> Result<String> {
         }
         for endpoint in &record.endpoints {
             if here.find(&endpoint.host_interface)?.is_none() {
-                faults.push(format!("{}: {}: missing", record.id, endpoint.host_interface));
+                faults.push(format!(
+                    "{}: {}: missing",
+                    record.id, endpoint.host_interface
+                ));
             }
         }
     }
@@ -240,13 +253,24 @@ fn look_at(store: &Store, in_use: InUse) -> Result<Vec<String>> {
 
 /// Makes everything of a network anew; what is left that cannot be.
 fn put_right(store: &Store, in_use: InUse, here: &mut Links) -> Result<Vec<String>> {
-    let InUse { network, made_bridge, error, is_closed } = in_use;
+    let InUse {
+        network,
+        made_bridge,
+        error,
+        is_closed,
+    } = in_use;
     if let Some(error) = error {
         if is_closed {
             firewall::repair(store, &network)?;
             return Ok(vec![crate::error::line(&error)]);
         }
-        store.activate(&network.name, &Active { config: network.config.clone(), made_bridge })?;
+        store.activate(
+            &network.name,
+            &Active {
+                config: network.config.clone(),
+                made_bridge,
+            },
+        )?;
     }
     bridge::ensure(&network, here)?;
     bridge::forward(&network)?;
@@ -257,21 +281,73 @@ fn put_right(store: &Store, in_use: InUse, here: &mut Links) -> Result<Vec<Strin
 
 /// Options of `create`: those that are not words take JSON's `true` and `false` or a number.
 pub(crate) const NETWORK_OPTIONS: [(&str, &str, &str); 15] = [
-    ("bridge", "NAME", "The bridge's name, also of one that exists"),
-    ("subnet", "CIDR", "The IPv4 subnet [default: a free one of 172.21.0.0/16 and on]"),
-    ("gateway", "CIDR", "The host's address in it, with the prefix length"),
-    ("ipRange", "CIDR", "Give addresses from this part of the subnet only"),
+    (
+        "bridge",
+        "NAME",
+        "The bridge's name, also of one that exists",
+    ),
+    (
+        "subnet",
+        "CIDR",
+        "The IPv4 subnet [default: a free one of 172.21.0.0/16 and on]",
+    ),
+    (
+        "gateway",
+        "CIDR",
+        "The host's address in it, with the prefix length",
+    ),
+    (
+        "ipRange",
+        "CIDR",
+        "Give addresses from this part of the subnet only",
+    ),
     ("subnet6", "CIDR", "The IPv6 subnet"),
     ("mtu", "BYTES", "The interfaces' MTU"),
-    ("icc", "BOOL", "Containers of this network reach each other [default: true]"),
-    ("internal", "BOOL", "No way out of this network [default: false]"),
-    ("masquerade", "BOOL", "Packets leave with the host's address [default: true]"),
-    ("bind", "ADDRESS", "Where ports are published if nothing else is said"),
-    ("isolated", "BOOL", "No way to other networks of this host [default: true]"),
-    ("driver", "NAME", "nftables, iptables or none [default: nftables]"),
-    ("resolver", "BOOL", "Answer for the containers' names [default: true]"),
-    ("dns", "ADDRESS", "A server to ask about other names [default: the host's]"),
-    ("localhost", "WHO", "kernel or proxy: who serves published ports on 127.0.0.1"),
+    (
+        "icc",
+        "BOOL",
+        "Containers of this network reach each other [default: true]",
+    ),
+    (
+        "internal",
+        "BOOL",
+        "No way out of this network [default: false]",
+    ),
+    (
+        "masquerade",
+        "BOOL",
+        "Packets leave with the host's address [default: true]",
+    ),
+    (
+        "bind",
+        "ADDRESS",
+        "Where ports are published if nothing else is said",
+    ),
+    (
+        "isolated",
+        "BOOL",
+        "No way to other networks of this host [default: true]",
+    ),
+    (
+        "driver",
+        "NAME",
+        "nftables, iptables or none [default: nftables]",
+    ),
+    (
+        "resolver",
+        "BOOL",
+        "Answer for the containers' names [default: true]",
+    ),
+    (
+        "dns",
+        "ADDRESS",
+        "A server to ask about other names [default: the host's]",
+    ),
+    (
+        "localhost",
+        "WHO",
+        "kernel or proxy: who serves published ports on 127.0.0.1",
+    ),
 ];
 
 fn create(host: &Host, name: &str, options: &[(String, String)]) -> Result<String> {
@@ -287,9 +363,17 @@ fn create(host: &Host, name: &str, options: &[(String, String)]) -> Result<Strin
             "icc" | "internal" | "masquerade" | "isolated" | "resolver" | "mtu"
         );
         let value = match key.as_str() {
-            "dns" => value.split(',').map(Into::into).collect::<Vec<serde_json::Value>>().into(),
+            "dns" => value
+                .split(',')
+                .map(Into::into)
+                .collect::<Vec<serde_json::Value>>()
+                .into(),
             _ if is_json => {
-                let expected = if key == "mtu" { "a number" } else { "true or false" };
+                let expected = if key == "mtu" {
+                    "a number"
+                } else {
+                    "true or false"
+                };
                 serde_json::from_str(value)
                     .map_err(|_| anyhow!("--{key}: {value:?} is not {expected}"))?
             }
@@ -303,10 +387,15 @@ fn create(host: &Host, name: &str, options: &[(String, String)]) -> Result<Strin
     }
     let network = Network::decide(name, config).with_context(|| format!("network {name}"))?;
     for other in Network::names(&host.networks)? {
-        let Ok(other) = Network::load(&host.networks, &other) else { continue };
+        let Ok(other) = Network::load(&host.networks, &other) else {
+            continue;
+        };
         let both = |cidr: Cidr| other.gateways().any(|its| its.overlaps(cidr));
         if other.name != name && (network.gateways().any(both) || other.bridge == network.bridge) {
-            bail!("network {name}: its subnet or bridge is that of network {}", other.name);
+            bail!(
+                "network {name}: its subnet or bridge is that of network {}",
+                other.name
+            );
         }
     }
     fs::create_dir_all(&host.networks).with_context(|| host.networks.display().to_string())?;
@@ -318,11 +407,18 @@ fn create(host: &Host, name: &str, options: &[(String, String)]) -> Result<Strin
 fn free_subnet(host: &Host) -> Result<Cidr> {
     let mut used = Links::here()?.routes()?;
     for name in Network::names(&host.networks)? {
-        used.extend(Network::load(&host.networks, &name).iter().flat_map(Network::gateways));
+        used.extend(
+            Network::load(&host.networks, &name)
+                .iter()
+                .flat_map(Network::gateways),
+        );
     }
     let first = (21..32).map(|n| ([172, n, 0, 0], 16));
     let second = (0..16).map(|n| ([192, 168, n * 16, 0], 20));
-    let all = first.chain(second).map(|(bytes, prefix)| Cidr { address: bytes.into(), prefix });
+    let all = first.chain(second).map(|(bytes, prefix)| Cidr {
+        address: bytes.into(),
+        prefix,
+    });
     all.into_iter()
         .find(|cidr| !used.iter().any(|other| other.overlaps(*cidr)))
         .ok_or_else(|| anyhow!("subnet: no free one is left: name one"))
@@ -341,6 +437,8 @@ fn rm(host: &Host, name: &str) -> Result<String> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("network {name}: there is no {}", path.display())
         }
-        result => result.map(|()| String::new()).with_context(|| path.display().to_string()),
+        result => result
+            .map(|()| String::new())
+            .with_context(|| path.display().to_string()),
     }
 }

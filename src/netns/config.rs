@@ -43,12 +43,19 @@ pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> R
     let hostname = request.hostname.clone();
     let mode = request.networks.first().map_or("", String::as_str);
     let alone = |namespace| -> Result<Parts> {
-        let only = options.iter().find(|(name, _)| name != "network" && name != "hostname");
+        let only = options
+            .iter()
+            .find(|(name, _)| name != "network" && name != "hostname");
         if let Some((name, _)) = only {
             bail!("{name}: not with --network {mode}");
         }
         let (mounts, properties) = (String::new(), String::new());
-        Ok(Parts { namespace, hostname: hostname.clone(), mounts, properties })
+        Ok(Parts {
+            namespace,
+            hostname: hostname.clone(),
+            mounts,
+            properties,
+        })
     };
     match mode.strip_prefix("container:") {
         Some(id) => return alone(Namespace::Path(of_container(root, id)?)),
@@ -104,24 +111,35 @@ fn mounts(files: &Path) -> String {
 fn properties(host: &Host, options: &[(String, String)], files: &Path) -> Result<String> {
     let mut annotations = serde_json::Map::new();
     let files = ("files".to_owned(), files.display().to_string());
-    for (name, value) in options.iter().filter(|(name, _)| name != "files").chain([&files]) {
-        match annotations.entry(format!("{ANNOTATION}{name}")).or_insert_with(|| "".into()) {
+    for (name, value) in options
+        .iter()
+        .filter(|(name, _)| name != "files")
+        .chain([&files])
+    {
+        match annotations
+            .entry(format!("{ANNOTATION}{name}"))
+            .or_insert_with(|| "".into())
+        {
             serde_json::Value::String(all) if !all.is_empty() => *all += &format!(" {value}"),
             entry => *entry = value.as_str().into(),
         }
     }
     let program = fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
     let mut args = vec!["rt".to_owned(), "netns".to_owned()];
-    for (option, path, default) in
-        [("--networks", &host.networks, DEFAULT_NETWORKS), ("--state", &host.state, DEFAULT_STATE)]
-    {
+    for (option, path, default) in [
+        ("--networks", &host.networks, DEFAULT_NETWORKS),
+        ("--state", &host.state, DEFAULT_STATE),
+    ] {
         if path != Path::new(default) {
             args.extend([option.to_owned(), path.display().to_string()]);
         }
     }
     let hook = json!([{ "path": program, "args": args }]);
     let hooks = json!({ "createRuntime": hook, "poststop": hook });
-    let text = format!("\"hooks\":{hooks},\n\"annotations\":{},", json!(annotations));
+    let text = format!(
+        "\"hooks\":{hooks},\n\"annotations\":{},",
+        json!(annotations)
+    );
     if text.contains('\\') {
         bail!("a path or value with quotes, backslashes or control characters");
     }
@@ -137,7 +155,10 @@ pub(crate) fn make_files(bundle: &Path, options: &[(String, String)]) -> Result<
     for name in NAMES {
         let path = directory.join(name);
         let mut open = OpenOptions::new();
-        open.append(true).create(true).open(&path).with_context(|| path.display().to_string())?;
+        open.append(true)
+            .create(true)
+            .open(&path)
+            .with_context(|| path.display().to_string())?;
     }
     Ok(())
 }
@@ -147,22 +168,34 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host { networks: DEFAULT_NETWORKS.into(), state: DEFAULT_STATE.into() }
+        Host {
+            networks: DEFAULT_NETWORKS.into(),
+            state: DEFAULT_STATE.into(),
+        }
     }
 
     fn parts_of(options: &[(&str, &str)]) -> Result<Parts> {
-        let options: Vec<_> =
-            options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let options: Vec<_> = options
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
         parts(&host(), Path::new("/nonexistent"), &options)
     }
 
     #[test]
     fn options_become_annotations_and_hooks() {
-        let parts = parts_of(&[("publish", "80:80"), ("publish", "53:53/udp"), ("network", "web")])
-            .unwrap();
+        let parts = parts_of(&[
+            ("publish", "80:80"),
+            ("publish", "53:53/udp"),
+            ("network", "web"),
+        ])
+        .unwrap();
         let json: serde_json::Value =
             serde_json::from_str(&format!("{{{}\"x\":1}}", parts.properties)).unwrap();
-        assert_eq!(json["annotations"]["org.rt.network.publish"], "80:80 53:53/udp");
+        assert_eq!(
+            json["annotations"]["org.rt.network.publish"],
+            "80:80 53:53/udp"
+        );
         assert_eq!(json["hooks"]["createRuntime"], json["hooks"]["poststop"]);
         assert_eq!(json["hooks"]["poststop"][0]["args"], json!(["rt", "netns"]));
         assert_eq!(parts.namespace, Namespace::New);
@@ -170,8 +203,16 @@ mod tests {
 
     #[test]
     fn modes_that_need_no_hook_take_no_options() {
-        assert_eq!(parts_of(&[("network", "host")]).unwrap().namespace, Namespace::Host);
-        assert!(parts_of(&[("network", "none")]).unwrap().properties.is_empty());
+        assert_eq!(
+            parts_of(&[("network", "host")]).unwrap().namespace,
+            Namespace::Host
+        );
+        assert!(
+            parts_of(&[("network", "none")])
+                .unwrap()
+                .properties
+                .is_empty()
+        );
         assert!(parts_of(&[("network", "host"), ("publish", "80:80")]).is_err());
         assert!(parts_of(&[("network", "container:nobody")]).is_err());
         assert!(parts_of(&[("publish", "x")]).is_err());

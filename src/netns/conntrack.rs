@@ -23,7 +23,10 @@ type Entry = (u8, Vec<u8>);
 /// Forgets the UDP (and SCTP) connections to published ports, on whatever address of the host, and
 /// no others. Where the kernel has no connection tracking there are none.
 pub(super) fn flush(publish: &[Publish], addresses: &[IpAddr]) -> nix::Result<()> {
-    if publish.iter().all(|publish| publish.to.protocol == Protocol::Tcp) {
+    if publish
+        .iter()
+        .all(|publish| publish.to.protocol == Protocol::Tcp)
+    {
         return Ok(());
     }
     let mut socket = match Socket::netfilter() {
@@ -66,7 +69,9 @@ fn stale(payload: &[u8], publish: &[Publish], addresses: &[IpAddr]) -> Option<En
             && publish.to.protocol.number() == protocol
             && port >= publish.host
             && port - publish.host < publish.to.count
-            && publish.bind.is_none_or(|bind| bind.is_unspecified() || bind == destination)
+            && publish
+                .bind
+                .is_none_or(|bind| bind.is_unspecified() || bind == destination)
     });
     // A connection that only passes through the host to the same port elsewhere is another's:
     // there the answers come from where the packets went, which is not here.
@@ -80,12 +85,16 @@ fn parse(tuple: &[u8]) -> Option<(IpAddr, IpAddr, u8, u16)> {
     let address = |v4: u16, v6: u16| -> Option<IpAddr> {
         match attribute(ip, v4) {
             Some(bytes) => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-            None => <[u8; 16]>::try_from(attribute(ip, v6)?).ok().map(IpAddr::from),
+            None => <[u8; 16]>::try_from(attribute(ip, v6)?)
+                .ok()
+                .map(IpAddr::from),
         }
     };
     let (source, destination) = (address(1, 3)?, address(2, 4)?);
     let protocol = attribute(tuple, CTA_TUPLE_PROTO)?;
     let number = *attribute(protocol, 1)?.first()?;
-    let port = <[u8; 2]>::try_from(attribute(protocol, 3)?).ok().map(u16::from_be_bytes)?;
+    let port = <[u8; 2]>::try_from(attribute(protocol, 3)?)
+        .ok()
+        .map(u16::from_be_bytes)?;
     Some((source, destination, number, port))
 }

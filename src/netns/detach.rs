@@ -29,7 +29,12 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
         note(serve::del(store, &endpoint.network, &record.id));
         clear_files(record, &endpoint.network);
         let whose = (endpoint.network.as_str(), record.id.as_str());
-        note(ours::remove(store, &mut here, &endpoint.host_interface, whose));
+        note(ours::remove(
+            store,
+            &mut here,
+            &endpoint.host_interface,
+            whose,
+        ));
         for address in endpoint.addresses() {
             note(store.release(&endpoint.network, address, &record.id));
         }
@@ -45,7 +50,9 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
 /// The container's files keep what is not ours. The bundle may be gone, and a container that has
 /// made something else of its files keeps nobody from removing its network.
 fn clear_files(record: &Record, label: &str) {
-    let Some(files) = record.files.as_ref().filter(|files| files.is_dir()) else { return };
+    let Some(files) = record.files.as_ref().filter(|files| files.is_dir()) else {
+        return;
+    };
     for name in ["hosts", "resolv.conf"] {
         // An `add` that is taken back has said itself what is wrong with them.
         if let Err(error) = hosts::update(files, name, label, "")
@@ -57,7 +64,9 @@ fn clear_files(record: &Record, label: &str) {
 }
 
 fn firewall_remove(store: &Store, record: &Record, endpoint: &Endpoint) -> Result<()> {
-    let Some(in_use) = store.in_use(&endpoint.network)? else { return Ok(()) };
+    let Some(in_use) = store.in_use(&endpoint.network)? else {
+        return Ok(());
+    };
     match in_use.error {
         // What the elements were is not known.
         Some(_) => firewall::forget(store, &record.id)?,
@@ -72,7 +81,9 @@ pub(super) fn retire(store: &Store, name: &str, here: &mut Links) -> Result<()> 
     if !store.is_empty(name)? {
         return Ok(());
     }
-    let Some(in_use) = store.in_use(name)? else { return store.deactivate(name) };
+    let Some(in_use) = store.in_use(name)? else {
+        return store.deactivate(name);
+    };
     serve::end(store, name)?;
     firewall::end(store, &in_use)?;
     if in_use.made_bridge {

@@ -27,7 +27,10 @@ impl Device {
         let mut all: Vec<_> = devices
             .map(|(name, device)| {
                 let new_name = device.name().clone().filter(|name| !name.is_empty());
-                Self { name: name.clone(), new_name: new_name.unwrap_or_else(|| name.clone()) }
+                Self {
+                    name: name.clone(),
+                    new_name: new_name.unwrap_or_else(|| name.clone()),
+                }
             })
             .collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
@@ -39,7 +42,9 @@ impl Device {
         let Some((before, after)) = self.new_name.split_once("%d") else {
             return self.new_name == name;
         };
-        let number = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        let number = name
+            .strip_prefix(before)
+            .and_then(|rest| rest.strip_suffix(after));
         number.is_some_and(|n| !n.is_empty() && n.bytes().all(|digit| digit.is_ascii_digit()))
     }
 }
@@ -67,7 +72,11 @@ struct InContainer {
 impl InContainer {
     /// Its name and its number there. Before the next one moves it is the only new one.
     fn find(&self, there: &mut Links) -> Result<Option<(String, u32)>> {
-        let Some(name) = there.names()?.into_iter().find(|name| !self.others.contains(name)) else {
+        let Some(name) = there
+            .names()?
+            .into_iter()
+            .find(|name| !self.others.contains(name))
+        else {
             return Ok(None);
         };
         Ok(there.find(&name)?.map(|link| (name, link.index)))
@@ -78,13 +87,22 @@ impl Moved {
     /// Moves `devices` into the network namespace of process `pid`.
     pub(crate) fn all(devices: &[Device], pid: i32) -> Result<Self> {
         let open = |path: &str| File::open(path).map(OwnedFd::from).context(path.to_owned());
-        let (home, target) = (open("/proc/self/ns/net")?, open(&format!("/proc/{pid}/ns/net"))?);
-        let mut moved = Self { home, target, devices: Vec::new() };
+        let (home, target) = (
+            open("/proc/self/ns/net")?,
+            open(&format!("/proc/{pid}/ns/net"))?,
+        );
+        let mut moved = Self {
+            home,
+            target,
+            devices: Vec::new(),
+        };
         let mut here = Links::here()?;
         let mut there = moved.inside()?;
         for device in devices {
             let origin = || format!("linux.netDevices.{}", device.name);
-            moved.take(device, &mut here, &mut there).with_context(origin)?;
+            moved
+                .take(device, &mut here, &mut there)
+                .with_context(origin)?;
         }
         Ok(moved)
     }
@@ -111,7 +129,9 @@ impl Moved {
     }
 
     fn take(&mut self, device: &Device, here: &mut Links, there: &mut Links) -> Result<()> {
-        let Some(link) = here.find(&device.name)? else { bail!("no such interface") };
+        let Some(link) = here.find(&device.name)? else {
+            bail!("no such interface")
+        };
         if !device.new_name.contains("%d") && there.find(&device.new_name)?.is_some() {
             bail!("{}: is there already in the container", device.new_name);
         }
@@ -122,13 +142,17 @@ impl Moved {
             was_up: link.up,
             addresses: here.permanent_addresses(link.index)?,
         });
-        let Some(last) = self.devices.last_mut() else { return Ok(()) };
+        let Some(last) = self.devices.last_mut() else {
+            return Ok(());
+        };
         // It may be there, whatever the answer says.
         here.move_to(link.index, self.target.as_raw_fd(), &device.new_name)?;
         let (name, index) = last.find(there)?.context("it has vanished on the way")?;
         last.index = Some(index);
         for address in &last.addresses {
-            there.add_permanent(address, index, (&last.name, &name)).context("its address")?;
+            there
+                .add_permanent(address, index, (&last.name, &name))
+                .context("its address")?;
         }
         Ok(there.up(index)?)
     }
@@ -141,7 +165,10 @@ impl Moved {
         };
         let Some(index) = index else { return Ok(()) };
         there.move_to(index, self.home.as_raw_fd(), &device.name)?;
-        let index = here.find(&device.name)?.context("it has vanished on the way")?.index;
+        let index = here
+            .find(&device.name)?
+            .context("it has vanished on the way")?
+            .index;
         for address in &device.addresses {
             here.add_permanent(address, index, (&device.name, &device.name))?;
         }
@@ -156,7 +183,10 @@ impl Drop for Moved {
     fn drop(&mut self) {
         for device in &self.devices {
             if let Err(error) = self.give_back(device) {
-                log::warn(format!("linux.netDevices.{}: giving it back: {error:#}", device.name));
+                log::warn(format!(
+                    "linux.netDevices.{}: giving it back: {error:#}",
+                    device.name
+                ));
             }
         }
     }
@@ -168,7 +198,10 @@ mod tests {
 
     #[test]
     fn a_pattern_is_any_number_and_another_name_is_itself() {
-        let device = |new_name: &str| Device { name: "eth0".into(), new_name: new_name.into() };
+        let device = |new_name: &str| Device {
+            name: "eth0".into(),
+            new_name: new_name.into(),
+        };
         for (new_name, name, is) in [
             ("lan", "lan", true),
             ("lan", "lan0", false),

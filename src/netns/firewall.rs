@@ -41,7 +41,11 @@ pub(super) fn remove(
 /// Takes away what a container of which nothing is known has, by putting in what all others have.
 pub(super) fn forget(store: &Store, id: &str) -> Result<()> {
     let in_use = store.all_in_use()?;
-    let has = |driver| in_use.iter().any(|one: &InUse| one.network.driver == driver);
+    let has = |driver| {
+        in_use
+            .iter()
+            .any(|one: &InUse| one.network.driver == driver)
+    };
     if has(Driver::Nftables) {
         nft::rebuild(store, id)?;
     }

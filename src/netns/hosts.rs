@@ -17,7 +17,10 @@ use nix::sys::stat::{Mode, mkdirat};
 const SIZE_MAX: u64 = 1 << 20;
 
 fn markers(label: &str) -> (String, String) {
-    (format!("# rt netns {label}\n"), format!("# end of rt netns {label}\n"))
+    (
+        format!("# rt netns {label}\n"),
+        format!("# end of rt netns {label}\n"),
+    )
 }
 
 /// `old` with `block` between the markers of `label`, or without both if it is empty.
@@ -32,16 +35,28 @@ fn replaced(old: &str, label: &str, block: &str) -> String {
     if block.is_empty() {
         return format!("{before}{after}");
     }
-    let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+    let gap = if before.is_empty() || before.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
     format!("{before}{gap}{begin}{block}{end}{after}")
 }
 
 fn open(path: &Path, more: OFlag) -> Result<File, Errno> {
     let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | more;
-    let mode =
-        if more.contains(OFlag::O_CREAT) { Mode::from_bits_truncate(0o644) } else { Mode::empty() };
+    let mode = if more.contains(OFlag::O_CREAT) {
+        Mode::from_bits_truncate(0o644)
+    } else {
+        Mode::empty()
+    };
     let how = OpenHow::new().flags(flags).mode(mode);
-    openat2(AT_FDCWD, path, how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS)).map(File::from)
+    openat2(
+        AT_FDCWD,
+        path,
+        how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS),
+    )
+    .map(File::from)
 }
 
 /// Makes the directory, of which no part may be a symbolic link.
@@ -51,7 +66,9 @@ pub(super) fn make_directory(path: &Path) -> Result<()> {
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     let mut directory = openat2(AT_FDCWD, "/", how)?;
     for part in path.components().filter(|part| *part != Component::RootDir) {
-        let Component::Normal(name) = part else { bail!("{}: not a plain path", path.display()) };
+        let Component::Normal(name) = part else {
+            bail!("{}: not a plain path", path.display())
+        };
         let context = || path.display().to_string();
         directory = match openat2(&directory, name, how) {
             Err(Errno::ENOENT) => {
@@ -82,7 +99,11 @@ pub(super) fn directory(bundle: &Path, state: &Path, files: &Path) -> Result<Pat
     let own = canonical(bundle);
     let state_own = canonical(state);
     let below = |base: &Path, alias: &Path| {
-        files.strip_prefix(base).or(files.strip_prefix(alias)).ok().map(Path::to_owned)
+        files
+            .strip_prefix(base)
+            .or(files.strip_prefix(alias))
+            .ok()
+            .map(Path::to_owned)
     };
     let (base, rest) = match files.is_absolute() {
         false => (own, files.to_owned()),
@@ -107,7 +128,11 @@ pub(super) fn directory(bundle: &Path, state: &Path, files: &Path) -> Result<Pat
 /// Puts `block` into the file `name` of `directory`. With an empty one our lines go.
 pub(super) fn update(directory: &Path, name: &str, label: &str, block: &str) -> Result<()> {
     let path = directory.join(name);
-    let create = if block.is_empty() { OFlag::empty() } else { OFlag::O_CREAT };
+    let create = if block.is_empty() {
+        OFlag::empty()
+    } else {
+        OFlag::O_CREAT
+    };
     match rewrite(&path, create, |old| replaced(old, label, block)) {
         Err(error) if create.is_empty() && error.downcast_ref() == Some(&Errno::ENOENT) => Ok(()),
         result => result.with_context(|| path.display().to_string()),
@@ -147,7 +172,10 @@ pub(super) fn line(address: IpAddr, names: &[String]) -> String {
 
 /// `/etc/resolv.conf`.
 pub(super) fn resolv_conf(servers: &[IpAddr], search: &[String], options: &[String]) -> String {
-    let mut text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let mut text: String = servers
+        .iter()
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
     for (word, list) in [("search", search), ("options", options)] {
         if !list.is_empty() {
             text += &format!("{word} {}\n", list.join(" "));
@@ -169,9 +197,15 @@ mod tests {
         );
         let edited = format!("{first}1.2.3.4 mine\n");
         let second = replaced(&edited, "web", "10.0.0.3 b\n");
-        assert!(second.contains("10.0.0.3 b") && !second.contains("10.0.0.2"), "{second}");
+        assert!(
+            second.contains("10.0.0.3 b") && !second.contains("10.0.0.2"),
+            "{second}"
+        );
         assert!(second.starts_with("127.0.0.1 localhost\n") && second.ends_with("1.2.3.4 mine\n"));
-        assert_eq!(replaced(&second, "web", ""), "127.0.0.1 localhost\n1.2.3.4 mine\n");
+        assert_eq!(
+            replaced(&second, "web", ""),
+            "127.0.0.1 localhost\n1.2.3.4 mine\n"
+        );
     }
 
     #[test]
@@ -184,7 +218,11 @@ mod tests {
     #[test]
     fn files_are_below_the_bundle_or_the_state_directory() {
         let place = |files: &str| {
-            directory(Path::new("/nonexistent/b"), Path::new("/nonexistent/s"), Path::new(files))
+            directory(
+                Path::new("/nonexistent/b"),
+                Path::new("/nonexistent/s"),
+                Path::new(files),
+            )
         };
         for (files, path) in [
             ("etc", "/nonexistent/b/etc"),

@@ -29,7 +29,9 @@ pub(super) fn choose(store: &Store, network: &Network, wanted: Option<IpAddr>) -
         };
     }
     let range = network.range;
-    let last = store.last(&network.name).filter(|last| range.contains(*last));
+    let last = store
+        .last(&network.name)
+        .filter(|last| range.contains(*last));
     let start = last.map_or(0, |last| range.position(last) + 1);
     for n in 0..=range.size() {
         let address = range.nth(start + n);
@@ -38,7 +40,10 @@ pub(super) fn choose(store: &Store, network: &Network, wanted: Option<IpAddr>) -
             return Ok(Cidr { address, prefix });
         }
     }
-    bail!("network {}: all addresses of {range} are in use", network.name)
+    bail!(
+        "network {}: all addresses of {range} are in use",
+        network.name
+    )
 }
 
 /// An IPv6 address: `wanted`, or the one with the same place in its subnet as the IPv4 address.
@@ -66,7 +71,10 @@ pub(super) fn choose6(
             }
             position += network.gateway.size() + 1;
             if position > gateway.size() {
-                bail!("network {}: all addresses of {gateway} are in use", network.name);
+                bail!(
+                    "network {}: all addresses of {gateway} are in use",
+                    network.name
+                );
             }
         },
     };
@@ -93,7 +101,12 @@ fn usable(network: &Network, address: IpAddr) -> bool {
 
 fn check(network: &Network, subnet: Cidr, address: IpAddr) -> Result<()> {
     if !subnet.contains(address) {
-        bail!("ip: {address}: not in {}/{} of {}", subnet.network(), subnet.prefix, network.name);
+        bail!(
+            "ip: {address}: not in {}/{} of {}",
+            subnet.network(),
+            subnet.prefix,
+            network.name
+        );
     }
     let edge = address == subnet.network() || (address.is_ipv4() && address == subnet.last());
     if edge || address == subnet.address {
@@ -134,7 +147,9 @@ pub(super) enum Lease {
 
 impl Store {
     fn lease(&self, network: &str, address: IpAddr) -> PathBuf {
-        self.network(network).join("leases").join(address.to_string())
+        self.network(network)
+            .join("leases")
+            .join(address.to_string())
     }
 
     /// Who holds the address.

@@ -123,7 +123,11 @@ fn describe(message: &mut Message, new: New<'_>) {
 }
 
 fn family(address: IpAddr) -> u8 {
-    (if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
+    (if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    }) as u8
 }
 
 impl Links {
@@ -148,7 +152,9 @@ impl Links {
     pub(super) fn all(&mut self) -> Result<Vec<Link>> {
         let mut all = Vec::new();
         let message = Message::new(RTM_GETLINK, DUMP, &info(0, false));
-        self.0.query(message, |_, payload| all.extend(parse(payload))).context("netlink")?;
+        self.0
+            .query(message, |_, payload| all.extend(parse(payload)))
+            .context("netlink")?;
         Ok(all)
     }
 
@@ -164,7 +170,9 @@ impl Links {
         let mut number = None;
         self.0
             .query(message, |_, payload| {
-                let value = payload.get(4..).and_then(|bytes| attribute(bytes, NETNSA_NSID));
+                let value = payload
+                    .get(4..)
+                    .and_then(|bytes| attribute(bytes, NETNSA_NSID));
                 number = value.and_then(|value| u32_at(value, 0));
             })
             .context("netlink")?;
@@ -208,7 +216,8 @@ impl Links {
     }
 
     pub(super) fn up(&mut self, index: u32) -> nix::Result<()> {
-        self.0.request(Message::new(RTM_NEWLINK, 0, &info(index, true)))
+        self.0
+            .request(Message::new(RTM_NEWLINK, 0, &info(index, true)))
     }
 
     /// Brings the interface up and gives it an alias.
@@ -243,7 +252,9 @@ impl Links {
     /// Moves the interface into the namespace `target`, a descriptor, where it has another name.
     pub(super) fn move_to(&mut self, index: u32, target: RawFd, name: &str) -> nix::Result<()> {
         let mut message = Message::new(RTM_NEWLINK, 0, &info(index, false));
-        message.string(IFLA_IFNAME, name).u32(IFLA_NET_NS_FD, target as u32);
+        message
+            .string(IFLA_IFNAME, name)
+            .u32(IFLA_NET_NS_FD, target as u32);
         self.0.request(message)
     }
 
@@ -254,10 +265,15 @@ impl Links {
         let each = |_, payload: &[u8]| {
             let bytes = payload.get(8..).unwrap_or_default();
             // The eight flags of the header are all in the attribute.
-            let flags = attribute(bytes, IFA_FLAGS).and_then(|value| u32_at(value, 0)).unwrap_or(0);
+            let flags = attribute(bytes, IFA_FLAGS)
+                .and_then(|value| u32_at(value, 0))
+                .unwrap_or(0);
             let is_own = u32_at(payload, 4) == Some(index);
             if is_own && flags & IFA_F_PERMANENT != 0 && payload.get(3) == Some(&0) {
-                found.push(Address { payload: payload.to_vec(), flags });
+                found.push(Address {
+                    payload: payload.to_vec(),
+                    flags,
+                });
             }
         };
         self.0.query(message, each).context("netlink")?;
@@ -298,7 +314,9 @@ impl Links {
         let mut header = [family(ip), address.prefix, IFA_F_NODAD, 0, 0, 0, 0, 0];
         header[4..8].copy_from_slice(&index.to_ne_bytes());
         let mut message = Message::new(RTM_NEWADDR, CREATE | EXCL, &header);
-        message.bytes(IFA_LOCAL, &octets(ip)).bytes(IFA_ADDRESS, &octets(ip));
+        message
+            .bytes(IFA_LOCAL, &octets(ip))
+            .bytes(IFA_ADDRESS, &octets(ip));
         if ip.is_ipv4() && address.prefix < 31 {
             message.bytes(IFA_BROADCAST, &octets(address.last()));
         }
@@ -316,7 +334,10 @@ impl Links {
                     let bytes = payload.get(8..)?;
                     let value = attribute(bytes, IFA_LOCAL).or(attribute(bytes, IFA_ADDRESS))?;
                     let address = parse_address(value)?;
-                    own.then_some(Cidr { address, prefix: *payload.get(1)? })
+                    own.then_some(Cidr {
+                        address,
+                        prefix: *payload.get(1)?,
+                    })
                 };
                 found.extend(parse());
             })
@@ -332,7 +353,11 @@ impl Links {
         gateway: Option<IpAddr>,
         source: Option<IpAddr>,
     ) -> nix::Result<()> {
-        let scope = if gateway.is_some() || to.address.is_ipv6() { 0 } else { RT_SCOPE_LINK };
+        let scope = if gateway.is_some() || to.address.is_ipv6() {
+            0
+        } else {
+            RT_SCOPE_LINK
+        };
         let header = [
             family(to.address),
             to.prefix,
@@ -367,7 +392,11 @@ impl Links {
     /// routes.
     pub(super) fn routes(&mut self) -> Result<Vec<Cidr>> {
         let all = self.all_routes()?;
-        Ok(all.into_iter().filter(|route| route.main).map(|route| route.to).collect())
+        Ok(all
+            .into_iter()
+            .filter(|route| route.main)
+            .map(|route| route.to)
+            .collect())
     }
 
     /// Every route of every table, without the default routes.
@@ -381,7 +410,10 @@ impl Links {
                     let address = parse_address(attribute(bytes, RTA_DST)?)?;
                     let index = attribute(bytes, RTA_OIF).and_then(|index| u32_at(index, 0));
                     Some(Route {
-                        to: Cidr { address, prefix: *payload.get(1)? },
+                        to: Cidr {
+                            address,
+                            prefix: *payload.get(1)?,
+                        },
                         index: index.unwrap_or(0),
                         main: *payload.get(4)? == RT_TABLE_MAIN,
                     })
@@ -419,7 +451,12 @@ fn parse(payload: &[u8]) -> Option<Link> {
         .and_then(|info| attribute(info, IFLA_INFO_KIND))
         .map(text);
     let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
-    let string = |kind| attribute(attributes, kind).map(text).unwrap_or_default().to_owned();
+    let string = |kind| {
+        attribute(attributes, kind)
+            .map(text)
+            .unwrap_or_default()
+            .to_owned()
+    };
     Some(Link {
         name: string(IFLA_IFNAME),
         index: u32_at(payload, 4)?,

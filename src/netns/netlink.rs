@@ -41,7 +41,8 @@ impl Message {
     }
 
     pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
+        self.0
+            .extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
         self.0.extend_from_slice(value);
         pad(&mut self.0);
@@ -116,14 +117,18 @@ pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
         let length = usize::from(u16_at(bytes, 0)?);
         let kind = u16_at(bytes, 2)? & 0x3fff;
         let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+        bytes = bytes
+            .get(length.next_multiple_of(ALIGN)..)
+            .unwrap_or_default();
         Some((kind, value))
     })
 }
 
 /// The value of the attribute `kind` among those in `bytes`.
 pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+    attributes(bytes)
+        .find(|(found, _)| *found == kind)
+        .map(|(_, value)| value)
 }
 
 /// An attribute's value as a string, up to its end or the first zero.
@@ -197,7 +202,9 @@ impl Socket {
         // <linux/netfilter/nfnetlink.h>: the resource id of a batch is its subsystem, nf_tables.
         let family = [0, 0, 0, 10];
         let first = self.sequence + 2;
-        let Some(last) = messages.last_mut() else { return Ok(()) };
+        let Some(last) = messages.last_mut() else {
+            return Ok(());
+        };
         last.want_ack();
         let mut bytes = Message::new(BEGIN, 0, &family).finish(first - 1).to_vec();
         for (at, message) in messages.iter_mut().enumerate() {
@@ -213,7 +220,10 @@ impl Socket {
     fn batch_answers(&self, first: u32, count: usize) -> std::result::Result<(), (usize, Errno)> {
         let mut result = Err((0, Errno::EIO));
         self.receive(|kind, sequence, payload| {
-            let errno = payload.get(..4).and_then(|_| u32_at(payload, 0)).unwrap_or(0) as i32;
+            let errno = payload
+                .get(..4)
+                .and_then(|_| u32_at(payload, 0))
+                .unwrap_or(0) as i32;
             let at = sequence.wrapping_sub(first) as usize;
             if kind == ERROR && (errno != 0 || at == count - 1) && !is_refused(&result) {
                 result = match errno {
@@ -268,7 +278,9 @@ impl Socket {
                 if !each(kind, sequence, payload) {
                     return Ok(());
                 }
-                rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+                rest = rest
+                    .get(length.next_multiple_of(ALIGN)..)
+                    .unwrap_or_default();
             }
         }
     }
@@ -294,7 +306,10 @@ mod tests {
         let body = &bytes[HEADER + 4..];
         assert_eq!(text(attribute(body, 3).unwrap()), "lo");
         let inner = attribute(body, 18).unwrap();
-        assert_eq!(attribute(inner, 1).and_then(|value| u32_at(value, 0)), Some(7));
+        assert_eq!(
+            attribute(inner, 1).and_then(|value| u32_at(value, 0)),
+            Some(7)
+        );
         assert!(attribute(body, 4).is_none());
     }
 

@@ -16,7 +16,10 @@ use crate::sys;
 /// The network of a container that names none.
 pub(super) const DEFAULT: &str = "default";
 const DEFAULT_BRIDGE: &str = "rtbr0";
-const DEFAULT_SUBNET: Cidr = Cidr { address: IpAddr::V4(Ipv4Addr::new(172, 20, 0, 0)), prefix: 16 };
+const DEFAULT_SUBNET: Cidr = Cidr {
+    address: IpAddr::V4(Ipv4Addr::new(172, 20, 0, 0)),
+    prefix: 16,
+};
 /// IFNAMSIZ of `<net/if.h>` without the final zero.
 const INTERFACE_MAX: usize = 15;
 const NAME_MAX: usize = 32;
@@ -120,10 +123,17 @@ pub(super) struct Network {
 /// For [`crate::fuzz`]: a network's file.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_anything(json: &[u8]) {
-    let Ok(config) = serde_json::from_slice(json) else { return };
-    let Ok(network) = Network::decide("fuzz", config) else { return };
+    let Ok(config) = serde_json::from_slice(json) else {
+        return;
+    };
+    let Ok(network) = Network::decide("fuzz", config) else {
+        return;
+    };
     let (gateway, range) = (network.gateway, network.range);
-    assert!(gateway.contains(range.address), "{range} is not within {gateway}");
+    assert!(
+        gateway.contains(range.address),
+        "{range} is not within {gateway}"
+    );
     for gateway in network.gateways() {
         let _ = gateway.position(gateway.last());
     }
@@ -142,7 +152,10 @@ impl Network {
                 Config::default()
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                bail!("network {name}: there is none: {} does not exist", path.display())
+                bail!(
+                    "network {name}: there is none: {} does not exist",
+                    path.display()
+                )
             }
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
@@ -155,8 +168,14 @@ impl Network {
         match sys::list_directory(directory) {
             Ok(entries) => {
                 for entry in entries {
-                    let name = entry.name.to_str().and_then(|name| name.strip_suffix(".json"));
-                    names.extend(name.filter(|name| check_name(name).is_ok()).map(str::to_owned));
+                    let name = entry
+                        .name
+                        .to_str()
+                        .and_then(|name| name.strip_suffix(".json"));
+                    names.extend(
+                        name.filter(|name| check_name(name).is_ok())
+                            .map(str::to_owned),
+                    );
                 }
             }
             Err(Errno::ENOENT) => {}
@@ -171,12 +190,18 @@ impl Network {
     pub(super) fn decide(name: &str, config: Config) -> Result<Self> {
         let subnet = match (config.subnet, config.gateway) {
             (Some(subnet), _) => subnet,
-            (None, Some(gateway)) => Cidr { address: gateway.network(), ..gateway },
+            (None, Some(gateway)) => Cidr {
+                address: gateway.network(),
+                ..gateway
+            },
             (None, None) if name == DEFAULT => DEFAULT_SUBNET,
             (None, None) => bail!("subnet: missing"),
         };
         check_subnet(subnet, true, 30).context("subnet")?;
-        let gateway = config.gateway.unwrap_or(Cidr { address: subnet.nth(1), ..subnet });
+        let gateway = config.gateway.unwrap_or(Cidr {
+            address: subnet.nth(1),
+            ..subnet
+        });
         check_gateway(gateway, subnet).context("gateway")?;
         let range = config.ip_range.unwrap_or(subnet);
         if range.prefix < subnet.prefix || !subnet.contains(range.address) {
@@ -188,7 +213,10 @@ impl Network {
         if config.mtu.is_some_and(|mtu| !(68..=65_535).contains(&mtu)) {
             bail!("mtu: not between 68 and 65535");
         }
-        let bridge = config.bridge.clone().unwrap_or_else(|| default_bridge(name));
+        let bridge = config
+            .bridge
+            .clone()
+            .unwrap_or_else(|| default_bridge(name));
         check_interface(&bridge).context("bridge")?;
         let internal = config.internal.unwrap_or(false);
         if internal && config.masquerade == Some(true) {
@@ -217,7 +245,10 @@ impl Network {
     /// internal and its members are apart, so that nothing is let through by mistake.
     pub(super) fn closed(name: &str, bridge: String, addresses: &[Cidr]) -> Self {
         let is_local = |ip| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-        let global = addresses.iter().copied().filter(|one| !is_local(one.address));
+        let global = addresses
+            .iter()
+            .copied()
+            .filter(|one| !is_local(one.address));
         let of_family = |v4| global.clone().find(|one| one.address.is_ipv4() == v4);
         let gateway = of_family(true).unwrap_or(Cidr::host(Ipv4Addr::UNSPECIFIED.into()));
         Self {
@@ -257,7 +288,10 @@ fn check_driver(config: &Config) -> Result<()> {
         ("internal", config.internal == Some(true)),
         ("isolated", config.isolated == Some(true)),
         ("masquerade", config.masquerade == Some(true)),
-        ("localhost: kernel", config.localhost == Some(Localhost::Kernel)),
+        (
+            "localhost: kernel",
+            config.localhost == Some(Localhost::Kernel),
+        ),
     ];
     match promises.iter().find(|(_, wanted)| *wanted) {
         Some((name, _)) => bail!("{name}: not with the driver none, which filters nothing"),
@@ -278,7 +312,10 @@ fn localhost(config: &Config, internal: bool) -> Localhost {
 /// The host's address in an IPv6 subnet: its first one, unless the file names another.
 fn gateway6(subnet: Cidr) -> Cidr {
     match subnet.address == subnet.network() {
-        true => Cidr { address: subnet.nth(1), ..subnet },
+        true => Cidr {
+            address: subnet.nth(1),
+            ..subnet
+        },
         false => subnet,
     }
 }
@@ -288,11 +325,17 @@ fn check_subnet(subnet: Cidr, ipv4: bool, longest: u8) -> Result<()> {
         bail!("{subnet}: not IPv{}", if ipv4 { 4 } else { 6 });
     }
     if subnet.prefix > longest || subnet.prefix < width(subnet.address) / 8 {
-        bail!("{subnet}: the prefix is not between /{} and /{longest}", width(subnet.address) / 8);
+        bail!(
+            "{subnet}: the prefix is not between /{} and /{longest}",
+            width(subnet.address) / 8
+        );
     }
     if ipv4 && !subnet.is_network() {
         let address = subnet.network();
-        bail!("{subnet}: a host's address; the network's is {address}/{}", subnet.prefix);
+        bail!(
+            "{subnet}: a host's address; the network's is {address}/{}",
+            subnet.prefix
+        );
     }
     Ok(())
 }
@@ -370,7 +413,10 @@ mod tests {
     #[test]
     fn a_gateway_is_a_host_and_says_so() {
         let error = format!("{:#}", decide(r#"{"bip":"192.168.1.0/24"}"#).unwrap_err());
-        assert!(error.contains("gateway: 192.168.1.0/24: a network's address"), "{error}");
+        assert!(
+            error.contains("gateway: 192.168.1.0/24: a network's address"),
+            "{error}"
+        );
         assert!(error.contains("192.168.1.1/24"), "{error}");
         let network = decide(r#"{"bip":"192.168.1.254/24"}"#).unwrap();
         assert_eq!(network.range.network().to_string(), "192.168.1.0");
@@ -393,7 +439,11 @@ mod tests {
             (r#"{"subnet":"10.0.0.0/24","driver":"none"}"#, false),
             (r#"{"subnet":"10.0.0.0/24","internal":true}"#, false),
         ] {
-            assert_eq!(decide(json).unwrap().localhost == Localhost::Kernel, kernel, "{json}");
+            assert_eq!(
+                decide(json).unwrap().localhost == Localhost::Kernel,
+                kernel,
+                "{json}"
+            );
         }
     }
 

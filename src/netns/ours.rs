@@ -40,8 +40,14 @@ fn parse_alias(alias: &str) -> Option<(&str, &str)> {
 fn is_of_another(store: &Store, name: &str, id: &str) -> Result<bool> {
     let others = store.records_and_remains(id)?;
     Ok(others.iter().any(|record| {
-        record.endpoints.iter().any(|endpoint| endpoint.host_interface == name)
-            || record.points.iter().any(|point| point.peer_interface == name)
+        record
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.host_interface == name)
+            || record
+                .points
+                .iter()
+                .any(|point| point.peer_interface == name)
     }))
 }
 
@@ -52,7 +58,9 @@ pub(super) fn remove(
     name: &str,
     (network, id): (&str, &str),
 ) -> Result<()> {
-    let Some(link) = here.find(name)? else { return Ok(()) };
+    let Some(link) = here.find(name)? else {
+        return Ok(());
+    };
     let is_ours = match link.alias.as_str() {
         // It was never finished, or an earlier version has made it.
         "" => link.peer_namespace.is_some() && !is_of_another(store, name, id)?,
@@ -75,7 +83,12 @@ pub(super) fn remove_all(store: &Store, here: &mut Links, id: &str) -> Result<()
     }
     // Those of an earlier version say nothing.
     for network in store.active_names()? {
-        remove(store, here, &super::attach::host_interface(id, &network), (&network, id))?;
+        remove(
+            store,
+            here,
+            &super::attach::host_interface(id, &network),
+            (&network, id),
+        )?;
     }
     (0..super::point::POINTS_MAX).try_for_each(|at| {
         let name = super::point::peer_interface("host", id, at);
@@ -95,7 +108,9 @@ pub(super) fn make_room(
     (network, id): (&str, &str),
     target: &Target,
 ) -> Result<()> {
-    let Some(link) = here.find(name)? else { return Ok(()) };
+    let Some(link) = here.find(name)? else {
+        return Ok(());
+    };
     let is_foreign = !link.alias.is_empty() && link.alias != alias(network, id);
     if link.kind != "veth" || is_foreign || is_of_another(store, name, id)? {
         bail!("{name}: the host has an interface of that name, which is not {id}'s");
@@ -113,7 +128,12 @@ pub(super) fn make_room(
 fn has_process(here: &mut Links, number: u32) -> Result<bool> {
     let mut seen = HashSet::new();
     for process in sys::list_directory("/proc")? {
-        if !process.name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
+        if !process
+            .name
+            .as_encoded_bytes()
+            .first()
+            .is_some_and(u8::is_ascii_digit)
+        {
             continue;
         }
         let tasks = Path::new("/proc").join(process.name).join("task");
@@ -125,11 +145,15 @@ fn has_process(here: &mut Links, number: u32) -> Result<bool> {
         // A thread may have a namespace of its own. It may also have ended by now.
         for thread in threads {
             let path = tasks.join(thread.name).join("ns/net");
-            let Ok(meta) = fs::metadata(&path) else { continue };
+            let Ok(meta) = fs::metadata(&path) else {
+                continue;
+            };
             if !seen.insert((meta.dev(), meta.ino())) {
                 continue;
             }
-            let Ok(namespace) = File::open(&path) else { continue };
+            let Ok(namespace) = File::open(&path) else {
+                continue;
+            };
             if here.number_of(namespace.as_fd())? == Some(number) {
                 return Ok(true);
             }
@@ -143,7 +167,12 @@ fn has_process(here: &mut Links, number: u32) -> Result<bool> {
 pub(super) fn orphans(store: &Store, here: &mut Links) -> Result<Vec<String>> {
     let mut known = HashSet::new();
     for record in store.records_and_remains("")? {
-        known.extend(record.endpoints.into_iter().map(|endpoint| endpoint.host_interface));
+        known.extend(
+            record
+                .endpoints
+                .into_iter()
+                .map(|endpoint| endpoint.host_interface),
+        );
         known.extend(record.points.into_iter().map(|point| point.peer_interface));
     }
     let mut bridges = Vec::new();
@@ -204,7 +233,9 @@ mod tests {
 
     #[test]
     fn names_of_ours_are_hashes() {
-        assert!(is_hash(&super::super::attach::host_interface("a", "default")));
+        assert!(is_hash(&super::super::attach::host_interface(
+            "a", "default"
+        )));
         assert!(!is_hash("rtv0123") && !is_hash("rtp0123456789ab") && !is_hash("veth0123456789ab"));
     }
 }

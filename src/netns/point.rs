@@ -27,7 +27,9 @@ pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<V
         match link.peer.as_str() {
             "host" => check_routes(store, link).with_context(context)?,
             other => {
-                peer(store, other)?.inside(|| check_routes(store, link)).with_context(context)?;
+                peer(store, other)?
+                    .inside(|| check_routes(store, link))
+                    .with_context(context)?;
             }
         }
         points.push(Point {
@@ -43,7 +45,10 @@ pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<V
 
 /// The name of the peer's end of the `at`-th link of container `id`.
 pub(super) fn peer_interface(peer: &str, id: &str, at: usize) -> String {
-    format!("rtp{:012x}", hash(&format!("{peer}/{id}/{at}")) & 0xffff_ffff_ffff)
+    format!(
+        "rtp{:012x}",
+        hash(&format!("{peer}/{id}/{at}")) & 0xffff_ffff_ffff
+    )
 }
 
 /// Refuses addresses that the peer's namespace, in which this runs, has or reaches elsewhere: who
@@ -65,10 +70,18 @@ fn check_routes(store: &Store, link: &PointToPoint) -> Result<()> {
             continue;
         }
         if route.to.contains(link.own) {
-            bail!("{}: is reached elsewhere, by the route to {}", link.own, route.to);
+            bail!(
+                "{}: is reached elsewhere, by the route to {}",
+                link.own,
+                route.to
+            );
         }
         if route.to.contains(link.its) && !ends.contains(&route.index) {
-            bail!("{}: is reached elsewhere, by the route to {}", link.its, route.to);
+            bail!(
+                "{}: is reached elsewhere, by the route to {}",
+                link.its,
+                route.to
+            );
         }
     }
     [link.own, link.its].into_iter().try_for_each(check_unicast)
@@ -103,15 +116,28 @@ pub(super) fn make(store: &Store, target: &Target, record: &Record) -> Result<()
     for point in &record.points {
         let context = || format!("point-to-point: {}", point.peer);
         let pair = || {
-            let outer = New { name: &point.peer_interface, mtu: 0, mac: None };
-            let inner = New { name: &point.interface, mtu: 0, mac: None };
+            let outer = New {
+                name: &point.peer_interface,
+                mtu: 0,
+                mac: None,
+            };
+            let inner = New {
+                name: &point.interface,
+                mtu: 0,
+                mac: None,
+            };
             let mut here = Links::here()?;
             match here.add_pair(outer, inner, target.fd().as_fd(), 0) {
                 Err(Errno::EEXIST) => bail!("{} or {}: exists", outer.name, inner.name),
                 result => result?,
             }
             let alias = ours::alias(&point.peer, &record.id);
-            end(&mut here, &point.peer_interface, (point.its, point.own), Some(&alias))
+            end(
+                &mut here,
+                &point.peer_interface,
+                (point.its, point.own),
+                Some(&alias),
+            )
         };
         match point.peer.as_str() {
             "host" => pair(),
@@ -119,7 +145,14 @@ pub(super) fn make(store: &Store, target: &Target, record: &Record) -> Result<()
         }
         .with_context(context)?;
         target
-            .inside(|| end(&mut Links::here()?, &point.interface, (point.own, point.its), None))
+            .inside(|| {
+                end(
+                    &mut Links::here()?,
+                    &point.interface,
+                    (point.own, point.its),
+                    None,
+                )
+            })
             .with_context(context)?;
     }
     Ok(())
@@ -137,8 +170,12 @@ fn end(
         Some(alias) => links.up_with_alias(link.index, alias).context("up")?,
         None => links.up(link.index).context("up")?,
     }
-    links.add_address(link.index, Cidr::host(own)).context("address")?;
-    links.add_route(Cidr::host(other), link.index, None, Some(own)).context("route")
+    links
+        .add_address(link.index, Cidr::host(own))
+        .context("address")?;
+    links
+        .add_route(Cidr::host(other), link.index, None, Some(own))
+        .context("route")
 }
 
 /// Removes one end: the other one goes with it. A container that is gone has taken its ends along.

@@ -101,13 +101,22 @@ fn open_at(
 }
 
 fn open(at: SocketAddr, v6_only: bool, protocol: Protocol) -> nix::Result<OwnedFd> {
-    let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if at.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let (kind, number) = match protocol {
         Protocol::Tcp => (SockType::Stream, Some(SockProtocol::Tcp)),
         Protocol::Udp => (SockType::Datagram, Some(SockProtocol::Udp)),
         Protocol::Sctp => (SockType::Stream, Some(SockProtocol::Sctp)),
     };
-    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, number)?;
+    let fd = socket(
+        family,
+        kind,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        number,
+    )?;
     if at.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &v6_only)?;
     }

@@ -40,7 +40,9 @@ pub(super) fn read_entry<T: DeserializeOwned>(path: &Path) -> Result<Option<Resu
     let context = || path.display().to_string();
     let mut options = OpenOptions::new();
     // A pipe in its place would be waited for.
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -55,7 +57,9 @@ pub(super) fn read_entry<T: DeserializeOwned>(path: &Path) -> Result<Option<Resu
         return Ok(Some(Err(anyhow!("not a regular file"))));
     }
     let mut bytes = Vec::new();
-    file.take(SIZE_MAX + 1).read_to_end(&mut bytes).with_context(context)?;
+    file.take(SIZE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .with_context(context)?;
     if bytes.len() as u64 > SIZE_MAX {
         return Ok(Some(Err(anyhow!("larger than {SIZE_MAX} bytes"))));
     }
@@ -81,7 +85,10 @@ pub(super) fn check_record(id: &str, record: &Record) -> Result<()> {
         }
         for publish in &endpoint.publish {
             check_range(publish.to)?;
-            check_range(Range { first: publish.host, ..publish.to })?;
+            check_range(Range {
+                first: publish.host,
+                ..publish.to
+            })?;
         }
         for (peer, ports) in &endpoint.links {
             check_interface(peer)?;
@@ -95,7 +102,10 @@ pub(super) fn check_record(id: &str, record: &Record) -> Result<()> {
             bail!("{:.64?}: is no interface of {id}", point.peer_interface);
         }
     }
-    record.expose.iter().try_for_each(|range| check_range(*range))
+    record
+        .expose
+        .iter()
+        .try_for_each(|range| check_range(*range))
 }
 
 fn check_range(range: Range) -> Result<()> {
@@ -136,7 +146,12 @@ impl Store {
             Some(Ok(active)) => match Network::decide(name, active.config) {
                 Ok(network) => {
                     let made_bridge = active.made_bridge;
-                    return Ok(Some(InUse { network, made_bridge, error: None, is_closed: false }));
+                    return Ok(Some(InUse {
+                        network,
+                        made_bridge,
+                        error: None,
+                        is_closed: false,
+                    }));
                 }
                 Err(error) => error.context(context()),
             },
@@ -148,21 +163,34 @@ impl Store {
             None => self.closed(name)?,
         };
         // Whether the bridge is ours is seen by its address when it is removed.
-        Ok(Some(InUse { network, made_bridge: true, error: Some(error), is_closed }))
+        Ok(Some(InUse {
+            network,
+            made_bridge: true,
+            error: Some(error),
+            is_closed,
+        }))
     }
 
     /// All networks in use.
     pub(super) fn all_in_use(&self) -> Result<Vec<InUse>> {
         let names = self.active_names()?;
-        names.iter().filter_map(|name| self.in_use(name).transpose()).collect()
+        names
+            .iter()
+            .filter_map(|name| self.in_use(name).transpose())
+            .collect()
     }
 
     /// A network of which nothing is known but what the kernel has: it has no way out.
     fn closed(&self, name: &str) -> Result<Network> {
         let mut here = Links::here()?;
         let all = here.all()?;
-        let ports = self.leases(name)?.into_iter().map(|(_, id)| host_interface(&id, name));
-        let port = ports.filter_map(|port| all.iter().find(|link| link.name == port)).next();
+        let ports = self
+            .leases(name)?
+            .into_iter()
+            .map(|(_, id)| host_interface(&id, name));
+        let port = ports
+            .filter_map(|port| all.iter().find(|link| link.name == port))
+            .next();
         let by_port = port.and_then(|port| all.iter().find(|link| link.index == port.master));
         let bridge = default_bridge(name);
         let link = by_port.or_else(|| all.iter().find(|link| link.name == bridge));
@@ -201,7 +229,11 @@ impl Store {
             id: id.to_owned(),
             complete: true,
             process: None,
-            namespace: Namespace { path: None, device: 0, inode: 0 },
+            namespace: Namespace {
+                path: None,
+                device: 0,
+                inode: 0,
+            },
             names: vec![],
             endpoints,
             points: vec![],

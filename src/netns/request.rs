@@ -17,23 +17,59 @@ pub(crate) const ANNOTATION: &str = "org.rt.network.";
 
 /// The options: name, what stands for the value in the help, the help.
 pub(crate) const OPTIONS: [(&str, &str, &str); 17] = [
-    ("network", "NAME", "A network, default, none, or several; host or container:ID (rt spec)"),
-    ("publish", "[IP:][HOST:]PORT", "Publish a port or a range of them (/tcp, /udp, /sctp)"),
-    ("publish-all", "", "Publish every exposed port on a free port of the host"),
+    (
+        "network",
+        "NAME",
+        "A network, default, none, or several; host or container:ID (rt spec)",
+    ),
+    (
+        "publish",
+        "[IP:][HOST:]PORT",
+        "Publish a port or a range of them (/tcp, /udp, /sctp)",
+    ),
+    (
+        "publish-all",
+        "",
+        "Publish every exposed port on a free port of the host",
+    ),
     ("expose", "PORT[/PROTO]", "A port that the container serves"),
     ("ip", "ADDRESS", "The IPv4 address"),
     ("ip6", "ADDRESS", "The IPv6 address"),
     ("mac", "ADDRESS", "The hardware address"),
-    ("dns", "ADDRESS", "A server to ask instead of the network's resolver"),
+    (
+        "dns",
+        "ADDRESS",
+        "A server to ask instead of the network's resolver",
+    ),
     ("dns-search", "DOMAIN", "A domain to search names in"),
     ("dns-option", "OPTION", "An option for resolv.conf"),
-    ("add-host", "NAME:ADDRESS", "A line for /etc/hosts (host-gateway is the host)"),
+    (
+        "add-host",
+        "NAME:ADDRESS",
+        "A line for /etc/hosts (host-gateway is the host)",
+    ),
     ("alias", "NAME", "One more name in the container's networks"),
     ("hostname", "NAME", "The container's host name"),
-    ("link", "ID[:NAME]", "Reach this container's ports, whatever icc is"),
-    ("point-to-point", "PEER:OWN:ITS[:IF]", "A link to host or a container: two addresses"),
-    ("files", "DIR", "Keep hosts, hostname and resolv.conf there up to date"),
-    ("interface", "NAME", "The interface's name in the container [default: eth0]"),
+    (
+        "link",
+        "ID[:NAME]",
+        "Reach this container's ports, whatever icc is",
+    ),
+    (
+        "point-to-point",
+        "PEER:OWN:ITS[:IF]",
+        "A link to host or a container: two addresses",
+    ),
+    (
+        "files",
+        "DIR",
+        "Keep hosts, hostname and resolv.conf there up to date",
+    ),
+    (
+        "interface",
+        "NAME",
+        "The interface's name in the container [default: eth0]",
+    ),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -198,16 +234,24 @@ impl Request {
 }
 
 fn flag(value: &str) -> Result<bool> {
-    value.parse().map_err(|_| anyhow!("{value:?}: not true or false"))
+    value
+        .parse()
+        .map_err(|_| anyhow!("{value:?}: not true or false"))
 }
 
 fn address<T: FromStr>(value: &str) -> Result<T> {
-    value.parse().map_err(|_| anyhow!("{value:?}: not such an address"))
+    value
+        .parse()
+        .map_err(|_| anyhow!("{value:?}: not such an address"))
 }
 
 /// What may stand in a file of words without changing its meaning.
 fn printable(value: &str) -> Result<String> {
-    match value.len() <= 255 && value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+    match value.len() <= 255
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+    {
         true => Ok(value.to_owned()),
         false => bail!("{value:.64?}: not a word"),
     }
@@ -231,8 +275,9 @@ fn interface(value: &str) -> Result<String> {
 }
 
 fn host(value: &str) -> Result<(String, Option<IpAddr>)> {
-    let (name, to) =
-        value.split_once([':', '=']).ok_or_else(|| anyhow!("{value:?}: no address"))?;
+    let (name, to) = value
+        .split_once([':', '='])
+        .ok_or_else(|| anyhow!("{value:?}: no address"))?;
     let to = match to {
         "host-gateway" => None,
         to => Some(address(to.trim_matches(['[', ']']))?),
@@ -243,7 +288,10 @@ fn host(value: &str) -> Result<(String, Option<IpAddr>)> {
 fn link(value: &str) -> Result<LinkTo> {
     let (id, name) = value.split_once(':').unwrap_or((value, value));
     check_id(id)?;
-    Ok(LinkTo { id: id.to_owned(), name: domain(name)? })
+    Ok(LinkTo {
+        id: id.to_owned(),
+        name: domain(name)?,
+    })
 }
 
 /// `PEER:OWN:ITS[:INTERFACE]`, IPv6 addresses in brackets.
@@ -272,8 +320,9 @@ fn split_colons(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text;
     loop {
-        if let Some((address, after)) =
-            rest.strip_prefix('[').and_then(|inner| inner.split_once(']'))
+        if let Some((address, after)) = rest
+            .strip_prefix('[')
+            .and_then(|inner| inner.split_once(']'))
         {
             parts.push(address);
             match after.strip_prefix(':') {
@@ -326,7 +375,11 @@ impl FromStr for Range {
     fn from_str(text: &str) -> Result<Self> {
         let (text, protocol) = split_protocol(text)?;
         let (first, count) = ports(text)?;
-        Ok(Self { first, count, protocol })
+        Ok(Self {
+            first,
+            count,
+            protocol,
+        })
     }
 }
 
@@ -343,7 +396,10 @@ impl FromStr for Publish {
             [bind, host, container] => (Some(bind), host, container),
             _ => bail!("{text:?}: not [IP:]HOSTPORT:PORT (IPv6 addresses stand in brackets)"),
         };
-        let bind = bind.filter(|bind| !bind.is_empty()).map(address).transpose()?;
+        let bind = bind
+            .filter(|bind| !bind.is_empty())
+            .map(address)
+            .transpose()?;
         let (first, count) = ports(container)?;
         let host = match host {
             "" if count > 1 => bail!("{text:?}: a range needs the host's ports"),
@@ -353,7 +409,15 @@ impl FromStr for Publish {
                 _ => bail!("{text:?}: the two ranges differ in length"),
             },
         };
-        Ok(Self { bind, host, to: Range { first, count, protocol } })
+        Ok(Self {
+            bind,
+            host,
+            to: Range {
+                first,
+                count,
+                protocol,
+            },
+        })
     }
 }
 
@@ -362,19 +426,26 @@ mod tests {
     use super::*;
 
     fn publish(text: &str) -> Publish {
-        text.parse().unwrap_or_else(|error| panic!("{text}: {error:#}"))
+        text.parse()
+            .unwrap_or_else(|error| panic!("{text}: {error:#}"))
     }
 
     #[test]
     fn ports_are_published_in_docker_s_words() {
         let one = publish("8080:80");
-        assert_eq!((one.bind, one.host, one.to.first, one.to.count), (None, 8080, 80, 1));
+        assert_eq!(
+            (one.bind, one.host, one.to.first, one.to.count),
+            (None, 8080, 80, 1)
+        );
         assert_eq!(one.to.protocol, Protocol::Tcp);
         let one = publish("127.0.0.1:5353:53/udp");
         assert_eq!(one.bind, Some("127.0.0.1".parse().unwrap()));
         assert_eq!((one.host, one.to.protocol), (5353, Protocol::Udp));
         let range = publish("8000-8010:9000-9010/sctp");
-        assert_eq!((range.host, range.to.first, range.to.count), (8000, 9000, 11));
+        assert_eq!(
+            (range.host, range.to.first, range.to.count),
+            (8000, 9000, 11)
+        );
         assert_eq!(publish("80").host, 0);
         assert_eq!(publish("127.0.0.1::80").host, 0);
         assert_eq!(publish("[::1]:80:80").bind, Some("::1".parse().unwrap()));
@@ -407,7 +478,11 @@ mod tests {
 
     #[test]
     fn annotations_hold_lists() {
-        let pairs = [("publish", "80:80, 53:53/udp"), ("dns-search", "a.b\tc"), ("network", "x")];
+        let pairs = [
+            ("publish", "80:80, 53:53/udp"),
+            ("dns-search", "a.b\tc"),
+            ("network", "x"),
+        ];
         let request = Request::new(pairs.into_iter()).unwrap();
         assert_eq!(request.publish.len(), 2);
         assert_eq!(request.dns_search, ["a.b", "c"]);
@@ -426,7 +501,10 @@ mod tests {
     #[test]
     fn a_link_between_two_points_has_two_addresses() {
         let link = point_to_point("host:10.1.1.1:10.1.1.2:p0").unwrap();
-        assert_eq!((link.peer.as_str(), link.interface.as_deref()), ("host", Some("p0")));
+        assert_eq!(
+            (link.peer.as_str(), link.interface.as_deref()),
+            ("host", Some("p0"))
+        );
         let link = point_to_point("db:[fd00::1]:[fd00::2]").unwrap();
         assert_eq!(link.its.to_string(), "fd00::2");
     }

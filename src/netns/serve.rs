@@ -113,7 +113,11 @@ impl Connection {
     fn ask(&self, text: &str, sockets: &[RawFd]) -> Result<String> {
         let part = [std::io::IoSlice::new(text.as_bytes())];
         let rights = [ControlMessage::ScmRights(sockets)];
-        let control = if sockets.is_empty() { &[][..] } else { &rights[..] };
+        let control = if sockets.is_empty() {
+            &[][..]
+        } else {
+            &rights[..]
+        };
         let fd = self.0.as_raw_fd();
         match sendmsg::<()>(fd, &part, control, MsgFlags::MSG_NOSIGNAL, None) {
             Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(String::new()),
@@ -142,7 +146,11 @@ impl Connection {
             self.add_part(if first { "add" } else { "more" }, id, part)?;
             first = false;
         }
-        if first { self.add_part("add", id, &[]) } else { Ok(()) }
+        if first {
+            self.add_part("add", id, &[])
+        } else {
+            Ok(())
+        }
     }
 
     fn add_part(&self, verb: &str, id: &str, held: &[Held]) -> Result<()> {
@@ -157,7 +165,13 @@ impl Connection {
 }
 
 fn seqpacket() -> Result<OwnedFd> {
-    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context(SOCKET)
+    socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .context(SOCKET)
 }
 
 /// The socket's address by way of a descriptor: a path may be too long for one.
@@ -262,12 +276,19 @@ fn introduce(
     was_there: bool,
 ) -> Result<Connection> {
     let tries = if was_there { CLOSE_TRIES } else { 1 };
-    let mut ids: Vec<_> = store.leases(&network.name)?.into_iter().map(|(_, id)| id).collect();
+    let mut ids: Vec<_> = store
+        .leases(&network.name)?
+        .into_iter()
+        .map(|(_, id)| id)
+        .collect();
     ids.sort();
     ids.dedup();
     for id in ids.iter().filter(|id| Some(id.as_str()) != except) {
         if let Some(record) = living(store, id) {
-            let endpoints = record.endpoints.iter().filter(|one| one.network == network.name);
+            let endpoints = record
+                .endpoints
+                .iter()
+                .filter(|one| one.network == network.name);
             let held: Vec<_> = endpoints.flat_map(|one| held_again(one, tries)).collect();
             connection.add(id, &held)?;
         }
@@ -285,7 +306,9 @@ fn introduce(
 /// without names and ports.
 fn living(store: &Store, id: &str) -> Option<Record> {
     let record = || -> Result<Option<Record>> {
-        let Some(record) = store.record(id)? else { return Ok(None) };
+        let Some(record) = store.record(id)? else {
+            return Ok(None);
+        };
         Ok(record.is_alive()?.then_some(record))
     };
     record().unwrap_or_else(|error| {
@@ -342,7 +365,11 @@ fn resolver_sockets(network: &Network) -> Result<Vec<OwnedFd>> {
 /// One that hears nothing but what comes by the network's bridge: from other interfaces somebody
 /// could ask with a member's address.
 fn resolver_socket(network: &Network, address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(family, kind, flags, None)?;
     setsockopt(&fd, sockopt::BindToDevice, &network.bridge.clone().into())?;
@@ -363,7 +390,11 @@ fn resolver_socket(network: &Network, address: SocketAddr, kind: SockType) -> ni
 /// Binds a resolver's socket to the bridge again, which may have been removed and made anew.
 fn bind_to_bridge(socket: &impl AsFd, network: &Network) {
     // Without a bridge there is nobody to be heard.
-    let _ = setsockopt(&socket.as_fd(), sockopt::BindToDevice, &network.bridge.clone().into());
+    let _ = setsockopt(
+        &socket.as_fd(),
+        sockopt::BindToDevice,
+        &network.bridge.clone().into(),
+    );
 }
 
 /// Tells the helper, if there is one, that a container has gone.
@@ -376,8 +407,14 @@ pub(super) fn del(store: &Store, network: &str, id: &str) -> Result<()> {
 
 fn reach(store: &Store, network: &str) -> Result<Option<Connection>> {
     let directory = store.network(network);
-    let is_there = directory.try_exists().with_context(|| directory.display().to_string())?;
-    if is_there { Connection::open(&directory) } else { Ok(None) }
+    let is_there = directory
+        .try_exists()
+        .with_context(|| directory.display().to_string())?;
+    if is_there {
+        Connection::open(&directory)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Ends the network's helper and waits for it.

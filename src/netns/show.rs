@@ -29,7 +29,13 @@ pub(super) fn list(host: &Host, json: bool) -> Result<String> {
         in_use.error.iter().for_each(warn);
     }
     if json {
-        return pretty(&records.iter().map(record).collect::<Result<Vec<_>>>()?.into());
+        return pretty(
+            &records
+                .iter()
+                .map(record)
+                .collect::<Result<Vec<_>>>()?
+                .into(),
+        );
     }
     let mut rows = vec![["ID", "NETWORK", "ADDRESS", "PORTS", "STATUS"].map(str::to_owned)];
     for record in &records {
@@ -48,7 +54,13 @@ pub(super) fn list(host: &Host, json: bool) -> Result<String> {
         for point in &record.points {
             let address = format!("{} > {}", point.own, point.its);
             let peer = format!("({})", point.peer);
-            rows.push([record.id.clone(), peer, address, String::new(), status.to_owned()]);
+            rows.push([
+                record.id.clone(),
+                peer,
+                address,
+                String::new(),
+                status.to_owned(),
+            ]);
         }
     }
     Ok(table(&rows))
@@ -59,7 +71,10 @@ fn table(rows: &[[String; 5]]) -> String {
     let widths: Vec<_> = (0..5).map(width).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
         let line = cells.collect::<Vec<_>>().join("  ");
         text += line.trim_end();
         text.push('\n');
@@ -139,7 +154,11 @@ fn network(store: &Store, network: &Network) -> Result<Value> {
 /// A container, or else a network.
 pub(super) fn inspect(host: &Host, name: &str, json: bool) -> Result<String> {
     let store = Store::lock(host)?;
-    let entry = if check_id(name).is_ok() { store.entry(name)? } else { None };
+    let entry = if check_id(name).is_ok() {
+        store.entry(name)?
+    } else {
+        None
+    };
     let value = match entry {
         Some(Entry::Whole(found)) => record(&found)?,
         Some(Entry::Unreadable(error)) => return Err(error),
@@ -189,5 +208,7 @@ fn outline(text: &mut String, value: &Value, depth: usize) {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -113,7 +113,9 @@ impl Record {
         if let Some(process) = self.process {
             return Ok(process.open()?.is_some());
         }
-        let Some(path) = &self.namespace.path else { return Ok(false) };
+        let Some(path) = &self.namespace.path else {
+            return Ok(false);
+        };
         match fs::metadata(path) {
             Ok(meta) => {
                 Ok((meta.dev(), meta.ino()) == (self.namespace.device, self.namespace.inode))
@@ -129,8 +131,11 @@ impl Record {
 
     /// The ports that the container serves, as far as it is known.
     pub(super) fn ports(&self) -> Vec<Range> {
-        let published =
-            self.endpoints.iter().flat_map(|endpoint| &endpoint.publish).map(|port| port.to);
+        let published = self
+            .endpoints
+            .iter()
+            .flat_map(|endpoint| &endpoint.publish)
+            .map(|port| port.to);
         self.expose.iter().copied().chain(published).collect()
     }
 }
@@ -169,11 +174,18 @@ impl Store {
             match lock.try_lock() {
                 Ok(()) => {
                     let networks = host.networks.clone();
-                    return Ok(Self { directory: directory.to_owned(), networks, _lock: lock });
+                    return Ok(Self {
+                        directory: directory.to_owned(),
+                        networks,
+                        _lock: lock,
+                    });
                 }
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
                 Err(TryLockError::WouldBlock) => {
-                    bail!("{}: another command works on the networks", directory.display())
+                    bail!(
+                        "{}: another command works on the networks",
+                        directory.display()
+                    )
                 }
                 Err(TryLockError::Error(error)) => return Err(error).with_context(context),
             }
@@ -212,7 +224,9 @@ impl Store {
     /// Where another try may find out.
     pub(super) fn entry(&self, id: &str) -> Result<Option<Entry>> {
         let path = self.container(id);
-        let Some(read) = read_entry::<Record>(&path)? else { return Ok(None) };
+        let Some(read) = read_entry::<Record>(&path)? else {
+            return Ok(None);
+        };
         let checked = read.and_then(|record| check_record(id, &record).map(|()| record));
         let record = match checked.with_context(|| path.display().to_string()) {
             Ok(record) => record,
@@ -261,13 +275,19 @@ impl Store {
     /// The ids of all containers with a record.
     pub(super) fn ids(&self) -> Result<Vec<String>> {
         let names = names(&self.directory.join("containers"))?;
-        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(Into::into).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| name.strip_suffix(".json"))
+            .map(Into::into)
+            .collect())
     }
 
     /// All records that can be read.
     pub(super) fn records(&self) -> Result<Vec<Record>> {
         let ids = self.ids()?;
-        ids.iter().filter_map(|id| self.record(id).transpose()).collect()
+        ids.iter()
+            .filter_map(|id| self.record(id).transpose())
+            .collect()
     }
 
     /// The records that cannot be read: id and reason.
@@ -314,7 +334,10 @@ impl Store {
     }
 
     pub(super) fn last(&self, network: &str) -> Option<IpAddr> {
-        fs::read_to_string(self.network(network).join("last")).ok()?.parse().ok()
+        fs::read_to_string(self.network(network).join("last"))
+            .ok()?
+            .parse()
+            .ok()
     }
 
     pub(super) fn set_last(&self, network: &str, address: IpAddr) -> Result<()> {
@@ -331,7 +354,9 @@ fn container(directory: &Path, id: &str) -> PathBuf {
 pub(super) fn read_record(directory: &Path, id: &str) -> Result<Option<Record>> {
     check_id(id)?;
     let path = container(directory, id);
-    let Some(read) = read_entry::<Record>(&path)? else { return Ok(None) };
+    let Some(read) = read_entry::<Record>(&path)? else {
+        return Ok(None);
+    };
     let record = read.with_context(|| path.display().to_string())?;
     check_record(id, &record).with_context(|| path.display().to_string())?;
     Ok(Some(record))
@@ -344,7 +369,9 @@ fn network(directory: &Path, name: &str) -> PathBuf {
 /// The network as it was made, read without the lock.
 pub(super) fn read_active(directory: &Path, name: &str) -> Result<Option<Active>> {
     let path = network(directory, name).join(ACTIVE);
-    read_entry(&path)?.transpose().with_context(|| path.display().to_string())
+    read_entry(&path)?
+        .transpose()
+        .with_context(|| path.display().to_string())
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
@@ -384,8 +411,10 @@ pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
         Err(Errno::ENOENT | Errno::ENOTDIR) => vec![],
         result => result.with_context(|| directory.display().to_string())?,
     };
-    let mut names: Vec<_> =
-        entries.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect();
+    let mut names: Vec<_> = entries
+        .into_iter()
+        .filter_map(|entry| entry.name.into_string().ok())
+        .collect();
     names.sort();
     Ok(names)
 }

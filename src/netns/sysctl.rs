@@ -8,7 +8,9 @@ const ROOT: &str = "/proc/sys/net";
 
 /// The value without its line break; `None` where there is no such setting.
 pub(super) fn get(name: &str) -> Option<String> {
-    fs::read_to_string(format!("{ROOT}/{name}")).ok().map(|value| value.trim_end().to_owned())
+    fs::read_to_string(format!("{ROOT}/{name}"))
+        .ok()
+        .map(|value| value.trim_end().to_owned())
 }
 
 /// Sets it, unless it has that value already: then a read-only `/proc/sys` does not matter.

@@ -32,7 +32,12 @@ impl Target {
         if process.open()?.is_none() {
             bail!("process {pid} has ended");
         }
-        Self { namespace, process: Some(process), path: None }.foreign(&path)
+        Self {
+            namespace,
+            process: Some(process),
+            path: None,
+        }
+        .foreign(&path)
     }
 
     /// One that is bound to a path.
@@ -40,9 +45,16 @@ impl Target {
         // A pipe of that name would be waited for.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
-        let namespace = options.open(path).with_context(|| path.display().to_string())?;
+        let namespace = options
+            .open(path)
+            .with_context(|| path.display().to_string())?;
         let name = path.display().to_string();
-        Self { namespace, process: None, path: Some(path.to_owned()) }.foreign(&name)
+        Self {
+            namespace,
+            process: None,
+            path: Some(path.to_owned()),
+        }
+        .foreign(&name)
     }
 
     /// That of a container with a record, if it lives.
@@ -70,7 +82,11 @@ impl Target {
 
     pub(super) fn identity(&self) -> Result<Namespace> {
         let meta = self.namespace.metadata().context("the network namespace")?;
-        Ok(Namespace { path: self.path.clone(), device: meta.dev(), inode: meta.ino() })
+        Ok(Namespace {
+            path: self.path.clone(),
+            device: meta.dev(),
+            inode: meta.ino(),
+        })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {

@@ -120,10 +120,18 @@ fn add_context(
     fs: &FileSystem,
     (context, label): (&str, &str),
 ) -> Result<()> {
-    let has_context = options.data.iter().any(|(name, _)| name.ends_with("context"));
+    let has_context = options
+        .data
+        .iter()
+        .any(|(name, _)| name.ends_with("context"));
     if !has_context && lsm::takes_context(&fs.kind.to_string_lossy()) {
-        ensure!(label.len() <= VALUE_MAX, "linux.mountLabel: longer than {VALUE_MAX} bytes");
-        options.data.push((context.to_owned(), Some(label.to_owned())));
+        ensure!(
+            label.len() <= VALUE_MAX,
+            "linux.mountLabel: longer than {VALUE_MAX} bytes"
+        );
+        options
+            .data
+            .push((context.to_owned(), Some(label.to_owned())));
     }
     Ok(())
 }
@@ -136,18 +144,29 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
     let mut options = mount_options::parse(words, format_args!("mounts[{i}].options"))?;
     let kind = mount.typ().as_deref().unwrap_or("none");
     let what = if options.remount {
-        What::Remount { file_system: options.bind == Bind::No }
+        What::Remount {
+            file_system: options.bind == Bind::No,
+        }
     } else if options.bind != Bind::No || kind == "bind" {
         let source = mount.source().as_deref();
         let source = source.with_context(|| format!("mounts[{i}].source: missing"))?;
-        What::Bind { source: bundle.join(source), ids: ids(mount, &options) }
+        What::Bind {
+            source: bundle.join(source),
+            ids: ids(mount, &options),
+        }
     } else if kind == "cgroup" || kind == "cgroup2" {
         What::Cgroup
     } else {
         What::FileSystem(file_system(i, mount, bundle, &mut options)?)
     };
     check_proc(&destination, &what, &options).with_context(|| origin.clone())?;
-    Ok(MountPoint { origin, index: u32::try_from(i)?, destination, what, options })
+    Ok(MountPoint {
+        origin,
+        index: u32::try_from(i)?,
+        destination,
+        what,
+        options,
+    })
 }
 
 /// Nothing but a procfs on `/proc`, and little in it, in the words of runc.
@@ -158,7 +177,10 @@ fn check_proc(destination: &Path, what: &What, options: &Options) -> Result<()> 
     }
     if path != Path::new("/proc") {
         let may_be = OF_PROC.iter().any(|known| Path::new(known) == path);
-        ensure!(may_be, "{path:?} cannot be mounted because it is inside /proc");
+        ensure!(
+            may_be,
+            "{path:?} cannot be mounted because it is inside /proc"
+        );
         return Ok(());
     }
     let is_proc = match what {
@@ -172,7 +194,10 @@ fn check_proc(destination: &Path, what: &What, options: &Options) -> Result<()> 
         What::Remount { .. } => true,
         What::Cgroup => false,
     };
-    ensure!(is_proc, "\"/proc\" cannot be mounted because it is not of type proc");
+    ensure!(
+        is_proc,
+        "\"/proc\" cannot be mounted because it is not of type proc"
+    );
     Ok(())
 }
 
@@ -191,21 +216,38 @@ fn file_system(
     options: &mut Options,
 ) -> Result<FileSystem> {
     let kind = mount.typ().as_deref().unwrap_or("none");
-    let source = mount.source().as_ref().map(|source| source.to_string_lossy());
+    let source = mount
+        .source()
+        .as_ref()
+        .map(|source| source.to_string_lossy());
     let mut directory = None;
     if kind == "overlay" {
-        options.data = std::mem::take(&mut options.data).into_iter().flat_map(layers).collect();
-        directory = options.data.iter().any(names_relative).then(|| bundle.to_owned());
+        options.data = std::mem::take(&mut options.data)
+            .into_iter()
+            .flat_map(layers)
+            .collect();
+        directory = options
+            .data
+            .iter()
+            .any(names_relative)
+            .then(|| bundle.to_owned());
     }
     for (name, value) in &options.data {
         let fits = value.as_ref().is_none_or(|value| value.len() <= VALUE_MAX);
-        ensure!(fits, "mounts[{i}].options: {name}: longer than {VALUE_MAX} bytes");
+        ensure!(
+            fits,
+            "mounts[{i}].options: {name}: longer than {VALUE_MAX} bytes"
+        );
     }
-    let fits = source.as_ref().is_none_or(|source| source.len() <= VALUE_MAX);
+    let fits = source
+        .as_ref()
+        .is_none_or(|source| source.len() <= VALUE_MAX);
     ensure!(fits, "mounts[{i}].source: longer than {VALUE_MAX} bytes");
     Ok(FileSystem {
         kind: c_string(kind, &format!("mounts[{i}].type"))?,
-        source: source.map(|s| c_string(&s, &format!("mounts[{i}].source"))).transpose()?,
+        source: source
+            .map(|s| c_string(&s, &format!("mounts[{i}].source")))
+            .transpose()?,
         directory,
     })
 }
@@ -214,8 +256,12 @@ fn file_system(
 /// later take; behind an empty one come those that hold data only
 /// (`Documentation/filesystems/overlayfs.rst`).
 fn layers((name, value): (String, Option<String>)) -> Vec<(String, Option<String>)> {
-    let list = value.as_deref().filter(|list| name == "lowerdir" && list.len() > VALUE_MAX);
-    let Some(list) = list else { return vec![(name, value)] };
+    let list = value
+        .as_deref()
+        .filter(|list| name == "lowerdir" && list.len() > VALUE_MAX);
+    let Some(list) = list else {
+        return vec![(name, value)];
+    };
     let (mut layers, mut key) = (Vec::new(), "lowerdir+");
     let (mut layer, mut characters) = (String::new(), list.chars());
     loop {
@@ -259,8 +305,14 @@ mod tests {
         let point = point(serde_json::json!({ "destination": "/o", "type": "overlay",
             "options": [option] }));
         let point = point.unwrap();
-        let What::FileSystem(fs) = point.what else { panic!() };
-        let data = point.options.data.into_iter().map(|(name, value)| (name, value.unwrap()));
+        let What::FileSystem(fs) = point.what else {
+            panic!()
+        };
+        let data = point
+            .options
+            .data
+            .into_iter()
+            .map(|(name, value)| (name, value.unwrap()));
         (data.collect(), fs.directory)
     }
 
@@ -289,7 +341,9 @@ mod tests {
             ("/proc/tty", "proc", "proc"),
         ] {
             assert!(
-                at(destination, kind, source).unwrap_err().contains("cannot be mounted because")
+                at(destination, kind, source)
+                    .unwrap_err()
+                    .contains("cannot be mounted because")
             );
         }
     }
@@ -298,9 +352,20 @@ mod tests {
     fn a_long_list_of_layers_is_given_one_by_one() {
         let long = "/x".repeat(100);
         let (data, directory) = overlay(&format!(r"lowerdir={long}:/a\:b:{long}::/d"));
-        let names: Vec<_> = data.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let names: Vec<_> = data
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
         let lower = "lowerdir+";
-        assert_eq!(names, [(lower, &*long), (lower, "/a:b"), (lower, &*long), ("datadir+", "/d")]);
+        assert_eq!(
+            names,
+            [
+                (lower, &*long),
+                (lower, "/a:b"),
+                (lower, &*long),
+                ("datadir+", "/d")
+            ]
+        );
         assert_eq!(directory, None);
         let (data, _) = overlay("lowerdir=/a:/b");
         assert_eq!(data, [("lowerdir".to_owned(), "/a:/b".to_owned())]);
@@ -334,7 +399,10 @@ mod tests {
         let spec: Spec = serde_json::from_value(spec).unwrap();
         let points = mount_points(&spec, Path::new("/bundle"), Some("u:r:t:s0")).unwrap();
         let data = points.into_iter().next().unwrap().options.data;
-        assert_eq!(data, [("rootcontext".to_owned(), Some("u:r:t:s0".to_owned()))]);
+        assert_eq!(
+            data,
+            [("rootcontext".to_owned(), Some("u:r:t:s0".to_owned()))]
+        );
     }
 
     #[test]
@@ -349,7 +417,10 @@ mod tests {
         };
         let datum = |value: &str| ("context".to_owned(), Some(value.to_owned()));
         assert_eq!(contexts("tmpfs", &[]), [datum("u:r:t:s0:c1,c2")]);
-        assert_eq!(contexts("tmpfs", &["context=\"own:c1,c2\""]), [datum("own:c1,c2")]);
+        assert_eq!(
+            contexts("tmpfs", &["context=\"own:c1,c2\""]),
+            [datum("own:c1,c2")]
+        );
         for kind in ["proc", "sysfs", "mqueue", "cgroup", "bind"] {
             assert_eq!(contexts(kind, &[]), [], "{kind}");
         }

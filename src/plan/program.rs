@@ -72,8 +72,10 @@ impl Program {
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let env = last_wins(process.env().as_deref().unwrap_or_default());
-        let value =
-            |name: &str| env.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='));
+        let value = |name: &str| {
+            env.iter()
+                .find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
+        };
         let user = process.user();
         let (held, last) = grantable(has_user)?;
         let size = process.console_size();
@@ -84,12 +86,16 @@ impl Program {
             path: value("PATH").unwrap_or(DEFAULT_PATH).to_string(),
             wants_home,
             env: c_strings(
-                env.iter().copied().filter(|entry| !wants_home || !entry.starts_with("HOME=")),
+                env.iter()
+                    .copied()
+                    .filter(|entry| !wants_home || !entry.starts_with("HOME=")),
                 "process.env",
             )?,
             cwd: process.cwd().clone(),
             terminal: process.terminal().unwrap_or(false),
-            console_size: size.as_ref().map(|size| (clip(size.height()), clip(size.width()))),
+            console_size: size
+                .as_ref()
+                .map(|size| (clip(size.height()), clip(size.width()))),
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
@@ -106,7 +112,13 @@ impl Program {
             oom_score_adj: process.oom_score_adj(),
             personality,
             scheduling: Scheduling::from_spec(process),
-            rlimits: process.rlimits().iter().flatten().enumerate().map(rlimit).collect(),
+            rlimits: process
+                .rlimits()
+                .iter()
+                .flatten()
+                .enumerate()
+                .map(rlimit)
+                .collect(),
             has_sockets: false,
             landlock: None,
             filter: None,
@@ -143,10 +155,18 @@ fn grantable(has_user: bool) -> Result<(u64, u8)> {
 
 /// Of several settings of one variable the last one counts; the order is that of the first.
 fn last_wins(env: &[String]) -> Vec<&str> {
-    let name = |entry: &str| entry.split_once('=').map_or(entry.len(), |(name, _)| name.len());
+    let name = |entry: &str| {
+        entry
+            .split_once('=')
+            .map_or(entry.len(), |(name, _)| name.len())
+    };
     let mut seen = BTreeSet::new();
-    let mut kept: Vec<&str> =
-        env.iter().rev().map(String::as_str).filter(|e| seen.insert(&e[..name(e)])).collect();
+    let mut kept: Vec<&str> = env
+        .iter()
+        .rev()
+        .map(String::as_str)
+        .filter(|e| seen.insert(&e[..name(e)]))
+        .collect();
     kept.reverse();
     kept
 }

@@ -86,7 +86,11 @@ impl Root {
         if let (true, Some(word @ ("private" | "rprivate"))) = (no_pivot, propagation) {
             bail!("linux.rootfsPropagation: {word} is not safe without pivot_root (--no-pivot)");
         }
-        let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+        let readonly = spec
+            .root()
+            .as_ref()
+            .and_then(|root| root.readonly())
+            .unwrap_or(false);
         Ok(Self {
             path: source.rootfs.to_owned(),
             // A copy mounted over the root would be seen by nobody.
@@ -94,7 +98,10 @@ impl Root {
             no_pivot,
             propagation: propagation.and_then(mount_options::propagation),
             mounts: mount_points(spec, source.bundle, label.as_deref())?,
-            label: label.as_deref().map(|label| c_string(label, "linux.mountLabel")).transpose()?,
+            label: label
+                .as_deref()
+                .map(|label| c_string(label, "linux.mountLabel"))
+                .transpose()?,
             devices: devices(spec, linux),
             devices_by_bind: has_user,
             has_kcore: Path::new("/proc/kcore").exists(),
@@ -110,7 +117,11 @@ impl Root {
 impl Cgroups {
     fn of(cgroup: &Cgroup) -> Result<Self> {
         let borrowed = cgroup.is_nowhere();
-        let own = if borrowed { Cgroup::of_process(getpid().as_raw())? } else { Cgroup::default() };
+        let own = if borrowed {
+            Cgroup::of_process(getpid().as_raw())?
+        } else {
+            Cgroup::default()
+        };
         let cgroup = if borrowed { &own } else { cgroup };
         let groups = cgroup
             .groups()
@@ -118,7 +129,11 @@ impl Cgroups {
             .filter(|group| cgroup.is_unified() || !group.is_v2)
             .map(|group| (group.name.to_string(), group.directory.to_owned()))
             .collect();
-        Ok(Self { unified: cgroup.is_unified(), borrowed, groups })
+        Ok(Self {
+            unified: cgroup.is_unified(),
+            borrowed,
+            groups,
+        })
     }
 }
 
@@ -139,22 +154,33 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
     }
     let configured = linux.devices().iter().flatten().filter_map(device);
     // The multiplexer is that of the container's own devpts, as with runc.
-    let configured: Vec<Device> =
-        configured.filter(|device| device.path != Path::new("/dev/ptmx")).collect();
-    let default =
-        [("null", 3), ("random", 8), ("full", 7), ("tty", 0), ("zero", 5), ("urandom", 9)].map(
-            |(name, minor)| Device {
-                path: Path::new("/dev").join(name),
-                kind: SFlag::S_IFCHR,
-                number: nix::sys::stat::makedev(if name == "tty" { 5 } else { 1 }, minor),
-                mode: 0o666,
-                uid: 0,
-                gid: 0,
-                configured: false,
-            },
-        );
-    let given: BTreeSet<PathBuf> = configured.iter().map(|device| device.path.clone()).collect();
-    let missing = default.into_iter().filter(|device| !given.contains(&device.path));
+    let configured: Vec<Device> = configured
+        .filter(|device| device.path != Path::new("/dev/ptmx"))
+        .collect();
+    let default = [
+        ("null", 3),
+        ("random", 8),
+        ("full", 7),
+        ("tty", 0),
+        ("zero", 5),
+        ("urandom", 9),
+    ]
+    .map(|(name, minor)| Device {
+        path: Path::new("/dev").join(name),
+        kind: SFlag::S_IFCHR,
+        number: nix::sys::stat::makedev(if name == "tty" { 5 } else { 1 }, minor),
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+        configured: false,
+    });
+    let given: BTreeSet<PathBuf> = configured
+        .iter()
+        .map(|device| device.path.clone())
+        .collect();
+    let missing = default
+        .into_iter()
+        .filter(|device| !given.contains(&device.path));
     Some(missing.chain(configured).collect())
 }
 

@@ -43,7 +43,12 @@ fn attributes(scheduler: &Scheduler) -> SchedAttr {
             Policy::SchedDeadline => libc::SCHED_DEADLINE,
         }
         .unsigned_abs(),
-        flags: scheduler.flags().iter().flatten().fold(0, |all, flag| all | bit(*flag)).into(),
+        flags: scheduler
+            .flags()
+            .iter()
+            .flatten()
+            .fold(0, |all, flag| all | bit(*flag))
+            .into(),
         nice: scheduler.nice().unwrap_or(0),
         priority: scheduler.priority().unwrap_or(0).unsigned_abs(),
         runtime: scheduler.runtime().unwrap_or(0),
@@ -87,7 +92,10 @@ pub(crate) struct Affinity {
 impl Affinity {
     /// Not what the caller of `rt` happens to be bound to, but every CPU that the cpuset has.
     pub(super) fn all() -> Self {
-        Self { initial: None, last: Some(Cpus::all()) }
+        Self {
+            initial: None,
+            last: Some(Cpus::all()),
+        }
     }
 
     /// `process.execCPUAffinity`, which is for the processes of `exec` alone.
@@ -97,7 +105,9 @@ impl Affinity {
         };
         let cpus = |list: &Option<String>| {
             let list = list.as_deref().filter(|list| !list.is_empty());
-            list.map(Cpus::parse).transpose().context("process.execCPUAffinity")
+            list.map(Cpus::parse)
+                .transpose()
+                .context("process.execCPUAffinity")
         };
         let (initial, last) = (cpus(wanted.initial())?, cpus(wanted.cpu_affinity_final())?);
         match (&initial, &last) {

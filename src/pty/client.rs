@@ -47,7 +47,10 @@ impl Client {
 
     /// Gives the container's terminal the size of the client's.
     pub(super) fn copy_size(&self, master: BorrowedFd<'_>) {
-        let size = self.terminal.as_ref().and_then(|fd| sys::window_size(fd.as_fd()).ok());
+        let size = self
+            .terminal
+            .as_ref()
+            .and_then(|fd| sys::window_size(fd.as_fd()).ok());
         // One that nobody has given a size says nothing.
         if let Some(size) = size.filter(|size| size.ws_row != 0 || size.ws_col != 0) {
             let _ = sys::set_window_size(master, &size);
@@ -86,12 +89,22 @@ impl Stream {
             let path = format!("/proc/self/fd/{number}");
             let flags = mode | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
             if let Ok(fd) = openat(AT_FDCWD, path.as_str(), flags, Mode::empty()) {
-                return Ok(Self { fd, is_socket: false, piece: usize::MAX });
+                return Ok(Self {
+                    fd,
+                    is_socket: false,
+                    piece: usize::MAX,
+                });
             }
         }
-        let fd = standard.try_clone_to_owned().context("the standard streams")?;
+        let fd = standard
+            .try_clone_to_owned()
+            .context("the standard streams")?;
         let is_socket = kind == SFlag::S_IFSOCK;
-        Ok(Self { fd, is_socket, piece: if is_socket { usize::MAX } else { PIPE_BUF } })
+        Ok(Self {
+            fd,
+            is_socket,
+            piece: if is_socket { usize::MAX } else { PIPE_BUF },
+        })
     }
 
     pub(super) fn read(&self, buffer: &mut [u8]) -> nix::Result<usize> {

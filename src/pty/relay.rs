@@ -27,7 +27,12 @@ struct Flow {
 
 impl Flow {
     fn new() -> Self {
-        Self { buffer: vec![0; 16 * 1024].into(), start: 0, end: 0, open: true }
+        Self {
+            buffer: vec![0; 16 * 1024].into(),
+            start: 0,
+            end: 0,
+            open: true,
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -167,15 +172,26 @@ impl Relay {
     /// One round; true if one of `others` is readable. A side of which nothing is wanted is not
     /// polled: one that has hung up would be ready for ever.
     fn step(&mut self, others: &[BorrowedFd<'_>]) -> Result<bool> {
-        let mut fds: Vec<_> = others.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        let mut fds: Vec<_> = others
+            .iter()
+            .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+            .collect();
         let Some(master) = self.master.as_ref().map(AsFd::as_fd) else {
             return Ok(wait(&mut fds)?.contains(&true));
         };
         let reads = !self.in_background;
         let sides = [
             (self.output.wants_more(), master, PollFlags::POLLIN),
-            (reads && self.input.wants_more(), self.client.input.as_fd(), PollFlags::POLLIN),
-            (!self.output.is_empty(), self.client.output.as_fd(), PollFlags::POLLOUT),
+            (
+                reads && self.input.wants_more(),
+                self.client.input.as_fd(),
+                PollFlags::POLLIN,
+            ),
+            (
+                !self.output.is_empty(),
+                self.client.output.as_fd(),
+                PollFlags::POLLOUT,
+            ),
             (!self.input.is_empty(), master, PollFlags::POLLOUT),
         ];
         let wanted = sides.iter().filter(|(wanted, ..)| *wanted);
@@ -185,14 +201,8 @@ impl Relay {
         let mut ready = ready.iter();
         let [output_in, input_in, output_out, input_out] =
             sides.map(|(wanted, ..)| wanted && ready.next() == Some(&true));
-        if output_in
-            && self.output.fill(|buffer| read(master, buffer)).is_err()
-            // Another end than that of the data.
-            && !(has_data(master) && self.output.fill(|buffer| read(master, buffer)).is_ok())
-        {
-            // Hung up (vhangup(2)), or, after the end of the process, drained.
-            self.peer = self.peer.as_ref().and_then(|_| sys::terminal_peer(master).ok());
-            self.output.open = self.peer.is_some();
+        if output_in {
+            read_output(&mut self.output, &mut self.peer, master);
         }
         if input_out {
             self.at_line_start = self.input.buffer[..self.input.end].ends_with(b"\n");
@@ -208,7 +218,10 @@ impl Relay {
             }
         }
         if output_out {
-            self.failure = self.output.drain(|bytes| self.client.output.write(bytes)).err();
+            self.failure = self
+                .output
+                .drain(|bytes| self.client.output.write(bytes))
+                .err();
             if self.failure.is_some() {
                 self.output.close();
                 self.master = None;
@@ -220,7 +233,10 @@ impl Relay {
     /// The end of the client's input becomes that of the process's: the character that means it,
     /// if lines are being read; after the start of a line the first one only ends the line.
     fn end_input(&mut self) {
-        let settings = self.master.as_ref().and_then(|master| tcgetattr(master).ok());
+        let settings = self
+            .master
+            .as_ref()
+            .and_then(|master| tcgetattr(master).ok());
         let lines = settings.filter(|s| s.local_flags.contains(LocalFlags::ICANON));
         if let Some(settings) = lines {
             let end = settings.control_chars[SpecialCharacterIndices::VEOF as usize];
@@ -231,10 +247,24 @@ impl Relay {
     }
 }
 
+/// Reads what the process has written. The terminal has hung up (vhangup(2)), or, after the end of
+/// the process, is drained, when another open of its other end fails.
+fn read_output(output: &mut Flow, peer: &mut Option<OwnedFd>, master: BorrowedFd<'_>) {
+    let mut fails = || output.fill(|buffer| read(master, buffer)).is_err();
+    // What fails may be another end than that of the data.
+    if fails() && (!has_data(master) || fails()) {
+        *peer = peer.as_ref().and_then(|_| sys::terminal_peer(master).ok());
+        output.open = peer.is_some();
+    }
+}
+
 fn has_data(master: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(master, PollFlags::POLLIN)];
     let seen = poll(&mut fds, PollTimeout::ZERO);
-    seen.is_ok() && fds[0].revents().is_some_and(|revents| revents.contains(PollFlags::POLLIN))
+    seen.is_ok()
+        && fds[0]
+            .revents()
+            .is_some_and(|revents| revents.contains(PollFlags::POLLIN))
 }
 
 /// poll(2) without a time limit: which of them are ready.

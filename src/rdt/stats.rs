@@ -12,13 +12,28 @@ use crate::sys;
 /// What is said of a resource: its name in the file system, the beginning of its fields' names, and
 /// the files about it.
 const RESOURCES: [(&str, &str, &[&str]); 2] = [
-    ("L3", "l3_cache", &["cbm_mask", "min_cbm_bits", "num_closids"]),
-    ("MB", "mem_bw", &["bandwidth_gran", "delay_linear", "min_bandwidth", "num_closids"]),
+    (
+        "L3",
+        "l3_cache",
+        &["cbm_mask", "min_cbm_bits", "num_closids"],
+    ),
+    (
+        "MB",
+        "mem_bw",
+        &[
+            "bandwidth_gran",
+            "delay_linear",
+            "min_bandwidth",
+            "num_closids",
+        ],
+    ),
 ];
 
 /// The lists of counters, one entry for each domain.
-const COUNTERS: [(&str, &[&str]); 2] =
-    [("mbm_stats", &["mbm_total_bytes", "mbm_local_bytes"]), ("cmt_stats", &["llc_occupancy"])];
+const COUNTERS: [(&str, &[&str]); 2] = [
+    ("mbm_stats", &["mbm_total_bytes", "mbm_local_bytes"]),
+    ("cmt_stats", &["llc_occupancy"]),
+];
 
 impl Rdt {
     /// What this hardware or kernel does not have is left out.
@@ -61,7 +76,10 @@ fn lines(class: &Path) -> Vec<String> {
 fn domains(group: &Path) -> Vec<PathBuf> {
     let top = group.join("mon_data");
     let entries = sys::list_directory(&top).unwrap_or_default();
-    let mut domains: Vec<_> = entries.into_iter().map(|entry| top.join(entry.name)).collect();
+    let mut domains: Vec<_> = entries
+        .into_iter()
+        .map(|entry| top.join(entry.name))
+        .collect();
     domains.sort();
     domains
 }
@@ -87,17 +105,34 @@ mod tests {
     #[test]
     fn statistics_are_in_the_shape_of_runcs() {
         let made = Made::new("stats");
-        let rdt = made.plan(json!({ "closID": "gold", "enableMonitoring": true })).unwrap();
-        assert_eq!(rdt.stats(), json!({ "schemata": ["MB:0= 20;1=070", "L3:0=007f0;1=0001f"] }));
+        let rdt = made
+            .plan(json!({ "closID": "gold", "enableMonitoring": true }))
+            .unwrap();
+        assert_eq!(
+            rdt.stats(),
+            json!({ "schemata": ["MB:0= 20;1=070", "L3:0=007f0;1=0001f"] })
+        );
         for (path, text) in [
             ("info/L3/cbm_mask", "7ff\n"),
             ("info/L3/min_cbm_bits", "1\n"),
             ("info/L3/num_closids", "16\n"),
             ("info/MB/bandwidth_gran", "10\n"),
-            ("info/L3_MON/mon_features", "llc_occupancy\nmbm_total_bytes\n"),
-            ("gold/mon_groups/box/mon_data/mon_L3_01/llc_occupancy", "7\n"),
-            ("gold/mon_groups/box/mon_data/mon_L3_00/llc_occupancy", "300\n"),
-            ("gold/mon_groups/box/mon_data/mon_L3_00/mbm_total_bytes", "Unavailable\n"),
+            (
+                "info/L3_MON/mon_features",
+                "llc_occupancy\nmbm_total_bytes\n",
+            ),
+            (
+                "gold/mon_groups/box/mon_data/mon_L3_01/llc_occupancy",
+                "7\n",
+            ),
+            (
+                "gold/mon_groups/box/mon_data/mon_L3_00/llc_occupancy",
+                "300\n",
+            ),
+            (
+                "gold/mon_groups/box/mon_data/mon_L3_00/mbm_total_bytes",
+                "Unavailable\n",
+            ),
         ] {
             let path = made.0.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();

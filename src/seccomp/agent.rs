@@ -46,8 +46,14 @@ struct ProcessState<'a> {
 impl Agent {
     /// The agent of a profile that has one and needs it.
     pub(super) fn of(seccomp: &LinuxSeccomp) -> Option<Self> {
-        let path = seccomp.listener_path().clone().filter(|_| super::notifies(seccomp))?;
-        Some(Self { path, metadata: seccomp.listener_metadata().clone() })
+        let path = seccomp
+            .listener_path()
+            .clone()
+            .filter(|_| super::notifies(seccomp))?;
+        Some(Self {
+            path,
+            metadata: seccomp.listener_metadata().clone(),
+        })
     }
 
     /// Whether somebody listens, without a connection: unix(7) answers a socket of the wrong type
@@ -62,10 +68,20 @@ impl Agent {
     /// Connects to the container's agent, if it has one, before the process is there or goes on.
     /// `status` is the container's.
     pub(crate) fn connect_of(record: &Record, status: Status) -> Result<Option<Connection>> {
-        let agent = record.seccomp.as_ref().and_then(|terms| terms.agent.as_ref());
+        let agent = record
+            .seccomp
+            .as_ref()
+            .and_then(|terms| terms.agent.as_ref());
         let Some(agent) = agent else { return Ok(None) };
-        let socket = agent.open(SockType::Stream).with_context(|| origin(&agent.path))?;
-        Ok(Some(Connection { socket, record: record.clone(), agent: agent.clone(), status }))
+        let socket = agent
+            .open(SockType::Stream)
+            .with_context(|| origin(&agent.path))?;
+        Ok(Some(Connection {
+            socket,
+            record: record.clone(),
+            agent: agent.clone(),
+            status,
+        }))
     }
 
     fn open(&self, kind: SockType) -> nix::Result<OwnedFd> {
@@ -94,14 +110,18 @@ pub(crate) struct Connection {
 /// What takes the listeners of the process `pid`: its program's, and before that one of each
 /// startContainer hook. The agent gets each by a connection of its own.
 pub(crate) fn taker(agent: Option<Connection>, pid: i32) -> impl FnMut(OwnedFd) -> Result<()> {
-    let mut known = agent.as_ref().map(|connection| (connection.record.clone(), connection.status));
+    let mut known = agent
+        .as_ref()
+        .map(|connection| (connection.record.clone(), connection.status));
     let mut first = agent;
     move |listener| {
         let connection = match (first.take(), &mut known) {
             (None, Some((record, status))) => Agent::connect_of(record, *status)?,
             (first, _) => first,
         };
-        connection.context("a listener without an agent")?.pass(listener, pid)
+        connection
+            .context("a listener without an agent")?
+            .pass(listener, pid)
     }
 }
 
@@ -109,7 +129,12 @@ impl Connection {
     /// Hands over the listener of the process `pid`. The agent hears of the container what its
     /// hooks do.
     fn pass(self, listener: OwnedFd, pid: i32) -> Result<()> {
-        let Self { socket, agent, record, status } = self;
+        let Self {
+            socket,
+            agent,
+            record,
+            status,
+        } = self;
         let status = status.to_string();
         let document = serde_json::to_vec(&ProcessState {
             oci_version: crate::OCI_VERSION,
@@ -123,7 +148,13 @@ impl Connection {
         let mut rest = document.as_slice();
         while !rest.is_empty() {
             let flags = MsgFlags::MSG_NOSIGNAL;
-            match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(rest)], &rights, flags, None) {
+            match sendmsg::<()>(
+                socket.as_raw_fd(),
+                &[IoSlice::new(rest)],
+                &rights,
+                flags,
+                None,
+            ) {
                 Ok(sent) => rest = &rest[sent..],
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => bail!("{}: does not read", origin(&agent.path)),

@@ -89,7 +89,9 @@ impl Program {
             return label;
         }
         match self.reversed[label] {
-            sock_filter { code: RETURN, k, .. } => self.push(RETURN, 0, 0, k),
+            sock_filter {
+                code: RETURN, k, ..
+            } => self.push(RETURN, 0, 0, k),
             _ => self.push(JUMP, 0, 0, distance as u32),
         }
     }

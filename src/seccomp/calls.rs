@@ -8,7 +8,10 @@ pub(super) type Call = (&'static str, [i32; 5]);
 
 /// The call of that name.
 pub(super) fn find(name: &str) -> Option<&'static Call> {
-    CALLS.binary_search_by_key(&name, |call| call.0).ok().map(|i| &CALLS[i])
+    CALLS
+        .binary_search_by_key(&name, |call| call.0)
+        .ok()
+        .map(|i| &CALLS[i])
 }
 
 /// Whether a kernel of another architecture has a call of that name: profiles are written for all.

@@ -24,7 +24,11 @@ impl Filter {
             _ => {
                 let word = usize::try_from(offset.checked_sub(ARGUMENTS)? / 4).ok()?;
                 let argument = (*arguments.get(word / 2)?)?;
-                let half = if word.is_multiple_of(2) { argument } else { argument >> 32 };
+                let half = if word.is_multiple_of(2) {
+                    argument
+                } else {
+                    argument >> 32
+                };
                 Some(half as u32)
             }
         };

@@ -36,14 +36,27 @@ pub(super) struct Abi {
 }
 
 const fn abi(arch: Arch, audit: u32, column: usize, is_wide: bool) -> Abi {
-    Abi { arch, audit, column, base: 0, is_wide, multiplexes: false }
+    Abi {
+        arch,
+        audit,
+        column,
+        base: 0,
+        is_wide,
+        multiplexes: false,
+    }
 }
 
 /// The ways to call an x86 kernel, its own first; those of one name of the kernel's side by side.
 pub(super) const X86: [Abi; 3] = [
     abi(Arch::ScmpArchX86_64, 0xc000_003e, 0, true),
-    Abi { base: X32_BIT, ..abi(Arch::ScmpArchX32, 0xc000_003e, 2, false) },
-    Abi { multiplexes: true, ..abi(Arch::ScmpArchX86, 0x4000_0003, 1, false) },
+    Abi {
+        base: X32_BIT,
+        ..abi(Arch::ScmpArchX32, 0xc000_003e, 2, false)
+    },
+    Abi {
+        multiplexes: true,
+        ..abi(Arch::ScmpArchX86, 0x4000_0003, 1, false)
+    },
 ];
 
 /// The ways to call an arm kernel, its own first.
@@ -118,23 +131,40 @@ impl Condition {
             Op::ScmpCmpLe => (If::Greater, true),
         };
         let (mask, value) = match argument.op() {
-            Op::ScmpCmpMaskedEq => {
-                (argument.value(), argument.value_two().unwrap_or(0) & argument.value())
-            }
+            Op::ScmpCmpMaskedEq => (
+                argument.value(),
+                argument.value_two().unwrap_or(0) & argument.value(),
+            ),
             _ => (u64::MAX, argument.value()),
         };
-        Self { argument: argument.index() as u32, test, negated, value, mask }
+        Self {
+            argument: argument.index() as u32,
+            test,
+            negated,
+            value,
+            mask,
+        }
     }
 
     fn is_always_true(&self, is_wide: bool) -> bool {
-        let mask = if is_wide { self.mask } else { self.mask & u64::from(u32::MAX) };
+        let mask = if is_wide {
+            self.mask
+        } else {
+            self.mask & u64::from(u32::MAX)
+        };
         self.test == If::Equal && mask == 0
     }
 
     fn write(&self, program: &mut Program, is_wide: bool, yes: Label, no: Label) -> Label {
         let (yes, no) = if self.negated { (no, yes) } else { (yes, no) };
         let offset = ARGUMENTS + 8 * self.argument;
-        let low = word(program, self.test, offset, (self.mask, self.value), (yes, no));
+        let low = word(
+            program,
+            self.test,
+            offset,
+            (self.mask, self.value),
+            (yes, no),
+        );
         if !is_wide {
             // As with libseccomp, of a larger constant the lower half counts.
             return low;
@@ -171,7 +201,9 @@ fn word(
 impl Abi {
     /// The number of a call.
     pub(super) fn number(&self, call: &Call) -> Option<u32> {
-        u32::try_from(call.1[self.column]).ok().map(|number| self.base + number)
+        u32::try_from(call.1[self.column])
+            .ok()
+            .map(|number| self.base + number)
     }
 
     /// The number of the call that stands for `call`, and mask and value of its first argument.
@@ -186,17 +218,35 @@ impl Abi {
     fn rules(&self, entry: &Entry, call: &Call, all: &mut BTreeMap<u32, Vec<Rule>>) {
         let keep = |condition: &&Condition| !condition.is_always_true(self.is_wide);
         let mut add = |number, conditions| {
-            let rule = Rule { conditions, is_wide: self.is_wide, action: entry.action };
+            let rule = Rule {
+                conditions,
+                is_wide: self.is_wide,
+                action: entry.action,
+            };
             all.entry(number).or_default().push(rule);
         };
         for conditions in &entry.alternatives {
             if let Some(number) = self.number(call) {
                 add(number, conditions.iter().filter(keep).copied().collect());
             }
-            let Some((number, mask, value)) = self.stands_for(call) else { continue };
-            let which = Condition { argument: 0, test: If::Equal, negated: false, value, mask };
-            let others = conditions.iter().filter(keep).filter(|other| other.argument != 0);
-            add(number, std::iter::once(&which).chain(others).copied().collect());
+            let Some((number, mask, value)) = self.stands_for(call) else {
+                continue;
+            };
+            let which = Condition {
+                argument: 0,
+                test: If::Equal,
+                negated: false,
+                value,
+                mask,
+            };
+            let others = conditions
+                .iter()
+                .filter(keep)
+                .filter(|other| other.argument != 0);
+            add(
+                number,
+                std::iter::once(&which).chain(others).copied().collect(),
+            );
         }
     }
 }
@@ -236,10 +286,18 @@ impl Profile {
             gaps.insert(abi.base, self.default);
             for entry in &self.entries {
                 known.extend(entry.calls.iter().filter_map(|call| abi.number(call)));
-                known.extend(entry.calls.iter().filter_map(|call| Some(abi.stands_for(call)?.0)));
+                known.extend(
+                    entry
+                        .calls
+                        .iter()
+                        .filter_map(|call| Some(abi.stands_for(call)?.0)),
+                );
                 // libseccomp refuses such rules, and runc leaves them out: a later one counts.
                 if entry.action != self.default {
-                    entry.calls.iter().for_each(|call| abi.rules(entry, call, &mut rules));
+                    entry
+                        .calls
+                        .iter()
+                        .for_each(|call| abi.rules(entry, call, &mut rules));
                 }
             }
         }

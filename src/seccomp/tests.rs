@@ -78,10 +78,17 @@ fn a_name_that_no_architecture_has_gets_a_warning() {
         let warnings = unknown(&profile);
         assert_eq!(warnings.len(), names.len(), "{warnings:?}");
         for (warning, name) in warnings.iter().zip(names) {
-            assert!(warning.starts_with(&format!("linux.seccomp.syscalls{name}")), "{warning}");
+            assert!(
+                warning.starts_with(&format!("linux.seccomp.syscalls{name}")),
+                "{warning}"
+            );
         }
     };
-    begins(&["[1].names[1]: no system call \"mkdri\"", "[2].names[0]", "[2].names[1]"]);
+    begins(&[
+        "[1].names[1]: no system call \"mkdri\"",
+        "[2].names[0]",
+        "[2].names[1]",
+    ]);
     assert_eq!(unknown(&docker()), [""; 0]);
 }
 
@@ -93,7 +100,9 @@ fn libseccomp_has_the_same_numbers() {
         let mut known = 0;
         for (call, theirs) in calls::CALLS.iter().zip(numbers) {
             // What it has by way of socketcall or ipc only, or not at all, it gives numbers below 0.
-            let Ok(theirs) = u32::try_from(theirs) else { continue };
+            let Ok(theirs) = u32::try_from(theirs) else {
+                continue;
+            };
             assert_eq!(abi.number(call), Some(theirs), "{} on {}", call.0, abi.arch);
             known += 1;
         }
@@ -103,10 +112,17 @@ fn libseccomp_has_the_same_numbers() {
 
 /// The numbers that the profile knows.
 fn known(profile: &LinuxSeccomp, abi: &Abi) -> Vec<u32> {
-    let names = profile.syscalls().iter().flatten().flat_map(|entry| entry.names());
+    let names = profile
+        .syscalls()
+        .iter()
+        .flatten()
+        .flat_map(|entry| entry.names());
     let by_way = |name: &String| calls::multiplexed(name).filter(|_| abi.multiplexes);
     let names = names.flat_map(|name| [Some(&**name), by_way(name).map(|(by, ..)| by)]);
-    names.flatten().filter_map(|name| abi.number(calls::find(name)?)).collect()
+    names
+        .flatten()
+        .filter_map(|name| abi.number(calls::find(name)?))
+        .collect()
 }
 
 /// Whether the number is above all those of its kind that are known, of which there are some.
@@ -125,12 +141,21 @@ fn is_known_difference(profile: &LinuxSeccomp, abi: &Abi, name: &str, entered: &
     // libseccomp 2.5 mixes up an order with other comparisons of the same argument.
     let rules = profile.syscalls().iter().flatten();
     let rules = rules.filter(|entry| entry.names().iter().any(|named| named == name));
-    let arguments: Vec<_> = rules.flat_map(|entry| entry.args().iter().flatten()).collect();
+    let arguments: Vec<_> = rules
+        .flat_map(|entry| entry.args().iter().flatten())
+        .collect();
     let orders = arguments
         .iter()
         .filter(|argument| ![ScmpCmpEq, ScmpCmpMaskedEq, ScmpCmpNe].contains(&argument.op()));
-    let with = |index| arguments.iter().filter(|argument| argument.index() == index).count();
-    orders.map(|order| order.index()).any(|index| with(index) > 1)
+    let with = |index| {
+        arguments
+            .iter()
+            .filter(|argument| argument.index() == index)
+            .count()
+    };
+    orders
+        .map(|order| order.index())
+        .any(|index| with(index) > 1)
 }
 
 /// Holds our program against the rules, for every call × everything in [`VALUES`]; then the caller
@@ -145,14 +170,24 @@ fn check(
     for abi in abis(family, profile) {
         let known = known(profile, &abi);
         for (i, call) in calls::CALLS.iter().enumerate() {
-            let Some(number) = abi.number(call) else { continue };
+            let Some(number) = abi.number(call) else {
+                continue;
+            };
             let said = Said::new(profile, &abi, call.0);
             let is_newer = is_newer(&known, number);
             for turn in 0..VALUES.len() {
                 let arguments = arguments(turn);
-                let entered = Entered { number, architecture: abi.audit, arguments };
+                let entered = Entered {
+                    number,
+                    architecture: abi.audit,
+                    arguments,
+                };
                 let (answer, _) = run(&program, &entered);
-                let expected = if is_newer { newer } else { said.about(&arguments) };
+                let expected = if is_newer {
+                    newer
+                } else {
+                    said.about(&arguments)
+                };
                 assert_eq!(answer, expected, "{} on {}: {entered:x?}", call.0, abi.arch);
                 if !is_newer {
                     judge(i, &abi, call, &entered, answer);
@@ -163,14 +198,23 @@ fn check(
 }
 
 fn answer(profile: &LinuxSeccomp, architecture: u32, number: u32) -> u32 {
-    let entered = Entered { number, architecture, arguments: [0; 6] };
+    let entered = Entered {
+        number,
+        architecture,
+        arguments: [0; 6],
+    };
     run(&program(&X86, profile), &entered).0
 }
 
 /// sigpending(2) is the x86's alone, with a number that others have for another call.
 #[test]
 fn an_architecture_without_rules_has_none_of_another_one() {
-    for default in ["SCMP_ACT_TRACE", "SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_KILL_PROCESS"] {
+    for default in [
+        "SCMP_ACT_TRACE",
+        "SCMP_ACT_ERRNO",
+        "SCMP_ACT_ALLOW",
+        "SCMP_ACT_KILL_PROCESS",
+    ] {
         for others in [&[][..], &["SCMP_ARCH_X32"]] {
             let architectures: Vec<_> = others.iter().chain(&["SCMP_ARCH_X86"]).collect();
             let profile = parse(json!({
@@ -190,9 +234,18 @@ fn a_call_of_an_architecture_that_the_profile_does_not_have_ends_the_process() {
     let [x86_64, x32, x86] = X86.map(|abi| abi.audit);
     assert_eq!(answer(&profile, x86_64, 0), libc::SECCOMP_RET_ALLOW);
     assert_eq!(answer(&profile, x86, 3), libc::SECCOMP_RET_KILL_PROCESS);
-    assert_eq!(answer(&profile, ARM[0].audit, 0), libc::SECCOMP_RET_KILL_PROCESS);
-    assert_eq!(answer(&profile, x32, X32_BIT), libc::SECCOMP_RET_KILL_PROCESS);
-    assert_eq!(answer(&profile, x32, u32::MAX - 1), libc::SECCOMP_RET_KILL_PROCESS);
+    assert_eq!(
+        answer(&profile, ARM[0].audit, 0),
+        libc::SECCOMP_RET_KILL_PROCESS
+    );
+    assert_eq!(
+        answer(&profile, x32, X32_BIT),
+        libc::SECCOMP_RET_KILL_PROCESS
+    );
+    assert_eq!(
+        answer(&profile, x32, u32::MAX - 1),
+        libc::SECCOMP_RET_KILL_PROCESS
+    );
     // A tracer skips a call so, which must not be the end of anybody.
     let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
     assert_eq!(answer(&profile, x86_64, u32::MAX), no_such_call);
@@ -206,10 +259,17 @@ fn the_native_architecture_is_always_in_and_foreign_ones_are_nothing() {
             "defaultAction": "SCMP_ACT_TRAP", "architectures": architectures, "syscalls": rule
         }))
     };
-    for architectures in [&[] as &[&str], &["SCMP_ARCH_AARCH64"], &["SCMP_ARCH_NATIVE"]] {
+    for architectures in [
+        &[] as &[&str],
+        &["SCMP_ARCH_AARCH64"],
+        &["SCMP_ARCH_NATIVE"],
+    ] {
         let profile = profile(architectures);
         assert_eq!(answer(&profile, X86[0].audit, 0), libc::SECCOMP_RET_ALLOW);
-        assert_eq!(answer(&profile, ARM[0].audit, 63), libc::SECCOMP_RET_KILL_PROCESS);
+        assert_eq!(
+            answer(&profile, ARM[0].audit, 63),
+            libc::SECCOMP_RET_KILL_PROCESS
+        );
     }
 }
 
@@ -221,20 +281,30 @@ fn new_calls_are_special_only_where_the_default_forbids() {
             "defaultErrnoRet": errno,
             "syscalls": [{ "names": ["read", "mkdir"], "action": "SCMP_ACT_LOG" }],
         }));
-        (answer(&profile, X86[0].audit, 82), answer(&profile, X86[0].audit, 84))
+        (
+            answer(&profile, X86[0].audit, 82),
+            answer(&profile, X86[0].audit, 84),
+        )
     };
     let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
     for (default, errno, value) in [
         ("SCMP_ACT_ERRNO", Some(7), libc::SECCOMP_RET_ERRNO | 7),
         ("SCMP_ACT_KILL", None, libc::SECCOMP_RET_KILL_THREAD),
-        ("SCMP_ACT_KILL_PROCESS", None, libc::SECCOMP_RET_KILL_PROCESS),
+        (
+            "SCMP_ACT_KILL_PROCESS",
+            None,
+            libc::SECCOMP_RET_KILL_PROCESS,
+        ),
         ("SCMP_ACT_TRAP", None, libc::SECCOMP_RET_TRAP),
     ] {
         assert_eq!(newer(default, errno), (value, no_such_call), "{default}");
     }
     for (default, value) in [
         ("SCMP_ACT_ALLOW", libc::SECCOMP_RET_ALLOW),
-        ("SCMP_ACT_TRACE", libc::SECCOMP_RET_TRACE | libc::EPERM as u32),
+        (
+            "SCMP_ACT_TRACE",
+            libc::SECCOMP_RET_TRACE | libc::EPERM as u32,
+        ),
         ("SCMP_ACT_NOTIFY", libc::SECCOMP_RET_USER_NOTIF),
     ] {
         assert_eq!(newer(default, None), (value, value), "{default}");
@@ -249,14 +319,25 @@ fn dockers_profile_is_decided_in_twenty_instructions() {
     let mut counts = Vec::new();
     for abi in &X86 {
         for number in known(&profile, abi) {
-            let entered = Entered { number, architecture: abi.audit, arguments: [0; 6] };
+            let entered = Entered {
+                number,
+                architecture: abi.audit,
+                arguments: [0; 6],
+            };
             counts.push(run(&program, &entered).1);
         }
     }
     let most = counts.iter().max();
     let average = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
-    println!("{} instructions, {average:.1} on average, {most:?} at most", program.len());
-    assert!(counts.len() > 900 && average <= 20.0, "{average} of {}", counts.len());
+    println!(
+        "{} instructions, {average:.1} on average, {most:?} at most",
+        program.len()
+    );
+    assert!(
+        counts.len() > 900 && average <= 20.0,
+        "{average} of {}",
+        counts.len()
+    );
 }
 
 #[test]
@@ -265,12 +346,18 @@ fn flags_are_the_kernels() {
     let all = json!(FLAGS.map(|(flag, _)| flag));
     let wait = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     let plain = libc::SECCOMP_FILTER_FLAG_LOG | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-    assert_eq!(flags(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": all })), plain);
+    assert_eq!(
+        flags(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": all })),
+        plain
+    );
     assert_eq!(
         flags(json!({ "defaultAction": "SCMP_ACT_NOTIFY", "flags": all })),
         plain | wait | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER
     );
-    assert_eq!(flags(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [] })), 0);
+    assert_eq!(
+        flags(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [] })),
+        0
+    );
     let default = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     assert_eq!(flags(json!({ "defaultAction": "SCMP_ACT_ALLOW" })), default);
 }
@@ -299,7 +386,10 @@ fn what_the_kernel_would_not_take_is_refused() {
     };
     assert!(Filter::compile(&profile(600)).is_ok());
     let error = Filter::compile(&profile(1200)).unwrap_err().to_string();
-    assert!(error.starts_with("linux.seccomp: ") && error.ends_with("at most 4096"), "{error}");
+    assert!(
+        error.starts_with("linux.seccomp: ") && error.ends_with("at most 4096"),
+        "{error}"
+    );
 }
 
 /// `cargo test --release --bin rt -- --ignored --nocapture measure`
@@ -316,7 +406,10 @@ fn measure_dockers_profile() {
         (0..200).map(time).min().unwrap()
     };
     println!("parsed:   {:?}", smallest(&mut || drop(docker())));
-    println!("compiled: {:?}", smallest(&mut || drop(Filter::compile(&profile))));
+    println!(
+        "compiled: {:?}",
+        smallest(&mut || drop(Filter::compile(&profile)))
+    );
     let filter = Filter::compile(&profile).unwrap();
     // A filter holds for the thread that loads it, and for good.
     let loaded = || {
@@ -338,11 +431,15 @@ fn a_filter_does_what_libseccomps_does() {
         let strategy = generate::undisputed_profiles(family);
         let generated = || strategy.new_tree(&mut runner).unwrap().current();
         let profiles = std::iter::repeat_with(generated).take(count).chain(docker);
-        let profiles: Vec<_> = profiles.map(|profile| (abis(family, &profile), profile)).collect();
+        let profiles: Vec<_> = profiles
+            .map(|profile| (abis(family, &profile), profile))
+            .collect();
         let theirs = oracle::programs(&profiles);
         assert_eq!(theirs.len(), profiles.len());
-        let numbers: BTreeMap<String, Vec<i32>> =
-            family.iter().map(|abi| (abi.arch.to_string(), oracle::numbers(abi, &names))).collect();
+        let numbers: BTreeMap<String, Vec<i32>> = family
+            .iter()
+            .map(|abi| (abi.arch.to_string(), oracle::numbers(abi, &names)))
+            .collect();
         for ((_, profile), theirs) in profiles.iter().zip(theirs) {
             check(family, profile, |i, abi, call, entered, answer| {
                 let is_known = numbers[&abi.arch.to_string()][i] >= 0;

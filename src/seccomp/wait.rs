@@ -64,8 +64,12 @@ impl Filter {
         ) {
             return Some(Wait::Allowed(allowed));
         }
-        let notified =
-            |number| Some(Call { number, arguments: notified(&self.program, abi, number)? });
+        let notified = |number| {
+            Some(Call {
+                number,
+                arguments: notified(&self.program, abi, number)?,
+            })
+        };
         let call = numbers(abi).find_map(notified);
         // What has been found has to hold when it is run.
         call.filter(|call| self.verdict_of(*call).map(action) == Some(libc::SECCOMP_RET_USER_NOTIF))
@@ -84,10 +88,15 @@ fn action(verdict: u32) -> u32 {
 /// The numbers to ask about, the most harmless first.
 fn numbers(abi: &Abi) -> impl Iterator<Item = u32> {
     let of = |wanted: fn(&str) -> bool| {
-        CALLS.iter().filter(move |call| wanted(call.0)).filter_map(|call| abi.number(call))
+        CALLS
+            .iter()
+            .filter(move |call| wanted(call.0))
+            .filter_map(|call| abi.number(call))
     };
     let first = of(|name| !LAST.contains(&name) && !NEVER.contains(&name));
-    std::iter::once(NO_CALL).chain(first).chain(of(|name| LAST.contains(&name)))
+    std::iter::once(NO_CALL)
+        .chain(first)
+        .chain(of(|name| LAST.contains(&name)))
 }
 
 /// What a way through the program has found out about a word of the arguments.
@@ -116,7 +125,11 @@ enum Accumulator {
 
 /// Arguments with which the agent is asked about the call `number`.
 fn notified(program: &[sock_filter], abi: &Abi, number: u32) -> Option<[u64; 6]> {
-    let mut paths = vec![Path { at: 0, accumulator: Accumulator::Value(0), known: Vec::new() }];
+    let mut paths = vec![Path {
+        at: 0,
+        accumulator: Accumulator::Value(0),
+        known: Vec::new(),
+    }];
     let mut steps = 0;
     while let Some(mut path) = paths.pop() {
         loop {
@@ -137,7 +150,12 @@ fn notified(program: &[sock_filter], abi: &Abi, number: u32) -> Option<[u64; 6]>
                     Accumulator::Word(word, mask) => {
                         let fork = |holds| {
                             path.with(
-                                Known { word, mask, test, holds },
+                                Known {
+                                    word,
+                                    mask,
+                                    test,
+                                    holds,
+                                },
                                 if holds { yes } else { no },
                             )
                         };
@@ -180,7 +198,11 @@ impl Path {
             let constant = test.constant;
             let lowest = mask & mask.wrapping_neg();
             let values = [constant, constant.wrapping_add(1), constant.wrapping_sub(1)];
-            let masked = [constant | !mask, (constant ^ lowest) | !mask, constant ^ lowest];
+            let masked = [
+                constant | !mask,
+                (constant ^ lowest) | !mask,
+                constant ^ lowest,
+            ];
             values.into_iter().chain(masked)
         });
         let fits = |value: &u32| known().all(|k| k.test.holds(value & k.mask) == k.holds);
@@ -205,13 +227,22 @@ mod tests {
     use super::super::{Terms, program};
     use super::*;
 
-    const FUTEX: Call =
-        Call { number: libc::SYS_futex as u32, arguments: [0x1000, 128, 0, 0, 0, 0] };
+    const FUTEX: Call = Call {
+        number: libc::SYS_futex as u32,
+        arguments: [0x1000, 128, 0, 0, 0, 0],
+    };
 
     fn wait(profile: Value) -> Option<Wait> {
         let profile: LinuxSeccomp = serde_json::from_value(profile).unwrap();
         let program = program(family(), &profile);
-        Filter { program, terms: Terms { flags: 0, agent: None } }.wait(FUTEX)
+        Filter {
+            program,
+            terms: Terms {
+                flags: 0,
+                agent: None,
+            },
+        }
+        .wait(FUTEX)
     }
 
     fn notified(default: &str, names: &[&str], args: Value) -> Option<Wait> {
@@ -221,7 +252,9 @@ mod tests {
 
     #[track_caller]
     fn is_notified(wait: Option<Wait>, number: i64) -> [u64; 6] {
-        let Some(Wait::Notified(call)) = wait else { panic!("{wait:?}") };
+        let Some(Wait::Notified(call)) = wait else {
+            panic!("{wait:?}")
+        };
         assert_eq!(i64::from(call.number), number);
         call.arguments
     }
@@ -229,7 +262,10 @@ mod tests {
     #[test]
     fn a_wait_that_is_let_through_is_taken_first() {
         for default in ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG"] {
-            assert_eq!(notified(default, &["mkdirat"], json!([])), Some(Wait::Allowed(FUTEX)));
+            assert_eq!(
+                notified(default, &["mkdirat"], json!([])),
+                Some(Wait::Allowed(FUTEX))
+            );
         }
     }
 
@@ -237,7 +273,11 @@ mod tests {
     fn else_a_call_that_is_notified_and_does_nothing() {
         let all = wait(json!({ "defaultAction": "SCMP_ACT_NOTIFY" }));
         assert_eq!(is_notified(all, NO_CALL.into()), [NOTHING; 6]);
-        let harmless = notified("SCMP_ACT_ERRNO", &["exit_group", "umask", "openat"], json!([]));
+        let harmless = notified(
+            "SCMP_ACT_ERRNO",
+            &["exit_group", "umask", "openat"],
+            json!([]),
+        );
         assert_eq!(is_notified(harmless, libc::SYS_openat), [NOTHING; 6]);
         let only = notified("SCMP_ACT_KILL", &["exit_group"], json!([]));
         is_notified(only, libc::SYS_exit_group);
@@ -267,7 +307,10 @@ mod tests {
 
     #[test]
     fn where_nothing_is_ever_notified_there_is_no_wait() {
-        assert_eq!(notified("SCMP_ACT_ERRNO", &["fork", "vfork"], json!([])), None);
+        assert_eq!(
+            notified("SCMP_ACT_ERRNO", &["fork", "vfork"], json!([])),
+            None
+        );
         let foreign = notified("SCMP_ACT_ERRNO", &["swapcontext"], json!([]));
         assert_eq!(foreign, None);
         let impossible = notified(

@@ -37,7 +37,11 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     uts_name("hostname", spec.hostname(), &namespaces)?;
     uts_name("domainname", spec.domainname(), &namespaces)?;
     for (i, mount) in spec.mounts().iter().flatten().enumerate() {
-        check_mount(format_args!("mounts[{i}]"), mount, namespaces.has(LinuxNamespaceType::User))?;
+        check_mount(
+            format_args!("mounts[{i}]"),
+            mount,
+            namespaces.has(LinuxNamespaceType::User),
+        )?;
     }
     for (key, value) in spec.annotations().iter().flatten() {
         text("annotations", key)?;
@@ -47,14 +51,28 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     if let Some(annotations) = spec.annotations() {
         annotations.check()?;
         if annotations.is_on(UNKNOWN_CALLS) {
-            linux.seccomp().as_ref().map(seccomp::check_names).transpose()?;
+            linux
+                .seccomp()
+                .as_ref()
+                .map(seccomp::check_names)
+                .transpose()?;
         }
     }
     if let Some(process) = spec.process() {
         process::check(process)?;
         let user = process.user();
-        linux::mapped("process.user.uid", user.uid(), linux.uid_mappings(), &namespaces)?;
-        linux::mapped("process.user.gid", user.gid(), linux.gid_mappings(), &namespaces)?;
+        linux::mapped(
+            "process.user.uid",
+            user.uid(),
+            linux.uid_mappings(),
+            &namespaces,
+        )?;
+        linux::mapped(
+            "process.user.gid",
+            user.gid(),
+            linux.gid_mappings(),
+            &namespaces,
+        )?;
     }
     mount_owners(spec, linux, &namespaces)
 }
@@ -65,10 +83,15 @@ fn version(version: &str) -> Result<()> {
         Some(end) => version.split_at(end),
         None => (version, ""),
     };
-    let numbers = core.split('.').map(|n| n.parse::<u32>().ok().filter(|_| !n.starts_with('+')));
+    let numbers = core
+        .split('.')
+        .map(|n| n.parse::<u32>().ok().filter(|_| !n.starts_with('+')));
     let numbers: Option<Vec<_>> = numbers.collect();
     let well_formed = rest.is_empty()
-        || rest.len() > 1 && rest.bytes().all(|c| c.is_ascii_alphanumeric() || b"-+.".contains(&c));
+        || rest.len() > 1
+            && rest
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"-+.".contains(&c));
     match numbers.as_deref() {
         Some([1, _, _]) if well_formed => Ok(()),
         Some([_, _, _]) if well_formed => bail!("ociVersion: {version} is not supported, 1.x is"),
@@ -93,7 +116,10 @@ fn check_hooks(hooks: &Hooks) -> Result<()> {
                 }
             }
             let seconds = hook.timeout();
-            ensure!(seconds.is_none_or(|n| n > 0), "{path}.timeout: must be more than 0 seconds");
+            ensure!(
+                seconds.is_none_or(|n| n > 0),
+                "{path}.timeout: must be more than 0 seconds"
+            );
         }
     }
     Ok(())
@@ -114,7 +140,10 @@ fn uts_name(path: &str, name: &Option<String>, namespaces: &Namespaces<'_>) -> R
 
 fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<()> {
     let destination = mount.destination();
-    ensure!(!destination.as_os_str().is_empty(), "{path}.destination: required");
+    ensure!(
+        !destination.as_os_str().is_empty(),
+        "{path}.destination: required"
+    );
     path_text(format_args!("{path}.destination"), destination)?;
     let typ = mount.typ().as_deref().unwrap_or_default();
     text(format_args!("{path}.type"), typ)?;
@@ -126,7 +155,11 @@ fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<()>
     check_kind(path, typ, source, &options)?;
     // A mount over the root would be seen by nobody.
     let beneath = options.remount || !is_root(destination);
-    ensure!(beneath, "{path}.destination: {} is root.path itself", destination.display());
+    ensure!(
+        beneath,
+        "{path}.destination: {} is root.path itself",
+        destination.display()
+    );
     check_ids(path, mount, options.id_map.is_some(), has_user)?;
     Ok(())
 }
@@ -149,7 +182,10 @@ fn check_ids(path: Arguments<'_>, mount: &Mount, word: bool, has_user: bool) -> 
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default(), path)?;
     let bind =
         !options.remount && (options.bind != Bind::No || mount.typ().as_deref() == Some("bind"));
-    ensure!(bind || !(own || word), "{path}: only a bind mount can be id-mapped");
+    ensure!(
+        bind || !(own || word),
+        "{path}: only a bind mount can be id-mapped"
+    );
     Ok(())
 }
 
@@ -163,7 +199,12 @@ fn mount_owners(spec: &Spec, linux: &Linux, namespaces: &Namespaces<'_>) -> Resu
                 _ => continue,
             };
             if let Ok(id) = id.parse() {
-                linux::mapped(&format!("mounts[{i}].options: {option}"), id, ids, namespaces)?;
+                linux::mapped(
+                    &format!("mounts[{i}].options: {option}"),
+                    id,
+                    ids,
+                    namespaces,
+                )?;
             }
         }
     }
@@ -175,9 +216,15 @@ fn check_kind(path: Arguments<'_>, typ: &str, source: &Path, options: &Options) 
     if options.remount {
         // Changes what an earlier entry has mounted: neither type nor source.
     } else if bind {
-        ensure!(!source.as_os_str().is_empty(), "{path}.source: required for a bind mount");
+        ensure!(
+            !source.as_os_str().is_empty(),
+            "{path}.source: required for a bind mount"
+        );
     } else {
-        ensure!(!typ.is_empty(), "{path}.type: required unless it is a bind mount");
+        ensure!(
+            !typ.is_empty(),
+            "{path}.type: required unless it is a bind mount"
+        );
     }
     if bind && let Some(name) = options.beyond_bind() {
         bail!("{path}.options: {name}: not an option of a bind mount");
@@ -199,28 +246,36 @@ pub(super) fn text(path: impl Display, text: &str) -> Result<()> {
 }
 
 pub(super) fn path_text(path: impl Display, text: &Path) -> Result<()> {
-    ensure!(!text.as_os_str().as_bytes().contains(&0), "{path}: contains a NUL byte");
+    ensure!(
+        !text.as_os_str().as_bytes().contains(&0),
+        "{path}: contains a NUL byte"
+    );
     Ok(())
 }
 
 pub(super) fn absolute(path: impl Display, value: &Path) -> Result<()> {
     path_text(&path, value)?;
-    ensure!(value.is_absolute(), "{path}: {} is not an absolute path", value.display());
+    ensure!(
+        value.is_absolute(),
+        "{path}: {} is not an absolute path",
+        value.display()
+    );
     Ok(())
 }
 
 /// What a path names below the root by its text alone: without `.` and `..`.
 pub(crate) fn clean(path: &Path) -> PathBuf {
-    path.components().fold(PathBuf::from("/"), |mut clean, part| {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
+    path.components()
+        .fold(PathBuf::from("/"), |mut clean, part| {
+            match part {
+                Component::Normal(name) => clean.push(name),
+                Component::ParentDir => {
+                    clean.pop();
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        clean
-    })
+            clean
+        })
 }
 
 /// Whether a path names the root by its text alone.

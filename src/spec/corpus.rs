@@ -42,13 +42,20 @@ fn groups(unified: bool) -> Cgroup {
 }
 
 fn plan(config: &Value) -> Result<Spec> {
-    let Loaded { spec, mut warnings, .. } = parse_spec(&serde_json::to_vec(config)?)?;
+    let Loaded {
+        spec, mut warnings, ..
+    } = parse_spec(&serde_json::to_vec(config)?)?;
     check(&spec)?;
     let linux = spec.linux().as_ref().context("linux")?;
     let cgroup = groups(false);
     Limits::from_spec(linux.resources().as_ref(), &cgroup)?;
     let root = Path::new("/");
-    let source = Source { spec: &spec, bundle: root, rootfs: root, id: "corpus" };
+    let source = Source {
+        spec: &spec,
+        bundle: root,
+        rootfs: root,
+        id: "corpus",
+    };
     Plan::for_container(&source, &cgroup, Extras::default(), &mut warnings)?;
     assert_only_of_this_host(&warnings);
     Ok(spec)
@@ -84,14 +91,23 @@ fn every_configuration_is_planned_but_for_what_is_listed() {
             let what = take_out(&mut config, &line).unwrap_or_else(|| panic!("{name}: {line}"));
             refused.entry(what).or_default().insert(name.clone());
         };
-        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let resources = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().as_ref());
         if let Err(error) = Limits::from_spec(resources, &groups(true)) {
             not_on_v2.push((name, crate::error::line(&error)));
         }
     }
-    let refused: Vec<_> = refused.iter().map(|(what, by)| (what.as_str(), by.len())).collect();
+    let refused: Vec<_> = refused
+        .iter()
+        .map(|(what, by)| (what.as_str(), by.len()))
+        .collect();
     assert_eq!(refused, NOT_YET);
-    let not_on_v2: Vec<_> = not_on_v2.iter().map(|(name, why)| (&**name, &**why)).collect();
+    let not_on_v2: Vec<_> = not_on_v2
+        .iter()
+        .map(|(name, why)| (&**name, &**why))
+        .collect();
     assert_eq!(not_on_v2, NOT_ON_V2);
 }
 
@@ -107,8 +123,14 @@ fn every_process_of_exec_is_planned() {
         let namespaces = Namespaces::of_container(own, CloneFlags::empty());
         let record = Record::new("corpus", &Spec::default());
         let extras = Extras::default();
-        Plan::for_exec(namespaces, &loaded.process, &record, extras, &mut loaded.warnings)
-            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        Plan::for_exec(
+            namespaces,
+            &loaded.process,
+            &record,
+            extras,
+            &mut loaded.warnings,
+        )
+        .unwrap_or_else(|error| panic!("{name}: {error:#}"));
         assert_only_of_this_host(&loaded.warnings);
     }
 }

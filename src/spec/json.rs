@@ -22,10 +22,20 @@ pub(super) struct Fault {
 pub(super) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fault> {
     let place = RefCell::new(None);
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let strict = Strict { inner: &mut json, at: Path { place: &place, up: None, step: Step::Top } };
+    let strict = Strict {
+        inner: &mut json,
+        at: Path {
+            place: &place,
+            up: None,
+            step: Step::Top,
+        },
+    };
     let parsed = T::deserialize(strict);
     let parsed = parsed.and_then(|value| json.end().map(|()| value));
-    parsed.map_err(|error| Fault { path: place.take().unwrap_or_default(), error })
+    parsed.map_err(|error| Fault {
+        path: place.take().unwrap_or_default(),
+        error,
+    })
 }
 
 /// Where in the document the parser is.
@@ -47,7 +57,9 @@ enum Step<'a> {
 impl Path<'_> {
     fn note<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
         if result.is_err() {
-            self.place.borrow_mut().get_or_insert_with(|| self.to_string());
+            self.place
+                .borrow_mut()
+                .get_or_insert_with(|| self.to_string());
         }
         result
     }
@@ -80,11 +92,17 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
     type Error = D::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_any(Strict { inner: visitor, at: self.at })
+        self.inner.deserialize_any(Strict {
+            inner: visitor,
+            at: self.at,
+        })
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_option(Strict { inner: visitor, at: self.at })
+        self.inner.deserialize_option(Strict {
+            inner: visitor,
+            at: self.at,
+        })
     }
 
     /// The one difference: an object, and no list of its values.
@@ -94,7 +112,10 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_map(Strict { inner: visitor, at: self.at })
+        self.inner.deserialize_map(Strict {
+            inner: visitor,
+            at: self.at,
+        })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -111,7 +132,13 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_newtype_struct(name, Strict { inner: visitor, at: self.at })
+        self.inner.deserialize_newtype_struct(
+            name,
+            Strict {
+                inner: visitor,
+                at: self.at,
+            },
+        )
     }
 
     /// What nobody knows may be anything.
@@ -160,21 +187,37 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<'_, V> {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<V::Value, D::Error> {
-        self.inner.visit_some(Strict { inner: json, at: self.at })
+        self.inner.visit_some(Strict {
+            inner: json,
+            at: self.at,
+        })
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, json: D) -> Result<V::Value, D::Error> {
-        self.inner.visit_newtype_struct(Strict { inner: json, at: self.at })
+        self.inner.visit_newtype_struct(Strict {
+            inner: json,
+            at: self.at,
+        })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<V::Value, A::Error> {
         let at = self.at;
-        self.inner.visit_seq(Members { inner: list, at, key: None, count: 0 })
+        self.inner.visit_seq(Members {
+            inner: list,
+            at,
+            key: None,
+            count: 0,
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<V::Value, A::Error> {
         let at = self.at;
-        self.inner.visit_map(Members { inner: object, at, key: None, count: 0 })
+        self.inner.visit_map(Members {
+            inner: object,
+            at,
+            key: None,
+            count: 0,
+        })
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, variant: A) -> Result<V::Value, A::Error> {
@@ -197,7 +240,11 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Members<'_, 'de, A> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
-        let at = Path { up: Some(&self.at), step: Step::Index(self.count), ..self.at };
+        let at = Path {
+            up: Some(&self.at),
+            step: Step::Index(self.count),
+            ..self.at
+        };
         self.count += 1;
         at.note(self.inner.next_element_seed(Strict { inner: seed, at }))
     }
@@ -221,7 +268,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, 'de, A> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
         let key = self.key.as_deref().unwrap_or_default();
-        let at = Path { up: Some(&self.at), step: Step::Key(key), ..self.at };
+        let at = Path {
+            up: Some(&self.at),
+            step: Step::Key(key),
+            ..self.at
+        };
         at.note(self.inner.next_value_seed(Strict { inner: seed, at }))
     }
 }
@@ -230,7 +281,10 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Strict<'_, S> {
     type Value = S::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<S::Value, D::Error> {
-        self.inner.deserialize(Strict { inner: json, at: self.at })
+        self.inner.deserialize(Strict {
+            inner: json,
+            at: self.at,
+        })
     }
 }
 
@@ -280,12 +334,21 @@ mod tests {
             (r#"[]"#, ""),
             (r#"{"hooks":[]}"#, "hooks"),
             (r#"{"process":{"user":[0,0]}}"#, "process.user"),
-            (r#"{"linux":{"resources":{"cpu":[1]}}}"#, "linux.resources.cpu"),
+            (
+                r#"{"linux":{"resources":{"cpu":[1]}}}"#,
+                "linux.resources.cpu",
+            ),
             (r#"{"mounts":[{"destination":"/a"},["/b"]]}"#, "mounts[1]"),
-            (r#"{"linux":{"timeOffsets":{"a b":[]}}}"#, "linux.timeOffsets.a b"),
+            (
+                r#"{"linux":{"timeOffsets":{"a b":[]}}}"#,
+                "linux.timeOffsets.a b",
+            ),
         ] {
             let fault = fault(text);
-            assert!(fault.starts_with(&format!("{path}: invalid type: sequence")), "{fault}");
+            assert!(
+                fault.starts_with(&format!("{path}: invalid type: sequence")),
+                "{fault}"
+            );
         }
     }
 
@@ -293,9 +356,15 @@ mod tests {
     fn an_error_stands_at_the_innermost_value() {
         for (text, path) in [
             (r#"{"process":{"args":["a",1]}}"#, "process.args[1]"),
-            (r#"{"process":{"rlimits":[{"type":"X"}]}}"#, "process.rlimits[0].type"),
+            (
+                r#"{"process":{"rlimits":[{"type":"X"}]}}"#,
+                "process.rlimits[0].type",
+            ),
             (r#"{"annotations":{"\u0061":1}}"#, "annotations.a"),
-            (r#"{"linux":{"namespaces":[{"type":"pid"}"#, "linux.namespaces[1]"),
+            (
+                r#"{"linux":{"namespaces":[{"type":"pid"}"#,
+                "linux.namespaces[1]",
+            ),
             (r#"{"ociVersion":"1.0.0"}}"#, ""),
         ] {
             let fault = fault(text);

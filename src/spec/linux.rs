@@ -41,7 +41,10 @@ impl<'a> Namespaces<'a> {
         }
         let namespaces = Self(list);
         // Nothing is ever mounted in the caller's namespace.
-        ensure!(namespaces.has(Type::Mount), "linux.namespaces: a mount namespace is required");
+        ensure!(
+            namespaces.has(Type::Mount),
+            "linux.namespaces: a mount namespace is required"
+        );
         Ok(namespaces)
     }
 
@@ -54,7 +57,8 @@ impl<'a> Namespaces<'a> {
     }
 
     fn is_new(&self, typ: Type) -> bool {
-        self.get(typ).is_some_and(|namespace| joined(namespace).is_none())
+        self.get(typ)
+            .is_some_and(|namespace| joined(namespace).is_none())
     }
 
     /// The path of a namespace that is joined.
@@ -64,7 +68,10 @@ impl<'a> Namespaces<'a> {
 }
 
 fn joined(namespace: &LinuxNamespace) -> Option<&Path> {
-    namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())
+    namespace
+        .path()
+        .as_deref()
+        .filter(|path| !path.as_os_str().is_empty())
 }
 
 pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
@@ -97,18 +104,31 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     for (i, device) in linux.devices().iter().flatten().enumerate() {
         check_device(format_args!("linux.devices[{i}]"), device)?;
     }
-    if let Some(word) = linux.rootfs_propagation().as_deref().filter(|word| !word.is_empty()) {
-        let known = mount_options::propagation(word).is_some();
-        ensure!(known, "linux.rootfsPropagation: {word:?} is not a propagation");
-    }
-    for (name, paths) in
-        [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())]
+    if let Some(word) = linux
+        .rootfs_propagation()
+        .as_deref()
+        .filter(|word| !word.is_empty())
     {
+        let known = mount_options::propagation(word).is_some();
+        ensure!(
+            known,
+            "linux.rootfsPropagation: {word:?} is not a propagation"
+        );
+    }
+    for (name, paths) in [
+        ("maskedPaths", linux.masked_paths()),
+        ("readonlyPaths", linux.readonly_paths()),
+    ] {
         for (i, path) in paths.iter().flatten().enumerate() {
             absolute(format_args!("linux.{name}[{i}]"), Path::new(path))?;
         }
     }
-    if let Some(i) = linux.masked_paths().iter().flatten().position(|path| is_root(path.as_ref())) {
+    if let Some(i) = linux
+        .masked_paths()
+        .iter()
+        .flatten()
+        .position(|path| is_root(path.as_ref()))
+    {
         bail!("linux.maskedPaths[{i}]: the whole root cannot be masked");
     }
     Ok(())
@@ -121,7 +141,10 @@ fn mappings(
 ) -> Result<()> {
     let list = list.as_deref().unwrap_or_default();
     if list.is_empty() {
-        ensure!(!namespaces.is_new(Type::User), "{path}: required for a new user namespace");
+        ensure!(
+            !namespaces.is_new(Type::User),
+            "{path}: required for a new user namespace"
+        );
     } else {
         ensure!(namespaces.has(Type::User), "{path}: needs a user namespace");
     }
@@ -130,17 +153,27 @@ fn mappings(
 
 /// What the kernel takes as a map: one write, of less than a page.
 pub(super) fn mapping_list(path: &str, list: &[LinuxIdMapping]) -> Result<()> {
-    let lines = list.iter().map(|m| format!("{} {} {} ", m.container_id(), m.host_id(), m.size()));
+    let lines = list
+        .iter()
+        .map(|m| format!("{} {} {} ", m.container_id(), m.host_id(), m.size()));
     let length: usize = lines.map(|line| line.len()).sum();
-    ensure!(length < PAGE, "{path}: {length} bytes as a map, the kernel takes less than {PAGE}");
+    ensure!(
+        length < PAGE,
+        "{path}: {length} bytes as a map, the kernel takes less than {PAGE}"
+    );
     ensure!(list.len() <= MAPPINGS, "{path}: more than {MAPPINGS}");
     for (i, mapping) in list.iter().enumerate() {
         ensure!(mapping.size() > 0, "{path}[{i}].size: 0");
-        for (name, first) in
-            [("containerID", mapping.container_id()), ("hostID", mapping.host_id())]
-        {
+        for (name, first) in [
+            ("containerID", mapping.container_id()),
+            ("hostID", mapping.host_id()),
+        ] {
             let end = first.checked_add(mapping.size());
-            ensure!(end.is_some(), "{path}[{i}].{name}: ends beyond {}", u32::MAX);
+            ensure!(
+                end.is_some(),
+                "{path}[{i}].{name}: ends beyond {}",
+                u32::MAX
+            );
         }
         for (j, other) in list[..i].iter().enumerate() {
             let container = overlap(mapping.container_id(), mapping, other.container_id(), other);
@@ -152,7 +185,11 @@ pub(super) fn mapping_list(path: &str, list: &[LinuxIdMapping]) -> Result<()> {
 }
 
 fn overlap(a: u32, a_size: &LinuxIdMapping, b: u32, b_size: &LinuxIdMapping) -> bool {
-    if a <= b { b - a < a_size.size() } else { a - b < b_size.size() }
+    if a <= b {
+        b - a < a_size.size()
+    } else {
+        a - b < b_size.size()
+    }
 }
 
 /// A user of the container must exist in its new user namespace. Of a joined one
@@ -164,24 +201,40 @@ pub(super) fn mapped(
     namespaces: &Namespaces<'_>,
 ) -> Result<()> {
     let within = |mapping: &LinuxIdMapping| {
-        id.checked_sub(mapping.container_id()).is_some_and(|offset| offset < mapping.size())
+        id.checked_sub(mapping.container_id())
+            .is_some_and(|offset| offset < mapping.size())
     };
     let known = !namespaces.is_new(Type::User) || list.iter().flatten().any(within);
     // The second form is runc's, for its users.
     let kind = path.strip_prefix("process.user.");
-    ensure!(known || kind.is_some(), "{path}: {id} is not mapped in the user namespace");
+    ensure!(
+        known || kind.is_some(),
+        "{path}: {id} is not mapped in the user namespace"
+    );
     let kind = kind.unwrap_or_default();
-    ensure!(known, "{path}: cannot set{kind} to unmapped {kind} {id} in user namespace");
+    ensure!(
+        known,
+        "{path}: cannot set{kind} to unmapped {kind} {id} in user namespace"
+    );
     Ok(())
 }
 
 fn time_offsets(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     for (clock, offset) in linux.time_offsets().iter().flatten() {
         let path = format_args!("linux.timeOffsets.{clock}");
-        ensure!(namespaces.is_new(Type::Time), "{path}: needs a new time namespace");
-        ensure!(matches!(clock.as_str(), "monotonic" | "boottime"), "{path}: no such clock");
+        ensure!(
+            namespaces.is_new(Type::Time),
+            "{path}: needs a new time namespace"
+        );
+        ensure!(
+            matches!(clock.as_str(), "monotonic" | "boottime"),
+            "{path}: no such clock"
+        );
         let nanosecs = offset.nanosecs().unwrap_or(0);
-        ensure!(nanosecs < 1_000_000_000, "{path}.nanosecs: {nanosecs} is a second or more");
+        ensure!(
+            nanosecs < 1_000_000_000,
+            "{path}.nanosecs: {nanosecs} is a second or more"
+        );
     }
     Ok(())
 }
@@ -189,8 +242,16 @@ fn time_offsets(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
 fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
     absolute(format_args!("{path}.path"), device.path())?;
     // -1 means "leave as it is" to fchownat(2).
-    ensure!(device.uid() != Some(u32::MAX), "{path}.uid: {} is no user", u32::MAX);
-    ensure!(device.gid() != Some(u32::MAX), "{path}.gid: {} is no group", u32::MAX);
+    ensure!(
+        device.uid() != Some(u32::MAX),
+        "{path}.uid: {} is no user",
+        u32::MAX
+    );
+    ensure!(
+        device.gid() != Some(u32::MAX),
+        "{path}.gid: {} is no group",
+        u32::MAX
+    );
     match device.typ() {
         LinuxDeviceType::A => bail!("{path}.type: a is not a type of device"),
         // A fifo has no number: what stands there is ignored.
@@ -198,8 +259,14 @@ fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
         LinuxDeviceType::B | LinuxDeviceType::C | LinuxDeviceType::U => {}
     }
     let (major, minor) = (device.major(), device.minor());
-    ensure!(MAJORS.contains(&major), "{path}.major: {major} is not a major number");
-    ensure!(MINORS.contains(&minor), "{path}.minor: {minor} is not a minor number");
+    ensure!(
+        MAJORS.contains(&major),
+        "{path}.major: {major} is not a major number"
+    );
+    ensure!(
+        MINORS.contains(&minor),
+        "{path}.minor: {minor} is not a minor number"
+    );
     Ok(())
 }
 
@@ -209,15 +276,25 @@ fn net_devices(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
     let mut seen = Vec::new();
     for (name, device) in linux.net_devices().iter().flatten() {
         let path = format_args!("linux.netDevices.{name:?}");
-        ensure!(namespaces.has(Type::Network), "{path}: needs a network namespace");
-        let new = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
+        ensure!(
+            namespaces.has(Type::Network),
+            "{path}: needs a network namespace"
+        );
+        let new = device
+            .name()
+            .as_deref()
+            .filter(|new| !new.is_empty())
+            .unwrap_or(name);
         for name in [name, new] {
             let known = !matches!(name, "" | "." | "..")
                 && name.len() < libc::IFNAMSIZ
                 && !name.contains(|c: char| "/:\0".contains(c) || c.is_whitespace());
             ensure!(known, "{path}: {name:?} is not the name of an interface");
         }
-        ensure!(!seen.contains(&new) || new.contains("%d"), "{path}: {new} is given twice");
+        ensure!(
+            !seen.contains(&new) || new.contains("%d"),
+            "{path}: {new} is given twice"
+        );
         seen.push(new);
     }
     Ok(())
@@ -228,10 +305,16 @@ pub(crate) fn check_intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
     let class = rdt.clos_id().as_deref().unwrap_or_default();
     text("linux.intelRdt.closID", class)?;
     let named = class == "/" || !class.contains(['/', '\n']) && !matches!(class, "." | "..");
-    ensure!(named, "linux.intelRdt.closID: {class:?} is not the name of a class");
+    ensure!(
+        named,
+        "linux.intelRdt.closID: {class:?} is not the name of a class"
+    );
     let bandwidth = rdt.mem_bw_schema().as_deref().unwrap_or_default();
     let known = bandwidth.is_empty() || bandwidth.starts_with("MB:");
-    ensure!(known, "linux.intelRdt.memBwSchema: {bandwidth:?} does not begin with MB:");
+    ensure!(
+        known,
+        "linux.intelRdt.memBwSchema: {bandwidth:?} does not begin with MB:"
+    );
     for (i, line) in rdt.schemata().iter().flatten().enumerate() {
         ensure!(!line.is_empty(), "linux.intelRdt.schemata[{i}]: empty");
     }
@@ -239,7 +322,10 @@ pub(crate) fn check_intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
     let cache = rdt.l3_cache_schema().as_deref().unwrap_or_default();
     for line in lines.chain([cache, bandwidth]) {
         text("linux.intelRdt", line)?;
-        ensure!(!line.contains('\n'), "linux.intelRdt: {line:?} is more than one line");
+        ensure!(
+            !line.contains('\n'),
+            "linux.intelRdt: {line:?} is more than one line"
+        );
     }
     Ok(())
 }
@@ -250,15 +336,24 @@ pub(crate) fn check_resources(resources: &LinuxResources) -> Result<()> {
         device_rule(format_args!("linux.resources.devices[{i}]"), rule)?;
     }
     if let Some(cpu) = resources.cpu() {
-        text("linux.resources.cpu.cpus", cpu.cpus().as_deref().unwrap_or_default())?;
-        text("linux.resources.cpu.mems", cpu.mems().as_deref().unwrap_or_default())?;
+        text(
+            "linux.resources.cpu.cpus",
+            cpu.cpus().as_deref().unwrap_or_default(),
+        )?;
+        text(
+            "linux.resources.cpu.mems",
+            cpu.mems().as_deref().unwrap_or_default(),
+        )?;
     }
     // These two become names of files in the cgroup.
     for (i, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
         let size = limit.page_size();
         let digits = size.trim_start_matches(|c: char| c.is_ascii_digit());
         let known = digits.len() < size.len() && matches!(digits, "KB" | "MB" | "GB");
-        ensure!(known, "linux.resources.hugepageLimits[{i}].pageSize: {size:?} is not a size");
+        ensure!(
+            known,
+            "linux.resources.hugepageLimits[{i}].pageSize: {size:?} is not a size"
+        );
     }
     for (key, value) in resources.unified().iter().flatten() {
         let path = format_args!("linux.resources.unified[{key:?}]");
@@ -269,13 +364,20 @@ pub(crate) fn check_resources(resources: &LinuxResources) -> Result<()> {
     }
     for (name, limit) in resources.rdma().iter().flatten() {
         let path = format_args!("linux.resources.rdma[{name:?}]");
-        ensure!(!name.contains(char::is_whitespace), "{path}: not the name of a device");
+        ensure!(
+            !name.contains(char::is_whitespace),
+            "{path}: not the name of a device"
+        );
         let some = limit.hca_handles().is_some() || limit.hca_objects().is_some();
         ensure!(some, "{path}: needs hcaHandles or hcaObjects");
         text(path, name)?;
     }
     let network = resources.network().as_ref();
-    for priority in network.and_then(|net| net.priorities().as_ref()).into_iter().flatten() {
+    for priority in network
+        .and_then(|net| net.priorities().as_ref())
+        .into_iter()
+        .flatten()
+    {
         text("linux.resources.network.priorities", priority.name())?;
     }
     Ok(())

@@ -21,8 +21,15 @@ pub(crate) fn check(process: &Process) -> Result<()> {
     lsm::check_process(process)?;
     let cwd = process.cwd();
     path_text("process.cwd", cwd)?;
-    ensure!(!cwd.as_os_str().is_empty(), "process.cwd: Cwd property must not be empty");
-    ensure!(cwd.is_absolute(), "process.cwd {}: Cwd must be an absolute path", cwd.display());
+    ensure!(
+        !cwd.as_os_str().is_empty(),
+        "process.cwd: Cwd property must not be empty"
+    );
+    ensure!(
+        cwd.is_absolute(),
+        "process.cwd {}: Cwd must be an absolute path",
+        cwd.display()
+    );
     let args = process.args().as_deref().unwrap_or_default();
     ensure!(!args.is_empty(), "process.args: args must not be empty");
     ensure!(!args[0].is_empty(), "process.args[0]: empty");
@@ -35,7 +42,10 @@ pub(crate) fn check(process: &Process) -> Result<()> {
     user(process.user())?;
     rlimits(process.rlimits().as_deref().unwrap_or_default())?;
     if let Some(adj) = process.oom_score_adj() {
-        ensure!((-1000..=1000).contains(&adj), "process.oomScoreAdj: {adj} is not in -1000..1000");
+        ensure!(
+            (-1000..=1000).contains(&adj),
+            "process.oomScoreAdj: {adj} is not in -1000..1000"
+        );
     }
     if let (Some(true), Some(size)) = (process.terminal(), process.console_size()) {
         let fits = size.height().max(size.width()) <= u64::from(u16::MAX);
@@ -58,13 +68,27 @@ fn environment(path: Arguments<'_>, variable: &str) -> Result<()> {
 
 fn user(user: &User) -> Result<()> {
     // -1 means "leave as it is" to setresuid(2).
-    ensure!(user.uid() != u32::MAX, "process.user.uid: {} is no user", u32::MAX);
-    ensure!(user.gid() != u32::MAX, "process.user.gid: {} is no group", u32::MAX);
+    ensure!(
+        user.uid() != u32::MAX,
+        "process.user.uid: {} is no user",
+        u32::MAX
+    );
+    ensure!(
+        user.gid() != u32::MAX,
+        "process.user.gid: {} is no group",
+        u32::MAX
+    );
     if let Some(mask) = user.umask() {
-        ensure!(mask <= 0o777, "process.user.umask: {mask} (octal {mask:o}) is beyond octal 777");
+        ensure!(
+            mask <= 0o777,
+            "process.user.umask: {mask} (octal {mask:o}) is beyond octal 777"
+        );
     }
     let groups = user.additional_gids().as_deref().unwrap_or_default();
-    ensure!(groups.len() <= GROUPS, "process.user.additionalGids: more than {GROUPS}");
+    ensure!(
+        groups.len() <= GROUPS,
+        "process.user.additionalGids: more than {GROUPS}"
+    );
     match groups.iter().position(|gid| *gid == u32::MAX) {
         Some(i) => bail!("process.user.additionalGids[{i}]: {} is no group", u32::MAX),
         None => Ok(()),
@@ -76,7 +100,10 @@ fn rlimits(rlimits: &[PosixRlimit]) -> Result<()> {
         let (typ, soft, hard) = (rlimit.typ(), rlimit.soft(), rlimit.hard());
         let twice = rlimits[..i].iter().any(|other| other.typ() == typ);
         ensure!(!twice, "process.rlimits[{i}]: {typ} is given twice");
-        ensure!(soft <= hard, "process.rlimits[{i}]: {typ}: soft {soft} is above hard {hard}");
+        ensure!(
+            soft <= hard,
+            "process.rlimits[{i}]: {typ}: soft {soft} is above hard {hard}"
+        );
     }
     Ok(())
 }

@@ -21,9 +21,15 @@ pub(super) fn check(process: &Process) -> Result<()> {
     let Some(affinity) = process.exec_cpu_affinity() else {
         return Ok(());
     };
-    for (name, list) in [("initial", affinity.initial()), ("final", affinity.cpu_affinity_final())]
-    {
-        let cpus = list.as_deref().filter(|list| !list.is_empty()).map(Cpus::parse).transpose();
+    for (name, list) in [
+        ("initial", affinity.initial()),
+        ("final", affinity.cpu_affinity_final()),
+    ] {
+        let cpus = list
+            .as_deref()
+            .filter(|list| !list.is_empty())
+            .map(Cpus::parse)
+            .transpose();
         cpus.with_context(|| format!("process.execCPUAffinity.{name}"))?;
     }
     Ok(())
@@ -34,14 +40,26 @@ fn scheduler(scheduler: &Scheduler) -> Result<()> {
     if policy == Policy::SchedIso {
         bail!("process.scheduler.policy: SCHED_ISO: Linux has no such policy");
     }
-    let (nice, priority) = (scheduler.nice().unwrap_or(0), scheduler.priority().unwrap_or(0));
-    ensure!((-20..=19).contains(&nice), "process.scheduler.nice: {nice} is not in -20..19");
+    let (nice, priority) = (
+        scheduler.nice().unwrap_or(0),
+        scheduler.priority().unwrap_or(0),
+    );
+    ensure!(
+        (-20..=19).contains(&nice),
+        "process.scheduler.nice: {nice} is not in -20..19"
+    );
     if matches!(policy, Policy::SchedFifo | Policy::SchedRr) {
         let known = (1..=99).contains(&priority);
-        ensure!(known, "process.scheduler.priority: {priority} is not in 1..99");
+        ensure!(
+            known,
+            "process.scheduler.priority: {priority} is not in 1..99"
+        );
     } else {
         let none = priority == 0;
-        ensure!(none, "process.scheduler.priority: only for SCHED_FIFO and SCHED_RR");
+        ensure!(
+            none,
+            "process.scheduler.priority: only for SCHED_FIFO and SCHED_RR"
+        );
     }
     match policy {
         Policy::SchedDeadline => deadline(scheduler),
@@ -60,7 +78,11 @@ fn deadline(scheduler: &Scheduler) -> Result<()> {
         let Some(time) = time else { continue };
         let path = format_args!("process.scheduler.{name}");
         ensure!(time >= least, "{path}: {time} is below {least} nanoseconds");
-        ensure!(time < TIMES.end, "{path}: {time} is beyond {} nanoseconds", TIMES.end - 1);
+        ensure!(
+            time < TIMES.end,
+            "{path}: {time} is beyond {} nanoseconds",
+            TIMES.end - 1
+        );
         least = time;
     }
     Ok(())
@@ -77,13 +99,19 @@ fn not_deadline(scheduler: &Scheduler) -> Result<()> {
     }
     for (i, flag) in scheduler.flags().iter().flatten().enumerate() {
         let unheeded = matches!(flag, Flag::SchedFlagReclaim | Flag::SchedFlagDLOverrun);
-        ensure!(!unheeded, "process.scheduler.flags[{i}]: only for SCHED_DEADLINE");
+        ensure!(
+            !unheeded,
+            "process.scheduler.flags[{i}]: only for SCHED_DEADLINE"
+        );
     }
     Ok(())
 }
 
 fn io_priority(wanted: &LinuxIOPriority) -> Result<()> {
     let level = wanted.priority();
-    ensure!((0..8).contains(&level), "process.ioPriority.priority: {level} is not in 0..7");
+    ensure!(
+        (0..8).contains(&level),
+        "process.ioPriority.priority: {level} is not in 0..7"
+    );
     Ok(())
 }

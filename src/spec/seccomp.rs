@@ -28,7 +28,10 @@ pub(super) fn check(seccomp: &LinuxSeccomp) -> Result<()> {
     match agent.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => {
             absolute("linux.seccomp.listenerPath", path)?;
-            text("linux.seccomp.listenerMetadata", metadata.as_deref().unwrap_or_default())
+            text(
+                "linux.seccomp.listenerMetadata",
+                metadata.as_deref().unwrap_or_default(),
+            )
         }
         None => {
             let path = "linux.seccomp.listenerPath";
@@ -53,15 +56,25 @@ pub(super) fn check_names(seccomp: &LinuxSeccomp) -> Result<()> {
 }
 
 fn check_entry(path: Arguments<'_>, entry: &LinuxSyscall) -> Result<()> {
-    ensure!(!entry.names().is_empty(), "{path}.names: at least one is required");
+    ensure!(
+        !entry.names().is_empty(),
+        "{path}.names: at least one is required"
+    );
     for (i, name) in entry.names().iter().enumerate() {
         ensure!(!name.is_empty(), "{path}.names[{i}]: empty");
     }
-    errno(format_args!("{path}.errnoRet"), entry.action(), entry.errno_ret())?;
+    errno(
+        format_args!("{path}.errnoRet"),
+        entry.action(),
+        entry.errno_ret(),
+    )?;
     for (i, argument) in entry.args().iter().flatten().enumerate() {
         let index = argument.index();
         let path = format_args!("{path}.args[{i}].index");
-        ensure!(index < ARGUMENTS, "{path}: {index}, but calls have {ARGUMENTS} arguments");
+        ensure!(
+            index < ARGUMENTS,
+            "{path}: {index}, but calls have {ARGUMENTS} arguments"
+        );
     }
     Ok(())
 }

@@ -25,7 +25,10 @@ const IPC: [&str; 8] = [
 /// separator is a slash the key is the path; otherwise dots separate, and a slash
 /// stands for a dot in a name: `net.ipv4.conf.eno2/100.rp_filter`.
 pub(crate) fn file(key: &str) -> String {
-    if key.find(['.', '/']).is_some_and(|first| key.as_bytes()[first] == b'/') {
+    if key
+        .find(['.', '/'])
+        .is_some_and(|first| key.as_bytes()[first] == b'/')
+    {
         return key.to_owned();
     }
     let swap = |c| match c {
@@ -52,10 +55,16 @@ pub(super) fn check(key: &str, value: &str, namespaces: &Namespaces<'_>) -> Resu
         _ => bail!("{path}: sysctl {key:?} is not in a separate kernel namespace"),
     };
     let separate = namespaces.has(typ);
-    ensure!(separate, "{path}: sysctl {key:?} is not in a separate kernel namespace ({name})");
+    ensure!(
+        separate,
+        "{path}: sysctl {key:?} is not in a separate kernel namespace ({name})"
+    );
     let joined = namespaces.path(typ);
     let own = joined.is_some_and(|joined| is_same(joined, &format!("/proc/self/ns/{name}")));
-    ensure!(!own, "{path}: sysctl {key:?} not allowed in host {name} namespace");
+    ensure!(
+        !own,
+        "{path}: sysctl {key:?} not allowed in host {name} namespace"
+    );
     Ok(())
 }
 
@@ -77,8 +86,14 @@ mod tests {
         for (key, path) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
-            ("net.ipv4.conf.eno2/100.rp_filter", "net/ipv4/conf/eno2.100/rp_filter"),
-            ("net/ipv4/conf/eno2.100/rp_filter", "net/ipv4/conf/eno2.100/rp_filter"),
+            (
+                "net.ipv4.conf.eno2/100.rp_filter",
+                "net/ipv4/conf/eno2.100/rp_filter",
+            ),
+            (
+                "net/ipv4/conf/eno2.100/rp_filter",
+                "net/ipv4/conf/eno2.100/rp_filter",
+            ),
             ("net.//.x", "net/../x"),
             ("", ""),
         ] {

@@ -51,17 +51,25 @@ fn answer(spec: &Value) -> String {
 }
 
 fn columns<const N: usize>(table: &str) -> impl Iterator<Item = [&str; N]> {
-    table.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| {
-        let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        cells.try_into().unwrap_or_else(|_| panic!("{line}"))
-    })
+    table
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            cells.try_into().unwrap_or_else(|_| panic!("{line}"))
+        })
 }
 
 /// Lines of `property | value | answer`; the value replaces one property of the base.
 fn assert_answers(table: &str) {
     assert_eq!(answer(&base()), "ok");
     for [pointer, value, expected] in columns(table) {
-        assert_eq!(answer(&with(pointer, value)), expected, "{pointer} = {value}");
+        assert_eq!(
+            answer(&with(pointer, value)),
+            expected,
+            "{pointer} = {value}"
+        );
     }
 }
 
@@ -194,7 +202,10 @@ fn processes() {
         "#,
     );
     let unknown = answer(&with("process/rlimits", r#"[{"type": "RLIMIT_TEST"}]"#));
-    assert!(unknown.starts_with("process.rlimits[0].type: unknown variant"), "{unknown}");
+    assert!(
+        unknown.starts_with("process.rlimits[0].type: unknown variant"),
+        "{unknown}"
+    );
     let mut spec = with("process/consoleSize", r#"{"height": 1, "width": 70000}"#);
     set(&mut spec, "process/terminal", json!(true));
     assert_eq!(answer(&spec), "process.consoleSize: larger than 65535");
@@ -238,7 +249,11 @@ fn schedulers() {
             json!({"policy": ""}),
             "process.scheduler.policy: unknown variant ``",
         ),
-        ("process/scheduler", json!({"nice": 1}), "process.scheduler: missing field `policy`"),
+        (
+            "process/scheduler",
+            json!({"nice": 1}),
+            "process.scheduler: missing field `policy`",
+        ),
         (
             "process/ioPriority",
             json!({"class": "NONE"}),
@@ -276,7 +291,10 @@ fn namespace_lists() {
         "#,
     );
     let unknown = answer(&with("linux/namespaces/1", r#"{"type": "net"}"#));
-    assert!(unknown.starts_with("linux.namespaces[1].type: unknown variant `net`"), "{unknown}");
+    assert!(
+        unknown.starts_with("linux.namespaces[1].type: unknown variant `net`"),
+        "{unknown}"
+    );
 }
 
 /// Lines of `namespaces | container host size, … | answer`.
@@ -301,11 +319,17 @@ fn id_mappings() {
     );
     for [types, mappings, expected] in columns(&table) {
         let mapping = |text: &str| {
-            let n: Vec<u32> = text.split_whitespace().map(|n| n.parse().unwrap()).collect();
+            let n: Vec<u32> = text
+                .split_whitespace()
+                .map(|n| n.parse().unwrap())
+                .collect();
             json!({"containerID": n[0], "hostID": n[1], "size": n[2]})
         };
-        let list: Vec<_> =
-            mappings.split(',').filter(|text| !text.is_empty()).map(mapping).collect();
+        let list: Vec<_> = mappings
+            .split(',')
+            .filter(|text| !text.is_empty())
+            .map(mapping)
+            .collect();
         let mut spec = with("linux/namespaces", &namespaces(types).to_string());
         if types.contains("user") {
             set(&mut spec, "linux/gidMappings/0", mapping("0 0 1"));
@@ -344,7 +368,10 @@ fn sysctls() {
         set(&mut spec, "linux/sysctl", json!({key: "1"}));
         let expected = match expected {
             "ok" => "ok".to_owned(),
-            _ => format!("linux.sysctl[{key:?}]: {}", expected.replace("KEY", &format!("{key:?}"))),
+            _ => format!(
+                "linux.sysctl[{key:?}]: {}",
+                expected.replace("KEY", &format!("{key:?}"))
+            ),
         };
         assert_eq!(answer(&spec), expected, "{types} {key}");
     }
@@ -416,7 +443,11 @@ fn assert_filters(default: &str, table: &str) {
         set(&mut spec, "linux/seccomp/defaultAction", json!(default));
         if let Some(entry) = spec.pointer_mut("/linux/seccomp/syscalls/0") {
             entry["action"] = json!("SCMP_ACT_ERRNO");
-            entry.as_object_mut().unwrap().entry("names").or_insert(json!(["read"]));
+            entry
+                .as_object_mut()
+                .unwrap()
+                .entry("names")
+                .or_insert(json!(["read"]));
         }
         assert_eq!(answer(&spec), expected, "{pointer} = {value}");
     }
@@ -486,10 +517,19 @@ fn seccomp_profiles() {
 fn what_oci_spec_rejects_is_mended() {
     let sets = r#"{"bounding": ["CAP_NEW", "CAP_KILL"], "ambient": ["CAP_KILL"]}"#;
     let Loaded { spec, warnings, .. } = loaded(&with("process/capabilities", sets));
-    let sets = spec.process().as_ref().unwrap().capabilities().as_ref().unwrap();
+    let sets = spec
+        .process()
+        .as_ref()
+        .unwrap()
+        .capabilities()
+        .as_ref()
+        .unwrap();
     assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
     assert_eq!(sets.ambient().as_ref().unwrap().len(), 1);
-    assert_eq!(warnings, ["process.capabilities.bounding: unknown \"CAP_NEW\", left out"]);
+    assert_eq!(
+        warnings,
+        ["process.capabilities.bounding: unknown \"CAP_NEW\", left out"]
+    );
     let table = r#"
         process/user | null
         linux/uidMappings | [{"containerID": 0, "hostID": null, "size": 1}]
@@ -499,7 +539,10 @@ fn what_oci_spec_rejects_is_mended() {
         linux/resources/hugepageLimits | [{"pageSize": "2MB", "limit": 18446744073709551615}]
         windows | 1"#;
     for [pointer, value] in columns(table) {
-        assert!(loaded(&with(pointer, value)).warnings.is_empty(), "{pointer}");
+        assert!(
+            loaded(&with(pointer, value)).warnings.is_empty(),
+            "{pointer}"
+        );
     }
 }
 
@@ -520,7 +563,12 @@ fn a_pids_limit_of_zero_is_a_limit() {
 #[test]
 fn what_is_empty_is_absent() {
     let mut spec = with("linux/namespaces/0/path", r#""""#);
-    for pointer in ["linux/cgroupsPath", "linux/rootfsPropagation", "hostname", "domainname"] {
+    for pointer in [
+        "linux/cgroupsPath",
+        "linux/rootfsPropagation",
+        "hostname",
+        "domainname",
+    ] {
         set(&mut spec, pointer, json!(""));
     }
     let spec = loaded(&spec).spec;
@@ -550,7 +598,10 @@ fn errors_name_the_property() {
 fn a_process_can_stand_alone() {
     let json = br#"{"args":["ps"],"cwd":"/","capabilities":{"effective":["CAP_X"]}}"#;
     let loaded = process(json).unwrap();
-    assert_eq!(loaded.warnings, ["capabilities.effective: unknown \"CAP_X\", left out"]);
+    assert_eq!(
+        loaded.warnings,
+        ["capabilities.effective: unknown \"CAP_X\", left out"]
+    );
     assert!(check_process(&loaded.process).is_ok());
     assert!(process(b"{}").is_err());
 }
@@ -565,13 +616,19 @@ fn only_an_ordinary_file_is_read() {
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
     let fifo = error();
     std::fs::remove_file(&file).unwrap();
-    std::fs::File::create(&file).unwrap().set_len(LIMIT + 1).unwrap();
+    std::fs::File::create(&file)
+        .unwrap()
+        .set_len(LIMIT + 1)
+        .unwrap();
     let large = error();
     std::fs::write(&file, serde_json::to_vec(&base()).unwrap()).unwrap();
     let loaded = load(&bundle, None);
     std::fs::remove_dir_all(&bundle).unwrap();
     let prefix = format!("config.json in {}: ", bundle.display());
-    assert_eq!(missing, format!("{prefix}No such file or directory (os error 2)"));
+    assert_eq!(
+        missing,
+        format!("{prefix}No such file or directory (os error 2)")
+    );
     assert_eq!(fifo, format!("{prefix}not a regular file"));
     assert_eq!(large, format!("{prefix}larger than 16 MiB"));
     assert!(loaded.is_ok());

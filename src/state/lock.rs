@@ -23,7 +23,11 @@ pub(super) fn lock_by(directory: OwnedFd, id: &str, deadline: Instant) -> Result
             Ok(()) => break,
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Busy { id: id.to_owned(), holder: holder(&lock.0) }.into());
+                return Err(Busy {
+                    id: id.to_owned(),
+                    holder: holder(&lock.0),
+                }
+                .into());
             }
             Err(TryLockError::Error(error)) => return Err(error).context("flock"),
         }
@@ -37,12 +41,17 @@ fn holder(directory: &File) -> Option<i32> {
     let inode = format!(":{}", fstat(directory).ok()?.st_ino);
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let fields = |line: &str| {
-        let mut fields =
-            line.split_ascii_whitespace().skip_while(|field| *field != "WRITE").skip(1);
+        let mut fields = line
+            .split_ascii_whitespace()
+            .skip_while(|field| *field != "WRITE")
+            .skip(1);
         let (pid, file) = (fields.next()?, fields.next()?);
         file.ends_with(&inode).then(|| pid.parse().ok()).flatten()
     };
-    locks.lines().filter(|line| line.contains("FLOCK")).find_map(fields)
+    locks
+        .lines()
+        .filter(|line| line.contains("FLOCK"))
+        .find_map(fields)
 }
 
 /// That another command holds the lock.
@@ -54,8 +63,13 @@ pub(crate) struct Busy {
 
 impl std::fmt::Display for Busy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: another command is working on this container", self.id)?;
-        self.holder.map_or(Ok(()), |pid| write!(f, ": process {pid}"))
+        write!(
+            f,
+            "{}: another command is working on this container",
+            self.id
+        )?;
+        self.holder
+            .map_or(Ok(()), |pid| write!(f, ": process {pid}"))
     }
 }
 

@@ -92,7 +92,9 @@ impl Record {
         Self {
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
             owner: getuid().as_raw(),
-            annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            annotations: annotations
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
             hooks: spec.hooks().clone(),
             ..Self::empty(id)
         }

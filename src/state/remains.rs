@@ -39,7 +39,11 @@ impl Copy {
     }
 
     fn groups_path(&self) -> Option<&str> {
-        self.linux.as_ref()?.cgroups_path.as_deref().filter(|path| !path.is_empty())
+        self.linux
+            .as_ref()?
+            .cgroups_path
+            .as_deref()
+            .filter(|path| !path.is_empty())
     }
 }
 
@@ -72,7 +76,10 @@ fn field<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Option<T> {
     // An annotation may have the same name; its value is a string.
     text.match_indices(&name).find_map(|(at, _)| {
         let rest = &text[at + name.len()..];
-        serde_json::Deserializer::from_str(rest).into_iter::<T>().next()?.ok()
+        serde_json::Deserializer::from_str(rest)
+            .into_iter::<T>()
+            .next()?
+            .ok()
     })
 }
 
@@ -107,10 +114,17 @@ impl Container {
         let mut directory =
             Dir::openat(&self.directory, ".", flags, Mode::empty()).with_context(context)?;
         for entry in directory.iter() {
-            let name = entry.with_context(context)?.file_name().to_string_lossy().into_owned();
+            let name = entry
+                .with_context(context)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
             let known = [".", "..", NOTIFY_DIRECTORY];
             if !FILES.contains(&&*name) && !known.contains(&&*name) {
-                bail!("{}: {name:?} is not a container's, nothing is removed", context());
+                bail!(
+                    "{}: {name:?} is not a container's, nothing is removed",
+                    context()
+                );
             }
         }
         Ok(())
@@ -126,7 +140,13 @@ mod tests {
     fn what_was_written_of_a_record_before_it_was_cut_is_found() {
         let text = br#"{"id":"x","bundle":"/b","annotations":{"init":"no","a":"\"init\":{\"pid\":9,\"startTime\":9}"},"init":{"pid":7,"startTime":8},"cgroup":{"unif"#;
         let init = field::<Process>(text, "init");
-        assert_eq!(init, Some(Process { pid: 7, start_time: 8 }));
+        assert_eq!(
+            init,
+            Some(Process {
+                pid: 7,
+                start_time: 8
+            })
+        );
         assert_eq!(field::<String>(text, "bundle").as_deref(), Some("/b"));
         assert!(field::<Cgroup>(text, "cgroup").is_none());
         assert!(field::<Process>(b"", "init").is_none());

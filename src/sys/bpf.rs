@@ -59,7 +59,12 @@ pub(crate) fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -
     // SAFETY: the kernel reads `insn_cnt` instructions of eight bytes each and a string that ends
     // with a zero byte, both borrowed until the call returns; the size is that of `attributes`.
     call_fd(unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of::<Load>())
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const attributes,
+            size_of::<Load>(),
+        )
     })
 }
 
@@ -72,13 +77,22 @@ pub(crate) fn bpf_prog_attach_cgroup_device(
     replaced: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
     let (flags, replaced) = match replaced {
-        Some(program) => (BPF_F_ALLOW_MULTI | BPF_F_REPLACE, program.as_raw_fd() as u32),
+        Some(program) => (
+            BPF_F_ALLOW_MULTI | BPF_F_REPLACE,
+            program.as_raw_fd() as u32,
+        ),
         None => (BPF_F_ALLOW_MULTI, 0),
     };
     numbers(
         BPF_PROG_ATTACH,
         // target_fd, attach_bpf_fd, attach_type, attach_flags, replace_bpf_fd
-        [cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32, BPF_CGROUP_DEVICE, flags, replaced],
+        [
+            cgroup.as_raw_fd() as u32,
+            program.as_raw_fd() as u32,
+            BPF_CGROUP_DEVICE,
+            flags,
+            replaced,
+        ],
     )
     .map(drop)
 }
@@ -97,7 +111,12 @@ pub(crate) fn bpf_prog_detach_cgroup_device(
 fn numbers<const N: usize>(command: c_long, attributes: [u32; N]) -> Result<c_long> {
     // SAFETY: the kernel only reads `attributes`, which holds no addresses and has the size passed.
     call(unsafe {
-        libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes))
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
     })
 }
 
@@ -142,7 +161,12 @@ fn query(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>> {
     // SAFETY: the kernel writes at most `prog_cnt` ids, for which `ids` has room, and the counts in
     // `attributes`, whose size is passed; both are borrowed mutably until the call returns.
     call(unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attributes, size_of::<Query>())
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_QUERY,
+            &raw mut attributes,
+            size_of::<Query>(),
+        )
     })?;
     ids.truncate(attributes.prog_cnt as usize);
     Ok(ids)
@@ -174,7 +198,12 @@ fn name_of(program: BorrowedFd<'_>) -> Result<BpfName> {
     // bytes are valid for; zeros in it ask for no further buffer.
     call(unsafe {
         let size = size_of::<Get>();
-        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, size)
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw mut attributes,
+            size,
+        )
     })?;
     Ok(info.name)
 }

@@ -64,8 +64,18 @@ mod tests {
         std::os::unix::fs::symlink("directory", top.join("link")).unwrap();
         let mut entries = list_directory(&top).unwrap();
         entries.sort();
-        let entry = |name: &str, is_directory| DirectoryEntry { name: name.into(), is_directory };
-        assert_eq!(entries, [entry("directory", true), entry("file", false), entry("link", false)]);
+        let entry = |name: &str, is_directory| DirectoryEntry {
+            name: name.into(),
+            is_directory,
+        };
+        assert_eq!(
+            entries,
+            [
+                entry("directory", true),
+                entry("file", false),
+                entry("link", false)
+            ]
+        );
         assert_eq!(list_directory(top.join("file")), Err(Errno::ENOTDIR));
         std::fs::remove_dir_all(&top).unwrap();
         assert_eq!(list_directory(&top), Err(Errno::ENOENT));

@@ -47,9 +47,21 @@ mod first {
     const MARK_SIZE: usize = MARK.len() + 24;
 
     static mut STREAMS: [pollfd; 3] = [
-        pollfd { fd: 0, events: 0, revents: 0 },
-        pollfd { fd: 1, events: 0, revents: 0 },
-        pollfd { fd: 2, events: 0, revents: 0 },
+        pollfd {
+            fd: 0,
+            events: 0,
+            revents: 0,
+        },
+        pollfd {
+            fd: 1,
+            events: 0,
+            revents: 0,
+        },
+        pollfd {
+            fd: 2,
+            events: 0,
+            revents: 0,
+        },
     ];
     /// Of the executable, and of the image.
     static mut STATUS: [u64; WORDS] = [0; _];
@@ -135,7 +147,10 @@ mod first {
             write_volatile(all.add(count), marked);
             let end = copy(marked, MARK.as_bytes());
             write_volatile(marked.add(end), b'=');
-            digits(marked.add(end + 1), call(libc::SYS_getpid, 0, 0, 0, 0, 0) as usize);
+            digits(
+                marked.add(end + 1),
+                call(libc::SYS_getpid, 0, 0, 0, 0, 0) as usize,
+            );
         }
         true
     }
@@ -189,7 +204,16 @@ mod first {
         const WANTED: usize = (libc::STATX_SIZE | libc::STATX_CTIME) as usize;
         let path = path.as_ptr().addr();
         // SAFETY: the path is NUL-terminated, the room is the caller's to prove.
-        unsafe { call(libc::SYS_statx, at, path, flags as usize, WANTED, status.addr()) == 0 }
+        unsafe {
+            call(
+                libc::SYS_statx,
+                at,
+                path,
+                flags as usize,
+                WANTED,
+                status.addr(),
+            ) == 0
+        }
     }
 
     /// Whether the image is the executable: a layer has no mounts, and where one covers the
@@ -212,9 +236,17 @@ mod first {
         let (layers, name) = ((&raw mut LAYERS).cast::<u8>(), (&raw mut NAME).cast::<u8>());
         // SAFETY: all positions are below the length of the path, which is below the statics' sizes.
         unsafe {
-            let size =
-                call(libc::SYS_readlink, SELF.as_ptr().addr(), layers.addr(), PATH_SIZE, 0, 0);
-            let Ok(length @ 1..PATH_SIZE) = usize::try_from(size) else { return false };
+            let size = call(
+                libc::SYS_readlink,
+                SELF.as_ptr().addr(),
+                layers.addr(),
+                PATH_SIZE,
+                0,
+                0,
+            );
+            let Ok(length @ 1..PATH_SIZE) = usize::try_from(size) else {
+                return false;
+            };
             let mut slash = length - 1;
             while slash > 0 && read_volatile(layers.add(slash)) != b'/' {
                 slash -= 1;
@@ -274,7 +306,9 @@ mod first {
         // SAFETY: as in `run_again`.
         unsafe {
             let image = call(libc::SYS_openat, mount, name, FLAGS, 0, 0);
-            let Ok(image) = usize::try_from(image) else { return };
+            let Ok(image) = usize::try_from(image) else {
+                return;
+            };
             let (empty, flags) = (c"".as_ptr().addr(), AT_EMPTY_PATH as usize);
             if is_same(image) {
                 call(libc::SYS_execveat, image, empty, args.addr(), env, flags);

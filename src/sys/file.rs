@@ -79,7 +79,15 @@ mod tests {
 
     #[test]
     fn only_a_read_of_nothing_is_the_end() {
-        let pieces = [Ok(3), Err(Errno::EINTR), Ok(1), Ok(FIRST), Ok(2), Ok(0), Ok(9)];
+        let pieces = [
+            Ok(3),
+            Err(Errno::EINTR),
+            Ok(1),
+            Ok(FIRST),
+            Ok(2),
+            Ok(0),
+            Ok(9),
+        ];
         let mut next = pieces.into_iter();
         let all = gather(usize::MAX, |buffer, before| {
             let length = next.next().unwrap()?.min(buffer.len());
@@ -87,14 +95,21 @@ mod tests {
             Ok(length)
         });
         let expected: Vec<u8> = (0..FIRST + 2).map(|i| i as u8).collect();
-        assert_eq!(all.unwrap(), expected, "a piece fills what is left of the place for it");
+        assert_eq!(
+            all.unwrap(),
+            expected,
+            "a piece fills what is left of the place for it"
+        );
         assert_eq!(next.next(), Some(Ok(9)));
     }
 
     #[test]
     fn an_error_after_a_piece_is_an_error() {
         let mut next = [Ok(3), Err(Errno::EIO)].into_iter();
-        assert_eq!(gather(usize::MAX, |_, _| next.next().unwrap()), Err(Errno::EIO));
+        assert_eq!(
+            gather(usize::MAX, |_, _| next.next().unwrap()),
+            Err(Errno::EIO)
+        );
     }
 
     #[test]
@@ -117,7 +132,10 @@ mod tests {
         let whole = std::fs::read("/proc/self/exe").unwrap();
         assert_eq!(read_range(&file, 5, 100_000).unwrap(), whole[5..100_005]);
         let tail = whole.len() as u64 - 7;
-        assert_eq!(read_range(&file, tail, 100).unwrap(), whole[whole.len() - 7..]);
+        assert_eq!(
+            read_range(&file, tail, 100).unwrap(),
+            whole[whole.len() - 7..]
+        );
         assert_eq!(read_range(&file, u64::MAX, 1), Err(Errno::EOVERFLOW));
         assert_eq!(read_at_most(&file, 10_001).unwrap(), whole[..10_001]);
         assert_eq!(read_all(&file).unwrap(), whole[10_001..]);

@@ -44,7 +44,12 @@ pub(crate) fn landlock_abi() -> i32 {
     let none = null::<Ruleset>();
     // SAFETY: with this flag the kernel reads nothing.
     let version = call(unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, LANDLOCK_CREATE_RULESET_VERSION)
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            none,
+            0,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
     });
     version.map_or(0, |version| version as i32)
 }
@@ -68,7 +73,10 @@ pub(crate) fn landlock_allow_path(
     file: BorrowedFd<'_>,
     access: u64,
 ) -> Result<()> {
-    let rule = PathBeneath { access, parent: file.as_raw_fd() };
+    let rule = PathBeneath {
+        access,
+        parent: file.as_raw_fd(),
+    };
     // SAFETY: the kernel reads a `struct landlock_path_beneath_attr` for this kind of rule.
     call(unsafe {
         libc::syscall(
@@ -84,7 +92,10 @@ pub(crate) fn landlock_allow_path(
 
 /// Allows `access` to the TCP port.
 pub(crate) fn landlock_allow_port(ruleset: BorrowedFd<'_>, port: u16, access: u64) -> Result<()> {
-    let rule = NetPort { access, port: port.into() };
+    let rule = NetPort {
+        access,
+        port: port.into(),
+    };
     // SAFETY: the kernel reads a `struct landlock_net_port_attr` for this kind of rule.
     call(unsafe {
         libc::syscall(

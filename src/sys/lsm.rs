@@ -20,7 +20,12 @@ pub(crate) fn lsm_list_modules() -> Result<Vec<u64>> {
     let mut size = u32::try_from(size_of_val(&ids)).map_err(|_| Errno::EINVAL)?;
     // SAFETY: `size` is the length of `ids` in bytes, and the kernel writes no more than that.
     let count = call(unsafe {
-        libc::syscall(SYS_LSM_LIST_MODULES as _, ids.as_mut_ptr(), &raw mut size, 0)
+        libc::syscall(
+            SYS_LSM_LIST_MODULES as _,
+            ids.as_mut_ptr(),
+            &raw mut size,
+            0,
+        )
     })?;
     let count = usize::try_from(count).map_err(|_| Errno::EINVAL)?;
     Ok(ids.iter().take(count).copied().collect())

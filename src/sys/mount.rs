@@ -29,7 +29,11 @@ pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<
 /// A detached copy of the mount that `fd` stands on, with everything below if `recursive`.
 pub(crate) fn clone_mount(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
-    open_tree(fd, c"", libc::OPEN_TREE_CLONE | recursive | libc::AT_EMPTY_PATH as u32)
+    open_tree(
+        fd,
+        c"",
+        libc::OPEN_TREE_CLONE | recursive | libc::AT_EMPTY_PATH as u32,
+    )
 }
 
 /// move_mount(2) of the mount `from` onto the object that `to` refers to.
@@ -40,7 +44,11 @@ pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()>
 /// move_mount(2) of the mount `from` onto `name` in the directory `to`.
 pub(crate) fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let flags = libc::MOVE_MOUNT_F_EMPTY_PATH
-        | if name.is_empty() { libc::MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+        | if name.is_empty() {
+            libc::MOVE_MOUNT_T_EMPTY_PATH
+        } else {
+            0
+        };
     // SAFETY: both paths are NUL-terminated and outlive the call, as the descriptors do.
     call(unsafe {
         libc::syscall(
@@ -71,7 +79,12 @@ pub(crate) fn mount_setattr(
 /// Sets the propagation (`MS_*`) of the mount whose root is at `path` (and of all below it if
 /// `recursive`); `EINVAL` if no mount's root is there.
 pub(crate) fn set_propagation(path: &CStr, recursive: bool, propagation: u64) -> Result<()> {
-    mount_setattr_at(nix::fcntl::AT_FDCWD, path, recursive, [0, 0, propagation, 0])
+    mount_setattr_at(
+        nix::fcntl::AT_FDCWD,
+        path,
+        recursive,
+        [0, 0, propagation, 0],
+    )
 }
 
 /// `attributes` are attr_set, attr_clr, propagation and userns_fd.
@@ -81,7 +94,11 @@ fn mount_setattr_at(
     recursive: bool,
     attributes: [u64; 4],
 ) -> Result<()> {
-    let empty = if path.is_empty() { libc::AT_EMPTY_PATH as u32 } else { 0 };
+    let empty = if path.is_empty() {
+        libc::AT_EMPTY_PATH as u32
+    } else {
+        0
+    };
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: `attributes` has the layout of struct mount_attr and its size is passed with it;
     // `path` is NUL-terminated.
@@ -166,7 +183,14 @@ pub(crate) fn fsconfig(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> 
     };
     // SAFETY: the strings are NUL-terminated and outlive the call; SET_FLAG wants a null value.
     call(unsafe {
-        libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key.as_ptr(), value, 0)
+        libc::syscall(
+            libc::SYS_fsconfig,
+            fs.as_raw_fd(),
+            command,
+            key.as_ptr(),
+            value,
+            0,
+        )
     })
     .map(drop)
 }
@@ -178,7 +202,14 @@ pub(crate) fn fsconfig_fd(fs: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>)
     // a null value and the descriptor in its place.
     call(unsafe {
         let (fs, value) = (fs.as_raw_fd(), value.as_raw_fd());
-        libc::syscall(libc::SYS_fsconfig, fs, libc::FSCONFIG_SET_FD, key.as_ptr(), null, value)
+        libc::syscall(
+            libc::SYS_fsconfig,
+            fs,
+            libc::FSCONFIG_SET_FD,
+            key.as_ptr(),
+            null,
+            value,
+        )
     })
     .map(drop)
 }
@@ -188,10 +219,22 @@ pub(crate) fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
     let null = std::ptr::null::<u8>();
     // SAFETY: CMD_CREATE takes no key and no value.
     call(unsafe {
-        libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), libc::FSCONFIG_CMD_CREATE, null, null, 0)
+        libc::syscall(
+            libc::SYS_fsconfig,
+            fs.as_raw_fd(),
+            libc::FSCONFIG_CMD_CREATE,
+            null,
+            null,
+            0,
+        )
     })?;
     // SAFETY: integers only.
     call_fd(unsafe {
-        libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes as u32)
+        libc::syscall(
+            libc::SYS_fsmount,
+            fs.as_raw_fd(),
+            libc::FSMOUNT_CLOEXEC,
+            attributes as u32,
+        )
     })
 }

@@ -47,14 +47,21 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork>
     // no lock can be held by a thread that does not exist there; `args` and `pidfd` outlive the
     // call, and the size is that of the structure passed.
     let pid = call(unsafe {
-        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
     })?;
     if pid == 0 {
         return Ok(Fork::Child);
     }
     // SAFETY: CLONE_PIDFD succeeded, so the kernel stored a new descriptor in `pidfd`.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Fork::Parent { pid: pid as i32, pidfd })
+    Ok(Fork::Parent {
+        pid: pid as i32,
+        pidfd,
+    })
 }
 
 /// The flags of [`fork_sibling`].
@@ -74,7 +81,10 @@ pub(crate) fn fork_sibling() -> Result<Fork> {
     }
     // SAFETY: CLONE_PIDFD succeeded, so the kernel stored a new descriptor in `pidfd`.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Fork::Parent { pid: pid as i32, pidfd })
+    Ok(Fork::Parent {
+        pid: pid as i32,
+        pidfd,
+    })
 }
 
 /// Ends the process at once, without the destructors and exit handlers that belong to the
@@ -95,9 +105,16 @@ pub(crate) struct Execution<'a> {
 impl<'a> Execution<'a> {
     pub(crate) fn new(path: &'a CStr, args: &'a [CString], env: &'a [CString]) -> Self {
         let pointers = |list: &[CString]| -> Vec<*const c_char> {
-            list.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+            list.iter()
+                .map(|text| text.as_ptr())
+                .chain([std::ptr::null()])
+                .collect()
         };
-        Self { path, args: pointers(args), env: pointers(env) }
+        Self {
+            path,
+            args: pointers(args),
+            env: pointers(env),
+        }
     }
 
     /// Returns only if it failed.
@@ -119,8 +136,16 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo asks the kernel to fill it in as kill(2) does.
-    call(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) })
-        .map(drop)
+    call(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            null,
+            0,
+        )
+    })
+    .map(drop)
 }
 
 #[repr(C)]
@@ -133,7 +158,11 @@ const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// sigaction(2) with one of the two dispositions that run no code.
 pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()> {
-    let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
+    let handler = if ignore {
+        SigHandler::SigIgn
+    } else {
+        SigHandler::SigDfl
+    };
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: neither disposition is a function that could run in a signal's context.
     unsafe { sigaction(signal, &action) }.map(drop)
@@ -148,7 +177,14 @@ pub(crate) fn end_when_asked() -> Result<()> {
         unsafe { libc::_exit(128 + signal) }
     }
     let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
-    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter().try_for_each(
+    [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+    ]
+    .into_iter()
+    .try_for_each(
         // SAFETY: the handler makes one call, which is safe there.
         |signal| unsafe { sigaction(signal, &action) }.map(drop),
     )
@@ -168,7 +204,10 @@ pub(crate) fn restore_signal(signal: i32) -> Result<()> {
 
 /// Raises the hard limit of process `pid` to `hard` if it is lower; the soft one stays.
 pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     let null = std::ptr::null();
     // SAFETY: a null new limit only reads into `limit`, which outlives the call.
     Errno::result(unsafe { libc::prlimit(pid, resource as _, null, &raw mut limit) })?;
@@ -185,14 +224,20 @@ pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()>
 
 /// setrlimit(2) of `resource` (`RLIMIT_*`) for this process.
 pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
-    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
     // SAFETY: `limit` outlives the call, which only reads it.
     Errno::result(unsafe { libc::setrlimit(resource as _, &raw const limit) }).map(drop)
 }
 
 /// capset(2) for this thread: the effective, permitted and inheritable sets as bit masks.
 pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
-    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let header = CapHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
     let mut data = [0u32; 6];
     for (i, set) in [effective, permitted, inheritable].into_iter().enumerate() {
         data[i] = set as u32;
@@ -204,7 +249,10 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result
 
 /// The permitted set of this thread as a bit mask (capget(2)).
 pub(crate) fn permitted_capabilities() -> Result<u64> {
-    let mut header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let mut header = CapHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
     let mut data = [0u32; 6];
     // SAFETY: version 3 writes two triples of u32, for which `data` has the room.
     call(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
@@ -223,12 +271,22 @@ pub(crate) fn bounding_drop(capability: u8) -> Result<()> {
 
 /// Adds `capability` to the ambient set.
 pub(crate) fn ambient_raise(capability: u8) -> Result<()> {
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as c_ulong, capability.into()).map(drop)
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_RAISE as c_ulong,
+        capability.into(),
+    )
+    .map(drop)
 }
 
 /// Empties the ambient set.
 pub(crate) fn ambient_clear() -> Result<()> {
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong, 0).map(drop)
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong,
+        0,
+    )
+    .map(drop)
 }
 
 /// The session keyring of that name for this process (keyctl_join_session_keyring(3)), made if
@@ -322,5 +380,9 @@ pub(crate) fn kill(process: nix::unistd::Pid, signal: i32) {
 /// library's panics if it fails.
 pub(crate) fn sleep(duration: Duration) {
     let clock = ClockId::CLOCK_MONOTONIC;
-    let _ = clock_nanosleep(clock, ClockNanosleepFlags::empty(), &TimeSpec::from(duration));
+    let _ = clock_nanosleep(
+        clock,
+        ClockNanosleepFlags::empty(),
+        &TimeSpec::from(duration),
+    );
 }

@@ -32,7 +32,11 @@ pub(crate) struct SchedAttr {
 
 /// set_mempolicy(2): the mode `MPOL_*` with its flags, the nodes as bits.
 pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
-    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    let mask = if nodes.is_empty() {
+        std::ptr::null()
+    } else {
+        nodes.as_ptr()
+    };
     // The kernel takes one bit less than it is told.
     let bits = nodes.len() * 64 + 1;
     // SAFETY: the kernel reads `bits - 1` bits, which is the length of `nodes`; null means none.
@@ -41,7 +45,10 @@ pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
 
 /// sched_setattr(2) of process `pid`.
 pub(crate) fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<()> {
-    let mut attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..attr.clone() };
+    let mut attr = SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        ..attr.clone()
+    };
     // SAFETY: the kernel reads as many bytes as `size` says, which is the size of `attr`, and
     // writes nothing but `size`, where it knows a shorter structure only.
     call(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw mut attr, 0) }).map(drop)
@@ -51,7 +58,12 @@ pub(crate) fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<()> {
 pub(crate) fn ioprio_set(pid: i32, priority: u16) -> Result<()> {
     // SAFETY: integers only.
     call(unsafe {
-        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid, c_int::from(priority))
+        libc::syscall(
+            libc::SYS_ioprio_set,
+            IOPRIO_WHO_PROCESS,
+            pid,
+            c_int::from(priority),
+        )
     })
     .map(drop)
 }
@@ -61,8 +73,15 @@ pub(crate) fn set_affinity(cpus: &Cpus) -> Result<()> {
     let mask = cpus.mask();
     // Not the C library's, some versions of which refuse a mask longer than the kernel's.
     // SAFETY: the kernel reads no more bytes than it is told, which is the length of the mask.
-    call(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) })
-        .map(drop)
+    call(unsafe {
+        libc::syscall(
+            libc::SYS_sched_setaffinity,
+            0,
+            size_of_val(mask),
+            mask.as_ptr(),
+        )
+    })
+    .map(drop)
 }
 
 /// personality(2): the execution domain of this process.

@@ -14,11 +14,19 @@ use super::call;
 /// CAP_SYS_ADMIN in the user namespace.
 pub(crate) fn set_filter(program: &[sock_filter], flags: u64) -> Result<Option<OwnedFd>> {
     let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
-    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    let program = libc::sock_fprog {
+        len: length,
+        filter: program.as_ptr().cast_mut(),
+    };
     // SAFETY: the kernel reads `len` instructions at `filter`, which `program` lends until the call
     // returns, and writes nothing.
     let fd = call(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
     })?;
     let listens = flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0;
     // SAFETY: with that flag, what a success returns is a new descriptor that nobody owns yet.
@@ -31,7 +39,12 @@ pub(crate) fn knows_filter_flags(flags: u64) -> bool {
     let null = std::ptr::null::<libc::sock_fprog>();
     // SAFETY: the kernel cannot read a program at address 0 and gives up.
     let result = call(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, null)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            null,
+        )
     });
     result != Err(Errno::EINVAL)
 }
@@ -45,8 +58,12 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> Result<u64> {
         // SAFETY: the number of the operation has the size of the structure, which the kernel fills
         // and which outlives the call.
         let result = call(unsafe {
-            libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut request)
-                .into()
+            libc::ioctl(
+                listener.as_raw_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_RECV as _,
+                &raw mut request,
+            )
+            .into()
         });
         match result {
             Err(Errno::EINTR | Errno::ENOENT) => {}
@@ -57,11 +74,20 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> Result<u64> {
 
 /// `SECCOMP_IOCTL_NOTIF_SEND`: the call `id` is not carried out. `ENOENT`: it has been interrupted.
 pub(crate) fn refuse_notification(listener: BorrowedFd<'_>, id: u64) -> Result<()> {
-    let mut response = libc::seccomp_notif_resp { id, val: 0, error: -libc::EINTR, flags: 0 };
+    let mut response = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: -libc::EINTR,
+        flags: 0,
+    };
     // SAFETY: as above; the kernel only reads it.
     call(unsafe {
-        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw mut response)
-            .into()
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SEND as _,
+            &raw mut response,
+        )
+        .into()
     })
     .map(drop)
 }
@@ -69,7 +95,10 @@ pub(crate) fn refuse_notification(listener: BorrowedFd<'_>, id: u64) -> Result<(
 /// The number and the arguments of futex(2) that waits as long as `word` is 0.
 pub(crate) fn futex_wait_call(word: &'static AtomicU32) -> (u32, [u64; 6]) {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-    (libc::SYS_futex as u32, [word.as_ptr().addr() as u64, operation as u64, 0, 0, 0, 0])
+    (
+        libc::SYS_futex as u32,
+        [word.as_ptr().addr() as u64, operation as u64, 0, 0, 0, 0],
+    )
 }
 
 /// Wakes who waits by [`futex_wait_call`].

@@ -43,7 +43,11 @@ pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> Result<libc::winsize> {
 pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: &libc::winsize) -> Result<()> {
     // SAFETY: TIOCSWINSZ reads one winsize.
     Errno::result(unsafe {
-        libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(size))
+        libc::ioctl(
+            terminal.as_raw_fd(),
+            libc::TIOCSWINSZ,
+            std::ptr::from_ref(size),
+        )
     })
     .map(drop)
 }

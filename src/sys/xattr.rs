@@ -16,7 +16,9 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Resul
         names => names?,
     };
     for name in names.split_inclusive(|byte| *byte == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        let Ok(name) = CStr::from_bytes_with_nul(name) else {
+            continue;
+        };
         let value = match sized(|buffer| get(from, name, buffer)) {
             // Removed meanwhile.
             Err(Errno::ENODATA) => continue,

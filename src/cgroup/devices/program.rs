@@ -31,7 +31,11 @@ const CHAR: u32 = 2;
 /// `struct bpf_insn` as it lies in memory.
 fn instruction(code: u8, (to, from): (u8, u8), offset: i16, value: u32) -> u64 {
     // The registers are bit fields, whose order is that of the machine's bytes.
-    let registers = if cfg!(target_endian = "little") { to | from << 4 } else { to << 4 | from };
+    let registers = if cfg!(target_endian = "little") {
+        to | from << 4
+    } else {
+        to << 4 | from
+    };
     let mut bytes = [code, registers, 0, 0, 0, 0, 0, 0];
     bytes[2..4].copy_from_slice(&offset.to_ne_bytes());
     bytes[4..].copy_from_slice(&value.to_ne_bytes());
@@ -43,7 +47,10 @@ fn load(to: u8, offset: i16) -> u64 {
 }
 
 fn result(allow: bool) -> [u64; 2] {
-    [instruction(SET, (RESULT, 0), 0, allow.into()), instruction(EXIT, (0, 0), 0, 0)]
+    [
+        instruction(SET, (RESULT, 0), 0, allow.into()),
+        instruction(EXIT, (0, 0), 0, 0),
+    ]
 }
 
 /// The program for `rules`, or None if it would allow everything. It tries the last rule first and
@@ -75,7 +82,11 @@ pub(super) fn assemble(rules: &[Rule]) -> Option<Vec<u64>> {
 
 /// The instructions of one rule; they go on behind themselves if it does not decide.
 fn block(devices: &Devices, allow: bool) -> Vec<u64> {
-    let kind = if devices.kind == Kind::Char { CHAR } else { BLOCK };
+    let kind = if devices.kind == Kind::Char {
+        CHAR
+    } else {
+        BLOCK
+    };
     let access = u32::from(devices.access);
     // Jumps to the end of the block, as (place, code, register, value).
     let mut jumps = Vec::new();

@@ -14,13 +14,24 @@ fn config(rules: &[&str]) -> Vec<LinuxDeviceCgroup> {
 
 /// What the rules mean: for each access the last rule that matches.
 fn decide(rules: &[Rule], asked: Devices) -> bool {
-    [MKNOD, READ, WRITE].into_iter().filter(|bit| asked.access & bit != 0).all(|bit| {
-        let asked = Devices { access: bit, ..asked };
-        let matches = |rule: &&Rule| {
-            rule.devices.is_none_or(|devices| devices.covers(&asked) && devices.access & bit != 0)
-        };
-        rules.iter().rev().find(matches).is_some_and(|rule| rule.allow)
-    })
+    [MKNOD, READ, WRITE]
+        .into_iter()
+        .filter(|bit| asked.access & bit != 0)
+        .all(|bit| {
+            let asked = Devices {
+                access: bit,
+                ..asked
+            };
+            let matches = |rule: &&Rule| {
+                rule.devices
+                    .is_none_or(|devices| devices.covers(&asked) && devices.access & bit != 0)
+            };
+            rules
+                .iter()
+                .rev()
+                .find(matches)
+                .is_some_and(|rule| rule.allow)
+        })
 }
 
 /// What version 1 does after `writes`, for one access at a time: the kernel's own algorithm, with
@@ -43,7 +54,9 @@ fn v1(writes: &[Write], asked: Devices) -> bool {
             (None, false) => exceptions.push(devices),
         }
     }
-    let found = exceptions.iter().any(|e| e.covers(&asked) && e.access & asked.access != 0);
+    let found = exceptions
+        .iter()
+        .any(|e| e.covers(&asked) && e.access & asked.access != 0);
     found != default
 }
 
@@ -55,7 +68,10 @@ fn read(text: &str) -> Devices {
 fn list(writes: &[Write]) -> String {
     match writes[0].allow {
         true => "a *:* rwm\n".to_owned(),
-        false => writes[1..].iter().map(|write| format!("{}\n", write.text)).collect(),
+        false => writes[1..]
+            .iter()
+            .map(|write| format!("{}\n", write.text))
+            .collect(),
     }
 }
 
@@ -65,7 +81,12 @@ fn all_asked() -> Vec<Devices> {
         for major in NUMBERS.into_iter().chain([10, 136]) {
             for minor in NUMBERS.into_iter().chain([200]) {
                 for access in 1..=ALL {
-                    all.push(Devices { kind, major: Some(major), minor: Some(minor), access });
+                    all.push(Devices {
+                        kind,
+                        major: Some(major),
+                        minor: Some(minor),
+                        access,
+                    });
                 }
             }
         }
@@ -78,7 +99,12 @@ fn check(rules: &[Rule]) {
     let writes = v1_writes(rules);
     for asked in all_asked() {
         let kind = if asked.kind == Kind::Char { 2 } else { 1 };
-        let context = (kind, asked.access.into(), asked.major.unwrap(), asked.minor.unwrap());
+        let context = (
+            kind,
+            asked.access.into(),
+            asked.major.unwrap(),
+            asked.minor.unwrap(),
+        );
         let expected = decide(rules, asked);
         let answer = program.as_ref().is_none_or(|program| run(program, context));
         assert_eq!(answer, expected, "v2 {asked} by {rules:?}");
@@ -96,12 +122,26 @@ fn check(rules: &[Rule]) {
 }
 
 fn any_rule() -> impl Strategy<Value = Rule> {
-    let number = || prop_oneof![Just(None), prop::sample::select(&NUMBERS[..]).prop_map(Some)];
+    let number = || {
+        prop_oneof![
+            Just(None),
+            prop::sample::select(&NUMBERS[..]).prop_map(Some)
+        ]
+    };
     let kind = prop_oneof![Just(Kind::Block), Just(Kind::Char)];
-    let some = (kind, number(), number(), 1..=ALL)
-        .prop_map(|(kind, major, minor, access)| Devices { kind, major, minor, access });
+    let some =
+        (kind, number(), number(), 1..=ALL).prop_map(|(kind, major, minor, access)| Devices {
+            kind,
+            major,
+            minor,
+            access,
+        });
     let devices = prop_oneof![1 => Just(None), 5 => some.prop_map(Some)];
-    (any::<bool>(), devices).prop_map(|(allow, devices)| Rule { allow, devices, index: Some(0) })
+    (any::<bool>(), devices).prop_map(|(allow, devices)| Rule {
+        allow,
+        devices,
+        index: Some(0),
+    })
 }
 
 proptest! {
@@ -141,13 +181,31 @@ proptest! {
 #[test]
 fn every_shape_of_rule() {
     for kind in [Kind::Block, Kind::Char] {
-        for (major, minor) in [(None, None), (Some(1), None), (None, Some(3)), (Some(1), Some(3))] {
+        for (major, minor) in [
+            (None, None),
+            (Some(1), None),
+            (None, Some(3)),
+            (Some(1), Some(3)),
+        ] {
             for access in 1..=ALL {
                 for (first, allow) in [(false, true), (true, false), (true, true), (false, false)] {
-                    let one = Devices { kind, major, minor, access };
+                    let one = Devices {
+                        kind,
+                        major,
+                        minor,
+                        access,
+                    };
                     check(&[
-                        Rule { allow: first, devices: None, index: Some(0) },
-                        Rule { allow, devices: Some(one), index: Some(1) },
+                        Rule {
+                            allow: first,
+                            devices: None,
+                            index: Some(0),
+                        },
+                        Rule {
+                            allow,
+                            devices: Some(one),
+                            index: Some(1),
+                        },
                     ]);
                 }
             }
@@ -161,7 +219,11 @@ fn without_rules_the_default_list_is_all_that_is_allowed() {
     let null = read("c 1:3 rw");
     assert!(decide(&none, null) && !decide(&none, read("b 8:0 r")));
     check(&none);
-    let texts: Vec<String> = v1_writes(&none).unwrap().into_iter().map(|w| w.text).collect();
+    let texts: Vec<String> = v1_writes(&none)
+        .unwrap()
+        .into_iter()
+        .map(|w| w.text)
+        .collect();
     assert_eq!(texts[..4], ["a", "c *:* m", "b *:* m", "c 1:3 rwm"]);
     assert_eq!(texts.len(), 12);
 }
@@ -175,15 +237,27 @@ fn a_device_that_is_denied_by_its_number_is_not_allowed_by_default() {
     let answers = |json: &[&str], asked: &[&str]| -> Vec<bool> {
         let rules = rules(&config(json)).unwrap();
         check(&rules);
-        asked.iter().map(|device| decide(&rules, read(device))).collect()
+        asked
+            .iter()
+            .map(|device| decide(&rules, read(device)))
+            .collect()
     };
     let tun = ["c 10:200 r", "c 10:200 w"];
     assert_eq!(answers(&[DENY_ALL], &tun), [true, true]);
-    for denied in [&[DENY_ALL, DENY_TUN][..], &[DENY_TUN, DENY_ALL], &[DENY_TUN]] {
+    for denied in [
+        &[DENY_ALL, DENY_TUN][..],
+        &[DENY_TUN, DENY_ALL],
+        &[DENY_TUN],
+    ] {
         assert_eq!(answers(denied, &tun), [false, false]);
     }
-    assert_eq!(answers(&[DENY_ALL, DENY_TUN, ALLOW_TUN], &tun), [true, false]);
-    let others = ["c 1:3 r", "c 1:3 w", "c 1:9 w", "c 5:0 w", "c 1:3 m", "c 5:1 r", "c 5:1 m"];
+    assert_eq!(
+        answers(&[DENY_ALL, DENY_TUN, ALLOW_TUN], &tun),
+        [true, false]
+    );
+    let others = [
+        "c 1:3 r", "c 1:3 w", "c 1:9 w", "c 5:0 w", "c 1:3 m", "c 5:1 r", "c 5:1 m",
+    ];
     assert_eq!(
         answers(&[DENY_ALL, DENY_MEMORY], &others),
         [true, false, false, true, true, false, true]
@@ -201,7 +275,10 @@ fn version_1_gets_the_rules_of_the_configuration_first_and_in_their_order() {
     .unwrap();
     let writes = v1_writes(&rules).unwrap();
     let texts: Vec<&str> = writes.iter().map(|w| w.text.as_str()).collect();
-    assert_eq!(texts[..5], ["a", "c 10:229 rw", "b 8:20 rwm", "c 1:3 rwm", "c *:* m"]);
+    assert_eq!(
+        texts[..5],
+        ["a", "c 10:229 rw", "b 8:20 rwm", "c 1:3 rwm", "c *:* m"]
+    );
     assert!(!writes[0].allow && writes[1..].iter().all(|write| write.allow));
     assert_eq!(texts.iter().filter(|text| **text == "c 1:3 rwm").count(), 1);
 }
@@ -217,7 +294,10 @@ fn allowing_everything_needs_no_program() {
 fn a_narrow_rule_for_all_types_is_not_a_rule_for_everything() {
     let narrow = r#"{"allow":true,"type":"a","major":5,"minor":-1,"access":"r"}"#;
     let rules = rules(&config(&[narrow])).unwrap();
-    let texts: Vec<String> = rules[..2].iter().map(|r| r.devices.unwrap().to_string()).collect();
+    let texts: Vec<String> = rules[..2]
+        .iter()
+        .map(|r| r.devices.unwrap().to_string())
+        .collect();
     assert_eq!(texts, ["c 5:* r", "b 5:* r"]);
 }
 
@@ -238,8 +318,14 @@ fn a_hole_that_version_1_cannot_make_is_refused() {
 #[test]
 fn bad_rules_are_refused_by_their_json_path() {
     for (json, expected) in [
-        (r#"{"allow":true}"#, "linux.resources.devices[0]: access: missing"),
-        (r#"{"access":"rx"}"#, "linux.resources.devices[0]: access: `x` is none of r, w, m"),
+        (
+            r#"{"allow":true}"#,
+            "linux.resources.devices[0]: access: missing",
+        ),
+        (
+            r#"{"access":"rx"}"#,
+            "linux.resources.devices[0]: access: `x` is none of r, w, m",
+        ),
         (
             r#"{"type":"p","access":"r"}"#,
             "linux.resources.devices[0]: type: `p` is none of a, b, c",
@@ -275,5 +361,8 @@ fn systemd_gets_a_list_of_what_is_allowed() {
     assert_eq!(list(&[DENY_NULL, ALLOW_ALL]), None);
     let least = list(&[ALLOW_ALL, DENY_NULL]).unwrap();
     assert!(has(&least, "/dev/char/5:0", "rwm") && has(&least, "char-*", "m"));
-    assert!(!least.iter().any(|(device, _)| device.contains("1:3")), "{least:?}");
+    assert!(
+        !least.iter().any(|(device, _)| device.contains("1:3")),
+        "{least:?}"
+    );
 }

@@ -16,7 +16,12 @@ fn io_weight(weight: u16) -> u64 {
 
 /// One list of limits per device: its name in the configuration, its file on version 1, its key in
 /// `io.max` on version 2.
-type Throttle<'a> = (&'static str, &'static str, &'static str, &'a [LinuxThrottleDevice]);
+type Throttle<'a> = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'a [LinuxThrottleDevice],
+);
 
 fn throttles(io: &LinuxBlockIo) -> [Throttle<'_>; 4] {
     fn list(list: &Option<Vec<LinuxThrottleDevice>>) -> &[LinuxThrottleDevice] {
@@ -66,9 +71,12 @@ pub(in super::super) fn settings(
                 (true, 0) => {
                     Setting::new(field, "io", "io.max", format!("{major}:{minor} {key}=max"))
                 }
-                (true, _) => {
-                    Setting::new(field, "io", "io.max", format!("{major}:{minor} {key}={rate}"))
-                }
+                (true, _) => Setting::new(
+                    field,
+                    "io",
+                    "io.max",
+                    format!("{major}:{minor} {key}={rate}"),
+                ),
                 (false, _) => Setting::new(field, "blkio", file, format!("{major}:{minor} {rate}")),
             });
         }
@@ -78,11 +86,19 @@ pub(in super::super) fn settings(
 
 fn weights(io: &LinuxBlockIo, is_v2: bool, settings: &mut Vec<Setting>) -> Result<()> {
     if let Some(weight) = set(io.weight()) {
-        settings.push(weight_setting("linux.resources.blockIO.weight".into(), "", weight, is_v2)?);
+        settings.push(weight_setting(
+            "linux.resources.blockIO.weight".into(),
+            "",
+            weight,
+            is_v2,
+        )?);
     }
     refuse_leaf("leafWeight", io.leaf_weight())?;
     for (i, device) in io.weight_device().iter().flatten().enumerate() {
-        refuse_leaf(&format!("weightDevice[{i}].leafWeight"), device.leaf_weight())?;
+        refuse_leaf(
+            &format!("weightDevice[{i}].leafWeight"),
+            device.leaf_weight(),
+        )?;
         if let Some(weight) = set(device.weight()) {
             let field = format!("linux.resources.blockIO.weightDevice[{i}].weight");
             let number = format!("{}:{} ", device.major(), device.minor());
@@ -104,7 +120,11 @@ fn refuse_leaf(name: &str, weight: Option<u16>) -> Result<()> {
 /// `device` is empty, or the number of a device and a space.
 fn weight_setting(field: String, device: &str, weight: u16, is_v2: bool) -> Result<Setting> {
     if !WEIGHT.contains(&weight) {
-        bail!("{field}: {weight} is outside of {}..{}", WEIGHT.start(), WEIGHT.end());
+        bail!(
+            "{field}: {weight} is outside of {}..{}",
+            WEIGHT.start(),
+            WEIGHT.end()
+        );
     }
     let value = format!("{device}{weight}");
     Ok(match (is_v2, device) {
@@ -169,7 +189,10 @@ mod tests {
     fn impossible_weights_are_refused() {
         for unified in [false, true] {
             let weight = error(r#"{"blockIO":{"weight":1001}}"#, unified);
-            assert_eq!(weight, "linux.resources.blockIO.weight: 1001 is outside of 1..1000");
+            assert_eq!(
+                weight,
+                "linux.resources.blockIO.weight: 1001 is outside of 1..1000"
+            );
             let json = r#"{"blockIO":{"weightDevice":[{"major":1,"minor":1,"leafWeight":9}]}}"#;
             let leaf = error(json, unified);
             assert!(leaf.starts_with("linux.resources.blockIO.weightDevice[0].leafWeight: "));

@@ -26,7 +26,11 @@ pub(in super::super) fn huge_pages(
 /// `pids.max` is the same file in both versions. A limit of 0 becomes 1, as in runc: init counts
 /// itself, so both mean "no second task".
 pub(in super::super) fn pids_max(limit: i64) -> Setting {
-    let value = if limit < 0 { "max".to_owned() } else { limit.max(1).to_string() };
+    let value = if limit < 0 {
+        "max".to_owned()
+    } else {
+        limit.max(1).to_string()
+    };
     Setting::new("linux.resources.pids.limit", "pids", "pids.max", value)
 }
 
@@ -49,7 +53,12 @@ pub(in super::super) fn rdma(resources: &LinuxResources) -> Vec<Setting> {
         let handles = number("hca_handle", limit.hca_handles()).unwrap_or_default();
         let objects = number("hca_object", limit.hca_objects()).unwrap_or_default();
         let field = format!("linux.resources.rdma[{name:?}]");
-        Setting::new(field, "rdma", "rdma.max", format!("{name}{handles}{objects}"))
+        Setting::new(
+            field,
+            "rdma",
+            "rdma.max",
+            format!("{name}{handles}{objects}"),
+        )
     };
     devices.into_iter().map(line).collect()
 }
@@ -60,11 +69,17 @@ pub(in super::super) fn network(
     unified_host: bool,
     settings: &mut Vec<Setting>,
 ) -> Result<()> {
-    let Some(network) = resources.network() else { return Ok(()) };
+    let Some(network) = resources.network() else {
+        return Ok(());
+    };
     let class = set(network.class_id());
     let priorities = network.priorities().as_deref().unwrap_or_default();
     if unified_host && (class.is_some() || !priorities.is_empty()) {
-        let name = if class.is_some() { "classID" } else { "priorities" };
+        let name = if class.is_some() {
+            "classID"
+        } else {
+            "priorities"
+        };
         bail!("linux.resources.network.{name}: cgroup v2 has no such limit");
     }
     if let Some(class) = class {
@@ -102,7 +117,12 @@ pub(in super::super) fn unified(
         if value.trim().is_empty() {
             settings.push(write(value));
         }
-        settings.extend(value.lines().filter(|line| !line.trim().is_empty()).map(write));
+        settings.extend(
+            value
+                .lines()
+                .filter(|line| !line.trim().is_empty())
+                .map(write),
+        );
     }
     Ok(())
 }
@@ -142,7 +162,10 @@ mod tests {
         for unified in [false, true] {
             assert_eq!(
                 lines(json, unified),
-                ["rdma.max=mlx4_0 hca_object=0", "rdma.max=mlx5_1 hca_handle=3 hca_object=10000"]
+                [
+                    "rdma.max=mlx4_0 hca_object=0",
+                    "rdma.max=mlx5_1 hca_handle=3 hca_object=10000"
+                ]
             );
         }
     }
@@ -150,10 +173,19 @@ mod tests {
     #[test]
     fn network() {
         let json = r#"{"network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]}}"#;
-        assert_eq!(lines(json, false), ["net_cls.classid=1048577", "net_prio.ifpriomap=eth0 5"]);
+        assert_eq!(
+            lines(json, false),
+            ["net_cls.classid=1048577", "net_prio.ifpriomap=eth0 5"]
+        );
         let refused = error(json, true);
-        assert_eq!(refused, "linux.resources.network.classID: cgroup v2 has no such limit");
-        assert_eq!(lines(r#"{"network":{"classID":0,"priorities":[]}}"#, true), [""; 0]);
+        assert_eq!(
+            refused,
+            "linux.resources.network.classID: cgroup v2 has no such limit"
+        );
+        assert_eq!(
+            lines(r#"{"network":{"classID":0,"priorities":[]}}"#, true),
+            [""; 0]
+        );
     }
 
     #[test]
@@ -161,7 +193,11 @@ mod tests {
         let json = r#"{"unified":{"memory.high":"1000","io.max":"8:0 rbps=1\n8:16 wiops=2\n"}}"#;
         assert_eq!(
             lines(json, true),
-            ["io.max=8:0 rbps=1", "io.max=8:16 wiops=2", "memory.high=1000"]
+            [
+                "io.max=8:0 rbps=1",
+                "io.max=8:16 wiops=2",
+                "memory.high=1000"
+            ]
         );
         let refused = error(json, false);
         assert!(

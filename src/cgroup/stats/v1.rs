@@ -7,15 +7,37 @@ pub(super) fn cpu(acct: Files<'_>, cpu: Option<Files<'_>>) -> Object {
     let mut usage = Object::new();
     put(&mut usage, "total", acct.number("cpuacct.usage"));
     put(&mut usage, "percpu", acct.numbers("cpuacct.usage_percpu"));
-    put(&mut usage, "percpu_kernel", acct.numbers("cpuacct.usage_percpu_sys"));
-    put(&mut usage, "percpu_user", acct.numbers("cpuacct.usage_percpu_user"));
+    put(
+        &mut usage,
+        "percpu_kernel",
+        acct.numbers("cpuacct.usage_percpu_sys"),
+    );
+    put(
+        &mut usage,
+        "percpu_user",
+        acct.numbers("cpuacct.usage_percpu_user"),
+    );
     put(&mut usage, "kernel", acct.number("cpuacct.usage_sys"));
     put(&mut usage, "user", acct.number("cpuacct.usage_user"));
-    let table = cpu.and_then(|cpu| cpu.table("cpu.stat")).unwrap_or_default();
+    let table = cpu
+        .and_then(|cpu| cpu.table("cpu.stat"))
+        .unwrap_or_default();
     let mut throttling = Object::new();
-    put(&mut throttling, "periods", Some(count(&table, "nr_periods")));
-    put(&mut throttling, "throttledPeriods", Some(count(&table, "nr_throttled")));
-    put(&mut throttling, "throttledTime", Some(count(&table, "throttled_time")));
+    put(
+        &mut throttling,
+        "periods",
+        Some(count(&table, "nr_periods")),
+    );
+    put(
+        &mut throttling,
+        "throttledPeriods",
+        Some(count(&table, "nr_throttled")),
+    );
+    put(
+        &mut throttling,
+        "throttledTime",
+        Some(count(&table, "throttled_time")),
+    );
     let mut object = Object::new();
     put(&mut object, "usage", Some(usage));
     put(&mut object, "throttling", Some(throttling));
@@ -64,8 +86,9 @@ pub(super) fn memory(files: Files<'_>) -> Object {
     }
     // The counterpart of `memory.events`, as far as there is one.
     let control = files.table("memory.oom_control").unwrap_or_default();
-    let killed =
-        control.get("oom_kill").map(|n| Object::from_iter([("oom_kill".into(), n.clone())]));
+    let killed = control
+        .get("oom_kill")
+        .map(|n| Object::from_iter([("oom_kill".into(), n.clone())]));
     put(&mut object, "events", killed);
     put(&mut object, "raw", Some(raw));
     object
@@ -90,7 +113,11 @@ pub(super) fn disks(files: Files<'_>) -> Object {
             let entries: Vec<Value> = text.lines().filter_map(line).collect();
             (!entries.is_empty()).then_some(entries)
         };
-        put(&mut object, name, entries("bfq").or_else(|| entries("throttle")));
+        put(
+            &mut object,
+            name,
+            entries("bfq").or_else(|| entries("throttle")),
+        );
     }
     object
 }
@@ -133,12 +160,18 @@ mod tests {
     fn a_disk_of_the_throttling_layer() {
         let directory = group(&[
             ("blkio.bfq.io_serviced_recursive", "Total 0\n"),
-            ("blkio.throttle.io_serviced_recursive", "8:16 Read 3\n8:16 Total 3\nTotal 3\n"),
+            (
+                "blkio.throttle.io_serviced_recursive",
+                "8:16 Read 3\n8:16 Total 3\nTotal 3\n",
+            ),
         ]);
         let disks = disks(Files(&directory));
         let entries = disks["ioServicedRecursive"].as_array().unwrap();
         assert_eq!(entries.len(), 2);
-        assert_eq!(entries[0], serde_json::json!({"major":8,"minor":16,"op":"Read","value":3}));
+        assert_eq!(
+            entries[0],
+            serde_json::json!({"major":8,"minor":16,"op":"Read","value":3})
+        );
         assert!(!disks.contains_key("sectorsRecursive"));
         std::fs::remove_dir_all(directory).unwrap();
     }
@@ -151,11 +184,17 @@ mod tests {
             ("memory.limit_in_bytes", "100\n"),
             ("memory.max_usage_in_bytes", "50\n"),
             ("memory.failcnt", "2\n"),
-            ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
+            (
+                "memory.oom_control",
+                "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n",
+            ),
         ]);
         let memory = memory(Files(&directory));
         assert_eq!(memory["usage"], entry(100, 11, 50, 2));
-        assert_eq!((&memory["cache"], &memory["raw"]["rss"]), (&5.into(), &6.into()));
+        assert_eq!(
+            (&memory["cache"], &memory["raw"]["rss"]),
+            (&5.into(), &6.into())
+        );
         assert_eq!(memory["events"]["oom_kill"], 3);
         assert!(!memory.contains_key("swap"));
         std::fs::remove_dir_all(directory).unwrap();

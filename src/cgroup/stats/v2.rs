@@ -11,9 +11,21 @@ pub(super) fn cpu(files: Files<'_>) -> Object {
     put(&mut usage, "kernel", nanoseconds("system_usec"));
     put(&mut usage, "user", nanoseconds("user_usec"));
     let mut throttling = Object::new();
-    put(&mut throttling, "periods", Some(count(&table, "nr_periods")));
-    put(&mut throttling, "throttledPeriods", Some(count(&table, "nr_throttled")));
-    put(&mut throttling, "throttledTime", nanoseconds("throttled_usec"));
+    put(
+        &mut throttling,
+        "periods",
+        Some(count(&table, "nr_periods")),
+    );
+    put(
+        &mut throttling,
+        "throttledPeriods",
+        Some(count(&table, "nr_throttled")),
+    );
+    put(
+        &mut throttling,
+        "throttledTime",
+        nanoseconds("throttled_usec"),
+    );
     let mut object = Object::new();
     put(&mut object, "usage", Some(usage));
     put(&mut object, "throttling", Some(throttling));
@@ -36,13 +48,21 @@ pub(super) fn memory(files: Files<'_>) -> Object {
         let limit = number("memory.max").unwrap_or(0);
         let events = files.table("memory.events").unwrap_or_default();
         let peak = number("memory.peak").unwrap_or(0);
-        put(&mut object, "usage", Some(entry(limit, usage, peak, count(&events, "max"))));
+        put(
+            &mut object,
+            "usage",
+            Some(entry(limit, usage, peak, count(&events, "max"))),
+        );
         put(&mut object, "events", Some(events));
         // Version 1 counts memory and swap together.
         if let Some(swap) = number("memory.swap.current") {
             let swap_limit = number("memory.swap.max").unwrap_or(0);
             let limit = limit.saturating_add(swap_limit);
-            put(&mut object, "swap", Some(entry(limit, usage.saturating_add(swap), 0, 0)));
+            put(
+                &mut object,
+                "swap",
+                Some(entry(limit, usage.saturating_add(swap), 0, 0)),
+            );
         }
     }
     put(&mut object, "raw", Some(raw));
@@ -67,8 +87,16 @@ pub(super) fn disks(files: Files<'_>) -> Object {
         }
     }
     let mut object = Object::new();
-    put(&mut object, "ioServiceBytesRecursive", Some(bytes).filter(|list| !list.is_empty()));
-    put(&mut object, "ioServicedRecursive", Some(operations).filter(|list| !list.is_empty()));
+    put(
+        &mut object,
+        "ioServiceBytesRecursive",
+        Some(bytes).filter(|list| !list.is_empty()),
+    );
+    put(
+        &mut object,
+        "ioServicedRecursive",
+        Some(operations).filter(|list| !list.is_empty()),
+    );
     object
 }
 
@@ -77,7 +105,9 @@ pub(super) fn huge_pages(files: Files<'_>) -> Object {
     for size in page_sizes() {
         let current = |kind| files.number(&format!("hugetlb.{size}.{kind}current"));
         if let Some(usage) = current("rsvd.").or_else(|| current("")) {
-            let events = files.table(&format!("hugetlb.{size}.events")).unwrap_or_default();
+            let events = files
+                .table(&format!("hugetlb.{size}.events"))
+                .unwrap_or_default();
             let mut entry = Object::new();
             put(&mut entry, "usage", Some(usage));
             put(&mut entry, "failcnt", Some(count(&events, "max")));
@@ -114,15 +144,24 @@ mod tests {
     #[test]
     fn disks_and_time() {
         let directory = group(&[
-            ("io.stat", "8:0 rbytes=5 wbytes=6 rios=1 wios=2 dbytes=0 dios=0\n"),
-            ("cpu.stat", "usage_usec 3\nuser_usec 2\nsystem_usec 1\nthrottled_usec 9\n"),
+            (
+                "io.stat",
+                "8:0 rbytes=5 wbytes=6 rios=1 wios=2 dbytes=0 dios=0\n",
+            ),
+            (
+                "cpu.stat",
+                "usage_usec 3\nuser_usec 2\nsystem_usec 1\nthrottled_usec 9\n",
+            ),
         ]);
         let files = Files(&directory);
         let disks = disks(files);
         assert_eq!(disks["ioServiceBytesRecursive"][1]["value"], 6);
         assert_eq!(disks["ioServicedRecursive"][0]["op"], "Read");
         let cpu = cpu(files);
-        assert_eq!((&cpu["usage"]["total"], &cpu["usage"]["kernel"]), (&3000.into(), &1000.into()));
+        assert_eq!(
+            (&cpu["usage"]["total"], &cpu["usage"]["kernel"]),
+            (&3000.into(), &1000.into())
+        );
         assert_eq!(cpu["throttling"]["throttledTime"], 9000);
         std::fs::remove_dir_all(directory).unwrap();
     }

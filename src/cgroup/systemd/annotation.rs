@@ -12,7 +12,9 @@ pub(crate) const PREFIX: &str = "org.systemd.property.";
 
 /// The property that an annotation asks for; None if it is not one of these.
 pub(super) fn property(key: &str, text: &str) -> Result<Option<Property>> {
-    let Some(name) = key.strip_prefix(PREFIX) else { return Ok(None) };
+    let Some(name) = key.strip_prefix(PREFIX) else {
+        return Ok(None);
+    };
     let context = || annotations::origin(key);
     if name.len() < 3 || !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
         bail!("{}: not the name of a property", context());
@@ -20,11 +22,15 @@ pub(super) fn property(key: &str, text: &str) -> Result<Option<Property>> {
     let value = parse(text.trim()).with_context(|| format!("{text:?} is no value"));
     let value = value.with_context(context)?;
     // What the manual calls TimeoutStopSec is TimeoutStopUSec here.
-    let Some(seconds) = name.strip_suffix("Sec").filter(|name| name.ends_with(char::is_lowercase))
+    let Some(seconds) = name
+        .strip_suffix("Sec")
+        .filter(|name| name.ends_with(char::is_lowercase))
     else {
         return Ok(Some((name.to_owned(), value)));
     };
-    let value = microseconds(&value).context("not a time").with_context(context)?;
+    let value = microseconds(&value)
+        .context("not a time")
+        .with_context(context)?;
     Ok(Some((format!("{seconds}USec"), Value::U64(value))))
 }
 
@@ -33,7 +39,9 @@ fn microseconds(value: &Value) -> Option<u64> {
     let whole = match value {
         Value::F64(value) => {
             let value = value * SECOND as f64;
-            return (0.0..u64::MAX as f64).contains(&value).then_some(value as u64);
+            return (0.0..u64::MAX as f64)
+                .contains(&value)
+                .then_some(value as u64);
         }
         Value::Byte(value) => (*value).into(),
         Value::I16(value) => u64::try_from(*value).ok()?,
@@ -77,7 +85,9 @@ fn scalar(text: &str) -> Option<Value> {
 fn array(kind: Option<&str>, text: &str) -> Option<Value> {
     const SIGNATURES: [&str; 9] = ["ab", "ay", "an", "aq", "ai", "au", "ax", "at", "ad"];
     let text = text.strip_prefix('[')?.strip_suffix(']')?.trim();
-    if kind.map_or(text.is_empty() || text.starts_with(['\'', '"']), |kind| kind == "s") {
+    if kind.map_or(text.is_empty() || text.starts_with(['\'', '"']), |kind| {
+        kind == "s"
+    }) {
         return texts(text).map(Value::Texts);
     }
     let mut kind = kind.map(str::to_owned);
@@ -93,8 +103,9 @@ fn array(kind: Option<&str>, text: &str) -> Option<Value> {
         let kind = kind.get_or_insert_with(|| value.signature().to_owned());
         (kind == value.signature()).then(|| numbers.push(value))?;
     }
-    let signature =
-        SIGNATURES.into_iter().find(|signature| kind.as_deref() == Some(&signature[1..]));
+    let signature = SIGNATURES
+        .into_iter()
+        .find(|signature| kind.as_deref() == Some(&signature[1..]));
     Some(Value::Numbers(signature?, numbers))
 }
 
@@ -108,9 +119,9 @@ fn typed(kind: &str, text: &str) -> Option<Value> {
         "int64" | "@x" => number(text).map(Value::I64),
         "uint64" | "@t" => number(text).map(Value::U64),
         "double" | "@d" => text.parse().ok().map(Value::F64),
-        "string" | "@s" => {
-            quoted(text).filter(|(_, rest)| rest.is_empty()).map(|(t, _)| Value::Text(t))
-        }
+        "string" | "@s" => quoted(text)
+            .filter(|(_, rest)| rest.is_empty())
+            .map(|(t, _)| Value::Text(t)),
         "boolean" | "@b" => text.parse().ok().map(Value::Bool),
         _ => None,
     }
@@ -180,20 +191,41 @@ mod tests {
             ("@as []", Value::Texts(vec![])),
             ("[]", Value::Texts(vec![])),
             ("@ay [0x01]", Value::Numbers("ay", vec![Value::Byte(1)])),
-            ("[byte 1, 2]", Value::Numbers("ay", vec![Value::Byte(1), Value::Byte(2)])),
-            ("[1, 2]", Value::Numbers("ai", vec![Value::I32(1), Value::I32(2)])),
+            (
+                "[byte 1, 2]",
+                Value::Numbers("ay", vec![Value::Byte(1), Value::Byte(2)]),
+            ),
+            (
+                "[1, 2]",
+                Value::Numbers("ai", vec![Value::I32(1), Value::I32(2)]),
+            ),
             ("[true]", Value::Numbers("ab", vec![Value::Bool(true)])),
             ("@at []", Value::Numbers("at", vec![])),
         ] {
             assert_eq!(parse(written), Some(value), "{written}");
         }
-        for wrong in ["", "'a", "a", "uint64 -1", "byte 256", "['a' 'b']", "'a' 'b'"] {
+        for wrong in [
+            "",
+            "'a",
+            "a",
+            "uint64 -1",
+            "byte 256",
+            "['a' 'b']",
+            "'a' 'b'",
+        ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
         let nested = "[".repeat(100_000) + &"]".repeat(100_000);
-        for wrong in
-            ["[1", "[1,]", "[,]", "[1, 'a']", "[1, uint64 2]", "@ay [256]", "[[1]]", &nested]
-        {
+        for wrong in [
+            "[1",
+            "[1,]",
+            "[,]",
+            "[1, 'a']",
+            "[1, uint64 2]",
+            "@ay [256]",
+            "[[1]]",
+            &nested,
+        ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
         for wrong in ["@a", "@ay", "@av []", "@aé []", "[byte]"] {
@@ -205,13 +237,22 @@ mod tests {
     fn properties() {
         let property = |name: &str, text| property(&format!("org.systemd.property.{name}"), text);
         let collect = property("CollectMode", "'inactive'").unwrap().unwrap();
-        assert_eq!(collect, ("CollectMode".to_owned(), Value::Text("inactive".to_owned())));
+        assert_eq!(
+            collect,
+            ("CollectMode".to_owned(), Value::Text("inactive".to_owned()))
+        );
         let endless = property("TimeoutStopSec", "1e30").unwrap_err();
-        assert!(format!("{endless:#}").ends_with("not a time"), "{endless:#}");
+        assert!(
+            format!("{endless:#}").ends_with("not a time"),
+            "{endless:#}"
+        );
         let stop = property("TimeoutStopSec", "1.5").unwrap().unwrap();
         assert_eq!(stop, ("TimeoutStopUSec".to_owned(), Value::U64(1_500_000)));
         assert!(property("A-b", "true").is_err());
         let error = format!("{:#}", property("Nice", "nice").unwrap_err());
-        assert_eq!(error, "annotations[\"org.systemd.property.Nice\"]: \"nice\" is no value");
+        assert_eq!(
+            error,
+            "annotations[\"org.systemd.property.Nice\"]: \"nice\" is no value"
+        );
     }
 }

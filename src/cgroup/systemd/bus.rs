@@ -43,7 +43,11 @@ pub(super) struct Refusal {
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.text.is_empty() { &self.name } else { &self.text })
+        f.write_str(if self.text.is_empty() {
+            &self.name
+        } else {
+            &self.text
+        })
     }
 }
 
@@ -52,12 +56,22 @@ impl std::error::Error for Refusal {}
 impl Bus {
     /// To the system's manager, or to that of the calling user.
     pub(super) fn connect(user: bool) -> Result<Self> {
-        let (private, bus) = if user { user_addresses()? } else { system_addresses() };
+        let (private, bus) = if user {
+            user_addresses()?
+        } else {
+            system_addresses()
+        };
         if let Some(Ok(stream)) = private.map(UnixStream::connect) {
             return Self::greet(stream, None);
         }
-        let who = if user { "the user's D-Bus" } else { "the system's D-Bus" };
-        let stream = bus.connect().with_context(|| format!("{who}: {}", bus.text))?;
+        let who = if user {
+            "the user's D-Bus"
+        } else {
+            "the system's D-Bus"
+        };
+        let stream = bus
+            .connect()
+            .with_context(|| format!("{who}: {}", bus.text))?;
         let mut bus = Self::greet(stream, Some(MANAGER)).context(who)?;
         bus.subscribe().context(who)?;
         Ok(bus)
@@ -66,13 +80,24 @@ impl Bus {
     /// SASL's EXTERNAL without a name: who we are is known by the socket, also in a user namespace.
     fn greet(stream: UnixStream, destination: Option<&'static str>) -> Result<Self> {
         let (received, signals) = (VecDeque::new(), VecDeque::new());
-        let mut bus = Self { stream, received, serial: 0, destination, signals };
+        let mut bus = Self {
+            stream,
+            received,
+            serial: 0,
+            destination,
+            signals,
+        };
         let deadline = Instant::now() + PATIENCE;
         // All at once, as systemd's own clients do: what comes together with BEGIN lies in the
         // manager's buffer until more comes (seen with systemd 252), and a call would lie there.
-        bus.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
+        bus.stream
+            .write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let asked = bus.line(deadline)?;
-        let answer = if asked == "DATA" { bus.line(deadline)? } else { asked };
+        let answer = if asked == "DATA" {
+            bus.line(deadline)?
+        } else {
+            asked
+        };
         match answer.starts_with("OK ") {
             true => Ok(bus),
             false => bail!("authentication: {answer}"),
@@ -116,7 +141,13 @@ impl Bus {
         body: &Writer,
     ) -> Result<Vec<u8>> {
         let (path, interface) = (MANAGER_PATH, MANAGER_INTERFACE);
-        let method = Method { destination: self.destination, path, interface, member, signature };
+        let method = Method {
+            destination: self.destination,
+            path,
+            interface,
+            member,
+            signature,
+        };
         self.call(method, body)
     }
 
@@ -135,21 +166,31 @@ impl Bus {
         let reply = self.call(method, &body)?;
         let mut reader = Reader::new(&reply);
         let text = reader.signature().filter(|signature| *signature == "s");
-        text.and_then(|_| reader.text()).map(str::to_owned).with_context(|| unexpected(name))
+        text.and_then(|_| reader.text())
+            .map(str::to_owned)
+            .with_context(|| unexpected(name))
     }
 
     fn call(&mut self, method: Method<'_>, body: &Writer) -> Result<Vec<u8>> {
         self.serial += 1;
         let bytes = wire::call(self.serial, method, &body.0);
         let deadline = Instant::now() + PATIENCE;
-        self.stream.write_all(&bytes).context(method.member.to_owned())?;
+        self.stream
+            .write_all(&bytes)
+            .context(method.member.to_owned())?;
         loop {
             let message = self.receive(deadline).context(method.member.to_owned())?;
             match message.kind {
                 RETURN if message.reply_to == self.serial => return Ok(message.body),
                 ERROR if message.reply_to == self.serial => {
-                    let text = Reader::new(&message.body).text().unwrap_or_default().to_owned();
-                    let refusal = Refusal { name: message.error, text };
+                    let text = Reader::new(&message.body)
+                        .text()
+                        .unwrap_or_default()
+                        .to_owned();
+                    let refusal = Refusal {
+                        name: message.error,
+                        text,
+                    };
                     return Err(Error::new(refusal).context(method.member.to_owned()));
                 }
                 SIGNAL => self.signals.push_back(message),
@@ -175,7 +216,10 @@ impl Bus {
             let _ = reader.u32();
             if reader.text() == Some(job) {
                 let _ = reader.text();
-                return reader.text().map(str::to_owned).with_context(|| unexpected("JobRemoved"));
+                return reader
+                    .text()
+                    .map(str::to_owned)
+                    .with_context(|| unexpected("JobRemoved"));
             }
         }
     }
@@ -229,7 +273,11 @@ struct Address {
 
 impl Address {
     fn of_path(path: &str) -> Self {
-        Self { text: path.to_owned(), path: path.into(), is_abstract: false }
+        Self {
+            text: path.to_owned(),
+            path: path.into(),
+            is_abstract: false,
+        }
     }
 
     /// The first of the "Server Addresses" of the specification that is a unix socket.
@@ -243,7 +291,11 @@ impl Address {
                     "abstract" => true,
                     _ => return None,
                 };
-                Some(Self { text: text.to_owned(), path: unescape(value)?, is_abstract })
+                Some(Self {
+                    text: text.to_owned(),
+                    path: unescape(value)?,
+                    is_abstract,
+                })
             })
         })
     }
@@ -288,7 +340,9 @@ fn system_addresses() -> (Option<PathBuf>, Address) {
 fn user_addresses() -> Result<(Option<PathBuf>, Address)> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let runtime = variable("XDG_RUNTIME_DIR");
-    let private = runtime.as_ref().map(|dir| PathBuf::from(dir).join("systemd/private"));
+    let private = runtime
+        .as_ref()
+        .map(|dir| PathBuf::from(dir).join("systemd/private"));
     let bus = variable("DBUS_SESSION_BUS_ADDRESS").and_then(|address| Address::parse(&address));
     let bus = bus.or_else(|| runtime.map(|dir| Address::of_path(&format!("{dir}/bus"))));
     match bus {
@@ -307,7 +361,10 @@ mod tests {
     #[test]
     fn addresses() {
         let address = Address::parse("tcp:host=x;unix:guid=1,path=/run/a%20b").unwrap();
-        assert_eq!((&*address.path, address.is_abstract), (&b"/run/a b"[..], false));
+        assert_eq!(
+            (&*address.path, address.is_abstract),
+            (&b"/run/a b"[..], false)
+        );
         assert!(Address::parse("unix:abstract=/tmp/x").unwrap().is_abstract);
         assert!(Address::parse("unix:path=%2").is_none());
         assert!(Address::parse("tcp:host=x").is_none());

@@ -17,16 +17,32 @@ const STEP: u64 = 10_000;
 /// `present` reads a control file of the CPU.
 pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) -> Vec<Property> {
     let of_one = |setting: &Setting| simple(setting.chosen(|file| present(file).is_some()));
-    let mut properties: Vec<Property> =
-        limits.v1.iter().chain(&limits.v2).filter_map(of_one).collect();
+    let mut properties: Vec<Property> = limits
+        .v1
+        .iter()
+        .chain(&limits.v2)
+        .filter_map(of_one)
+        .collect();
     properties.extend(cpu_weight(&limits.v2, &present));
-    if limits.v2.iter().any(|setting| setting.file == "cpu.idle" && setting.value.trim() == "1") {
+    if limits
+        .v2
+        .iter()
+        .any(|setting| setting.file == "cpu.idle" && setting.value.trim() == "1")
+    {
         limits.v2.retain(|setting| setting.file != "cpu.weight");
     }
-    for setting in limits.v2.iter_mut().filter(|setting| setting.file == "cpu.max") {
+    for setting in limits
+        .v2
+        .iter_mut()
+        .filter(|setting| setting.file == "cpu.max")
+    {
         let given: Vec<&str> = setting.value.split(' ').collect();
         let kept = setting.keeps_first;
-        let now = if kept || given.len() < 2 { present("cpu.max") } else { None };
+        let now = if kept || given.len() < 2 {
+            present("cpu.max")
+        } else {
+            None
+        };
         let now: Vec<&str> = now.iter().flat_map(|text| text.split(' ')).collect();
         let (quota, period) = match kept {
             true => (now.first(), given.first()),
@@ -36,7 +52,10 @@ pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) 
         let quota = quota.and_then(|quota| quota.parse().ok());
         let rounded = cpu_quota(quota, period.unwrap_or(DEFAULT_PERIOD), &mut properties);
         if let (Some(rounded), false) = (rounded, kept) {
-            let rest = given.get(1).map(|period| format!(" {period}")).unwrap_or_default();
+            let rest = given
+                .get(1)
+                .map(|period| format!(" {period}"))
+                .unwrap_or_default();
             setting.value = format!("{rounded}{rest}");
         }
     }
@@ -51,8 +70,10 @@ pub(super) fn devices(rules: &[Rule]) -> Result<Vec<Property>> {
     let list = devices::allow_list(rules)?;
     let policy = if list.is_some() { "strict" } else { "auto" };
     // An empty list clears what there was.
-    let mut properties =
-        vec![("DevicePolicy".to_owned(), Value::Text(policy.to_owned())), allow(Vec::new())];
+    let mut properties = vec![
+        ("DevicePolicy".to_owned(), Value::Text(policy.to_owned())),
+        allow(Vec::new()),
+    ];
     properties.extend(list.map(allow));
     Ok(properties)
 }
@@ -103,7 +124,9 @@ fn simple((file, value): (&str, &str)) -> Option<Property> {
 /// 1, where it can make no more than 181.
 fn bfq(weight: &str) -> Option<u64> {
     let weight: u64 = weight.trim_start_matches("default ").trim().parse().ok()?;
-    (1..=1000).contains(&weight).then(|| weight + weight.saturating_sub(100) * 10)
+    (1..=1000)
+        .contains(&weight)
+        .then(|| weight + weight.saturating_sub(100) * 10)
 }
 
 /// No limit is the largest number.
@@ -117,7 +140,11 @@ fn number(text: &str) -> Option<Value> {
 /// `0-2,4` as a mask, the lowest first; without any bit it takes the property away.
 fn bits(list: &str) -> Option<Value> {
     let mut mask = Vec::new();
-    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in list
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
         // More than any kernel has: it will refuse the list itself.
@@ -134,7 +161,9 @@ fn bits(list: &str) -> Option<Value> {
 fn cpu_quota(quota: Option<u64>, period: u64, properties: &mut Vec<Property>) -> Option<u64> {
     let per_second = quota.filter(|_| period > 0).map(|quota| {
         let exact = u128::from(quota) * 1_000_000 / u128::from(period);
-        u64::try_from(exact).unwrap_or(u64::MAX - STEP).next_multiple_of(STEP)
+        u64::try_from(exact)
+            .unwrap_or(u64::MAX - STEP)
+            .next_multiple_of(STEP)
     });
     properties.push(("CPUQuotaPeriodUSec".to_owned(), Value::U64(period)));
     let value = Value::U64(per_second.unwrap_or(u64::MAX));
@@ -171,7 +200,10 @@ mod tests {
 
     fn limits(settings: &[(&'static str, &str)]) -> Limits {
         let setting = |(file, value): &(&'static str, &str)| Setting::new("x", "x", *file, value);
-        Limits { v2: settings.iter().map(setting).collect(), ..Limits::default() }
+        Limits {
+            v2: settings.iter().map(setting).collect(),
+            ..Limits::default()
+        }
     }
 
     #[test]
@@ -229,7 +261,10 @@ mod tests {
     #[test]
     fn no_list_of_processors_takes_the_property_away() {
         let properties = of(&mut limits(&[("cpuset.cpus", "")]), |_| None);
-        assert_eq!(properties, [("AllowedCPUs".to_owned(), Value::Bytes(vec![]))]);
+        assert_eq!(
+            properties,
+            [("AllowedCPUs".to_owned(), Value::Bytes(vec![]))]
+        );
     }
 
     #[test]
@@ -255,7 +290,10 @@ mod tests {
             assert_eq!(limits.v2[0].value, written);
         }
         let period = Setting::new("x", "cpu", "cpu.max", 50_000).behind_first();
-        let mut limits = Limits { v2: vec![period], ..Limits::default() };
+        let mut limits = Limits {
+            v2: vec![period],
+            ..Limits::default()
+        };
         let properties = of(&mut limits, |_| Some("20000 100000".to_owned()));
         let values: Vec<Value> = properties.into_iter().map(|property| property.1).collect();
         assert_eq!(values, [Value::U64(50_000), Value::U64(400_000)]);

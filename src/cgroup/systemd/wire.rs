@@ -117,7 +117,9 @@ impl Writer {
                     Some(b'x' | b't' | b'd') => 8,
                     _ => 4,
                 };
-                self.array(alignment, |w| numbers.iter().for_each(|number| w.value(number)));
+                self.array(alignment, |w| {
+                    numbers.iter().for_each(|number| w.value(number))
+                });
             }
             Value::Pids(pids) => self.array(4, |w| pids.iter().for_each(|pid| w.u32(*pid))),
             Value::Devices(devices) => self.array(8, |w| {
@@ -167,7 +169,11 @@ pub(super) const FIXED: usize = 16;
 /// The specification's limit of a message.
 const LIMIT: usize = 128 << 20;
 
-const ENDIANNESS: u8 = if cfg!(target_endian = "little") { b'l' } else { b'B' };
+const ENDIANNESS: u8 = if cfg!(target_endian = "little") {
+    b'l'
+} else {
+    b'B'
+};
 
 /// What is called.
 #[derive(Clone, Copy)]
@@ -237,7 +243,10 @@ pub(super) fn length(fixed: &[u8; FIXED]) -> Option<usize> {
 pub(super) fn message(bytes: &[u8]) -> Option<Message> {
     let mut reader = Reader { bytes, at: 4 };
     let body_length = reader.u32()? as usize;
-    let mut message = Message { kind: *bytes.get(1)?, ..Message::default() };
+    let mut message = Message {
+        kind: *bytes.get(1)?,
+        ..Message::default()
+    };
     reader.at = 12;
     let end = FIXED + reader.u32()? as usize;
     while reader.at < end {
@@ -255,7 +264,9 @@ pub(super) fn message(bytes: &[u8]) -> Option<Message> {
         }
     }
     reader.align(8);
-    message.body = bytes.get(reader.at..reader.at.checked_add(body_length)?)?.to_owned();
+    message.body = bytes
+        .get(reader.at..reader.at.checked_add(body_length)?)?
+        .to_owned();
     Some(message)
 }
 
@@ -327,9 +338,15 @@ mod tests {
         let fixed: [u8; FIXED] = bytes[..FIXED].try_into().unwrap();
         assert_eq!(length(&fixed), Some(bytes.len()));
         let read = message(&bytes).unwrap();
-        assert_eq!((read.kind, &*read.member, read.body.len()), (CALL, "StopUnit", 24));
+        assert_eq!(
+            (read.kind, &*read.member, read.body.len()),
+            (CALL, "StopUnit", 24)
+        );
         let mut reader = Reader::new(&read.body);
-        assert_eq!((reader.text(), reader.text()), (Some("a.scope"), Some("replace")));
+        assert_eq!(
+            (reader.text(), reader.text()),
+            (Some("a.scope"), Some("replace"))
+        );
         assert_eq!(reader.text(), None);
     }
 
@@ -365,7 +382,10 @@ mod tests {
         assert_eq!(writer.0, expected);
         let mut writer = Writer::default();
         writer.variant(&Value::Numbers("ay", vec![Value::Byte(7), Value::Byte(8)]));
-        assert_eq!(writer.0, [&b"\x02ay\0"[..], &2u32.to_ne_bytes(), &[7, 8]].concat());
+        assert_eq!(
+            writer.0,
+            [&b"\x02ay\0"[..], &2u32.to_ne_bytes(), &[7, 8]].concat()
+        );
     }
 
     proptest! {

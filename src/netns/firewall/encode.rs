@@ -30,7 +30,11 @@ pub(super) const IPV6: Family = Family(10);
 
 /// A message of the nf_tables subsystem.
 pub(super) fn message(kind: u8, flags: u16, family: Family) -> Message {
-    Message::new(SUBSYSTEM << 8 | u16::from(kind), flags, &[family.0, 0, 0, 0])
+    Message::new(
+        SUBSYSTEM << 8 | u16::from(kind),
+        flags,
+        &[family.0, 0, 0, 0],
+    )
 }
 
 pub(super) fn table(kind: u8, family: Family, name: &str) -> Message {
@@ -75,7 +79,10 @@ impl Field {
         match fields {
             [one] => (one.number(), one.length()),
             many => many.iter().fold((0, 0), |(number, length), field| {
-                (number << 6 | field.number(), length + field.length().next_multiple_of(4))
+                (
+                    number << 6 | field.number(),
+                    length + field.length().next_multiple_of(4),
+                )
             }),
         }
     }
@@ -95,7 +102,14 @@ impl Set {
         let mut message = message(NEWSET, CREATE, self.family);
         let (number, length) = Field::type_of(self.key);
         message.string(1, table).string(2, self.name);
-        message.be32(3, if self.value.is_empty() { 0 } else { NFT_SET_MAP });
+        message.be32(
+            3,
+            if self.value.is_empty() {
+                0
+            } else {
+                NFT_SET_MAP
+            },
+        );
         message.be32(4, number).be32(5, length);
         if !self.value.is_empty() {
             let (number, length) = Field::type_of(self.value);
@@ -232,14 +246,19 @@ impl Rule {
 
     pub(super) fn payload(self, base: u32, offset: u32, length: u32, register: u32) -> Self {
         self.push("payload", |m| {
-            m.be32(1, register).be32(2, base).be32(3, offset).be32(4, length);
+            m.be32(1, register)
+                .be32(2, base)
+                .be32(3, offset)
+                .be32(4, length);
         })
     }
 
     pub(super) fn mask(self, register: u32, mask: &[u8]) -> Self {
         let zero = vec![0; mask.len()];
         self.push("bitwise", |m| {
-            m.be32(1, register).be32(2, register).be32(3, mask.len() as u32);
+            m.be32(1, register)
+                .be32(2, register)
+                .be32(3, mask.len() as u32);
             m.nest(4, |m| {
                 m.bytes(1, mask);
             });
@@ -309,7 +328,11 @@ impl Rule {
         chain: &str,
         comment: Option<&str>,
     ) -> Message {
-        let flags = if comment.is_some() { CREATE } else { CREATE | APPEND };
+        let flags = if comment.is_some() {
+            CREATE
+        } else {
+            CREATE | APPEND
+        };
         let mut message = message(NEWRULE, flags, family);
         message.string(1, table).string(2, chain).nest(4, |m| {
             for (name, data) in &self.0 {

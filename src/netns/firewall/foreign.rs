@@ -86,11 +86,17 @@ pub(super) fn close(bridge: &str) -> Result<()> {
         }
         for place in places {
             let rules = rules(&mut socket, chain, place)?;
-            let messages = rules.iter().filter(|rule| is_ours(rule, &ours)).map(|rule| {
-                let mut delete = message(DELRULE, 0, chain.family);
-                delete.string(1, &chain.table).string(2, place).bytes(3, &rule.handle);
-                delete
-            });
+            let messages = rules
+                .iter()
+                .filter(|rule| is_ours(rule, &ours))
+                .map(|rule| {
+                    let mut delete = message(DELRULE, 0, chain.family);
+                    delete
+                        .string(1, &chain.table)
+                        .string(2, place)
+                        .bytes(3, &rule.handle);
+                    delete
+                });
             match socket.batch(messages.collect()) {
                 Ok(()) | Err((_, Errno::ENOENT)) => {}
                 Err((_, errno)) => return Err(errno).with_context(|| place.to_owned()),
@@ -106,9 +112,16 @@ fn chains(socket: &mut Socket) -> Result<(Vec<Chain>, Docker)> {
     let (mut found, mut docker) = (Vec::new(), Vec::new());
     let request = message(GETCHAIN, DUMP, Family(0));
     let result = socket.query(request, |_, payload| {
-        let Some(family) = payload.first() else { return };
+        let Some(family) = payload.first() else {
+            return;
+        };
         let bytes = payload.get(4..).unwrap_or_default();
-        let string = |kind| attribute(bytes, kind).map(text).unwrap_or_default().to_owned();
+        let string = |kind| {
+            attribute(bytes, kind)
+                .map(text)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let (table, name) = (string(1), string(3));
         if name == DOCKER {
             docker.push((*family, table.clone()));
@@ -120,7 +133,13 @@ fn chains(socket: &mut Socket) -> Result<(Vec<Chain>, Docker)> {
             && table != TABLE
         {
             let drops = attribute(bytes, 5).and_then(be32) == Some(0);
-            found.push(Chain { family: Family(*family), table, name, hook, drops });
+            found.push(Chain {
+                family: Family(*family),
+                table,
+                name,
+                hook,
+                drops,
+            });
         }
     });
     match result {
@@ -246,10 +265,22 @@ fn legacy(bridge: &str, add: bool, input_only: bool) -> Result<()> {
 }
 
 fn legacy_rules(bridge: &str) -> [(&'static str, Vec<String>); 2] {
-    let input =
-        ["-p udp --dport 53", "-p tcp --dport 53", "-m conntrack --ctstate RELATED,ESTABLISHED"];
+    let input = [
+        "-p udp --dport 53",
+        "-p tcp --dport 53",
+        "-m conntrack --ctstate RELATED,ESTABLISHED",
+    ];
     [
-        ("FORWARD", vec![format!("-i {bridge}"), format!("-o {bridge}")]),
-        ("INPUT", input.iter().map(|rule| format!("-i {bridge} {rule}")).collect()),
+        (
+            "FORWARD",
+            vec![format!("-i {bridge}"), format!("-o {bridge}")],
+        ),
+        (
+            "INPUT",
+            input
+                .iter()
+                .map(|rule| format!("-i {bridge} {rule}"))
+                .collect(),
+        ),
     ]
 }

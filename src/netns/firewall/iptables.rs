@@ -56,8 +56,18 @@ struct Family {
 }
 
 const FAMILIES: [Family; 2] = [
-    Family { program: "iptables", restore: "iptables-restore", loopback: "127.0.0.0/8", v4: true },
-    Family { program: "ip6tables", restore: "ip6tables-restore", loopback: "::1/128", v4: false },
+    Family {
+        program: "iptables",
+        restore: "iptables-restore",
+        loopback: "127.0.0.0/8",
+        v4: true,
+    },
+    Family {
+        program: "ip6tables",
+        restore: "ip6tables-restore",
+        loopback: "::1/128",
+        v4: false,
+    },
 ];
 
 /// Makes everything from the records, but for the container `without`.
@@ -77,7 +87,10 @@ fn restore(networks: &[Network], records: &[Record]) -> Result<()> {
         if !family.is_needed(networks) {
             continue;
         }
-        let endpoints: Vec<_> = records.iter().flat_map(|record| &record.endpoints).collect();
+        let endpoints: Vec<_> = records
+            .iter()
+            .flat_map(|record| &record.endpoints)
+            .collect();
         let text = family.tables(networks, &endpoints);
         run(family.restore, &["-w", "--noflush"], &text)?;
         if run(family.program, &["-w", "-S", USER], "").is_err() {
@@ -146,19 +159,28 @@ impl Family {
             // rule that names the bridge.
             let _ = writeln!(text, "-A {RAW} -i {} -j DROP", endpoint.host_interface);
         }
-        let _ = write!(text, "COMMIT\n*mangle\n:{INPUT} - [0:0]\n:{FORWARD} - [0:0]\n");
+        let _ = write!(
+            text,
+            "COMMIT\n*mangle\n:{INPUT} - [0:0]\n:{FORWARD} - [0:0]\n"
+        );
         self.resolvers(&mut text, networks);
         for network in networks.iter().filter(|network| network.internal) {
             self.internal(&mut text, network);
         }
-        let _ = write!(text, "COMMIT\n*nat\n:{DNAT} - [0:0]\n:{POSTROUTING} - [0:0]\n");
+        let _ = write!(
+            text,
+            "COMMIT\n*nat\n:{DNAT} - [0:0]\n:{POSTROUTING} - [0:0]\n"
+        );
         for network in networks {
             for endpoint in endpoints.iter().filter(|one| one.network == network.name) {
                 self.dnat(&mut text, network, endpoint);
             }
             self.postrouting(&mut text, network);
         }
-        let _ = write!(text, "COMMIT\n*filter\n:{FORWARD} - [0:0]\n:{INPUT} - [0:0]\n");
+        let _ = write!(
+            text,
+            "COMMIT\n*filter\n:{FORWARD} - [0:0]\n:{INPUT} - [0:0]\n"
+        );
         self.filter(&mut text, networks);
         text + "COMMIT\n"
     }
@@ -190,15 +212,23 @@ impl Family {
                 true => rule(format!("-i {bridge} {from_this_host} -j DROP")),
                 false => {
                     // Hosts on different links may have the same link-local address.
-                    rule(format!("-i {bridge} ! -s fe80::/10 {from_this_host} -j DROP"));
-                    rule(format!("-i {bridge} {from_this_host} --limit-iface-in -j DROP"));
+                    rule(format!(
+                        "-i {bridge} ! -s fe80::/10 {from_this_host} -j DROP"
+                    ));
+                    rule(format!(
+                        "-i {bridge} {from_this_host} --limit-iface-in -j DROP"
+                    ));
                 }
             }
             // The answers that the input hook lets in come by the way on which the questions went.
-            rule(format!("-i {bridge} -m addrtype --dst-type LOCAL -m rpfilter --invert -j DROP"));
+            rule(format!(
+                "-i {bridge} -m addrtype --dst-type LOCAL -m rpfilter --invert -j DROP"
+            ));
         }
         for network in networks {
-            let Some(Cidr { address, .. }) = self.gateway(network) else { continue };
+            let Some(Cidr { address, .. }) = self.gateway(network) else {
+                continue;
+            };
             for inside in networks.iter().map(|one| one.bridge.as_str()).chain(["lo"]) {
                 rule(format!("-i {inside} -d {address} -j RETURN"));
             }
@@ -209,7 +239,9 @@ impl Family {
     /// A network's resolver is its members' alone.
     fn resolvers(self, text: &mut String, networks: &[Network]) {
         for network in networks {
-            let Some(Cidr { address, .. }) = self.gateway(network) else { continue };
+            let Some(Cidr { address, .. }) = self.gateway(network) else {
+                continue;
+            };
             for protocol in ["tcp", "udp"] {
                 let question = format!("-A {INPUT} -d {address} -p {protocol} --dport 53");
                 for inside in ["lo", &network.bridge] {
@@ -231,7 +263,9 @@ impl Family {
         if !self.v4 {
             // Neighbour discovery, which IPv6 has for ARP.
             for kind in [135, 136] {
-                rule(format!("{INPUT} -i {bridge} -p {icmp} --icmpv6-type {kind} -j RETURN"));
+                rule(format!(
+                    "{INPUT} -i {bridge} -p {icmp} --icmpv6-type {kind} -j RETURN"
+                ));
             }
         }
         rule(format!(
@@ -243,7 +277,9 @@ impl Family {
                     "{INPUT} -i {bridge} -d {address} -p {protocol} --dport 53 -j RETURN"
                 ));
             }
-            rule(format!("{INPUT} -i {bridge} -d {address} -p {icmp} -j RETURN"));
+            rule(format!(
+                "{INPUT} -i {bridge} -d {address} -p {icmp} -j RETURN"
+            ));
         }
         rule(format!("{INPUT} -i {bridge} -j DROP"));
         rule(format!("{FORWARD} -i {bridge} ! -o {bridge} -j DROP"));
@@ -251,15 +287,24 @@ impl Family {
     }
 
     fn gateway(self, network: &Network) -> Option<Cidr> {
-        if self.v4 { Some(network.gateway) } else { network.gateway6 }
+        if self.v4 {
+            Some(network.gateway)
+        } else {
+            network.gateway6
+        }
     }
 
     fn dnat(self, text: &mut String, network: &Network, endpoint: &Endpoint) {
-        let Some(to) = endpoint.addresses().find(|address| address.is_ipv4() == self.v4) else {
+        let Some(to) = endpoint
+            .addresses()
+            .find(|address| address.is_ipv4() == self.v4)
+        else {
             return;
         };
         for publish in &endpoint.publish {
-            let Some(bind) = self.bind(network, publish) else { continue };
+            let Some(bind) = self.bind(network, publish) else {
+                continue;
+            };
             for n in 0..publish.to.count {
                 let (host, port) = (publish.host + n, publish.to.first + n);
                 let protocol = publish.to.protocol.name();
@@ -288,13 +333,21 @@ impl Family {
     }
 
     fn postrouting(self, text: &mut String, network: &Network) {
-        let (bridge, Some(gateway)) = (&network.bridge, self.gateway(network)) else { return };
+        let (bridge, Some(gateway)) = (&network.bridge, self.gateway(network)) else {
+            return;
+        };
         let subnet = format!("{}/{}", gateway.network(), gateway.prefix);
         if network.masquerade {
-            let _ = writeln!(text, "-A {POSTROUTING} -s {subnet} ! -o {bridge} -j MASQUERADE");
+            let _ = writeln!(
+                text,
+                "-A {POSTROUTING} -s {subnet} ! -o {bridge} -j MASQUERADE"
+            );
         }
         if self.v4 {
-            let _ = writeln!(text, "-A {POSTROUTING} -s 127.0.0.0/8 -o {bridge} -j MASQUERADE");
+            let _ = writeln!(
+                text,
+                "-A {POSTROUTING} -s 127.0.0.0/8 -o {bridge} -j MASQUERADE"
+            );
         }
         let _ = writeln!(
             text,
@@ -303,7 +356,11 @@ impl Family {
     }
 
     fn filter(self, text: &mut String, networks: &[Network]) {
-        let here = || networks.iter().filter(|network| self.gateway(network).is_some());
+        let here = || {
+            networks
+                .iter()
+                .filter(|network| self.gateway(network).is_some())
+        };
         let mut rule = |rule: String| {
             let _ = writeln!(text, "-A {rule}");
         };
@@ -315,7 +372,9 @@ impl Family {
                 rule(format!("{FORWARD} -o {bridge} -j DROP"));
             }
             if !self.v4 {
-                rule(format!("{INPUT} -i {bridge} -p icmpv6 --icmpv6-type 134 -j DROP"));
+                rule(format!(
+                    "{INPUT} -i {bridge} -p icmpv6 --icmpv6-type 134 -j DROP"
+                ));
             }
         }
         for network in here() {
@@ -325,7 +384,10 @@ impl Family {
             rule(format!("{state} DNAT -j ACCEPT"));
             let open = here().filter(|other| !other.isolated && other.name != network.name);
             for other in open.filter(|_| !network.isolated) {
-                rule(format!("{FORWARD} -i {} -o {bridge} -j ACCEPT", other.bridge));
+                rule(format!(
+                    "{FORWARD} -i {} -o {bridge} -j ACCEPT",
+                    other.bridge
+                ));
             }
             rule(format!("{FORWARD} -o {bridge} -j DROP"));
         }
@@ -355,10 +417,16 @@ pub(super) fn run(program: &str, words: &[&str], input: &str) -> Result<String> 
         // It may end before it has read everything, and says why.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let done = child.wait_with_output().with_context(|| program.to_owned())?;
+    let done = child
+        .wait_with_output()
+        .with_context(|| program.to_owned())?;
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr);
-        bail!("{program} {}: {}", words.join(" "), said.trim().replace('\n', " "));
+        bail!(
+            "{program} {}: {}",
+            words.join(" "),
+            said.trim().replace('\n', " ")
+        );
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }

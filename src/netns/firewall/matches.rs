@@ -69,7 +69,8 @@ impl Rule {
 
     /// A packet to an address of this host.
     pub(super) fn for_this_host(self) -> Self {
-        self.fib(FIB_TYPE, FIB_DESTINATION).cmp(R1, true, &RTN_LOCAL)
+        self.fib(FIB_TYPE, FIB_DESTINATION)
+            .cmp(R1, true, &RTN_LOCAL)
     }
 
     /// Matches a packet whose source is an address of this host.
@@ -79,7 +80,8 @@ impl Rule {
 
     /// Matches a packet whose source is an address of the interface that it came in by.
     pub(super) fn source_is_of_interface(self) -> Self {
-        self.fib(FIB_TYPE, FIB_SOURCE | FIB_INPUT).cmp(R1, true, &RTN_LOCAL)
+        self.fib(FIB_TYPE, FIB_SOURCE | FIB_INPUT)
+            .cmp(R1, true, &RTN_LOCAL)
     }
 
     /// Matches an IPv6 source that is not of its link only: hosts on different links may have the
@@ -92,7 +94,8 @@ impl Rule {
     /// Matches a packet from a source to which the host has no route through the interface that
     /// the packet came in by.
     pub(super) fn source_is_elsewhere(self) -> Self {
-        self.fib(FIB_INTERFACE, FIB_SOURCE | FIB_INPUT | FIB_PRESENT).cmp(R1, true, &[0; 4])
+        self.fib(FIB_INTERFACE, FIB_SOURCE | FIB_INPUT | FIB_PRESENT)
+            .cmp(R1, true, &[0; 4])
     }
 
     /// Matches the incoming interface and the destination as a pair.
@@ -115,28 +118,39 @@ impl Rule {
     /// Matches every protocol but IPv4, ARP and IPv6, among them what stands behind a VLAN tag.
     pub(super) fn other_ether_type(self) -> Self {
         let kind = self.payload(LINK, 12, 2, R1);
-        ETHER_TYPES.iter().fold(kind, |rule, known| rule.cmp(R1, false, &known.to_be_bytes()))
+        ETHER_TYPES.iter().fold(kind, |rule, known| {
+            rule.cmp(R1, false, &known.to_be_bytes())
+        })
     }
 
     pub(super) fn ether_type(self, kind: u16) -> Self {
-        self.payload(LINK, 12, 2, R1).cmp(R1, true, &kind.to_be_bytes())
+        self.payload(LINK, 12, 2, R1)
+            .cmp(R1, true, &kind.to_be_bytes())
     }
 
     /// The IPv4 destination in 127.0.0.0/8.
     pub(super) fn for_loopback4(self) -> Self {
-        self.ipv4().payload(NETWORK, 16, 1, R1).cmp(R1, true, &[127])
+        self.ipv4()
+            .payload(NETWORK, 16, 1, R1)
+            .cmp(R1, true, &[127])
     }
 
     pub(super) fn loopback4_source(self) -> Self {
-        self.ipv4().payload(NETWORK, 12, 1, R1).cmp(R1, true, &[127])
+        self.ipv4()
+            .payload(NETWORK, 12, 1, R1)
+            .cmp(R1, true, &[127])
     }
 
     pub(super) fn for_loopback6(self) -> Self {
-        self.ipv6().payload(NETWORK, 24, 16, R1).cmp(R1, true, &LOOPBACK6)
+        self.ipv6()
+            .payload(NETWORK, 24, 16, R1)
+            .cmp(R1, true, &LOOPBACK6)
     }
 
     pub(super) fn loopback6_source(self) -> Self {
-        self.ipv6().payload(NETWORK, 8, 16, R1).cmp(R1, true, &LOOPBACK6)
+        self.ipv6()
+            .payload(NETWORK, 8, 16, R1)
+            .cmp(R1, true, &LOOPBACK6)
     }
 
     /// Matches a bridged frame from a loopback address; in a bridge's table each packet has the
@@ -185,16 +199,22 @@ impl Rule {
     }
 
     pub(super) fn icmp_type(self, kind: u8) -> Self {
-        self.protocol(58).payload(TRANSPORT, 0, 1, R1).cmp(R1, true, &[kind])
+        self.protocol(58)
+            .payload(TRANSPORT, 0, 1, R1)
+            .cmp(R1, true, &[kind])
     }
 
     pub(super) fn destination_port(self, port: u16) -> Self {
-        self.payload(TRANSPORT, 2, 2, R1).cmp(R1, true, &port.to_be_bytes())
+        self.payload(TRANSPORT, 2, 2, R1)
+            .cmp(R1, true, &port.to_be_bytes())
     }
 
     /// TCP, and not the first packet of a connection.
     pub(super) fn tcp_reply(self) -> Self {
-        self.protocol(6).payload(TRANSPORT, 13, 1, R1).mask(R1, &[0x12]).cmp(R1, false, &[2])
+        self.protocol(6)
+            .payload(TRANSPORT, 13, 1, R1)
+            .mask(R1, &[0x12])
+            .cmp(R1, false, &[2])
     }
 
     /// Translates the destination to what `map` has for protocol and port, or for address,
@@ -202,25 +222,26 @@ impl Rule {
     pub(super) fn translate(self, family: Family, map: &str, by_address: bool) -> Self {
         let rule = match (by_address, family) {
             (false, _) => self.meta(L4PROTO, R1).payload(TRANSPORT, 2, 2, WORD + 1),
-            (true, IPV6) => self.ipv6().payload(NETWORK, 24, 16, R1).meta(L4PROTO, R2).payload(
-                TRANSPORT,
-                2,
-                2,
-                WORD + 5,
-            ),
-            (true, _) => self.ipv4().payload(NETWORK, 16, 4, R1).meta(L4PROTO, WORD + 1).payload(
-                TRANSPORT,
-                2,
-                2,
-                WORD + 2,
-            ),
+            (true, IPV6) => self
+                .ipv6()
+                .payload(NETWORK, 24, 16, R1)
+                .meta(L4PROTO, R2)
+                .payload(TRANSPORT, 2, 2, WORD + 5),
+            (true, _) => self
+                .ipv4()
+                .payload(NETWORK, 16, 4, R1)
+                .meta(L4PROTO, WORD + 1)
+                .payload(TRANSPORT, 2, 2, WORD + 2),
         };
         let port = if family == IPV6 { R2 } else { WORD + 1 };
         let rule = rule.push("lookup", |m| {
             m.string(1, map).be32(2, R1).be32(3, R1);
         });
         rule.push("nat", |m| {
-            m.be32(1, 1).be32(2, u32::from(family.0)).be32(3, R1).be32(5, port);
+            m.be32(1, 1)
+                .be32(2, u32::from(family.0))
+                .be32(3, R1)
+                .be32(5, port);
         })
     }
 }

@@ -30,23 +30,35 @@ pub(super) const TABLE: &str = "rtnet";
 const ELEMENTS_MAX: usize = 500;
 
 fn find(family: Family, name: &str) -> Option<&'static Set> {
-    SETS.iter().find(|set| set.family == family && set.name == name)
+    SETS.iter()
+        .find(|set| set.family == family && set.name == name)
 }
 
 fn element(set: &'static str, key: &[&[u8]]) -> Element {
-    Element { set, key: concat(key), value: vec![] }
+    Element {
+        set,
+        key: concat(key),
+        value: vec![],
+    }
 }
 
 /// A network's elements.
 fn of_network(network: &Network) -> Vec<Element> {
     let bridge = interface(&network.bridge);
-    let mut all = vec![element("bridges", &[&bridge]), element("pairs", &[&bridge, &bridge])];
+    let mut all = vec![
+        element("bridges", &[&bridge]),
+        element("pairs", &[&bridge, &bridge]),
+    ];
     let when = [
         (network.masquerade, "masq_bridges"),
         (!network.isolated, "open_bridges"),
         (network.internal, "internal_bridges"),
     ];
-    all.extend(when.into_iter().filter(|(on, _)| *on).map(|(_, set)| element(set, &[&bridge])));
+    all.extend(
+        when.into_iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, set)| element(set, &[&bridge])),
+    );
     for gateway in network.gateways() {
         let address = octets(gateway.address);
         let (set, own) = match gateway.address {
@@ -67,7 +79,11 @@ fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Element> {
         all.push(element("internal_ports", &[&own]));
     }
     for address in endpoint.addresses() {
-        let set = if address.is_ipv4() { "members4" } else { "members6" };
+        let set = if address.is_ipv4() {
+            "members4"
+        } else {
+            "members6"
+        };
         all.push(element(set, &[&octets(address)]));
     }
     for publish in &endpoint.publish {
@@ -82,7 +98,14 @@ fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Element> {
     for (peer, ports) in &endpoint.links {
         let peer = interface(peer);
         for pair in [[&own[..], &peer], [&peer, &own]] {
-            all.push(element(if ports.is_empty() { "linked_all" } else { "linked" }, &pair));
+            all.push(element(
+                if ports.is_empty() {
+                    "linked_all"
+                } else {
+                    "linked"
+                },
+                &pair,
+            ));
         }
         for range in ports {
             let protocol = [range.protocol.number()];
@@ -104,16 +127,26 @@ fn published(
     n: u16,
 ) {
     let protocol = [publish.to.protocol.number()];
-    let (host, port) = ((publish.host + n).to_be_bytes(), (publish.to.first + n).to_be_bytes());
+    let (host, port) = (
+        (publish.host + n).to_be_bytes(),
+        (publish.to.first + n).to_be_bytes(),
+    );
     let mut push = |set: &'static str, bind: Option<IpAddr>, to: IpAddr| {
         let bind = bind.map(octets);
         let key = match &bind {
             Some(bind) => concat(&[bind, &protocol, &host]),
             None => concat(&[&protocol, &host]),
         };
-        all.push(Element { set, key, value: concat(&[&octets(to), &port]) });
+        all.push(Element {
+            set,
+            key,
+            value: concat(&[&octets(to), &port]),
+        });
     };
-    let (v4, v6) = (endpoint.address.address, endpoint.address6.map(|cidr| cidr.address));
+    let (v4, v6) = (
+        endpoint.address.address,
+        endpoint.address6.map(|cidr| cidr.address),
+    );
     let kernel = network.localhost == Localhost::Kernel;
     let bind = publish.bind;
     if bind.is_none_or(|bind| bind.is_ipv4() && bind.is_unspecified()) {
@@ -139,7 +172,11 @@ fn published(
 }
 
 fn family_of(name: &str) -> Family {
-    if find(INET, name).is_some() { INET } else { BRIDGE }
+    if find(INET, name).is_some() {
+        INET
+    } else {
+        BRIDGE
+    }
 }
 
 /// Messages that add or delete the elements, set by set.
@@ -150,13 +187,18 @@ fn messages(kind: u8, elements: &[Element]) -> Vec<Message> {
             .iter()
             .filter(|element| element.set == set.name && family_of(element.set) == set.family)
             .collect();
-        messages.extend(own.chunks(ELEMENTS_MAX).map(|part| set.elements(kind, TABLE, part)));
+        messages.extend(
+            own.chunks(ELEMENTS_MAX)
+                .map(|part| set.elements(kind, TABLE, part)),
+        );
     }
     messages
 }
 
 fn commit(messages: Vec<Message>) -> Result<(), Errno> {
-    Socket::netfilter()?.batch(messages).map_err(|(_, errno)| errno)
+    Socket::netfilter()?
+        .batch(messages)
+        .map_err(|(_, errno)| errno)
 }
 
 /// For what takes something away. To close such a socket is to wait until the kernel has freed it,
@@ -179,7 +221,11 @@ fn take_away(socket: &mut Socket, messages: Vec<Message>) -> Result<bool> {
 
 pub(super) fn add(store: &Store, network: &Network, record: &Record) -> Result<()> {
     let mut elements = of_network(network);
-    for endpoint in record.endpoints.iter().filter(|one| one.network == network.name) {
+    for endpoint in record
+        .endpoints
+        .iter()
+        .filter(|one| one.network == network.name)
+    {
         elements.extend(of_endpoint(network, endpoint));
     }
     match commit(messages(NEWSETELEM, &elements)) {
@@ -213,7 +259,11 @@ fn make(elements: &[Element]) -> Result<()> {
         flush.string(1, TABLE).string(2, name);
         all.push(flush);
     }
-    all.extend(rules().iter().map(|(family, name, rule)| rule.create(*family, TABLE, name, None)));
+    all.extend(
+        rules()
+            .iter()
+            .map(|(family, name, rule)| rule.create(*family, TABLE, name, None)),
+    );
     all.extend(SETS.iter().map(|set| set.elements(DELSETELEM, TABLE, &[])));
     all.extend(messages(NEWSETELEM, elements));
     commit(all).context("nf_tables")
@@ -311,19 +361,27 @@ pub(super) fn check(store: &Store) -> Result<Option<String>> {
     let mut socket = Socket::netfilter().context("nf_tables")?;
     let all = rules();
     for (family, name, _) in CHAINS {
-        let expected = all.iter().filter(|(f, n, _)| (*f, *n) == (family, name)).count();
+        let expected = all
+            .iter()
+            .filter(|(f, n, _)| (*f, *n) == (family, name))
+            .count();
         let mut request = message(GETRULE, DUMP, family);
         request.string(1, TABLE).string(2, name);
         let mut found = 0;
         match socket.query(request, |_, payload| {
-            let same = payload.get(4..).and_then(|bytes| attribute(bytes, 2)).map(text);
+            let same = payload
+                .get(4..)
+                .and_then(|bytes| attribute(bytes, 2))
+                .map(text);
             found += usize::from(same == Some(name));
         }) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno).context("nf_tables"),
         }
         if found != expected {
-            return Ok(Some(format!("chain {name} of {TABLE} has {found} rules, not {expected}")));
+            return Ok(Some(format!(
+                "chain {name} of {TABLE} has {found} rules, not {expected}"
+            )));
         }
     }
     let mut trial = messages(DELSETELEM, &wanted(store, "", "")?);

@@ -11,11 +11,21 @@ pub(super) const USER: &str = "user";
 use Field::{Interface, Ip, Ip6, Port, Protocol};
 
 const fn set(family: Family, name: &'static str, key: &'static [Field]) -> Set {
-    Set { family, name, key, value: &[] }
+    Set {
+        family,
+        name,
+        key,
+        value: &[],
+    }
 }
 
 const fn map(name: &'static str, key: &'static [Field], value: &'static [Field]) -> Set {
-    Set { family: INET, name, key, value }
+    Set {
+        family: INET,
+        name,
+        key,
+        value,
+    }
 }
 
 pub(super) const SETS: [Set; 24] = [
@@ -46,8 +56,16 @@ pub(super) const SETS: [Set; 24] = [
     set(BRIDGE, "apart", &[Interface]),
     set(BRIDGE, "linked", &[Interface, Interface]),
     set(BRIDGE, "linked_all", &[Interface, Interface]),
-    set(BRIDGE, "linked_ports", &[Interface, Interface, Protocol, Port]),
-    set(BRIDGE, "linked_back", &[Interface, Interface, Protocol, Port]),
+    set(
+        BRIDGE,
+        "linked_ports",
+        &[Interface, Interface, Protocol, Port],
+    ),
+    set(
+        BRIDGE,
+        "linked_back",
+        &[Interface, Interface, Protocol, Port],
+    ),
 ];
 
 /// Every chain of ours but the user's: family, name, hook. The hooks are numbered as in
@@ -69,29 +87,68 @@ pub(super) const CHAINS: [(Family, &str, Option<Hook>); 12] = [
 
 /// All rules, in their order: family, chain, rule.
 pub(super) fn rules() -> Vec<(Family, &'static str, Rule)> {
+    let mut rules = published_rules();
+    rules.extend(source_rules().into_iter().map(|rule| inet("raw", rule)));
+    // The host's addresses on the bridges are the containers', not the neighbours'.
+    for (family, set) in [(IPV4, "gateways4"), (IPV6, "gateways6")] {
+        let outside = Rule::default().not_interface(IIFNAME, "bridges");
+        let outside = outside.meta(IIFNAME, R1).cmp(R1, false, &interface("lo"));
+        rules.push(inet(
+            "raw",
+            outside.destination(family, set).verdict(Verdict::Drop),
+        ));
+    }
+    rules.extend(nat_rules());
+    rules.extend(input_rules());
+    rules.extend(
+        forward_rules()
+            .into_iter()
+            .map(|rule| inet("forward", rule)),
+    );
+    let foreign = Rule::default()
+        .interface(IIFNAME, "internal_ports")
+        .other_ether_type();
+    rules.push((BRIDGE, "input", foreign.verdict(Verdict::Drop)));
+    rules.extend(
+        bridge_rules()
+            .into_iter()
+            .map(|rule| (BRIDGE, "forward", rule)),
+    );
+    rules
+}
+
+fn inet(chain: &'static str, rule: Rule) -> (Family, &'static str, Rule) {
+    (INET, chain, rule)
+}
+
+/// Packets to published ports get the containers' addresses.
+fn published_rules() -> Vec<(Family, &'static str, Rule)> {
     let rule = Rule::default;
-    let inet = |chain: &'static str, rule: Rule| (INET, chain, rule);
-    let mut rules = vec![
+    vec![
         inet("published", rule().translate(IPV4, "at4", true)),
         inet("published", rule().translate(IPV4, "any4", false)),
         inet("published", rule().translate(IPV6, "at6", true)),
         inet("published", rule().translate(IPV6, "any6", false)),
         inet("loopback", rule().translate(IPV4, "at4", true)),
         inet("loopback", rule().translate(IPV4, "local4", false)),
-    ];
-    rules.extend(source_rules().into_iter().map(|rule| inet("raw", rule)));
-    // The host's addresses on the bridges are the containers', not the neighbours'.
-    for (family, set) in [(IPV4, "gateways4"), (IPV6, "gateways6")] {
-        let outside = rule().not_interface(IIFNAME, "bridges");
-        let outside = outside.meta(IIFNAME, R1).cmp(R1, false, &interface("lo"));
-        rules.push(inet("raw", outside.destination(family, set).verdict(Verdict::Drop)));
-    }
+    ]
+}
+
+/// Which packets look for a published port, and which ones leave with another source address.
+fn nat_rules() -> Vec<(Family, &'static str, Rule)> {
+    let rule = Rule::default;
     let published = || rule().for_this_host().verdict(Verdict::Jump("published"));
-    rules.extend([
+    let mut rules = vec![
         // A port published on 127.0.0.1 is no neighbour's (moby#45610).
-        inet("prerouting", rule().for_loopback4().verdict(Verdict::Return)),
+        inet(
+            "prerouting",
+            rule().for_loopback4().verdict(Verdict::Return),
+        ),
         inet("prerouting", published()),
-        inet("output", rule().for_loopback4().verdict(Verdict::Goto("loopback"))),
+        inet(
+            "output",
+            rule().for_loopback4().verdict(Verdict::Goto("loopback")),
+        ),
         // No route leads from ::1 to a container: the helper process serves it.
         inet("output", rule().for_loopback6().verdict(Verdict::Return)),
         inet("output", published()),
@@ -102,18 +159,22 @@ pub(super) fn rules() -> Vec<(Family, &'static str, Rule)> {
                 .not_interface(OIFNAME, "bridges")
                 .masquerade(),
         ),
-        inet("postrouting", rule().loopback4_source().interface(OIFNAME, "bridges").masquerade()),
-    ]);
+        inet(
+            "postrouting",
+            rule()
+                .loopback4_source()
+                .interface(OIFNAME, "bridges")
+                .masquerade(),
+        ),
+    ];
     // A container's packets to a published port: the answer has to come back this way.
     for (family, set) in [(IPV4, "members4"), (IPV6, "members6")] {
-        let back = rule().translated().source(family, set).interface(OIFNAME, "bridges");
+        let back = rule()
+            .translated()
+            .source(family, set)
+            .interface(OIFNAME, "bridges");
         rules.push(inet("postrouting", back.masquerade()));
     }
-    rules.extend(input_rules());
-    rules.extend(forward_rules().into_iter().map(|rule| inet("forward", rule)));
-    let foreign = rule().interface(IIFNAME, "internal_ports").other_ether_type();
-    rules.push((BRIDGE, "input", foreign.verdict(Verdict::Drop)));
-    rules.extend(bridge_rules().into_iter().map(|rule| (BRIDGE, "forward", rule)));
     rules
 }
 
@@ -141,7 +202,10 @@ fn source_rules() -> Vec<Rule> {
         internal().ipv6().not_link_local().source_is_local(),
         internal().ipv6().source_is_of_interface(),
     ];
-    rules.into_iter().map(|rule| rule.verdict(Verdict::Drop)).collect()
+    rules
+        .into_iter()
+        .map(|rule| rule.verdict(Verdict::Drop))
+        .collect()
 }
 
 /// What reaches the host itself. From an internal network that is nothing but its own resolver,
@@ -149,24 +213,43 @@ fn source_rules() -> Vec<Rule> {
 fn input_rules() -> Vec<(Family, &'static str, Rule)> {
     let rule = Rule::default;
     let mut rules = vec![
-        ("input", advertisement().interface(IIFNAME, "bridges").verdict(Verdict::Drop)),
-        ("input", rule().interface(IIFNAME, "internal_bridges").verdict(Verdict::Goto("internal"))),
+        (
+            "input",
+            advertisement()
+                .interface(IIFNAME, "bridges")
+                .verdict(Verdict::Drop),
+        ),
+        (
+            "input",
+            rule()
+                .interface(IIFNAME, "internal_bridges")
+                .verdict(Verdict::Goto("internal")),
+        ),
     ];
     // A network's resolver is its members' alone.
-    for (family, gateways, own) in
-        [(IPV4, "gateways4", "own_gateways4"), (IPV6, "gateways6", "own_gateways6")]
-    {
+    for (family, gateways, own) in [
+        (IPV4, "gateways4", "own_gateways4"),
+        (IPV6, "gateways6", "own_gateways6"),
+    ] {
         for protocol in [6, 17] {
             let question = rule().interface(IIFNAME, "bridges").protocol(protocol);
             let question = question.destination_port(53).destination(family, gateways);
-            rules.push(("input", question.at_interface(family, own, true).verdict(Verdict::Drop)));
+            rules.push((
+                "input",
+                question
+                    .at_interface(family, own, true)
+                    .verdict(Verdict::Drop),
+            ));
         }
     }
     // Neighbour discovery, which IPv6 has for ARP, begins before there is a source address.
     for kind in [135, 136] {
         rules.push(("internal", rule().icmp_type(kind).verdict(Verdict::Accept)));
     }
-    rules.push(("internal", rule().source_is_elsewhere().verdict(Verdict::Drop)));
+    rules.push((
+        "internal",
+        rule().source_is_elsewhere().verdict(Verdict::Drop),
+    ));
     rules.push(("internal", rule().answer().verdict(Verdict::Accept)));
     for (family, own) in [(IPV4, "own_gateways4"), (IPV6, "own_gateways6")] {
         let own = rule().at_interface(family, own, false);
@@ -177,10 +260,19 @@ fn input_rules() -> Vec<(Family, &'static str, Rule)> {
         let names = rule().protocol(protocol).destination_port(53);
         rules.push(("own_gateway", names.verdict(Verdict::Accept)));
     }
-    rules.push(("own_gateway", rule().ipv4().protocol(1).verdict(Verdict::Accept)));
-    rules.push(("own_gateway", rule().ipv6().protocol(58).verdict(Verdict::Accept)));
+    rules.push((
+        "own_gateway",
+        rule().ipv4().protocol(1).verdict(Verdict::Accept),
+    ));
+    rules.push((
+        "own_gateway",
+        rule().ipv6().protocol(58).verdict(Verdict::Accept),
+    ));
     rules.push(("own_gateway", rule().verdict(Verdict::Drop)));
-    rules.into_iter().map(|(chain, rule)| (INET, chain, rule)).collect()
+    rules
+        .into_iter()
+        .map(|(chain, rule)| (INET, chain, rule))
+        .collect()
 }
 
 fn forward_rules() -> Vec<Rule> {
@@ -189,8 +281,12 @@ fn forward_rules() -> Vec<Rule> {
         rule().verdict(Verdict::Jump(USER)),
         // Bridged packets come by where bridge-nf-call-iptables is 1.
         rule().pair("pairs").verdict(Verdict::Accept),
-        rule().interface(IIFNAME, "internal_bridges").verdict(Verdict::Drop),
-        rule().interface(OIFNAME, "internal_bridges").verdict(Verdict::Drop),
+        rule()
+            .interface(IIFNAME, "internal_bridges")
+            .verdict(Verdict::Drop),
+        rule()
+            .interface(OIFNAME, "internal_bridges")
+            .verdict(Verdict::Drop),
         rule().established().verdict(Verdict::Accept),
         rule().translated().verdict(Verdict::Accept),
         rule()
@@ -209,15 +305,37 @@ fn bridge_rules() -> Vec<Rule> {
     vec![
         port().bridged_loopback_source(IPV4).verdict(Verdict::Drop),
         port().bridged_loopback_source(IPV6).verdict(Verdict::Drop),
-        advertisement().interface(IIFNAME, "ports").verdict(Verdict::Drop),
+        advertisement()
+            .interface(IIFNAME, "ports")
+            .verdict(Verdict::Drop),
         rule().pair("linked_all").verdict(Verdict::Accept),
-        rule().ether_type(0x0806).pair("linked").verdict(Verdict::Accept),
+        rule()
+            .ether_type(0x0806)
+            .pair("linked")
+            .verdict(Verdict::Accept),
         // Neighbour solicitation and advertisement: IPv6 has no ARP.
-        rule().icmp_type(135).pair("linked").verdict(Verdict::Accept),
-        rule().icmp_type(136).pair("linked").verdict(Verdict::Accept),
-        rule().pair_port("linked_ports", false).verdict(Verdict::Accept),
-        rule().tcp_reply().pair_port("linked_back", true).verdict(Verdict::Accept),
-        rule().protocol(17).pair_port("linked_back", true).verdict(Verdict::Accept),
-        rule().interface(IIFNAME, "apart").interface(OIFNAME, "apart").verdict(Verdict::Drop),
+        rule()
+            .icmp_type(135)
+            .pair("linked")
+            .verdict(Verdict::Accept),
+        rule()
+            .icmp_type(136)
+            .pair("linked")
+            .verdict(Verdict::Accept),
+        rule()
+            .pair_port("linked_ports", false)
+            .verdict(Verdict::Accept),
+        rule()
+            .tcp_reply()
+            .pair_port("linked_back", true)
+            .verdict(Verdict::Accept),
+        rule()
+            .protocol(17)
+            .pair_port("linked_back", true)
+            .verdict(Verdict::Accept),
+        rule()
+            .interface(IIFNAME, "apart")
+            .interface(OIFNAME, "apart")
+            .verdict(Verdict::Drop),
     ]
 }

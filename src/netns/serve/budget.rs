@@ -37,8 +37,13 @@ pub(super) enum Kind {
     Relay,
 }
 
-const KINDS: [Kind; 5] =
-    [Kind::UdpQuery, Kind::TcpQuery, Kind::FirstDatagrams, Kind::UdpFlow, Kind::Relay];
+const KINDS: [Kind; 5] = [
+    Kind::UdpQuery,
+    Kind::TcpQuery,
+    Kind::FirstDatagrams,
+    Kind::UdpFlow,
+    Kind::Relay,
+];
 
 /// Who counts as one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,7 +165,10 @@ impl Budgets {
             .range(..end)
             .next_back()
             .filter(|rank| (rank.0, &rank.1) == (kind, &scope))?;
-        let (_, number) = self.accounts.get(&(kind, scope, most.clone()))?.first_key_value()?;
+        let (_, number) = self
+            .accounts
+            .get(&(kind, scope, most.clone()))?
+            .first_key_value()?;
         Some(*number)
     }
 
@@ -174,7 +182,10 @@ impl Budgets {
             let quietest = own.first_key_value().map(|(_, number)| *number);
             let is_quiet = |number: &u64| {
                 kind != Kind::Relay
-                    || self.charges.get(number).is_none_or(|charge| charge.used.elapsed() > QUIET)
+                    || self
+                        .charges
+                        .get(number)
+                        .is_none_or(|charge| charge.used.elapsed() > QUIET)
             };
             return instead(quietest.filter(is_quiet));
         }
@@ -199,7 +210,13 @@ impl Budgets {
     ) {
         self.release(number);
         self.stamp += 1;
-        let charge = Charge { kind, client, container, stamp: self.stamp, used: Instant::now() };
+        let charge = Charge {
+            kind,
+            client,
+            container,
+            stamp: self.stamp,
+            used: Instant::now(),
+        };
         for account in charge.accounts() {
             *self.counts.entry((kind, account.1.clone())).or_default() += 1;
             self.book(account, |entries| {
@@ -232,7 +249,9 @@ impl Budgets {
 
     /// The source has ended.
     pub(super) fn release(&mut self, number: u64) {
-        let Some(charge) = self.charges.remove(&number) else { return };
+        let Some(charge) = self.charges.remove(&number) else {
+            return;
+        };
         for account in charge.accounts() {
             let scope = (charge.kind, account.1.clone());
             if let Some(count) = self.counts.get_mut(&scope) {
@@ -263,7 +282,9 @@ impl Budgets {
 
     /// The source has carried something.
     pub(super) fn touch(&mut self, number: u64) {
-        let Some(charge) = self.charges.get_mut(&number) else { return };
+        let Some(charge) = self.charges.get_mut(&number) else {
+            return;
+        };
         if charge.used.elapsed() < GRAIN {
             return;
         }
@@ -281,7 +302,9 @@ impl Budgets {
 
     /// Whether there is anything of the kinds that `limit` has a time for.
     pub(super) fn has(&self, is_meant: impl Fn(Kind) -> bool) -> bool {
-        KINDS.iter().any(|kind| is_meant(*kind) && self.count(*kind, Scope::All) > 0)
+        KINDS
+            .iter()
+            .any(|kind| is_meant(*kind) && self.count(*kind, Scope::All) > 0)
     }
 
     /// The sources that have been quiet for longer than their kind may be.
@@ -331,7 +354,12 @@ mod tests {
 
     #[test]
     fn one_client_has_a_share_and_loses_its_own() {
-        for kind in [Kind::UdpQuery, Kind::TcpQuery, Kind::FirstDatagrams, Kind::UdpFlow] {
+        for kind in [
+            Kind::UdpQuery,
+            Kind::TcpQuery,
+            Kind::FirstDatagrams,
+            Kind::UdpFlow,
+        ] {
             let mut budgets = Budgets::new(20_000);
             let share = (budgets.total(kind) / 4) as u64;
             for n in 0..5_000 {
@@ -393,13 +421,19 @@ mod tests {
             budgets.charge(n, Kind::Relay, client(n as u16), Some(Rc::clone(&popular)));
         }
         let new = client(9_999);
-        assert_eq!(budgets.room(Kind::Relay, &new, Some(&popular)), Room::Instead(0));
+        assert_eq!(
+            budgets.room(Kind::Relay, &new, Some(&popular)),
+            Room::Instead(0)
+        );
         assert_eq!(budgets.room(Kind::Relay, &new, Some(&other)), Room::Free);
         // Of those with one each it is the one that has been quiet for longest.
         budgets.release(0);
         assert_eq!(budgets.room(Kind::Relay, &new, Some(&popular)), Room::Free);
         budgets.charge(half, Kind::Relay, client(3), Some(Rc::clone(&popular)));
-        assert_eq!(budgets.room(Kind::Relay, &new, Some(&popular)), Room::Instead(3));
+        assert_eq!(
+            budgets.room(Kind::Relay, &new, Some(&popular)),
+            Room::Instead(3)
+        );
         assert_eq!(budgets.of_container("popular").len() as u64, half);
         assert!(budgets.of_container("other").is_empty());
     }
@@ -409,11 +443,18 @@ mod tests {
         for descriptors in [1_024, 4_096, 20_000, 524_288, 1 << 30] {
             let budgets = Budgets::new(descriptors);
             let of_kind = |kind: &Kind| {
-                let each = if matches!(kind, Kind::TcpQuery | Kind::Relay) { 2 } else { 1 };
+                let each = if matches!(kind, Kind::TcpQuery | Kind::Relay) {
+                    2
+                } else {
+                    1
+                };
                 each * budgets.total(*kind)
             };
             let clients: usize = KINDS.iter().map(of_kind).sum();
-            assert!(clients + budgets.ports() + SPARE <= descriptors, "{descriptors}");
+            assert!(
+                clients + budgets.ports() + SPARE <= descriptors,
+                "{descriptors}"
+            );
         }
         assert!(Budgets::new(20_000).ports() >= 10_000);
     }
@@ -423,7 +464,10 @@ mod tests {
         let mut budgets = Budgets::new(20_000);
         budgets.charge(1, Kind::FirstDatagrams, client(0), Some("a".into()));
         budgets.change(1, Kind::UdpFlow);
-        assert_eq!(budgets.charged(1).map(|(kind, ..)| kind), Some(Kind::UdpFlow));
+        assert_eq!(
+            budgets.charged(1).map(|(kind, ..)| kind),
+            Some(Kind::UdpFlow)
+        );
         assert!(budgets.has(|kind| kind == Kind::UdpFlow));
         assert!(!budgets.has(|kind| kind == Kind::FirstDatagrams));
         budgets.touch(1);

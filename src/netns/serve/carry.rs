@@ -17,14 +17,21 @@ impl Server {
 
     pub(super) fn accept(&mut self, listener: &TcpListener, published: &Published) {
         for _ in 0..TURN {
-            let Ok((stream, from)) = listener.accept() else { return };
+            let Ok((stream, from)) = listener.accept() else {
+                return;
+            };
             let client = self.client(from);
             // Whoever has no room left is told so at once.
             if self.make_room(Kind::Relay, &client, Some(&published.container))
                 && let Ok(stream) = relay::Stream::new(stream, published.target(from))
             {
                 let whose = (Kind::Relay, client);
-                self.watch_for(whose, Some(&published.container), Source::Relay(stream), EDGES);
+                self.watch_for(
+                    whose,
+                    Some(&published.container),
+                    Source::Relay(stream),
+                    EDGES,
+                );
             }
         }
     }
@@ -42,7 +49,9 @@ impl Server {
     pub(super) fn datagrams(&mut self, number: u64, socket: &UdpSocket, published: &Published) {
         let mut buffer = [0; 65_535];
         for _ in 0..TURN {
-            let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
+            let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+                return;
+            };
             let known = self.flows.get(&(number, from)).copied();
             let Some(flow) = known.or_else(|| self.new_flow(number, from, published)) else {
                 continue;
@@ -67,7 +76,9 @@ impl Server {
     /// Sends a client's datagram on. One that answers what it was answered has that address: it is
     /// no longer counted among those that may be forged.
     fn send_on(&mut self, number: u64, datagram: &[u8]) {
-        let Some(Source::Flow(flow)) = self.sources.get(&number) else { return };
+        let Some(Source::Flow(flow)) = self.sources.get(&number) else {
+            return;
+        };
         // As lost as on any other way.
         let _ = flow.socket.send(datagram);
         let answered = flow.answered;
@@ -85,7 +96,9 @@ impl Server {
     pub(super) fn flow_back(&mut self, number: u64, flow: &mut Flow) {
         let mut buffer = [0; 65_535];
         for _ in 0..TURN {
-            let Ok(length) = flow.socket.recv(&mut buffer) else { return };
+            let Ok(length) = flow.socket.recv(&mut buffer) else {
+                return;
+            };
             // If the port is not held any more the flow ends with it.
             if let Some(Source::Udp(held, _)) = self.sources.get(&flow.held) {
                 let _ = held.send_to(&buffer[..length], flow.client);

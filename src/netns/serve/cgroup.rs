@@ -18,7 +18,8 @@ fn groups() -> Vec<PathBuf> {
     let entries = sys::list_directory(&root).unwrap_or_default().into_iter();
     // cpu and cpuacct are often links to one hierarchy.
     let real = entries.filter(|entry| entry.is_directory);
-    real.map(|entry| root.join(entry.name).join(GROUP)).collect()
+    real.map(|entry| root.join(entry.name).join(GROUP))
+        .collect()
 }
 
 /// This process leaves for the helper's groups; where that is not allowed it stays where it is.
@@ -62,7 +63,11 @@ pub(super) fn leave() {
 /// `cgroup.procs` of a v1 hierarchy, the kernel would first stop every fork and exit of the host.
 fn go(group: &Path) -> bool {
     let tasks = group.join("tasks");
-    let list = if tasks.exists() { tasks } else { group.join("cgroup.procs") };
+    let list = if tasks.exists() {
+        tasks
+    } else {
+        group.join("cgroup.procs")
+    };
     fs::write(list, "0").is_ok()
 }
 

@@ -38,13 +38,19 @@ pub(super) enum Next {
 
 impl Names {
     pub(super) fn new(network: Network) -> Self {
-        Self { network, members: BTreeMap::new(), holders: BTreeMap::new() }
+        Self {
+            network,
+            members: BTreeMap::new(),
+            holders: BTreeMap::new(),
+        }
     }
 
     pub(super) fn insert(&mut self, record: Record) {
         self.remove(&record.id);
         let id: Rc<str> = record.id.as_str().into();
-        let addresses = self.addresses(&record).map(|address| (address, Rc::clone(&id)));
+        let addresses = self
+            .addresses(&record)
+            .map(|address| (address, Rc::clone(&id)));
         let addresses: Vec<_> = addresses.collect();
         self.holders.extend(addresses);
         self.members.insert(record.id.clone(), record);
@@ -62,7 +68,10 @@ impl Names {
 
     fn addresses<'a>(&self, record: &'a Record) -> impl Iterator<Item = IpAddr> + use<'a> {
         let name = self.network.name.clone();
-        let here = record.endpoints.iter().filter(move |endpoint| endpoint.network == name);
+        let here = record
+            .endpoints
+            .iter()
+            .filter(move |endpoint| endpoint.network == name);
         here.flat_map(|endpoint| [Some(endpoint.address), endpoint.address6])
             .flatten()
             .map(|cidr| cidr.address)
@@ -84,7 +93,9 @@ impl Names {
                 return Next::Answer(message::answer(query, question, &[Found::Name(name)]));
             }
         }
-        let qualified = question.name.strip_suffix(&self.network.name.to_ascii_lowercase());
+        let qualified = question
+            .name
+            .strip_suffix(&self.network.name.to_ascii_lowercase());
         let short = qualified.and_then(|name| name.strip_suffix('.'));
         let known = |record: &&Record| {
             let same = |name: &String| {
@@ -112,7 +123,11 @@ impl Names {
             None => host_servers(),
         };
         let own = |server: &IpAddr| self.network.gateways().any(|own| own.address == *server);
-        servers.into_iter().filter(|server| !own(server)).map(|ip| (ip, 53).into()).collect()
+        servers
+            .into_iter()
+            .filter(|server| !own(server))
+            .map(|ip| (ip, 53).into())
+            .collect()
     }
 
     /// Brings the containers' files up to date after `id` has come or gone.
@@ -133,7 +148,10 @@ impl Names {
     fn hosts_of(&self, record: &Record, all: bool) -> String {
         let mut text = String::new();
         let mut lines = |record: &Record, names: &[String]| {
-            text.extend(self.addresses(record).map(|address| hosts::line(address, names)));
+            text.extend(
+                self.addresses(record)
+                    .map(|address| hosts::line(address, names)),
+            );
         };
         lines(record, &record.names);
         for link in &record.links {
@@ -141,8 +159,16 @@ impl Names {
                 lines(peer, std::slice::from_ref(&link.name));
             }
         }
-        for (id, peer) in self.members.iter().filter(|(id, _)| all && **id != record.id) {
-            if !record.links.iter().any(|link| link.id == *id && link.name == *id) {
+        for (id, peer) in self
+            .members
+            .iter()
+            .filter(|(id, _)| all && **id != record.id)
+        {
+            if !record
+                .links
+                .iter()
+                .any(|link| link.id == *id && link.name == *id)
+            {
                 lines(peer, &peer.names);
             }
         }
@@ -169,7 +195,14 @@ impl Pending {
         servers.reverse();
         let socket = Self::ask(&mut servers, query)?;
         let query = query.to_vec();
-        Some(Self { socket, query, client, via, servers, since: Instant::now() })
+        Some(Self {
+            socket,
+            query,
+            client,
+            via,
+            servers,
+            since: Instant::now(),
+        })
     }
 
     /// A socket of its own for each query: its port is one more thing that a forger has to guess.
@@ -203,7 +236,11 @@ impl Pending {
     /// Asks the next server; `Err` if there is none.
     pub(super) fn next(mut self) -> Result<Self, Self> {
         match Self::ask(&mut self.servers, &self.query) {
-            Some(socket) => Ok(Self { socket, since: Instant::now(), ..self }),
+            Some(socket) => Ok(Self {
+                socket,
+                since: Instant::now(),
+                ..self
+            }),
             None => Err(self),
         }
     }

@@ -68,7 +68,11 @@ mod tests {
     use super::*;
 
     fn asked(n: u8) -> Asked {
-        Asked { query: vec![n], from: "192.0.2.1:1".parse().unwrap(), via: 1 }
+        Asked {
+            query: vec![n],
+            from: "192.0.2.1:1".parse().unwrap(),
+            via: 1,
+        }
     }
 
     #[test]
@@ -81,7 +85,10 @@ mod tests {
             inbox.push(&stranger, || asked(n));
         }
         inbox.push(&calm, || asked(7));
-        let first: Vec<_> = (0..3).filter_map(|_| inbox.pop()).map(|(asker, _)| asker).collect();
+        let first: Vec<_> = (0..3)
+            .filter_map(|_| inbox.pop())
+            .map(|(asker, _)| asker)
+            .collect();
         assert_eq!(first, [loud, stranger, calm]);
         let mut rest = 0;
         while inbox.pop().is_some() {

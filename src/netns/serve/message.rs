@@ -71,7 +71,11 @@ fn parse(query: &[u8]) -> Option<Question> {
     }
     let number = |at: usize| Some(u16::from_be_bytes(query.get(at..at + 2)?.try_into().ok()?));
     let (kind, class) = (number(at)?, number(at + 2)?);
-    (class == INTERNET || class == ANY).then_some(Question { name, kind, end: at + 4 })
+    (class == INTERNET || class == ANY).then_some(Question {
+        name,
+        kind,
+        end: at + 4,
+    })
 }
 
 /// A response without records.
@@ -139,8 +143,12 @@ fn encode(name: &str) -> Vec<u8> {
 /// The address that a name below `in-addr.arpa` or `ip6.arpa` stands for.
 pub(super) fn reverse(name: &str) -> Option<IpAddr> {
     if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
-        let bytes: Vec<u8> =
-            labels.split('.').rev().map(str::parse).collect::<Result<_, _>>().ok()?;
+        let bytes: Vec<u8> = labels
+            .split('.')
+            .rev()
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .ok()?;
         return Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into());
     }
     let labels: Vec<&str> = name.strip_suffix(".ip6.arpa")?.split('.').collect();
@@ -197,7 +205,10 @@ mod tests {
 
     #[test]
     fn addresses_are_read_backwards() {
-        assert_eq!(reverse("2.0.20.172.in-addr.arpa"), Some("172.20.0.2".parse().unwrap()));
+        assert_eq!(
+            reverse("2.0.20.172.in-addr.arpa"),
+            Some("172.20.0.2".parse().unwrap())
+        );
         let v6 = format!("2.{}0.0.d.f.ip6.arpa", "0.".repeat(27));
         assert_eq!(reverse(&v6), Some("fd00::2".parse().unwrap()));
         assert_eq!(reverse("1.2.3.in-addr.arpa"), None);

@@ -111,7 +111,11 @@ impl Way {
     /// Whether nothing is left.
     fn flush(&mut self, to: BorrowedFd<'_>) -> Result<bool> {
         while !self.left.is_empty() {
-            match send(to.as_raw(), &self.left, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+            match send(
+                to.as_raw(),
+                &self.left,
+                MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+            ) {
                 Ok(length) => drop(self.left.drain(..length)),
                 Err(Errno::EAGAIN) => return Ok(false),
                 Err(errno) => return Err(errno),
@@ -152,7 +156,12 @@ impl Stream {
             setsockopt(end, sockopt::KeepAlive, &true)?;
             setsockopt(end, sockopt::TcpNoDelay, &true)?;
         }
-        Ok(Self { client, target, up: Way::default(), down: Way::default() })
+        Ok(Self {
+            client,
+            target,
+            up: Way::default(),
+            down: Way::default(),
+        })
     }
 
     /// Goes on as far as it can in one turn.
@@ -171,7 +180,11 @@ impl Stream {
 
 /// A TCP connection that is being made.
 pub(super) fn connecting(to: SocketAddr) -> Result<OwnedFd> {
-    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if to.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(family, SockType::Stream, flags, None)?;
     match connect(fd.as_fd().as_raw(), &SockaddrStorage::from(to)) {
@@ -200,6 +213,11 @@ impl Flow {
         let socket = UdpSocket::bind(own)?;
         socket.connect(to)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, client, held, answered: false })
+        Ok(Self {
+            socket,
+            client,
+            held,
+            answered: false,
+        })
     }
 }

@@ -20,17 +20,25 @@ impl Server {
     pub(super) fn take_questions(&mut self, via: u64, socket: &UdpSocket) {
         let mut buffer = [0; 4096];
         for _ in 0..TAKEN_MAX {
-            let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
+            let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+                return;
+            };
             let asker = self.names.member(from.ip());
             let query = &buffer[..length];
-            self.inbox.push(&asker, || Asked { query: query.to_vec(), from, via });
+            self.inbox.push(&asker, || Asked {
+                query: query.to_vec(),
+                from,
+                via,
+            });
         }
     }
 
     /// Answers some of the questions that wait, each asker's in turn.
     pub(super) fn answer_some(&mut self) {
         for _ in 0..TURN {
-            let Some((asker, asked)) = self.inbox.pop() else { return };
+            let Some((asker, asked)) = self.inbox.pop() else {
+                return;
+            };
             if let Some(answer) = self.answer(asker, &asked) {
                 self.reply(asked.via, &answer, asked.from);
             }
@@ -81,7 +89,9 @@ impl Server {
         let is_late = |source: &Source| matches!(source, Source::Pending(one) if one.is_late());
         let late = self.sources.iter().filter(|(_, source)| is_late(source));
         for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
-            let Some(Source::Pending(pending)) = self.sources.remove(&number) else { continue };
+            let Some(Source::Pending(pending)) = self.sources.remove(&number) else {
+                continue;
+            };
             match pending.next() {
                 Ok(pending) => {
                     // One that could not be watched is late again.
@@ -99,8 +109,12 @@ impl Server {
 
     pub(super) fn accept_query(&mut self, listener: &TcpListener) {
         for _ in 0..TURN {
-            let Ok((stream, from)) = listener.accept() else { return };
-            let Some(member) = self.names.member(from.ip()) else { continue };
+            let Ok((stream, from)) = listener.accept() else {
+                return;
+            };
+            let Some(member) = self.names.member(from.ip()) else {
+                continue;
+            };
             let client = Client::Member(member);
             if self.make_room(Kind::TcpQuery, &client, None)
                 && let Ok(stream) = stream::Stream::new(stream)
@@ -114,7 +128,10 @@ impl Server {
         match stream.pump(&self.names)? {
             Step::Waits => {}
             Step::Again => drop(self.again.insert(number)),
-            Step::Asks(server) => self.epoll.add(server, EpollEvent::new(EDGES, number)).ok()?,
+            Step::Asks(server) => self
+                .epoll
+                .add(server, EpollEvent::new(EDGES, number))
+                .ok()?,
         }
         Some(Source::Query(stream))
     }

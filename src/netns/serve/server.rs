@@ -38,8 +38,9 @@ const MESSAGE_MAX: usize = 32 * 1024;
 /// How many connections or datagrams of one socket are taken before it is another one's turn.
 pub(super) const TURN: usize = 64;
 /// What is watched for every change, once.
-pub(super) const EDGES: EpollFlags =
-    EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLET);
+pub(super) const EDGES: EpollFlags = EpollFlags::EPOLLIN
+    .union(EpollFlags::EPOLLOUT)
+    .union(EpollFlags::EPOLLET);
 
 pub(super) enum Source {
     Listener(OwnedFd),
@@ -94,7 +95,9 @@ pub(super) struct Server {
 /// Serves until it is told to end. Standard input is the socket to listen at.
 pub(in super::super) fn serve(state: &Path, name: &str) -> Result<()> {
     cgroup::enter();
-    let Some(active) = read_active(state, name)? else { bail!("network {name}: not in use") };
+    let Some(active) = read_active(state, name)? else {
+        bail!("network {name}: not in use")
+    };
     let network = Network::decide(name, active.config)?;
     let mut server = Server {
         state: state.to_owned(),
@@ -111,14 +114,18 @@ pub(in super::super) fn serve(state: &Path, name: &str) -> Result<()> {
         ready: false,
         looked: Instant::now(),
     };
-    let listener = sys::stdio(0).try_clone_to_owned().context("standard input")?;
+    let listener = sys::stdio(0)
+        .try_clone_to_owned()
+        .context("standard input")?;
     server.watch(Source::Listener(listener), EpollFlags::EPOLLIN)?;
     server.run()
 }
 
 /// How many descriptors this process may have: as many as it can be allowed.
 fn descriptors() -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
     let allowed = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
     usize::try_from(allowed).unwrap_or(usize::MAX)
 }
@@ -147,9 +154,10 @@ impl Server {
             Source::Tcp(listener, _) | Source::ResolverTcp(listener) => {
                 self.epoll.add(listener, event)
             }
-            Source::Relay(stream) => {
-                self.epoll.add(&stream.client, event).and(self.epoll.add(&stream.target, event))
-            }
+            Source::Relay(stream) => self
+                .epoll
+                .add(&stream.client, event)
+                .and(self.epoll.add(&stream.target, event)),
             Source::Flow(flow) => self.epoll.add(&flow.socket, event),
             Source::Pending(pending) => self.epoll.add(&pending.socket, event),
             Source::Query(stream) => self.epoll.add(&stream.client, event),
@@ -169,7 +177,8 @@ impl Server {
         flags: EpollFlags,
     ) -> Option<u64> {
         let number = self.watch(source, flags).ok()?;
-        self.budgets.charge(number, kind, client, container.cloned());
+        self.budgets
+            .charge(number, kind, client, container.cloned());
         Some(number)
     }
 
@@ -223,13 +232,18 @@ impl Server {
             numbers.extend(std::mem::take(&mut self.again));
             for number in numbers {
                 // An earlier event may have ended it.
-                let Some(source) = self.sources.remove(&number) else { continue };
+                let Some(source) = self.sources.remove(&number) else {
+                    continue;
+                };
                 if !self.handle(number, source) {
                     return Ok(());
                 }
             }
             self.answer_some();
-            if self.tick().is_some_and(|tick| self.looked.elapsed() >= tick) {
+            if self
+                .tick()
+                .is_some_and(|tick| self.looked.elapsed() >= tick)
+            {
                 self.expire();
             }
         }
@@ -239,7 +253,9 @@ impl Server {
         if !self.again.is_empty() || !self.inbox.is_empty() {
             return EpollTimeout::ZERO;
         }
-        let tick = self.tick().and_then(|tick| EpollTimeout::try_from(tick).ok());
+        let tick = self
+            .tick()
+            .and_then(|tick| EpollTimeout::try_from(tick).ok());
         tick.unwrap_or(EpollTimeout::NONE)
     }
 
@@ -311,7 +327,9 @@ impl Server {
             Err(error) => crate::error::line(&error),
         };
         let answer = &answer.as_bytes()[..answer.len().min(200)];
-        send(fd.as_raw_fd(), answer, MsgFlags::MSG_NOSIGNAL).ok().map(|_| true)
+        send(fd.as_raw_fd(), answer, MsgFlags::MSG_NOSIGNAL)
+            .ok()
+            .map(|_| true)
     }
 
     /// The answer, or `None` to end.
@@ -382,19 +400,31 @@ impl Server {
         let held: usize = self.held.values().map(Vec::len).sum();
         // The kernel leaves out what would be above the limit.
         if sockets.len() != lines.len() || held + sockets.len() > self.budgets.ports() {
-            bail!("publish: the limit of open files allows {} ports", self.budgets.ports());
+            bail!(
+                "publish: the limit of open files allows {} ports",
+                self.budgets.ports()
+            );
         }
-        sockets.into_iter().zip(lines).try_for_each(|(socket, line)| self.hold(id, socket, line))
+        sockets
+            .into_iter()
+            .zip(lines)
+            .try_for_each(|(socket, line)| self.hold(id, socket, line))
     }
 
     fn hold(&mut self, id: &str, socket: OwnedFd, line: &str) -> Result<()> {
         let mut words = line.split(' ');
         let protocol: Protocol = words.next().unwrap_or_default().parse()?;
         let mut targets = words.map(str::parse::<SocketAddr>);
-        let to =
-            targets.next().context("a socket without a target")?.context("a socket's target")?;
+        let to = targets
+            .next()
+            .context("a socket without a target")?
+            .context("a socket's target")?;
         let to6 = targets.next().transpose().context("a socket's target")?;
-        let published = Published { container: id.into(), to, to6 };
+        let published = Published {
+            container: id.into(),
+            to,
+            to6,
+        };
         let (source, flags) = match protocol {
             Protocol::Tcp => (Source::Tcp(socket.into(), published), EpollFlags::EPOLLIN),
             Protocol::Udp => (Source::Udp(socket.into(), published), EpollFlags::EPOLLIN),

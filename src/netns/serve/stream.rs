@@ -47,7 +47,11 @@ enum Over {
 
 #[derive(Debug)]
 enum Asked {
-    Tcp { socket: TcpStream, output: Vec<u8>, input: Vec<u8> },
+    Tcp {
+        socket: TcpStream,
+        output: Vec<u8>,
+        input: Vec<u8>,
+    },
     Udp(UdpSocket),
 }
 
@@ -72,7 +76,13 @@ pub(super) enum Step<'a> {
 impl Stream {
     pub(super) fn new(client: TcpStream) -> std::io::Result<Self> {
         client.set_nonblocking(true)?;
-        Ok(Self { client, input: vec![], output: vec![], ended: false, server: None })
+        Ok(Self {
+            client,
+            input: vec![],
+            output: vec![],
+            ended: false,
+            server: None,
+        })
     }
 
     /// Goes on as far as it can in one turn. `None` at its end.
@@ -103,7 +113,11 @@ impl Stream {
             let Some(query) = take(&mut self.input) else {
                 let done = self.ended && self.output.is_empty();
                 let too_long = self.input.len() >= QUERY_MAX;
-                return if done || too_long { None } else { Some(Step::Waits) };
+                return if done || too_long {
+                    None
+                } else {
+                    Some(Step::Waits)
+                };
             };
             match names.query(&query) {
                 Next::Answer(answer) => put(&mut self.output, &answer),
@@ -124,7 +138,11 @@ impl Server {
         let mut servers = names.servers();
         servers.reverse();
         let over = |over| servers.iter().map(move |to| (over, *to));
-        Self::ask_one_of(over(Over::Udp).chain(over(Over::Tcp)).collect(), query.to_vec()).ok()
+        Self::ask_one_of(
+            over(Over::Udp).chain(over(Over::Tcp)).collect(),
+            query.to_vec(),
+        )
+        .ok()
     }
 
     /// Asks the next server; `Err` with the question if there is none.
@@ -138,12 +156,20 @@ impl Server {
                 Over::Tcp => relay::connecting(server).ok().map(|fd: OwnedFd| {
                     let mut output = Vec::new();
                     put(&mut output, &query);
-                    Asked::Tcp { socket: fd.into(), output, input: vec![] }
+                    Asked::Tcp {
+                        socket: fd.into(),
+                        output,
+                        input: vec![],
+                    }
                 }),
                 Over::Udp => Pending::ask(&mut vec![server], &query).map(Asked::Udp),
             };
             if let Some(asked) = asked {
-                return Ok(Self { query, asked, others });
+                return Ok(Self {
+                    query,
+                    asked,
+                    others,
+                });
             }
         }
         Err(query)
@@ -159,7 +185,11 @@ impl Server {
     /// The answer if it has come; the outer `None` if none can come.
     fn pump(&mut self) -> Option<Option<Vec<u8>>> {
         match &mut self.asked {
-            Asked::Tcp { socket, output, input } => {
+            Asked::Tcp {
+                socket,
+                output,
+                input,
+            } => {
                 flush(socket, output)?;
                 let moved = fill(socket, input, 65_537)?;
                 match take(input) {

@@ -21,7 +21,9 @@ pub(super) fn undisputed_profiles(family: &'static [Abi]) -> impl Strategy<Value
         let mut actions = BTreeMap::new();
         for entry in profile["syscalls"].as_array_mut().unwrap() {
             if entry["names"].as_array().unwrap().len() == 1 {
-                let same = actions.entry(entry["names"].to_string()).or_insert(entry.clone());
+                let same = actions
+                    .entry(entry["names"].to_string())
+                    .or_insert(entry.clone());
                 for property in ["action", "errnoRet"] {
                     entry[property] = same[property].clone();
                 }
@@ -54,7 +56,10 @@ fn values(family: &'static [Abi], action: BoxedStrategy<Action>) -> impl Strateg
     let architectures = prop::sample::subsequence(family, 0..=family.len());
     let entries = prop::collection::vec(entry(action.clone()), 0..40);
     (architectures, action, entries).prop_map(|(architectures, (default, errno), entries)| {
-        let names: Vec<String> = architectures.iter().map(|abi| abi.arch.to_string()).collect();
+        let names: Vec<String> = architectures
+            .iter()
+            .map(|abi| abi.arch.to_string())
+            .collect();
         json!({
             "defaultAction": default,
             "defaultErrnoRet": errno,
@@ -79,12 +84,22 @@ fn action() -> impl Strategy<Value = Action> {
 /// socketcall and ipc are not among them: their own rules would meet those of the calls that they
 /// stand for.
 fn name() -> impl Strategy<Value = &'static str> {
-    let few = vec!["socket", "accept", "shmat", "semtimedop", "clone", "read", "write"];
+    let few = vec![
+        "socket",
+        "accept",
+        "shmat",
+        "semtimedop",
+        "clone",
+        "read",
+        "write",
+    ];
     let name = prop_oneof![
         3 => prop::sample::select(calls::CALLS).prop_map(|call| call.0),
         1 => prop::sample::select(few),
     ];
-    name.prop_filter("stands for others", |name| !["socketcall", "ipc"].contains(name))
+    name.prop_filter("stands for others", |name| {
+        !["socketcall", "ipc"].contains(name)
+    })
 }
 
 fn argument() -> impl Strategy<Value = Value> {

@@ -12,7 +12,13 @@ pub(super) struct Entered {
 
 impl Entered {
     fn word(&self, offset: u32) -> u32 {
-        let half = |of: u64| if offset.is_multiple_of(8) { of as u32 } else { (of >> 32) as u32 };
+        let half = |of: u64| {
+            if offset.is_multiple_of(8) {
+                of as u32
+            } else {
+                (of >> 32) as u32
+            }
+        };
         match offset {
             0 => self.number,
             4 => self.architecture,
@@ -29,7 +35,13 @@ pub(super) fn run(program: &[sock_filter], entered: &Entered) -> (u32, usize) {
     let mut at = 0;
     for count in 1.. {
         let sock_filter { code, jt, jf, k } = program[at];
-        let jump = |yes: bool| if yes { usize::from(jt) } else { usize::from(jf) };
+        let jump = |yes: bool| {
+            if yes {
+                usize::from(jt)
+            } else {
+                usize::from(jf)
+            }
+        };
         at += 1;
         match code {
             0x20 => accumulator = entered.word(k),

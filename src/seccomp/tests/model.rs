@@ -25,7 +25,11 @@ pub(super) struct Said<'a> {
 impl<'a> Said<'a> {
     pub(super) fn new(profile: &'a LinuxSeccomp, abi: &Abi, name: &str) -> Self {
         let default = profile.default_action().as_u32(profile.default_errno_ret());
-        let width = if abi.is_wide { u64::MAX } else { u64::from(u32::MAX) };
+        let width = if abi.is_wide {
+            u64::MAX
+        } else {
+            u64::from(u32::MAX)
+        };
         let mut rules = Vec::new();
         for entry in profile.syscalls().iter().flatten() {
             let action = entry.action().as_u32(entry.errno_ret());
@@ -43,11 +47,19 @@ impl<'a> Said<'a> {
                 };
                 for arguments in alternatives(entry.args().as_deref().unwrap_or_default()) {
                     let arguments = arguments.into_iter().filter(asks).collect();
-                    rules.push(Rule { action, by_way, arguments });
+                    rules.push(Rule {
+                        action,
+                        by_way,
+                        arguments,
+                    });
                 }
             }
         }
-        Self { default, width, rules }
+        Self {
+            default,
+            width,
+            rules,
+        }
     }
 
     /// The action for a call with these arguments.
@@ -60,8 +72,12 @@ impl<'a> Said<'a> {
 
     fn holds(&self, rule: &Rule<'_>, entered: &[u64; 6]) -> bool {
         let first = entered[0] & self.width;
-        rule.by_way.is_none_or(|(mask, value)| first & mask == value)
-            && rule.arguments.iter().all(|argument| self.compare(argument, entered))
+        rule.by_way
+            .is_none_or(|(mask, value)| first & mask == value)
+            && rule
+                .arguments
+                .iter()
+                .all(|argument| self.compare(argument, entered))
     }
 
     fn compare(&self, argument: &LinuxSeccompArg, entered: &[u64; 6]) -> bool {
@@ -82,8 +98,12 @@ impl<'a> Said<'a> {
 
 /// Each on its own if two are about the same argument, as runc and crun have it.
 pub(super) fn alternatives(arguments: &[LinuxSeccompArg]) -> Vec<Vec<&LinuxSeccompArg>> {
-    let same =
-        |one: &LinuxSeccompArg| arguments.iter().filter(|a| a.index() == one.index()).count();
+    let same = |one: &LinuxSeccompArg| {
+        arguments
+            .iter()
+            .filter(|a| a.index() == one.index())
+            .count()
+    };
     match arguments.iter().any(|argument| same(argument) > 1) {
         true => arguments.iter().map(|argument| vec![argument]).collect(),
         false => vec![arguments.iter().collect()],

@@ -19,7 +19,10 @@ pub(super) fn program(profile: &LinuxSeccomp) -> Vec<sock_filter> {
     let mut other = SeccompAction::KillThread;
     for entry in profile.syscalls().iter().flatten() {
         other = action(entry.action());
-        let numbers = entry.names().iter().filter_map(|name| X86[0].number(calls::find(name)?));
+        let numbers = entry
+            .names()
+            .iter()
+            .filter_map(|name| X86[0].number(calls::find(name)?));
         for number in numbers {
             let chain = rules.entry(number.into()).or_insert(Some(Vec::new()));
             for conditions in alternatives(entry.args().as_deref().unwrap_or_default()) {
@@ -31,7 +34,9 @@ pub(super) fn program(profile: &LinuxSeccomp) -> Vec<sock_filter> {
             }
         }
     }
-    let rules = rules.into_iter().map(|(number, chain)| (number, chain.unwrap_or_default()));
+    let rules = rules
+        .into_iter()
+        .map(|(number, chain)| (number, chain.unwrap_or_default()));
     let default = action(profile.default_action());
     let filter = SeccompFilter::new(rules.collect(), default, other, TargetArch::x86_64).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
@@ -45,7 +50,13 @@ pub(super) fn program(profile: &LinuxSeccomp) -> Vec<sock_filter> {
 }
 
 fn rule(conditions: &[&LinuxSeccompArg]) -> SeccompRule {
-    SeccompRule::new(conditions.iter().map(|argument| condition(argument)).collect()).unwrap()
+    SeccompRule::new(
+        conditions
+            .iter()
+            .map(|argument| condition(argument))
+            .collect(),
+    )
+    .unwrap()
 }
 
 fn condition(argument: &LinuxSeccompArg) -> SeccompCondition {
@@ -56,9 +67,10 @@ fn condition(argument: &LinuxSeccompArg) -> SeccompCondition {
         LinuxSeccompOperator::ScmpCmpEq => (SeccompCmpOp::Eq, argument.value()),
         LinuxSeccompOperator::ScmpCmpGe => (SeccompCmpOp::Ge, argument.value()),
         LinuxSeccompOperator::ScmpCmpGt => (SeccompCmpOp::Gt, argument.value()),
-        LinuxSeccompOperator::ScmpCmpMaskedEq => {
-            (SeccompCmpOp::MaskedEq(argument.value()), argument.value_two().unwrap_or(0))
-        }
+        LinuxSeccompOperator::ScmpCmpMaskedEq => (
+            SeccompCmpOp::MaskedEq(argument.value()),
+            argument.value_two().unwrap_or(0),
+        ),
     };
     let index = argument.index() as u8;
     SeccompCondition::new(index, SeccompCmpArgLen::Qword, operator, value).unwrap()
