@@ -1,4 +1,4 @@
-//! Where the program begins: `src/sys/entry.rs`.
+//! Where the program begins: `src/sealed_exe/entry.rs`.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

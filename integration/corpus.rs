@@ -165,7 +165,7 @@ fn run_all(client: &str) -> Vec<(String, usize)> {
 }
 
 /// What this version refuses of a client's inputs is taken out of them, and listed here with the
-/// number of inputs, as in `src/spec/corpus.rs`. Whoever implements one deletes its line.
+/// number of inputs, as in `src/plan/tests/corpus.rs`. Whoever implements one deletes its line.
 #[track_caller]
 fn assert_all_run(client: &str, but_for: &[(&str, usize)]) {
     let refused = run_all(client);

@@ -1,9 +1,6 @@
 //! Integration tests. They drive the `rt` binary, or with `RT=PATH` any other OCI runtime, and need
 //! root. `harness.rs` says what the tests are written in.
 
-// What is forbidden to the program is not forbidden to its tests.
-#![cfg_attr(test, allow(clippy::disallowed_methods))]
-
 #[cfg(test)]
 mod annotations;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::harness::{Bundle, Container, Running, proc_status, until};
 pub(crate) use agent::Agent;
 
 /// What docker gives a container without options.
-pub(crate) const DOCKER: &str = include_str!("../src/seccomp/tests/docker.json");
+pub(crate) const DOCKER: &str = include_str!("../src/security/seccomp/tests/docker.json");
 /// What a process has that a filter has killed.
 const KILLED: i32 = 128 + 31;
 

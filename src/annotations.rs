@@ -4,12 +4,12 @@
 //! | `run.oci.…` | what it does | where |
 //! |---|---|---|
 //! | `keep_original_groups` | the process keeps the caller's groups, unless it is `0` | `init/process.rs` |
-//! | `hooks.stdout` `hooks.stderr` | files that get what hooks write | `hooks.rs` |
+//! | `hooks.stdout` `hooks.stderr` | files that get what hooks write | `container/hooks.rs` |
 //! | `pidfd_receiver` | a socket that gets init's pidfd, as that of `--pidfd-socket` | `create.rs` |
 //! | `systemd.subgroup` | the group within the scope that the container is in | `cgroup.rs` |
 //! | `delegate-cgroup` | the group below the container's that its process starts in | `cgroup/delegation.rs` |
-//! | `seccomp_fail_unknown_syscall` | a name of no system call in a profile is an error, unless it is `0` | `spec/check.rs` |
-//! | `seccomp.receiver` | what `linux.seccomp.listenerPath` is, where that is missing | `spec.rs` |
+//! | `seccomp_fail_unknown_syscall` | a name of no system call in a profile is an error, unless it is `0` | `config/check.rs` |
+//! | `seccomp.receiver` | what `linux.seccomp.listenerPath` is, where that is missing | `config.rs` |
 //! | `mount_context_type` | what `linux.mountLabel` is to new file systems, instead of `context` | `plan/mount.rs` |
 
 use std::path::{Component, Path, PathBuf};

@@ -12,12 +12,14 @@ use nix::sys::stat::stat;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
+use crate::container::service;
+use crate::container::state::{Container, Record, Status};
 use crate::criu::rpc::{self, CgroupMode, Kind, PageServer};
 use crate::criu::{self, Common, Images, Notes, Program, Worker, lost, mounts};
 use crate::error::{InPhase, Phase};
+use crate::namespace::is_root_of_host;
 use crate::plan::{Root, Source};
-use crate::state::{Container, Record, Status};
-use crate::{delete, log, rootless, service, spec, sys};
+use crate::{config, delete, log, sys};
 
 const LOG: &str = "dump.log";
 /// Where the standard streams led to, among the images: as runc has it.
@@ -78,7 +80,7 @@ pub(crate) fn command(root: &Path, options: &Options) -> Result<()> {
         _ => bail!("{id}: container cannot be checkpointed in {status} state"),
     };
     ensure!(
-        rootless::is_root_of_host(),
+        is_root_of_host(),
         "checkpoint: only root of the host may do that"
     );
     let manager = "a container that tells a service manager (NOTIFY_SOCKET) has no checkpoint";
@@ -101,7 +103,7 @@ pub(crate) fn command(root: &Path, options: &Options) -> Result<()> {
 fn dump(container: &Container, options: &Options) -> Result<()> {
     let record = &container.record;
     let pid = record.init.context("no process")?.pid;
-    let spec = spec::load(&record.bundle, Some(&container.config()))?.spec;
+    let spec = config::load(&record.bundle, Some(&container.config()))?.spec;
     let default = Linux::default();
     let linux = spec.linux().as_ref().unwrap_or(&default);
     let source = Source {

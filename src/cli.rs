@@ -19,16 +19,18 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use args::{Create, Delete, Events, Exec, Global, Id, Kill, List, Ps, Run, Spec, Update};
-use commands::{chosen, command_line};
-
 use crate::cgroup::{Cgroup, Manager};
-use crate::foreground::{Interrupted, interrupted};
+use crate::child::{Interrupted, interrupted};
+use crate::container::service;
+use crate::namespace::is_root_of_host;
 use crate::plan::Extras;
 use crate::{
-    checkpoint, create, delete, error, events, exec, features, image, kill, list, log, pause, ps,
-    pty, restore, rootless, service, spec, spec_cmd, start, sys, update,
+    checkpoint, config, create, delete, error, events, exec, features, kill, list, log, pause, ps,
+    pty, restore, sealed_exe, spec_template, start, sys, update,
 };
+
+use args::{Create, Delete, Events, Global, Id, Kill, List, Ps, Run, Spec, Update};
+use commands::{chosen, command_line};
 
 /// The status of every error but those of `exec`, as with runc.
 const FAILED: i32 = 1;
@@ -47,7 +49,7 @@ pub(crate) fn main(again: bool) -> i32 {
     let chosen = chosen(&args);
     // The first act of what forks into a container: see image.rs.
     let protected = match chosen {
-        Some("create" | "run" | "exec") if !again => image::protect(),
+        Some("create" | "run" | "exec") if !again => sealed_exe::protect(),
         _ => Ok(()),
     };
     // Nothing of ours is open.
@@ -163,7 +165,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     let request = |args, detached| request(&root, args, extras, manager, detached);
     match name {
         "exec" => {
-            let options = Exec::from_arg_matches(matches)?;
+            let options = exec::ExecOptions::from_arg_matches(matches)?;
             exec::exec(&exec::Request {
                 root,
                 options,
@@ -227,12 +229,12 @@ fn write_spec(matches: &ArgMatches, root: impl FnOnce() -> Result<PathBuf>) -> R
     match netns::spec_network(matches, root)? {
         Some(_) if args.rootless => bail!("--rootless: not with a network of rt's"),
         Some((options, parts)) => {
-            spec_cmd::spec(&args.bundle, false, unified, Some(&parts))?;
+            spec_template::spec(&args.bundle, false, unified, Some(&parts))?;
             if !parts.mounts.is_empty() {
                 crate::netns::make_files(&args.bundle, &options)?;
             }
         }
-        None => spec_cmd::spec(&args.bundle, args.rootless, unified, None)?,
+        None => spec_template::spec(&args.bundle, args.rootless, unified, None)?,
     }
     Ok(())
 }
@@ -263,7 +265,7 @@ fn manage(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
 fn process_file(matches: &ArgMatches) -> Result<Option<Vec<u8>>> {
     let exec = matches.subcommand().filter(|(name, _)| *name == "exec");
     let path = exec.and_then(|(_, matches)| matches.get_one::<PathBuf>("process"));
-    path.map(|path| spec::read_process(path)).transpose()
+    path.map(|path| config::read_process(path)).transpose()
 }
 
 fn update(root: &Path, args: Update) -> Result<()> {
@@ -339,7 +341,7 @@ fn root(global: &Global) -> Result<PathBuf> {
     let root = global.root.clone().map_or_else(default_root, Ok)?;
     // `delete` would look for containers among all directories of the host.
     ensure!(
-        !spec::is_root(&std::path::absolute(&root)?),
+        !config::is_root(&std::path::absolute(&root)?),
         "--root: cannot be /"
     );
     Ok(root)
@@ -349,7 +351,7 @@ fn root(global: &Global) -> Result<PathBuf> {
 fn default_root() -> Result<PathBuf> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match runtime_dir {
-        Some(dir) if !rootless::is_root_of_host() => Ok(PathBuf::from(dir).join(called_as())),
+        Some(dir) if !is_root_of_host() => Ok(PathBuf::from(dir).join(called_as())),
         None if !nix::unistd::geteuid().is_root() => {
             bail!("XDG_RUNTIME_DIR: not set, and no --root is given")
         }
@@ -429,7 +431,7 @@ mod tests {
     #[test]
     fn exec_stops_at_the_command() {
         let matches = parse(&["rt", "exec", "a", "sh", "-c", "--help"]).unwrap();
-        let exec = Exec::from_arg_matches(matches.subcommand().unwrap().1).unwrap();
+        let exec = exec::ExecOptions::from_arg_matches(matches.subcommand().unwrap().1).unwrap();
         assert_eq!(exec.args, ["sh", "-c", "--help"]);
     }
 

@@ -26,20 +26,23 @@ use oci_spec::runtime::{Linux, Spec};
 
 use crate::annotations::{self, Annotations as _};
 use crate::cgroup::{Cgroup, Delegation, Limits, Manager};
+use crate::config::hooks::CALLERS;
+use crate::config::{self, Loaded};
+use crate::container::foreground::Foreground;
+use crate::container::hooks::Hooks;
+use crate::container::protocol::Caller;
+use crate::container::service::{self, Notify};
+use crate::container::state::{Container, Lock, Progress, Record, Status};
+use crate::container::{pid_file, seccomp_agent};
 use crate::error::{InPhase, Phase};
-use crate::foreground::Foreground;
-use crate::hooks::{CALLERS, Hooks};
-use crate::netns::Moved;
+use crate::id::check_id;
+use crate::interfaces::devices::Moved;
+use crate::namespace::is_root_of_host;
 use crate::plan::{self, Extras, Plan, Source};
 use crate::process::Process;
 use crate::pty::{self, Client, DescriptorSocket, Relay};
 use crate::rdt::Rdt;
-use crate::seccomp::agent::{self, Agent};
-use crate::service::{self, Notify};
-use crate::spec::{self, Loaded};
-use crate::state::{Container, Lock, Progress, Record, Status};
-use crate::sync::Caller;
-use crate::{delete, launch, log, pid_file, rootless, start, state, sys};
+use crate::{delete, launch, log, start, sys};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -96,8 +99,9 @@ fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
     done("config.json is read and checked");
     let mut prepared = prepare(request, &loaded.spec).phase(Phase::Plan)?; // 2
     let (mut guard, lock) = claim(request, &prepared, &loaded).phase(Phase::State)?; // 3
-    if let Some(container) = &guard.container {
-        service::prepare(container, &mut prepared.plan).phase(Phase::State)?;
+    let notify = guard.container.as_ref().map(service::prepare);
+    if let Some(directory) = notify.transpose().phase(Phase::State)?.flatten() {
+        prepared.plan.mount_notify(directory).phase(Phase::State)?;
     }
     done("everything is planned, the state directory is made");
     let mut caller = clone_init(&prepared, &mut guard)?; // 4
@@ -162,9 +166,9 @@ impl Prepared {
 
 /// Step 1.
 pub(crate) fn read(request: &Request) -> Result<Loaded> {
-    state::check_id(&request.id)?;
-    let loaded = spec::load(&request.bundle, request.config.as_deref())?;
-    spec::check(&loaded.spec)?;
+    check_id(&request.id)?;
+    let loaded = config::load(&request.bundle, request.config.as_deref())?;
+    config::check(&loaded.spec)?;
     loaded.warnings.iter().for_each(log::warn);
     let terminal = loaded
         .spec
@@ -225,7 +229,7 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         ..Record::new(&request.id, spec)
     };
     plan.hooks = Hooks::of(&record);
-    service::announce_sockets(&mut plan, request.extras.listen_fds)?;
+    plan.announce_sockets(request.extras.listen_fds)?;
     if let Some(hooks) = &mut plan.hooks {
         hooks.open_outputs()?;
     }
@@ -270,7 +274,7 @@ fn plan_cgroup(
     let mut limits = Limits::from_spec(resources, &cgroup)?;
     if request.manager == Manager::Disabled {
         cgroup.leave_out_all(&mut limits)?;
-    } else if !rootless::is_root_of_host() {
+    } else if !is_root_of_host() {
         cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
     }
     cgroup.prepare(&limits)?;
@@ -498,9 +502,9 @@ fn start_or_delete(created: &Created, caller: &mut Caller) -> Result<()> {
     let Created {
         container, init, ..
     } = created;
-    let agent = Agent::connect_of(&container.record, Status::Created);
+    let agent = seccomp_agent::connect_of(&container.record, Status::Created);
     let run = agent.phase(Phase::Process).and_then(|agent| {
-        caller.executed(agent::taker(agent, created.pid.as_raw()))?;
+        caller.executed(seccomp_agent::taker(agent, created.pid.as_raw()))?;
         start::poststart(container, init)
     });
     run.inspect_err(|_| {

@@ -38,6 +38,7 @@ use prost::Message;
 
 use crate::error::line;
 use crate::sys::{self, Fork};
+
 pub(crate) use notes::Notes;
 pub(crate) use options::{CONFIG, Common, Images};
 pub(crate) use program::Program;

@@ -12,10 +12,12 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::config::hooks::HookKind;
+use crate::container::hooks::Hooks;
+use crate::container::state::{self, Busy, Container, Status};
 use crate::error::{InPhase, Phase, line};
-use crate::hooks::{Hooks, Kind};
-use crate::state::{self, Busy, Container, Status};
 use crate::{log, process, sys};
+
 pub(crate) use trust::{check_init, own_groups};
 
 /// How long all processes of a container may take to end, and its cgroups to go. `delete --force`
@@ -188,7 +190,7 @@ fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
             log::warn(line(&error));
         }
         // Before the directory goes, so that a killed `delete` can be tried again.
-        hooks.run_all(Kind::Poststop).iter().for_each(log::warn);
+        hooks.run_all(HookKind::Poststop).iter().for_each(log::warn);
     }
     container.remove().phase(Phase::State)?;
     log::debug(format_args!(

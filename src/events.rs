@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cgroup::OomWatch;
+use crate::container::state::{Container, Status};
 use crate::error::{InPhase, Phase};
-use crate::state::{Container, Status};
 
 /// In runc's order.
 #[derive(Debug, Serialize)]

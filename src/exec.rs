@@ -1,6 +1,7 @@
 //! `exec`: one more process in a container. The same [`init::run`](crate::init::run) as for the
 //! first one, with every namespace joined and no root file system to build.
 
+mod options;
 mod process;
 pub(crate) mod user;
 
@@ -13,17 +14,19 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::cgroup::{Cgroup, OpenCgroup};
-use crate::cli::args;
+use crate::config::LoadedProcess;
+use crate::container::foreground::Foreground;
+use crate::container::pid_file;
+use crate::container::protocol::Caller;
+use crate::container::seccomp_agent::{self, Connection};
+use crate::container::state::{Container, Status};
 use crate::error::{InPhase, Phase};
-use crate::foreground::Foreground;
 use crate::namespace::Namespaces;
 use crate::plan::{Extras, Plan};
 use crate::pty::{self, Client, DescriptorSocket, Relay};
-use crate::seccomp::agent::{self, Agent, Connection};
-use crate::spec::LoadedProcess;
-use crate::state::{Container, Status};
-use crate::sync::Caller;
-use crate::{launch, log, pid_file, sys};
+use crate::{launch, log, sys};
+
+pub(crate) use options::ExecOptions;
 
 /// How often `--ignore-paused` looks whether the container has been resumed.
 const LOOK: Duration = Duration::from_millis(20);
@@ -33,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Request {
     /// `--root`.
     pub(crate) root: PathBuf,
-    pub(crate) options: args::Exec,
+    pub(crate) options: ExecOptions,
     /// What `--process` names: read before the caller's descriptors are closed, of which it may
     /// be one.
     pub(crate) process: Option<Vec<u8>>,
@@ -105,7 +108,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
         .map_or(Ok(()), Foreground::take_over)
         .phase(Phase::Process)?;
     caller.start().phase(Phase::Process)?;
-    caller.executed(agent::taker(outlets.agent, pid.as_raw()))?;
+    caller.executed(seccomp_agent::taker(outlets.agent, pid.as_raw()))?;
     log::debug(format_args!("{}: the program runs", options.id));
     // From here on the process may run on without us only if we are detached or killed.
     let status = foreground.map_or(Ok(0), |foreground| foreground.wait(pid, relay, None))?;
@@ -114,18 +117,18 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
 }
 
 impl Outlets {
-    fn open(options: &args::Exec, container: &Container) -> Result<Self> {
+    fn open(options: &ExecOptions, container: &Container) -> Result<Self> {
         let connect = DescriptorSocket::connect_if;
         Ok(Self {
             console: connect(options.console_socket.as_deref(), "--console-socket")?,
             pidfd: connect(options.pidfd_socket.as_deref(), "--pidfd-socket")?,
-            agent: Agent::connect_of(&container.record, Status::Running)?,
+            agent: seccomp_agent::connect_of(&container.record, Status::Running)?,
         })
     }
 }
 
 /// The groups of init, or those that were chosen.
-fn open_group(container: &Container, options: &args::Exec) -> Result<OpenCgroup> {
+fn open_group(container: &Container, options: &ExecOptions) -> Result<OpenCgroup> {
     let record = &container.record;
     // Where init is now, which need not be where it was born: a systemd in the container moves.
     let current = Cgroup::of_process(record.init.context("no init")?.pid)?;

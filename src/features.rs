@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::hooks::Kind;
-use crate::{
-    OCI_VERSION, annotations, capabilities, cgroup, criu, landlock, memory_policy, mount_options,
-    namespace, netns, seccomp,
-};
+use crate::config::hooks::HookKind;
+use crate::config::{capabilities, memory_policy, mount_options};
+use crate::security::{landlock, seccomp};
+use crate::{OCI_VERSION, annotations, cgroup, criu, namespace, netns};
 
 /// The structure of features.md. A later version adds to it what it has learnt.
 #[derive(Debug, Serialize)]
@@ -106,7 +105,7 @@ pub(crate) fn features() -> Result<String> {
     let features = Features {
         oci_version_min: "1.0.0",
         oci_version_max: OCI_VERSION,
-        hooks: Kind::ALL.map(Kind::name),
+        hooks: HookKind::ALL.map(HookKind::name),
         mount_options: mount_options::words().collect(),
         linux: Linux {
             namespaces,

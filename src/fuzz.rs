@@ -7,11 +7,13 @@ use libc::sock_filter;
 use oci_spec::runtime::Spec;
 
 use crate::cgroup::Cgroup;
-use crate::cpus::Cpus;
+use crate::config::cpus::Cpus;
+use crate::config::{self, capabilities, mount_options};
 use crate::exec::user::{self, User};
+use crate::netns;
 use crate::plan::{Extras, Plan, Source};
-use crate::seccomp::Filter;
-use crate::{capabilities, landlock, mount_options, netns, spec};
+use crate::security::landlock;
+use crate::security::seccomp::Filter;
 
 /// Takes any bytes.
 type Target = fn(&[u8]);
@@ -38,10 +40,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
 
 /// What passes the checks can be planned or is an error. Nothing is opened that the bytes name.
 fn config(bytes: &[u8]) {
-    let Ok(mut loaded) = spec::parse_spec(bytes) else {
+    let Ok(mut loaded) = config::parse_spec(bytes) else {
         return;
     };
-    if spec::check(&loaded.spec).is_err() {
+    if config::check(&loaded.spec).is_err() {
         return;
     }
     make_harmless(&mut loaded.spec);
@@ -72,10 +74,10 @@ fn make_harmless(spec: &mut Spec) {
 fn seccomp(bytes: &[u8]) {
     let before = br#"{"ociVersion":"1.0.0","root":{"path":"r"},"linux":{"seccomp":"#;
     let after = br#","namespaces":[{"type":"mount"}]}}"#;
-    let Ok(mut loaded) = spec::parse_spec(&[before, bytes, after].concat()) else {
+    let Ok(mut loaded) = config::parse_spec(&[before, bytes, after].concat()) else {
         return;
     };
-    if spec::check(&loaded.spec).is_err() {
+    if config::check(&loaded.spec).is_err() {
         return;
     }
     make_harmless(&mut loaded.spec);

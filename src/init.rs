@@ -1,6 +1,7 @@
 //! The container's first process, and every process that joins a container: the order of
 //! confinement, one line a step. Everything below `src/init/` runs after the clone; it returns
 //! to nobody and ends in the user's program or in [`sys::exit_now`].
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod birth;
 mod copy;
@@ -23,13 +24,15 @@ use nix::sys::signal::Signal;
 use nix::unistd::{fchdir, sethostname};
 
 use crate::cgroup::OpenCgroup;
+use crate::child::Confinement;
+use crate::config::hooks::HookKind;
+use crate::container::hooks::Hooks;
+use crate::container::protocol::{self, Release};
 use crate::error::{Failure, InPhase, Phase, line, phase};
-use crate::hooks::{Confinement, Hooks, Kind};
 use crate::plan::Plan;
-use crate::procfd::ProcFd;
-use crate::rootfd::RootFd;
-use crate::sync::{self, Release};
-use crate::{namespace, netns, sys};
+use crate::sys::procfd::ProcFd;
+use crate::sys::rootfd::RootFd;
+use crate::{interfaces, namespace, sys};
 
 /// A session keyring of its own for CRIU's worker, from which restored processes have it.
 pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
@@ -42,7 +45,7 @@ pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
 pub(crate) fn run(
     plan: &Plan,
     mut group: OpenCgroup,
-    caller: sync::Init,
+    caller: protocol::Init,
     listener: Option<OwnedFd>,
 ) -> ! {
     let confined = confine(plan, &mut group, &caller, listener.as_ref());
@@ -79,10 +82,10 @@ pub(crate) fn run(
 fn run_start_hooks(
     hooks: &Hooks,
     program: Option<&process::Ready<'_>>,
-    starter: &sync::Init,
+    starter: &protocol::Init,
 ) -> Result<()> {
     let Some(program) = program else {
-        return hooks.run_inside(Kind::StartContainer, &[], None, None);
+        return hooks.run_inside(HookKind::StartContainer, &[], None, None);
     };
     let enter = || program.confine_hook(starter);
     let keep = program
@@ -95,7 +98,7 @@ fn run_start_hooks(
         enter: &enter,
     };
     hooks.run_inside(
-        Kind::StartContainer,
+        HookKind::StartContainer,
         program.env(),
         None,
         Some(&confinement),
@@ -109,7 +112,7 @@ fn run_start_hooks(
 fn confine<'a>(
     plan: &'a Plan,
     group: &mut OpenCgroup,
-    caller: &sync::Init,
+    caller: &protocol::Init,
     listener: Option<&OwnedFd>,
 ) -> Result<Option<process::Ready<'a>>> {
     sys::clear_command_line();
@@ -140,7 +143,7 @@ fn confine<'a>(
     let terminal = terminal::open(&root, plan).phase(Phase::Terminal)?;
     if let Some(root_plan) = &plan.root {
         name_host(plan).phase(Phase::Namespaces)?;
-        netns::bring_loopback_up(&plan.namespaces).phase(Phase::Namespaces)?;
+        interfaces::bring_loopback_up(&plan.namespaces).phase(Phase::Namespaces)?;
         paths::set_sysctls(plan, proc.as_ref()).phase(Phase::Namespaces)?;
         rootfs::seal(&root, root_plan, plan.process.as_ref()).phase(Phase::Mounts)?;
     }
@@ -182,7 +185,7 @@ fn arrive<'a>(
     plan: &Plan,
     mut program: Option<process::Ready<'a>>,
     group: &mut OpenCgroup,
-    caller: &sync::Init,
+    caller: &protocol::Init,
     listener: Option<&OwnedFd>,
 ) -> Result<Option<process::Ready<'a>>> {
     if plan.has_builder() {
@@ -236,20 +239,20 @@ fn set_end_with_caller(plan: &Plan, signal: Option<Signal>) -> Result<()> {
 
 /// Everything is mounted and nothing is sealed: what hooks mount below `root.path` is part of the
 /// container.
-fn run_hooks(root: &RootFd, plan: &Plan, caller: &sync::Init) -> Result<()> {
+fn run_hooks(root: &RootFd, plan: &Plan, caller: &protocol::Init) -> Result<()> {
     if plan.stops_when_mounted() {
         caller.wait_hooks().phase(Phase::Hooks)?;
     }
     let Some(hooks) = &plan.hooks else {
         return Ok(());
     };
-    if hooks.has(&[Kind::CreateContainer]) {
+    if hooks.has(&[HookKind::CreateContainer]) {
         fchdir(root).context("root.path").phase(Phase::Hooks)?;
         if plan.has_builder() {
             // Hooks are in the container's namespaces, as the specification has it.
             plan.namespaces.join_pid().phase(Phase::Namespaces)?;
         }
-        hooks.run_inside(Kind::CreateContainer, &[], Some(caller.as_fd()), None)?;
+        hooks.run_inside(HookKind::CreateContainer, &[], Some(caller.as_fd()), None)?;
     }
     Ok(())
 }
@@ -265,20 +268,20 @@ fn name_host(plan: &Plan) -> Result<()> {
 }
 
 /// Waits as long as it takes. Whoever connects and goes away without a word has only looked.
-fn wait_for_start(listener: Option<&OwnedFd>) -> sync::Init {
+fn wait_for_start(listener: Option<&OwnedFd>) -> protocol::Init {
     loop {
         let Some(Ok(connection)) = listener.map(|listener| sys::accept(listener.as_fd())) else {
             // Nobody could start this container any more.
             sys::exit_now(1);
         };
-        let starter = sync::Init::from_connection(connection);
+        let starter = protocol::Init::from_connection(connection);
         if starter.wait_start() {
             return starter;
         }
     }
 }
 
-fn fail(peer: &sync::Init, error: &anyhow::Error) -> ! {
+fn fail(peer: &protocol::Init, error: &anyhow::Error) -> ! {
     let phase = phase(error).unwrap_or(Phase::Process);
     peer.failed(&Failure {
         phase,
@@ -288,47 +291,9 @@ fn fail(peer: &sync::Init, error: &anyhow::Error) -> ! {
 }
 
 /// The descriptors that stay open in init.
-fn descriptors(plan: &Plan, caller: &sync::Init, listener: Option<&OwnedFd>) -> Vec<i32> {
+fn descriptors(plan: &Plan, caller: &protocol::Init, listener: Option<&OwnedFd>) -> Vec<i32> {
     let mut keep = plan.descriptors();
     keep.push(caller.as_raw_fd());
     keep.extend(listener.map(AsRawFd::as_raw_fd));
     keep
-}
-
-#[cfg(test)]
-mod tests {
-    /// Rule 1: in this process a path string of the standard library could be one of the image's
-    /// that leads to the host.
-    #[test]
-    fn nothing_here_goes_through_the_standard_librarys_file_functions() {
-        let sources = [
-            include_str!("init.rs")
-                .split("#[cfg(test)]")
-                .next()
-                .unwrap(),
-            include_str!("init/birth.rs"),
-            include_str!("init/copy.rs"),
-            include_str!("init/devices.rs"),
-            include_str!("init/diagnosis.rs"),
-            include_str!("init/landlock.rs"),
-            include_str!("init/mount.rs"),
-            include_str!("init/paths.rs"),
-            include_str!("init/process.rs"),
-            include_str!("init/rootfs.rs"),
-            include_str!("init/seccomp.rs"),
-            include_str!("init/terminal.rs"),
-            include_str!("rootfd.rs"),
-        ];
-        for source in sources {
-            for word in [
-                "std::fs",
-                "use std::io",
-                "File::",
-                "canonicalize",
-                ".exists()",
-            ] {
-                assert!(!source.contains(word), "{word} in {:.60}", source);
-            }
-        }
-    }
 }

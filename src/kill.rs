@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
+use crate::container::state::{self, Container, Status};
 use crate::delete::{check_init, own_groups};
-use crate::state::{self, Container, Status};
 use crate::{log, sys};
 
 /// How long another command may take to finish with a created container.

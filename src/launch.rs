@@ -1,6 +1,8 @@
 //! The one clone. `create` and `exec` both go through here: a first process for a plan, and what
 //! only the caller may do to it before it goes on.
 
+mod mount_service;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -12,12 +14,12 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Pid, Uid, fchown};
 
 use crate::cgroup::OpenCgroup;
+use crate::container::protocol::{self, Caller};
 use crate::error::{InPhase, Phase};
 use crate::init;
 use crate::namespace::IdMap;
 use crate::plan::Plan;
-use crate::rootfd::kind;
-use crate::sync::{self, Caller};
+use crate::sys::rootfd::kind;
 use crate::sys::{self, Fork};
 
 /// Forks the first process, or its builder, on cgroup v2 into its group. It waits for
@@ -28,7 +30,7 @@ pub(crate) fn clone(
     listener: Option<OwnedFd>,
 ) -> Result<(Pid, Caller)> {
     if let Some(cpus) = &plan.affinity.initial {
-        sys::set_affinity(cpus)
+        sys::set_affinity(cpus.mask())
             .context("process.execCPUAffinity.initial")
             .phase(Phase::Process)?;
     }
@@ -38,7 +40,7 @@ pub(crate) fn clone(
         .as_ref()
         .and_then(|program| program.oom_score_adj);
     let _score = score.map(Score::lend).transpose().phase(Phase::Process)?;
-    let (socket, init_end) = sync::pair()?;
+    let (socket, init_end) = protocol::pair()?;
     match plan
         .namespaces
         .clone(group.clone_into(), plan.has_builder())

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::Serialize;
 
+use crate::container::state::{Container, Status};
 use crate::error::line;
 use crate::log;
-use crate::state::{Container, Status};
 
 /// runtime.md's state, with the fields that runc adds.
 #[derive(Debug, Serialize)]

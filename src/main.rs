@@ -1,59 +1,48 @@
 //! `rt`, an OCI container runtime: one stateless executable that reads a bundle and gives the
 //! process in it its own world. `docs/design.md` is the map.
 //!
-//! The C library calls `sys::main`: Rust's own start-up reads `/proc/self/maps` and installs
+//! The C library calls `entry_point::main`: Rust's own start-up reads `/proc/self/maps` and installs
 //! handlers, seventeen system calls twice over, for a stack overflow that would end us anyway.
 #![cfg_attr(not(test), no_main)]
 
 mod annotations;
-mod capabilities;
 mod cgroup;
 mod checkpoint;
+mod child;
 mod cli;
-mod cpus;
+mod config;
+mod container;
 mod create;
 mod criu;
 mod delete;
+mod entry_point;
 mod error;
 mod events;
 mod exec;
 mod features;
-mod foreground;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
-mod hooks;
-mod image;
+mod id;
 mod init;
+mod interfaces;
 mod kill;
-mod landlock;
 mod launch;
-mod lend;
 mod list;
 mod log;
-mod lsm;
-mod memory_policy;
-mod mount_options;
-mod mount_table;
 mod namespace;
+mod netlink;
 mod netns;
 mod pause;
-mod pid_file;
 mod plan;
 mod process;
-mod procfd;
 mod ps;
 mod pty;
 mod rdt;
 mod restore;
-mod rootfd;
-mod rootless;
-mod seccomp;
-mod service;
-mod spec;
-mod spec_cmd;
+mod sealed_exe;
+mod security;
+mod spec_template;
 mod start;
-mod state;
-mod sync;
 mod sys;
 mod update;
 

@@ -12,6 +12,7 @@
 mod check;
 mod id_map;
 mod middle;
+mod owner;
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -26,10 +27,11 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Uid, geteuid, setresgid, setresuid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
+use crate::sys::{self, Fork};
+
 pub(crate) use id_map::{IdMap, user_namespace};
 pub(crate) use middle::answer;
-
-use crate::sys::{self, Fork};
+pub(crate) use owner::is_root_of_host;
 
 /// time_namespaces(7); nix has no name for it.
 pub(crate) const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);

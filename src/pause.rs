@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::container::state::{Container, Status};
 use crate::error::{InPhase, Phase};
 use crate::process;
-use crate::state::{Container, Status};
 
 /// `rt pause`. A container that waits for `start` can be paused as well.
 pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {

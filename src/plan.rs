@@ -4,11 +4,13 @@
 mod mount;
 mod program;
 mod root;
+mod rootless;
 mod scheduling;
 
 use std::cell::RefCell;
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -18,18 +20,18 @@ use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
 
 use crate::annotations::Annotations as _;
 use crate::cgroup::Cgroup;
-use crate::hooks::{CALLERS, Hooks, Kind};
-use crate::landlock::Landlock;
-use crate::lsm::{self, Labels};
-use crate::memory_policy::MemoryPolicy;
+use crate::config::hooks::{CALLERS, HookKind};
+use crate::config::memory_policy::MemoryPolicy;
+use crate::container::hooks::Hooks;
+use crate::container::service::DIRECTORY_INSIDE;
+use crate::container::state::{NOTIFY_SOCKET, Record};
+use crate::interfaces::devices::Device as NetDevice;
 use crate::namespace::Namespaces;
-use crate::netns::Device as NetDevice;
-use crate::procfd::ProcFd;
-use crate::rootless;
-use crate::seccomp::Filter;
-use crate::spec;
-use crate::state::Record;
-use crate::sys;
+use crate::security::landlock::Landlock;
+use crate::security::lsm::{self, Labels};
+use crate::security::seccomp::Filter;
+use crate::sys::procfd::ProcFd;
+use crate::{config, sys};
 
 pub(crate) use mount::{FileSystem, Ids, MountPoint, What};
 pub(crate) use program::{Program, set_variable};
@@ -237,7 +239,7 @@ impl Plan {
     pub(crate) fn start_hooks(&self) -> Option<&Hooks> {
         self.hooks
             .as_ref()
-            .filter(|hooks| hooks.has(&[Kind::StartContainer]))
+            .filter(|hooks| hooks.has(&[HookKind::StartContainer]))
     }
 
     /// Whether a builder does what comes before the program: what a container sees from its first
@@ -252,6 +254,33 @@ impl Plan {
     pub(crate) fn copies_up(&self) -> bool {
         let mut mounts = self.root.iter().flat_map(|root| &root.mounts);
         mounts.any(|mount| mount.options.tmpcopyup)
+    }
+
+    /// Tells the program of the `count` sockets that are passed on (sd_listen_fds(3)); their process is
+    /// its own.
+    pub(crate) fn announce_sockets(&mut self, count: u32) -> Result<()> {
+        let Some(program) = self.process.as_mut().filter(|_| count > 0) else {
+            return Ok(());
+        };
+        program.set_variable("LISTEN_FDS", count.to_string().as_bytes())?;
+        if let Some(names) = std::env::var_os("LISTEN_FDNAMES") {
+            program.set_variable("LISTEN_FDNAMES", names.as_bytes())?;
+        }
+        program.has_sockets = true;
+        Ok(())
+    }
+
+    /// Has `directory`, which is a mount, mounted where the program finds its service manager's socket.
+    pub(crate) fn mount_notify(&mut self, directory: OwnedFd) -> Result<()> {
+        let Some(root) = &mut self.root else {
+            return Ok(());
+        };
+        root.notify = Some(directory);
+        if let Some(program) = &mut self.process {
+            let path = format!("{DIRECTORY_INSIDE}/{NOTIFY_SOCKET}");
+            program.set_variable("NOTIFY_SOCKET", path.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// What security modules have to put the program under.
@@ -329,8 +358,11 @@ fn c_strings<T: AsRef<str>>(texts: impl Iterator<Item = T>, origin: &str) -> Res
 
 fn sysctls(linux: &Linux) -> Vec<(PathBuf, String)> {
     let sysctls = linux.sysctl().iter().flatten();
-    let path = |name: &str| Path::new("sys").join(spec::sysctl_file(name));
+    let path = |name: &str| Path::new("sys").join(config::sysctl_file(name));
     sysctls
         .map(|(name, value)| (path(name), value.clone()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::container::state::Container;
 use crate::error::{InPhase, Phase};
 use crate::list::Format;
-use crate::state::Container;
 
 /// `rt ps`: a JSON array, or what ps(1) prints of them with the options of the caller.
 pub(crate) fn ps(root: &Path, id: &str, format: Format, options: &[String]) -> Result<String> {

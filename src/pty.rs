@@ -18,8 +18,8 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{Gid, Uid, fchown};
 
-use crate::rootfd::RootFd;
 use crate::sys;
+use crate::sys::rootfd::RootFd;
 
 pub(crate) use client::{Client, restore_terminal};
 pub(crate) use relay::Relay;

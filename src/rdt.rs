@@ -13,7 +13,7 @@ use nix::sys::statfs::statfs;
 use oci_spec::runtime::LinuxIntelRdt;
 use serde::{Deserialize, Serialize};
 
-use crate::mount_table;
+use crate::sys::mount_table;
 
 /// Where resctrl.rst mounts it.
 const USUAL_PLACE: &str = "/sys/fs/resctrl";

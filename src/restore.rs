@@ -16,19 +16,19 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::cgroup::Delegation;
 use crate::checkpoint::{DESCRIPTORS, external_key};
+use crate::config::hooks::CALLERS;
+use crate::container::foreground::Foreground;
+use crate::container::state::Lock;
 use crate::create::{self, Created, Guard, Prepared, Request};
 use crate::criu::rpc::{self, InheritFd, JoinNamespace, Kind};
 use crate::criu::{self, Common, Images, Notes, Program, Worker, lost, mounts, seen};
 use crate::error::{InPhase, Phase};
-use crate::foreground::Foreground;
-use crate::hooks::CALLERS;
-use crate::namespace::{IdMap, NEWTIME};
-use crate::netns::{self, Moved};
+use crate::interfaces::devices::Moved;
+use crate::namespace::{IdMap, NEWTIME, is_root_of_host};
 use crate::plan::Root;
 use crate::process::Process;
 use crate::pty::Relay;
-use crate::state::Lock;
-use crate::{init, launch, log, rootless, sys};
+use crate::{init, interfaces, launch, log, sys};
 
 const LOG: &str = "restore.log";
 
@@ -69,7 +69,7 @@ pub(crate) struct Options {
 /// `rt restore`: the status of the process, or 0 when detached.
 pub(crate) fn command(request: &Request, options: &Options) -> Result<i32> {
     ensure!(
-        rootless::is_root_of_host(),
+        is_root_of_host(),
         "restore: only root of the host may do that"
     );
     if request.detached {
@@ -261,7 +261,7 @@ impl Restored<'_> {
             .phase(Phase::Namespaces)?;
         if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
             let sysctls = || network_sysctls(&plan.sysctls);
-            netns::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
+            interfaces::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
         }
         if !plan.net_devices.is_empty() {
             // Those of a namespace that was joined are in it since the container was created.

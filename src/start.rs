@@ -5,12 +5,13 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::config::hooks::HookKind;
+use crate::container::hooks::Hooks;
+use crate::container::service::Notify;
+use crate::container::state::{Container, Status};
+use crate::container::{protocol, seccomp_agent};
 use crate::error::{InPhase, Phase, line, phase};
-use crate::hooks::{Hooks, Kind};
-use crate::seccomp::agent::{self, Agent};
-use crate::service::Notify;
-use crate::state::{Container, Status};
-use crate::{delete, log, sync};
+use crate::{delete, log};
 
 /// `rt start`.
 pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
@@ -42,10 +43,10 @@ fn start(container: &Container, init: &OwnedFd) -> Result<Option<Notify>> {
     };
     let notify = Notify::listen(container).phase(Phase::Process)?;
     let record = &container.record;
-    let agent = Agent::connect_of(record, Status::Created).phase(Phase::Process)?;
+    let agent = seccomp_agent::connect_of(record, Status::Created).phase(Phase::Process)?;
     let pid = record.init.map_or(0, |init| init.pid);
-    let taker = agent::taker(agent, pid);
-    sync::start(connection.as_fd(), init.as_fd(), taker)
+    let taker = seccomp_agent::taker(agent, pid);
+    protocol::start(connection.as_fd(), init.as_fd(), taker)
         .inspect_err(|error| end_of_hooks(container, init, error))?;
     log::debug(format_args!("{id}: the program runs"));
     poststart(container, init)?;
@@ -55,7 +56,8 @@ fn start(container: &Container, init: &OwnedFd) -> Result<Option<Notify>> {
 /// Ends what startContainer hooks have left, one of which has failed or taken too long. In a pid
 /// namespace of its own it has ended with init.
 fn end_of_hooks(container: &Container, init: &OwnedFd, error: &anyhow::Error) {
-    let has_hooks = Hooks::of(&container.record).is_some_and(|h| h.has(&[Kind::StartContainer]));
+    let has_hooks =
+        Hooks::of(&container.record).is_some_and(|h| h.has(&[HookKind::StartContainer]));
     // Anything else than what init has said before it ended leaves it running.
     if !has_hooks || phase(error) != Some(Phase::Hooks) {
         return;
@@ -73,7 +75,7 @@ pub(crate) fn poststart(container: &Container, init: &OwnedFd) -> Result<()> {
         return Ok(());
     };
     let opened = hooks.open_outputs().phase(Phase::Hooks);
-    let run = opened.and_then(|()| hooks.run(Kind::Poststart, process.pid));
+    let run = opened.and_then(|()| hooks.run(HookKind::Poststart, process.pid));
     let Err(error) = run else { return Ok(()) };
     delete::end(container, init)?;
     Err(error)

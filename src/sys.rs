@@ -1,35 +1,31 @@
 //! Every `unsafe` block of the crate: the system calls that nix does not wrap, behind safe
 //! signatures. A file descriptor comes out as an [`OwnedFd`] or an error, never as -1.
-//! Here are the start of the program and descriptors; the rest stands by its object.
+//! Here are descriptors; the rest stands by its object.
 #![allow(unsafe_code)]
 
 mod bpf;
 mod directory;
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-mod entry;
 mod file;
 mod landlock;
 mod lsm;
 mod mount;
+pub(crate) mod mount_table;
 mod process;
+pub(crate) mod procfd;
+pub(crate) mod rootfd;
 mod scheduling;
 mod seccomp;
-#[cfg(all(target_env = "gnu", not(any(test, fuzzing))))]
-mod stack;
 mod terminal;
 mod xattr;
 
-use std::ffi::{CStr, c_char, c_int, c_long};
+use std::ffi::{CStr, c_char, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::Result;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::sys::stat::Mode;
 
 pub(crate) use bpf::*;
 pub(crate) use directory::*;
@@ -43,36 +39,15 @@ pub(crate) use seccomp::*;
 pub(crate) use terminal::*;
 pub(crate) use xattr::*;
 
-/// What the C library calls. Does what Rust's start-up would have done and is needed, besides
-/// [`begin`]: there is enough stack.
-#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
-#[cfg_attr(
-    any(test, fuzzing),
-    allow(dead_code, reason = "the harness has its own")
-)]
-extern "C" fn main(_count: c_int, args: *mut *mut c_char, env: *mut *mut c_char) -> c_int {
-    ARGUMENTS.store(args, Ordering::Relaxed);
-    ENVIRONMENT.store(env, Ordering::Relaxed);
-    #[cfg(all(target_env = "gnu", not(any(test, fuzzing))))]
-    return stack::run();
-    #[cfg(not(all(target_env = "gnu", not(any(test, fuzzing)))))]
-    begin()
-}
-
-/// Runs the command; its exit status. SIGPIPE is ignored, and standard streams that the caller closed
-/// become `/dev/null`, so that no descriptor of ours takes their number and ends up as the output of
-/// a container.
-fn begin() -> c_int {
-    if let Err((what, errno)) = prepare() {
-        eprintln!("rt: {what}: {}", errno.desc());
-        return 1;
-    }
-    crate::cli::main(crate::image::runs_again())
-}
-
-/// The strings that execve(2) has put on the stack: null until [`main`] has seen them.
+/// The strings that execve(2) has put on the stack: null until [`remember_command_line`].
 static ARGUMENTS: AtomicPtr<*mut c_char> = AtomicPtr::new(std::ptr::null_mut());
 static ENVIRONMENT: AtomicPtr<*mut c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Remembers the strings of execve(2), which live as long as the process.
+pub(crate) fn remember_command_line(args: *mut *mut c_char, env: *mut *mut c_char) {
+    ARGUMENTS.store(args, Ordering::Relaxed);
+    ENVIRONMENT.store(env, Ordering::Relaxed);
+}
 
 /// Clears the command line and the environment, as others see them in `/proc/PID/cmdline` and
 /// `/proc/PID/environ`, and as this process would read them. Only in a child that needs neither.
@@ -89,35 +64,6 @@ pub(crate) fn clear_command_line() {
             }
         }
     }
-}
-
-/// Gives the process what every command counts on; the error is what it is about, and why.
-fn prepare() -> std::result::Result<(), (&'static str, Errno)> {
-    open_standard_streams().map_err(|errno| ("/dev/null", errno))?;
-    // A hook need not read its state. If the signal had its default, whether a command goes on or
-    // ends without a word would depend on whether the hook has ended before the state is written.
-    set_signal_disposition(Signal::SIGPIPE, true).map_err(|errno| ("SIGPIPE", errno))?;
-    // A caller that ignores it would have the kernel reap our children behind our back.
-    set_signal_disposition(Signal::SIGCHLD, false).map_err(|errno| ("SIGCHLD", errno))
-}
-
-fn open_standard_streams() -> Result<()> {
-    let mut streams = [0, 1, 2].map(|fd| libc::pollfd {
-        fd,
-        events: 0,
-        revents: 0,
-    });
-    // SAFETY: the pointer and the count are those of `streams`.
-    Errno::result(unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) })?;
-    for _ in streams
-        .iter()
-        .filter(|stream| stream.revents & libc::POLLNVAL != 0)
-    {
-        // The lowest number that is free is one of the closed ones.
-        let null = nix::fcntl::open(c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
-        std::mem::forget(null);
-    }
-    Ok(())
 }
 
 fn call(result: c_long) -> Result<c_long> {

@@ -10,9 +10,9 @@ use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids, LinuxResources,
 };
 
+use crate::container::state::{Container, Record, Status};
 use crate::error::{InPhase, Phase};
-use crate::state::{Container, Record, Status};
-use crate::{log, spec};
+use crate::{config, log};
 
 /// The longest resources that are read, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -24,7 +24,7 @@ pub(crate) fn command(
     resources: LinuxResources,
     schemata: &Schemata,
 ) -> Result<()> {
-    spec::check_resources(&resources).phase(Phase::Config)?;
+    config::check_resources(&resources).phase(Phase::Config)?;
     let schema = schemata.lines().phase(Phase::Config)?;
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     if matches!(container.status()?.0, Status::Creating | Status::Stopped) {
@@ -63,7 +63,7 @@ pub(crate) fn read(file: &Path) -> Result<LinuxResources> {
         if bytes.len() as u64 > LIMIT {
             bail!("larger than {} MiB", LIMIT >> 20);
         }
-        spec::resources(&bytes)
+        config::resources(&bytes)
     };
     read()
         .with_context(|| format!("--resources {}", file.display()))
@@ -87,7 +87,7 @@ impl Schemata {
         let mut rdt = LinuxIntelRdt::default();
         rdt.set_l3_cache_schema(self.l3_cache_schema.clone());
         rdt.set_mem_bw_schema(self.mem_bw_schema.clone());
-        spec::check_intel_rdt(&rdt)?;
+        config::check_intel_rdt(&rdt)?;
         let lines = [&self.l3_cache_schema, &self.mem_bw_schema]
             .into_iter()
             .flatten();

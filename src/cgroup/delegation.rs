@@ -14,9 +14,8 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 use super::group::{Group, Made};
 use super::{Cgroup, file, v2};
 use crate::annotations::{self, Annotations as _};
-use crate::namespace::IdMap;
-use crate::rootless;
-use crate::spec::clean;
+use crate::config::clean;
+use crate::namespace::{IdMap, is_root_of_host};
 
 /// The names of the files that go with a group to whom it is given (Linux 4.15), a line each.
 const KERNELS_LIST: &str = "/sys/kernel/cgroup/delegate";
@@ -45,7 +44,7 @@ impl Delegation {
     ) -> Result<Option<Self>> {
         let is_v2 = cgroup.is_unified() && !cgroup.is_nowhere();
         let Some(path) = annotations.group(annotations::DELEGATE)? else {
-            let owner = owner(spec).filter(|uid| *uid != 0 && is_v2 && rootless::is_root_of_host());
+            let owner = owner(spec).filter(|uid| *uid != 0 && is_v2 && is_root_of_host());
             return Ok(owner.map(|uid| Self::Own { uid }));
         };
         annotations::needs_v2(annotations::DELEGATE, is_v2)?;

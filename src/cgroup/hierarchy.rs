@@ -11,7 +11,7 @@ use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use procfs::process::MountInfo;
 
 use super::Group;
-use crate::{mount_table, sys};
+use crate::sys::{self, mount_table};
 
 /// Where every distribution mounts cgroups.
 pub(super) const ROOT: &str = "/sys/fs/cgroup";

@@ -14,6 +14,7 @@ use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use super::devices::{self, Rule};
 use super::{Cgroup, Group, file, v1, v2};
 use crate::log;
+
 pub(super) use block_io::settings as block_io;
 pub(super) use others::{cpuset, huge_pages, network, pids_max, rdma, unified};
 

@@ -11,7 +11,7 @@ use super::hierarchy::{self, Finder, Version};
 use super::limits::Limits;
 use super::systemd::Unit;
 use crate::annotations::{self, Annotations as _};
-use crate::spec::clean;
+use crate::config::clean;
 
 impl Cgroup {
     /// Decides where the groups of container `id` go, without any side effect. `path` is

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::devices::Rule;
 use super::limits::Limits;
 use super::{Cgroup, file, v1};
+
 pub(crate) use annotation::PREFIX as UNIT_PROPERTIES;
 use bus::{Bus, Refusal};
 use wire::{Property, Reader, Value, Writer};

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Args, Command};
 
-use super::args::{Create, Delete, Events, Exec, Global, Id, Kill, List, Ps, Run, Spec, Update};
+use super::args::{Create, Delete, Events, Global, Id, Kill, List, Ps, Run, Spec, Update};
 use super::netns;
+use crate::exec::ExecOptions;
 use crate::{checkpoint, restore};
 
 /// The commands, with the line that the help gives each.
@@ -52,7 +53,7 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         // crun's, and of no effect there either.
         "create" => Create::augment_args(command).arg(switch("no-subreaper").hide(true)),
         "run" => Run::augment_args(command),
-        "exec" => Exec::augment_args(command),
+        "exec" => ExecOptions::augment_args(command),
         "kill" => Kill::augment_args(command),
         "delete" => Delete::augment_args(command),
         "list" => List::augment_args(command),

@@ -3,8 +3,9 @@
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::Spec;
 
+use crate::annotations;
 use crate::plan::{Root, What, personality};
-use crate::{annotations, landlock, seccomp};
+use crate::security::{landlock, seccomp};
 
 /// Refuses it, at both ends.
 pub(crate) fn check(spec: &Spec, root: &Root) -> Result<()> {

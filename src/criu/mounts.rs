@@ -15,11 +15,10 @@ use nix::sys::stat::{Mode, SFlag};
 use super::Program;
 use super::rpc::ExternalMount;
 use super::seen::{self, Host};
-use crate::mount_options::{Bind, Options};
-use crate::mount_table;
+use crate::config::mount_options::{Bind, Options};
 use crate::plan::{MountPoint, Root, What};
-use crate::rootfd::{Missing, RootFd, file_type};
-use crate::sys;
+use crate::sys::rootfd::{Missing, RootFd, file_type};
+use crate::sys::{self, mount_table};
 
 /// The name of what hides files, as runc's images have it.
 const MASK: &str = "/dev/null";

@@ -16,8 +16,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, stat};
 use nix::unistd::{AccessFlags, access, execv, fexecve};
 
-use crate::rootfd::file_type;
 use crate::sys;
+use crate::sys::rootfd::file_type;
 
 const NAME: &str = "criu";
 /// What execvp(3) takes for `PATH` where there is none.

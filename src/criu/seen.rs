@@ -16,10 +16,9 @@ use nix::sys::stat::{Mode, stat};
 use procfs::process::MountInfo;
 
 use super::mounts::{self, External};
-use crate::mount_table;
 use crate::plan::Root;
-use crate::rootfd::RootFd;
-use crate::sys::{self, Fork};
+use crate::sys::rootfd::RootFd;
+use crate::sys::{self, Fork, mount_table};
 
 /// A part of a file system of the host's.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use nix::sys::stat::stat;
 
 use crate::cgroup::Cgroup;
+use crate::container::state::{Container, Progress, Record};
 use crate::log;
-use crate::state::{Container, Progress, Record};
 
 /// Leaves out what cannot be a cgroup at all, so that not even an empty directory of others goes.
 pub(super) fn leave_out_misplaced(container: &mut Container) -> Vec<PathBuf> {

@@ -6,10 +6,9 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 
-use super::Request;
-use crate::cli::args;
-use crate::spec::{self, LoadedProcess};
-use crate::state::Container;
+use super::{ExecOptions, Request};
+use crate::config::{self, LoadedProcess};
+use crate::container::state::Container;
 
 /// Decides the process, and refuses what could not be started.
 pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedProcess> {
@@ -17,20 +16,20 @@ pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedP
     let loaded = match (&options.process, &request.process) {
         (Some(path), Some(bytes)) => {
             let mut given =
-                spec::process(bytes).with_context(|| format!("--process {}", path.display()))?;
+                config::process(bytes).with_context(|| format!("--process {}", path.display()))?;
             // A container that was created without a process has left nothing to inherit.
             if let Ok(own) = container.process() {
-                inherit(&mut given.process, &spec::process(&own)?.process);
+                inherit(&mut given.process, &config::process(&own)?.process);
             }
             given
         }
         _ => {
-            let mut own = spec::process(&container.process()?)?;
+            let mut own = config::process(&container.process()?)?;
             change(&mut own.process, options);
             own
         }
     };
-    spec::check_process(&loaded.process)?;
+    config::check_process(&loaded.process)?;
     Ok(loaded)
 }
 
@@ -73,7 +72,7 @@ fn inherit(process: &mut Process, own: &Process) {
     }
 }
 
-fn change(process: &mut Process, options: &args::Exec) {
+fn change(process: &mut Process, options: &ExecOptions) {
     process.set_args(Some(options.args.clone()));
     process.set_terminal(Some(options.tty));
     if let Some(directory) = &options.cwd {
@@ -101,7 +100,7 @@ fn change(process: &mut Process, options: &args::Exec) {
     }
 }
 
-fn change_user(process: &mut Process, options: &args::Exec) {
+fn change_user(process: &mut Process, options: &ExecOptions) {
     let user = process.user_mut();
     if let Some(changed) = options.user {
         user.set_uid(changed.uid);

@@ -9,7 +9,7 @@
 //!
 //! The builder then stays for as long as the process can still be stopped half-way. If the caller
 //! ends in that time, also by SIGKILL, the builder kills the process; the caller ends the builder
-//! when the program runs or init waits for `start` ([`crate::sync`]).
+//! when the program runs or init waits for `start` ([`crate::container::protocol`]).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -20,8 +20,8 @@ use nix::unistd::{Pid, getppid};
 
 use super::{process, terminal};
 use crate::cgroup::OpenCgroup;
+use crate::container::protocol;
 use crate::plan::Plan;
-use crate::sync;
 use crate::sys::{self, Fork};
 
 /// Clones the process and returns in it; the builder does not return. `keep` are the descriptors
@@ -29,7 +29,7 @@ use crate::sys::{self, Fork};
 pub(super) fn appear(
     plan: &Plan,
     group: &mut OpenCgroup,
-    caller: &sync::Init,
+    caller: &protocol::Init,
     mut keep: Vec<i32>,
 ) -> Result<()> {
     keep.extend(group.descriptors());

@@ -13,8 +13,8 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, Whence, fchown, fchownat, ftruncate, lseek, read, symlinkat, write};
 
-use crate::rootfd::kind;
 use crate::sys;
+use crate::sys::rootfd::kind;
 
 /// Directories in directories: no more than the stack and a limit of 1024 open files take.
 const DEPTH_MAX: usize = 128;

@@ -12,8 +12,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
 use crate::plan::{Device, Root};
-use crate::rootfd::{Missing, RootFd, kind};
 use crate::sys;
+use crate::sys::rootfd::{Missing, RootFd, kind};
 
 /// The links that runtime-linux.md wants, and the pseudoterminal multiplexer of this container's
 /// own devpts.

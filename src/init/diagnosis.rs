@@ -13,8 +13,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
 
 use super::rootfs;
-use crate::rootfd::{RootFd, kind};
 use crate::sys;
+use crate::sys::rootfd::{RootFd, kind};
 
 /// What the kernel looks at to know the format, in bytes (`BINPRM_BUF_SIZE`).
 const HEAD: usize = 256;

@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
-use crate::landlock::{Landlock, origin, rights_of};
-use crate::rootfd::{RootFd, file_type};
+use crate::security::landlock::{Landlock, origin, rights_of};
 use crate::sys;
+use crate::sys::rootfd::{RootFd, file_type};
 
 /// The rules; execve closes them.
 pub(super) fn rules(landlock: &Landlock, root: &RootFd) -> Result<OwnedFd> {

@@ -14,11 +14,12 @@ use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatf
 use nix::unistd::{chdir, read, symlinkat};
 
 use super::copy;
-use crate::mount_options::{self, Link, Options, Propagation};
+use crate::config::mount_options::{self, Link, Options, Propagation};
+use crate::container::protocol;
 use crate::plan::{FileSystem, MountPoint, Root, What};
-use crate::procfd::PID_NAMESPACE;
-use crate::rootfd::{Missing, RootFd, file_type};
-use crate::{sync, sys};
+use crate::sys;
+use crate::sys::procfd::PID_NAMESPACE;
+use crate::sys::rootfd::{Missing, RootFd, file_type};
 
 /// Attributes of the tmpfs that holds the hierarchies of version 1, whatever they have themselves.
 const PLAIN: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
@@ -28,7 +29,7 @@ pub(super) fn mount(
     root: &RootFd,
     entry: &MountPoint,
     plan: &Root,
-    caller: &sync::Init,
+    caller: &protocol::Init,
 ) -> Result<()> {
     let mounted = match &entry.what {
         What::Bind { source, ids } => {
@@ -66,7 +67,7 @@ fn source_of(path: &Path) -> String {
 }
 
 /// The source of a bind mount, which the root of a user namespace may not be able to reach.
-fn open(source: &Path, entry: &MountPoint, caller: &sync::Init) -> Result<OwnedFd> {
+fn open(source: &Path, entry: &MountPoint, caller: &protocol::Init) -> Result<OwnedFd> {
     match nix::fcntl::open(source, entry.options.source_flags(), Mode::empty()) {
         Err(Errno::EACCES) => caller.borrow(entry.index),
         result => result.with_context(|| source_of(source)),

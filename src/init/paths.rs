@@ -11,9 +11,9 @@ use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{SFlag, fstat, makedev};
 
 use crate::plan::{Plan, Root};
-use crate::procfd::ProcFd;
-use crate::rootfd::{RootFd, file_type, kind};
 use crate::sys;
+use crate::sys::procfd::ProcFd;
+use crate::sys::rootfd::{RootFd, file_type, kind};
 
 /// Mounts what is at each path over itself, read-only. A path that does not exist is skipped.
 pub(super) fn make_read_only(root: &RootFd, paths: &[PathBuf]) -> Result<()> {

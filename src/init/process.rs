@@ -20,13 +20,14 @@ use nix::unistd::{
 use super::diagnosis::refusal;
 use super::landlock;
 use super::seccomp::{self, Who};
-use crate::capabilities::Capabilities;
+use crate::config::capabilities::Capabilities;
+use crate::container::protocol;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, Program, set_variable};
-use crate::procfd::ProcFd;
-use crate::rootfd::{RootFd, kind};
-use crate::seccomp::Filter;
-use crate::{namespace, sync, sys};
+use crate::security::seccomp::Filter;
+use crate::sys::procfd::ProcFd;
+use crate::sys::rootfd::{RootFd, kind};
+use crate::{namespace, sys};
 
 /// More of `/etc/passwd` is not read, in bytes.
 const PASSWD_MAX: usize = 1 << 20;
@@ -62,7 +63,9 @@ pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
 /// The CPUs of the program, now that its cgroup says which there are.
 pub(super) fn take_cpus(plan: &Plan) -> Result<()> {
     match &plan.affinity.last {
-        Some(cpus) => sys::set_affinity(cpus).context("the CPUs (process.execCPUAffinity.final)"),
+        Some(cpus) => {
+            sys::set_affinity(cpus.mask()).context("the CPUs (process.execCPUAffinity.final)")
+        }
         None => Ok(()),
     }
 }
@@ -304,7 +307,7 @@ fn environment(program: &Program, root: &RootFd) -> Vec<CString> {
 fn home_of(uid: u32, root: &RootFd) -> Option<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = root.open(Path::new("/etc/passwd"), flags).ok()?;
-    if crate::rootfd::file_type(&file) != Ok(SFlag::S_IFREG) {
+    if crate::sys::rootfd::file_type(&file) != Ok(SFlag::S_IFREG) {
         return None;
     }
     let passwd = sys::read_at_most(&file, PASSWD_MAX).ok()?;
@@ -389,7 +392,7 @@ impl Ready<'_> {
 
     /// In a process that is about to be a startContainer hook, which is code of the image: what
     /// holds for the program holds for it as well.
-    pub(super) fn confine_hook(&self, starter: &sync::Init) -> Result<()> {
+    pub(super) fn confine_hook(&self, starter: &protocol::Init) -> Result<()> {
         if let Some(filter) = self.filter() {
             seccomp::prepare(filter)?;
         }
@@ -440,7 +443,7 @@ impl Ready<'_> {
     }
 
     /// The limits, which hold for us as well, Landlock, the filter and the program.
-    pub(super) fn execute(self, starter: &sync::Init) -> Result<Infallible> {
+    pub(super) fn execute(self, starter: &protocol::Init) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
         self.set_limits().phase(Phase::Process)?;
         if let Some(rules) = &self.rules {

@@ -12,10 +12,11 @@ use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 use procfs::process::MountInfo;
 
 use super::{devices, mount, paths};
-use crate::mount_options::Propagation;
+use crate::config::mount_options::Propagation;
+use crate::container::{protocol, service};
 use crate::plan::{Program, Root};
-use crate::rootfd::{Missing, RootFd};
-use crate::{lend, mount_table, service, sync, sys};
+use crate::sys::rootfd::{Missing, RootFd};
+use crate::sys::{self, mount_table};
 
 /// The root that everything works on in a process that joins a container: the one it is in.
 pub(super) fn current() -> Result<RootFd> {
@@ -24,12 +25,12 @@ pub(super) fn current() -> Result<RootFd> {
 
 /// The root that everything below works on: a fresh mount of `root.path`, attached there so that
 /// hooks find it.
-pub(super) fn open(plan: &Root, caller: &sync::Init) -> Result<RootFd> {
+pub(super) fn open(plan: &Root, caller: &protocol::Init) -> Result<RootFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     part_from_host(plan).context("linux.rootfsPropagation")?;
     let context = || format!("root.path {}", plan.path.display());
     let target = match openat(AT_FDCWD, &plan.path, flags, Mode::empty()) {
-        Err(Errno::EACCES) => caller.borrow(lend::ROOT)?,
+        Err(Errno::EACCES) => caller.borrow(protocol::ROOT)?,
         result => result.with_context(context)?,
     };
     let tree = sys::clone_mount(target.as_fd(), true).with_context(context)?;
@@ -60,7 +61,7 @@ fn part_from_host(plan: &Root) -> Result<()> {
 }
 
 /// Mounts and devices.
-pub(super) fn furnish(root: &RootFd, plan: &Root, caller: &sync::Init) -> Result<()> {
+pub(super) fn furnish(root: &RootFd, plan: &Root, caller: &protocol::Init) -> Result<()> {
     // Modes below are meant as they are given.
     umask(Mode::empty());
     for mount_point in &plan.mounts {

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::seccomp::Filter;
-use crate::seccomp::wait::{Call, Wait};
-use crate::{sync, sys};
+use crate::container::protocol;
+use crate::security::seccomp::Filter;
+use crate::security::seccomp::wait::{Call, Wait};
+use crate::sys;
 
 /// What the second thread needs for its stack, in bytes.
 const STACK: usize = 256 << 10;
@@ -19,7 +20,7 @@ const STACK: usize = 256 << 10;
 const LOOK: Duration = Duration::from_micros(100);
 
 /// From the thread that is under the filter to the one that is not, and back.
-static STARTER: OnceLock<(sync::Init, Who)> = OnceLock::new();
+static STARTER: OnceLock<(protocol::Init, Who)> = OnceLock::new();
 static LISTENER: OnceLock<OwnedFd> = OnceLock::new();
 static IS_PASSED_ON: AtomicU32 = AtomicU32::new(0);
 
@@ -153,7 +154,7 @@ fn answer(listener: BorrowedFd<'_>, mut question: Option<u64>) {
 
 /// Loads a filter that was [prepared](prepare) for. From here to execve(2) there is no system call
 /// but the one in which this thread waits.
-pub(super) fn load(filter: &Filter, starter: &sync::Init, who: Who) -> Result<()> {
+pub(super) fn load(filter: &Filter, starter: &protocol::Init, who: Who) -> Result<()> {
     let context = "linux.seccomp";
     if !filter.has_listener() {
         who.executing(starter);
@@ -175,7 +176,7 @@ pub(super) fn load(filter: &Filter, starter: &sync::Init, who: Who) -> Result<()
 }
 
 impl Who {
-    fn executing(self, starter: &sync::Init) {
+    fn executing(self, starter: &protocol::Init) {
         if self == Self::Program {
             starter.executing();
         }
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn a_filter_that_lets_through_what_is_still_called_may_come_early() {
         assert!(may_come_early(&filter(include_str!(
-            "../seccomp/tests/docker.json"
+            "../security/seccomp/tests/docker.json"
         ))));
         assert!(may_come_early(&with(
             r#""clone3", "mkdir", "setns""#,

@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result};
 
 use super::devices;
+use crate::container::protocol;
 use crate::plan::Plan;
-use crate::pty::Pair;
-use crate::rootfd::RootFd;
-use crate::{pty, sync, sys};
+use crate::pty::{self, Pair};
+use crate::sys;
+use crate::sys::rootfd::RootFd;
 
 /// The pair, and who will own it.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ fn bind(peer: &OwnedFd, target: &OwnedFd) -> Result<()> {
 
 impl Terminal {
     /// Makes it the standard streams, and hands the master over.
-    pub(super) fn take(self, caller: &sync::Init) -> Result<()> {
+    pub(super) fn take(self, caller: &protocol::Init) -> Result<()> {
         pty::give_to(&self.pair.peer, self.uid)?;
         caller.terminal(self.pair.master.as_fd())?;
         nix::unistd::dup2_stdin(&self.pair.peer)?;

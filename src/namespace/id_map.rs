@@ -11,7 +11,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{getegid, geteuid};
 use oci_spec::runtime::{Hook, LinuxIdMapping};
 
-use crate::hooks;
+use crate::child;
 use crate::sys::{self, Fork};
 
 /// What a helper gets to answer in, in seconds: it may ask a directory service.
@@ -126,7 +126,7 @@ impl IdMap {
                 .collect(),
         ));
         helper.set_timeout(Some(HELPER_LIMIT));
-        hooks::run(&helper, b"", None).context(name)
+        child::run(&helper, b"", None).context(name)
     }
 }
 

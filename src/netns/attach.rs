@@ -6,18 +6,16 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::address::{Cidr, Mac};
 use super::detach::detach;
-use super::lease;
-use super::link::{Links, New};
 use super::network::{self, DEFAULT, Network, hash};
-use super::point;
-use super::ports::Held;
+use super::ports::{self, Held};
 use super::remains::{Entry, InUse};
 use super::request::{Publish, Range, Request};
 use super::store::{Active, Endpoint, Record, Store};
 use super::target::Target;
-use super::{Host, bridge, conntrack, firewall, hosts, ours, ports, serve, sysctl};
+use super::{Host, bridge, conntrack, firewall, hosts, lease, ours, point, serve, sysctl};
+use crate::netlink::address::{Cidr, Mac};
+use crate::netlink::link::{Links, New};
 
 /// The label of the lines in a container's files that no network gives.
 pub(super) const BASE: &str = "container";

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::address::Mac;
-use super::link::{Link, Links, New};
 use super::network::{Localhost, Network};
 use super::{ours, sysctl};
 use crate::log;
+use crate::netlink::address::Mac;
+use crate::netlink::link::{Link, Links, New};
 
 /// The index of the network's bridge, which is made, given its address and brought up as far as
 /// that has not been done.
@@ -71,7 +71,7 @@ fn addresses(network: &Network, link: &Link, here: &mut Links) -> Result<()> {
         sysctl::set(&name, "0").context(name)?;
     }
     for gateway in network.gateways() {
-        let same = |other: &&super::address::Cidr| {
+        let same = |other: &&crate::netlink::address::Cidr| {
             other.address.is_ipv4() == gateway.address.is_ipv4()
                 && !matches!(other.address, std::net::IpAddr::V6(a) if a.is_unicast_link_local())
         };

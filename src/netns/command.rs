@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::Deserialize;
 
-use super::address::Cidr;
-use super::link::Links;
 use super::network::{Config, DEFAULT, Network, check_name};
 use super::remains::{Entry, InUse};
 use super::request::Request;
 use super::store::{Active, Store, write};
 use super::target::Target;
 use super::{Host, Options, attach, bridge, detach, firewall, hosts, serve, show};
+use crate::id::check_id;
 use crate::log;
-use crate::state::check_id;
+use crate::netlink::address::Cidr;
+use crate::netlink::link::Links;
 
 /// A state on standard input is not longer than this, in bytes.
 const STATE_MAX: u64 = 1 << 20;

@@ -8,10 +8,9 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::Host;
 use super::request::{ANNOTATION, Request};
-use super::{DEFAULT_NETWORKS, DEFAULT_STATE};
-use crate::state::Container;
+use super::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
+use crate::container::state::Container;
 
 /// The directory of the bundle with the three files, if nothing else is said.
 const FILES: &str = "etc";

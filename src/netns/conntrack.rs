@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 
-use super::netlink::{DUMP, Message, Socket, attribute};
 use super::request::{Protocol, Publish};
+use crate::netlink::{DUMP, Message, Socket, attribute};
 
 // <linux/netfilter/nfnetlink_conntrack.h>
 const SUBSYSTEM: u16 = 1;

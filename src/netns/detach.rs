@@ -5,11 +5,10 @@ use anyhow::{Context, Error, Result};
 
 use super::attach::BASE;
 use super::lease::Lease;
-use super::link::Links;
-use super::point;
 use super::store::{Endpoint, Record, Store};
-use super::{conntrack, firewall, hosts, ours, serve};
+use super::{conntrack, firewall, hosts, ours, point, serve};
 use crate::log;
+use crate::netlink::link::Links;
 
 /// Removes everything of a container. It goes on after an error; the record stays then, so that
 /// another try can find the rest.

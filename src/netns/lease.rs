@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::address::Cidr;
 use super::detach::detach;
 use super::network::Network;
 use super::remains::Entry;
 use super::store::{Store, gone, names};
-use crate::state::check_id;
+use crate::id::check_id;
+use crate::netlink::address::Cidr;
 use crate::sys;
 
 /// An IPv4 address in the network: `wanted`, or the next free one after the one given last, so

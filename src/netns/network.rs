@@ -10,7 +10,7 @@ use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::address::{Cidr, width};
+use crate::netlink::address::{Cidr, width};
 use crate::sys;
 
 /// The network of a container that names none.

@@ -12,11 +12,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::address::Mac;
-use super::link::{Link, Links};
 use super::network::Network;
 use super::store::Store;
 use super::target::Target;
+use crate::netlink::address::Mac;
+use crate::netlink::link::{Link, Links};
 use crate::sys;
 
 /// IFALIASZ of `<linux/if.h>` without the final zero.

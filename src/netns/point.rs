@@ -7,13 +7,13 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::address::Cidr;
-use super::link::{Links, New};
 use super::network::hash;
 use super::ours;
 use super::request::PointToPoint;
 use super::store::{Point, Record, Store};
 use super::target::Target;
+use crate::netlink::address::Cidr;
+use crate::netlink::link::{Links, New};
 
 /// How many links of a container whose record cannot be read are looked for.
 pub(super) const POINTS_MAX: usize = 16;

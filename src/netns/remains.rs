@@ -11,14 +11,14 @@ use std::path::Path;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 
-use super::address::{Cidr, Mac};
 use super::attach::host_interface;
-use super::link::Links;
 use super::network::{Driver, Network, check_interface, check_name, default_bridge};
 use super::point;
 use super::request::Range;
 use super::store::{Endpoint, Namespace, Record, Store};
-use crate::state::check_id;
+use crate::id::check_id;
+use crate::netlink::address::{Cidr, Mac};
+use crate::netlink::link::Links;
 
 /// No file of ours is larger, in bytes.
 const SIZE_MAX: u64 = 64 << 20;

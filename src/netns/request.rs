@@ -8,9 +8,9 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use super::address::Mac;
 use super::network::check_interface;
-use crate::state::check_id;
+use crate::id::check_id;
+use crate::netlink::address::Mac;
 
 /// Before the name of an option, an annotation's key.
 pub(crate) const ANNOTATION: &str = "org.rt.network.";

@@ -12,7 +12,7 @@ use super::network::Network;
 use super::remains::Entry;
 use super::request::Publish;
 use super::store::{Endpoint, Record, Store};
-use crate::state::check_id;
+use crate::id::check_id;
 
 /// Every container with its networks.
 pub(super) fn list(host: &Host, json: bool) -> Result<String> {

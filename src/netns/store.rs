@@ -24,13 +24,13 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Host;
-use super::address::{Cidr, Mac};
 use super::lease::Lease;
 use super::network::{Config, check_name};
 use super::remains::{Entry, check_record, read_entry};
 use super::request::{LinkTo, Publish, Range};
+use crate::id::check_id;
+use crate::netlink::address::{Cidr, Mac};
 use crate::process::Process;
-use crate::state::check_id;
 use crate::sys;
 
 const ACTIVE: &str = "network.json";

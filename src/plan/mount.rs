@@ -9,10 +9,10 @@ use oci_spec::runtime::{Mount, Spec};
 
 use super::c_string;
 use crate::annotations::Annotations;
-use crate::lsm;
-use crate::mount_options::{self, Bind, Options};
+use crate::config::clean;
+use crate::config::mount_options::{self, Bind, Options};
 use crate::namespace::IdMap;
-use crate::spec::clean;
+use crate::security::lsm;
 
 /// What of `/proc` may be something else: files that lxcfs makes for a container. Everything else
 /// there is the kernel's word, to the container and to whoever looks into it.

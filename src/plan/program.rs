@@ -9,10 +9,10 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 
 use super::c_strings;
 use super::scheduling::Scheduling;
-use crate::capabilities::{self, Capabilities};
-use crate::landlock::Landlock;
-use crate::lsm::Labels;
-use crate::seccomp::Filter;
+use crate::config::capabilities::{self, Capabilities};
+use crate::security::landlock::Landlock;
+use crate::security::lsm::Labels;
+use crate::security::seccomp::Filter;
 use crate::sys;
 
 /// Where a program is looked up when the process has no `PATH`.

@@ -13,9 +13,9 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Mount, Spec};
 use super::mount::{MountPoint, mount_points};
 use super::{Source, c_string};
 use crate::cgroup::Cgroup;
-use crate::lsm;
-use crate::mount_options::{self, Propagation};
-use crate::spec::is_root;
+use crate::config::is_root;
+use crate::config::mount_options::{self, Propagation};
+use crate::security::lsm;
 
 /// The root file system.
 #[derive(Debug)]

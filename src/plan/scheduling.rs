@@ -6,7 +6,7 @@ use oci_spec::runtime::{
     LinuxSchedulerPolicy as Policy, Process, Scheduler,
 };
 
-use crate::cpus::Cpus;
+use crate::config::cpus::Cpus;
 use crate::sys::SchedAttr;
 
 /// Bits below the class in a priority of ioprio_set(2) (`IOPRIO_CLASS_SHIFT`).

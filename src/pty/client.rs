@@ -13,8 +13,8 @@ use nix::sys::stat::{Mode, SFlag};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, read, tcgetpgrp, write};
 
-use crate::rootfd::file_type;
 use crate::sys;
+use crate::sys::rootfd::file_type;
 
 /// What a pipe that is ready takes without a wait, in bytes (`PIPE_BUF`, pipe(7)).
 const PIPE_BUF: usize = 4096;

@@ -7,7 +7,6 @@ use nix::Result;
 use nix::errno::Errno;
 
 use super::call;
-use crate::cpus::Cpus;
 
 // <linux/ioprio.h>, which libc does not have.
 const IOPRIO_WHO_PROCESS: c_int = 1;
@@ -68,9 +67,8 @@ pub(crate) fn ioprio_set(pid: i32, priority: u16) -> Result<()> {
     .map(drop)
 }
 
-/// sched_setaffinity(2) of this process.
-pub(crate) fn set_affinity(cpus: &Cpus) -> Result<()> {
-    let mask = cpus.mask();
+/// sched_setaffinity(2) of this process: the CPUs as bits, the lowest number first.
+pub(crate) fn set_affinity(mask: &[u64]) -> Result<()> {
     // Not the C library's, some versions of which refuse a mask longer than the kernel's.
     // SAFETY: the kernel reads no more bytes than it is told, which is the length of the mask.
     call(unsafe {

@@ -112,6 +112,6 @@ pub(crate) fn futex_wake(word: &'static AtomicU32) {
 /// has somebody asked about, who refuses it.
 pub(crate) fn call_and_ignore(number: u32, [a, b, c, d, e, f]: [u64; 6]) {
     // SAFETY: the call is not carried out, or waits for a static. What an agent lets through after a
-    // signal has arguments that are no addresses of this process (`seccomp/wait.rs`).
+    // signal has arguments that are no addresses of this process (`security/seccomp/wait.rs`).
     unsafe { libc::syscall(number.into(), a, b, c, d, e, f) };
 }

@@ -204,7 +204,7 @@ impl Tracer {
             return None;
         }
         self.counts[process] += 1;
-        // What comes before the C library (`src/sys/entry.rs`) may be more than an execve.
+        // What comes before the C library (`src/sealed_exe/entry.rs`) may be more than an execve.
         self.startup |= number == libc::SYS_arch_prctl;
         let startup = process == CALLER && self.startup && is_startup(number);
         self.startup &= process != CALLER || startup;

@@ -1,6 +1,8 @@
-use super::program::{assemble, tests::run};
-use super::*;
 use proptest::prelude::*;
+
+use super::program::assemble;
+use super::program::tests::run;
+use super::*;
 
 const NUMBERS: [u32; 3] = [1, 3, u32::MAX];
 

@@ -1,7 +1,7 @@
 //! Tables, sets, chains and rules as nf_tables understands them: attributes of
 //! `<linux/netfilter/nf_tables.h>`, types of sets as nft(8) writes them down for itself.
 
-use super::super::netlink::{APPEND, CREATE, Message};
+use crate::netlink::{APPEND, CREATE, Message};
 
 // Message types, below the number of the subsystem.
 pub(super) const NEWTABLE: u8 = 0;

@@ -9,7 +9,6 @@ use std::fs;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-use super::super::netlink::{DUMP, Socket, attribute, attributes, text};
 use super::super::network::Driver;
 use super::encode::{
     DELRULE, Family, GETCHAIN, GETRULE, IIFNAME, INET, IPV4, IPV6, OIFNAME, R1, Rule, Verdict,
@@ -17,6 +16,7 @@ use super::encode::{
 };
 use super::iptables::run;
 use super::nft::TABLE;
+use crate::netlink::{DUMP, Socket, attribute, attributes, text};
 
 const FORWARD: u32 = 2;
 const INPUT: u32 = 1;

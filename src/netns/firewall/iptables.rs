@@ -10,10 +10,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::super::address::Cidr;
 use super::super::network::{Driver, Localhost, Network};
 use super::super::request::Publish;
 use super::super::store::{Endpoint, Record, Store};
+use crate::netlink::address::Cidr;
 
 const RAW: &str = "RT-RAW";
 const DNAT: &str = "RT";

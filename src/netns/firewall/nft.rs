@@ -13,8 +13,6 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::super::address::octets;
-use super::super::netlink::{DUMP, Message, Socket, attribute, text};
 use super::super::network::{Driver, Localhost, Network};
 use super::super::request::Publish;
 use super::super::store::{Endpoint, Record, Store};
@@ -23,6 +21,8 @@ use super::encode::{
     Set, chain, concat, interface, message, table,
 };
 use super::rules::{CHAINS, SETS, USER, rules};
+use crate::netlink::address::octets;
+use crate::netlink::{DUMP, Message, Socket, attribute, text};
 
 /// The name of both tables.
 pub(super) const TABLE: &str = "rtnet";

@@ -20,8 +20,7 @@ use super::budget::{Budgets, Client, Kind, Room};
 use super::dns::{Names, Pending};
 use super::inbox::Inbox;
 use super::relay::{self, Flow, Pipe};
-use super::stream;
-use super::{bind_to_bridge, cgroup};
+use super::{bind_to_bridge, cgroup, stream};
 use crate::sys;
 
 /// How often it is looked for what is late: where that is soon, and where it is not.

@@ -1,0 +1,378 @@
+//! One hook, or another program that is given something to read: started, fed and waited for.
+
+mod interruption;
+mod keeper;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::stat::fstat;
+use nix::sys::uio::pread;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, chdir, execve, getppid, pipe2, write};
+use oci_spec::runtime::Hook;
+
+use crate::error::line;
+use crate::sys;
+
+pub(crate) use interruption::{ENDING, Interrupted, Interruption, ending, interrupted};
+
+/// How much of a failed hook's output its error shows, in bytes.
+const OUTPUT_MAX: usize = 1024;
+
+/// Where hooks run.
+pub(crate) struct Place<'a> {
+    pub(crate) cwd: Option<&'a Path>,
+    /// For a hook that says nothing of its environment.
+    pub(crate) env: &'a [CString],
+    /// A socket whose end is the end of the hook.
+    pub(crate) peer: Option<BorrowedFd<'a>>,
+    /// What ends the hook when the command is asked to end.
+    pub(crate) interruption: Option<Interruption>,
+    /// Whether a [keeper] knows what the hook starts.
+    pub(crate) has_keeper: bool,
+    pub(crate) confinement: Option<&'a Confinement<'a>>,
+}
+
+/// What a hook is put under at the last moment before its program.
+pub(crate) struct Confinement<'a> {
+    /// Descriptors that this takes.
+    pub(crate) keep: Vec<RawFd>,
+    pub(crate) enter: &'a dyn Fn() -> Result<()>,
+}
+
+impl<'a> Place<'a> {
+    /// In the namespaces of the runtime.
+    pub(crate) fn outside(cwd: Option<&'a Path>, env: &'a [CString]) -> Self {
+        let interruption = Interruption::of_command();
+        Self {
+            cwd,
+            env,
+            peer: None,
+            interruption,
+            has_keeper: true,
+            confinement: None,
+        }
+    }
+}
+
+/// Runs one program with `state` as its standard input, to its end or its time limit.
+///
+/// # Errors
+/// What became of it, and the end of what it wrote.
+pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
+    run_to(hook, state, &[None, None], &Place::outside(cwd, &[]))
+}
+
+/// [`run`] with standard output and standard error where `outputs` says, in `place`. At its time
+/// limit the hook ends with all that it has started, and so it does if this process is killed.
+pub(crate) fn run_to(
+    hook: &Hook,
+    state: &[u8],
+    outputs: &[Option<OwnedFd>; 2],
+    place: &Place<'_>,
+) -> Result<()> {
+    let program = Program::new(hook, place.env)?;
+    // A file takes whatever the hook writes: nobody has to read while it runs.
+    let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
+    let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
+    fcntl(&state_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("a pipe")?;
+    let [out, err] = outputs.each_ref().map(|to| to.as_ref().unwrap_or(&output));
+    let streams = Streams {
+        stdin: &stdin,
+        out,
+        err,
+        errors: &output,
+    };
+    let execute = |parent| program.execute(&streams, place, parent);
+    let process = match place.has_keeper {
+        true => keeper::start(execute, output.as_fd()),
+        false => keeper::fork(execute),
+    };
+    let process = process.context("clone3")?;
+    drop(stdin);
+    let seconds = hook
+        .timeout()
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let Place {
+        peer, interruption, ..
+    } = *place;
+    let wait = Wait {
+        process: process.as_fd(),
+        peer,
+        interruption,
+        deadline,
+    };
+    let outcome = wait.feed(state_end, state);
+    if !matches!(outcome, Ok(Outcome::Ended)) {
+        end(&process, place.has_keeper);
+    }
+    let status = waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("waitid")?;
+    let what = match (outcome?, status) {
+        (Outcome::Ended, WaitStatus::Exited(_, 0)) => return Ok(()),
+        (Outcome::Late, _) => format!("not finished after {} s, killed", seconds.unwrap_or(0)),
+        (Outcome::Alone, _) => "killed: who waited for it is gone".to_string(),
+        (Outcome::Ended, WaitStatus::Exited(_, status)) => format!("exit status {status}"),
+        (Outcome::Ended, WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
+        (Outcome::Ended, _) => "ended".to_string(),
+    };
+    match last_words(&output) {
+        words if words.is_empty() => bail!(what),
+        words => bail!("{what}: {words}"),
+    }
+}
+
+/// Has the keeper end everything. One that takes too long for that is killed, and so is a hook that
+/// has none.
+fn end(process: &OwnedFd, is_keeper: bool) {
+    if !is_keeper {
+        let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+        return;
+    }
+    let _ = sys::pidfd_send_signal(process.as_fd(), keeper::END);
+    let deadline = Instant::now() + keeper::PATIENCE + Duration::from_secs(1);
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match poll(
+            &mut fds,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+        ) {
+            Err(Errno::EINTR) => {}
+            Ok(0) | Err(_) => break,
+            Ok(_) => return,
+        }
+    }
+    let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+}
+
+/// Why the wait for a hook is over.
+enum Outcome {
+    Ended,
+    Late,
+    /// The peer has gone.
+    Alone,
+}
+
+/// The wait for a hook.
+struct Wait<'a> {
+    process: BorrowedFd<'a>,
+    peer: Option<BorrowedFd<'a>>,
+    interruption: Option<Interruption>,
+    deadline: Option<Instant>,
+}
+
+impl Wait<'_> {
+    /// Writes the state as the hook reads it, until it is over. A hook may close its standard input
+    /// unread, or never read.
+    fn feed(&self, state_end: OwnedFd, mut state: &[u8]) -> Result<Outcome> {
+        let mut state_end = Some(state_end);
+        loop {
+            if let Some(end) = &state_end {
+                match write(end, state) {
+                    Ok(written) => state = &state[written..],
+                    Err(Errno::EAGAIN | Errno::EINTR) => {}
+                    Err(Errno::EPIPE) => state = &[],
+                    Err(errno) => return Err(errno).context("its standard input"),
+                }
+            }
+            if state.is_empty() {
+                state_end = None;
+            }
+            let interruption = self.interruption.as_ref();
+            let watched = [Some(self.process), self.peer, interruption.map(AsFd::as_fd)];
+            let mut fds: Vec<_> = watched.into_iter().flatten().map(readable).collect();
+            fds.extend(
+                state_end
+                    .as_ref()
+                    .map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)),
+            );
+            match poll(&mut fds, self.timeout()) {
+                Ok(_) if fds[0].any() == Some(true) => return Ok(Outcome::Ended),
+                Ok(_) if self.peer.is_some() && fds[1].any() == Some(true) => {
+                    return Ok(Outcome::Alone);
+                }
+                Ok(1..) => interruption.map_or(Ok(()), |interruption| interruption.check())?,
+                Ok(0) if self.deadline.is_some_and(|at| at <= Instant::now()) => {
+                    return Ok(Outcome::Late);
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("poll"),
+            }
+        }
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        match self
+            .deadline
+            .map(|at| at.saturating_duration_since(Instant::now()))
+        {
+            None => PollTimeout::NONE,
+            // Rounded up: not to wake just before the deadline again and again.
+            Some(left) => {
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+            }
+        }
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::new(fd, PollFlags::POLLIN)
+}
+
+/// The end of what the hook wrote.
+fn last_words(output: &OwnedFd) -> String {
+    let length = fstat(output).map_or(0, |stat| stat.st_size);
+    let mut bytes = [0; OUTPUT_MAX];
+    let read = pread(output, &mut bytes, (length - OUTPUT_MAX as i64).max(0)).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..read]).trim().to_string()
+}
+
+/// What a hook finds open, and where the error goes if it cannot be executed.
+struct Streams<'a> {
+    stdin: &'a OwnedFd,
+    out: &'a OwnedFd,
+    err: &'a OwnedFd,
+    errors: &'a OwnedFd,
+}
+
+/// A hook as execve(2) wants it.
+struct Program {
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Program {
+    fn new(hook: &Hook, inherited: &[CString]) -> Result<Self> {
+        let strings = |list: &Vec<String>| {
+            list.iter()
+                .map(|text| CString::new(text.as_str()))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let path = CString::new(hook.path().as_os_str().as_bytes())?;
+        let mut args = hook
+            .args()
+            .as_ref()
+            .map(strings)
+            .transpose()?
+            .unwrap_or_default();
+        if args.is_empty() {
+            args.push(path.clone());
+        }
+        let env = hook.env().as_ref().map(strings).transpose()?;
+        Ok(Self {
+            path,
+            args,
+            env: env.unwrap_or_else(|| inherited.to_vec()),
+        })
+    }
+
+    /// In the child; the status to end with if the program does not run. What `parent` has open or
+    /// blocked is none of the hook's business, and it does not outlive `parent`, so that a killed
+    /// command leaves nothing behind.
+    fn execute(&self, streams: &Streams<'_>, place: &Place<'_>, parent: Pid) -> i32 {
+        let prepared = self.prepare(streams, place, parent);
+        let executed = prepared.and_then(|()| Ok(execve(&self.path, &self.args, &self.env)?));
+        match executed {
+            Ok(never) => match never {},
+            Err(error) => {
+                let _ = write(streams.errors, line(&error).as_bytes());
+                127
+            }
+        }
+    }
+
+    fn prepare(&self, streams: &Streams<'_>, place: &Place<'_>, parent: Pid) -> Result<()> {
+        set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() != parent {
+            return Err(Errno::ECHILD.into());
+        }
+        nix::unistd::dup2_stdout(streams.out)?;
+        nix::unistd::dup2_stderr(streams.err)?;
+        nix::unistd::dup2_stdin(streams.stdin)?;
+        let mut keep = vec![streams.errors.as_raw_fd()];
+        keep.extend(
+            place
+                .confinement
+                .iter()
+                .flat_map(|confinement| &confinement.keep),
+        );
+        sys::close_all_but(keep, 3)?;
+        sys::set_signal_disposition(Signal::SIGPIPE, false)?;
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        if let Some(bundle) = place.cwd {
+            // It may be gone by the time of poststop.
+            chdir(bundle).or_else(|_| chdir("/"))?;
+        }
+        place
+            .confinement
+            .map_or(Ok(()), |confinement| (confinement.enter)())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(args: &[&str], timeout: Option<i64>) -> Hook {
+        let mut hook = Hook::default();
+        hook.set_path("/bin/sh".into());
+        let args = ["sh", "-c"]
+            .iter()
+            .chain(args)
+            .map(ToString::to_string)
+            .collect();
+        hook.set_args(Some(args));
+        hook.set_env(Some(vec!["PATH=/bin:/usr/bin".into()]));
+        hook.set_timeout(timeout);
+        hook
+    }
+
+    fn error(script: &str, timeout: Option<i64>) -> String {
+        line(&run(&hook(&[script], timeout), b"{}", None).unwrap_err())
+    }
+
+    #[test]
+    fn a_hook_that_fails_is_quoted() {
+        assert_eq!(
+            error("echo no such bridge >&2; exit 3", None),
+            "exit status 3: no such bridge"
+        );
+        assert_eq!(error("kill -9 $$", None), "killed by SIGKILL");
+    }
+
+    #[test]
+    fn a_hook_that_hangs_is_killed_at_its_time() {
+        assert_eq!(
+            error("exec sleep 60", Some(1)),
+            "not finished after 1 s, killed"
+        );
+    }
+
+    #[test]
+    fn the_state_may_be_longer_than_a_pipe_whether_it_is_read_or_not() {
+        let state = vec![b'x'; 300_000];
+        run(&hook(&["test $(wc -c) = 300000"], None), &state, None).unwrap();
+        run(&hook(&["exec <&-; exit 0"], None), &state, None).unwrap();
+        run(&hook(&["exit 0"], None), &state, None).unwrap();
+    }
+
+    #[test]
+    fn a_hook_gets_its_own_name_environment_and_directory_and_nothing_else() {
+        let script = "test \"$(pwd)\" = /usr && test \"$(ls /proc/self/fd | wc -l)\" = 4 && \
+                      test \"$(tr '\\0' '\\n' </proc/$$/environ)\" = PATH=/bin:/usr/bin";
+        run(&hook(&[script], None), b"{}", Some(Path::new("/usr"))).unwrap();
+    }
+}

@@ -1,0 +1,86 @@
+//! Signals that ask a command to end while it still sets things up: whatever holds the set-up, a payload
+//! that stops the process or a hook that hangs, holds nobody for ever.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// The signals that ask a command to end.
+pub(crate) const ENDING: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// Readable when one of them has come to a command in the foreground.
+static INTERRUPTION: OnceLock<SignalFd> = OnceLock::new();
+/// Set when a wait has been given up for one of them.
+static INTERRUPTED: OnceLock<Interrupted> = OnceLock::new();
+
+/// The error of a command that a signal has ended while it was still setting things up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interrupted(Signal);
+
+impl Interrupted {
+    /// The exit status of the command, as a shell gives it.
+    pub(crate) fn status(self) -> i32 {
+        128 + self.0 as i32
+    }
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted by {}", self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// What waits of the set-up have to look at as well: readable when the command is asked to end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interruption(&'static SignalFd);
+
+impl Interruption {
+    /// That of this command; `None` where the signal itself ends it. Only for `rt` itself: a child
+    /// closes the descriptor, whose number may be another one's there.
+    pub(crate) fn of_command() -> Option<Self> {
+        INTERRUPTION.get().map(Self)
+    }
+
+    /// Hears of the signals from here on, which are blocked.
+    pub(crate) fn listen() -> Result<()> {
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&ending(), flags).context("signalfd")?;
+        let _ = INTERRUPTION.set(signals);
+        Ok(())
+    }
+
+    /// The error for a wait that a signal has ended.
+    pub(crate) fn check(self) -> Result<(), Interrupted> {
+        let signal = self.0.read_signal().ok().flatten();
+        let signal = signal.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok());
+        signal.map_or(Ok(()), |signal| {
+            Err(*INTERRUPTED.get_or_init(|| Interrupted(signal)))
+        })
+    }
+}
+
+impl AsFd for Interruption {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What has ended this command, if it was a signal while it still set things up.
+pub(crate) fn interrupted() -> Option<Interrupted> {
+    INTERRUPTED.get().copied()
+}
+
+pub(crate) fn ending() -> SigSet {
+    ENDING.into_iter().collect()
+}

@@ -1,0 +1,67 @@
+//! The six points of a container's life at which hooks run (runtime-spec, config.md "POSIX-platform
+//! Hooks").
+
+use oci_spec::runtime::Hook;
+
+/// The point of the container's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HookKind {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
+/// Those that `create` runs itself.
+pub(crate) const CALLERS: [HookKind; 2] = [HookKind::Prestart, HookKind::CreateRuntime];
+
+impl HookKind {
+    /// All of them, in the order in which they run.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::Poststart,
+        Self::Poststop,
+    ];
+
+    /// The name in `config.json`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Prestart => "prestart",
+            Self::CreateRuntime => "createRuntime",
+            Self::CreateContainer => "createContainer",
+            Self::StartContainer => "startContainer",
+            Self::Poststart => "poststart",
+            Self::Poststop => "poststop",
+        }
+    }
+
+    /// What the state says. A prestart hook has always been told `created`; the others hear what
+    /// runtime.md calls the moment.
+    pub(crate) fn status(self) -> &'static str {
+        match self {
+            Self::CreateRuntime | Self::CreateContainer => "creating",
+            Self::Prestart | Self::StartContainer => "created",
+            Self::Poststart => "running",
+            Self::Poststop => "stopped",
+        }
+    }
+
+    /// The hooks of this kind.
+    pub(crate) fn of(self, hooks: &oci_spec::runtime::Hooks) -> &[Hook] {
+        #[allow(deprecated, reason = "docker's network is a prestart hook")]
+        let list = match self {
+            Self::Prestart => hooks.prestart(),
+            Self::CreateRuntime => hooks.create_runtime(),
+            Self::CreateContainer => hooks.create_container(),
+            Self::StartContainer => hooks.start_container(),
+            Self::Poststart => hooks.poststart(),
+            Self::Poststop => hooks.poststop(),
+        };
+        list.as_deref().unwrap_or_default()
+    }
+}

@@ -1,0 +1,9 @@
+//! What is kept of a container between commands, and what every command that deals with one uses.
+
+pub(crate) mod foreground;
+pub(crate) mod hooks;
+pub(crate) mod pid_file;
+pub(crate) mod protocol;
+pub(crate) mod seccomp_agent;
+pub(crate) mod service;
+pub(crate) mod state;

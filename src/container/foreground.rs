@@ -1,0 +1,196 @@
+//! Waiting for a process in the foreground: signals are passed on, children reaped, a terminal
+//! relayed. All signals are blocked *before* the program runs and read from a descriptor, so that
+//! none can be lost between its start and the wait. One that asks `rt` to end while it still sets
+//! things up ends the command: whatever holds the set-up, a payload that stops the process or a
+//! hook that hangs, holds nobody for ever.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::child::{ENDING, Interruption, ending};
+use crate::container::service::Notify;
+use crate::pty::Relay;
+use crate::sys;
+
+/// Not pthread_sigmask(3), whose error is its result and is taken for success by nix.
+fn block(set: &SigSet) -> Result<()> {
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(set), None).context("the signal mask")
+}
+
+fn signal_fd(set: &SigSet) -> Result<SignalFd> {
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(set, flags).context("signalfd")
+}
+
+/// The signals of this process, from before the clone on.
+#[derive(Debug)]
+pub(crate) struct Foreground {
+    signals: SignalFd,
+}
+
+impl Foreground {
+    /// Blocks every signal, SIGSEGV and the like included: a real fault ends us whatever the mask,
+    /// and one that somebody sends is passed on like any other. What asks `rt` to end is seen by
+    /// [`Interruption`], so that the command can take back what it has made. As a sub-reaper `rt`
+    /// also gets the children that init leaves behind.
+    pub(crate) fn prepare(subreaper: bool) -> Result<Self> {
+        block(&SigSet::all())?;
+        if subreaper {
+            prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
+        }
+        Interruption::listen()?;
+        Ok(Self {
+            signals: signal_fd(&SigSet::all())?,
+        })
+    }
+
+    /// Does the same for a command that has nothing to take back: what asks it to end does so at
+    /// once, until [`Self::take_over`].
+    pub(crate) fn prepare_to_end() -> Result<Self> {
+        for signal in ENDING {
+            // Also where the caller ignores it, as shells have jobs in the background ignore SIGINT.
+            sys::set_signal_disposition(signal, false).context("sigaction")?;
+        }
+        let mut set = SigSet::all();
+        ENDING.into_iter().for_each(|signal| set.remove(signal));
+        block(&set)?;
+        Ok(Self {
+            signals: signal_fd(&SigSet::all())?,
+        })
+    }
+
+    /// No signal is lost from now on: it is seen by [`Interruption`] until the program runs, and
+    /// passed on to the program then.
+    pub(crate) fn take_over(&self) -> Result<()> {
+        block(&ending())?;
+        Interruption::listen()?;
+        Ok(())
+    }
+
+    /// Waits for the end of `process`, a child of ours; its exit status, or 128 + signal.
+    pub(crate) fn wait(
+        &self,
+        process: Pid,
+        mut relay: Option<Relay>,
+        mut notify: Option<Notify>,
+    ) -> Result<i32> {
+        if let Some(relay) = &mut relay {
+            relay.resume(stop_to_read)?;
+        }
+        let status = loop {
+            let mut events = vec![self.signals.as_fd()];
+            events.extend(notify.as_ref().map(AsFd::as_fd));
+            match &mut relay {
+                Some(relay) => relay.until(&events)?,
+                None => wait_for_one(&events)?,
+            }
+            self.pass_on(process, relay.as_mut())?;
+            let status = reap(process)?;
+            // Also what came before the end. It is this process that its manager watches: it ends
+            // with the container.
+            if notify
+                .as_ref()
+                .is_some_and(|notify| notify.pass_on(std::process::id()))
+            {
+                notify = None;
+            }
+            if let Some(status) = status {
+                break status;
+            }
+        };
+        if let Some(relay) = relay {
+            relay.finish(self.signals.as_fd(), || self.is_told_to_end())?;
+        }
+        Ok(status)
+    }
+
+    fn pass_on(&self, process: Pid, mut relay: Option<&mut Relay>) -> Result<()> {
+        while let Some(signal) = self.next_signal()? {
+            match (signal, relay.as_deref_mut()) {
+                (libc::SIGCHLD, _) => continue,
+                (libc::SIGWINCH, Some(relay)) => {
+                    relay.resize();
+                    continue;
+                }
+                _ => sys::kill(process, signal),
+            }
+            match (signal, relay.as_deref_mut()) {
+                (libc::SIGTSTP, None) => stop_by(Signal::SIGTSTP),
+                (libc::SIGTSTP, Some(relay)) => {
+                    relay.suspend();
+                    stop_by(Signal::SIGTSTP);
+                    relay.resume(stop_to_read)?;
+                }
+                (libc::SIGCONT, Some(relay)) => relay.resume(stop_to_read)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the next signal from somebody else. Our own are for a broken pipe, which the
+    /// write has reported, or have done what they were for.
+    fn next_signal(&self) -> Result<Option<i32>> {
+        while let Some(info) = self.signals.read_signal().context("signalfd")? {
+            if info.ssi_signo as i32 == libc::SIGCHLD || info.ssi_pid != std::process::id() {
+                return Ok(Some(info.ssi_signo as i32));
+            }
+        }
+        Ok(None)
+    }
+
+    /// After the end of the process there is nobody to pass a signal on to.
+    fn is_told_to_end(&self) -> Result<bool> {
+        while let Some(signal) = self.next_signal()? {
+            if ENDING.into_iter().any(|ending| ending as i32 == signal) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn wait_for_one(events: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut fds: Vec<_> = events
+        .iter()
+        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+        .collect();
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno).context("poll"),
+    }
+}
+
+/// Stops this process as `signal` would if it were not blocked. The process in the container has a
+/// session of its own: the client's shell neither stops nor continues it.
+fn stop_by(signal: Signal) {
+    let mut set = SigSet::empty();
+    set.add(signal);
+    let _ = raise(signal);
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None);
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None);
+}
+
+fn stop_to_read() {
+    stop_by(Signal::SIGTTIN);
+}
+
+/// Reaps whatever has ended; the status of `process` if it is among it. That it is no child of
+/// ours any more (`ECHILD`) is an error: its status is lost.
+fn reap(process: Pid) -> Result<Option<i32>> {
+    loop {
+        match sys::reap_child() {
+            Ok(Some((pid, status))) if pid == process.as_raw() => return Ok(Some(status)),
+            Ok(None) => return Ok(None),
+            Ok(Some(_)) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("waitpid"),
+        }
+    }
+}

@@ -1,0 +1,616 @@
+//! The whole protocol between the caller and the container's first process, both ends.
+//!
+//! ```text
+//!  caller (create, exec)                         first process (init::run)
+//!    |                                             |
+//!    | clone3 -----------------------------------> |  waits
+//!    | id maps, hard limits                        |
+//!    | Go -------------------------------------->  |  v1 cgroups
+//!    |                                             |  namespaces, mounts, root attached
+//!    | <------------------------------ Ask number  |  (for what a user namespace may not open
+//!    | Lend + fd ------------------------------->  |  or may not change, see mount_service.rs)
+//!    | <---------------------------------- Mounted |  (these two where Plan::stops_when_mounted)
+//!    | prestart and createRuntime hooks            |
+//!    | Proceed --------------------------------->  |
+//!    | <----------------------- Terminal + fd      |  (with a terminal)
+//!    | <------------------------------- Born + fd  |  (from a builder: see below)
+//!    | <------------------------------------ Ready |  confined; the executable is found
+//!    | limits, final state, pid file               |
+//!    | Detach (create), Start (run, exec) -------> |
+//!    .                                             |  create: waits on the start listener
+//!  start (create), the caller itself (run, exec)   |
+//!    | Start -------- start listener ------------> |  (create only)
+//!    | <----------------------------- Listener + fd |  (these two with SCMP_ACT_NOTIFY)
+//!    | the agent has it                            |
+//!    | Proceed --------------------------------->  |
+//!    | <-------------------------------- Executing |  just before execve
+//!    | <------------------------------ end of file |  the program runs
+//!
+//!    | <------------------------------------ Failed |  at any point: phase and line; init exits
+//! ```
+//!
+//! Where somebody in the container could see the first process before it is confined, a **builder**
+//! takes its place up to there: a process in the caller's pid namespace. It clones the first
+//! process, which the container sees and which begins with its final rights, as a child of the
+//! caller, and says Born with its pid and pidfd. Then it only watches over it (`init/birth.rs`),
+//! and the caller ends it when the program runs or init waits for `start`.
+//!
+//! One `SOCK_SEQPACKET` pair, a message a packet, the first byte its name. The caller waits for
+//! the socket *and* the process, so that nothing hangs when init dies with a copy of the socket
+//! left somewhere. End of file before `Detach` or `Start` makes init exit by itself: a killed `create`
+//! leaves no process.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use crate::child::Interruption;
+use crate::error::{Failure, InPhase, Phase};
+use crate::sys;
+
+/// The longest message, in bytes; a failure's line is cut to fit.
+const MESSAGE_MAX: usize = 4096;
+
+/// The names of the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Name {
+    Go = 1,
+    Mounted,
+    Proceed,
+    Terminal,
+    Ready,
+    Detach,
+    Start,
+    Listener,
+    Executing,
+    Failed,
+    Ask,
+    Lend,
+    Born,
+}
+
+impl Name {
+    const ALL: [Self; 13] = [
+        Self::Go,
+        Self::Mounted,
+        Self::Proceed,
+        Self::Terminal,
+        Self::Ready,
+        Self::Detach,
+        Self::Start,
+        Self::Listener,
+        Self::Executing,
+        Self::Failed,
+        Self::Ask,
+        Self::Lend,
+        Self::Born,
+    ];
+}
+
+/// What came over the socket.
+#[derive(Debug)]
+enum Message {
+    Point(Name),
+    Terminal(OwnedFd),
+    Ask(u32),
+    Lent(OwnedFd),
+    Born(i32, OwnedFd),
+    Listener(OwnedFd),
+    Failed(Failure),
+    End,
+}
+
+/// Stands for `root.path` among what is lent; other numbers are indexes of `mounts`.
+pub(crate) const ROOT: u32 = u32::MAX;
+
+/// What the caller has for init when it asks.
+pub(crate) trait Lend {
+    /// A descriptor for the process `init`, by the number that it asks for.
+    fn lend(&self, init: i32, index: u32) -> Result<OwnedFd>;
+}
+
+/// The two ends of a fresh pair: the caller's and init's.
+pub(crate) fn pair() -> Result<(OwnedFd, Init)> {
+    // Init's is the lower one: with the listener and the groups, what it keeps is one range.
+    let (init, caller) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .context("a socket pair")?;
+    Ok((caller, Init { socket: init }))
+}
+
+/// The caller's end, with the process at the other one.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    socket: OwnedFd,
+    pid: i32,
+    process: Rc<OwnedFd>,
+    /// The process begins as a builder.
+    has_builder: bool,
+    builder: Option<Builder>,
+}
+
+/// A builder that has done its work. Dropped, it is ended.
+#[derive(Debug)]
+struct Builder(Rc<OwnedFd>);
+
+/// How long a process that was killed is waited for, in milliseconds: in a frozen cgroup it ends
+/// later, and whoever reaps orphans reaps it.
+const KILL_LIMIT_MS: u16 = 1_000;
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        kill(self.0.as_fd());
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        // Nobody but us knows yet of what a builder has cloned.
+        if self.builder.is_some() {
+            kill(self.process.as_fd());
+        }
+    }
+}
+
+fn kill(process: BorrowedFd<'_>) {
+    let _ = sys::pidfd_send_signal(process, libc::SIGKILL);
+    let _ = sys::reap(process, KILL_LIMIT_MS.into());
+}
+
+impl Caller {
+    /// `process` is the pidfd of the first process, or of its builder.
+    pub(crate) fn new(socket: OwnedFd, pid: i32, process: OwnedFd, has_builder: bool) -> Self {
+        Self {
+            socket,
+            pid,
+            process: Rc::new(process),
+            has_builder,
+            builder: None,
+        }
+    }
+
+    /// The first process, as a pidfd.
+    pub(crate) fn process(&self) -> &Rc<OwnedFd> {
+        &self.process
+    }
+
+    /// Its pid, as the caller sees it.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Everything that only the caller may do is done.
+    pub(crate) fn go(&self) -> Result<()> {
+        self.send(Name::Go)
+    }
+
+    /// Everything is mounted, and init waits for the caller's hooks.
+    pub(crate) fn mounted(&self, lender: &impl Lend) -> Result<()> {
+        match self.lend(lender, "before everything was mounted")? {
+            Message::Point(Name::Mounted) => Ok(()),
+            other => bail!("the container's first process answered {other:?}"),
+        }
+    }
+
+    /// The caller's hooks are done.
+    pub(crate) fn proceed(&self) -> Result<()> {
+        self.send(Name::Proceed)
+    }
+
+    /// Init is confined and waits; its terminal's master if it has one. From now on the process is
+    /// the one that a builder has cloned, if there was a builder.
+    pub(crate) fn ready(&mut self, lender: &impl Lend) -> Result<Option<OwnedFd>> {
+        let mut terminal = None;
+        let mut is_ready = false;
+        // The process may be quicker than the builder that has cloned it.
+        while !is_ready || (self.has_builder && self.builder.is_none()) {
+            match self.lend(lender, "before it was ready")? {
+                Message::Terminal(fd) => terminal = Some(fd),
+                Message::Born(pid, process) => {
+                    let builder = std::mem::replace(&mut self.process, Rc::new(process));
+                    self.builder = Some(Builder(builder));
+                    self.pid = pid;
+                }
+                Message::Point(Name::Ready) => is_ready = true,
+                other => bail!("the container's first process answered {other:?}"),
+            }
+        }
+        Ok(terminal)
+    }
+
+    /// Lets init go on alone, to wait for `start`.
+    pub(crate) fn detach(&mut self) -> Result<()> {
+        self.send(Name::Detach)?;
+        self.builder = None;
+        Ok(())
+    }
+
+    /// Lets init go on to the program.
+    pub(crate) fn start(&self) -> Result<()> {
+        self.send(Name::Start)
+    }
+
+    /// Waits until the program runs, after [`Self::start`]. `agent` gets the listeners of the
+    /// filters of the program and of hooks.
+    pub(crate) fn executed(&mut self, mut agent: impl FnMut(OwnedFd) -> Result<()>) -> Result<()> {
+        let mut executing = false;
+        loop {
+            match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
+                Message::Listener(fd) => pass_on(self.socket.as_fd(), fd, &mut agent)?,
+                Message::Point(Name::Executing) => executing = true,
+                Message::Failed(failure) => return Err(failure.into()),
+                Message::End if executing => {
+                    self.builder = None;
+                    return Ok(());
+                }
+                Message::End => return Err(self.died("before the program ran")),
+                other => bail!("the container's first process answered {other:?}"),
+            }
+        }
+    }
+
+    /// The next message that asks for nothing.
+    fn lend(&self, lender: &impl Lend, when: &str) -> Result<Message> {
+        loop {
+            match self.receive(when)? {
+                Message::Ask(index) => {
+                    let fd = lender.lend(self.pid, index).phase(Phase::Mounts)?;
+                    self.send_with(Name::Lend, Some(fd.as_fd()))?;
+                }
+                message => return Ok(message),
+            }
+        }
+    }
+
+    fn send(&self, name: Name) -> Result<()> {
+        self.send_with(name, None)
+    }
+
+    fn send_with(&self, name: Name, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        match send(self.socket.as_fd(), name, &[], fd) {
+            // Init has died or is dying; what it said before tells more than the broken pipe.
+            Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                self.receive("early")?;
+                bail!("the container's first process closed its socket")
+            }
+            result => result.context("the container's first process"),
+        }
+    }
+
+    fn receive(&self, when: &str) -> Result<Message> {
+        match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
+            Message::Failed(failure) => Err(failure.into()),
+            Message::End => Err(self.died(when)),
+            message => Ok(message),
+        }
+    }
+
+    /// Init closed its end without a word: says how it ended.
+    fn died(&self, when: &str) -> anyhow::Error {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        let how = match waitid(Id::PIDFd(self.process.as_fd()), flags) {
+            Ok(WaitStatus::Exited(_, status)) => format!("exited with status {status}"),
+            Ok(WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)) => {
+                "was killed (if not by you: out of memory?)".to_string()
+            }
+            Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),
+            _ => "ended".to_string(),
+        };
+        anyhow!("the container's first process {how} {when}")
+    }
+}
+
+/// What the caller's last word means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// `start` will come.
+    Detach,
+    /// The program runs now.
+    Start,
+}
+
+/// Init's end.
+#[derive(Debug)]
+pub(crate) struct Init {
+    socket: OwnedFd,
+}
+
+impl AsRawFd for Init {
+    fn as_raw_fd(&self) -> i32 {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl AsFd for Init {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Init {
+    /// An accepted connection of `start` takes the place of the pair.
+    pub(crate) fn from_connection(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Waits for the caller's Go.
+    pub(crate) fn wait_go(&self) -> Result<()> {
+        self.wait(Name::Go)
+    }
+
+    /// Says that everything is mounted, and waits for the caller's hooks.
+    pub(crate) fn wait_hooks(&self) -> Result<()> {
+        send(self.socket.as_fd(), Name::Mounted, &[], None).context("the caller")?;
+        self.wait(Name::Proceed)
+    }
+
+    /// Asks the caller for the descriptor with that number.
+    pub(crate) fn borrow(&self, index: u32) -> Result<OwnedFd> {
+        send(self.socket.as_fd(), Name::Ask, &index.to_ne_bytes(), None).context("the caller")?;
+        match receive(self.socket.as_fd(), None)? {
+            Message::Lent(fd) => Ok(fd),
+            Message::End => bail!("the caller is gone"),
+            other => bail!("the caller said {other:?} instead of {:?}", Name::Lend),
+        }
+    }
+
+    /// Hands the terminal's master to the caller.
+    pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
+        send(self.socket.as_fd(), Name::Terminal, &[], Some(master)).context("the caller")
+    }
+
+    /// Hands the process that a builder has cloned to the caller: its pid, as both see it.
+    pub(crate) fn born(&self, pid: i32, process: BorrowedFd<'_>) -> Result<()> {
+        send(
+            self.socket.as_fd(),
+            Name::Born,
+            &pid.to_ne_bytes(),
+            Some(process),
+        )
+        .context("the caller")
+    }
+
+    /// Everything is done but the program itself.
+    pub(crate) fn ready(&self) -> Result<()> {
+        send(self.socket.as_fd(), Name::Ready, &[], None).context("the caller")
+    }
+
+    /// Waits until the caller has recorded the container.
+    pub(crate) fn wait_release(&self) -> Result<Release> {
+        match self.wait_for(&[Name::Detach, Name::Start])? {
+            Name::Start => Ok(Release::Start),
+            _ => Ok(Release::Detach),
+        }
+    }
+
+    /// Another handle of this end.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+        })
+    }
+
+    /// Whether the peer said Start; `false` when it went away, as a mere probe does.
+    pub(crate) fn wait_start(&self) -> bool {
+        matches!(
+            receive(self.socket.as_fd(), None),
+            Ok(Message::Point(Name::Start))
+        )
+    }
+
+    /// Hands over the listener of the filter, and waits until the agent has it.
+    pub(crate) fn listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
+        send(self.socket.as_fd(), Name::Listener, &[], Some(listener)).context("the caller")?;
+        self.wait(Name::Proceed)
+    }
+
+    /// The next thing is execve. Whoever asked for it may be gone by now: the program runs
+    /// nevertheless, as it would a moment later.
+    pub(crate) fn executing(&self) {
+        let _ = send(self.socket.as_fd(), Name::Executing, &[], None);
+    }
+
+    /// Reports the failure; there is nobody else to tell if that fails too.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        let mut payload = vec![failure.phase as u8];
+        let room = MESSAGE_MAX - 2;
+        payload.extend(failure.line.bytes().take(room));
+        let _ = send(self.socket.as_fd(), Name::Failed, &payload, None);
+    }
+
+    fn wait(&self, name: Name) -> Result<()> {
+        self.wait_for(&[name]).map(drop)
+    }
+
+    fn wait_for(&self, names: &[Name]) -> Result<Name> {
+        match receive(self.socket.as_fd(), None)? {
+            Message::Point(got) if names.contains(&got) => Ok(got),
+            Message::End => bail!("the caller is gone"),
+            other => bail!("the caller said {other:?} instead of {names:?}"),
+        }
+    }
+}
+
+/// `start`'s end of the connection to the start listener. `agent` gets the listener of the
+/// program's filter.
+pub(crate) fn start(
+    socket: BorrowedFd<'_>,
+    process: BorrowedFd<'_>,
+    mut agent: impl FnMut(OwnedFd) -> Result<()>,
+) -> Result<()> {
+    match send(socket, Name::Start, &[], None) {
+        Err(Errno::EPIPE | Errno::ECONNRESET) => bail!("cannot start an already running container"),
+        result => result.context("the start listener")?,
+    }
+    let mut executing = false;
+    loop {
+        match receive(socket, Some(process)) {
+            Ok(Message::Listener(fd)) => pass_on(socket, fd, &mut agent)?,
+            Ok(Message::Point(Name::Executing)) => executing = true,
+            Ok(Message::Failed(failure)) => return Err(failure.into()),
+            Ok(Message::End) if executing => return Ok(()),
+            Ok(Message::End) => bail!("the container's first process died before the program ran"),
+            Ok(other) => bail!("the container's first process answered {other:?}"),
+            Err(error) if error.downcast_ref() == Some(&Errno::ECONNRESET) => {
+                bail!("cannot start an already running container")
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn pass_on(
+    socket: BorrowedFd<'_>,
+    listener: OwnedFd,
+    agent: &mut impl FnMut(OwnedFd) -> Result<()>,
+) -> Result<()> {
+    agent(listener)?;
+    send(socket, Name::Proceed, &[], None).context("the container's first process")
+}
+
+fn send(
+    socket: BorrowedFd<'_>,
+    name: Name,
+    payload: &[u8],
+    fd: Option<BorrowedFd<'_>>,
+) -> nix::Result<()> {
+    let first = [name as u8];
+    let vectors = [IoSlice::new(&first), IoSlice::new(payload)];
+    let fds = fd.map(|fd| [fd.as_raw_fd()]);
+    let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &vectors, rights.as_slice(), flags, None) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// The next message; with `process`, a peer that has ended counts as end of file even if
+/// somebody else still holds a copy of its socket.
+fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<Message> {
+    let mut buffer = [0u8; MESSAGE_MAX];
+    if let Some(process) = process
+        && !wait_readable(socket, process, Interruption::of_command())?
+    {
+        return Ok(Message::End);
+    }
+    let (length, fd) = loop {
+        match sys::receive(socket, &mut buffer) {
+            Err(Errno::EINTR) => {}
+            result => break result?,
+        }
+    };
+    decode(&buffer[..length], fd)
+}
+
+/// Waits for the socket or the end of the process; false if only the latter came. An error if the
+/// command is asked to end before either.
+fn wait_readable(
+    socket: BorrowedFd<'_>,
+    process: BorrowedFd<'_>,
+    interruption: Option<Interruption>,
+) -> Result<bool> {
+    // The process first: if it had ended when it was looked at, all that it ever said is there
+    // when the socket is.
+    let fds = [process, socket]
+        .into_iter()
+        .chain(interruption.as_ref().map(AsFd::as_fd));
+    let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            result => result.context("poll")?,
+        };
+        match (fds[0].any(), fds[1].any()) {
+            (_, Some(true)) => return Ok(true),
+            (Some(true), _) => return Ok(false),
+            _ => interruption.map_or(Ok(()), Interruption::check)?,
+        }
+    }
+}
+
+fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
+    let Some((&first, payload)) = packet.split_first() else {
+        return Ok(Message::End);
+    };
+    let name = Name::ALL.into_iter().find(|name| *name as u8 == first);
+    match (name, fd) {
+        (Some(Name::Terminal), Some(fd)) => Ok(Message::Terminal(fd)),
+        (Some(Name::Lend), Some(fd)) => Ok(Message::Lent(fd)),
+        (Some(Name::Born), Some(fd)) => {
+            Ok(Message::Born(i32::from_ne_bytes(payload.try_into()?), fd))
+        }
+        (Some(Name::Ask), None) => Ok(Message::Ask(u32::from_ne_bytes(payload.try_into()?))),
+        (Some(Name::Listener), Some(fd)) => Ok(Message::Listener(fd)),
+        (Some(Name::Failed), _) => {
+            let (phase, line) = payload.split_first().unwrap_or((&0, &[]));
+            let phase = Phase::from_number(*phase).unwrap_or(Phase::Process);
+            let line = String::from_utf8_lossy(line).into_owned();
+            Ok(Message::Failed(Failure { phase, line }))
+        }
+        (Some(name), None) => Ok(Message::Point(name)),
+        _ => bail!("a message that is not of the protocol: {first}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_crosses_the_socket_whole() {
+        let (caller, init) = pair().unwrap();
+        init.failed(&Failure {
+            phase: Phase::Mounts,
+            line: "mounts[3] /data: gone".into(),
+        });
+        match receive(caller.as_fd(), None).unwrap() {
+            Message::Failed(failure) => {
+                assert_eq!(failure.phase, Phase::Mounts);
+                assert_eq!(failure.line, "mounts[3] /data: gone");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_long_failure_is_cut_to_one_message() {
+        let (caller, init) = pair().unwrap();
+        init.failed(&Failure {
+            phase: Phase::Exec,
+            line: "x".repeat(100_000),
+        });
+        assert!(matches!(
+            receive(caller.as_fd(), None).unwrap(),
+            Message::Failed(_)
+        ));
+    }
+
+    #[test]
+    fn a_caller_that_is_gone_ends_the_wait() {
+        let (caller, init) = pair().unwrap();
+        drop(caller);
+        assert!(init.wait_go().is_err());
+    }
+
+    #[test]
+    fn noise_is_refused() {
+        assert!(decode(&[99], None).is_err());
+        assert!(matches!(decode(&[], None), Ok(Message::End)));
+    }
+}

@@ -1,0 +1,110 @@
+//! What the agent of a profile gets to know. Every process that gets the filter has a listener of its
+//! own, which the caller hands over (config-linux.md, "The Container Process State").
+
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde::Serialize;
+
+use super::hooks::State;
+use super::state::{Record, Status};
+use crate::security::seccomp::agent::{Agent, origin};
+
+/// The container process state.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProcessState<'a> {
+    oci_version: &'a str,
+    fds: [&'a str; 1],
+    pid: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a str>,
+    state: State<'a>,
+}
+
+/// A connection to the agent, for one listener.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: OwnedFd,
+    agent: Agent,
+    record: Record,
+    status: Status,
+}
+
+/// Connects to the container's agent, if it has one, before the process is there or goes on.
+/// `status` is the container's.
+pub(crate) fn connect_of(record: &Record, status: Status) -> Result<Option<Connection>> {
+    let agent = record
+        .seccomp
+        .as_ref()
+        .and_then(|terms| terms.agent.as_ref());
+    let Some(agent) = agent else { return Ok(None) };
+    Ok(Some(Connection {
+        socket: agent.connect()?,
+        record: record.clone(),
+        agent: agent.clone(),
+        status,
+    }))
+}
+
+/// What takes the listeners of the process `pid`: its program's, and before that one of each
+/// startContainer hook. The agent gets each by a connection of its own.
+pub(crate) fn taker(agent: Option<Connection>, pid: i32) -> impl FnMut(OwnedFd) -> Result<()> {
+    let mut known = agent
+        .as_ref()
+        .map(|connection| (connection.record.clone(), connection.status));
+    let mut first = agent;
+    move |listener| {
+        let connection = match (first.take(), &mut known) {
+            (None, Some((record, status))) => connect_of(record, *status)?,
+            (first, _) => first,
+        };
+        connection
+            .context("a listener without an agent")?
+            .pass(listener, pid)
+    }
+}
+
+impl Connection {
+    /// Hands over the listener of the process `pid`. The agent hears of the container what its
+    /// hooks do.
+    fn pass(self, listener: OwnedFd, pid: i32) -> Result<()> {
+        let Self {
+            socket,
+            agent,
+            record,
+            status,
+        } = self;
+        let status = status.to_string();
+        let document = serde_json::to_vec(&ProcessState {
+            oci_version: crate::OCI_VERSION,
+            fds: ["seccompFd"],
+            pid,
+            metadata: agent.metadata.as_deref(),
+            state: State::of(&record, &status, record.init.map_or(0, |init| init.pid)),
+        })?;
+        let fds = [listener.as_raw_fd()];
+        let mut rights = vec![ControlMessage::ScmRights(&fds)];
+        let mut rest = document.as_slice();
+        while !rest.is_empty() {
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            match sendmsg::<()>(
+                socket.as_raw_fd(),
+                &[IoSlice::new(rest)],
+                &rights,
+                flags,
+                None,
+            ) {
+                Ok(sent) => rest = &rest[sent..],
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => bail!("{}: does not read", origin(&agent.path)),
+                Err(errno) => return Err(errno).with_context(|| origin(&agent.path)),
+            }
+            rights.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,561 @@
+//! What `rt` knows between two commands: one directory per container below `--root`.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | the directory | its mkdir(2) claims the id; a flock(2) on it serialises commands |
+//! | `state.json` | [`Record`]: the intent before any other side effect, later pid and phase |
+//! | `config.json` | the configuration as it was then, for `checkpoint` |
+//! | `process.json` | `process` of the configuration, for `exec` |
+//! | `seccomp.bpf` | the program of the container's filter, for `exec` |
+//! | `start.sock` | the listener that init holds until its program runs |
+//! | `notify` | what the container sees at `/run/notify`, if a service manager wants to hear of it |
+//!
+//! The status is derived from the live process and never believed: created = init is alive and
+//! the listener answers, running = alive and it does not, paused = frozen, stopped = gone.
+
+mod lock;
+mod record;
+mod remains;
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{AccessFlags, faccessat, write};
+
+use crate::id::check_id;
+use crate::process::Process;
+use crate::security::seccomp::Filter;
+use crate::sys;
+
+use lock::lock_by;
+pub(crate) use lock::{Busy, Lock};
+pub(crate) use record::{Progress, Record, Status};
+
+const STATE_FILE: &str = "state.json";
+const NEW_STATE_FILE: &str = ".state.json.new";
+const CONFIG_FILE: &str = "config.json";
+const PROCESS_FILE: &str = "process.json";
+const FILTER_FILE: &str = "seccomp.bpf";
+const LISTENER: &str = "start.sock";
+pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
+pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
+/// Every file that may be in a container's directory. The record is the last that goes.
+const FILES: [&str; 6] = [
+    LISTENER,
+    CONFIG_FILE,
+    PROCESS_FILE,
+    FILTER_FILE,
+    NEW_STATE_FILE,
+    STATE_FILE,
+];
+/// How long a command waits for another one that works on the same container.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
+/// How often an id is claimed whose directory is taken away at the same moment.
+const CLAIMS: u32 = 20;
+
+/// A container's directory.
+#[derive(Debug)]
+pub(crate) struct Container {
+    directory: OwnedFd,
+    /// Where it stands, for errors and for its removal.
+    root: PathBuf,
+    pub(crate) record: Record,
+    /// Why the record could not be read, so that it is made of what else is known.
+    pub(crate) fault: Option<Error>,
+    /// The record cannot be read, or what it says of cgroups cannot be so.
+    pub(crate) is_damaged: bool,
+    /// Nothing but the id has been claimed.
+    pub(crate) is_bare: bool,
+}
+
+/// What is in a container's directory.
+enum Found {
+    Record(Box<Record>),
+    /// Of the file: why it is none, and what it has.
+    NoRecord(Error, Vec<u8>),
+    /// It is being claimed or removed at this moment, or whoever did that was killed.
+    Nothing,
+}
+
+impl Container {
+    /// The container `id` with the right to change it; what stands in its record then stays true.
+    pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, Lock)>> {
+        let found = Self::open_locked_by(root, id, Instant::now() + LOCK_LIMIT)?;
+        found
+            .map(|(container, lock)| Ok((container.readable()?, lock)))
+            .transpose()
+    }
+
+    /// As [`Self::open_locked`], also without a record that can be read. The lock is waited for until
+    /// `deadline`.
+    pub(crate) fn open_locked_by(
+        root: &Path,
+        id: &str,
+        deadline: Instant,
+    ) -> Result<Option<(Self, Lock)>> {
+        check_id(id)?;
+        let Some(directory) = existing(&root.join(id))? else {
+            return Ok(None);
+        };
+        let Some(lock) = lock_by(directory, id, deadline)? else {
+            return Ok(None);
+        };
+        let directory = reopen(&lock.0).context("the state directory")?;
+        let found = Self::read(&directory, id)?;
+        let container = Self::of(directory, root, id, found).unwrap_or_else(|directory| {
+            // Killed between the claim and the intent: nothing else can exist.
+            let record = Record::empty(id);
+            Self {
+                directory,
+                root: root.to_owned(),
+                record,
+                fault: None,
+                is_damaged: false,
+                is_bare: true,
+            }
+        });
+        Ok(Some((container, lock)))
+    }
+
+    /// The container `id`, which must exist, with the right to change it.
+    pub(crate) fn open_existing_locked(root: &Path, id: &str) -> Result<(Self, Lock)> {
+        Self::open_locked(root, id)?.ok_or_else(|| missing(id))
+    }
+
+    /// The lock once more, of this very container: `None` if it has been removed, whatever has
+    /// its name now.
+    pub(crate) fn lock(&self) -> Result<Option<Lock>> {
+        match reopen(&self.directory) {
+            Err(Errno::ENOENT) => Ok(None),
+            result => {
+                let directory = result.context("the state directory")?;
+                lock_by(directory, &self.record.id, Instant::now() + LOCK_LIMIT)
+            }
+        }
+    }
+
+    /// Claims the id and records the intent; both are taken back if that fails.
+    pub(crate) fn claim(root: &Path, record: Record) -> Result<(Self, Lock)> {
+        check_id(&record.id)?;
+        let path = root.join(&record.id);
+        let mut lock = None;
+        // A `delete` may find the directory before it is locked, and take it for a crash's.
+        for _ in 0..CLAIMS {
+            make_directory(root, &record.id)?;
+            lock = match open_directory(&path) {
+                Err(Errno::ENOENT) => None,
+                opened => {
+                    let directory = opened.with_context(|| path.display().to_string())?;
+                    lock_by(directory, &record.id, Instant::now() + LOCK_LIMIT)?
+                }
+            };
+            if lock.is_some() {
+                break;
+            }
+        }
+        let lock = lock.with_context(|| format!("{}: removed meanwhile", path.display()))?;
+        let directory = reopen(&lock.0).context("the state directory")?;
+        let root = root.to_owned();
+        let container = Self {
+            directory,
+            root,
+            record,
+            fault: None,
+            is_damaged: false,
+            is_bare: false,
+        };
+        match container.save() {
+            Ok(()) => Ok((container, lock)),
+            Err(error) => {
+                let _ = container.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// The container `id`, which must exist.
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
+        Self::find(root, id)?.ok_or_else(|| missing(id))
+    }
+
+    /// The container `id` if there is one.
+    pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
+        Self::find_any(root, id)?.map(Self::readable).transpose()
+    }
+
+    /// As [`Self::find`], also without a record that can be read.
+    pub(crate) fn find_any(root: &Path, id: &str) -> Result<Option<Self>> {
+        check_id(id)?;
+        let Some(directory) = existing(&root.join(id))? else {
+            return Ok(None);
+        };
+        let found = Self::read(&directory, id)?;
+        Ok(Self::of(directory, root, id, found).ok())
+    }
+
+    fn of(directory: OwnedFd, root: &Path, id: &str, found: Found) -> Result<Self, OwnedFd> {
+        let (record, fault) = match found {
+            // The directory's name is the id, whatever the file says.
+            Found::Record(record) => (
+                Record {
+                    id: id.to_owned(),
+                    ..*record
+                },
+                None,
+            ),
+            Found::NoRecord(fault, bytes) => {
+                (Record::of_remains(&directory, id, &bytes), Some(fault))
+            }
+            Found::Nothing => return Err(directory),
+        };
+        let root = root.to_owned();
+        let container = Self {
+            directory,
+            root,
+            record,
+            is_damaged: fault.is_some(),
+            fault,
+            is_bare: false,
+        };
+        // Bound when the groups have been made, which the record says only later.
+        if container.record.progress == Progress::Creating && container.has_listener() {
+            container.record.cgroup.own();
+        }
+        Ok(container)
+    }
+
+    /// The container, or why its record cannot be read and what to do about that.
+    pub(crate) fn readable(self) -> Result<Self> {
+        match self.fault {
+            None => Ok(self),
+            Some(fault) => Err(fault.context(Unreadable(self.record.id))),
+        }
+    }
+
+    fn read(directory: &OwnedFd, id: &str) -> Result<Found> {
+        let read = || sys::read_file_at(directory, STATE_FILE);
+        let bytes = match read() {
+            // The record is there before the copy of the configuration and goes after it.
+            Err(Errno::ENOENT) if !has_config(directory) => return Ok(Found::Nothing),
+            Err(Errno::ENOENT) => read(),
+            result => result,
+        };
+        let fault = |error: Error| error.context(STATE_FILE);
+        match bytes {
+            Ok(bytes) => Ok(match serde_json::from_slice(&bytes) {
+                Ok(record) => Found::Record(Box::new(record)),
+                Err(error) => Found::NoRecord(fault(error.into()), bytes),
+            }),
+            Err(errno @ (Errno::ENOENT | Errno::EISDIR | Errno::ELOOP)) => {
+                Ok(Found::NoRecord(fault(errno.into()), vec![]))
+            }
+            Err(errno) => Err(errno).with_context(|| format!("{STATE_FILE} of {id}")),
+        }
+    }
+
+    /// Every container below `root`, by id, and a line about each one that cannot be read: it does
+    /// not hide the others.
+    pub(crate) fn all(root: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
+        let (mut all, mut errors) = (Vec::new(), Vec::new());
+        let entries = sys::list_directory(root);
+        for entry in entries.with_context(|| format!("--root {}", root.display()))? {
+            let Some(id) = entry.name.to_str().filter(|id| check_id(id).is_ok()) else {
+                continue;
+            };
+            match Self::find(root, id) {
+                Ok(found) => all.extend(found),
+                Err(error) => errors.push(error),
+            }
+        }
+        all.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        Ok((all, errors))
+    }
+
+    /// Whether some command holds the lock right now.
+    fn is_locked(&self) -> bool {
+        let again = open_directory(&self.path()).map(File::from);
+        again.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Waits until no command holds the lock, or for `limit`.
+    pub(crate) fn wait_for_turn(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.is_locked() && Instant::now() < deadline {
+            sys::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The directory itself.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.root.join(&self.record.id)
+    }
+
+    /// Replaces `state.json` in one step.
+    pub(crate) fn save(&self) -> Result<()> {
+        let bytes = serde_json::to_vec(&self.record)?;
+        self.write(NEW_STATE_FILE, &bytes)?;
+        renameat(&self.directory, NEW_STATE_FILE, &self.directory, STATE_FILE).context(STATE_FILE)
+    }
+
+    /// Keeps the configuration for `checkpoint`: the file may be another one by then, or gone.
+    pub(crate) fn save_config(&self, bytes: &[u8]) -> Result<()> {
+        self.write(CONFIG_FILE, bytes)
+    }
+
+    /// The path of what [`Self::save_config`] kept.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path().join(CONFIG_FILE)
+    }
+
+    /// Keeps `process` of the configuration for `exec`.
+    pub(crate) fn save_process(&self, process: Option<&oci_spec::runtime::Process>) -> Result<()> {
+        match process {
+            Some(process) => self.write(PROCESS_FILE, &serde_json::to_vec(process)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes of what [`Self::save_process`] kept.
+    pub(crate) fn process(&self) -> Result<Vec<u8>> {
+        sys::read_file_at(&self.directory, PROCESS_FILE)
+            .with_context(|| format!("{}/{PROCESS_FILE}", self.path().display()))
+    }
+
+    /// Keeps the program of the container's filter for `exec`.
+    pub(crate) fn save_filter(&self, filter: Option<&Filter>) -> Result<()> {
+        match filter {
+            Some(filter) => self.write(FILTER_FILE, &filter.to_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// The container's filter.
+    pub(crate) fn filter(&self) -> Result<Option<Filter>> {
+        let Some(terms) = self.record.seccomp.clone() else {
+            return Ok(None);
+        };
+        let bytes = sys::read_file_at(&self.directory, FILTER_FILE).map_err(Error::from);
+        bytes
+            .and_then(|bytes| Filter::from_bytes(&bytes, terms))
+            .with_context(|| format!("{}/{FILTER_FILE}", self.path().display()))
+            .map(Some)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
+        let context = || format!("{}/{name}", self.path().display());
+        let fd = openat(&self.directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .with_context(context)?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = &rest[write(&fd, rest).with_context(context)?..];
+        }
+        Ok(())
+    }
+
+    /// A listening socket in the directory; init inherits it and so can be started.
+    pub(crate) fn listen(&self) -> Result<OwnedFd> {
+        let kind = SockType::SeqPacket;
+        let fd =
+            socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).context(LISTENER)?;
+        bind(fd.as_raw_fd(), &self.listener_address()?).context(LISTENER)?;
+        listen(&fd, Backlog::new(8)?).context(LISTENER)?;
+        Ok(fd)
+    }
+
+    /// A connection to init, which waits; `None` if it does not (any more).
+    pub(crate) fn connect(&self) -> Result<Option<OwnedFd>> {
+        let fd = connecting(SockType::SeqPacket)?;
+        match connect(fd.as_raw_fd(), &self.listener_address()?) {
+            Ok(()) => Ok(Some(fd)),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno).context(LISTENER),
+        }
+    }
+
+    /// Whether init waits for `start`. unix(7): a socket of the wrong type gets EPROTOTYPE from a
+    /// living listener, which does not even notice, and ECONNREFUSED from a dead one.
+    fn waits_for_start(&self) -> Result<bool> {
+        let fd = connecting(SockType::Stream)?;
+        match connect(fd.as_raw_fd(), &self.listener_address()?) {
+            Err(Errno::EPROTOTYPE) => Ok(true),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno).context(LISTENER),
+            Ok(()) => bail!("{LISTENER}: a stranger's socket"),
+        }
+    }
+
+    fn has_listener(&self) -> bool {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        faccessat(&self.directory, LISTENER, AccessFlags::F_OK, flags).is_ok()
+    }
+
+    /// Waits for the end of an init that is in no record: it has been killed, or ends by itself as
+    /// soon as it notices that its caller is gone. It holds the listener until then.
+    pub(crate) fn wait_for_orphan(&self, deadline: Instant) -> Result<()> {
+        while self.waits_for_start().unwrap_or(false) {
+            if Instant::now() >= deadline {
+                let id = &self.record.id;
+                bail!("{id}: its init, of which the record does not say the pid, does not end");
+            }
+            sys::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Through the descriptor: the path may be longer than the 107 bytes of a socket address.
+    fn listener_address(&self) -> Result<UnixAddr> {
+        let path = format!("/proc/self/fd/{}/{LISTENER}", self.directory.as_raw_fd());
+        UnixAddr::new(path.as_str()).context(LISTENER)
+    }
+
+    /// Init's pidfd if it lives.
+    pub(crate) fn init(&self) -> Result<Option<OwnedFd>> {
+        self.record.init.map_or(Ok(None), Process::open)
+    }
+
+    /// The status now, and init's pidfd if it lives.
+    pub(crate) fn status(&self) -> Result<(Status, Option<OwnedFd>)> {
+        let init = self.init()?;
+        let status = match (&init, self.record.progress) {
+            (None, Progress::Creating) if self.is_locked() => Status::Creating,
+            (None, _) => Status::Stopped,
+            (Some(_), Progress::Creating) => Status::Creating,
+            (Some(_), Progress::Created) if self.record.cgroup.is_frozen()? => Status::Paused,
+            (Some(_), Progress::Created) if self.waits_for_start()? => Status::Created,
+            (Some(_), Progress::Created) => Status::Running,
+        };
+        Ok((status, init))
+    }
+
+    /// Removes the directory. The lock must be held.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let path = self.path();
+        remove_directory(&path).with_context(|| path.display().to_string())
+    }
+}
+
+/// In runc's words, which callers look for.
+pub(crate) fn missing(id: &str) -> Error {
+    anyhow!("{id}: container does not exist")
+}
+
+/// Removes a container's directory and the files that may be in it, as far as they are there.
+fn remove_directory(path: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
+    let remove = |names: &[&str]| {
+        names
+            .iter()
+            .try_for_each(|name| gone(fs::remove_file(path.join(name))))?;
+        fs::remove_dir(path)
+    };
+    match remove(&[LISTENER, CONFIG_FILE, PROCESS_FILE, STATE_FILE]) {
+        // The socket for a service manager, and what a killed command did not write to the end.
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+            let notify = path.join(NOTIFY_DIRECTORY);
+            gone(fs::remove_file(notify.join(NOTIFY_SOCKET)))?;
+            gone(fs::remove_dir(notify))?;
+            gone(remove(&[FILTER_FILE, NEW_STATE_FILE]))
+        }
+        // A damaged disk may have made a directory of the record.
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            gone(fs::remove_dir(path.join(STATE_FILE)))?;
+            gone(fs::remove_dir(path))
+        }
+        result => gone(result),
+    }
+}
+
+/// Makes the directory of container `id`, which is the claim.
+fn make_directory(root: &Path, id: &str) -> Result<()> {
+    let path = root.join(id);
+    let mut made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
+    if made == Err(Errno::ENOENT) {
+        let mut all = fs::DirBuilder::new();
+        // Sticky: what cleans up in XDG_RUNTIME_DIR is to leave it alone.
+        all.recursive(true).mode(0o1700);
+        all.create(root)
+            .with_context(|| format!("--root {}", root.display()))?;
+        made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
+    }
+    if made != Err(Errno::EEXIST) {
+        return made.with_context(|| path.display().to_string());
+    }
+    let exists = "container with given ID already exists";
+    match Container::find(root, id).err().filter(is_unreadable) {
+        Some(error) => Err(error.context(exists)),
+        None => bail!("{id}: {exists}"),
+    }
+}
+
+fn has_config(directory: &OwnedFd) -> bool {
+    faccessat(
+        directory,
+        CONFIG_FILE,
+        AccessFlags::F_OK,
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )
+    .is_ok()
+}
+
+/// That the record of a container cannot be read, and what to do about it.
+#[derive(Debug)]
+struct Unreadable(String);
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{0}: its record cannot be read, `rt delete --force {0}` takes it away",
+            self.0
+        )
+    }
+}
+
+fn is_unreadable(error: &Error) -> bool {
+    error.downcast_ref::<Unreadable>().is_some()
+}
+
+/// Not blocking, so that a full queue is an error and no wait.
+fn connecting(kind: SockType) -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(AddressFamily::Unix, kind, flags, None).context(LISTENER)
+}
+
+/// The directory of a container, if there is one.
+fn existing(path: &Path) -> Result<Option<OwnedFd>> {
+    match open_directory(path) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        result => result.map(Some).with_context(|| path.display().to_string()),
+    }
+}
+
+/// A second open file description of the same directory, whatever has its name now: neither
+/// holds the other's lock.
+fn reopen(directory: impl AsFd) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(directory, ".", flags, Mode::empty())
+}
+
+fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(AT_FDCWD, path, flags, Mode::empty())
+}

@@ -1,0 +1,128 @@
+//! What stands in `state.json`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use nix::unistd::getuid;
+use oci_spec::runtime::{Hooks, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::config::memory_policy::MemoryPolicy;
+use crate::process::Process;
+use crate::rdt::Rdt;
+use crate::security::seccomp;
+
+/// How far `create` has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Progress {
+    /// The intent is recorded: everything named here may exist or not.
+    Creating,
+    /// Init waits for `start`, or has been started.
+    Created,
+}
+
+/// The status of runtime-spec's state, plus `paused` as runc has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// Everything that is remembered of a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    /// Of the state, not of the configuration.
+    pub(crate) oci_version: String,
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    /// RFC 3339.
+    pub(crate) created: String,
+    /// The user id that created it.
+    pub(crate) owner: u32,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// For `start` and `delete`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hooks: Option<Hooks>,
+    pub(crate) progress: Progress,
+    pub(crate) init: Option<Process>,
+    pub(crate) cgroup: Cgroup,
+    /// `CLONE_NEW*` of the namespaces that `exec` joins.
+    pub(crate) namespaces: i32,
+    /// Whether its processes have a session keyring of their own.
+    pub(crate) keyring: bool,
+    /// `linux.personality` as personality(2) takes it, for `exec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) personality: Option<u32>,
+    /// For `exec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rdt: Option<Rdt>,
+    /// What belongs to the filter of its processes, if they have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seccomp: Option<seccomp::Terms>,
+}
+
+impl Record {
+    /// The intent to create `id` from `spec`; the places are still to be filled in.
+    pub(crate) fn new(id: &str, spec: &Spec) -> Self {
+        let annotations = spec.annotations().iter().flatten();
+        Self {
+            created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+            owner: getuid().as_raw(),
+            annotations: annotations
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+            hooks: spec.hooks().clone(),
+            ..Self::empty(id)
+        }
+    }
+
+    pub(crate) fn has_user_namespace(&self) -> bool {
+        self.namespaces & libc::CLONE_NEWUSER != 0
+    }
+
+    pub(super) fn empty(id: &str) -> Self {
+        Self {
+            oci_version: crate::OCI_VERSION.to_string(),
+            id: id.to_string(),
+            bundle: PathBuf::new(),
+            rootfs: PathBuf::new(),
+            created: String::new(),
+            owner: 0,
+            annotations: BTreeMap::new(),
+            hooks: None,
+            progress: Progress::Creating,
+            init: None,
+            cgroup: Cgroup::default(),
+            namespaces: 0,
+            keyring: false,
+            personality: None,
+            memory_policy: None,
+            rdt: None,
+            seccomp: None,
+        }
+    }
+}

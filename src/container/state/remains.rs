@@ -1,0 +1,155 @@
+//! What can be known of a container whose record cannot be read: enough to take it away.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use nix::dir::Dir;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, fstatat};
+use oci_spec::runtime::Hooks;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::cgroup::{Cgroup, Expected};
+use crate::container::state::{CONFIG_FILE, Container, FILES, LISTENER, NOTIFY_DIRECTORY, Record};
+use crate::sys;
+
+/// What matters here of the copy of `config.json`. What is not as it should be is as good as absent:
+/// nothing is created from it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Copy {
+    linux: Option<Linux>,
+    hooks: Option<serde_json::Value>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Linux {
+    cgroups_path: Option<String>,
+}
+
+impl Copy {
+    fn read(directory: &OwnedFd) -> Option<Self> {
+        serde_json::from_slice(&sys::read_file_at(directory, CONFIG_FILE).ok()?).ok()
+    }
+
+    fn groups_path(&self) -> Option<&str> {
+        self.linux
+            .as_ref()?
+            .cgroups_path
+            .as_deref()
+            .filter(|path| !path.is_empty())
+    }
+}
+
+impl Record {
+    /// The record of container `id` from what is left: `bytes` of a record that was cut, and the copy
+    /// of the configuration beside it.
+    pub(super) fn of_remains(directory: &OwnedFd, id: &str, bytes: &[u8]) -> Self {
+        let copy = Copy::read(directory).unwrap_or_default();
+        let hooks = copy.hooks.clone();
+        Self {
+            bundle: field(bytes, "bundle").unwrap_or_default(),
+            rootfs: field(bytes, "rootfs").unwrap_or_default(),
+            created: field(bytes, "created").unwrap_or_default(),
+            annotations: copy.annotations.clone().unwrap_or_default(),
+            hooks: hooks.and_then(|hooks| serde_json::from_value::<Hooks>(hooks).ok()),
+            init: field(bytes, "init"),
+            namespaces: field(bytes, "namespaces").unwrap_or_default(),
+            rdt: field(bytes, "rdt"),
+            cgroup: field(bytes, "cgroup").unwrap_or_else(|| groups(directory, id, &copy)),
+            ..Self::empty(id)
+        }
+    }
+}
+
+/// The value of a key of a JSON object that need not be complete. A key in a string has its quotes
+/// escaped, so that it is never found.
+fn field<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Option<T> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let name = format!("{key:?}:");
+    // An annotation may have the same name; its value is a string.
+    text.match_indices(&name).find_map(|(at, _)| {
+        let rest = &text[at + name.len()..];
+        serde_json::Deserializer::from_str(rest)
+            .into_iter::<T>()
+            .next()?
+            .ok()
+    })
+}
+
+/// The container's groups by what the configuration says of their place.
+fn groups(directory: &OwnedFd, id: &str, copy: &Copy) -> Cgroup {
+    let stat = |name: &str| fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok();
+    // It is written once, when the id has just been claimed.
+    let config = stat(CONFIG_FILE).map(|stat| Duration::from_secs(stat.st_mtime.unsigned_abs()));
+    let claimed = config.map_or(SystemTime::now(), |since| SystemTime::UNIX_EPOCH + since);
+    // It is there as soon as the groups have been made.
+    let is_made = stat(LISTENER).is_some();
+    Cgroup::of_remains(copy.groups_path().map(Path::new), id, claimed, is_made)
+}
+
+impl Container {
+    /// Where its groups have to be by its configuration; by its id alone where the copy is lost.
+    pub(crate) fn expected_groups(&self) -> Expected {
+        let copy = Copy::read(&self.directory).unwrap_or_default();
+        Expected::new(copy.groups_path(), &self.record.id)
+    }
+
+    /// The groups by the configuration, whatever the record says.
+    pub(crate) fn groups_by_config(&self) -> Cgroup {
+        let copy = Copy::read(&self.directory).unwrap_or_default();
+        groups(&self.directory, &self.record.id, &copy)
+    }
+
+    /// Refuses a directory with files that `rt` does not make: it is none of a container.
+    pub(crate) fn refuse_strange_files(&self) -> Result<()> {
+        let context = || self.path().display().to_string();
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory =
+            Dir::openat(&self.directory, ".", flags, Mode::empty()).with_context(context)?;
+        for entry in directory.iter() {
+            let name = entry
+                .with_context(context)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
+            let known = [".", "..", NOTIFY_DIRECTORY];
+            if !FILES.contains(&&*name) && !known.contains(&&*name) {
+                bail!(
+                    "{}: {name:?} is not a container's, nothing is removed",
+                    context()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Process;
+
+    #[test]
+    fn what_was_written_of_a_record_before_it_was_cut_is_found() {
+        let text = br#"{"id":"x","bundle":"/b","annotations":{"init":"no","a":"\"init\":{\"pid\":9,\"startTime\":9}"},"init":{"pid":7,"startTime":8},"cgroup":{"unif"#;
+        let init = field::<Process>(text, "init");
+        assert_eq!(
+            init,
+            Some(Process {
+                pid: 7,
+                start_time: 8
+            })
+        );
+        assert_eq!(field::<String>(text, "bundle").as_deref(), Some("/b"));
+        assert!(field::<Cgroup>(text, "cgroup").is_none());
+        assert!(field::<Process>(b"", "init").is_none());
+        assert!(field::<Process>(b"\xff\"init\":{", "init").is_none());
+    }
+}

@@ -1,0 +1,217 @@
+//! `linux.netDevices`: interfaces of the host that move into the container (config-linux.md
+//! "Network Devices"). The kernel keeps the name, the MAC and the MTU of what it moves, and forgets
+//! its addresses. At the end of the namespace it is the kernel that gives a physical one back.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
+use oci_spec::runtime::Linux;
+
+use crate::log;
+use crate::netlink::link::{Address, Links};
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    name: String,
+    /// In the container; with `%d` the kernel chooses a number.
+    new_name: String,
+}
+
+impl Device {
+    /// All entries, by name.
+    pub(crate) fn all(linux: &Linux) -> Vec<Self> {
+        let devices = linux.net_devices().iter().flatten();
+        let mut all: Vec<_> = devices
+            .map(|(name, device)| {
+                let new_name = device.name().clone().filter(|name| !name.is_empty());
+                Self {
+                    name: name.clone(),
+                    new_name: new_name.unwrap_or_else(|| name.clone()),
+                }
+            })
+            .collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// Whether it can have this name in the container.
+    fn may_be(&self, name: &str) -> bool {
+        let Some((before, after)) = self.new_name.split_once("%d") else {
+            return self.new_name == name;
+        };
+        let number = name
+            .strip_prefix(before)
+            .and_then(|rest| rest.strip_suffix(after));
+        number.is_some_and(|n| !n.is_empty() && n.bytes().all(|digit| digit.is_ascii_digit()))
+    }
+}
+
+/// Devices that are in the container. Dropped, they go back: it has not come into being.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    /// The network namespaces of the runtime and of the container.
+    home: OwnedFd,
+    target: OwnedFd,
+    devices: Vec<InContainer>,
+}
+
+#[derive(Debug)]
+struct InContainer {
+    name: String,
+    /// Not known yet, or it has not come as far.
+    index: Option<u32>,
+    /// Whom the container had before it.
+    others: Vec<String>,
+    was_up: bool,
+    addresses: Vec<Address>,
+}
+
+impl InContainer {
+    /// Its name and its number there. Before the next one moves it is the only new one.
+    fn find(&self, there: &mut Links) -> Result<Option<(String, u32)>> {
+        let Some(name) = there
+            .names()?
+            .into_iter()
+            .find(|name| !self.others.contains(name))
+        else {
+            return Ok(None);
+        };
+        Ok(there.find(&name)?.map(|link| (name, link.index)))
+    }
+}
+
+impl Moved {
+    /// Moves `devices` into the network namespace of process `pid`.
+    pub(crate) fn all(devices: &[Device], pid: i32) -> Result<Self> {
+        let open = |path: &str| File::open(path).map(OwnedFd::from).context(path.to_owned());
+        let (home, target) = (
+            open("/proc/self/ns/net")?,
+            open(&format!("/proc/{pid}/ns/net"))?,
+        );
+        let mut moved = Self {
+            home,
+            target,
+            devices: Vec::new(),
+        };
+        let mut here = Links::here()?;
+        let mut there = moved.inside()?;
+        for device in devices {
+            let origin = || format!("linux.netDevices.{}", device.name);
+            moved
+                .take(device, &mut here, &mut there)
+                .with_context(origin)?;
+        }
+        Ok(moved)
+    }
+
+    /// Moves those of `devices` that are not in the network namespace of process `pid` yet.
+    pub(crate) fn missing(devices: &[Device], pid: i32) -> Result<Self> {
+        let names = Self::all(&[], pid)?.inside()?.names()?;
+        let is_missing = |device: &&Device| !names.iter().any(|name| device.may_be(name));
+        let missing: Vec<Device> = devices.iter().filter(is_missing).cloned().collect();
+        Self::all(&missing, pid)
+    }
+
+    /// They stay where they are.
+    pub(crate) fn keep(mut self) {
+        self.devices.clear();
+    }
+
+    /// rtnetlink of the container's namespace.
+    fn inside(&self) -> Result<Links> {
+        setns(&self.target, CloneFlags::CLONE_NEWNET).context("the container's network")?;
+        let links = Links::here();
+        setns(&self.home, CloneFlags::CLONE_NEWNET).context("back to the own network")?;
+        links
+    }
+
+    fn take(&mut self, device: &Device, here: &mut Links, there: &mut Links) -> Result<()> {
+        let Some(link) = here.find(&device.name)? else {
+            bail!("no such interface")
+        };
+        if !device.new_name.contains("%d") && there.find(&device.new_name)?.is_some() {
+            bail!("{}: is there already in the container", device.new_name);
+        }
+        self.devices.push(InContainer {
+            name: device.name.clone(),
+            index: None,
+            others: there.names()?,
+            was_up: link.up,
+            addresses: here.permanent_addresses(link.index)?,
+        });
+        let Some(last) = self.devices.last_mut() else {
+            return Ok(());
+        };
+        // It may be there, whatever the answer says.
+        here.move_to(link.index, self.target.as_raw_fd(), &device.new_name)?;
+        let (name, index) = last.find(there)?.context("it has vanished on the way")?;
+        last.index = Some(index);
+        for address in &last.addresses {
+            there
+                .add_permanent(address, index, (&last.name, &name))
+                .context("its address")?;
+        }
+        Ok(there.up(index)?)
+    }
+
+    fn give_back(&self, device: &InContainer) -> Result<()> {
+        let (mut here, mut there) = (Links::here()?, self.inside()?);
+        let index = match device.index {
+            Some(index) => Some(index),
+            None => device.find(&mut there)?.map(|(_, index)| index),
+        };
+        let Some(index) = index else { return Ok(()) };
+        there.move_to(index, self.home.as_raw_fd(), &device.name)?;
+        let index = here
+            .find(&device.name)?
+            .context("it has vanished on the way")?
+            .index;
+        for address in &device.addresses {
+            here.add_permanent(address, index, (&device.name, &device.name))?;
+        }
+        if device.was_up {
+            here.up(index)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        for device in &self.devices {
+            if let Err(error) = self.give_back(device) {
+                log::warn(format!(
+                    "linux.netDevices.{}: giving it back: {error:#}",
+                    device.name
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_any_number_and_another_name_is_itself() {
+        let device = |new_name: &str| Device {
+            name: "eth0".into(),
+            new_name: new_name.into(),
+        };
+        for (new_name, name, is) in [
+            ("lan", "lan", true),
+            ("lan", "lan0", false),
+            ("lan%d", "lan12", true),
+            ("lan%d", "lan", false),
+            ("lan%d", "lanx", false),
+            ("a%db", "a3b", true),
+            ("a%db", "a3", false),
+        ] {
+            assert_eq!(device(new_name).may_be(name), is, "{new_name} {name}");
+        }
+    }
+}

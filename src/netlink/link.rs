@@ -1,0 +1,473 @@
+//! Interfaces, addresses and routes by rtnetlink(7).
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+
+use crate::netlink::address::{Cidr, Mac, octets};
+use crate::netlink::{
+    CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, attributes, text, u32_at,
+};
+
+// <linux/rtnetlink.h>, <linux/if_link.h>, <linux/veth.h>, <linux/if_addr.h>
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTM_GETNSID: u16 = 90;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BRPORT_MODE: u16 = 4;
+const VETH_INFO_PEER: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_LABEL: u16 = 3;
+const IFA_BROADCAST: u16 = 4;
+const IFA_CACHEINFO: u16 = 6;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_PERMANENT: u32 = 0x80;
+/// What the kernel finds out: permanent, secondary, tentative, a duplicate, deprecated.
+const IFA_F_OF_KERNEL: u32 = IFA_F_PERMANENT | 0x01 | 0x40 | 0x08 | 0x20;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
+const IFF_UP: u32 = 1;
+const IFA_F_NODAD: u8 = 0x02;
+/// The scope of a route straight onto the link.
+const RT_SCOPE_LINK: u8 = 253;
+const RTPROT_BOOT: u8 = 3;
+const RT_TABLE_MAIN: u8 = 254;
+const RTN_UNICAST: u8 = 1;
+
+/// A veth pair, or a bridge, is made with these.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct New<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) mtu: u32,
+    pub(crate) mac: Option<Mac>,
+}
+
+/// An interface as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+    pub(crate) up: bool,
+    pub(crate) kind: String,
+    pub(crate) mtu: u32,
+    pub(crate) mac: Option<Mac>,
+    /// The bridge that it is a port of; 0 if none.
+    pub(crate) master: u32,
+    /// A text for people and programs, which stays with the interface.
+    pub(crate) alias: String,
+    /// The number that this namespace has for that of the other end, if it is another one.
+    pub(crate) peer_namespace: Option<u32>,
+}
+
+/// A route as far as it says who is where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) to: Cidr,
+    pub(crate) index: u32,
+    /// Whether it is in the main table.
+    pub(crate) main: bool,
+}
+
+/// An address as the kernel tells it: a header and attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    payload: Vec<u8>,
+    flags: u32,
+}
+
+/// rtnetlink of one network namespace.
+#[derive(Debug)]
+pub(crate) struct Links(Socket);
+
+fn info(index: u32, up: bool) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    if up {
+        header[8..12].copy_from_slice(&IFF_UP.to_ne_bytes());
+        header[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
+    }
+    header
+}
+
+fn describe(message: &mut Message, new: New<'_>) {
+    message.string(IFLA_IFNAME, new.name);
+    if new.mtu != 0 {
+        message.u32(IFLA_MTU, new.mtu);
+    }
+    if let Some(mac) = new.mac {
+        message.bytes(IFLA_ADDRESS, &mac.0);
+    }
+}
+
+fn family(address: IpAddr) -> u8 {
+    (if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    }) as u8
+}
+
+impl Links {
+    /// Of the namespace that the caller is in.
+    pub(crate) fn here() -> Result<Self> {
+        Ok(Self(Socket::route().context("netlink")?))
+    }
+
+    /// The interface of that name, if there is one.
+    pub(crate) fn find(&mut self, name: &str) -> Result<Option<Link>> {
+        let mut message = Message::new(RTM_GETLINK, 0, &info(0, false));
+        message.string(IFLA_IFNAME, name);
+        let mut found = None;
+        let result = self.0.query(message, |_, payload| found = parse(payload));
+        match result {
+            Err(Errno::ENODEV) => Ok(None),
+            result => result.map(|()| found).with_context(|| name.to_owned()),
+        }
+    }
+
+    /// Every interface.
+    pub(crate) fn all(&mut self) -> Result<Vec<Link>> {
+        let mut all = Vec::new();
+        let message = Message::new(RTM_GETLINK, DUMP, &info(0, false));
+        self.0
+            .query(message, |_, payload| all.extend(parse(payload)))
+            .context("netlink")?;
+        Ok(all)
+    }
+
+    /// The names of all interfaces.
+    pub(crate) fn names(&mut self) -> Result<Vec<String>> {
+        Ok(self.all()?.into_iter().map(|link| link.name).collect())
+    }
+
+    /// The number that this namespace has for `other`, if it has one.
+    pub(crate) fn number_of(&mut self, other: BorrowedFd<'_>) -> Result<Option<u32>> {
+        let mut message = Message::new(RTM_GETNSID, 0, &[0; 4]);
+        message.u32(NETNSA_FD, other.as_raw_fd() as u32);
+        let mut number = None;
+        self.0
+            .query(message, |_, payload| {
+                let value = payload
+                    .get(4..)
+                    .and_then(|bytes| attribute(bytes, NETNSA_NSID));
+                number = value.and_then(|value| u32_at(value, 0));
+            })
+            .context("netlink")?;
+        // NETNSA_NSID_NOT_ASSIGNED
+        Ok(number.filter(|number| *number != u32::MAX))
+    }
+
+    pub(crate) fn add_bridge(&mut self, new: New<'_>) -> nix::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &info(0, true));
+        describe(&mut message, new);
+        message.nest(IFLA_LINKINFO, |m| {
+            m.string(IFLA_INFO_KIND, "bridge");
+        });
+        self.0.request(message)
+    }
+
+    /// A pair: `here` in this namespace and at once a port of the bridge `master` if that is not 0,
+    /// `there` in the namespace `target`.
+    pub(crate) fn add_pair(
+        &mut self,
+        here: New<'_>,
+        there: New<'_>,
+        target: BorrowedFd<'_>,
+        master: u32,
+    ) -> nix::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &info(0, false));
+        describe(&mut message, here);
+        if master != 0 {
+            message.u32(IFLA_MASTER, master);
+        }
+        message.nest(IFLA_LINKINFO, |m| {
+            m.string(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
+                m.nest(VETH_INFO_PEER, |m| {
+                    m.raw(&info(0, false));
+                    describe(m, there);
+                    m.u32(IFLA_NET_NS_FD, target.as_raw_fd() as u32);
+                });
+            });
+        });
+        self.0.request(message)
+    }
+
+    pub(crate) fn up(&mut self, index: u32) -> nix::Result<()> {
+        self.0
+            .request(Message::new(RTM_NEWLINK, 0, &info(index, true)))
+    }
+
+    /// Brings the interface up and gives it an alias.
+    pub(crate) fn up_with_alias(&mut self, index: u32, alias: &str) -> nix::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, 0, &info(index, true));
+        message.bytes(IFLA_IFALIAS, alias.as_bytes());
+        self.0.request(message)
+    }
+
+    /// Frames may leave the bridge's port that they came from: where the bridge's own traffic goes
+    /// through the packet filter, a container's packets to its own published port do.
+    pub(crate) fn hairpin(&mut self, index: u32) -> nix::Result<()> {
+        let mut header = info(index, false);
+        header[0] = libc::AF_BRIDGE as u8;
+        let mut message = Message::new(RTM_SETLINK, 0, &header);
+        message.nest(IFLA_PROTINFO, |m| {
+            m.bytes(IFLA_BRPORT_MODE, &[1]);
+        });
+        self.0.request(message)
+    }
+
+    /// Removes the interface, and with it the other half of a pair. It may be gone already.
+    pub(crate) fn remove(&mut self, name: &str) -> Result<()> {
+        let mut message = Message::new(RTM_DELLINK, 0, &info(0, false));
+        message.string(IFLA_IFNAME, name);
+        match self.0.request(message) {
+            Err(Errno::ENODEV) => Ok(()),
+            result => result.with_context(|| name.to_owned()),
+        }
+    }
+
+    /// Moves the interface into the namespace `target`, a descriptor, where it has another name.
+    pub(crate) fn move_to(&mut self, index: u32, target: RawFd, name: &str) -> nix::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, 0, &info(index, false));
+        message
+            .string(IFLA_IFNAME, name)
+            .u32(IFLA_NET_NS_FD, target as u32);
+        self.0.request(message)
+    }
+
+    /// The addresses of the interface that are permanent and of global scope.
+    pub(crate) fn permanent_addresses(&mut self, index: u32) -> Result<Vec<Address>> {
+        let mut found = Vec::new();
+        let message = Message::new(RTM_GETADDR, DUMP, &[0; 8]);
+        let each = |_, payload: &[u8]| {
+            let bytes = payload.get(8..).unwrap_or_default();
+            // The eight flags of the header are all in the attribute.
+            let flags = attribute(bytes, IFA_FLAGS)
+                .and_then(|value| u32_at(value, 0))
+                .unwrap_or(0);
+            let is_own = u32_at(payload, 4) == Some(index);
+            if is_own && flags & IFA_F_PERMANENT != 0 && payload.get(3) == Some(&0) {
+                found.push(Address {
+                    payload: payload.to_vec(),
+                    flags,
+                });
+            }
+        };
+        self.0.query(message, each).context("netlink")?;
+        Ok(found)
+    }
+
+    /// Gives an interface an address of another one; its label follows the change of the name.
+    pub(crate) fn add_permanent(
+        &mut self,
+        address: &Address,
+        index: u32,
+        (old, new): (&str, &str),
+    ) -> nix::Result<()> {
+        let (header, bytes) = address.payload.split_at(8);
+        let mut header = header.to_vec();
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut message = Message::new(RTM_NEWADDR, CREATE | EXCL, &header);
+        for (kind, value) in attributes(bytes) {
+            match kind {
+                IFA_CACHEINFO => {}
+                IFA_FLAGS => drop(message.u32(kind, address.flags & !IFA_F_OF_KERNEL)),
+                IFA_LABEL => {
+                    let label = text(value);
+                    let rest = label.strip_prefix(old).map(|rest| format!("{new}{rest}"));
+                    let label = rest.unwrap_or_else(|| label.to_owned());
+                    let fits = label.len() < libc::IFNAMSIZ;
+                    message.string(kind, if fits { &label } else { new });
+                }
+                kind => drop(message.bytes(kind, value)),
+            }
+        }
+        self.0.request(message)
+    }
+
+    /// Without the search for duplicates: the address is ours, and used at once.
+    pub(crate) fn add_address(&mut self, index: u32, address: Cidr) -> nix::Result<()> {
+        let ip = address.address;
+        let mut header = [family(ip), address.prefix, IFA_F_NODAD, 0, 0, 0, 0, 0];
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut message = Message::new(RTM_NEWADDR, CREATE | EXCL, &header);
+        message
+            .bytes(IFA_LOCAL, &octets(ip))
+            .bytes(IFA_ADDRESS, &octets(ip));
+        if ip.is_ipv4() && address.prefix < 31 {
+            message.bytes(IFA_BROADCAST, &octets(address.last()));
+        }
+        self.0.request(message)
+    }
+
+    /// The addresses of the interface.
+    pub(crate) fn addresses(&mut self, index: u32) -> Result<Vec<Cidr>> {
+        let mut found = Vec::new();
+        let message = Message::new(RTM_GETADDR, DUMP, &[0; 8]);
+        self.0
+            .query(message, |_, payload| {
+                let parse = || {
+                    let own = u32_at(payload, 4)? == index;
+                    let bytes = payload.get(8..)?;
+                    let value = attribute(bytes, IFA_LOCAL).or(attribute(bytes, IFA_ADDRESS))?;
+                    let address = parse_address(value)?;
+                    own.then_some(Cidr {
+                        address,
+                        prefix: *payload.get(1)?,
+                    })
+                };
+                found.extend(parse());
+            })
+            .context("netlink")?;
+        Ok(found)
+    }
+
+    /// A route to `to` over `index`: by way of `gateway`, or directly on the link.
+    pub(crate) fn add_route(
+        &mut self,
+        to: Cidr,
+        index: u32,
+        gateway: Option<IpAddr>,
+        source: Option<IpAddr>,
+    ) -> nix::Result<()> {
+        let scope = if gateway.is_some() || to.address.is_ipv6() {
+            0
+        } else {
+            RT_SCOPE_LINK
+        };
+        let header = [
+            family(to.address),
+            to.prefix,
+            0,
+            0,
+            RT_TABLE_MAIN,
+            RTPROT_BOOT,
+            scope,
+            RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ];
+        // A route of one host is of a link between two points: it takes nobody else's place.
+        let flag = if gateway.is_some() { REPLACE } else { EXCL };
+        let mut message = Message::new(RTM_NEWROUTE, CREATE | flag, &header);
+        if to.prefix > 0 {
+            message.bytes(RTA_DST, &octets(to.network()));
+        }
+        message.u32(RTA_OIF, index);
+        if let Some(gateway) = gateway {
+            message.bytes(RTA_GATEWAY, &octets(gateway));
+        }
+        if let Some(source) = source {
+            message.bytes(RTA_PREFSRC, &octets(source));
+        }
+        self.0.request(message)
+    }
+
+    /// Every network that this namespace has a route to in the main table, without the default
+    /// routes.
+    pub(crate) fn routes(&mut self) -> Result<Vec<Cidr>> {
+        let all = self.all_routes()?;
+        Ok(all
+            .into_iter()
+            .filter(|route| route.main)
+            .map(|route| route.to)
+            .collect())
+    }
+
+    /// Every route of every table, without the default routes.
+    pub(crate) fn all_routes(&mut self) -> Result<Vec<Route>> {
+        let mut found = Vec::new();
+        let message = Message::new(RTM_GETROUTE, DUMP, &[0; 12]);
+        self.0
+            .query(message, |_, payload| {
+                let parse = || {
+                    let bytes = payload.get(12..)?;
+                    let address = parse_address(attribute(bytes, RTA_DST)?)?;
+                    let index = attribute(bytes, RTA_OIF).and_then(|index| u32_at(index, 0));
+                    Some(Route {
+                        to: Cidr {
+                            address,
+                            prefix: *payload.get(1)?,
+                        },
+                        index: index.unwrap_or(0),
+                        main: *payload.get(4)? == RT_TABLE_MAIN,
+                    })
+                };
+                found.extend(parse());
+            })
+            .context("netlink")?;
+        Ok(found)
+    }
+}
+
+/// For [`crate::fuzz`]: a message about an interface, and nested attributes.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_anything(payload: &[u8]) {
+    let _ = parse(payload);
+    for (_, value) in attributes(payload) {
+        text(value);
+        parse_address(value);
+        for (_, inner) in attributes(value) {
+            let _ = u32_at(inner, 0);
+        }
+    }
+}
+
+fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or(<[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+fn parse(payload: &[u8]) -> Option<Link> {
+    let attributes = payload.get(16..)?;
+    let kind = attribute(attributes, IFLA_LINKINFO)
+        .and_then(|info| attribute(info, IFLA_INFO_KIND))
+        .map(text);
+    let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
+    let string = |kind| {
+        attribute(attributes, kind)
+            .map(text)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    Some(Link {
+        name: string(IFLA_IFNAME),
+        index: u32_at(payload, 4)?,
+        up: u32_at(payload, 8)? & IFF_UP != 0,
+        kind: kind.unwrap_or_default().to_owned(),
+        mtu: number(IFLA_MTU).unwrap_or(0),
+        mac: attribute(attributes, IFLA_ADDRESS)
+            .and_then(|mac| <[u8; 6]>::try_from(mac).ok())
+            .map(Mac),
+        master: number(IFLA_MASTER).unwrap_or(0),
+        alias: string(IFLA_IFALIAS),
+        peer_namespace: number(IFLA_LINK_NETNSID),
+    })
+}

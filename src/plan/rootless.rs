@@ -1,0 +1,33 @@
+//! What an ordinary user, and root of a user namespace, who is one, may not have of the host.
+
+use anyhow::{Result, bail};
+use nix::unistd::geteuid;
+use oci_spec::runtime::Linux;
+
+use super::mount::{MountPoint, What};
+use super::root::Root;
+use crate::namespace::Namespaces;
+
+/// Refuses what an ordinary user cannot have at all.
+pub(crate) fn check(namespaces: &Namespaces, root: &Root, linux: &Linux) -> Result<()> {
+    if geteuid().is_root() {
+        return Ok(());
+    }
+    if !namespaces.has_user() {
+        bail!(
+            "linux.namespaces: rootless container requires user namespaces (see rt spec --rootless)"
+        );
+    }
+    if linux
+        .net_devices()
+        .as_ref()
+        .is_some_and(|devices| !devices.is_empty())
+    {
+        bail!("linux.netDevices: an ordinary user has no rights over interfaces of the host");
+    }
+    let mapped = |mount: &&MountPoint| matches!(mount.what, What::Bind { ids: Some(_), .. });
+    match root.mounts.iter().find(mapped) {
+        Some(mount) => bail!("{}: an ordinary user has no id-mapped mounts", mount.origin),
+        None => Ok(()),
+    }
+}

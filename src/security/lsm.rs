@@ -1,0 +1,356 @@
+//! Labels of the security modules: AppArmor's profiles and SELinux's contexts. A module takes the
+//! label of the next execve(2) as a write to the process's own attributes (proc_pid_attr(5)), and
+//! that of a file system as a mount option.
+//!
+//! A label confines, so that it is never left out: a process whose module is not in force, or of
+//! which that is not known, is refused. Only file systems do without a context on a kernel that has
+//! no SELinux, and a warning says so: nothing would be less confined with it.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::sys::statfs::{FsType, SYSFS_MAGIC, fstatfs, statfs};
+use oci_spec::runtime::{Linux, Process};
+
+use crate::sys;
+use crate::sys::procfd::ProcFd;
+
+/// The kernel would take the beginning of a longer one (`proc_pid_attr_write`), in bytes.
+const LABEL_MAX: usize = 4096 - "exec ".len();
+
+const APPARMOR: &str = "process.apparmorProfile";
+const SELINUX: &str = "process.selinuxLabel";
+const MOUNT: &str = "linux.mountLabel";
+
+/// <linux/magic.h>, which nix does not have.
+const SECURITYFS_MAGIC: FsType = FsType(0x7363_6673);
+
+/// A security module that takes labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Module {
+    AppArmor,
+    Selinux,
+}
+
+/// Whether the kernel acts on the labels of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    InForce,
+    Absent,
+    /// Nothing that could tell can be reached.
+    Unknown,
+}
+
+impl Module {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AppArmor => "AppArmor",
+            Self::Selinux => "SELinux",
+        }
+    }
+
+    /// Asks the kernel: by the system call of Linux 6.8, which no mount can hide, else by files.
+    fn presence(self) -> Presence {
+        match sys::lsm_list_modules() {
+            Ok(ids) => self.is_listed(&ids),
+            // An older kernel, or a filter around us.
+            Err(_) => match securityfs_list() {
+                Some(list) => self.is_named(&list),
+                None => self.in_sysfs(Path::new("/sys")),
+            },
+        }
+    }
+
+    fn is_listed(self, ids: &[u64]) -> Presence {
+        let own = match self {
+            Self::AppArmor => sys::LSM_ID_APPARMOR,
+            Self::Selinux => sys::LSM_ID_SELINUX,
+        };
+        Presence::from_answer(ids.contains(&own))
+    }
+
+    /// In the list of `/sys/kernel/security/lsm`: `capability,yama,apparmor`.
+    fn is_named(self, list: &str) -> Presence {
+        let own = match self {
+            Self::AppArmor => "apparmor",
+            Self::Selinux => "selinux",
+        };
+        Presence::from_answer(list.trim().split(',').any(|name| name == own))
+    }
+
+    /// By what the module itself shows. What lies over sysfs, or over a part of it, as container
+    /// engines mask it, makes the answer unknown.
+    fn in_sysfs(self, sys: &Path) -> Presence {
+        let (parent, own) = match self {
+            Self::AppArmor => (sys.join("module"), "apparmor"),
+            // There on every kernel with SELinux, whether its file system is mounted or not.
+            Self::Selinux => (sys.join("fs"), "selinux"),
+        };
+        let directory = parent.join(own);
+        let word = match self {
+            Self::AppArmor => fs::read(directory.join("parameters/enabled")).ok(),
+            Self::Selinux => directory.join("enforce").exists().then(|| b"Y".to_vec()),
+        };
+        let is_sysfs = || statfs(&parent).is_ok_and(|fs| fs.filesystem_type() == SYSFS_MAGIC);
+        match word {
+            Some(word) => Presence::from_answer(word.starts_with(b"Y")),
+            None if matches!(directory.try_exists(), Ok(false)) && is_sysfs() => Presence::Absent,
+            None => Presence::Unknown,
+        }
+    }
+}
+
+impl Presence {
+    fn from_answer(is_in_force: bool) -> Self {
+        if is_in_force {
+            Self::InForce
+        } else {
+            Self::Absent
+        }
+    }
+}
+
+/// The list of modules as securityfs has it; None if that cannot be read, or is no securityfs.
+fn securityfs_list() -> Option<String> {
+    let mut file = File::open("/sys/kernel/security/lsm").ok()?;
+    fstatfs(&file)
+        .ok()
+        .filter(|fs| fs.filesystem_type() == SECURITYFS_MAGIC)?;
+    let mut list = String::new();
+    file.read_to_string(&mut list).ok()?;
+    Some(list)
+}
+
+/// What the program runs under.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Labels {
+    /// The name of a profile.
+    apparmor: Option<String>,
+    /// A context, which is also that of the session keyring.
+    selinux: Option<String>,
+}
+
+/// Refuses labels that no module could take.
+///
+/// # Errors
+/// `process.…: what is wrong`.
+pub(crate) fn check_process(process: &Process) -> Result<()> {
+    check(APPARMOR, process.apparmor_profile())?;
+    check(SELINUX, process.selinux_label())
+}
+
+/// The same for the label of file systems.
+///
+/// # Errors
+/// `linux.mountLabel: what is wrong`.
+pub(crate) fn check_mounts(linux: &Linux) -> Result<()> {
+    check(MOUNT, linux.mount_label())
+}
+
+fn check(path: &str, label: &Option<String>) -> Result<()> {
+    let label = label.as_deref().unwrap_or_default();
+    ensure!(
+        !label.contains(['\0', '\n']),
+        "{path}: contains a NUL byte or the end of a line"
+    );
+    ensure!(
+        label.len() <= LABEL_MAX,
+        "{path}: longer than {LABEL_MAX} bytes"
+    );
+    Ok(())
+}
+
+impl Labels {
+    /// Those of `process`.
+    ///
+    /// # Errors
+    /// A label whose module is not in force, or of which that is not known.
+    pub(crate) fn of(process: &Process) -> Result<Self> {
+        Self::under(
+            Module::presence,
+            process.apparmor_profile(),
+            process.selinux_label(),
+        )
+    }
+
+    fn under(
+        presence: impl Fn(Module) -> Presence,
+        apparmor: &Option<String>,
+        selinux: &Option<String>,
+    ) -> Result<Self> {
+        let label = |path, module, label| -> Result<Option<String>> {
+            let Some(label) = wanted(label) else {
+                return Ok(None);
+            };
+            require(path, module, presence(module), label)?;
+            Ok(Some(label.to_owned()))
+        };
+        Ok(Self {
+            apparmor: label(APPARMOR, Module::AppArmor, apparmor)?,
+            selinux: label(SELINUX, Module::Selinux, selinux)?,
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// In init: what this process executes next runs under the labels.
+    pub(crate) fn set(&self, proc: &ProcFd) -> Result<()> {
+        if let Some(profile) = &self.apparmor {
+            let command = format!("exec {profile}");
+            match proc.write("self/attr/apparmor/exec", command.as_bytes()) {
+                // As strerror(3) has it, clients would take it for a missing program.
+                Err(Errno::ENOENT) => bail!("{APPARMOR} {profile}: no such profile is loaded"),
+                result => result.with_context(|| format!("{APPARMOR} {profile}"))?,
+            }
+        }
+        if let Some(label) = &self.selinux {
+            let written = proc.write("self/attr/exec", label.as_bytes());
+            written.with_context(|| format!("{SELINUX} {label}"))?;
+        }
+        Ok(())
+    }
+
+    /// In init: a keyring made from here to execve has the program's label, which may use it.
+    pub(crate) fn set_of_keyring(&self, proc: &ProcFd) -> Result<()> {
+        let Some(label) = &self.selinux else {
+            return Ok(());
+        };
+        let written = proc.write("self/attr/keycreate", label.as_bytes());
+        written.with_context(|| format!("{SELINUX} {label}: the session keyring"))
+    }
+}
+
+/// The context of the container's file systems; None on a kernel without SELinux, see
+/// [`left_out`].
+///
+/// # Errors
+/// It is not known whether the kernel has SELinux.
+pub(crate) fn mount_label(linux: &Linux) -> Result<Option<String>> {
+    let Some(label) = wanted(linux.mount_label()) else {
+        return Ok(None);
+    };
+    match Module::Selinux.presence() {
+        Presence::Absent => Ok(None),
+        presence => {
+            require(MOUNT, Module::Selinux, presence, label)?;
+            Ok(Some(label.to_owned()))
+        }
+    }
+}
+
+/// The warning where the configuration has a label for file systems and they get none.
+pub(crate) fn left_out(linux: &Linux) -> Option<String> {
+    let label = wanted(linux.mount_label())?;
+    Some(format!(
+        "{MOUNT} {label}: left out, the kernel runs without SELinux"
+    ))
+}
+
+/// A file system that takes a context as a mount option, as with runc: those of the kernel have
+/// labels of their own, and mqueue's root gets one when it is mounted.
+pub(crate) fn takes_context(kind: &str) -> bool {
+    !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2")
+}
+
+fn wanted(label: &Option<String>) -> Option<&str> {
+    label.as_deref().filter(|label| !label.is_empty())
+}
+
+fn require(path: &str, module: Module, presence: Presence, label: &str) -> Result<()> {
+    let name = module.name();
+    match presence {
+        Presence::InForce => Ok(()),
+        Presence::Absent => bail!("{path} {label}: the kernel runs without {name}"),
+        Presence::Unknown => bail!(
+            "{path} {label}: cannot tell whether the kernel runs with {name} \
+             (lsm_list_modules(2), /sys/kernel/security/lsm and /sys give no answer)"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(label: &str) -> Option<String> {
+        Some(label.to_owned())
+    }
+
+    #[test]
+    fn a_label_needs_its_security_module() {
+        let (profile, context) = (some("docker-default"), some("u:r:t:s0"));
+        let presences = [Presence::InForce, Presence::Absent, Presence::Unknown];
+        for presence in presences {
+            let apparmor = Labels::under(|_| presence, &profile, &None);
+            let selinux = Labels::under(|_| presence, &None, &context);
+            if presence == Presence::InForce {
+                assert_eq!(apparmor.unwrap().apparmor, profile);
+                assert_eq!(selinux.unwrap().selinux, context);
+            } else {
+                for (result, path) in [(apparmor, APPARMOR), (selinux, SELINUX)] {
+                    assert!(result.unwrap_err().to_string().starts_with(path));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_label_is_none_and_nobody_is_asked() {
+        let asked = |_| -> Presence { panic!("asked") };
+        for empty in [some(""), None] {
+            assert!(Labels::under(asked, &empty, &empty).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn modules_are_found_in_the_answers_of_the_kernel() {
+        use Module::{AppArmor, Selinux};
+        use Presence::{Absent, InForce, Unknown};
+        assert_eq!(AppArmor.is_listed(&[100, 104, 110]), InForce);
+        assert_eq!(Selinux.is_listed(&[100, 104, 110]), Absent);
+        assert_eq!(AppArmor.is_named("capability,yama,apparmor\n"), InForce);
+        assert_eq!(Selinux.is_named("lockdown,capability,selinux2"), Absent);
+        // A directory that is no sysfs tells nothing, unless the module's own words are there.
+        let place = std::env::temp_dir().join(format!("rt-lsm-{}", std::process::id()));
+        fs::create_dir_all(place.join("module/apparmor/parameters")).unwrap();
+        assert_eq!(AppArmor.in_sysfs(&place), Unknown);
+        assert_eq!(Selinux.in_sysfs(&place), Unknown);
+        fs::write(place.join("module/apparmor/parameters/enabled"), "N\n").unwrap();
+        assert_eq!(AppArmor.in_sysfs(&place), Absent);
+        fs::write(place.join("module/apparmor/parameters/enabled"), "Y\n").unwrap();
+        assert_eq!(AppArmor.in_sysfs(&place), InForce);
+        fs::remove_dir_all(&place).unwrap();
+    }
+
+    #[test]
+    fn a_label_that_the_kernel_would_cut_is_refused() {
+        assert!(check(APPARMOR, &some(&"x".repeat(LABEL_MAX))).is_ok());
+        for label in [
+            "x".repeat(LABEL_MAX + 1),
+            "a\0b".to_owned(),
+            "a\nb".to_owned(),
+        ] {
+            let error = check(APPARMOR, &Some(label)).unwrap_err().to_string();
+            assert!(error.starts_with("process.apparmorProfile: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn file_systems_of_the_kernel_take_no_context() {
+        assert!(
+            ["tmpfs", "ramfs", "devpts", "overlay", "ext4"]
+                .into_iter()
+                .all(takes_context)
+        );
+        assert!(
+            !["proc", "sysfs", "mqueue", "cgroup"]
+                .into_iter()
+                .any(takes_context)
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Running a compiled filter as the kernel would, to know what it says of a call.
+
+use libc::sock_filter;
+
+use crate::security::seccomp::rules::{ARCHITECTURE, ARGUMENTS, NUMBER};
+use crate::security::seccomp::{Filter, family};
+
+impl Filter {
+    /// The action (`SECCOMP_RET_*`) for a call of this machine's own architecture by its number,
+    /// whatever its arguments are but for the first, where that is given. `None` if it depends on
+    /// an argument that is not given.
+    pub(crate) fn action_of(&self, number: i64, first: Option<u64>) -> Option<u32> {
+        let number = u32::try_from(number).ok()?;
+        let arguments = [first, None, None, None, None, None];
+        self.verdict(number, &arguments)
+    }
+
+    /// The same with whichever arguments are known.
+    pub(super) fn verdict(&self, number: u32, arguments: &[Option<u64>; 6]) -> Option<u32> {
+        let architecture = family().first()?.audit;
+        let word = |offset| match offset {
+            NUMBER => Some(number),
+            ARCHITECTURE => Some(architecture),
+            _ => {
+                let word = usize::try_from(offset.checked_sub(ARGUMENTS)? / 4).ok()?;
+                let argument = (*arguments.get(word / 2)?)?;
+                let half = if word.is_multiple_of(2) {
+                    argument
+                } else {
+                    argument >> 32
+                };
+                Some(half as u32)
+            }
+        };
+        let (mut at, mut accumulator) = (0, 0);
+        // Jumps go forward only, so that every program ends.
+        loop {
+            let step = self.program.get(at)?;
+            match Step::of(step)? {
+                Step::Load(offset) => accumulator = word(offset)?,
+                Step::And(mask) => accumulator &= mask,
+                Step::Jump(distance) => at += distance,
+                Step::If(test, yes, no) => at += if test.holds(accumulator) { yes } else { no },
+                Step::Return(value) => return Some(value),
+            }
+            at += 1;
+        }
+    }
+}
+
+/// An instruction of the kinds that `bpf.rs` writes.
+#[derive(Clone, Copy)]
+pub(super) enum Step {
+    Load(u32),
+    And(u32),
+    Jump(usize),
+    If(Test, usize, usize),
+    Return(u32),
+}
+
+/// The condition of a jump.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Test {
+    code: u16,
+    pub(super) constant: u32,
+}
+
+impl Step {
+    pub(super) fn of(step: &sock_filter) -> Option<Self> {
+        let sock_filter { code, jt, jf, k } = *step;
+        match code {
+            0x20 => Some(Self::Load(k)),
+            0x54 => Some(Self::And(k)),
+            0x05 => Some(Self::Jump(usize::try_from(k).ok()?)),
+            0x15 | 0x25 | 0x35 | 0x45 => {
+                Some(Self::If(Test { code, constant: k }, jt.into(), jf.into()))
+            }
+            0x06 => Some(Self::Return(k)),
+            _ => None,
+        }
+    }
+}
+
+impl Test {
+    pub(super) fn holds(self, word: u32) -> bool {
+        match self.code {
+            0x15 => word == self.constant,
+            0x25 => word > self.constant,
+            0x35 => word >= self.constant,
+            _ => word & self.constant != 0,
+        }
+    }
+}

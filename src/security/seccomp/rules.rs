@@ -1,0 +1,360 @@
+//! From the rules of a profile to what becomes of each number of each architecture.
+
+use std::collections::BTreeMap;
+
+use libc::sock_filter;
+use oci_spec::runtime::{Arch, LinuxSeccompArg, LinuxSeccompOperator};
+
+use crate::security::seccomp::bpf::{If, Label, Program};
+use crate::security::seccomp::calls::{self, Call};
+
+// Where `struct seccomp_data` of <linux/seccomp.h> has what a filter sees, in bytes. The words of
+// an argument stand in the order of a little-endian machine; rt knows no others.
+pub(super) const NUMBER: u32 = 0;
+pub(super) const ARCHITECTURE: u32 = 4;
+pub(super) const ARGUMENTS: u32 = 16;
+
+/// What marks a call of x32 (`__X32_SYSCALL_BIT`).
+pub(super) const X32_BIT: u32 = 0x4000_0000;
+/// Numbers that share the upper half count up on their own: those of x32, arm's private ones.
+const BLOCK: u32 = !0xffff;
+
+/// A way to call the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Abi {
+    pub(super) arch: Arch,
+    /// `AUDIT_ARCH_*` of <linux/audit.h>, by which the kernel names it.
+    pub(super) audit: u32,
+    /// Where a [`Call`] has its numbers.
+    column: usize,
+    /// Added to them.
+    pub(super) base: u32,
+    /// Arguments have 64 bits.
+    pub(super) is_wide: bool,
+    /// socketcall(2) and ipc(2) stand for other calls.
+    pub(super) multiplexes: bool,
+}
+
+const fn abi(arch: Arch, audit: u32, column: usize, is_wide: bool) -> Abi {
+    Abi {
+        arch,
+        audit,
+        column,
+        base: 0,
+        is_wide,
+        multiplexes: false,
+    }
+}
+
+/// The ways to call an x86 kernel, its own first; those of one name of the kernel's side by side.
+pub(super) const X86: [Abi; 3] = [
+    abi(Arch::ScmpArchX86_64, 0xc000_003e, 0, true),
+    Abi {
+        base: X32_BIT,
+        ..abi(Arch::ScmpArchX32, 0xc000_003e, 2, false)
+    },
+    Abi {
+        multiplexes: true,
+        ..abi(Arch::ScmpArchX86, 0x4000_0003, 1, false)
+    },
+];
+
+/// The ways to call an arm kernel, its own first.
+pub(super) const ARM: [Abi; 2] = [
+    abi(Arch::ScmpArchAarch64, 0xc000_00b7, 3, true),
+    abi(Arch::ScmpArchArm, 0x4000_0028, 4, false),
+];
+
+/// A profile with its words resolved. Actions are `SECCOMP_RET_*`.
+#[derive(Debug)]
+pub(super) struct Profile {
+    pub(super) default: u32,
+    /// The answer to calls that are newer than every call which the profile knows.
+    pub(super) newer: u32,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// One of `linux.seccomp.syscalls`.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) calls: Vec<&'static Call>,
+    pub(super) action: u32,
+    /// The rule holds if all conditions of one of these do.
+    pub(super) alternatives: Vec<Vec<Condition>>,
+}
+
+/// What an argument has to be like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Condition {
+    argument: u32,
+    test: If,
+    negated: bool,
+    value: u64,
+    mask: u64,
+}
+
+/// What becomes of a range of numbers.
+#[derive(Debug)]
+enum Verdict {
+    Return(u32),
+    /// The first rule that holds, else the default.
+    Rules(Vec<Rule>),
+}
+
+#[derive(Debug)]
+struct Rule {
+    conditions: Vec<Condition>,
+    is_wide: bool,
+    action: u32,
+}
+
+/// The conditions of one entry. As runc and crun have it, two for the same argument are
+/// alternatives.
+pub(super) fn alternatives(arguments: &[LinuxSeccompArg]) -> Vec<Vec<Condition>> {
+    let all: Vec<Condition> = arguments.iter().map(Condition::new).collect();
+    let twice = |(i, one): (usize, &Condition)| all[..i].iter().any(|o| o.argument == one.argument);
+    match all.iter().enumerate().any(twice) {
+        true => all.into_iter().map(|condition| vec![condition]).collect(),
+        false => vec![all],
+    }
+}
+
+impl Condition {
+    fn new(argument: &LinuxSeccompArg) -> Self {
+        use LinuxSeccompOperator as Op;
+        let (test, negated) = match argument.op() {
+            Op::ScmpCmpEq | Op::ScmpCmpMaskedEq => (If::Equal, false),
+            Op::ScmpCmpNe => (If::Equal, true),
+            Op::ScmpCmpGe => (If::GreaterOrEqual, false),
+            Op::ScmpCmpLt => (If::GreaterOrEqual, true),
+            Op::ScmpCmpGt => (If::Greater, false),
+            Op::ScmpCmpLe => (If::Greater, true),
+        };
+        let (mask, value) = match argument.op() {
+            Op::ScmpCmpMaskedEq => (
+                argument.value(),
+                argument.value_two().unwrap_or(0) & argument.value(),
+            ),
+            _ => (u64::MAX, argument.value()),
+        };
+        Self {
+            argument: argument.index() as u32,
+            test,
+            negated,
+            value,
+            mask,
+        }
+    }
+
+    fn is_always_true(&self, is_wide: bool) -> bool {
+        let mask = if is_wide {
+            self.mask
+        } else {
+            self.mask & u64::from(u32::MAX)
+        };
+        self.test == If::Equal && mask == 0
+    }
+
+    fn write(&self, program: &mut Program, is_wide: bool, yes: Label, no: Label) -> Label {
+        let (yes, no) = if self.negated { (no, yes) } else { (yes, no) };
+        let offset = ARGUMENTS + 8 * self.argument;
+        let low = word(
+            program,
+            self.test,
+            offset,
+            (self.mask, self.value),
+            (yes, no),
+        );
+        if !is_wide {
+            // As with libseccomp, of a larger constant the lower half counts.
+            return low;
+        }
+        let upper = (self.mask >> 32, self.value >> 32);
+        if self.test == If::Equal {
+            return word(program, If::Equal, offset + 4, upper, (low, no));
+        }
+        let equal = program.jump(If::Equal, upper.1 as u32, low, no);
+        program.jump(If::Greater, upper.1 as u32, yes, equal);
+        program.load(offset + 4)
+    }
+}
+
+/// Tests the word at `offset`: the lower halves of mask and value count.
+fn word(
+    program: &mut Program,
+    test: If,
+    offset: u32,
+    (mask, value): (u64, u64),
+    (yes, no): (Label, Label),
+) -> Label {
+    let mask = mask as u32;
+    if mask == 0 {
+        return yes;
+    }
+    program.jump(test, value as u32, yes, no);
+    if mask != u32::MAX {
+        program.and(mask);
+    }
+    program.load(offset)
+}
+
+impl Abi {
+    /// The number of a call.
+    pub(super) fn number(&self, call: &Call) -> Option<u32> {
+        u32::try_from(call.1[self.column])
+            .ok()
+            .map(|number| self.base + number)
+    }
+
+    /// The number of the call that stands for `call`, and mask and value of its first argument.
+    fn stands_for(&self, call: &Call) -> Option<(u32, u64, u64)> {
+        let (by, mask, value) = calls::multiplexed(call.0).filter(|_| self.multiplexes)?;
+        Some((self.number(calls::find(by)?)?, mask, value))
+    }
+
+    /// The rules that `entry` has for `call`: by its own number, and by that of the call which
+    /// stands for it. What that one hands on lies in memory, where a filter cannot look: of the
+    /// conditions only those on the other registers are kept, as libseccomp does.
+    fn rules(&self, entry: &Entry, call: &Call, all: &mut BTreeMap<u32, Vec<Rule>>) {
+        let keep = |condition: &&Condition| !condition.is_always_true(self.is_wide);
+        let mut add = |number, conditions| {
+            let rule = Rule {
+                conditions,
+                is_wide: self.is_wide,
+                action: entry.action,
+            };
+            all.entry(number).or_default().push(rule);
+        };
+        for conditions in &entry.alternatives {
+            if let Some(number) = self.number(call) {
+                add(number, conditions.iter().filter(keep).copied().collect());
+            }
+            let Some((number, mask, value)) = self.stands_for(call) else {
+                continue;
+            };
+            let which = Condition {
+                argument: 0,
+                test: If::Equal,
+                negated: false,
+                value,
+                mask,
+            };
+            let others = conditions
+                .iter()
+                .filter(keep)
+                .filter(|other| other.argument != 0);
+            add(
+                number,
+                std::iter::once(&which).chain(others).copied().collect(),
+            );
+        }
+    }
+}
+
+impl Profile {
+    /// The program for the ways to call the kernel that are in `abis`, whose first is native. Any
+    /// other way ends the process.
+    pub(super) fn program(&self, abis: &[Abi]) -> Vec<sock_filter> {
+        let mut program = Program::default();
+        let mut next = program.ret(libc::SECCOMP_RET_KILL_PROCESS);
+        // The native one is written last, so that it is near to where the program begins.
+        let mut starts = Vec::new();
+        for group in abis.chunk_by(|a, b| a.audit == b.audit).rev() {
+            // Not what was written last, if all calls come to a return that stood already.
+            let start = self.search(&mut program, &self.ranges(group));
+            starts.push((group[0].audit, program.load_for(NUMBER, start)));
+        }
+        for (audit, start) in starts {
+            next = program.jump(If::Equal, audit, start, next);
+        }
+        program.load(ARCHITECTURE);
+        program.finish()
+    }
+
+    /// What becomes of every number of an architecture: each range with its first number.
+    fn ranges(&self, abis: &[Abi]) -> Vec<(u32, Verdict)> {
+        let mut rules = BTreeMap::new();
+        let mut known = Vec::new();
+        // What becomes of numbers without rules.
+        let mut gaps = BTreeMap::from([(0, self.default)]);
+        for abi in abis {
+            if abi.arch == Arch::ScmpArchX86_64 {
+                // Unless x32 is in the profile as well. -1 is how a tracer skips a call.
+                gaps.insert(X32_BIT, libc::SECCOMP_RET_KILL_PROCESS);
+                gaps.insert(u32::MAX, self.newer);
+            }
+            gaps.insert(abi.base, self.default);
+            for entry in &self.entries {
+                known.extend(entry.calls.iter().filter_map(|call| abi.number(call)));
+                known.extend(
+                    entry
+                        .calls
+                        .iter()
+                        .filter_map(|call| Some(abi.stands_for(call)?.0)),
+                );
+                // libseccomp refuses such rules, and runc leaves them out: a later one counts.
+                if entry.action != self.default {
+                    entry
+                        .calls
+                        .iter()
+                        .for_each(|call| abi.rules(entry, call, &mut rules));
+                }
+            }
+        }
+        known.sort_unstable();
+        for block in known.chunk_by(|a, b| a & BLOCK == b & BLOCK) {
+            gaps.insert(block[0] & BLOCK, self.default);
+            gaps.insert(block[block.len() - 1] + 1, self.newer);
+        }
+        merge(&gaps, rules)
+    }
+
+    /// A balanced search through `ranges`, which begin with that of number 0.
+    fn search(&self, program: &mut Program, ranges: &[(u32, Verdict)]) -> Label {
+        if let [(_, verdict)] = ranges {
+            return self.verdict(program, verdict);
+        }
+        let (left, right) = ranges.split_at(ranges.len() / 2);
+        let yes = self.search(program, right);
+        let no = self.search(program, left);
+        program.jump(If::GreaterOrEqual, right[0].0, yes, no)
+    }
+
+    fn verdict(&self, program: &mut Program, verdict: &Verdict) -> Label {
+        match verdict {
+            Verdict::Return(action) => program.ret(*action),
+            Verdict::Rules(rules) => {
+                let otherwise = program.ret(self.default);
+                rules.iter().rev().fold(otherwise, |next, rule| {
+                    let action = program.ret(rule.action);
+                    rule.conditions.iter().rev().fold(action, |yes, condition| {
+                        condition.write(program, rule.is_wide, yes, next)
+                    })
+                })
+            }
+        }
+    }
+}
+
+/// The ranges in order, no two neighbours alike.
+fn merge(gaps: &BTreeMap<u32, u32>, rules: BTreeMap<u32, Vec<Rule>>) -> Vec<(u32, Verdict)> {
+    let gap = |(start, action): (&u32, &u32)| (*start, Verdict::Return(*action));
+    let mut ranges: BTreeMap<u32, Verdict> = gaps.iter().map(gap).collect();
+    for (number, rules) in rules {
+        // What holds without conditions holds, whatever else is said about the call: libseccomp.
+        let verdict = match rules.iter().find(|rule| rule.conditions.is_empty()) {
+            Some(rule) => Verdict::Return(rule.action),
+            None => Verdict::Rules(rules),
+        };
+        ranges.insert(number, verdict);
+        if let Some((_, action)) = gaps.range(..=number + 1).next_back() {
+            ranges.entry(number + 1).or_insert(Verdict::Return(*action));
+        }
+    }
+    let mut ranges: Vec<(u32, Verdict)> = ranges.into_iter().collect();
+    ranges.dedup_by(|(_, next), (_, last)| match (next, last) {
+        (Verdict::Return(next), Verdict::Return(last)) => next == last,
+        _ => false,
+    });
+    ranges
+}

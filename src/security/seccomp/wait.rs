@@ -1,0 +1,325 @@
+//! How a process that is under a filter can wait for somebody without turning in circles, where any
+//! of its system calls may be forbidden: the program is asked which one is not.
+//!
+//! Either it lets a wait through. Or it has some call that an agent is asked about: such a call is
+//! itself a wait, which ends when it is answered. It never comes to be carried out if the one who
+//! answers is a thread of the same process that is not under the filter.
+
+use libc::sock_filter;
+
+use crate::security::seccomp::calls::CALLS;
+use crate::security::seccomp::evaluate::{Step, Test};
+use crate::security::seccomp::rules::{ARCHITECTURE, ARGUMENTS, Abi, NUMBER};
+use crate::security::seccomp::{Filter, family};
+
+/// A system call of this machine's own architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) number: u32,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// What a process under the filter can do until somebody else is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The call is carried out: it is a wait.
+    Allowed(Call),
+    /// The call is not carried out before it is answered.
+    Notified(Call),
+}
+
+/// No call has it, whatever the kernel: if it were carried out, nothing would happen.
+const NO_CALL: u32 = 0x0fff_ffff;
+/// With such arguments nearly every call only fails: no descriptor, no address, no valid flags.
+const NOTHING: u64 = u64::MAX;
+/// Those that do something nevertheless, if an agent gets to see and lets through what has been
+/// interrupted by a signal: taken if there is nothing else.
+const LAST: [&str; 11] = [
+    "alarm",
+    "exit",
+    "exit_group",
+    "munlockall",
+    "pause",
+    "personality",
+    "sched_yield",
+    "setsid",
+    "sync",
+    "umask",
+    "vhangup",
+];
+/// Those that must not be carried out: two processes would go on from here, or none.
+const NEVER: [&str; 4] = ["fork", "restart_syscall", "rt_sigreturn", "vfork"];
+
+/// How many instructions are looked at for one number.
+const STEPS: usize = 1 << 16;
+
+impl Filter {
+    /// How a process under it can wait; `allowed` is a call that waits. None if every call is
+    /// decided at once, so that nobody can be asked about any.
+    pub(crate) fn wait(&self, allowed: Call) -> Option<Wait> {
+        let abi = family().first()?;
+        if matches!(
+            action(self.verdict_of(allowed)?),
+            libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG
+        ) {
+            return Some(Wait::Allowed(allowed));
+        }
+        let notified = |number| {
+            Some(Call {
+                number,
+                arguments: notified(&self.program, abi, number)?,
+            })
+        };
+        let call = numbers(abi).find_map(notified);
+        // What has been found has to hold when it is run.
+        call.filter(|call| self.verdict_of(*call).map(action) == Some(libc::SECCOMP_RET_USER_NOTIF))
+            .map(Wait::Notified)
+    }
+
+    fn verdict_of(&self, call: Call) -> Option<u32> {
+        self.verdict(call.number, &call.arguments.map(Some))
+    }
+}
+
+fn action(verdict: u32) -> u32 {
+    verdict & libc::SECCOMP_RET_ACTION_FULL
+}
+
+/// The numbers to ask about, the most harmless first.
+fn numbers(abi: &Abi) -> impl Iterator<Item = u32> {
+    let of = |wanted: fn(&str) -> bool| {
+        CALLS
+            .iter()
+            .filter(move |call| wanted(call.0))
+            .filter_map(|call| abi.number(call))
+    };
+    let first = of(|name| !LAST.contains(&name) && !NEVER.contains(&name));
+    std::iter::once(NO_CALL)
+        .chain(first)
+        .chain(of(|name| LAST.contains(&name)))
+}
+
+/// What a way through the program has found out about a word of the arguments.
+#[derive(Clone, Copy)]
+struct Known {
+    word: u32,
+    mask: u32,
+    test: Test,
+    holds: bool,
+}
+
+/// A way through the program, up to the instruction `at`.
+#[derive(Clone)]
+struct Path {
+    at: usize,
+    accumulator: Accumulator,
+    known: Vec<Known>,
+}
+
+#[derive(Clone, Copy)]
+enum Accumulator {
+    Value(u32),
+    /// A word of the arguments, by its offset, as far as the mask goes.
+    Word(u32, u32),
+}
+
+/// Arguments with which the agent is asked about the call `number`.
+fn notified(program: &[sock_filter], abi: &Abi, number: u32) -> Option<[u64; 6]> {
+    let mut paths = vec![Path {
+        at: 0,
+        accumulator: Accumulator::Value(0),
+        known: Vec::new(),
+    }];
+    let mut steps = 0;
+    while let Some(mut path) = paths.pop() {
+        loop {
+            steps += 1;
+            let step = Step::of(program.get(path.at)?)?;
+            path.at += 1;
+            match step {
+                _ if steps > STEPS => return None,
+                Step::Load(NUMBER) => path.accumulator = Accumulator::Value(number),
+                Step::Load(ARCHITECTURE) => path.accumulator = Accumulator::Value(abi.audit),
+                Step::Load(offset) => path.accumulator = Accumulator::Word(offset, u32::MAX),
+                Step::And(mask) => path.accumulator.mask(mask),
+                Step::Jump(distance) => path.at += distance,
+                Step::If(test, yes, no) => match path.accumulator {
+                    Accumulator::Value(value) => {
+                        path.at += if test.holds(value) { yes } else { no }
+                    }
+                    Accumulator::Word(word, mask) => {
+                        let fork = |holds| {
+                            path.with(
+                                Known {
+                                    word,
+                                    mask,
+                                    test,
+                                    holds,
+                                },
+                                if holds { yes } else { no },
+                            )
+                        };
+                        paths.extend([fork(false), fork(true)].into_iter().flatten());
+                        break;
+                    }
+                },
+                Step::Return(value) if action(value) == libc::SECCOMP_RET_USER_NOTIF => {
+                    return path.arguments();
+                }
+                Step::Return(_) => break,
+            }
+        }
+    }
+    None
+}
+
+impl Accumulator {
+    fn mask(&mut self, with: u32) {
+        match self {
+            Self::Value(value) => *value &= with,
+            Self::Word(_, mask) => *mask &= with,
+        }
+    }
+}
+
+impl Path {
+    /// The same with one thing more that is known, if that can be.
+    fn with(&self, known: Known, distance: usize) -> Option<Self> {
+        let mut path = self.clone();
+        path.at += distance;
+        path.known.push(known);
+        path.word(known.word).is_some().then_some(path)
+    }
+
+    /// A value of the word at `offset` that is as the path has found it.
+    fn word(&self, offset: u32) -> Option<u32> {
+        let known = || self.known.iter().filter(|known| known.word == offset);
+        let near = known().flat_map(|Known { mask, test, .. }| {
+            let constant = test.constant;
+            let lowest = mask & mask.wrapping_neg();
+            let values = [constant, constant.wrapping_add(1), constant.wrapping_sub(1)];
+            let masked = [
+                constant | !mask,
+                (constant ^ lowest) | !mask,
+                constant ^ lowest,
+            ];
+            values.into_iter().chain(masked)
+        });
+        let fits = |value: &u32| known().all(|k| k.test.holds(value & k.mask) == k.holds);
+        [u32::MAX, 0].into_iter().chain(near).find(fits)
+    }
+
+    fn arguments(&self) -> Option<[u64; 6]> {
+        let mut arguments = [NOTHING; 6];
+        for (i, argument) in (0..).zip(&mut arguments) {
+            let offset = ARGUMENTS + 8 * i;
+            *argument = u64::from(self.word(offset)?) | u64::from(self.word(offset + 4)?) << 32;
+        }
+        Some(arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::LinuxSeccomp;
+    use serde_json::{Value, json};
+
+    use super::super::{Terms, program};
+    use super::*;
+
+    const FUTEX: Call = Call {
+        number: libc::SYS_futex as u32,
+        arguments: [0x1000, 128, 0, 0, 0, 0],
+    };
+
+    fn wait(profile: Value) -> Option<Wait> {
+        let profile: LinuxSeccomp = serde_json::from_value(profile).unwrap();
+        let program = program(family(), &profile);
+        Filter {
+            program,
+            terms: Terms {
+                flags: 0,
+                agent: None,
+            },
+        }
+        .wait(FUTEX)
+    }
+
+    fn notified(default: &str, names: &[&str], args: Value) -> Option<Wait> {
+        wait(json!({ "defaultAction": default, "syscalls":
+            [{ "names": names, "action": "SCMP_ACT_NOTIFY", "args": args }] }))
+    }
+
+    #[track_caller]
+    fn is_notified(wait: Option<Wait>, number: i64) -> [u64; 6] {
+        let Some(Wait::Notified(call)) = wait else {
+            panic!("{wait:?}")
+        };
+        assert_eq!(i64::from(call.number), number);
+        call.arguments
+    }
+
+    #[test]
+    fn a_wait_that_is_let_through_is_taken_first() {
+        for default in ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG"] {
+            assert_eq!(
+                notified(default, &["mkdirat"], json!([])),
+                Some(Wait::Allowed(FUTEX))
+            );
+        }
+    }
+
+    #[test]
+    fn else_a_call_that_is_notified_and_does_nothing() {
+        let all = wait(json!({ "defaultAction": "SCMP_ACT_NOTIFY" }));
+        assert_eq!(is_notified(all, NO_CALL.into()), [NOTHING; 6]);
+        let harmless = notified(
+            "SCMP_ACT_ERRNO",
+            &["exit_group", "umask", "openat"],
+            json!([]),
+        );
+        assert_eq!(is_notified(harmless, libc::SYS_openat), [NOTHING; 6]);
+        let only = notified("SCMP_ACT_KILL", &["exit_group"], json!([]));
+        is_notified(only, libc::SYS_exit_group);
+    }
+
+    #[test]
+    fn arguments_are_found_that_the_agent_is_asked_about() {
+        let argument =
+            |index: u32, value: u64, op: &str| json!({ "index": index, "value": value, "op": op });
+        let found = notified(
+            "SCMP_ACT_ERRNO",
+            &["mknodat"],
+            json!([
+                argument(0, 5, "SCMP_CMP_EQ"),
+                argument(1, u64::MAX, "SCMP_CMP_NE"),
+                argument(2, 1 << 40, "SCMP_CMP_LT"),
+                argument(3, 1 << 40, "SCMP_CMP_GT"),
+                { "index": 4, "value": 0xff_0000_000f_u64, "valueTwo": 0x12_0000_0003_u64,
+                  "op": "SCMP_CMP_MASKED_EQ" },
+            ]),
+        );
+        let [a, b, c, d, e, f] = is_notified(found, libc::SYS_mknodat);
+        assert!(a == 5 && b != u64::MAX && c < 1 << 40 && d > 1 << 40);
+        assert_eq!(e & 0xff_0000_000f, 0x12_0000_0003);
+        assert_eq!(f, NOTHING);
+    }
+
+    #[test]
+    fn where_nothing_is_ever_notified_there_is_no_wait() {
+        assert_eq!(
+            notified("SCMP_ACT_ERRNO", &["fork", "vfork"], json!([])),
+            None
+        );
+        let foreign = notified("SCMP_ACT_ERRNO", &["swapcontext"], json!([]));
+        assert_eq!(foreign, None);
+        let impossible = notified(
+            "SCMP_ACT_ERRNO",
+            &["mkdirat"],
+            json!([
+                { "index": 0, "value": 0, "op": "SCMP_CMP_LT" },
+            ]),
+        );
+        assert_eq!(impossible, None);
+    }
+}
