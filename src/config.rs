@@ -12,10 +12,12 @@ mod json;
 mod linux;
 pub(crate) mod memory_policy;
 pub(crate) mod mount_options;
+mod namespaces;
 mod process;
 mod scheduling;
 mod seccomp;
 mod sysctl;
+mod text;
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -33,10 +35,11 @@ use crate::annotations::{Annotations, RECEIVER};
 use crate::namespace::IdMap;
 use crate::sys;
 
-pub(crate) use check::{check, clean, is_root};
+pub(crate) use check::check;
 pub(crate) use linux::{check_intel_rdt, check_resources};
 pub(crate) use process::check as check_process;
 pub(crate) use sysctl::file as sysctl_file;
+pub(crate) use text::{clean, is_root};
 
 const CONFIG: &str = "config.json";
 /// The largest `config.json` that is read, in bytes; real ones have 10 to 60 KiB.

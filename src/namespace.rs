@@ -7,7 +7,7 @@
 //! | time | `unshare` by the caller before the clone (offsets cannot be set later); by init if the user namespace is new | likewise |
 //! | mount, network, uts, ipc | at the clone; with a new user namespace network, uts and ipc after the id maps | by init; by the caller if the user namespace is new |
 //! | cgroup | by init after Go: at the clone it gets the wrong root on v1 | as network |
-//! | user | at the clone, id maps written before Go | by a middle process, see [`Namespaces::clone_through_user`] |
+//! | user | at the clone, id maps written before Go | by a middle process, see [`Namespaces::clone_in_user`] |
 
 mod check;
 mod id_map;
@@ -179,7 +179,8 @@ impl Namespaces {
             return sys::clone3(0, cgroup).with_context(|| clone_of(cgroup));
         }
         if self.joins(CloneFlags::CLONE_NEWUSER) {
-            return self.clone_through_user(cgroup);
+            let clone = || self.clone_in_user();
+            return middle::clone_through(cgroup, || clone_of(cgroup), clone);
         }
         let mut before = self.kinds_joined_before_clone();
         if has_builder {
@@ -201,6 +202,26 @@ impl Namespaces {
             home.go_back()?;
         }
         Ok(fork)
+    }
+
+    /// In the middle process: joins the user namespace and forks init, as a child of the caller.
+    fn clone_in_user(&self) -> Result<Fork> {
+        hide()?;
+        // Init is seen in a pid namespace that it joins.
+        sys::clear_command_line();
+        if !self.is_ordinary {
+            self.join_kinds((CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWUSER)?;
+            self.join_kinds(CloneFlags::CLONE_NEWUSER)?;
+        } else {
+            // What an ordinary user may join at all belongs to that user namespace.
+            self.join_kinds(CloneFlags::CLONE_NEWUSER)?;
+            self.join_kinds((CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWUSER)?;
+        }
+        self.become_builder()?;
+        self.unshare_time()?;
+        let flags = self.flags_at_clone().bits() as u64 | libc::CLONE_PARENT as u64;
+        sys::clone3(flags, None)
+            .with_context(|| format!("clone into new namespaces ({})", words(self.new)))
     }
 
     fn kinds_joined_before_clone(&self) -> CloneFlags {

@@ -6,6 +6,8 @@ mod program;
 mod root;
 mod rootless;
 mod scheduling;
+mod source;
+mod strings;
 
 use std::cell::RefCell;
 use std::ffi::CString;
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::AT_FDCWD;
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain, Process};
 
 use crate::annotations::Annotations as _;
 use crate::cgroup::Cgroup;
@@ -36,7 +38,10 @@ use crate::{config, sys};
 pub(crate) use mount::{FileSystem, Ids, MountPoint, What};
 pub(crate) use program::{Program, set_variable};
 pub(crate) use root::{Device, Root};
+pub(crate) use source::Source;
+
 use scheduling::Affinity;
+use strings::c_string;
 
 // <sys/personality.h>, which libc does not have.
 const PER_LINUX32: u32 = 8;
@@ -68,16 +73,6 @@ pub(crate) struct Plan {
     pub(crate) ignored_signals: Vec<i32>,
 }
 
-/// Where a container comes from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Source<'a> {
-    pub(crate) spec: &'a Spec,
-    /// The resolved bundle directory.
-    pub(crate) bundle: &'a Path,
-    /// The resolved `root.path`.
-    pub(crate) rootfs: &'a Path,
-    pub(crate) id: &'a str,
-}
 
 /// What the command line adds to the configuration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -343,17 +338,6 @@ fn ignored_signals() -> Result<Vec<i32>> {
         .filter(|bit| mask & 1 << bit != 0)
         .map(|bit| bit + 1)
         .collect())
-}
-
-fn c_string(text: &str, origin: &str) -> Result<CString> {
-    CString::new(text).with_context(|| format!("{origin}: {text:.64?}"))
-}
-
-fn c_strings<T: AsRef<str>>(texts: impl Iterator<Item = T>, origin: &str) -> Result<Vec<CString>> {
-    texts
-        .enumerate()
-        .map(|(i, text)| c_string(text.as_ref(), &format!("{origin}[{i}]")))
-        .collect()
 }
 
 fn sysctls(linux: &Linux) -> Vec<(PathBuf, String)> {

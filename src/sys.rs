@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod bpf;
+mod call;
 mod directory;
 mod file;
 mod landlock;
@@ -26,6 +27,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use nix::Result;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+use call::{call, call_fd};
 
 pub(crate) use bpf::*;
 pub(crate) use directory::*;
@@ -64,17 +67,6 @@ pub(crate) fn clear_command_line() {
             }
         }
     }
-}
-
-fn call(result: c_long) -> Result<c_long> {
-    Errno::result(result)
-}
-
-fn call_fd(result: c_long) -> Result<OwnedFd> {
-    let fd = call(result)?;
-    // SAFETY: the callers pass the result of a system call whose success value is a new file
-    // descriptor that nothing else in this process owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// close_range(2) of the descriptors `first..=last`.

@@ -1,16 +1,17 @@
 //! What is refused before any side effect: the properties outside of `process`
 //! and `linux`, and the words that all checks share.
 
-use std::fmt::{Arguments, Display};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::fmt::Arguments;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Spec};
 
 use crate::annotations::{Annotations, UNKNOWN_CALLS};
 use crate::config::hooks::HookKind;
-use crate::config::linux::{self, Namespaces};
+use crate::config::linux;
+use crate::config::namespaces::NamespaceList;
+use crate::config::text::{absolute, is_root, path_text, text};
 use crate::config::mount_options::{self, Bind, Options};
 use crate::config::{process, seccomp};
 use crate::security::landlock;
@@ -32,7 +33,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         check_hooks(hooks)?;
     }
     let linux = spec.linux().as_ref().context("linux: required")?;
-    let namespaces = Namespaces::new(linux)?;
+    let namespaces = NamespaceList::new(linux)?;
     linux::check(linux, &namespaces)?;
     uts_name("hostname", spec.hostname(), &namespaces)?;
     uts_name("domainname", spec.domainname(), &namespaces)?;
@@ -125,7 +126,7 @@ fn check_hooks(hooks: &Hooks) -> Result<()> {
     Ok(())
 }
 
-fn uts_name(path: &str, name: &Option<String>, namespaces: &Namespaces<'_>) -> Result<()> {
+fn uts_name(path: &str, name: &Option<String>, namespaces: &NamespaceList<'_>) -> Result<()> {
     let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else {
         return Ok(());
     };
@@ -190,7 +191,7 @@ fn check_ids(path: Arguments<'_>, mount: &Mount, word: bool, has_user: bool) -> 
 }
 
 /// The ids in options of file systems are those of the container's user namespace.
-fn mount_owners(spec: &Spec, linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
+fn mount_owners(spec: &Spec, linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
     for (i, mount) in spec.mounts().iter().flatten().enumerate() {
         for option in mount.options().iter().flatten() {
             let (ids, id) = match option.split_once('=') {
@@ -237,48 +238,4 @@ fn check_kind(path: Arguments<'_>, typ: &str, source: &Path, options: &Options) 
     let copies = options.tmpcopyup && (options.remount || typ != "tmpfs");
     ensure!(!copies, "{path}.options: tmpcopyup: only for a new tmpfs");
     Ok(())
-}
-
-/// A string becomes a C string sooner or later.
-pub(super) fn text(path: impl Display, text: &str) -> Result<()> {
-    ensure!(!text.contains('\0'), "{path}: contains a NUL byte");
-    Ok(())
-}
-
-pub(super) fn path_text(path: impl Display, text: &Path) -> Result<()> {
-    ensure!(
-        !text.as_os_str().as_bytes().contains(&0),
-        "{path}: contains a NUL byte"
-    );
-    Ok(())
-}
-
-pub(super) fn absolute(path: impl Display, value: &Path) -> Result<()> {
-    path_text(&path, value)?;
-    ensure!(
-        value.is_absolute(),
-        "{path}: {} is not an absolute path",
-        value.display()
-    );
-    Ok(())
-}
-
-/// What a path names below the root by its text alone: without `.` and `..`.
-pub(crate) fn clean(path: &Path) -> PathBuf {
-    path.components()
-        .fold(PathBuf::from("/"), |mut clean, part| {
-            match part {
-                Component::Normal(name) => clean.push(name),
-                Component::ParentDir => {
-                    clean.pop();
-                }
-                _ => {}
-            }
-            clean
-        })
-}
-
-/// Whether a path names the root by its text alone.
-pub(crate) fn is_root(path: &Path) -> bool {
-    clean(path) == Path::new("/")
 }

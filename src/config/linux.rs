@@ -6,11 +6,12 @@ use std::path::Path;
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMapping, LinuxIntelRdt,
-    LinuxNamespace, LinuxNamespaceType as Type, LinuxResources,
+    LinuxNamespaceType as Type, LinuxResources,
 };
 
-use crate::config::check::{absolute, is_root, path_text, text};
+use crate::config::text::{absolute, is_root, path_text, text};
 use crate::config::memory_policy::MemoryPolicy;
+use crate::config::namespaces::NamespaceList;
 use crate::config::{mount_options, seccomp, sysctl};
 use crate::security::lsm;
 
@@ -23,57 +24,7 @@ const PAGE: usize = 4096;
 const MAJORS: std::ops::Range<i64> = 0..1 << 12;
 const MINORS: std::ops::Range<i64> = 0..1 << 20;
 
-/// `linux.namespaces`, each type at most once.
-pub(super) struct Namespaces<'a>(&'a [LinuxNamespace]);
-
-impl<'a> Namespaces<'a> {
-    pub(super) fn new(linux: &'a Linux) -> Result<Self> {
-        let list = linux.namespaces().as_deref().unwrap_or_default();
-        for (i, namespace) in list.iter().enumerate() {
-            let path = format_args!("linux.namespaces[{i}]");
-            let typ = namespace.typ();
-            let twice = list[..i].iter().any(|other| other.typ() == typ);
-            ensure!(!twice, "{path}: duplicated ns \"{typ}\"");
-            if let Some(joined) = joined(namespace) {
-                absolute(format_args!("{path}.path"), joined)?;
-            }
-        }
-        let namespaces = Self(list);
-        // Nothing is ever mounted in the caller's namespace.
-        ensure!(
-            namespaces.has(Type::Mount),
-            "linux.namespaces: a mount namespace is required"
-        );
-        Ok(namespaces)
-    }
-
-    fn get(&self, typ: Type) -> Option<&'a LinuxNamespace> {
-        self.0.iter().find(|namespace| namespace.typ() == typ)
-    }
-
-    pub(super) fn has(&self, typ: Type) -> bool {
-        self.get(typ).is_some()
-    }
-
-    fn is_new(&self, typ: Type) -> bool {
-        self.get(typ)
-            .is_some_and(|namespace| joined(namespace).is_none())
-    }
-
-    /// The path of a namespace that is joined.
-    pub(super) fn path(&self, typ: Type) -> Option<&'a Path> {
-        self.get(typ).and_then(joined)
-    }
-}
-
-fn joined(namespace: &LinuxNamespace) -> Option<&Path> {
-    namespace
-        .path()
-        .as_deref()
-        .filter(|path| !path.as_os_str().is_empty())
-}
-
-pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
+pub(super) fn check(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
     linux.seccomp().as_ref().map(seccomp::check).transpose()?;
     let personality = linux.personality().as_ref();
     if let Some(flag) = personality.and_then(|wanted| wanted.flags().as_ref()?.first()) {
@@ -136,7 +87,7 @@ pub(super) fn check(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
 fn mappings(
     path: &str,
     list: &Option<Vec<LinuxIdMapping>>,
-    namespaces: &Namespaces<'_>,
+    namespaces: &NamespaceList<'_>,
 ) -> Result<()> {
     let list = list.as_deref().unwrap_or_default();
     if list.is_empty() {
@@ -197,7 +148,7 @@ pub(super) fn mapped(
     path: &str,
     id: u32,
     list: &Option<Vec<LinuxIdMapping>>,
-    namespaces: &Namespaces<'_>,
+    namespaces: &NamespaceList<'_>,
 ) -> Result<()> {
     let within = |mapping: &LinuxIdMapping| {
         id.checked_sub(mapping.container_id())
@@ -218,7 +169,7 @@ pub(super) fn mapped(
     Ok(())
 }
 
-fn time_offsets(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
+fn time_offsets(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
     for (clock, offset) in linux.time_offsets().iter().flatten() {
         let path = format_args!("linux.timeOffsets.{clock}");
         ensure!(
@@ -271,7 +222,7 @@ fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
 
 /// Interfaces move into a network namespace; the names are those that the kernel takes
 /// (`dev_valid_name`).
-fn net_devices(linux: &Linux, namespaces: &Namespaces<'_>) -> Result<()> {
+fn net_devices(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
     let mut seen = Vec::new();
     for (name, device) in linux.net_devices().iter().flatten() {
         let path = format_args!("linux.netDevices.{name:?}");

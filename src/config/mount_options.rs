@@ -16,6 +16,8 @@ use libc::{
 };
 use nix::fcntl::OFlag;
 
+use maps::{WITH_IDS, split};
+
 pub(crate) use maps::take as take_maps;
 
 /// Attributes that a mount inherited from a more privileged namespace keeps, next
@@ -39,9 +41,6 @@ const STATFS: [(u64, u64); 6] = [
 ];
 const ST_NOATIME: u64 = 0x400;
 const ST_RELATIME: u64 = 0x1000;
-
-/// May have maps as a value, which [`take_maps`] looks at.
-const WITH_IDS: [&str; 2] = ["idmap", "ridmap"];
 
 /// Whether a mount is a view of an existing tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -267,18 +266,6 @@ pub(crate) fn parse(options: &[String], path: impl Display) -> Result<Options> {
         }
     }
     Ok(parsed)
-}
-
-/// The parts between commas, but for commas that are quoted (a SELinux context) or
-/// escaped (an overlay's directory).
-fn split(option: &str) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped) = (false, false);
-    option.split(move |c| {
-        let separates = c == ',' && !quoted && !escaped;
-        quoted ^= c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
-        separates
-    })
 }
 
 /// `name=value`, without the quotes around a value, which only `mount(2)` takes off.

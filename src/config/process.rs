@@ -5,7 +5,7 @@ use std::fmt::Arguments;
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{PosixRlimit, Process, User};
 
-use crate::config::check::{path_text, text};
+use crate::config::text::{path_text, text};
 use crate::config::scheduling;
 use crate::security::lsm;
 

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSyscall};
 
 use crate::annotations;
-use crate::config::check::{absolute, text};
+use crate::config::text::{absolute, text};
 use crate::security::seccomp::{is_call, notifies};
 
 /// A call has that many arguments.

@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::LinuxNamespaceType as Type;
 
-use crate::config::check::text;
-use crate::config::linux::Namespaces;
+use crate::config::text::text;
+use crate::config::namespaces::NamespaceList;
 
 const IPC: [&str; 8] = [
     "kernel/msgmax",
@@ -39,7 +39,7 @@ pub(crate) fn file(key: &str) -> String {
     key.chars().map(swap).collect()
 }
 
-pub(super) fn check(key: &str, value: &str, namespaces: &Namespaces<'_>) -> Result<()> {
+pub(super) fn check(key: &str, value: &str, namespaces: &NamespaceList<'_>) -> Result<()> {
     let path = format_args!("linux.sysctl[{key:?}]");
     text(path, key)?;
     text(path, value)?;

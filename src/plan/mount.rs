@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use oci_spec::runtime::{Mount, Spec};
 
-use super::c_string;
+use super::strings::c_string;
 use crate::annotations::Annotations;
 use crate::config::clean;
 use crate::config::mount_options::{self, Bind, Options};

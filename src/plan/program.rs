@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 
-use super::c_strings;
+use super::strings::c_strings;
 use super::scheduling::Scheduling;
 use crate::config::capabilities::{self, Capabilities};
 use crate::security::landlock::Landlock;

@@ -11,7 +11,8 @@ use nix::unistd::getpid;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Mount, Spec};
 
 use super::mount::{MountPoint, mount_points};
-use super::{Source, c_string};
+use super::source::Source;
+use super::strings::c_string;
 use crate::cgroup::Cgroup;
 use crate::config::is_root;
 use crate::config::mount_options::{self, Propagation};

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::Result;
 use nix::errno::Errno;
 
-use super::{call, call_fd};
+use super::call::{call, call_fd};
 
 // <linux/bpf.h>, which libc does not have.
 const BPF_PROG_LOAD: c_long = 5;

@@ -5,7 +5,7 @@ use std::ptr::null;
 
 use nix::Result;
 
-use super::{call, call_fd};
+use super::call::{call, call_fd};
 
 // <linux/landlock.h>, which libc does not have.
 const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;

@@ -3,7 +3,7 @@
 use nix::Result;
 use nix::errno::Errno;
 
-use super::call;
+use super::call::call;
 
 /// `LSM_ID_*` of <linux/lsm.h>, which libc does not have.
 pub(crate) const LSM_ID_SELINUX: u64 = 101;

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::Result;
 
-use super::{call, call_fd};
+use super::call::{call, call_fd};
 
 // <linux/fcntl.h>, which libc does not have.
 const AT_RECURSIVE: u32 = 0x8000;

@@ -12,7 +12,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
-use super::{call, call_fd};
+use super::call::{call, call_fd};
 
 // libc's is cut off at 32 bits.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use nix::Result;
 use nix::errno::Errno;
 
-use super::call;
+use super::call::call;
 
 // <linux/ioprio.h>, which libc does not have.
 const IOPRIO_WHO_PROCESS: c_int = 1;

@@ -7,7 +7,7 @@ use libc::sock_filter;
 use nix::Result;
 use nix::errno::Errno;
 
-use super::call;
+use super::call::call;
 
 /// seccomp(2) `SECCOMP_SET_MODE_FILTER` for this thread, with `SECCOMP_FILTER_FLAG_*`; the
 /// listener if `flags` ask for one. The kernel checks the program. Without no_new_privs it takes

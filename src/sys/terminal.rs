@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use nix::Result;
 use nix::errno::Errno;
 
-use super::call_fd;
+use super::call::call_fd;
 
 /// The other end of the pseudoterminal `master`, without going through its name
 /// (ioctl_tty(2) `TIOCGPTPEER`).

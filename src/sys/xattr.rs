@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::Result;
 use nix::errno::Errno;
 
-use super::call;
+use super::call::call;
 
 /// Copies the extended attributes of one open file to another (xattr(7)): file capabilities,
 /// access control lists, the user's own. What the other file system does not take is left out.

@@ -4,8 +4,10 @@
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 
-use crate::config::mount_options::{WITH_IDS, split};
 use crate::namespace::IdMap;
+
+/// May have maps as a value, which [`take`] looks at.
+pub(super) const WITH_IDS: [&str; 2] = ["idmap", "ridmap"];
 
 /// Moves them where the specification has them, `uidMappings` and `gidMappings` of mount `i`.
 /// `container` are the maps of the container's users and groups.
@@ -32,6 +34,18 @@ pub(crate) fn take(i: usize, mount: &mut Mount, container: &[IdMap; 2]) -> Resul
             .set_gid_mappings(Some(gids));
     }
     Ok(())
+}
+
+/// The parts between commas, but for commas that are quoted (a SELinux context) or
+/// escaped (an overlay's directory).
+pub(super) fn split(option: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    option.split(move |c| {
+        let separates = c == ',' && !quoted && !escaped;
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        separates
+    })
 }
 
 fn parse(text: &str, container: &[IdMap; 2]) -> Result<[Vec<LinuxIdMapping>; 2]> {

@@ -1,0 +1,16 @@
+//! What a plan is made from.
+
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+
+/// Where a container comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) spec: &'a Spec,
+    /// The resolved bundle directory.
+    pub(crate) bundle: &'a Path,
+    /// The resolved `root.path`.
+    pub(crate) rootfs: &'a Path,
+    pub(crate) id: &'a str,
+}
