@@ -38,9 +38,8 @@ use crate::{config, sys};
 pub(crate) use mount::{FileSystem, Ids, MountPoint, What};
 pub(crate) use program::{Program, set_variable};
 pub(crate) use root::{Device, Root};
-pub(crate) use source::Source;
-
 use scheduling::Affinity;
+pub(crate) use source::Source;
 use strings::c_string;
 
 // <sys/personality.h>, which libc does not have.
@@ -72,7 +71,6 @@ pub(crate) struct Plan {
     /// What the caller ignored, and the program must not: the numbers of the signals.
     pub(crate) ignored_signals: Vec<i32>,
 }
-
 
 /// What the command line adds to the configuration.
 #[derive(Clone, Copy, Debug, Default)]

@@ -28,9 +28,8 @@ use nix::Result;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use call::{call, call_fd};
-
 pub(crate) use bpf::*;
+use call::{call, call_fd};
 pub(crate) use directory::*;
 pub(crate) use file::*;
 pub(crate) use landlock::*;

@@ -9,11 +9,10 @@ use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Spec};
 
 use crate::annotations::{Annotations, UNKNOWN_CALLS};
 use crate::config::hooks::HookKind;
-use crate::config::linux;
+use crate::config::mount_options::{self, Bind, Options};
 use crate::config::namespaces::NamespaceList;
 use crate::config::text::{absolute, is_root, path_text, text};
-use crate::config::mount_options::{self, Bind, Options};
-use crate::config::{process, seccomp};
+use crate::config::{linux, process, seccomp};
 use crate::security::landlock;
 
 /// The longest host or domain name, in bytes (`__NEW_UTS_LEN` of the kernel).

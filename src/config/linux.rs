@@ -9,9 +9,9 @@ use oci_spec::runtime::{
     LinuxNamespaceType as Type, LinuxResources,
 };
 
-use crate::config::text::{absolute, is_root, path_text, text};
 use crate::config::memory_policy::MemoryPolicy;
 use crate::config::namespaces::NamespaceList;
+use crate::config::text::{absolute, is_root, path_text, text};
 use crate::config::{mount_options, seccomp, sysctl};
 use crate::security::lsm;
 

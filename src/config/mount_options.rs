@@ -16,9 +16,8 @@ use libc::{
 };
 use nix::fcntl::OFlag;
 
-use maps::{WITH_IDS, split};
-
 pub(crate) use maps::take as take_maps;
+use maps::{WITH_IDS, split};
 
 /// Attributes that a mount inherited from a more privileged namespace keeps, next
 /// to the access time ones (`can_change_locked_flags` in the kernel).

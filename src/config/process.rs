@@ -5,8 +5,8 @@ use std::fmt::Arguments;
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{PosixRlimit, Process, User};
 
-use crate::config::text::{path_text, text};
 use crate::config::scheduling;
+use crate::config::text::{path_text, text};
 use crate::security::lsm;
 
 /// `NGROUPS_MAX` of the kernel.

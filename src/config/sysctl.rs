@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::LinuxNamespaceType as Type;
 
-use crate::config::text::text;
 use crate::config::namespaces::NamespaceList;
+use crate::config::text::text;
 
 const IPC: [&str; 8] = [
     "kernel/msgmax",

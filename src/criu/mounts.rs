@@ -1,7 +1,6 @@
 //! Mounts of the container whose source is not the container's: CRIU does not dump them, it is
 //! told at the restore what of this host takes their place.
 
-use std::ffi::CStr;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,109 +11,13 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag};
 
-use super::Program;
+use super::external::{External, MASK, of, sources};
+use super::program::Program;
 use super::rpc::ExternalMount;
 use super::seen::{self, Host};
-use crate::config::mount_options::{Bind, Options};
-use crate::plan::{MountPoint, Root, What};
+use crate::plan::{Root, What};
 use crate::sys::rootfd::{Missing, RootFd, file_type};
 use crate::sys::{self, mount_table};
-
-/// The name of what hides files, as runc's images have it.
-const MASK: &str = "/dev/null";
-
-/// A mount, by its place in the container.
-#[derive(Debug)]
-pub(super) struct External<'a> {
-    pub(super) destination: PathBuf,
-    /// In the images.
-    name: String,
-    pub(super) source: PathBuf,
-    /// With what is mounted below the source.
-    pub(super) recursive: bool,
-    /// Of its own entry and those that change it, in their order.
-    options: Vec<&'a Options>,
-    /// Whatever the options say.
-    readonly: bool,
-    /// In a user namespace, which keeps what the source has.
-    locked: bool,
-}
-
-impl<'a> External<'a> {
-    fn new(root: &'a Root, destination: &Path, source: &Path) -> Self {
-        Self {
-            destination: destination.to_owned(),
-            name: destination.to_string_lossy().into_owned(),
-            source: source.to_owned(),
-            recursive: false,
-            options: Vec::new(),
-            readonly: false,
-            locked: root.devices_by_bind,
-        }
-    }
-
-    /// The `MOUNT_ATTR_*` that it has if what it shows has these: of the mount itself, or of one
-    /// `below` it.
-    pub(super) fn attributes(&self, source: u64, below: bool) -> u64 {
-        let mut attributes = source;
-        for options in &self.options {
-            let own = options.bind_attr().filter(|_| !below);
-            let recursive = (options.rec_attr_set, options.rec_attr_clr);
-            for (set, clear) in own.into_iter().chain([recursive]) {
-                attributes = attributes & !clear | set;
-            }
-        }
-        if self.readonly && !below {
-            attributes |= libc::MOUNT_ATTR_RDONLY;
-        }
-        if self.locked {
-            attributes | source
-        } else {
-            attributes
-        }
-    }
-}
-
-/// Those that a container with this root has, if all of them come to be.
-fn of(root: &Root) -> Vec<External<'_>> {
-    let external = |destination: &Path, source: &Path| External::new(root, destination, source);
-    let mut all: Vec<External<'_>> = Vec::new();
-    for mount in &root.mounts {
-        let options = vec![&mount.options];
-        match &mount.what {
-            What::Bind { source, .. } => all.push(External {
-                recursive: mount.options.bind == Bind::Recursive,
-                options,
-                ..external(&mount.destination, source)
-            }),
-            What::Cgroup => all.extend(root.cgroups.groups.iter().map(|(name, group)| {
-                let place = if root.cgroups.unified { "" } else { name };
-                External {
-                    options: options.clone(),
-                    readonly: root.cgroups.borrowed,
-                    ..external(&mount.destination.join(place), group)
-                }
-            })),
-            What::Remount { .. } => {
-                let same = |external: &&mut External<'_>| external.destination == mount.destination;
-                all.iter_mut()
-                    .filter(same)
-                    .for_each(|e| e.options.extend(&options));
-            }
-            What::FileSystem(_) => {}
-        }
-    }
-    if root.devices_by_bind {
-        let devices = root.devices.iter().flatten();
-        all.extend(devices.map(|device| external(&device.path, &device.path)));
-    }
-    let masked = root.masked.iter();
-    all.extend(masked.map(|path| External {
-        name: MASK.into(),
-        ..external(path, MASK.as_ref())
-    }));
-    all
-}
 
 /// For a dump: those that process `pid` has, by where they really are.
 ///
@@ -180,34 +83,6 @@ pub(crate) fn masked(mounts: &[ExternalMount]) -> Vec<PathBuf> {
         .filter(|mount| mount.value == MASK)
         .map(|mount| mount.key.clone().into())
         .collect()
-}
-
-/// What of the host they show, links resolved, and the root.
-pub(super) fn sources(root: &Root) -> Vec<External<'_>> {
-    let mut all = of(root);
-    all.retain_mut(|external| match fs::canonicalize(&external.source) {
-        Ok(source) => {
-            external.source = source;
-            true
-        }
-        Err(_) => false,
-    });
-    let mut top = External::new(root, Path::new("/"), &root.path);
-    let at_top = |mount: &&MountPoint| {
-        matches!(mount.what, What::Remount { .. }) && mount.destination == top.destination
-    };
-    top.options = root
-        .mounts
-        .iter()
-        .filter(at_top)
-        .map(|mount| &mount.options)
-        .collect();
-    all.push(External {
-        recursive: true,
-        readonly: root.readonly,
-        ..top
-    });
-    all
 }
 
 /// For a restore.
@@ -294,14 +169,6 @@ fn make_places(inside: &RootFd, root: &Root, masked: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Where the container has file systems of its own, and of which kind.
-pub(super) fn file_systems(root: &Root) -> impl Iterator<Item = (&Path, &CStr)> {
-    root.mounts.iter().filter_map(|mount| match &mount.what {
-        What::FileSystem(fs) => Some((&*mount.destination, &*fs.kind)),
-        _ => None,
-    })
-}
-
 /// Whether `path` is in a file system of the container's own.
 fn is_within(root: &Root, path: &Path) -> bool {
     root.mounts.iter().any(|mount| {
@@ -321,20 +188,4 @@ fn bind(root: &RootFd, destination: &Path, source: &Path) -> Result<OwnedFd> {
     let target = root.open_or_create(destination, missing)?;
     sys::move_mount(tree.as_fd(), target.as_fd())?;
     Ok(tree)
-}
-
-#[cfg(test)]
-impl External<'_> {
-    /// Without options.
-    pub(super) fn plain(source: &str, recursive: bool) -> Self {
-        Self {
-            destination: "/".into(),
-            name: String::new(),
-            source: source.into(),
-            recursive,
-            options: Vec::new(),
-            readonly: false,
-            locked: false,
-        }
-    }
 }

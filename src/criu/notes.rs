@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::Images;
+use super::options::Images;
 
 /// Beside the images. Those of another runtime have none.
 const FILE: &str = "rt.json";

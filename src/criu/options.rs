@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use super::Worker;
 use super::rpc::{self, CgroupMode};
+use super::worker::Worker;
 
 /// Where the images are if nobody says so, as with runc.
 const DEFAULT_IMAGES: &str = "checkpoint";

@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, stat};
 use procfs::process::MountInfo;
 
-use super::mounts::{self, External};
+use super::external::{self, External};
 use crate::plan::Root;
 use crate::sys::rootfd::RootFd;
 use crate::sys::{self, Fork, mount_table};
@@ -67,7 +67,7 @@ impl<'a> Host<'a> {
         let inside = root_of(init)?;
         let mounted = mount_table::of(&init.to_string())?;
         let mut places = Vec::new();
-        for mut external in mounts::sources(root) {
+        for mut external in external::sources(root) {
             // By way of links of the image, such as /var/run.
             if let Ok(found) = inside.open(&external.destination, OFlag::O_PATH)
                 && let Some(mount) = mount_at(&mounted, &found)?
@@ -162,7 +162,7 @@ impl<'a> Host<'a> {
                 sys::exit_now(0)
             }
         };
-        super::wait_for(process.as_fd())
+        super::worker::wait_for(process.as_fd())
             .map(drop)
             .with_context(|| format!("process {pid}"))
     }
@@ -267,7 +267,7 @@ fn descendants(pid: i32, all: &mut Vec<i32>) -> Result<()> {
 fn known_kinds(root: &Root, init: i32) -> Result<BTreeSet<&str>> {
     let of_namespaces = [("proc", "pid"), ("sysfs", "net"), ("mqueue", "ipc")];
     let mut known = BTreeSet::new();
-    for (_, kind) in mounts::file_systems(root) {
+    for (_, kind) in external::file_systems(root) {
         let Ok(kind) = kind.to_str() else { continue };
         let is_hosts = match of_namespaces.iter().find(|(name, _)| *name == kind) {
             Some((_, of)) => namespace(init, of)? == namespace("self", of)?,

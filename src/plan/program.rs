@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 
-use super::strings::c_strings;
 use super::scheduling::Scheduling;
+use super::strings::c_strings;
 use crate::config::capabilities::{self, Capabilities};
 use crate::security::landlock::Landlock;
 use crate::security::lsm::Labels;

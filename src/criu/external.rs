@@ -1,0 +1,156 @@
+//! Mounts of the container whose source is the host's, as the configuration has them.
+
+use std::ffi::CStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::config::mount_options::{Bind, Options};
+use crate::plan::{MountPoint, Root, What};
+
+/// The name of what hides files, as runc's images have it.
+pub(super) const MASK: &str = "/dev/null";
+
+/// A mount, by its place in the container.
+#[derive(Debug)]
+pub(super) struct External<'a> {
+    pub(super) destination: PathBuf,
+    /// In the images.
+    pub(super) name: String,
+    pub(super) source: PathBuf,
+    /// With what is mounted below the source.
+    pub(super) recursive: bool,
+    /// Of its own entry and those that change it, in their order.
+    options: Vec<&'a Options>,
+    /// Whatever the options say.
+    readonly: bool,
+    /// In a user namespace, which keeps what the source has.
+    pub(super) locked: bool,
+}
+
+impl<'a> External<'a> {
+    fn new(root: &'a Root, destination: &Path, source: &Path) -> Self {
+        Self {
+            destination: destination.to_owned(),
+            name: destination.to_string_lossy().into_owned(),
+            source: source.to_owned(),
+            recursive: false,
+            options: Vec::new(),
+            readonly: false,
+            locked: root.devices_by_bind,
+        }
+    }
+
+    /// The `MOUNT_ATTR_*` that it has if what it shows has these: of the mount itself, or of one
+    /// `below` it.
+    pub(super) fn attributes(&self, source: u64, below: bool) -> u64 {
+        let mut attributes = source;
+        for options in &self.options {
+            let own = options.bind_attr().filter(|_| !below);
+            let recursive = (options.rec_attr_set, options.rec_attr_clr);
+            for (set, clear) in own.into_iter().chain([recursive]) {
+                attributes = attributes & !clear | set;
+            }
+        }
+        if self.readonly && !below {
+            attributes |= libc::MOUNT_ATTR_RDONLY;
+        }
+        if self.locked {
+            attributes | source
+        } else {
+            attributes
+        }
+    }
+}
+
+/// Those that a container with this root has, if all of them come to be.
+pub(super) fn of(root: &Root) -> Vec<External<'_>> {
+    let external = |destination: &Path, source: &Path| External::new(root, destination, source);
+    let mut all: Vec<External<'_>> = Vec::new();
+    for mount in &root.mounts {
+        let options = vec![&mount.options];
+        match &mount.what {
+            What::Bind { source, .. } => all.push(External {
+                recursive: mount.options.bind == Bind::Recursive,
+                options,
+                ..external(&mount.destination, source)
+            }),
+            What::Cgroup => all.extend(root.cgroups.groups.iter().map(|(name, group)| {
+                let place = if root.cgroups.unified { "" } else { name };
+                External {
+                    options: options.clone(),
+                    readonly: root.cgroups.borrowed,
+                    ..external(&mount.destination.join(place), group)
+                }
+            })),
+            What::Remount { .. } => {
+                let same = |external: &&mut External<'_>| external.destination == mount.destination;
+                all.iter_mut()
+                    .filter(same)
+                    .for_each(|e| e.options.extend(&options));
+            }
+            What::FileSystem(_) => {}
+        }
+    }
+    if root.devices_by_bind {
+        let devices = root.devices.iter().flatten();
+        all.extend(devices.map(|device| external(&device.path, &device.path)));
+    }
+    let masked = root.masked.iter();
+    all.extend(masked.map(|path| External {
+        name: MASK.into(),
+        ..external(path, MASK.as_ref())
+    }));
+    all
+}
+
+/// What of the host they show, links resolved, and the root.
+pub(super) fn sources(root: &Root) -> Vec<External<'_>> {
+    let mut all = of(root);
+    all.retain_mut(|external| match fs::canonicalize(&external.source) {
+        Ok(source) => {
+            external.source = source;
+            true
+        }
+        Err(_) => false,
+    });
+    let mut top = External::new(root, Path::new("/"), &root.path);
+    let at_top = |mount: &&MountPoint| {
+        matches!(mount.what, What::Remount { .. }) && mount.destination == top.destination
+    };
+    top.options = root
+        .mounts
+        .iter()
+        .filter(at_top)
+        .map(|mount| &mount.options)
+        .collect();
+    all.push(External {
+        recursive: true,
+        readonly: root.readonly,
+        ..top
+    });
+    all
+}
+
+/// Where the container has file systems of its own, and of which kind.
+pub(super) fn file_systems(root: &Root) -> impl Iterator<Item = (&Path, &CStr)> {
+    root.mounts.iter().filter_map(|mount| match &mount.what {
+        What::FileSystem(fs) => Some((&*mount.destination, &*fs.kind)),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+impl External<'_> {
+    /// Without options.
+    pub(super) fn plain(source: &str, recursive: bool) -> Self {
+        Self {
+            destination: "/".into(),
+            name: String::new(),
+            source: source.into(),
+            recursive,
+            options: Vec::new(),
+            readonly: false,
+            locked: false,
+        }
+    }
+}

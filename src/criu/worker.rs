@@ -1,0 +1,300 @@
+//! One `criu swrk`: started, asked, answered and waited for.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, socketpair,
+};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::write;
+use prost::Message;
+
+use super::program::Program;
+use super::rpc::{Kind, Notify, Options, Request, Response};
+use crate::error::line;
+use crate::sys::{self, Fork};
+
+/// Where a worker finds its socket; what it inherits comes behind it.
+const SOCKET: RawFd = 3;
+/// All that it inherits is below.
+const INHERITED_MAX: RawFd = 64;
+/// CRIU's own limit for a message, in bytes.
+const MESSAGE_MAX: usize = 64 * 1024;
+/// How long it may take to take back what it has made, in milliseconds.
+const END_MS: u16 = 10_000;
+/// How many of the errors in its log are quoted.
+const CAUSES_MAX: usize = 2;
+
+/// A worker that waits for its request.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// From its start until its end is waited for.
+    socket: Option<OwnedFd>,
+    process: OwnedFd,
+    ended: bool,
+    pub(crate) pid: i32,
+}
+
+impl Worker {
+    /// Starts `program` as `criu swrk` in new namespaces of the kinds `flags`. What `prepare` does
+    /// is done in it first, and what it returns are its descriptors from [`Worker::inherited`] on.
+    pub(crate) fn start(
+        program: &Program,
+        flags: u64,
+        cgroup: Option<BorrowedFd<'_>>,
+        prepare: impl FnOnce() -> Result<Vec<OwnedFd>>,
+    ) -> Result<Self> {
+        let (reports, end) = pair().context("a socket")?;
+        // Not in the place of what the worker inherits.
+        let reporter = sys::duplicate_above(end.as_fd(), INHERITED_MAX).context("a socket")?;
+        drop(end);
+        let (pid, process) = match sys::clone3(flags, cgroup).context("clone3")? {
+            Fork::Parent { pid, pidfd } => (pid, pidfd),
+            Fork::Child => {
+                let Err(error) =
+                    prepare().and_then(|inherited| execute(program, &inherited, &reporter));
+                let _ = write(&reporter, line(&error).as_bytes());
+                sys::exit_now(1)
+            }
+        };
+        drop(reporter);
+        let mut worker = Self {
+            socket: None,
+            process,
+            ended: false,
+            pid,
+        };
+        let mut buffer = vec![0; MESSAGE_MAX];
+        loop {
+            match sys::receive(reports.as_fd(), &mut buffer).context("criu")? {
+                (_, Some(socket)) => worker.socket = Some(socket),
+                (0, None) => return Ok(worker),
+                (length, None) => bail!("{}", String::from_utf8_lossy(&buffer[..length])),
+            }
+        }
+    }
+
+    /// The number that the descriptor `index` of [`Worker::start`] has in the worker.
+    pub(crate) fn inherited(index: usize) -> i32 {
+        SOCKET + 1 + index as i32
+    }
+
+    /// Has it done. `answer` is asked at each point at which CRIU asks back.
+    ///
+    /// # Errors
+    /// What `answer` has failed of, or what CRIU says here and in its `log`.
+    pub(crate) fn request(
+        &mut self,
+        kind: Kind,
+        options: Options,
+        log: &Path,
+        mut answer: impl FnMut(&Notify, Option<OwnedFd>) -> Result<()>,
+    ) -> Result<()> {
+        match fs::remove_file(log) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| log.display().to_string());
+            }
+            _ => {}
+        }
+        self.send(&Request {
+            kind: kind.into(),
+            options: Some(options),
+            notify_success: None,
+        })?;
+        let mut buffer = vec![0; MESSAGE_MAX];
+        loop {
+            let (length, descriptor) = self.receive(&mut buffer)?;
+            if length == 0 {
+                let ended = self
+                    .finish()
+                    .and_then(|()| bail!("criu has ended without an answer"));
+                return ended.map_err(|error| explain(&error, log));
+            }
+            let response = Response::decode(&buffer[..length]).context("criu's answer")?;
+            let Some(notify) = response
+                .notify
+                .as_ref()
+                .filter(|_| response.kind() == Kind::Notify)
+            else {
+                return finished(&response).map_err(|error| explain(&error, log));
+            };
+            let answered = answer(notify, descriptor);
+            let (kind, success) = (Kind::Notify.into(), Some(answered.is_ok()));
+            let sent = self.send(&Request {
+                kind,
+                options: None,
+                notify_success: success,
+            });
+            if answered.is_err() {
+                self.let_end();
+            }
+            answered.and(sent)?;
+        }
+    }
+
+    /// After a refusal it ends all that it has made, and takes its directory in `/tmp` away.
+    fn let_end(&self) {
+        let mut end = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut end, END_MS) == Err(Errno::EINTR) {}
+    }
+
+    /// The next message; none of any length if it has ended, whoever else holds its socket: what
+    /// it has forked does.
+    fn receive(&self, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+        let socket = self.socket()?.as_fd();
+        loop {
+            let mut fds =
+                [socket, self.process.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                result => result.context("poll")?,
+            };
+            match fds.map(|fd| fd.any().unwrap_or(true)) {
+                [true, _] => {
+                    return match sys::receive(socket, buffer) {
+                        // It has ended and left a request of ours unread.
+                        Err(Errno::ECONNRESET) => Ok((0, None)),
+                        result => result.context("criu"),
+                    };
+                }
+                [false, true] => return Ok((0, None)),
+                [false, false] => {}
+            }
+        }
+    }
+
+    fn send(&self, request: &Request) -> Result<()> {
+        let bytes = request.encode_to_vec();
+        match send(self.socket()?.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
+            // It has ended: how, is said by who waits for its answer.
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            result => result.map(drop).context("criu"),
+        }
+    }
+
+    fn socket(&self) -> Result<&OwnedFd> {
+        self.socket.as_ref().context("criu has ended")
+    }
+
+    /// Waits for its end, which comes by itself when the socket is closed, and is to be a good one.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.socket = None;
+        match self.reap()? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, status) => bail!("criu has ended with status {status}"),
+            WaitStatus::Signaled(_, signal, _) => bail!("criu was killed by {signal}"),
+            other => bail!("criu has ended: {other:?}"),
+        }
+    }
+
+    fn reap(&mut self) -> Result<WaitStatus> {
+        let result = wait_for(self.process.as_fd());
+        self.ended = result.is_ok();
+        result.context("criu")
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = sys::pidfd_send_signal(self.process.as_fd(), libc::SIGKILL);
+            let _ = self.reap();
+        }
+    }
+}
+
+/// The end of a child.
+pub(super) fn wait_for(process: BorrowedFd<'_>) -> nix::Result<WaitStatus> {
+    loop {
+        match waitid(Id::PIDFd(process), WaitPidFlag::WEXITED) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// In runc's words.
+fn finished(response: &Response) -> Result<()> {
+    let kind = match response.kind() {
+        Kind::PreDump => "PRE_DUMP".to_owned(),
+        kind => format!("{kind:?}").to_uppercase(),
+    };
+    ensure!(
+        response.success,
+        "criu failed: type {kind} errno {}",
+        response.errno.unwrap_or(0)
+    );
+    Ok(())
+}
+
+fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+}
+
+/// In the worker: its descriptors in their places, and on to the program. It makes the socket,
+/// since CRIU looks for the directories of the images among the descriptors of who has made it,
+/// and they have to be of its own mount namespace. Our end goes to `reporter`.
+fn execute(program: &Program, inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
+    let (ours, socket) = pair().context("a socket")?;
+    let fds = [ours.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(
+        reporter.as_raw_fd(),
+        &[IoSlice::new(b"\0")],
+        &rights,
+        flags,
+        None,
+    )?;
+    // Out of the way of the numbers that they are to have.
+    let away = |fd: &OwnedFd| sys::duplicate_above(fd.as_fd(), INHERITED_MAX);
+    let all: Vec<_> = [&socket]
+        .into_iter()
+        .chain(inherited)
+        .map(away)
+        .collect::<Result<_, _>>()?;
+    let program = program.moved_above(INHERITED_MAX)?;
+    for (number, fd) in (SOCKET..).zip(&all) {
+        sys::duplicate_to(fd.as_raw_fd(), number)?;
+    }
+    sys::set_signal_disposition(Signal::SIGPIPE, false)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    let socket = SOCKET.to_string();
+    let arguments = [
+        c"criu".to_owned(),
+        c"swrk".to_owned(),
+        std::ffi::CString::new(socket)?,
+    ];
+    program.execute(&arguments)
+}
+
+/// With what CRIU says of it in its log.
+fn explain(error: &anyhow::Error, log: &Path) -> anyhow::Error {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_default();
+    let errors = text
+        .lines()
+        .filter_map(|line| line.split_once("Error (")?.1.split_once("): "));
+    let errors = errors.map(|(_, cause)| cause.trim());
+    // It does without more files, and the last one says no more than that all has failed.
+    let causes =
+        errors.filter(|c| !c.contains("Can't setup RLIMIT_NOFILE") && !c.ends_with("FAILED."));
+    let causes: String = causes
+        .take(CAUSES_MAX)
+        .map(|cause| format!(": {cause}"))
+        .collect();
+    anyhow!("{}{causes} (see {})", line(error), log.display())
+}
