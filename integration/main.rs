@@ -44,6 +44,8 @@ mod ids;
 #[cfg(test)]
 mod landlock;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod lsm;

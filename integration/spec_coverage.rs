@@ -143,10 +143,10 @@ fn braces_stand_for_each_of_their_words() {
 
 /// Who looks for something looks there first.
 #[test]
-fn the_design_has_a_line_for_every_file_at_the_top() {
+fn the_architecture_has_a_line_for_every_room() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let design = fs::read_to_string(root.join("docs/design.md")).unwrap();
-    let rows: Vec<_> = design.lines().filter(|line| line.starts_with("| `")).collect();
+    let document = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let rows: Vec<_> = document.lines().filter(|line| line.starts_with("| `")).collect();
     for entry in fs::read_dir(root.join("src")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let is_there = rows.iter().any(|row| row.contains(&format!("`{name}`")));

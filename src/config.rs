@@ -41,6 +41,9 @@ pub(crate) use process::check as check_process;
 pub(crate) use sysctl::file as sysctl_file;
 pub(crate) use text::{clean, is_root};
 
+/// The version of runtime-spec that `rt` implements.
+pub(crate) const OCI_VERSION: &str = "1.3.0";
+
 const CONFIG: &str = "config.json";
 /// The largest `config.json` that is read, in bytes; real ones have 10 to 60 KiB.
 const LIMIT: u64 = 16 << 20;

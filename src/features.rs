@@ -7,9 +7,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::config::hooks::HookKind;
-use crate::config::{capabilities, memory_policy, mount_options};
+use crate::config::{OCI_VERSION, capabilities, memory_policy, mount_options};
 use crate::security::{landlock, seccomp};
-use crate::{OCI_VERSION, annotations, cgroup, criu, namespace, netns};
+use crate::{annotations, cgroup, criu, namespace, netns};
 
 /// The structure of features.md. A later version adds to it what it has learnt.
 #[derive(Debug, Serialize)]

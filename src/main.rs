@@ -1,5 +1,5 @@
 //! `rt`, an OCI container runtime: one stateless executable that reads a bundle and gives the
-//! process in it its own world. `docs/design.md` is the map.
+//! process in it its own world. `docs/architecture.md` is the map.
 //!
 //! The C library calls `entry_point::main`: Rust's own start-up reads `/proc/self/maps` and installs
 //! handlers, seventeen system calls twice over, for a stack overflow that would end us anyway.
@@ -45,6 +45,3 @@ mod spec_template;
 mod start;
 mod sys;
 mod update;
-
-/// The version of runtime-spec that `rt` implements.
-const OCI_VERSION: &str = "1.3.0";

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::hooks::State;
 use super::state::{Record, Status};
+use crate::config::OCI_VERSION;
 use crate::security::seccomp::agent::{Agent, origin};
 
 /// The container process state.
@@ -80,7 +81,7 @@ impl Connection {
         } = self;
         let status = status.to_string();
         let document = serde_json::to_vec(&ProcessState {
-            oci_version: crate::OCI_VERSION,
+            oci_version: OCI_VERSION,
             fds: ["seccompFd"],
             pid,
             metadata: agent.metadata.as_deref(),

@@ -9,6 +9,7 @@ use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
+use crate::config::OCI_VERSION;
 use crate::config::memory_policy::MemoryPolicy;
 use crate::process::Process;
 use crate::rdt::Rdt;
@@ -106,7 +107,7 @@ impl Record {
 
     pub(super) fn empty(id: &str) -> Self {
         Self {
-            oci_version: crate::OCI_VERSION.to_string(),
+            oci_version: OCI_VERSION.to_string(),
             id: id.to_string(),
             bundle: PathBuf::new(),
             rootfs: PathBuf::new(),
