@@ -66,7 +66,7 @@ pub(crate) struct LoadedProcess {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads and parses `config.json` of a bundle, or another file in its place; [`check`] is not part
+/// Reads and parses `config.json` of a bundle, or another file in its place; [`check()`] is not part
 /// of it.
 ///
 /// # Errors

@@ -162,8 +162,6 @@ fn confine<'a>(
         plan.namespaces.join_pid().phase(Phase::Namespaces)?;
     }
     process::label(plan, proc).phase(Phase::Process)?;
-    // Before anything of the image is looked at.
-    sys::close_kept();
     let program = plan
         .process
         .as_ref()

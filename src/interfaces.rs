@@ -39,6 +39,5 @@ fn bring_up() -> Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
     sys::bring_interface_up(socket.as_fd(), "lo")?;
-    sys::close_later([socket]);
     Ok(())
 }

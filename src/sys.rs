@@ -21,7 +21,6 @@ mod xattr;
 
 use std::ffi::{CStr, c_char, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::Result;
@@ -94,28 +93,6 @@ pub(crate) fn close_together(fds: Vec<OwnedFd>) {
     fds.sort_unstable();
     for run in fds.chunk_by(|one, next| one + 1 == *next) {
         let _ = close_range(run[0], run[run.len() - 1]);
-    }
-}
-
-/// The descriptors that [`close_later`] has got, in init, which is one thread.
-static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
-/// At most as many are kept open.
-const KEPT_MAX: usize = 128;
-
-/// Takes descriptors that are in nobody's way, to close them all at once.
-pub(crate) fn close_later(fds: impl IntoIterator<Item = OwnedFd>) {
-    if let Ok(mut kept) = KEPT.lock() {
-        kept.extend(fds);
-        if kept.len() > KEPT_MAX {
-            close_together(std::mem::take(&mut kept));
-        }
-    }
-}
-
-/// Closes what [`close_later`] has got.
-pub(crate) fn close_kept() {
-    if let Ok(mut kept) = KEPT.lock() {
-        close_together(std::mem::take(&mut kept));
     }
 }
 

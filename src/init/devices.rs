@@ -48,7 +48,6 @@ pub(super) fn create(root: &RootFd, devices: &[Device], plan: &Root) -> Result<(
     for (name, target) in LINKS.into_iter().chain(core) {
         link(&dev, name, target).with_context(|| format!("/dev/{name}"))?;
     }
-    sys::close_later([dev]);
     Ok(())
 }
 

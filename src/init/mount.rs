@@ -41,7 +41,7 @@ pub(super) fn mount(
                 return copy_link(root, &entry.destination, &found);
             }
             let tree = match ids {
-                None => copy_of(found, entry).with_context(|| source_of(source))?,
+                None => copy_of(&found, entry).with_context(|| source_of(source))?,
                 Some(_) => found,
             };
             bind(root, entry, tree)?
@@ -51,7 +51,6 @@ pub(super) fn mount(
         What::Remount { file_system } => remount(root, entry, *file_system)?,
     };
     propagate(mounted.as_fd(), &entry.options)?;
-    sys::close_later([mounted]);
     Ok(())
 }
 
@@ -75,11 +74,9 @@ fn open(source: &Path, entry: &MountPoint, caller: &protocol::Init) -> Result<Ow
 }
 
 /// A detached copy of the mount that `found` is in.
-fn copy_of(found: OwnedFd, entry: &MountPoint) -> nix::Result<OwnedFd> {
+fn copy_of(found: &OwnedFd, entry: &MountPoint) -> nix::Result<OwnedFd> {
     let recursive = entry.options.bind == mount_options::Bind::Recursive;
-    let tree = sys::clone_mount(found.as_fd(), recursive)?;
-    sys::close_later([found]);
-    Ok(tree)
+    sys::clone_mount(found.as_fd(), recursive)
 }
 
 /// Makes at `path` a link as `found` is one, unless there is the same one already.
@@ -113,7 +110,6 @@ fn bind(root: &RootFd, entry: &MountPoint, tree: OwnedFd) -> Result<OwnedFd> {
         false => root.open_or_create(&entry.destination, missing)?,
     };
     put(&tree, &target)?;
-    sys::close_later([target]);
     Ok(tree)
 }
 
@@ -238,7 +234,6 @@ fn file_system(
     }
     set_recursive_attributes(mounted.as_fd(), options)?;
     put(&mounted, &target)?;
-    sys::close_later([fs, target]);
     Ok(mounted)
 }
 
@@ -384,7 +379,6 @@ fn cgroup(root: &RootFd, entry: &MountPoint, plan: &Root) -> Result<()> {
     sys::mount_setattr(tmpfs.as_fd(), false, 0, libc::MOUNT_ATTR_RDONLY, 0)?;
     set_recursive_attributes(tmpfs.as_fd(), options)?;
     propagate(tmpfs.as_fd(), options)?;
-    sys::close_later([fs, tmpfs, target]);
     Ok(())
 }
 
@@ -397,7 +391,6 @@ fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path) -> Result<()> {
     }
     // By name: this tmpfs is a moment old, and nobody else is in this mount namespace.
     sys::move_mount_at(tree.as_fd(), tmpfs.as_fd(), &CString::new(name)?)?;
-    sys::close_later([tree]);
     Ok(())
 }
 

@@ -22,17 +22,15 @@ pub(super) fn make_read_only(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
         let Some(target) = existing(root, path).with_context(context)? else {
             continue;
         };
-        let copy = read_only_copy(target.as_fd()).with_context(context)?;
-        sys::close_later([copy, target]);
+        cover_with_read_only_copy(target.as_fd()).with_context(context)?;
     }
     Ok(())
 }
 
-fn read_only_copy(target: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn cover_with_read_only_copy(target: BorrowedFd<'_>) -> nix::Result<()> {
     let tree = sys::clone_mount(target, true)?;
     sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)?;
-    sys::move_mount(tree.as_fd(), target)?;
-    Ok(tree)
+    sys::move_mount(tree.as_fd(), target)
 }
 
 /// Covers each path: a file with the host's `/dev/null`, a directory with an empty read-only
@@ -50,9 +48,7 @@ pub(super) fn mask(root: &RootFd, plan: &Root) -> Result<()> {
             _ => cover_with(&mut null, host_null, &target),
         };
         covered.with_context(context)?;
-        sys::close_later([target]);
     }
-    sys::close_later(null.into_iter().chain(empty));
     Ok(())
 }
 
@@ -70,7 +66,6 @@ fn cover_with(
     if let Some(first) = first {
         let copy = sys::clone_mount(first.as_fd(), false)?;
         sys::move_mount(copy.as_fd(), target.as_fd())?;
-        sys::close_later([copy]);
         return Ok(());
     }
     let made = make()?;
@@ -99,7 +94,6 @@ fn empty_tmpfs(label: Option<&CStr>) -> Result<OwnedFd> {
     sys::fsconfig(fs.as_fd(), c"source", Some(c"tmpfs"))?;
     sys::fsconfig(fs.as_fd(), c"ro", None)?;
     let tmpfs = sys::fsmount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)?;
-    sys::close_later([fs]);
     Ok(tmpfs)
 }
 

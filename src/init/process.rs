@@ -186,7 +186,6 @@ fn own_standard_streams(program: &Program, root: &RootFd) -> Result<()> {
             Err(errno) => return Err(errno).with_context(|| format!("standard stream {fd}")),
         }
     }
-    sys::close_later(null);
     Ok(())
 }
 
@@ -220,7 +219,6 @@ fn null_device(root: &RootFd) -> Option<OwnedFd> {
     let device = root
         .open_without_links(path, OFlag::O_RDWR | OFlag::O_NOCTTY)
         .ok()?;
-    sys::close_later([found]);
     fstat(&device)
         .is_ok_and(|stat| is_null_device(&stat))
         .then_some(device)

@@ -35,7 +35,6 @@ pub(super) fn open(plan: &Root, caller: &protocol::Init) -> Result<RootFd> {
     };
     let tree = sys::clone_mount(target.as_fd(), true).with_context(context)?;
     sys::move_mount(tree.as_fd(), target.as_fd()).with_context(context)?;
-    sys::close_later([target]);
     Ok(RootFd::new(tree))
 }
 

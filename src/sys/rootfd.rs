@@ -13,8 +13,6 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 
-use crate::sys;
-
 /// path_resolution(7): the kernel follows at most 40 links; so do we.
 const LINKS_MAX: usize = 40;
 /// openat2(2) answers EAGAIN when a rename races with `..`; an attacker may do that forever.
@@ -90,10 +88,7 @@ impl RootFd {
         match self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY) {
             Ok(parent) => match create_one(parent.as_fd(), name, missing) {
                 Err(Errno::EEXIST) => self.walk(path, missing),
-                result => {
-                    sys::close_later([parent]);
-                    result
-                }
+                result => result,
             },
             Err(Errno::ENOENT) => self.walk(path, missing),
             Err(errno) => Err(errno),
