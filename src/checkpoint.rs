@@ -14,20 +14,20 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::container::service;
 use crate::container::state::{Container, Record, Status};
-use crate::criu::rpc::{self, CgroupMode, Kind, PageServer};
-use crate::criu::{self, Common, Images, Notes, Program, Worker, lost, mounts};
+use crate::criu::rpc::{self, CgroupMode, PageServer, RequestKind};
+use crate::criu::{self, Common, CriuProgram, Images, Notes, Worker, lost, mounts};
 use crate::error::{InPhase, Phase};
 use crate::namespace::is_root_of_host;
-use crate::plan::{Root, Source};
+use crate::plan::{PlanSource, Root};
 use crate::{config, delete, log, sys};
 
 const LOG: &str = "dump.log";
 /// Where the standard streams led to, among the images: as runc has it.
 pub(crate) const DESCRIPTORS: &str = "descriptors.json";
 
-/// Options of `checkpoint`.
+/// CheckpointOptions of `checkpoint`.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct CheckpointOptions {
     #[command(flatten)]
     pub(crate) common: Common,
     /// Directory of the checkpoint before, relative to --image-path
@@ -71,7 +71,7 @@ fn page_server(text: &str) -> Result<PageServer, String> {
 }
 
 /// `rt checkpoint`.
-pub(crate) fn command(root: &Path, options: &Options) -> Result<()> {
+pub(crate) fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
     let id = &options.id;
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     let (status, init) = container.status().phase(Phase::State)?;
@@ -100,13 +100,13 @@ pub(crate) fn command(root: &Path, options: &Options) -> Result<()> {
     delete::clean_up(&container)
 }
 
-fn dump(container: &Container, options: &Options) -> Result<()> {
+fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
     let record = &container.record;
     let pid = record.init.context("no process")?.pid;
     let spec = config::load(&record.bundle, Some(&container.config()))?.spec;
     let default = Linux::default();
     let linux = spec.linux().as_ref().unwrap_or(&default);
-    let source = Source {
+    let source = PlanSource {
         spec: &spec,
         bundle: &record.bundle,
         rootfs: &record.rootfs,
@@ -126,7 +126,7 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
         .common
         .groups(at_top || record.cgroup.is_nowhere())?;
     let mut server = options.status()?;
-    let program = Program::find()?;
+    let program = CriuProgram::find()?;
     let images = Images::make(&options.common)?;
     let mut request = dump_request(record, options, &images)?;
     request.external = external_namespaces(&spec, pid)?;
@@ -143,9 +143,9 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
         notes.write(&images)?;
     }
     let kind = if options.pre_dump {
-        Kind::PreDump
+        RequestKind::PreDump
     } else {
-        Kind::Dump
+        RequestKind::Dump
     };
     let mut worker = start(&program, &images)?;
     let done = worker.request(kind, request, &images.log(LOG), |notify, _| {
@@ -167,9 +167,13 @@ fn dump(container: &Container, options: &Options) -> Result<()> {
 }
 
 /// The part of CRIU's request that the record and the options say.
-fn dump_request(record: &Record, options: &Options, images: &Images) -> Result<rpc::Options> {
+fn dump_request(
+    record: &Record,
+    options: &CheckpointOptions,
+    images: &Images,
+) -> Result<rpc::CriuOptions> {
     let freezer = record.cgroup.freezer_directory();
-    let mut request = rpc::Options {
+    let mut request = rpc::CriuOptions {
         pid: record.init.map(|init| init.pid),
         root: Some(record.rootfs.to_string_lossy().into_owned()),
         leave_running: Some(options.leave_running),
@@ -189,7 +193,7 @@ fn dump_request(record: &Record, options: &Options, images: &Images) -> Result<r
 }
 
 /// Starts CRIU in a session of its own, without the streams of this command.
-fn start(program: &Program, images: &Images) -> Result<Worker> {
+fn start(program: &CriuProgram, images: &Images) -> Result<Worker> {
     Worker::start(program, 0, None, || {
         // A Ctrl-C is for us: without it the processes would stay frozen.
         setsid()?;
@@ -245,7 +249,7 @@ fn save_descriptors(images: &Images, pid: i32) -> Result<()> {
     images.write(DESCRIPTORS, &serde_json::to_vec(&names)?)
 }
 
-impl Options {
+impl CheckpointOptions {
     /// What `--status-fd` names. It is not opened anew: a socket cannot be, and a FIFO would be
     /// waited for.
     fn status(&self) -> Result<Option<File>> {

@@ -31,7 +31,7 @@ pub(crate) use interruption::{ENDING, Interrupted, Interruption, ending, interru
 const OUTPUT_MAX: usize = 1024;
 
 /// Where hooks run.
-pub(crate) struct Place<'a> {
+pub(crate) struct RunPlace<'a> {
     pub(crate) cwd: Option<&'a Path>,
     /// For a hook that says nothing of its environment.
     pub(crate) env: &'a [CString],
@@ -51,7 +51,7 @@ pub(crate) struct Confinement<'a> {
     pub(crate) enter: &'a dyn Fn() -> Result<()>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> RunPlace<'a> {
     /// In the namespaces of the runtime.
     pub(crate) fn outside(cwd: Option<&'a Path>, env: &'a [CString]) -> Self {
         let interruption = Interruption::of_command();
@@ -71,7 +71,7 @@ impl<'a> Place<'a> {
 /// # Errors
 /// What became of it, and the end of what it wrote.
 pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
-    run_to(hook, state, &[None, None], &Place::outside(cwd, &[]))
+    run_to(hook, state, &[None, None], &RunPlace::outside(cwd, &[]))
 }
 
 /// [`run`] with standard output and standard error where `outputs` says, in `place`. At its time
@@ -80,15 +80,15 @@ pub(crate) fn run_to(
     hook: &Hook,
     state: &[u8],
     outputs: &[Option<OwnedFd>; 2],
-    place: &Place<'_>,
+    place: &RunPlace<'_>,
 ) -> Result<()> {
-    let program = Program::new(hook, place.env)?;
+    let program = ChildProgram::new(hook, place.env)?;
     // A file takes whatever the hook writes: nobody has to read while it runs.
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
     let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
     fcntl(&state_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("a pipe")?;
     let [out, err] = outputs.each_ref().map(|to| to.as_ref().unwrap_or(&output));
-    let streams = Streams {
+    let streams = ChildStreams {
         stdin: &stdin,
         out,
         err,
@@ -105,27 +105,27 @@ pub(crate) fn run_to(
         .timeout()
         .and_then(|seconds| u64::try_from(seconds).ok());
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let Place {
+    let RunPlace {
         peer, interruption, ..
     } = *place;
-    let wait = Wait {
+    let wait = ChildWait {
         process: process.as_fd(),
         peer,
         interruption,
         deadline,
     };
     let outcome = wait.feed(state_end, state);
-    if !matches!(outcome, Ok(Outcome::Ended)) {
+    if !matches!(outcome, Ok(ChildOutcome::Ended)) {
         end(&process, place.has_keeper);
     }
     let status = waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("waitid")?;
     let what = match (outcome?, status) {
-        (Outcome::Ended, WaitStatus::Exited(_, 0)) => return Ok(()),
-        (Outcome::Late, _) => format!("not finished after {} s, killed", seconds.unwrap_or(0)),
-        (Outcome::Alone, _) => "killed: who waited for it is gone".to_string(),
-        (Outcome::Ended, WaitStatus::Exited(_, status)) => format!("exit status {status}"),
-        (Outcome::Ended, WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
-        (Outcome::Ended, _) => "ended".to_string(),
+        (ChildOutcome::Ended, WaitStatus::Exited(_, 0)) => return Ok(()),
+        (ChildOutcome::Late, _) => format!("not finished after {} s, killed", seconds.unwrap_or(0)),
+        (ChildOutcome::Alone, _) => "killed: who waited for it is gone".to_string(),
+        (ChildOutcome::Ended, WaitStatus::Exited(_, status)) => format!("exit status {status}"),
+        (ChildOutcome::Ended, WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
+        (ChildOutcome::Ended, _) => "ended".to_string(),
     };
     match last_words(&output) {
         words if words.is_empty() => bail!(what),
@@ -158,7 +158,7 @@ fn end(process: &OwnedFd, is_keeper: bool) {
 }
 
 /// Why the wait for a hook is over.
-enum Outcome {
+enum ChildOutcome {
     Ended,
     Late,
     /// The peer has gone.
@@ -166,17 +166,17 @@ enum Outcome {
 }
 
 /// The wait for a hook.
-struct Wait<'a> {
+struct ChildWait<'a> {
     process: BorrowedFd<'a>,
     peer: Option<BorrowedFd<'a>>,
     interruption: Option<Interruption>,
     deadline: Option<Instant>,
 }
 
-impl Wait<'_> {
+impl ChildWait<'_> {
     /// Writes the state as the hook reads it, until it is over. A hook may close its standard input
     /// unread, or never read.
-    fn feed(&self, state_end: OwnedFd, mut state: &[u8]) -> Result<Outcome> {
+    fn feed(&self, state_end: OwnedFd, mut state: &[u8]) -> Result<ChildOutcome> {
         let mut state_end = Some(state_end);
         loop {
             if let Some(end) = &state_end {
@@ -199,13 +199,13 @@ impl Wait<'_> {
                     .map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)),
             );
             match poll(&mut fds, self.timeout()) {
-                Ok(_) if fds[0].any() == Some(true) => return Ok(Outcome::Ended),
+                Ok(_) if fds[0].any() == Some(true) => return Ok(ChildOutcome::Ended),
                 Ok(_) if self.peer.is_some() && fds[1].any() == Some(true) => {
-                    return Ok(Outcome::Alone);
+                    return Ok(ChildOutcome::Alone);
                 }
                 Ok(1..) => interruption.map_or(Ok(()), |interruption| interruption.check())?,
                 Ok(0) if self.deadline.is_some_and(|at| at <= Instant::now()) => {
-                    return Ok(Outcome::Late);
+                    return Ok(ChildOutcome::Late);
                 }
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context("poll"),
@@ -240,7 +240,7 @@ fn last_words(output: &OwnedFd) -> String {
 }
 
 /// What a hook finds open, and where the error goes if it cannot be executed.
-struct Streams<'a> {
+struct ChildStreams<'a> {
     stdin: &'a OwnedFd,
     out: &'a OwnedFd,
     err: &'a OwnedFd,
@@ -248,13 +248,13 @@ struct Streams<'a> {
 }
 
 /// A hook as execve(2) wants it.
-struct Program {
+struct ChildProgram {
     path: CString,
     args: Vec<CString>,
     env: Vec<CString>,
 }
 
-impl Program {
+impl ChildProgram {
     fn new(hook: &Hook, inherited: &[CString]) -> Result<Self> {
         let strings = |list: &Vec<String>| {
             list.iter()
@@ -282,7 +282,7 @@ impl Program {
     /// In the child; the status to end with if the program does not run. What `parent` has open or
     /// blocked is none of the hook's business, and it does not outlive `parent`, so that a killed
     /// command leaves nothing behind.
-    fn execute(&self, streams: &Streams<'_>, place: &Place<'_>, parent: Pid) -> i32 {
+    fn execute(&self, streams: &ChildStreams<'_>, place: &RunPlace<'_>, parent: Pid) -> i32 {
         let prepared = self.prepare(streams, place, parent);
         let executed = prepared.and_then(|()| Ok(execve(&self.path, &self.args, &self.env)?));
         match executed {
@@ -294,7 +294,7 @@ impl Program {
         }
     }
 
-    fn prepare(&self, streams: &Streams<'_>, place: &Place<'_>, parent: Pid) -> Result<()> {
+    fn prepare(&self, streams: &ChildStreams<'_>, place: &RunPlace<'_>, parent: Pid) -> Result<()> {
         set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != parent {
             return Err(Errno::ECHILD.into());

@@ -166,7 +166,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     match name {
         "exec" => {
             let options = exec::ExecOptions::from_arg_matches(matches)?;
-            exec::exec(&exec::Request {
+            exec::exec(&exec::ExecRequest {
                 root,
                 options,
                 process,
@@ -187,7 +187,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
             create::run(&request(create, detach), keep, no_subreaper)
         }
         "restore" => {
-            let options = restore::Options::from_arg_matches(matches)?;
+            let options = restore::RestoreOptions::from_arg_matches(matches)?;
             restore::command(&restoring(&root, &options, manager), &options)
         }
         "list" => {
@@ -243,9 +243,11 @@ fn write_spec(matches: &ArgMatches, root: impl FnOnce() -> Result<PathBuf>) -> R
 fn manage(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
     let id = || anyhow::Ok(Id::from_arg_matches(matches)?.id);
     match name {
-        "checkpoint" => {
-            checkpoint::command(root, &checkpoint::Options::from_arg_matches(matches)?).map(|()| 0)
-        }
+        "checkpoint" => checkpoint::command(
+            root,
+            &checkpoint::CheckpointOptions::from_arg_matches(matches)?,
+        )
+        .map(|()| 0),
         "pause" => pause::pause(root, &id()?).map(|()| 0),
         "resume" => pause::resume(root, &id()?).map(|()| 0),
         "update" => update(root, Update::from_arg_matches(matches)?).map(|()| 0),
@@ -365,13 +367,13 @@ fn request(
     passed: Extras,
     manager: Manager,
     detached: bool,
-) -> create::Request {
+) -> create::CreateRequest {
     let extras = Extras {
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         ..passed
     };
-    create::Request {
+    create::CreateRequest {
         root: root.to_owned(),
         id: args.id,
         bundle: args.bundle,
@@ -385,8 +387,12 @@ fn request(
     }
 }
 
-fn restoring(root: &Path, options: &restore::Options, manager: Manager) -> create::Request {
-    create::Request {
+fn restoring(
+    root: &Path,
+    options: &restore::RestoreOptions,
+    manager: Manager,
+) -> create::CreateRequest {
+    create::CreateRequest {
         root: root.to_owned(),
         id: options.id.clone(),
         bundle: options.bundle.clone(),

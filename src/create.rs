@@ -9,7 +9,7 @@
 //! 7. confines itself, finds the program and is **ready**.
 //! 8. **Record** the container, and let init go on alone.
 //!
-//! Whatever fails before the end takes everything back: see [`Guard`].
+//! Whatever fails before the end takes everything back: see [`CreateGuard`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -31,22 +31,22 @@ use crate::config::{self, Loaded};
 use crate::container::foreground::Foreground;
 use crate::container::hooks::Hooks;
 use crate::container::protocol::Caller;
-use crate::container::service::{self, Notify};
+use crate::container::service::{self, NotifyRelay};
 use crate::container::state::{Container, Lock, Progress, Record, Status};
 use crate::container::{pid_file, seccomp_agent};
 use crate::error::{InPhase, Phase};
 use crate::id::check_id;
-use crate::interfaces::devices::Moved;
+use crate::interfaces::devices::MovedDevice;
 use crate::namespace::is_root_of_host;
-use crate::plan::{self, Extras, Plan, Source};
+use crate::plan::{self, Extras, Plan, PlanSource};
 use crate::process::Process;
-use crate::pty::{self, Client, DescriptorSocket, Relay};
+use crate::pty::{self, DescriptorSocket, Relay, TerminalClient};
 use crate::rdt::Rdt;
 use crate::{delete, launch, log, start, sys};
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct CreateRequest {
     /// `--root`.
     pub(crate) root: PathBuf,
     pub(crate) id: String,
@@ -70,7 +70,7 @@ pub(crate) struct Created {
     init: Rc<OwnedFd>,
     /// Of its terminal, where no console socket took the master.
     relay: Option<Relay>,
-    notify: Option<Notify>,
+    notify: Option<NotifyRelay>,
 }
 
 /// What is known before the first side effect.
@@ -87,13 +87,13 @@ pub(crate) struct Prepared {
 }
 
 /// `rt create`.
-pub(crate) fn command(request: &Request) -> Result<()> {
+pub(crate) fn command(request: &CreateRequest) -> Result<()> {
     create(request, true).map(drop)
 }
 
 /// The eight steps; then init `waits` for `start`, or runs the program. The lock is held until
 /// the container has been recorded.
-fn create(request: &Request, waits: bool) -> Result<(Created, Caller, Lock)> {
+fn create(request: &CreateRequest, waits: bool) -> Result<(Created, Caller, Lock)> {
     let done = |what: &str| log::debug(format_args!("{}: {what}", request.id));
     let loaded = read(request).phase(Phase::Config)?; // 1
     done("config.json is read and checked");
@@ -159,13 +159,13 @@ impl Prepared {
     pub(crate) fn relay(&self, terminal: Option<OwnedFd>) -> Result<Option<Relay>> {
         let terminal = pty::hand_over(terminal, self.console.as_ref())?;
         terminal
-            .map(|master| Relay::new(master, Client::open()?))
+            .map(|master| Relay::new(master, TerminalClient::open()?))
             .transpose()
     }
 }
 
 /// Step 1.
-pub(crate) fn read(request: &Request) -> Result<Loaded> {
+pub(crate) fn read(request: &CreateRequest) -> Result<Loaded> {
     check_id(&request.id)?;
     let loaded = config::load(&request.bundle, request.config.as_deref())?;
     config::check(&loaded.spec)?;
@@ -186,7 +186,7 @@ pub(crate) fn read(request: &Request) -> Result<Loaded> {
 }
 
 /// Step 2.
-pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
+pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<Prepared> {
     let bundle = resolve(&request.bundle)
         .with_context(|| format!("--bundle {}", request.bundle.display()))?;
     let rootfs = spec
@@ -205,7 +205,7 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
         .map(|wanted| Rdt::plan(wanted, &request.id))
         .transpose()?;
     let mut warnings = Vec::new();
-    let container = Source {
+    let container = PlanSource {
         spec,
         bundle: &bundle,
         rootfs: &rootfs,
@@ -247,7 +247,7 @@ pub(crate) fn prepare(request: &Request, spec: &Spec) -> Result<Prepared> {
 
 /// Where init's pidfd goes: what the command line and the annotation name.
 fn pidfd_sockets(
-    request: &Request,
+    request: &CreateRequest,
     annotations: &HashMap<String, String>,
 ) -> Result<Vec<DescriptorSocket>> {
     let asked = request.pidfd_socket.as_deref();
@@ -261,7 +261,7 @@ fn pidfd_sockets(
 }
 
 fn plan_cgroup(
-    request: &Request,
+    request: &CreateRequest,
     linux: Option<&Linux>,
     annotations: &HashMap<String, String>,
 ) -> Result<(Cgroup, Limits)> {
@@ -290,12 +290,12 @@ fn resolve(directory: &Path) -> Result<PathBuf> {
 
 /// Step 3.
 pub(crate) fn claim(
-    request: &Request,
+    request: &CreateRequest,
     prepared: &Prepared,
     loaded: &Loaded,
-) -> Result<(Guard, Lock)> {
+) -> Result<(CreateGuard, Lock)> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
-    let guard = Guard {
+    let guard = CreateGuard {
         container: Some(container),
         init: None,
         moved: None,
@@ -309,7 +309,7 @@ pub(crate) fn claim(
 }
 
 /// Step 4, and what has to happen before Go.
-fn clone_init(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
+fn clone_init(prepared: &Prepared, guard: &mut CreateGuard) -> Result<Caller> {
     let Some(container) = &mut guard.container else {
         bail!("no container")
     };
@@ -343,7 +343,7 @@ fn clone_init(prepared: &Prepared, guard: &mut Guard) -> Result<Caller> {
 
 /// The hooks that are the caller's, in the middle of step 6. They find the limits set, since they
 /// may change them (device rules of GPUs): says whether that has been done.
-fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut Guard) -> Result<bool> {
+fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut CreateGuard) -> Result<bool> {
     if !prepared.plan.stops_when_mounted() {
         return Ok(false);
     }
@@ -355,7 +355,7 @@ fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut Guard) -> Result<
         .phase(Phase::Cgroup)?;
     let devices = &prepared.plan.net_devices;
     if !devices.is_empty() {
-        guard.moved = Some(Moved::all(devices, pid).phase(Phase::Namespaces)?);
+        guard.moved = Some(MovedDevice::all(devices, pid).phase(Phase::Namespaces)?);
     }
     if let Some(hooks) = &prepared.plan.hooks {
         CALLERS
@@ -367,14 +367,18 @@ fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut Guard) -> Result<
 }
 
 /// Step 8.
-pub(crate) fn record(guard: &mut Guard) -> Result<()> {
+pub(crate) fn record(guard: &mut CreateGuard) -> Result<()> {
     let container = guard.container.as_mut().context("no container")?;
     container.record.progress = Progress::Created;
     container.save()
 }
 
 /// And whoever wants to know which process it is hears of it.
-pub(crate) fn tell(request: &Request, prepared: &Prepared, guard: &Guard) -> Result<()> {
+pub(crate) fn tell(
+    request: &CreateRequest,
+    prepared: &Prepared,
+    guard: &CreateGuard,
+) -> Result<()> {
     let (pid, pidfd) = guard.init.as_ref().context("no container")?;
     for socket in &prepared.pidfd_sockets {
         socket.send(pidfd.as_fd(), "pidfd")?;
@@ -387,14 +391,14 @@ pub(crate) fn tell(request: &Request, prepared: &Prepared, guard: &Guard) -> Res
 
 /// Takes everything back, unless released: init first, then what held it.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct CreateGuard {
     pub(crate) container: Option<Container>,
     pub(crate) init: Option<(Pid, Rc<OwnedFd>)>,
     /// Interfaces that were the host's.
-    pub(crate) moved: Option<Moved>,
+    pub(crate) moved: Option<MovedDevice>,
 }
 
-impl Guard {
+impl CreateGuard {
     fn pid(&self) -> Result<Pid> {
         self.init
             .as_ref()
@@ -414,18 +418,18 @@ impl Guard {
     }
 
     /// Where the container will say that it is ready, if nobody else will `start` it.
-    fn listen(&self, now: bool) -> Result<Option<Notify>> {
+    fn listen(&self, now: bool) -> Result<Option<NotifyRelay>> {
         self.container
             .as_ref()
             .filter(|_| now)
-            .map_or(Ok(None), Notify::listen)
+            .map_or(Ok(None), NotifyRelay::listen)
     }
 
     /// The container stays.
     pub(crate) fn release(
         mut self,
         relay: Option<Relay>,
-        notify: Option<Notify>,
+        notify: Option<NotifyRelay>,
     ) -> Result<Created> {
         if let Some(moved) = self.moved.take() {
             moved.keep();
@@ -443,7 +447,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for CreateGuard {
     fn drop(&mut self) {
         if let Some((_, pidfd)) = &self.init {
             let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
@@ -458,7 +462,7 @@ impl Drop for Guard {
 }
 
 /// `rt run`: the status of the process, or 0 when detached.
-pub(crate) fn run(request: &Request, keep: bool, no_subreaper: bool) -> Result<i32> {
+pub(crate) fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Result<i32> {
     if request.detached {
         let (created, mut caller, lock) = create(request, false)?;
         start_or_delete(&created, &mut caller)?;

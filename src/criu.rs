@@ -28,7 +28,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use notes::Notes;
 pub(crate) use options::{CONFIG, Common, Images};
-pub(crate) use program::Program;
+pub(crate) use program::CriuProgram;
 pub(crate) use worker::Worker;
 
 /// The places that the groups of process `pid` have, for what was dumped to go there.

@@ -18,12 +18,12 @@ use crate::config::LoadedProcess;
 use crate::container::foreground::Foreground;
 use crate::container::pid_file;
 use crate::container::protocol::Caller;
-use crate::container::seccomp_agent::{self, Connection};
+use crate::container::seccomp_agent::{self, AgentConnection};
 use crate::container::state::{Container, Status};
 use crate::error::{InPhase, Phase};
 use crate::namespace::Namespaces;
 use crate::plan::{Extras, Plan};
-use crate::pty::{self, Client, DescriptorSocket, Relay};
+use crate::pty::{self, DescriptorSocket, Relay, TerminalClient};
 use crate::{launch, log, sys};
 
 pub(crate) use options::ExecOptions;
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct ExecRequest {
     /// `--root`.
     pub(crate) root: PathBuf,
     pub(crate) options: ExecOptions,
@@ -49,11 +49,11 @@ pub(crate) struct Request {
 struct Outlets {
     console: Option<DescriptorSocket>,
     pidfd: Option<DescriptorSocket>,
-    agent: Option<Connection>,
+    agent: Option<AgentConnection>,
 }
 
 /// `rt exec`: the status of the process, or 0 when detached.
-pub(crate) fn exec(request: &Request) -> Result<i32> {
+pub(crate) fn exec(request: &ExecRequest) -> Result<i32> {
     let options = &request.options;
     let container = Container::open(&request.root, &options.id)?;
     let foreground = (!options.detach)
@@ -64,7 +64,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
     let outlets = Outlets::open(options, &container).phase(Phase::Plan)?;
     let relayed = foreground.is_some() && plan.process.as_ref().is_some_and(|p| p.terminal);
     let client = relayed
-        .then(Client::open)
+        .then(TerminalClient::open)
         .transpose()
         .phase(Phase::Terminal)?;
     let mut group = open_group(&container, options).phase(Phase::Cgroup)?;
@@ -73,7 +73,7 @@ pub(crate) fn exec(request: &Request) -> Result<i32> {
         launch::give_pipes(&plan, init.pid).phase(Phase::Process)?;
     }
     let (builder, caller) = launch::clone(&plan, group, None)?;
-    let mut guard = Guard(Some(caller));
+    let mut guard = ExecGuard(Some(caller));
     let caller = guard.caller()?;
     if let Some(rdt) = &container.record.rdt {
         rdt.enter(builder.as_raw()).phase(Phase::Cgroup)?;
@@ -155,8 +155,8 @@ fn alive(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
     }
 }
 
-fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan> {
-    let Request {
+fn plan(request: &ExecRequest, container: &Container, init: OwnedFd) -> Result<Plan> {
+    let ExecRequest {
         options, extras, ..
     } = request;
     extras.check()?;
@@ -181,9 +181,9 @@ fn plan(request: &Request, container: &Container, init: OwnedFd) -> Result<Plan>
 const KILL_LIMIT_MS: u16 = 2_000;
 
 /// Ends the process if it did not come as far as its program.
-struct Guard(Option<Caller>);
+struct ExecGuard(Option<Caller>);
 
-impl Guard {
+impl ExecGuard {
     fn caller(&mut self) -> Result<&mut Caller> {
         self.0.as_mut().context("no process")
     }
@@ -193,7 +193,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for ExecGuard {
     fn drop(&mut self) {
         if let Some(caller) = &self.0 {
             let _ = sys::pidfd_send_signal(caller.process().as_fd(), libc::SIGKILL);

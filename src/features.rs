@@ -19,7 +19,7 @@ struct Features {
     oci_version_max: &'static str,
     hooks: [&'static str; 6],
     mount_options: Vec<&'static str>,
-    linux: Linux,
+    linux: LinuxFeatures,
     /// Annotations of a configuration that change what is done; with a dot at the end, all that
     /// begin so.
     potentially_unsafe_config_annotations: Vec<&'static str>,
@@ -29,22 +29,22 @@ struct Features {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Linux {
+struct LinuxFeatures {
     namespaces: Vec<&'static str>,
     capabilities: Vec<String>,
-    cgroup: Cgroup,
-    seccomp: Seccomp,
+    cgroup: CgroupFeatures,
+    seccomp: SeccompFeatures,
     apparmor: Enabled,
     selinux: Enabled,
     intel_rdt: IntelRdt,
-    memory_policy: MemoryPolicy,
+    memory_policy: MemoryPolicyFeatures,
     mount_extensions: MountExtensions,
     net_devices: Enabled,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Cgroup {
+struct CgroupFeatures {
     v1: bool,
     v2: bool,
     systemd: bool,
@@ -54,7 +54,7 @@ struct Cgroup {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Seccomp {
+struct SeccompFeatures {
     enabled: bool,
     actions: Vec<String>,
     operators: Vec<String>,
@@ -70,7 +70,7 @@ struct Enabled {
 
 /// The names of set_mempolicy(2) that are known.
 #[derive(Debug, Serialize)]
-struct MemoryPolicy {
+struct MemoryPolicyFeatures {
     modes: [&'static str; 7],
     flags: [&'static str; 3],
 }
@@ -107,17 +107,17 @@ pub(crate) fn features() -> Result<String> {
         oci_version_max: OCI_VERSION,
         hooks: HookKind::ALL.map(HookKind::name),
         mount_options: mount_options::words().collect(),
-        linux: Linux {
+        linux: LinuxFeatures {
             namespaces,
             capabilities: capabilities::known(),
-            cgroup: Cgroup {
+            cgroup: CgroupFeatures {
                 v1: true,
                 v2: true,
                 systemd: true,
                 systemd_user: true,
                 rdma: true,
             },
-            seccomp: Seccomp {
+            seccomp: SeccompFeatures {
                 enabled: seccomp::architectures().next().is_some(),
                 actions: words(seccomp::ACTIONS),
                 operators: words(seccomp::OPERATORS),
@@ -132,7 +132,7 @@ pub(crate) fn features() -> Result<String> {
                 schemata: true,
                 monitoring: true,
             },
-            memory_policy: MemoryPolicy { modes, flags },
+            memory_policy: MemoryPolicyFeatures { modes, flags },
             mount_extensions: MountExtensions {
                 idmap: Enabled { enabled: true },
             },

@@ -11,7 +11,7 @@ use crate::config::cpus::Cpus;
 use crate::config::{self, capabilities, mount_options};
 use crate::exec::user::{self, User};
 use crate::netns;
-use crate::plan::{Extras, Plan, Source};
+use crate::plan::{Extras, Plan, PlanSource};
 use crate::security::landlock;
 use crate::security::seccomp::Filter;
 
@@ -48,7 +48,7 @@ fn config(bytes: &[u8]) {
     }
     make_harmless(&mut loaded.spec);
     let root = Path::new("/");
-    let source = Source {
+    let source = PlanSource {
         spec: &loaded.spec,
         bundle: root,
         rootfs: root,

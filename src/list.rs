@@ -14,7 +14,7 @@ use crate::log;
 /// runtime.md's state, with the fields that runc adds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct State {
+pub(crate) struct StateOutput {
     oci_version: String,
     id: String,
     /// 0 when stopped.
@@ -28,7 +28,7 @@ pub(crate) struct State {
     owner: String,
 }
 
-impl State {
+impl StateOutput {
     fn of(container: Container) -> Result<Self> {
         let (status, init) = container.status()?;
         let record = container.record;
@@ -52,13 +52,13 @@ impl State {
 
 /// `rt state`.
 pub(crate) fn state(root: &Path, id: &str) -> Result<String> {
-    let state = State::of(Container::open(root, id)?)?;
+    let state = StateOutput::of(Container::open(root, id)?)?;
     Ok(serde_json::to_string_pretty(&state)? + "\n")
 }
 
 /// How `list` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum ListFormat {
     Table,
     Json,
     /// Ids only.
@@ -67,7 +67,7 @@ pub(crate) enum Format {
 }
 
 /// `rt list`. A missing root has no containers, unless it was asked for by name.
-pub(crate) fn list(root: &Path, explicit_root: bool, format: Format) -> Result<String> {
+pub(crate) fn list(root: &Path, explicit_root: bool, format: ListFormat) -> Result<String> {
     let (all, errors) = if root.is_dir() {
         Container::all(root)?
     } else if explicit_root {
@@ -76,24 +76,24 @@ pub(crate) fn list(root: &Path, explicit_root: bool, format: Format) -> Result<S
         Default::default()
     };
     errors.iter().for_each(complain);
-    if format == Format::Quiet {
+    if format == ListFormat::Quiet {
         return Ok(all
             .iter()
             .map(|container| container.record.id.clone() + "\n")
             .collect());
     }
-    let states: Vec<State> = all.into_iter().filter_map(readable).collect();
+    let states: Vec<StateOutput> = all.into_iter().filter_map(readable).collect();
     match format {
         // runc says null where there is none.
-        Format::Json if states.is_empty() => Ok("null\n".to_string()),
-        Format::Json => Ok(serde_json::to_string(&states)? + "\n"),
+        ListFormat::Json if states.is_empty() => Ok("null\n".to_string()),
+        ListFormat::Json => Ok(serde_json::to_string(&states)? + "\n"),
         _ => Ok(table(&states)),
     }
 }
 
-fn readable(container: Container) -> Option<State> {
+fn readable(container: Container) -> Option<StateOutput> {
     let id = container.record.id.clone();
-    State::of(container)
+    StateOutput::of(container)
         .inspect_err(|error| complain(&anyhow!("{id}: {}", line(error))))
         .ok()
 }
@@ -103,7 +103,7 @@ fn complain(error: &Error) {
     log::warn(line(error));
 }
 
-fn table(states: &[State]) -> String {
+fn table(states: &[StateOutput]) -> String {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from);
     let rows: Vec<[String; 6]> = std::iter::once(head)
         .chain(states.iter().map(row))
@@ -125,7 +125,7 @@ fn table(states: &[State]) -> String {
     text
 }
 
-fn row(state: &State) -> [String; 6] {
+fn row(state: &StateOutput) -> [String; 6] {
     [
         state.id.clone(),
         state.pid.to_string(),

@@ -25,7 +25,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 
 /// The word after `--log-format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Format {
+pub(crate) enum LogFormat {
     /// `time="…" level=error msg="…"`, as logrus writes it.
     #[default]
     Text,
@@ -33,7 +33,7 @@ pub(crate) enum Format {
     Json,
 }
 
-impl FromStr for Format {
+impl FromStr for LogFormat {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self> {
@@ -49,7 +49,7 @@ impl FromStr for Format {
 #[derive(Debug)]
 pub(crate) struct Log {
     file: Option<File>,
-    format: Format,
+    format: LogFormat,
     debug: bool,
 }
 
@@ -69,7 +69,7 @@ impl Log {
     ///
     /// # Errors
     /// `--log PATH: …` when the file cannot be opened, or is crun's word for something else.
-    pub(crate) fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<Self> {
+    pub(crate) fn open(path: Option<&Path>, format: LogFormat, debug: bool) -> Result<Self> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         let file =
             path.map(|path| append(path).with_context(|| format!("--log {}", path.display())));
@@ -148,10 +148,10 @@ fn append(path: &Path) -> Result<File> {
 }
 
 impl Line<'_> {
-    fn format(&self, format: Format) -> String {
+    fn format(&self, format: LogFormat) -> String {
         let mut line = match format {
-            Format::Json => serde_json::to_string(self).unwrap_or_default(),
-            Format::Text => {
+            LogFormat::Json => serde_json::to_string(self).unwrap_or_default(),
+            LogFormat::Text => {
                 let phase = self
                     .phase
                     .map(|phase| format!(" phase={phase:?}"))
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn lines(format: Format, debug: bool) -> Vec<String> {
+    fn lines(format: LogFormat, debug: bool) -> Vec<String> {
         let name = format!("rt-log-{}-{format:?}-{debug}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let log = Log::open(Some(&path), format, debug).unwrap();
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_json_line_is_what_clients_parse() {
-        let lines = lines(Format::Json, false);
+        let lines = lines(LogFormat::Json, false);
         assert_eq!(lines.len(), 3);
         let value: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
         assert_eq!(value["level"], "error");
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_text_line_is_quoted_and_debug_comes_on_demand() {
-        let lines = lines(Format::Text, true);
+        let lines = lines(LogFormat::Text, true);
         assert_eq!(lines.len(), 4);
         assert!(
             lines[0].ends_with(" level=debug msg=\"a step\""),
@@ -243,13 +243,13 @@ mod tests {
     #[test]
     fn a_log_that_cannot_be_opened_is_an_error() {
         let path = Path::new("/proc/self/status/x");
-        let error = Log::open(Some(path), Format::Text, false).unwrap_err();
+        let error = Log::open(Some(path), LogFormat::Text, false).unwrap_err();
         assert_eq!(error.to_string(), "--log /proc/self/status/x");
     }
 
     #[test]
     fn formats_have_names() {
-        assert_eq!("json".parse::<Format>().unwrap(), Format::Json);
-        assert!("xml".parse::<Format>().is_err());
+        assert_eq!("json".parse::<LogFormat>().unwrap(), LogFormat::Json);
+        assert!("xml".parse::<LogFormat>().is_err());
     }
 }

@@ -45,7 +45,7 @@ const FOR_CHILDREN: CloneFlags = CloneFlags::CLONE_NEWPID.union(NEWTIME);
 
 /// A namespace that exists already.
 #[derive(Debug)]
-struct Joined {
+struct JoinedNamespace {
     kind: CloneFlags,
     fd: OwnedFd,
     /// Where the configuration names it, for errors.
@@ -56,7 +56,7 @@ struct Joined {
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     new: CloneFlags,
-    joined: Vec<Joined>,
+    joined: Vec<JoinedNamespace>,
     /// exec: everything of `container_kinds` is taken from this running process.
     container: Option<OwnedFd>,
     container_kinds: CloneFlags,
@@ -124,7 +124,7 @@ impl Namespaces {
         }
         // setns(2) refuses a process's own user namespace, where it has nothing to change.
         if kind != CloneFlags::CLONE_NEWUSER || !is_own(&fd, "user")? {
-            self.joined.push(Joined { kind, fd, origin });
+            self.joined.push(JoinedNamespace { kind, fd, origin });
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ use crate::config::memory_policy::MemoryPolicy;
 use crate::container::hooks::Hooks;
 use crate::container::service::DIRECTORY_INSIDE;
 use crate::container::state::{NOTIFY_SOCKET, Record};
-use crate::interfaces::devices::Device as NetDevice;
+use crate::interfaces::devices::NetDevice;
 use crate::namespace::Namespaces;
 use crate::security::landlock::Landlock;
 use crate::security::lsm::{self, Labels};
@@ -37,9 +37,9 @@ use crate::{config, sys};
 
 pub(crate) use mount::{FileSystem, Ids, MountPoint, What};
 pub(crate) use program::{Program, set_variable};
-pub(crate) use root::{Device, Root};
+pub(crate) use root::{DeviceNode, Root};
 use scheduling::Affinity;
-pub(crate) use source::Source;
+pub(crate) use source::PlanSource;
 use strings::c_string;
 
 // <sys/personality.h>, which libc does not have.
@@ -117,7 +117,7 @@ impl Extras {
 impl Plan {
     /// The plan of a new container.
     pub(crate) fn for_container(
-        source: &Source<'_>,
+        source: &PlanSource<'_>,
         cgroup: &Cgroup,
         extras: Extras,
         warnings: &mut Vec<String>,

@@ -7,16 +7,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::container::state::Container;
 use crate::error::{InPhase, Phase};
-use crate::list::Format;
+use crate::list::ListFormat;
 
 /// `rt ps`: a JSON array, or what ps(1) prints of them with the options of the caller.
-pub(crate) fn ps(root: &Path, id: &str, format: Format, options: &[String]) -> Result<String> {
+pub(crate) fn ps(root: &Path, id: &str, format: ListFormat, options: &[String]) -> Result<String> {
     let cgroup = Container::open(root, id)?.record.cgroup;
     if cgroup.is_nowhere() {
         bail!("{id}: container has no cgroup");
     }
     let pids = cgroup.pids().phase(Phase::Cgroup)?;
-    if format == Format::Json {
+    if format == ListFormat::Json {
         return Ok(serde_json::to_string(&pids)? + "\n");
     }
     let default = ["-ef".to_owned()];

@@ -21,7 +21,7 @@ use nix::unistd::{Gid, Uid, fchown};
 use crate::sys;
 use crate::sys::rootfd::RootFd;
 
-pub(crate) use client::{Client, restore_terminal};
+pub(crate) use client::{TerminalClient, restore_terminal};
 pub(crate) use relay::Relay;
 
 /// `DEVPTS_SUPER_MAGIC` of <linux/magic.h>.

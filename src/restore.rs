@@ -19,11 +19,11 @@ use crate::checkpoint::{DESCRIPTORS, external_key};
 use crate::config::hooks::CALLERS;
 use crate::container::foreground::Foreground;
 use crate::container::state::Lock;
-use crate::create::{self, Created, Guard, Prepared, Request};
-use crate::criu::rpc::{self, InheritFd, JoinNamespace, Kind};
-use crate::criu::{self, Common, Images, Notes, Program, Worker, lost, mounts, seen};
+use crate::create::{self, CreateGuard, CreateRequest, Created, Prepared};
+use crate::criu::rpc::{self, InheritFd, JoinNamespace, RequestKind};
+use crate::criu::{self, Common, CriuProgram, Images, Notes, Worker, lost, mounts, seen};
 use crate::error::{InPhase, Phase};
-use crate::interfaces::devices::Moved;
+use crate::interfaces::devices::MovedDevice;
 use crate::namespace::{IdMap, NEWTIME, is_root_of_host};
 use crate::plan::Root;
 use crate::process::Process;
@@ -32,9 +32,9 @@ use crate::{init, interfaces, launch, log, sys};
 
 const LOG: &str = "restore.log";
 
-/// Options of `restore`.
+/// RestoreOptions of `restore`.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct RestoreOptions {
     #[command(flatten)]
     common: Common,
     /// Directory with config.json
@@ -67,7 +67,7 @@ pub(crate) struct Options {
 }
 
 /// `rt restore`: the status of the process, or 0 when detached.
-pub(crate) fn command(request: &Request, options: &Options) -> Result<i32> {
+pub(crate) fn command(request: &CreateRequest, options: &RestoreOptions) -> Result<i32> {
     ensure!(
         is_root_of_host(),
         "restore: only root of the host may do that"
@@ -80,8 +80,8 @@ pub(crate) fn command(request: &Request, options: &Options) -> Result<i32> {
     restored.wait(&foreground, lock, false)
 }
 
-fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
-    let program = Program::find().phase(Phase::Process)?;
+fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<(Created, Lock)> {
+    let program = CriuProgram::find().phase(Phase::Process)?;
     let images = Images::existing(&options.common).phase(Phase::Config)?;
     let pipes = pipes(&images).phase(Phase::Config)?;
     let notes = Notes::read(&images).phase(Phase::Config)?;
@@ -93,7 +93,7 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
         .common
         .groups(notes.ignores_groups || prepared.cgroup.is_nowhere());
     let groups = groups.phase(Phase::Config)?;
-    let joined = Joined::open(spec).phase(Phase::Namespaces)?;
+    let joined = JoinedByPath::open(spec).phase(Phase::Namespaces)?;
     let owner = spec
         .linux()
         .as_ref()
@@ -105,7 +105,7 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
     let inside = (notes.masked.as_deref(), &*joined.external);
     let mut worker = start(&program, &prepared, &mut guard, &images, inside)?;
     let inherit_fds = joined.inherited(images.count()).chain(pipes).collect();
-    let mut asked = rpc::Options {
+    let mut asked = rpc::CriuOptions {
         inherit_fds,
         join_ns: joined.others().collect(),
         manage_cgroups_mode: Some(groups.into()),
@@ -122,7 +122,7 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
         relay: None,
     };
     let done = worker.request(
-        Kind::Restore,
+        RequestKind::Restore,
         asked,
         &images.log(LOG),
         |notify, descriptor| match notify.script() {
@@ -144,7 +144,7 @@ fn restore(request: &Request, options: &Options) -> Result<(Created, Lock)> {
 }
 
 /// CRIU's own file of options, which CRIU would look for with another `/tmp`.
-fn open_criu_options(asked: &rpc::Options) -> Result<Option<File>> {
+fn open_criu_options(asked: &rpc::CriuOptions) -> Result<Option<File>> {
     let Some(path) = &asked.config_file else {
         return Ok(None);
     };
@@ -154,9 +154,9 @@ fn open_criu_options(asked: &rpc::Options) -> Result<Option<File>> {
 
 /// Step 4: CRIU in the container's groups, where what it makes stays.
 fn start(
-    program: &Program,
+    program: &CriuProgram,
     prepared: &Prepared,
-    guard: &mut Guard,
+    guard: &mut CreateGuard,
     images: &Images,
     (masked, joined): (Option<&[PathBuf]>, &[OwnedFd]),
 ) -> Result<Worker> {
@@ -206,9 +206,13 @@ fn root(prepared: &Prepared) -> Result<&Root> {
 }
 
 /// What CRIU is told, but for what the worker has.
-fn asked(prepared: &Prepared, options: &Options, images: &Images) -> Result<rpc::Options> {
+fn asked(
+    prepared: &Prepared,
+    options: &RestoreOptions,
+    images: &Images,
+) -> Result<rpc::CriuOptions> {
     let root = root(prepared)?;
-    Ok(rpc::Options {
+    Ok(rpc::CriuOptions {
         evasive_devices: Some(true),
         rst_sibling: Some(true),
         root: Some(root.path.to_string_lossy().into_owned()),
@@ -236,9 +240,9 @@ fn pipes(images: &Images) -> Result<impl Iterator<Item = InheritFd> + use<>> {
 
 /// What becomes of the images.
 struct Restored<'a> {
-    request: &'a Request,
+    request: &'a CreateRequest,
     prepared: &'a Prepared,
-    guard: &'a mut Guard,
+    guard: &'a mut CreateGuard,
     /// Masters of those that are in the images without one.
     terminals: Vec<OwnedFd>,
     relay: Option<Relay>,
@@ -266,8 +270,8 @@ impl Restored<'_> {
         if !plan.net_devices.is_empty() {
             // Those of a namespace that was joined are in it since the container was created.
             let moved = match plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
-                true => Moved::all(&plan.net_devices, pid),
-                false => Moved::missing(&plan.net_devices, pid),
+                true => MovedDevice::all(&plan.net_devices, pid),
+                false => MovedDevice::missing(&plan.net_devices, pid),
             };
             guard.moved = Some(moved.phase(Phase::Namespaces)?);
         }
@@ -350,14 +354,14 @@ fn network_sysctls(all: &[(PathBuf, String)]) -> Result<()> {
 
 /// Namespaces that the configuration names by their path.
 #[derive(Debug, Default)]
-struct Joined {
+struct JoinedByPath {
     /// Those that were left alone at the checkpoint, and what the images call them.
     external: Vec<OwnedFd>,
     keys: Vec<&'static str>,
     others: Vec<(LinuxNamespaceType, File)>,
 }
 
-impl Joined {
+impl JoinedByPath {
     fn open(spec: &Spec) -> Result<Self> {
         let mut joined = Self::default();
         let all = spec

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::config::hooks::HookKind;
 use crate::container::hooks::Hooks;
-use crate::container::service::Notify;
+use crate::container::service::NotifyRelay;
 use crate::container::state::{Container, Status};
 use crate::container::{protocol, seccomp_agent};
 use crate::error::{InPhase, Phase, line, phase};
@@ -36,12 +36,12 @@ pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
 
 /// Starts a created container, whose lock is held and whose `init` lives. What comes back is where
 /// it will say that it is ready.
-fn start(container: &Container, init: &OwnedFd) -> Result<Option<Notify>> {
+fn start(container: &Container, init: &OwnedFd) -> Result<Option<NotifyRelay>> {
     let id = &container.record.id;
     let Some(connection) = container.connect().phase(Phase::State)? else {
         bail!("{id}: cannot start a container that has stopped");
     };
-    let notify = Notify::listen(container).phase(Phase::Process)?;
+    let notify = NotifyRelay::listen(container).phase(Phase::Process)?;
     let record = &container.record;
     let agent = seccomp_agent::connect_of(record, Status::Created).phase(Phase::Process)?;
     let pid = record.init.map_or(0, |init| init.pid);

@@ -21,7 +21,7 @@ pub(super) struct Global {
     pub(super) log: Option<PathBuf>,
     /// Format of the log: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub(super) log_format: log::Format,
+    pub(super) log_format: log::LogFormat,
     /// Log what is done as well, without --log to standard error
     #[arg(long)]
     pub(super) debug: bool,
@@ -136,7 +136,7 @@ pub(super) struct Update {
 pub(super) struct Ps {
     /// table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub(super) format: list::Format,
+    pub(super) format: list::ListFormat,
     /// Name of the container
     #[arg(value_name = "ID")]
     pub(super) id: String,
@@ -179,13 +179,13 @@ pub(super) struct List {
     quiet: bool,
     /// table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    format: list::Format,
+    format: list::ListFormat,
 }
 
 impl List {
-    pub(super) fn format(self) -> list::Format {
+    pub(super) fn format(self) -> list::ListFormat {
         if self.quiet {
-            list::Format::Quiet
+            list::ListFormat::Quiet
         } else {
             self.format
         }

@@ -26,8 +26,8 @@ pub(super) fn normal(command: &Command, args: &[OsString]) -> Vec<OsString> {
             _ => None,
         };
         match known {
-            Some(Known::Switch(word)) => normal.extend(word),
-            Some(Known::Option { arg, long, value }) => {
+            Some(KnownWords::Switch(word)) => normal.extend(word),
+            Some(KnownWords::Option { arg, long, value }) => {
                 let value = value.or_else(|| rest.next().cloned());
                 let in_list = matches!(arg.get_action(), ArgAction::Append) && long != "cgroup";
                 let is_none = !in_list
@@ -37,7 +37,7 @@ pub(super) fn normal(command: &Command, args: &[OsString]) -> Vec<OsString> {
                     normal.push(joined(long, value.as_deref()));
                 }
             }
-            Some(Known::Cluster { wants_value }) => {
+            Some(KnownWords::Cluster { wants_value }) => {
                 normal.push(word.clone());
                 normal.extend(rest.next_if(|_| wants_value).cloned());
             }
@@ -61,7 +61,7 @@ pub(super) fn normal(command: &Command, args: &[OsString]) -> Vec<OsString> {
 }
 
 /// A word that begins with a dash.
-enum Known<'a> {
+enum KnownWords<'a> {
     /// What is left of it: nothing of one that is off.
     Switch(Option<OsString>),
     Option {
@@ -73,7 +73,7 @@ enum Known<'a> {
     Cluster { wants_value: bool },
 }
 
-fn option<'a>(command: &'a Command, word: &OsStr) -> Known<'a> {
+fn option<'a>(command: &'a Command, word: &OsStr) -> KnownWords<'a> {
     let bytes = word.as_bytes();
     let name = bytes.strip_prefix(b"--").unwrap_or(&bytes[1..]);
     let mut parts = name.splitn(2, |byte| *byte == b'=');
@@ -84,7 +84,7 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> Known<'a> {
         _ => arg.get_long().is_some_and(|long| long.as_bytes() == name),
     };
     let Some(arg) = command.get_arguments().find(same) else {
-        return Known::Cluster {
+        return KnownWords::Cluster {
             wants_value: wants_value(command, &bytes[1..]),
         };
     };
@@ -92,16 +92,16 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> Known<'a> {
     // Of a switch for which off is not the same as nothing.
     let may_have_value = arg.is_require_equals_set();
     if arg.get_action().takes_values() && !may_have_value {
-        return Known::Option { arg, long, value };
+        return KnownWords::Option { arg, long, value };
     }
     match value.as_deref().map(OsStr::as_bytes) {
         None | Some(b"true" | b"True" | b"TRUE" | b"t" | b"T" | b"1") => {
-            Known::Switch(Some(joined(long, None)))
+            KnownWords::Switch(Some(joined(long, None)))
         }
         Some(b"false" | b"False" | b"FALSE" | b"f" | b"F" | b"0") => {
-            Known::Switch(may_have_value.then(|| joined(long, Some("false".as_ref()))))
+            KnownWords::Switch(may_have_value.then(|| joined(long, Some("false".as_ref()))))
         }
-        Some(_) => Known::Cluster { wants_value: false },
+        Some(_) => KnownWords::Cluster { wants_value: false },
     }
 }
 

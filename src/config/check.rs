@@ -9,7 +9,7 @@ use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Spec};
 
 use crate::annotations::{Annotations, UNKNOWN_CALLS};
 use crate::config::hooks::HookKind;
-use crate::config::mount_options::{self, Bind, Options};
+use crate::config::mount_options::{self, Bind, MountOptions};
 use crate::config::namespaces::NamespaceList;
 use crate::config::text::{absolute, is_root, path_text, text};
 use crate::config::{linux, process, seccomp};
@@ -211,7 +211,7 @@ fn mount_owners(spec: &Spec, linux: &Linux, namespaces: &NamespaceList<'_>) -> R
     Ok(())
 }
 
-fn check_kind(path: Arguments<'_>, typ: &str, source: &Path, options: &Options) -> Result<()> {
+fn check_kind(path: Arguments<'_>, typ: &str, source: &Path, options: &MountOptions) -> Result<()> {
     let bind = options.bind != Bind::No || typ == "bind";
     if options.remount {
         // Changes what an earlier entry has mounted: neither type nor source.

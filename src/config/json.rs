@@ -24,10 +24,10 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fau
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let strict = Strict {
         inner: &mut json,
-        at: Path {
+        at: JsonPath {
             place: &place,
             up: None,
-            step: Step::Top,
+            step: JsonStep::Top,
         },
     };
     let parsed = T::deserialize(strict);
@@ -40,21 +40,21 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fau
 
 /// Where in the document the parser is.
 #[derive(Clone, Copy)]
-struct Path<'a> {
+struct JsonPath<'a> {
     /// Where the innermost value that had an error stands.
     place: &'a RefCell<Option<String>>,
-    up: Option<&'a Path<'a>>,
-    step: Step<'a>,
+    up: Option<&'a JsonPath<'a>>,
+    step: JsonStep<'a>,
 }
 
 #[derive(Clone, Copy)]
-enum Step<'a> {
+enum JsonStep<'a> {
     Top,
     Key(&'a str),
     Index(usize),
 }
 
-impl Path<'_> {
+impl JsonPath<'_> {
     fn note<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
         if result.is_err() {
             self.place
@@ -65,14 +65,14 @@ impl Path<'_> {
     }
 }
 
-impl fmt::Display for Path<'_> {
+impl fmt::Display for JsonPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(up) = self.up else { return Ok(()) };
         up.fmt(f)?;
         match self.step {
-            Step::Top => Ok(()),
-            Step::Index(index) => write!(f, "[{index}]"),
-            Step::Key(key) => {
+            JsonStep::Top => Ok(()),
+            JsonStep::Index(index) => write!(f, "[{index}]"),
+            JsonStep::Key(key) => {
                 if up.up.is_some() {
                     f.write_char('.')?;
                 }
@@ -85,7 +85,7 @@ impl fmt::Display for Path<'_> {
 /// A parser, a visitor, a list or an object, and where it stands.
 struct Strict<'a, T> {
     inner: T,
-    at: Path<'a>,
+    at: JsonPath<'a>,
 }
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
@@ -228,7 +228,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<'_, V> {
 /// A list or an object, at one of its members.
 struct Members<'a, 'de, A> {
     inner: A,
-    at: Path<'a>,
+    at: JsonPath<'a>,
     key: Option<Cow<'de, str>>,
     count: usize,
 }
@@ -240,9 +240,9 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Members<'_, 'de, A> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
-        let at = Path {
+        let at = JsonPath {
             up: Some(&self.at),
-            step: Step::Index(self.count),
+            step: JsonStep::Index(self.count),
             ..self.at
         };
         self.count += 1;
@@ -268,9 +268,9 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, 'de, A> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
         let key = self.key.as_deref().unwrap_or_default();
-        let at = Path {
+        let at = JsonPath {
             up: Some(&self.at),
-            step: Step::Key(key),
+            step: JsonStep::Key(key),
             ..self.at
         };
         at.note(self.inner.next_value_seed(Strict { inner: seed, at }))

@@ -77,7 +77,7 @@ pub(crate) struct Propagation {
 
 /// `mounts[].options`, decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Options {
+pub(crate) struct MountOptions {
     /// `MOUNT_ATTR_*` to set, for `fsmount(2)` and `mount_setattr(2)`.
     pub(crate) attr_set: u64,
     /// `MOUNT_ATTR_*` that were cleared by a word such as `rw`. Holds all of
@@ -252,8 +252,8 @@ pub(crate) fn propagation(name: &str) -> Option<Propagation> {
 ///
 /// # Errors
 /// A NUL byte. An unknown word is no error: it is data for the file system.
-pub(crate) fn parse(options: &[String], path: impl Display) -> Result<Options> {
-    let mut parsed = Options::default();
+pub(crate) fn parse(options: &[String], path: impl Display) -> Result<MountOptions> {
+    let mut parsed = MountOptions::default();
     for (i, option) in options.iter().enumerate() {
         ensure!(!option.contains('\0'), "{path}[{i}]: contains a NUL byte");
         for piece in split(option).filter(|piece| !piece.is_empty()) {
@@ -280,7 +280,7 @@ fn datum(piece: &str) -> (String, Option<String>) {
     }
 }
 
-impl Options {
+impl MountOptions {
     fn apply(&mut self, word: Word) {
         match word {
             Word::None => {}

@@ -15,7 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use crate::child::{ENDING, Interruption, ending};
-use crate::container::service::Notify;
+use crate::container::service::NotifyRelay;
 use crate::pty::Relay;
 use crate::sys;
 
@@ -79,7 +79,7 @@ impl Foreground {
         &self,
         process: Pid,
         mut relay: Option<Relay>,
-        mut notify: Option<Notify>,
+        mut notify: Option<NotifyRelay>,
     ) -> Result<i32> {
         if let Some(relay) = &mut relay {
             relay.resume(stop_to_read)?;

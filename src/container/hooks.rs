@@ -25,7 +25,7 @@ use nix::unistd::getpid;
 use serde::Serialize;
 
 use crate::annotations::{self, Annotations as _};
-use crate::child::{Confinement, Place, run_to};
+use crate::child::{Confinement, RunPlace, run_to};
 use crate::config::hooks::HookKind;
 use crate::container::state::Record;
 use crate::error::{InPhase, Phase, line};
@@ -46,7 +46,7 @@ pub(crate) struct Hooks {
 /// The state of runtime.md.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct State<'a> {
+pub(crate) struct HookState<'a> {
     oci_version: &'a str,
     id: &'a str,
     status: &'a str,
@@ -65,7 +65,7 @@ fn is_zero(pid: &i32) -> bool {
     *pid == 0
 }
 
-impl<'a> State<'a> {
+impl<'a> HookState<'a> {
     /// The state of the container `record`.
     pub(crate) fn of(record: &'a Record, status: &'a str, pid: i32) -> Self {
         let Record {
@@ -135,7 +135,7 @@ impl Hooks {
     /// the last one run. `pid` is init's as the hook sees it, 0 if there is none.
     pub(crate) fn run(&self, kind: HookKind, pid: i32) -> Result<()> {
         let env = own_environment();
-        let place = Place::outside(Some(&self.bundle), &env);
+        let place = RunPlace::outside(Some(&self.bundle), &env);
         self.each(kind, pid, &place).collect()
     }
 
@@ -152,7 +152,7 @@ impl Hooks {
         // In the container's root nothing of the image tells whom to kill, and the calls of a keeper
         // might not pass the container's filter: what is left ends with init, or by `start`.
         let has_keeper = kind != HookKind::StartContainer;
-        let place = Place {
+        let place = RunPlace {
             cwd: None,
             env,
             peer,
@@ -166,7 +166,7 @@ impl Hooks {
     /// Runs all of `kind`, whatever becomes of each; what became of those that failed.
     pub(crate) fn run_all(&self, kind: HookKind) -> Vec<String> {
         let env = own_environment();
-        let place = Place::outside(Some(&self.bundle), &env);
+        let place = RunPlace::outside(Some(&self.bundle), &env);
         let results = self.each(kind, 0, &place);
         results
             .filter_map(Result::err)
@@ -178,9 +178,9 @@ impl Hooks {
         &self,
         kind: HookKind,
         pid: i32,
-        place: &Place<'_>,
+        place: &RunPlace<'_>,
     ) -> impl Iterator<Item = Result<()>> {
-        let state = State {
+        let state = HookState {
             oci_version: &self.oci_version,
             id: &self.id,
             status: kind.status(),

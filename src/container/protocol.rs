@@ -98,7 +98,7 @@ impl Name {
 
 /// What came over the socket.
 #[derive(Debug)]
-enum Message {
+enum ProtocolMessage {
     Point(Name),
     Terminal(OwnedFd),
     Ask(u32),
@@ -200,7 +200,7 @@ impl Caller {
     /// Everything is mounted, and init waits for the caller's hooks.
     pub(crate) fn mounted(&self, lender: &impl Lend) -> Result<()> {
         match self.lend(lender, "before everything was mounted")? {
-            Message::Point(Name::Mounted) => Ok(()),
+            ProtocolMessage::Point(Name::Mounted) => Ok(()),
             other => bail!("the container's first process answered {other:?}"),
         }
     }
@@ -218,13 +218,13 @@ impl Caller {
         // The process may be quicker than the builder that has cloned it.
         while !is_ready || (self.has_builder && self.builder.is_none()) {
             match self.lend(lender, "before it was ready")? {
-                Message::Terminal(fd) => terminal = Some(fd),
-                Message::Born(pid, process) => {
+                ProtocolMessage::Terminal(fd) => terminal = Some(fd),
+                ProtocolMessage::Born(pid, process) => {
                     let builder = std::mem::replace(&mut self.process, Rc::new(process));
                     self.builder = Some(Builder(builder));
                     self.pid = pid;
                 }
-                Message::Point(Name::Ready) => is_ready = true,
+                ProtocolMessage::Point(Name::Ready) => is_ready = true,
                 other => bail!("the container's first process answered {other:?}"),
             }
         }
@@ -249,24 +249,24 @@ impl Caller {
         let mut executing = false;
         loop {
             match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
-                Message::Listener(fd) => pass_on(self.socket.as_fd(), fd, &mut agent)?,
-                Message::Point(Name::Executing) => executing = true,
-                Message::Failed(failure) => return Err(failure.into()),
-                Message::End if executing => {
+                ProtocolMessage::Listener(fd) => pass_on(self.socket.as_fd(), fd, &mut agent)?,
+                ProtocolMessage::Point(Name::Executing) => executing = true,
+                ProtocolMessage::Failed(failure) => return Err(failure.into()),
+                ProtocolMessage::End if executing => {
                     self.builder = None;
                     return Ok(());
                 }
-                Message::End => return Err(self.died("before the program ran")),
+                ProtocolMessage::End => return Err(self.died("before the program ran")),
                 other => bail!("the container's first process answered {other:?}"),
             }
         }
     }
 
     /// The next message that asks for nothing.
-    fn lend(&self, lender: &impl Lend, when: &str) -> Result<Message> {
+    fn lend(&self, lender: &impl Lend, when: &str) -> Result<ProtocolMessage> {
         loop {
             match self.receive(when)? {
-                Message::Ask(index) => {
+                ProtocolMessage::Ask(index) => {
                     let fd = lender.lend(self.pid, index).phase(Phase::Mounts)?;
                     self.send_with(Name::Lend, Some(fd.as_fd()))?;
                 }
@@ -290,10 +290,10 @@ impl Caller {
         }
     }
 
-    fn receive(&self, when: &str) -> Result<Message> {
+    fn receive(&self, when: &str) -> Result<ProtocolMessage> {
         match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
-            Message::Failed(failure) => Err(failure.into()),
-            Message::End => Err(self.died(when)),
+            ProtocolMessage::Failed(failure) => Err(failure.into()),
+            ProtocolMessage::End => Err(self.died(when)),
             message => Ok(message),
         }
     }
@@ -361,8 +361,8 @@ impl Init {
     pub(crate) fn borrow(&self, index: u32) -> Result<OwnedFd> {
         send(self.socket.as_fd(), Name::Ask, &index.to_ne_bytes(), None).context("the caller")?;
         match receive(self.socket.as_fd(), None)? {
-            Message::Lent(fd) => Ok(fd),
-            Message::End => bail!("the caller is gone"),
+            ProtocolMessage::Lent(fd) => Ok(fd),
+            ProtocolMessage::End => bail!("the caller is gone"),
             other => bail!("the caller said {other:?} instead of {:?}", Name::Lend),
         }
     }
@@ -407,7 +407,7 @@ impl Init {
     pub(crate) fn wait_start(&self) -> bool {
         matches!(
             receive(self.socket.as_fd(), None),
-            Ok(Message::Point(Name::Start))
+            Ok(ProtocolMessage::Point(Name::Start))
         )
     }
 
@@ -437,8 +437,8 @@ impl Init {
 
     fn wait_for(&self, names: &[Name]) -> Result<Name> {
         match receive(self.socket.as_fd(), None)? {
-            Message::Point(got) if names.contains(&got) => Ok(got),
-            Message::End => bail!("the caller is gone"),
+            ProtocolMessage::Point(got) if names.contains(&got) => Ok(got),
+            ProtocolMessage::End => bail!("the caller is gone"),
             other => bail!("the caller said {other:?} instead of {names:?}"),
         }
     }
@@ -458,11 +458,13 @@ pub(crate) fn start(
     let mut executing = false;
     loop {
         match receive(socket, Some(process)) {
-            Ok(Message::Listener(fd)) => pass_on(socket, fd, &mut agent)?,
-            Ok(Message::Point(Name::Executing)) => executing = true,
-            Ok(Message::Failed(failure)) => return Err(failure.into()),
-            Ok(Message::End) if executing => return Ok(()),
-            Ok(Message::End) => bail!("the container's first process died before the program ran"),
+            Ok(ProtocolMessage::Listener(fd)) => pass_on(socket, fd, &mut agent)?,
+            Ok(ProtocolMessage::Point(Name::Executing)) => executing = true,
+            Ok(ProtocolMessage::Failed(failure)) => return Err(failure.into()),
+            Ok(ProtocolMessage::End) if executing => return Ok(()),
+            Ok(ProtocolMessage::End) => {
+                bail!("the container's first process died before the program ran")
+            }
             Ok(other) => bail!("the container's first process answered {other:?}"),
             Err(error) if error.downcast_ref() == Some(&Errno::ECONNRESET) => {
                 bail!("cannot start an already running container")
@@ -502,12 +504,12 @@ fn send(
 
 /// The next message; with `process`, a peer that has ended counts as end of file even if
 /// somebody else still holds a copy of its socket.
-fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<Message> {
+fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<ProtocolMessage> {
     let mut buffer = [0u8; MESSAGE_MAX];
     if let Some(process) = process
         && !wait_readable(socket, process, Interruption::of_command())?
     {
-        return Ok(Message::End);
+        return Ok(ProtocolMessage::End);
     }
     let (length, fd) = loop {
         match sys::receive(socket, &mut buffer) {
@@ -544,26 +546,29 @@ fn wait_readable(
     }
 }
 
-fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
+fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<ProtocolMessage> {
     let Some((&first, payload)) = packet.split_first() else {
-        return Ok(Message::End);
+        return Ok(ProtocolMessage::End);
     };
     let name = Name::ALL.into_iter().find(|name| *name as u8 == first);
     match (name, fd) {
-        (Some(Name::Terminal), Some(fd)) => Ok(Message::Terminal(fd)),
-        (Some(Name::Lend), Some(fd)) => Ok(Message::Lent(fd)),
-        (Some(Name::Born), Some(fd)) => {
-            Ok(Message::Born(i32::from_ne_bytes(payload.try_into()?), fd))
-        }
-        (Some(Name::Ask), None) => Ok(Message::Ask(u32::from_ne_bytes(payload.try_into()?))),
-        (Some(Name::Listener), Some(fd)) => Ok(Message::Listener(fd)),
+        (Some(Name::Terminal), Some(fd)) => Ok(ProtocolMessage::Terminal(fd)),
+        (Some(Name::Lend), Some(fd)) => Ok(ProtocolMessage::Lent(fd)),
+        (Some(Name::Born), Some(fd)) => Ok(ProtocolMessage::Born(
+            i32::from_ne_bytes(payload.try_into()?),
+            fd,
+        )),
+        (Some(Name::Ask), None) => Ok(ProtocolMessage::Ask(u32::from_ne_bytes(
+            payload.try_into()?,
+        ))),
+        (Some(Name::Listener), Some(fd)) => Ok(ProtocolMessage::Listener(fd)),
         (Some(Name::Failed), _) => {
             let (phase, line) = payload.split_first().unwrap_or((&0, &[]));
             let phase = Phase::from_number(*phase).unwrap_or(Phase::Process);
             let line = String::from_utf8_lossy(line).into_owned();
-            Ok(Message::Failed(Failure { phase, line }))
+            Ok(ProtocolMessage::Failed(Failure { phase, line }))
         }
-        (Some(name), None) => Ok(Message::Point(name)),
+        (Some(name), None) => Ok(ProtocolMessage::Point(name)),
         _ => bail!("a message that is not of the protocol: {first}"),
     }
 }
@@ -580,7 +585,7 @@ mod tests {
             line: "mounts[3] /data: gone".into(),
         });
         match receive(caller.as_fd(), None).unwrap() {
-            Message::Failed(failure) => {
+            ProtocolMessage::Failed(failure) => {
                 assert_eq!(failure.phase, Phase::Mounts);
                 assert_eq!(failure.line, "mounts[3] /data: gone");
             }
@@ -597,7 +602,7 @@ mod tests {
         });
         assert!(matches!(
             receive(caller.as_fd(), None).unwrap(),
-            Message::Failed(_)
+            ProtocolMessage::Failed(_)
         ));
     }
 
@@ -611,6 +616,6 @@ mod tests {
     #[test]
     fn noise_is_refused() {
         assert!(decode(&[99], None).is_err());
-        assert!(matches!(decode(&[], None), Ok(Message::End)));
+        assert!(matches!(decode(&[], None), Ok(ProtocolMessage::End)));
     }
 }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Serialize;
 
-use super::hooks::State;
+use super::hooks::HookState;
 use super::state::{Record, Status};
 use crate::config::OCI_VERSION;
 use crate::security::seccomp::agent::{Agent, origin};
@@ -23,12 +23,12 @@ struct ProcessState<'a> {
     pid: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a str>,
-    state: State<'a>,
+    state: HookState<'a>,
 }
 
 /// A connection to the agent, for one listener.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct AgentConnection {
     socket: OwnedFd,
     agent: Agent,
     record: Record,
@@ -37,13 +37,13 @@ pub(crate) struct Connection {
 
 /// Connects to the container's agent, if it has one, before the process is there or goes on.
 /// `status` is the container's.
-pub(crate) fn connect_of(record: &Record, status: Status) -> Result<Option<Connection>> {
+pub(crate) fn connect_of(record: &Record, status: Status) -> Result<Option<AgentConnection>> {
     let agent = record
         .seccomp
         .as_ref()
         .and_then(|terms| terms.agent.as_ref());
     let Some(agent) = agent else { return Ok(None) };
-    Ok(Some(Connection {
+    Ok(Some(AgentConnection {
         socket: agent.connect()?,
         record: record.clone(),
         agent: agent.clone(),
@@ -53,7 +53,7 @@ pub(crate) fn connect_of(record: &Record, status: Status) -> Result<Option<Conne
 
 /// What takes the listeners of the process `pid`: its program's, and before that one of each
 /// startContainer hook. The agent gets each by a connection of its own.
-pub(crate) fn taker(agent: Option<Connection>, pid: i32) -> impl FnMut(OwnedFd) -> Result<()> {
+pub(crate) fn taker(agent: Option<AgentConnection>, pid: i32) -> impl FnMut(OwnedFd) -> Result<()> {
     let mut known = agent
         .as_ref()
         .map(|connection| (connection.record.clone(), connection.status));
@@ -69,7 +69,7 @@ pub(crate) fn taker(agent: Option<Connection>, pid: i32) -> impl FnMut(OwnedFd) 
     }
 }
 
-impl Connection {
+impl AgentConnection {
     /// Hands over the listener of the process `pid`. The agent hears of the container what its
     /// hooks do.
     fn pass(self, listener: OwnedFd, pid: i32) -> Result<()> {
@@ -85,7 +85,7 @@ impl Connection {
             fds: ["seccompFd"],
             pid,
             metadata: agent.metadata.as_deref(),
-            state: State::of(&record, &status, record.init.map_or(0, |init| init.pid)),
+            state: HookState::of(&record, &status, record.init.map_or(0, |init| init.pid)),
         })?;
         let fds = [listener.as_raw_fd()];
         let mut rights = vec![ControlMessage::ScmRights(&fds)];

@@ -106,18 +106,18 @@ fn open(state: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
 
 /// The way of a notification from the container to the manager.
 #[derive(Debug)]
-pub(crate) struct Notify {
+pub(crate) struct NotifyRelay {
     socket: OwnedFd,
     manager: OwnedFd,
 }
 
-impl AsFd for Notify {
+impl AsFd for NotifyRelay {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl Notify {
+impl NotifyRelay {
     /// Binds the container's socket, before its program runs. `None` without a manager, or if the
     /// container was created without one.
     pub(crate) fn listen(container: &Container) -> Result<Option<Self>> {

@@ -80,7 +80,7 @@ pub(crate) struct Container {
 }
 
 /// What is in a container's directory.
-enum Found {
+enum FoundContainer {
     Record(Box<Record>),
     /// Of the file: why it is none, and what it has.
     NoRecord(Error, Vec<u8>),
@@ -204,20 +204,25 @@ impl Container {
         Ok(Self::of(directory, root, id, found).ok())
     }
 
-    fn of(directory: OwnedFd, root: &Path, id: &str, found: Found) -> Result<Self, OwnedFd> {
+    fn of(
+        directory: OwnedFd,
+        root: &Path,
+        id: &str,
+        found: FoundContainer,
+    ) -> Result<Self, OwnedFd> {
         let (record, fault) = match found {
             // The directory's name is the id, whatever the file says.
-            Found::Record(record) => (
+            FoundContainer::Record(record) => (
                 Record {
                     id: id.to_owned(),
                     ..*record
                 },
                 None,
             ),
-            Found::NoRecord(fault, bytes) => {
+            FoundContainer::NoRecord(fault, bytes) => {
                 (Record::of_remains(&directory, id, &bytes), Some(fault))
             }
-            Found::Nothing => return Err(directory),
+            FoundContainer::Nothing => return Err(directory),
         };
         let root = root.to_owned();
         let container = Self {
@@ -243,22 +248,22 @@ impl Container {
         }
     }
 
-    fn read(directory: &OwnedFd, id: &str) -> Result<Found> {
+    fn read(directory: &OwnedFd, id: &str) -> Result<FoundContainer> {
         let read = || sys::read_file_at(directory, STATE_FILE);
         let bytes = match read() {
             // The record is there before the copy of the configuration and goes after it.
-            Err(Errno::ENOENT) if !has_config(directory) => return Ok(Found::Nothing),
+            Err(Errno::ENOENT) if !has_config(directory) => return Ok(FoundContainer::Nothing),
             Err(Errno::ENOENT) => read(),
             result => result,
         };
         let fault = |error: Error| error.context(STATE_FILE);
         match bytes {
             Ok(bytes) => Ok(match serde_json::from_slice(&bytes) {
-                Ok(record) => Found::Record(Box::new(record)),
-                Err(error) => Found::NoRecord(fault(error.into()), bytes),
+                Ok(record) => FoundContainer::Record(Box::new(record)),
+                Err(error) => FoundContainer::NoRecord(fault(error.into()), bytes),
             }),
             Err(errno @ (Errno::ENOENT | Errno::EISDIR | Errno::ELOOP)) => {
-                Ok(Found::NoRecord(fault(errno.into()), vec![]))
+                Ok(FoundContainer::NoRecord(fault(errno.into()), vec![]))
             }
             Err(errno) => Err(errno).with_context(|| format!("{STATE_FILE} of {id}")),
         }

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::mount_options::{Bind, Options};
+use crate::config::mount_options::{Bind, MountOptions};
 use crate::plan::{MountPoint, Root, What};
 
 /// The name of what hides files, as runc's images have it.
@@ -20,7 +20,7 @@ pub(super) struct External<'a> {
     /// With what is mounted below the source.
     pub(super) recursive: bool,
     /// Of its own entry and those that change it, in their order.
-    options: Vec<&'a Options>,
+    options: Vec<&'a MountOptions>,
     /// Whatever the options say.
     readonly: bool,
     /// In a user namespace, which keeps what the source has.

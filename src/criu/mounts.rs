@@ -12,9 +12,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag};
 
 use super::external::{External, MASK, of, sources};
-use super::program::Program;
+use super::program::CriuProgram;
 use super::rpc::ExternalMount;
-use super::seen::{self, Host};
+use super::seen::{self, HostMounts};
 use crate::plan::{Root, What};
 use crate::sys::rootfd::{Missing, RootFd, file_type};
 use crate::sys::{self, mount_table};
@@ -26,7 +26,7 @@ use crate::sys::{self, mount_table};
 /// been moved or mounted again, and would be restored as what it is not, or refused then.
 pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = seen::root_of(pid)?;
-    let host = Host::of(root, pid, false)?;
+    let host = HostMounts::of(root, pid, false)?;
     let mounted = mount_table::of(&pid.to_string())?;
     mounted.iter().try_for_each(|mount| host.check(mount))?;
     let mut all: Vec<ExternalMount> = Vec::new();
@@ -100,7 +100,11 @@ pub(crate) fn restored(root: &Root) -> Vec<ExternalMount> {
 /// In the worker, in a mount namespace of its own: makes the root a mount, which CRIU wants, and
 /// what is missing of the places for mounts in it. `masked` are the files that were: without them
 /// it takes all that the configuration has. `program` stays where it is found.
-pub(crate) fn prepare(root: &Root, masked: Option<&[PathBuf]>, program: &Program) -> Result<()> {
+pub(crate) fn prepare(
+    root: &Root,
+    masked: Option<&[PathBuf]>,
+    program: &CriuProgram,
+) -> Result<()> {
     sys::set_propagation(c"/", true, libc::MS_SLAVE).context("the mount namespace")?;
     let context = || format!("root.path {}", root.path.display());
     let directory = || {

@@ -89,8 +89,8 @@ impl Common {
         images: &Images,
         log: &str,
         annotations: &BTreeMap<String, String>,
-    ) -> rpc::Options {
-        rpc::Options {
+    ) -> rpc::CriuOptions {
+        rpc::CriuOptions {
             images_dir_fd: Worker::inherited(0),
             work_dir_fd: images.work.as_ref().map(|_| Worker::inherited(1)),
             log_level: Some(4),
@@ -107,7 +107,7 @@ impl Common {
             auto_dedup: Some(self.auto_dedup),
             lazy_pages: Some(self.lazy_pages),
             config_file: config(annotations),
-            ..rpc::Options::default()
+            ..rpc::CriuOptions::default()
         }
     }
 }

@@ -25,12 +25,12 @@ const USUAL_PATH: &str = "/bin:/usr/bin";
 
 /// The CRIU that `PATH` names, open.
 #[derive(Debug)]
-pub(crate) struct Program {
+pub(crate) struct CriuProgram {
     file: OwnedFd,
     path: PathBuf,
 }
 
-impl Program {
+impl CriuProgram {
     /// Finds the first executable file of that name, as execvp(3) does.
     pub(crate) fn find() -> Result<Self> {
         Self::find_in(&env::var_os("PATH").unwrap_or_else(|| USUAL_PATH.into()))
@@ -124,7 +124,7 @@ mod tests {
             fs::create_dir_all(directory).unwrap();
         }
         fs::write(plain.join(NAME), "").unwrap();
-        let find = |all: &[&PathBuf]| Program::find_in(&env::join_paths(all).unwrap());
+        let find = |all: &[&PathBuf]| CriuProgram::find_in(&env::join_paths(all).unwrap());
         let refused = format!("{:#}", find(&[&none, &plain, &folder]).unwrap_err());
         assert!(
             refused.ends_with("plain/criu: EACCES: Permission denied"),

@@ -5,7 +5,7 @@ use prost::{Enumeration, Message};
 /// `criu_req_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
 #[repr(i32)]
-pub(crate) enum Kind {
+pub(crate) enum RequestKind {
     Empty = 0,
     Dump = 1,
     Restore = 2,
@@ -26,18 +26,18 @@ pub(crate) enum CgroupMode {
 
 /// `criu_req`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Request {
-    #[prost(enumeration = "Kind", required, tag = "1")]
+pub(crate) struct CriuRequest {
+    #[prost(enumeration = "RequestKind", required, tag = "1")]
     pub(crate) kind: i32,
     #[prost(message, optional, tag = "2")]
-    pub(crate) options: Option<Options>,
+    pub(crate) options: Option<CriuOptions>,
     #[prost(bool, optional, tag = "3")]
     pub(crate) notify_success: Option<bool>,
 }
 
 /// `criu_opts`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Options {
+pub(crate) struct CriuOptions {
     /// A descriptor of the process that asks, like `work_dir_fd`.
     #[prost(int32, required, tag = "1")]
     pub(crate) images_dir_fd: i32,
@@ -156,20 +156,20 @@ pub(crate) struct JoinNamespace {
 
 /// `criu_resp`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Response {
-    #[prost(enumeration = "Kind", required, tag = "1")]
+pub(crate) struct CriuResponse {
+    #[prost(enumeration = "RequestKind", required, tag = "1")]
     pub(crate) kind: i32,
     #[prost(bool, required, tag = "2")]
     pub(crate) success: bool,
     #[prost(message, optional, tag = "5")]
-    pub(crate) notify: Option<Notify>,
+    pub(crate) notify: Option<CriuNotify>,
     #[prost(int32, optional, tag = "7")]
     pub(crate) errno: Option<i32>,
 }
 
 /// `criu_notify`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Notify {
+pub(crate) struct CriuNotify {
     #[prost(string, optional, tag = "1")]
     pub(crate) script: Option<String>,
     #[prost(int32, optional, tag = "2")]
@@ -183,18 +183,18 @@ mod tests {
     /// `protoc --encode=criu_req rpc.proto` of the same message.
     #[test]
     fn a_request_is_what_protobuf_makes_of_it() {
-        let options = Options {
+        let options = CriuOptions {
             images_dir_fd: 5,
             pid: Some(300),
             leave_running: Some(true),
             external: vec!["net[1]:n".into()],
             manage_cgroups_mode: Some(CgroupMode::Soft.into()),
-            ..Options::default()
+            ..CriuOptions::default()
         };
-        let request = Request {
-            kind: Kind::Dump.into(),
+        let request = CriuRequest {
+            kind: RequestKind::Dump.into(),
             options: Some(options),
-            ..Request::default()
+            ..CriuRequest::default()
         };
         let expected =
             b"\x08\x01\x12\x15\x08\x05\x10\xac\x02\x18\x01\x90\x02\x03\xaa\x02\x08net[1]:n";
@@ -204,10 +204,10 @@ mod tests {
     #[test]
     fn a_response_is_read_with_what_is_unknown_in_it() {
         let bytes = b"\x08\x06\x10\x01\x2a\x0c\x0a\x08pre-dump\x10\x07\x4a\x01x\x58\x05";
-        let response = Response::decode(&bytes[..]).unwrap();
-        assert_eq!(response.kind(), Kind::Notify);
+        let response = CriuResponse::decode(&bytes[..]).unwrap();
+        assert_eq!(response.kind(), RequestKind::Notify);
         assert!(response.success);
         assert_eq!(response.notify.unwrap().pid, Some(7));
-        assert!(Response::decode(&b"\x08"[..]).is_err());
+        assert!(CriuResponse::decode(&b"\x08"[..]).is_err());
     }
 }

@@ -22,7 +22,7 @@ use crate::sys::{self, Fork, mount_table};
 
 /// A part of a file system of the host's.
 #[derive(Debug)]
-struct Place {
+struct HostPlace {
     device: String,
     root: PathBuf,
     /// In the container.
@@ -31,7 +31,7 @@ struct Place {
     taken: u64,
 }
 
-impl Place {
+impl HostPlace {
     fn shows(&self, mount: &MountInfo) -> bool {
         self.device == mount.majmin && mount_table::root_of(mount).starts_with(&self.root)
     }
@@ -53,13 +53,13 @@ fn taken(mount: &MountInfo) -> u64 {
 }
 
 /// The host, and what of it the configuration gives to the container.
-pub(super) struct Host<'a> {
+pub(super) struct HostMounts<'a> {
     mounts: Vec<MountInfo>,
-    places: Vec<Place>,
+    places: Vec<HostPlace>,
     known_kinds: BTreeSet<&'a str>,
 }
 
-impl<'a> Host<'a> {
+impl<'a> HostMounts<'a> {
     /// For the container whose first process is `init`. `whole`: a mount takes away what its source
     /// does, too, which may have changed since.
     pub(super) fn of(root: &'a Root, init: i32, whole: bool) -> Result<Self> {
@@ -196,9 +196,9 @@ const SINGLE: [&str; 10] = [
     "tracefs",
 ];
 
-/// [`Host::check`] of all mounts of the processes from `init` on.
+/// [`HostMounts::check`] of all mounts of the processes from `init` on.
 pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
-    let host = Host::of(root, init, true)?;
+    let host = HostMounts::of(root, init, true)?;
     let mut all = Vec::new();
     descendants(init, &mut all)?;
     // One look for each mount namespace.
@@ -282,7 +282,7 @@ fn known_kinds(root: &Root, init: i32) -> Result<BTreeSet<&str>> {
 
 /// What of the host a mount shows: of the mount that its source is in, and if it is recursive of
 /// those below.
-fn shown(host: &[MountInfo], external: &External<'_>, whole: bool) -> Result<Vec<Place>> {
+fn shown(host: &[MountInfo], external: &External<'_>, whole: bool) -> Result<Vec<HostPlace>> {
     let id = id_of_mount(&external.source)?;
     Ok(places(host, external, id, whole))
 }
@@ -308,9 +308,9 @@ fn at<'a>(host: &'a [MountInfo], path: &Path, id: u64) -> Option<(&'a MountInfo,
     ))
 }
 
-fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> Vec<Place> {
+fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> Vec<HostPlace> {
     let path = &*external.source;
-    let place = |mount: &MountInfo, root: PathBuf, below: bool| Place {
+    let place = |mount: &MountInfo, root: PathBuf, below: bool| HostPlace {
         device: mount.majmin.clone(),
         root,
         destination: match mount_table::point_of(mount).strip_prefix(path) {
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(shown("/etc/x", 20, true), ["254:0 /etc/x"]);
         assert_eq!(shown("/var/lib/a b/c", 22, true), ["0:31 /sub/c", "0:32 /"]);
         assert_eq!(shown("/var/lib/a b/c", 22, false), ["0:31 /sub/c"]);
-        let place = Place {
+        let place = HostPlace {
             device: "0:31".into(),
             root: "/sub/c".into(),
             destination: "/".into(),

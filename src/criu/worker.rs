@@ -17,8 +17,8 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::write;
 use prost::Message;
 
-use super::program::Program;
-use super::rpc::{Kind, Notify, Options, Request, Response};
+use super::program::CriuProgram;
+use super::rpc::{CriuNotify, CriuOptions, CriuRequest, CriuResponse, RequestKind};
 use crate::error::line;
 use crate::sys::{self, Fork};
 
@@ -47,7 +47,7 @@ impl Worker {
     /// Starts `program` as `criu swrk` in new namespaces of the kinds `flags`. What `prepare` does
     /// is done in it first, and what it returns are its descriptors from [`Worker::inherited`] on.
     pub(crate) fn start(
-        program: &Program,
+        program: &CriuProgram,
         flags: u64,
         cgroup: Option<BorrowedFd<'_>>,
         prepare: impl FnOnce() -> Result<Vec<OwnedFd>>,
@@ -93,10 +93,10 @@ impl Worker {
     /// What `answer` has failed of, or what CRIU says here and in its `log`.
     pub(crate) fn request(
         &mut self,
-        kind: Kind,
-        options: Options,
+        kind: RequestKind,
+        options: CriuOptions,
         log: &Path,
-        mut answer: impl FnMut(&Notify, Option<OwnedFd>) -> Result<()>,
+        mut answer: impl FnMut(&CriuNotify, Option<OwnedFd>) -> Result<()>,
     ) -> Result<()> {
         match fs::remove_file(log) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -104,7 +104,7 @@ impl Worker {
             }
             _ => {}
         }
-        self.send(&Request {
+        self.send(&CriuRequest {
             kind: kind.into(),
             options: Some(options),
             notify_success: None,
@@ -118,17 +118,17 @@ impl Worker {
                     .and_then(|()| bail!("criu has ended without an answer"));
                 return ended.map_err(|error| explain(&error, log));
             }
-            let response = Response::decode(&buffer[..length]).context("criu's answer")?;
+            let response = CriuResponse::decode(&buffer[..length]).context("criu's answer")?;
             let Some(notify) = response
                 .notify
                 .as_ref()
-                .filter(|_| response.kind() == Kind::Notify)
+                .filter(|_| response.kind() == RequestKind::Notify)
             else {
                 return finished(&response).map_err(|error| explain(&error, log));
             };
             let answered = answer(notify, descriptor);
-            let (kind, success) = (Kind::Notify.into(), Some(answered.is_ok()));
-            let sent = self.send(&Request {
+            let (kind, success) = (RequestKind::Notify.into(), Some(answered.is_ok()));
+            let sent = self.send(&CriuRequest {
                 kind,
                 options: None,
                 notify_success: success,
@@ -171,7 +171,7 @@ impl Worker {
         }
     }
 
-    fn send(&self, request: &Request) -> Result<()> {
+    fn send(&self, request: &CriuRequest) -> Result<()> {
         let bytes = request.encode_to_vec();
         match send(self.socket()?.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
             // It has ended: how, is said by who waits for its answer.
@@ -222,9 +222,9 @@ pub(super) fn wait_for(process: BorrowedFd<'_>) -> nix::Result<WaitStatus> {
 }
 
 /// In runc's words.
-fn finished(response: &Response) -> Result<()> {
+fn finished(response: &CriuResponse) -> Result<()> {
     let kind = match response.kind() {
-        Kind::PreDump => "PRE_DUMP".to_owned(),
+        RequestKind::PreDump => "PRE_DUMP".to_owned(),
         kind => format!("{kind:?}").to_uppercase(),
     };
     ensure!(
@@ -247,7 +247,7 @@ fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 /// In the worker: its descriptors in their places, and on to the program. It makes the socket,
 /// since CRIU looks for the directories of the images among the descriptors of who has made it,
 /// and they have to be of its own mount namespace. Our end goes to `reporter`.
-fn execute(program: &Program, inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
+fn execute(program: &CriuProgram, inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
     let (ours, socket) = pair().context("a socket")?;
     let fds = [ours.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];

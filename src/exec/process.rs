@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 
-use super::{ExecOptions, Request};
+use super::{ExecOptions, ExecRequest};
 use crate::config::{self, LoadedProcess};
 use crate::container::state::Container;
 
 /// Decides the process, and refuses what could not be started.
-pub(super) fn decide(request: &Request, container: &Container) -> Result<LoadedProcess> {
+pub(super) fn decide(request: &ExecRequest, container: &Container) -> Result<LoadedProcess> {
     let options = &request.options;
     let loaded = match (&options.process, &request.process) {
         (Some(path), Some(bytes)) => {

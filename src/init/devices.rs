@@ -11,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
-use crate::plan::{Device, Root};
+use crate::plan::{DeviceNode, Root};
 use crate::sys;
 use crate::sys::rootfd::{Missing, RootFd, kind};
 
@@ -26,7 +26,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes the devices and the links below `/dev`.
-pub(super) fn create(root: &RootFd, devices: &[Device], plan: &Root) -> Result<()> {
+pub(super) fn create(root: &RootFd, devices: &[DeviceNode], plan: &Root) -> Result<()> {
     let dev = directory(root)?;
     for device in devices {
         let origin = || format!("device {}", device.path.display());
@@ -75,7 +75,7 @@ fn locate<'a>(root: &RootFd, path: &'a Path) -> Result<(Option<OwnedFd>, &'a OsS
     Ok((Some(root.open_or_create(parent, Missing::Directory)?), name))
 }
 
-fn make(parent: &OwnedFd, name: &OsStr, device: &Device) -> Result<()> {
+fn make(parent: &OwnedFd, name: &OsStr, device: &DeviceNode) -> Result<()> {
     let mode = Mode::from_bits_truncate(device.mode);
     let mut made = mknodat(parent, name, device.kind, mode, device.number);
     if made == Err(Errno::EEXIST) {
@@ -108,7 +108,7 @@ fn make(parent: &OwnedFd, name: &OsStr, device: &Device) -> Result<()> {
 }
 
 /// Binds the host's device, which is what it claims to be, onto an empty file.
-fn bind(parent: &OwnedFd, name: &OsStr, device: &Device) -> Result<()> {
+fn bind(parent: &OwnedFd, name: &OsStr, device: &DeviceNode) -> Result<()> {
     let host = openat(AT_FDCWD, &device.path, no_follow(), Mode::empty()).context("on the host")?;
     if !is(&fstat(&host)?, device) {
         bail!("is another device on the host");
@@ -158,7 +158,7 @@ fn look(parent: &OwnedFd, name: &OsStr) -> nix::Result<FileStat> {
     nix::sys::stat::fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
-fn is(stat: &FileStat, device: &Device) -> bool {
+fn is(stat: &FileStat, device: &DeviceNode) -> bool {
     kind(stat) == device.kind && (stat.st_rdev == device.number || device.kind == SFlag::S_IFIFO)
 }
 

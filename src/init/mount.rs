@@ -14,7 +14,7 @@ use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatf
 use nix::unistd::{chdir, read, symlinkat};
 
 use super::copy;
-use crate::config::mount_options::{self, Link, Options, Propagation};
+use crate::config::mount_options::{self, Link, MountOptions, Propagation};
 use crate::container::protocol;
 use crate::plan::{FileSystem, MountPoint, Root, What};
 use crate::sys;
@@ -147,7 +147,7 @@ fn put(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
 }
 
 /// Of a mount that has some already: as `mount -o bind` or `mount -o remount,bind`.
-fn set_attributes(tree: &OwnedFd, options: &Options) -> Result<()> {
+fn set_attributes(tree: &OwnedFd, options: &MountOptions) -> Result<()> {
     if let Some((set, clear)) = options.bind_attr() {
         match sys::mount_setattr(tree.as_fd(), false, set, clear, 0) {
             // In a user namespace what the host had set is locked and stays as it is.
@@ -162,14 +162,14 @@ fn set_attributes(tree: &OwnedFd, options: &Options) -> Result<()> {
     set_recursive_attributes(tree.as_fd(), options)
 }
 
-fn set_recursive_attributes(tree: BorrowedFd<'_>, options: &Options) -> Result<()> {
+fn set_recursive_attributes(tree: BorrowedFd<'_>, options: &MountOptions) -> Result<()> {
     if options.rec_attr_set | options.rec_attr_clr != 0 {
         sys::mount_setattr(tree, true, options.rec_attr_set, options.rec_attr_clr, 0)?;
     }
     Ok(())
 }
 
-fn propagate(mounted: BorrowedFd<'_>, options: &Options) -> Result<()> {
+fn propagate(mounted: BorrowedFd<'_>, options: &MountOptions) -> Result<()> {
     for Propagation { flag, recursive } in &options.propagation {
         sys::mount_setattr(mounted, *recursive, 0, 0, *flag)?;
     }
@@ -187,7 +187,7 @@ fn remount(root: &RootFd, entry: &MountPoint, file_system: bool) -> Result<Owned
     }
 }
 
-fn change(mounted: &OwnedFd, options: &Options, file_system: bool) -> Result<()> {
+fn change(mounted: &OwnedFd, options: &MountOptions, file_system: bool) -> Result<()> {
     if file_system && !(options.sb_flags.is_empty() && options.data.is_empty()) {
         let fs = sys::fspick(mounted.as_fd())?;
         configure_all(&fs, options)?;
@@ -265,7 +265,7 @@ fn target(root: &RootFd, entry: &MountPoint, kind: &CStr) -> Result<(OwnedFd, Op
 }
 
 /// Its options, but for what comes only when the root is complete.
-fn now(entry: &MountPoint) -> Options {
+fn now(entry: &MountPoint) -> MountOptions {
     let mut options = entry.options.clone();
     if entry.is_late_read_only() {
         options.attr_set &= !libc::MOUNT_ATTR_RDONLY;
@@ -275,7 +275,7 @@ fn now(entry: &MountPoint) -> Options {
 }
 
 /// Flags of the superblock and the file system's own options.
-fn configure_all(fs: &OwnedFd, options: &Options) -> Result<()> {
+fn configure_all(fs: &OwnedFd, options: &MountOptions) -> Result<()> {
     for flag in &options.sb_flags {
         configure(fs, &CString::new(*flag)?, None)?;
     }
@@ -300,7 +300,7 @@ fn plain_directory(root: &RootFd, path: &Path) -> Result<OwnedFd> {
 }
 
 /// A tmpfs without a mode takes that of the directory that it covers, as runc's does.
-fn mode_of(below: &OwnedFd, options: &Options) -> Result<Option<CString>> {
+fn mode_of(below: &OwnedFd, options: &MountOptions) -> Result<Option<CString>> {
     if options.data.iter().any(|(key, _)| key == "mode") {
         return Ok(None);
     }

@@ -14,13 +14,13 @@ use crate::netlink::link::{Address, Links};
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Device {
+pub(crate) struct NetDevice {
     name: String,
     /// In the container; with `%d` the kernel chooses a number.
     new_name: String,
 }
 
-impl Device {
+impl NetDevice {
     /// All entries, by name.
     pub(crate) fn all(linux: &Linux) -> Vec<Self> {
         let devices = linux.net_devices().iter().flatten();
@@ -51,7 +51,7 @@ impl Device {
 
 /// Devices that are in the container. Dropped, they go back: it has not come into being.
 #[derive(Debug)]
-pub(crate) struct Moved {
+pub(crate) struct MovedDevice {
     /// The network namespaces of the runtime and of the container.
     home: OwnedFd,
     target: OwnedFd,
@@ -83,9 +83,9 @@ impl InContainer {
     }
 }
 
-impl Moved {
+impl MovedDevice {
     /// Moves `devices` into the network namespace of process `pid`.
-    pub(crate) fn all(devices: &[Device], pid: i32) -> Result<Self> {
+    pub(crate) fn all(devices: &[NetDevice], pid: i32) -> Result<Self> {
         let open = |path: &str| File::open(path).map(OwnedFd::from).context(path.to_owned());
         let (home, target) = (
             open("/proc/self/ns/net")?,
@@ -108,10 +108,10 @@ impl Moved {
     }
 
     /// Moves those of `devices` that are not in the network namespace of process `pid` yet.
-    pub(crate) fn missing(devices: &[Device], pid: i32) -> Result<Self> {
+    pub(crate) fn missing(devices: &[NetDevice], pid: i32) -> Result<Self> {
         let names = Self::all(&[], pid)?.inside()?.names()?;
-        let is_missing = |device: &&Device| !names.iter().any(|name| device.may_be(name));
-        let missing: Vec<Device> = devices.iter().filter(is_missing).cloned().collect();
+        let is_missing = |device: &&NetDevice| !names.iter().any(|name| device.may_be(name));
+        let missing: Vec<NetDevice> = devices.iter().filter(is_missing).cloned().collect();
         Self::all(&missing, pid)
     }
 
@@ -128,7 +128,7 @@ impl Moved {
         links
     }
 
-    fn take(&mut self, device: &Device, here: &mut Links, there: &mut Links) -> Result<()> {
+    fn take(&mut self, device: &NetDevice, here: &mut Links, there: &mut Links) -> Result<()> {
         let Some(link) = here.find(&device.name)? else {
             bail!("no such interface")
         };
@@ -179,7 +179,7 @@ impl Moved {
     }
 }
 
-impl Drop for Moved {
+impl Drop for MovedDevice {
     fn drop(&mut self) {
         for device in &self.devices {
             if let Err(error) = self.give_back(device) {
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_pattern_is_any_number_and_another_name_is_itself() {
-        let device = |new_name: &str| Device {
+        let device = |new_name: &str| NetDevice {
             name: "eth0".into(),
             new_name: new_name.into(),
         };

@@ -10,7 +10,7 @@ use oci_spec::runtime::{Mount, Spec};
 use super::strings::c_string;
 use crate::annotations::Annotations;
 use crate::config::clean;
-use crate::config::mount_options::{self, Bind, Options};
+use crate::config::mount_options::{self, Bind, MountOptions};
 use crate::namespace::IdMap;
 use crate::security::lsm;
 
@@ -40,7 +40,7 @@ pub(crate) struct MountPoint {
     pub(crate) index: u32,
     pub(crate) destination: PathBuf,
     pub(crate) what: What,
-    pub(crate) options: Options,
+    pub(crate) options: MountOptions,
 }
 
 /// What is mounted.
@@ -116,7 +116,7 @@ pub(super) fn mount_points(
 
 /// What the mount says itself goes first.
 fn add_context(
-    options: &mut Options,
+    options: &mut MountOptions,
     fs: &FileSystem,
     (context, label): (&str, &str),
 ) -> Result<()> {
@@ -170,7 +170,7 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
 }
 
 /// Nothing but a procfs on `/proc`, and little in it, in the words of runc.
-fn check_proc(destination: &Path, what: &What, options: &Options) -> Result<()> {
+fn check_proc(destination: &Path, what: &What, options: &MountOptions) -> Result<()> {
     let path = clean(destination);
     if !path.starts_with("/proc") {
         return Ok(());
@@ -201,7 +201,7 @@ fn check_proc(destination: &Path, what: &What, options: &Options) -> Result<()> 
     Ok(())
 }
 
-fn ids(mount: &Mount, options: &Options) -> Option<Ids> {
+fn ids(mount: &Mount, options: &MountOptions) -> Option<Ids> {
     let own = [mount.uid_mappings(), mount.gid_mappings()].map(IdMap::new);
     match own {
         [uids, gids] if !uids.is_empty() => Some(Ids::Own(uids, gids)),
@@ -213,7 +213,7 @@ fn file_system(
     i: usize,
     mount: &Mount,
     bundle: &Path,
-    options: &mut Options,
+    options: &mut MountOptions,
 ) -> Result<FileSystem> {
     let kind = mount.typ().as_deref().unwrap_or("none");
     let source = mount

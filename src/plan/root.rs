@@ -11,7 +11,7 @@ use nix::unistd::getpid;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Mount, Spec};
 
 use super::mount::{MountPoint, mount_points};
-use super::source::Source;
+use super::source::PlanSource;
 use super::strings::c_string;
 use crate::cgroup::Cgroup;
 use crate::config::is_root;
@@ -30,7 +30,7 @@ pub(crate) struct Root {
     /// The context of the file systems that are made here, where the kernel has SELinux.
     pub(crate) label: Option<CString>,
     /// `None`: `/dev` is bound from elsewhere and is left alone.
-    pub(crate) devices: Option<Vec<Device>>,
+    pub(crate) devices: Option<Vec<DeviceNode>>,
     /// A user namespace may not make device nodes: the host's are bound.
     pub(crate) devices_by_bind: bool,
     /// The kernel shows its memory: `/dev/core` leads there, as with runc.
@@ -57,7 +57,7 @@ pub(crate) struct Cgroups {
 
 /// A device node.
 #[derive(Debug)]
-pub(crate) struct Device {
+pub(crate) struct DeviceNode {
     pub(crate) path: PathBuf,
     pub(crate) kind: SFlag,
     /// makedev(3).
@@ -73,7 +73,7 @@ pub(crate) struct Device {
 impl Root {
     /// The root of the container `source`; `has_user`: in a user namespace.
     pub(crate) fn new(
-        source: &Source<'_>,
+        source: &PlanSource<'_>,
         linux: &Linux,
         cgroup: &Cgroup,
         has_user: bool,
@@ -143,7 +143,7 @@ fn paths(list: &Option<Vec<String>>) -> Vec<PathBuf> {
 }
 
 /// The devices that config-linux.md wants in every container, then those of the configuration.
-fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
+fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<DeviceNode>> {
     let bound = |mount: &Mount| {
         let options = mount.options().as_deref().unwrap_or_default();
         let bind = mount.typ().as_deref() == Some("bind")
@@ -155,7 +155,7 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
     }
     let configured = linux.devices().iter().flatten().filter_map(device);
     // The multiplexer is that of the container's own devpts, as with runc.
-    let configured: Vec<Device> = configured
+    let configured: Vec<DeviceNode> = configured
         .filter(|device| device.path != Path::new("/dev/ptmx"))
         .collect();
     let default = [
@@ -166,7 +166,7 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
         ("zero", 5),
         ("urandom", 9),
     ]
-    .map(|(name, minor)| Device {
+    .map(|(name, minor)| DeviceNode {
         path: Path::new("/dev").join(name),
         kind: SFlag::S_IFCHR,
         number: nix::sys::stat::makedev(if name == "tty" { 5 } else { 1 }, minor),
@@ -185,7 +185,7 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<Device>> {
     Some(missing.chain(configured).collect())
 }
 
-fn device(device: &LinuxDevice) -> Option<Device> {
+fn device(device: &LinuxDevice) -> Option<DeviceNode> {
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
         LinuxDeviceType::B => SFlag::S_IFBLK,
@@ -198,7 +198,7 @@ fn device(device: &LinuxDevice) -> Option<Device> {
         SFlag::S_IFIFO => 0,
         _ => nix::sys::stat::makedev(device.major() as u64, device.minor() as u64),
     };
-    Some(Device {
+    Some(DeviceNode {
         path: device.path().clone(),
         kind,
         number,

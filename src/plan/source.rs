@@ -6,7 +6,7 @@ use oci_spec::runtime::Spec;
 
 /// Where a container comes from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Source<'a> {
+pub(crate) struct PlanSource<'a> {
     pub(crate) spec: &'a Spec,
     /// The resolved bundle directory.
     pub(crate) bundle: &'a Path,

@@ -21,15 +21,15 @@ const PIPE_BUF: usize = 4096;
 
 /// The client's standard streams and terminal.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct TerminalClient {
     /// Whose size the container's terminal takes over: the first of input, output and error that
     /// is a terminal, else the controlling one.
     terminal: Option<OwnedFd>,
-    pub(super) input: Stream,
-    pub(super) output: Stream,
+    pub(super) input: ClientStream,
+    pub(super) output: ClientStream,
 }
 
-impl Client {
+impl TerminalClient {
     /// Opens the client's side. It may go through `/proc` and `/dev/tty`: before anything of a
     /// container is joined.
     pub(crate) fn open() -> Result<Self> {
@@ -40,8 +40,8 @@ impl Client {
         };
         Ok(Self {
             terminal,
-            input: Stream::open(0, OFlag::O_RDONLY)?,
-            output: Stream::open(1, OFlag::O_WRONLY)?,
+            input: ClientStream::open(0, OFlag::O_RDONLY)?,
+            output: ClientStream::open(1, OFlag::O_WRONLY)?,
         })
     }
 
@@ -66,20 +66,20 @@ impl Client {
 
 /// A standard stream of which no read or write ever waits: the relay would not see signals.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct ClientStream {
     fd: OwnedFd,
     is_socket: bool,
     /// The most that one write may hold, in bytes.
     piece: usize,
 }
 
-impl AsFd for Stream {
+impl AsFd for ClientStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl Stream {
+impl ClientStream {
     /// A terminal or a pipe is opened a second time: O_NONBLOCK on the description that is there
     /// would hold for the client as well. Files do not wait, and have a position to keep.
     fn open(number: i32, mode: OFlag) -> Result<Self> {

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
 use nix::unistd::{read, write};
 
-use super::client::{Client, RawMode};
+use super::client::{RawMode, TerminalClient};
 use crate::sys;
 
 /// How long the terminal may be silent after the process's end, in milliseconds.
@@ -17,7 +17,7 @@ const LEFTOVER_MS: u8 = 100;
 
 /// Bytes on their way from one side to the other.
 #[derive(Debug)]
-struct Flow {
+struct RelayFlow {
     buffer: Box<[u8]>,
     /// The bytes `start..end` are still to be written.
     start: usize,
@@ -25,7 +25,7 @@ struct Flow {
     open: bool,
 }
 
-impl Flow {
+impl RelayFlow {
     fn new() -> Self {
         Self {
             buffer: vec![0; 16 * 1024].into(),
@@ -77,11 +77,11 @@ pub(crate) struct Relay {
     /// The process's side, held open as long as it lives: it may close its own and open it again,
     /// which without this one would be the end of the output. `None` after its end.
     peer: Option<OwnedFd>,
-    client: Client,
+    client: TerminalClient,
     /// From the client.
-    input: Flow,
+    input: RelayFlow,
     /// To the client.
-    output: Flow,
+    output: RelayFlow,
     /// Whether the last byte that went to the process ended a line.
     at_line_start: bool,
     /// Whether standard input is a terminal that somebody else uses at the moment.
@@ -93,15 +93,15 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// The container's terminal takes the size of the client's; nothing is copied yet.
-    pub(crate) fn new(master: OwnedFd, client: Client) -> Result<Self> {
+    pub(crate) fn new(master: OwnedFd, client: TerminalClient) -> Result<Self> {
         client.copy_size(master.as_fd());
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("the terminal")?;
         Ok(Self {
             peer: Some(sys::terminal_peer(master.as_fd()).context("TIOCGPTPEER")?),
             master: Some(master),
             client,
-            input: Flow::new(),
-            output: Flow::new(),
+            input: RelayFlow::new(),
+            output: RelayFlow::new(),
             at_line_start: true,
             in_background: false,
             raw: None,
@@ -249,7 +249,7 @@ impl Relay {
 
 /// Reads what the process has written. The terminal has hung up (vhangup(2)), or, after the end of
 /// the process, is drained, when another open of its other end fails.
-fn read_output(output: &mut Flow, peer: &mut Option<OwnedFd>, master: BorrowedFd<'_>) {
+fn read_output(output: &mut RelayFlow, peer: &mut Option<OwnedFd>, master: BorrowedFd<'_>) {
     let mut fails = || output.fill(|buffer| read(master, buffer)).is_err();
     // What fails may be another end than that of the data.
     if fails() && (!has_data(master) || fails()) {

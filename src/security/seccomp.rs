@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::{log, sys};
 
 use agent::Agent;
-use rules::{Abi, Entry, Profile};
+use rules::{Abi, Profile, ProfileEntry};
 
 /// Every action, in the order of the specification.
 pub(crate) const ACTIONS: [LinuxSeccompAction; 9] = [
@@ -234,15 +234,19 @@ fn profile(seccomp: &LinuxSeccomp) -> Profile {
         // As with runc: programs fall back to older calls after ENOSYS, and to nothing after EPERM.
         _ => LinuxSeccompAction::ScmpActErrno.as_u32(Some(libc::ENOSYS as u32)),
     };
-    let entries = seccomp.syscalls().iter().flatten().map(|entry| Entry {
-        calls: entry
-            .names()
-            .iter()
-            .filter_map(|name| calls::find(name))
-            .collect(),
-        action: entry.action().as_u32(entry.errno_ret()),
-        alternatives: rules::alternatives(entry.args().as_deref().unwrap_or_default()),
-    });
+    let entries = seccomp
+        .syscalls()
+        .iter()
+        .flatten()
+        .map(|entry| ProfileEntry {
+            calls: entry
+                .names()
+                .iter()
+                .filter_map(|name| calls::find(name))
+                .collect(),
+            action: entry.action().as_u32(entry.errno_ret()),
+            alternatives: rules::alternatives(entry.args().as_deref().unwrap_or_default()),
+        });
     Profile {
         default,
         newer,

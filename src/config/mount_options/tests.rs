@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use crate::config::mount_options::*;
 
-fn options(words: &str) -> Options {
+fn options(words: &str) -> MountOptions {
     let words: Vec<_> = words.split_whitespace().map(str::to_owned).collect();
     parse(&words, "mounts[0].options").unwrap()
 }

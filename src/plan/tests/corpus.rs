@@ -12,7 +12,7 @@ use crate::cgroup::{Cgroup, Limits};
 use crate::config::{Loaded, check, check_process, parse_spec, process};
 use crate::container::state::Record;
 use crate::namespace::Namespaces;
-use crate::plan::{Extras, Plan, Source};
+use crate::plan::{Extras, Plan, PlanSource};
 
 #[path = "../../../integration/harness/corpus.rs"]
 mod inputs;
@@ -53,7 +53,7 @@ fn plan(config: &Value) -> Result<Spec> {
     let cgroup = groups(false);
     Limits::from_spec(linux.resources().as_ref(), &cgroup)?;
     let root = Path::new("/");
-    let source = Source {
+    let source = PlanSource {
         spec: &spec,
         bundle: root,
         rootfs: root,

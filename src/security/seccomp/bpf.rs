@@ -21,18 +21,18 @@ pub(super) enum If {
 }
 
 /// How far a conditional jump may go, in instructions: what its eight bits hold, less the two
-/// that [`Program::near`] may put in between.
+/// that [`BpfProgram::near`] may put in between.
 const NEAR: usize = 253;
 
 /// A program, last instruction first.
 #[derive(Debug, Default)]
-pub(super) struct Program {
+pub(super) struct BpfProgram {
     reversed: Vec<sock_filter>,
     /// The nearest `return` of each value.
     returns: Vec<(u32, Label)>,
 }
 
-impl Program {
+impl BpfProgram {
     /// The program in the order in which it runs.
     pub(super) fn finish(mut self) -> Vec<sock_filter> {
         self.reversed.reverse();

@@ -36,12 +36,14 @@ impl Filter {
         // Jumps go forward only, so that every program ends.
         loop {
             let step = self.program.get(at)?;
-            match Step::of(step)? {
-                Step::Load(offset) => accumulator = word(offset)?,
-                Step::And(mask) => accumulator &= mask,
-                Step::Jump(distance) => at += distance,
-                Step::If(test, yes, no) => at += if test.holds(accumulator) { yes } else { no },
-                Step::Return(value) => return Some(value),
+            match EvaluationStep::of(step)? {
+                EvaluationStep::Load(offset) => accumulator = word(offset)?,
+                EvaluationStep::And(mask) => accumulator &= mask,
+                EvaluationStep::Jump(distance) => at += distance,
+                EvaluationStep::If(test, yes, no) => {
+                    at += if test.holds(accumulator) { yes } else { no }
+                }
+                EvaluationStep::Return(value) => return Some(value),
             }
             at += 1;
         }
@@ -50,7 +52,7 @@ impl Filter {
 
 /// An instruction of the kinds that `bpf.rs` writes.
 #[derive(Clone, Copy)]
-pub(super) enum Step {
+pub(super) enum EvaluationStep {
     Load(u32),
     And(u32),
     Jump(usize),
@@ -65,7 +67,7 @@ pub(super) struct Test {
     pub(super) constant: u32,
 }
 
-impl Step {
+impl EvaluationStep {
     pub(super) fn of(step: &sock_filter) -> Option<Self> {
         let sock_filter { code, jt, jf, k } = *step;
         match code {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libc::sock_filter;
 use oci_spec::runtime::{Arch, LinuxSeccompArg, LinuxSeccompOperator};
 
-use crate::security::seccomp::bpf::{If, Label, Program};
+use crate::security::seccomp::bpf::{BpfProgram, If, Label};
 use crate::security::seccomp::calls::{self, Call};
 
 // Where `struct seccomp_data` of <linux/seccomp.h> has what a filter sees, in bytes. The words of
@@ -71,12 +71,12 @@ pub(super) struct Profile {
     pub(super) default: u32,
     /// The answer to calls that are newer than every call which the profile knows.
     pub(super) newer: u32,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ProfileEntry>,
 }
 
 /// One of `linux.seccomp.syscalls`.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ProfileEntry {
     pub(super) calls: Vec<&'static Call>,
     pub(super) action: u32,
     /// The rule holds if all conditions of one of these do.
@@ -95,14 +95,14 @@ pub(super) struct Condition {
 
 /// What becomes of a range of numbers.
 #[derive(Debug)]
-enum Verdict {
+enum CallVerdict {
     Return(u32),
     /// The first rule that holds, else the default.
-    Rules(Vec<Rule>),
+    Rules(Vec<SeccompRule>),
 }
 
 #[derive(Debug)]
-struct Rule {
+struct SeccompRule {
     conditions: Vec<Condition>,
     is_wide: bool,
     action: u32,
@@ -155,7 +155,7 @@ impl Condition {
         self.test == If::Equal && mask == 0
     }
 
-    fn write(&self, program: &mut Program, is_wide: bool, yes: Label, no: Label) -> Label {
+    fn write(&self, program: &mut BpfProgram, is_wide: bool, yes: Label, no: Label) -> Label {
         let (yes, no) = if self.negated { (no, yes) } else { (yes, no) };
         let offset = ARGUMENTS + 8 * self.argument;
         let low = word(
@@ -181,7 +181,7 @@ impl Condition {
 
 /// Tests the word at `offset`: the lower halves of mask and value count.
 fn word(
-    program: &mut Program,
+    program: &mut BpfProgram,
     test: If,
     offset: u32,
     (mask, value): (u64, u64),
@@ -215,10 +215,10 @@ impl Abi {
     /// The rules that `entry` has for `call`: by its own number, and by that of the call which
     /// stands for it. What that one hands on lies in memory, where a filter cannot look: of the
     /// conditions only those on the other registers are kept, as libseccomp does.
-    fn rules(&self, entry: &Entry, call: &Call, all: &mut BTreeMap<u32, Vec<Rule>>) {
+    fn rules(&self, entry: &ProfileEntry, call: &Call, all: &mut BTreeMap<u32, Vec<SeccompRule>>) {
         let keep = |condition: &&Condition| !condition.is_always_true(self.is_wide);
         let mut add = |number, conditions| {
-            let rule = Rule {
+            let rule = SeccompRule {
                 conditions,
                 is_wide: self.is_wide,
                 action: entry.action,
@@ -255,7 +255,7 @@ impl Profile {
     /// The program for the ways to call the kernel that are in `abis`, whose first is native. Any
     /// other way ends the process.
     pub(super) fn program(&self, abis: &[Abi]) -> Vec<sock_filter> {
-        let mut program = Program::default();
+        let mut program = BpfProgram::default();
         let mut next = program.ret(libc::SECCOMP_RET_KILL_PROCESS);
         // The native one is written last, so that it is near to where the program begins.
         let mut starts = Vec::new();
@@ -272,7 +272,7 @@ impl Profile {
     }
 
     /// What becomes of every number of an architecture: each range with its first number.
-    fn ranges(&self, abis: &[Abi]) -> Vec<(u32, Verdict)> {
+    fn ranges(&self, abis: &[Abi]) -> Vec<(u32, CallVerdict)> {
         let mut rules = BTreeMap::new();
         let mut known = Vec::new();
         // What becomes of numbers without rules.
@@ -310,7 +310,7 @@ impl Profile {
     }
 
     /// A balanced search through `ranges`, which begin with that of number 0.
-    fn search(&self, program: &mut Program, ranges: &[(u32, Verdict)]) -> Label {
+    fn search(&self, program: &mut BpfProgram, ranges: &[(u32, CallVerdict)]) -> Label {
         if let [(_, verdict)] = ranges {
             return self.verdict(program, verdict);
         }
@@ -320,10 +320,10 @@ impl Profile {
         program.jump(If::GreaterOrEqual, right[0].0, yes, no)
     }
 
-    fn verdict(&self, program: &mut Program, verdict: &Verdict) -> Label {
+    fn verdict(&self, program: &mut BpfProgram, verdict: &CallVerdict) -> Label {
         match verdict {
-            Verdict::Return(action) => program.ret(*action),
-            Verdict::Rules(rules) => {
+            CallVerdict::Return(action) => program.ret(*action),
+            CallVerdict::Rules(rules) => {
                 let otherwise = program.ret(self.default);
                 rules.iter().rev().fold(otherwise, |next, rule| {
                     let action = program.ret(rule.action);
@@ -337,23 +337,28 @@ impl Profile {
 }
 
 /// The ranges in order, no two neighbours alike.
-fn merge(gaps: &BTreeMap<u32, u32>, rules: BTreeMap<u32, Vec<Rule>>) -> Vec<(u32, Verdict)> {
-    let gap = |(start, action): (&u32, &u32)| (*start, Verdict::Return(*action));
-    let mut ranges: BTreeMap<u32, Verdict> = gaps.iter().map(gap).collect();
+fn merge(
+    gaps: &BTreeMap<u32, u32>,
+    rules: BTreeMap<u32, Vec<SeccompRule>>,
+) -> Vec<(u32, CallVerdict)> {
+    let gap = |(start, action): (&u32, &u32)| (*start, CallVerdict::Return(*action));
+    let mut ranges: BTreeMap<u32, CallVerdict> = gaps.iter().map(gap).collect();
     for (number, rules) in rules {
         // What holds without conditions holds, whatever else is said about the call: libseccomp.
         let verdict = match rules.iter().find(|rule| rule.conditions.is_empty()) {
-            Some(rule) => Verdict::Return(rule.action),
-            None => Verdict::Rules(rules),
+            Some(rule) => CallVerdict::Return(rule.action),
+            None => CallVerdict::Rules(rules),
         };
         ranges.insert(number, verdict);
         if let Some((_, action)) = gaps.range(..=number + 1).next_back() {
-            ranges.entry(number + 1).or_insert(Verdict::Return(*action));
+            ranges
+                .entry(number + 1)
+                .or_insert(CallVerdict::Return(*action));
         }
     }
-    let mut ranges: Vec<(u32, Verdict)> = ranges.into_iter().collect();
+    let mut ranges: Vec<(u32, CallVerdict)> = ranges.into_iter().collect();
     ranges.dedup_by(|(_, next), (_, last)| match (next, last) {
-        (Verdict::Return(next), Verdict::Return(last)) => next == last,
+        (CallVerdict::Return(next), CallVerdict::Return(last)) => next == last,
         _ => false,
     });
     ranges

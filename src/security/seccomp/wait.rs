@@ -8,7 +8,7 @@
 use libc::sock_filter;
 
 use crate::security::seccomp::calls::CALLS;
-use crate::security::seccomp::evaluate::{Step, Test};
+use crate::security::seccomp::evaluate::{EvaluationStep, Test};
 use crate::security::seccomp::rules::{ARCHITECTURE, ARGUMENTS, Abi, NUMBER};
 use crate::security::seccomp::{Filter, family};
 
@@ -134,16 +134,20 @@ fn notified(program: &[sock_filter], abi: &Abi, number: u32) -> Option<[u64; 6]>
     while let Some(mut path) = paths.pop() {
         loop {
             steps += 1;
-            let step = Step::of(program.get(path.at)?)?;
+            let step = EvaluationStep::of(program.get(path.at)?)?;
             path.at += 1;
             match step {
                 _ if steps > STEPS => return None,
-                Step::Load(NUMBER) => path.accumulator = Accumulator::Value(number),
-                Step::Load(ARCHITECTURE) => path.accumulator = Accumulator::Value(abi.audit),
-                Step::Load(offset) => path.accumulator = Accumulator::Word(offset, u32::MAX),
-                Step::And(mask) => path.accumulator.mask(mask),
-                Step::Jump(distance) => path.at += distance,
-                Step::If(test, yes, no) => match path.accumulator {
+                EvaluationStep::Load(NUMBER) => path.accumulator = Accumulator::Value(number),
+                EvaluationStep::Load(ARCHITECTURE) => {
+                    path.accumulator = Accumulator::Value(abi.audit)
+                }
+                EvaluationStep::Load(offset) => {
+                    path.accumulator = Accumulator::Word(offset, u32::MAX)
+                }
+                EvaluationStep::And(mask) => path.accumulator.mask(mask),
+                EvaluationStep::Jump(distance) => path.at += distance,
+                EvaluationStep::If(test, yes, no) => match path.accumulator {
                     Accumulator::Value(value) => {
                         path.at += if test.holds(value) { yes } else { no }
                     }
@@ -163,10 +167,10 @@ fn notified(program: &[sock_filter], abi: &Abi, number: u32) -> Option<[u64; 6]>
                         break;
                     }
                 },
-                Step::Return(value) if action(value) == libc::SECCOMP_RET_USER_NOTIF => {
+                EvaluationStep::Return(value) if action(value) == libc::SECCOMP_RET_USER_NOTIF => {
                     return path.arguments();
                 }
-                Step::Return(_) => break,
+                EvaluationStep::Return(_) => break,
             }
         }
     }
