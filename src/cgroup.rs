@@ -51,7 +51,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use delegation::Delegation;
-use group::{Group, Made};
+use group::{Group, Made, with_controller};
 pub(crate) use limits::Limits;
 pub(crate) use oom::OomWatch;
 pub(crate) use open::OpenCgroup;
@@ -380,7 +380,7 @@ impl Cgroup {
 
     /// Whether limits of `controller`, by its name on version 1, are those of version 2.
     fn is_v2(&self, controller: &str) -> bool {
-        self.v2().is_some() && v1::with_controller(&self.groups, controller).is_none()
+        self.v2().is_some() && with_controller(&self.groups, controller).is_none()
     }
 
     fn v2(&self) -> Option<&Group> {
@@ -446,12 +446,12 @@ impl Cgroup {
 
     /// The group that can be frozen: that of the version 1 controller, else that of version 2.
     fn freezer(&self) -> Option<&Group> {
-        v1::with_controller(&self.groups, "freezer").or_else(|| self.v2())
+        with_controller(&self.groups, "freezer").or_else(|| self.v2())
     }
 }
 
 fn frozen_from_above(groups: &[Group]) -> Option<String> {
-    let group = v1::with_controller(groups, "freezer")?;
+    let group = with_controller(groups, "freezer")?;
     let directory = group.directory.display();
     group
         .is_frozen_from_above()

@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, faccessat};
 use serde::{Deserialize, Serialize};
 
 use super::hierarchy::{self, Membership, Version};
-use super::{file, members, v1, walk};
+use super::{file, members, walk};
 
 /// The group on one hierarchy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -161,7 +161,7 @@ impl Group {
     pub(super) fn remove(&self, owned: bool, deadline: Instant) -> Result<()> {
         if self.has_controller("devices") {
             // What an `update` left that was killed.
-            let _ = walk::rmdir(&v1::trial(&self.directory));
+            let _ = walk::rmdir(&trial(&self.directory));
         }
         if self.existing == self.directory {
             return Ok(());
@@ -204,4 +204,17 @@ impl Drop for Made {
             let _ = walk::rmdir(directory);
         }
     }
+}
+
+/// The group of version 1 among `groups` that has `controller`.
+pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Option<&'a Group> {
+    groups.iter().find(|group| group.has_controller(controller))
+}
+
+/// The directory beside a group in which an update tries rules for devices. No container's id has a
+/// colon in it.
+pub(super) fn trial(directory: &Path) -> PathBuf {
+    let mut path = directory.as_os_str().to_owned();
+    path.push(":trial");
+    path.into()
 }

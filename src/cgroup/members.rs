@@ -10,7 +10,8 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
 use super::freezer::Frozen;
-use super::{Group, file, unburden, v1, walk};
+use super::group::{Group, with_controller};
+use super::{file, unburden, walk};
 use crate::{process, sys};
 
 /// All processes, sorted, each once.
@@ -119,7 +120,7 @@ fn strike(groups: &[Group]) -> Result<()> {
         .iter()
         .find(|group| group.is_v2())
         .is_some_and(|group| file::write(&group.directory.join("cgroup.kill"), "1").is_ok());
-    let freezer = v1::with_controller(groups, "freezer").map(|group| group.directory.as_path());
+    let freezer = with_controller(groups, "freezer").map(|group| group.directory.as_path());
     let _thaws = freezer.map(if at_once {
         Frozen::not_yet
     } else {

@@ -9,7 +9,8 @@ use nix::poll::PollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::uio::pread;
 
-use super::{Group, file, v1};
+use super::file;
+use super::group::{Group, with_controller};
 use crate::sys;
 
 /// What becomes ready when a process of the container has been killed for want of memory.
@@ -23,7 +24,7 @@ pub(crate) enum OomWatch {
 impl OomWatch {
     /// None where no hierarchy limits memory.
     pub(super) fn new(groups: &[Group]) -> Result<Option<Self>> {
-        if let Some(group) = v1::with_controller(groups, "memory") {
+        if let Some(group) = with_controller(groups, "memory") {
             return watch_v1(group)
                 .with_context(|| group.directory.display().to_string())
                 .map(Some);

@@ -132,7 +132,7 @@ fn disk(device: &str, op: &str, value: u64) -> Option<Value> {
 /// The statistics of a container: each controller from the version that has it.
 pub(super) fn read(groups: &[Group]) -> Value {
     let v1 = |controller| {
-        super::v1::with_controller(groups, controller).map(|group| Files(&group.directory))
+        super::group::with_controller(groups, controller).map(|group| Files(&group.directory))
     };
     let v2 = groups
         .iter()

@@ -23,8 +23,9 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::devices::Rule;
+use super::group::with_controller;
 use super::limits::Limits;
-use super::{Cgroup, file, v1};
+use super::{Cgroup, file};
 
 pub(crate) use annotation::PREFIX as UNIT_PROPERTIES;
 use bus::{Bus, Refusal};
@@ -157,7 +158,7 @@ impl Unit {
 
     /// Sets the limits that systemd knows; see [`properties::of`] for what becomes of `limits`.
     pub(super) fn set(&self, cgroup: &Cgroup, limits: &mut Limits) -> Result<()> {
-        let group = v1::with_controller(&cgroup.groups, "cpu").or(cgroup.v2());
+        let group = with_controller(&cgroup.groups, "cpu").or(cgroup.v2());
         let present = |name: &str| file::read(&group?.directory.join(name)).ok();
         let mut properties = properties::of(limits, present);
         if properties.contains(&properties::idle()) && !self.knows_idle()? {

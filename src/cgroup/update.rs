@@ -5,8 +5,9 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
+use super::group::with_controller;
 use super::limits::{Limits, Setting};
-use super::{Cgroup, file, v1};
+use super::{Cgroup, devices, file};
 
 /// Changes what `resources` has. If something is refused, everything is set back.
 pub(super) fn update(cgroup: &Cgroup, mut resources: LinuxResources) -> Result<()> {
@@ -29,9 +30,9 @@ pub(super) fn update(cgroup: &Cgroup, mut resources: LinuxResources) -> Result<(
             .v1
             .push(Setting::new(field, "memory", "memory.oom_control", 0));
     }
-    let devices = v1::with_controller(&cgroup.groups, "devices");
+    let devices = with_controller(&cgroup.groups, "devices");
     if let (Some(rules), Some(group)) = (&limits.devices, devices) {
-        v1::try_devices(&group.directory, rules)?;
+        devices::try_on_version_1(&group.directory, rules)?;
     }
     let before = before(cgroup, &limits);
     cgroup.write(&limits, true).inspect_err(|_| {
@@ -78,7 +79,7 @@ fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
 /// The settings that undo `limits`: those of version 1, those of version 2, and last the lists of
 /// version 2 that were empty.
 fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
-    let undo = |setting: &Setting, group: Option<&super::Group>| {
+    let undo = |setting: &Setting, group: Option<&super::group::Group>| {
         let directory = &group?.directory;
         let (name, value) = setting.chosen(|name| directory.join(name).exists());
         let read = |name: &str| file::read(&directory.join(name)).ok();
@@ -88,7 +89,7 @@ fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
         }
         Some(with(setting, name, previous(name, &read(name)?, value)))
     };
-    let group_v1 = |setting: &Setting| v1::with_controller(&cgroup.groups, &setting.controller);
+    let group_v1 = |setting: &Setting| with_controller(&cgroup.groups, &setting.controller);
     let v1 = limits
         .v1
         .iter()

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::devices::{self, Rule};
+use super::group::with_controller;
 use super::limits::{self, Limits, Setting, set};
-use super::{Cgroup, Group, file, walk};
+use super::{Cgroup, Group, file};
 
 /// The kernel clamps `cpu.shares` to this range without an error.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
@@ -196,69 +195,6 @@ pub(super) fn apply(groups: &[Group], settings: &[Setting]) -> Result<()> {
         limits::write(settings, &group.directory)?;
     }
     Ok(())
-}
-
-/// The version 1 group of `controller`.
-pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Option<&'a Group> {
-    groups.iter().find(|group| group.has_controller(controller))
-}
-
-/// Writes device rules. Everything is denied for a moment, unless `is_update`: then only what
-/// differs is written.
-pub(super) fn apply_devices(directory: &Path, rules: &[Rule], is_update: bool) -> Result<()> {
-    let open = |name| {
-        let path = directory.join(name);
-        let fd = file::open(&path, nix::fcntl::OFlag::O_WRONLY);
-        fd.with_context(|| format!("linux.resources.devices: {}", path.display()))
-    };
-    let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
-    let mut writes = devices::v1_writes(rules)?;
-    if is_update {
-        let path = directory.join("devices.list");
-        let list = file::open(&path, nix::fcntl::OFlag::O_RDONLY).and_then(file::read_all);
-        writes = devices::v1_changes(&list.with_context(|| path.display().to_string())?, writes);
-    }
-    for write in writes {
-        match file::write_to(if write.allow { &allow } else { &deny }, &write.text) {
-            // The group above forbids the device: nothing is lost of what nobody asked for.
-            Err(Errno::EPERM) if write.rule.is_none() => {}
-            result => result.with_context(|| {
-                let name = if write.allow {
-                    "devices.allow"
-                } else {
-                    "devices.deny"
-                };
-                let path = directory.join(name);
-                let field = write.rule.map_or_else(String::new, |i| format!("[{i}]"));
-                format!(
-                    "linux.resources.devices{field}: {}: {}",
-                    path.display(),
-                    write.text
-                )
-            })?,
-        }
-    }
-    Ok(())
-}
-
-/// Whether a group in this place may have `rules`: tried on one beside it that nobody is in. What is
-/// refused in the middle cannot be taken back, since the kernel shows no exceptions to "everything".
-pub(super) fn try_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
-    let trial = trial(directory);
-    let context = || trial.display().to_string();
-    // A killed command may have left it.
-    walk::rmdir(&trial).with_context(context)?;
-    nix::unistd::mkdir(&trial, Mode::S_IRWXU).with_context(context)?;
-    let tried = apply_devices(&trial, rules, false);
-    walk::rmdir(&trial).with_context(context)?;
-    tried
-}
-
-/// No container's id has a colon in it.
-pub(super) fn trial(directory: &Path) -> PathBuf {
-    let mut path = directory.as_os_str().to_owned();
-    path.push(":trial");
-    path.into()
 }
 
 /// Gives a cpuset group the values of the group above: while one of its lists is empty, as in a
