@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 
-use super::group::{Group, Made};
-use super::{Cgroup, file, v2};
+use super::directory::Made;
+use super::group::Group;
+use super::groups::Cgroup;
+use super::{controllers, file};
 use crate::annotations::{self, Annotations as _};
 use crate::config::clean;
 use crate::namespace::{IdMap, is_root_of_host};
@@ -115,7 +117,7 @@ impl Group {
         entered.with_context(|| directory.display().to_string())?;
         // It goes with the container's group.
         made.keep();
-        v2::enable_controllers(&directory)?;
+        controllers::enable_all(&directory)?;
         Ok(directory)
     }
 }

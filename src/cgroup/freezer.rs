@@ -9,16 +9,82 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Group, PATIENCE, file, walk};
+use super::group::{Group, with_controller};
+use super::groups::Cgroup;
+use super::{file, walk};
 use crate::sys;
 
+/// How long a group may take to freeze or to thaw.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a version 1 group may take to freeze before it is killed all the same: a process in
 /// an uninterruptible wait never freezes.
 const FREEZING: Duration = Duration::from_millis(100);
 
+impl Cgroup {
+    /// Whether the processes of the container are frozen. A missing group is not.
+    pub(crate) fn is_frozen(&self) -> Result<bool> {
+        self.freezer().map_or(Ok(false), Group::is_frozen)
+    }
+
+    /// The directory of the group that can be frozen, if there is one.
+    pub(crate) fn freezer_directory(&self) -> Option<&Path> {
+        self.freezer().map(|group| &*group.directory)
+    }
+
+    /// Stops every process of the container and waits until all stand, at most 10 s.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        freeze(
+            self.freezer()
+                .context("no cgroup hierarchy can freeze processes")?,
+        )
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.freezer().map_or(Ok(()), thaw)
+    }
+
+    /// Why processes of the groups cannot be thawed, if that is so.
+    pub(crate) fn frozen_from_above(&self) -> Option<String> {
+        frozen_from_above(&self.groups)
+    }
+}
+
+impl Group {
+    pub(super) fn is_frozen(&self) -> Result<bool> {
+        let name = if self.is_v2() {
+            "cgroup.events"
+        } else {
+            "freezer.state"
+        };
+        let path = self.directory.join(name);
+        match file::read(&path) {
+            Ok(text) => Ok(text
+                .lines()
+                .any(|l| matches!(l, "frozen 1" | "FROZEN" | "FREEZING"))),
+            Err(errno) if walk::is_gone(errno) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| path.display().to_string()),
+        }
+    }
+
+    /// Whether a group above is frozen, which nobody can undo from here (version 1).
+    pub(super) fn is_frozen_from_above(&self) -> bool {
+        file::read(&self.directory.join("freezer.parent_freezing")).is_ok_and(|text| text == "1")
+    }
+}
+
+/// Why processes of the groups cannot be thawed, if that is so.
+pub(super) fn frozen_from_above(groups: &[Group]) -> Option<String> {
+    let group = with_controller(groups, "freezer")?;
+    let directory = group.directory.display();
+    group
+        .is_frozen_from_above()
+        .then(|| format!("a cgroup above {directory} is frozen"))
+}
+
 /// Freezes a group with all below it and waits until every process stands, at most 10 s; after an
 /// error all of them run.
-pub(super) fn freeze(group: &Group) -> Result<()> {
+fn freeze(group: &Group) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let result = if group.is_v2() {
         set_v2(&group.directory, true, deadline)
@@ -32,7 +98,7 @@ pub(super) fn freeze(group: &Group) -> Result<()> {
 }
 
 /// Lets a group go on that [`freeze`] has stopped; what was frozen below it stays so.
-pub(super) fn thaw(group: &Group) -> Result<()> {
+fn thaw(group: &Group) -> Result<()> {
     if group.is_v2() {
         return set_v2(&group.directory, false, Instant::now() + PATIENCE);
     }

@@ -1,19 +1,13 @@
-//! The directory of one hierarchy: made, looked at, removed.
+//! The group of a container on one hierarchy.
 
-use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
-use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, faccessat};
+use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
-use super::hierarchy::{self, Membership, Version};
-use super::{file, members, v1, walk};
+use super::file;
 
 /// The group on one hierarchy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,158 +44,17 @@ impl Group {
         file::open(&self.directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
             .with_context(|| self.directory.display().to_string())
     }
-
-    /// Whether the caller may make the directory and put a child of its own there. Version 2 asks
-    /// for the right to write to the closest group above both (cgroups(7) "Delegation").
-    pub(super) fn may_be_made(&self, own: &[Membership]) -> bool {
-        let may_write =
-            |path: &Path| faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
-        if !may_write(&self.existing) {
-            return false;
-        }
-        let own = own.iter().find(|own| own.controllers == self.controllers);
-        match own.filter(|_| self.is_v2()) {
-            None => true,
-            Some(own) => hierarchy::common(&self.directory, &own.path)
-                .is_some_and(|common| may_write(&common.join("cgroup.procs"))),
-        }
-    }
-
-    /// Makes the directory and those above that are missing; one that exists is nobody else's.
-    pub(super) fn make(&self, made: &mut Made) -> Result<()> {
-        match self.make_missing(made)? {
-            true => Ok(()),
-            false if self.existing == self.directory => self.refuse_processes(),
-            false => bail!(
-                "container's cgroup has just been made by somebody else: {}",
-                self.directory.display()
-            ),
-        }
-    }
-
-    /// Makes the directory and those above that are missing; whether it is new.
-    pub(super) fn make_missing(&self, made: &mut Made) -> Result<bool> {
-        let mut existing = Cow::Borrowed(self.existing.as_path());
-        // Another container's removal may take away a directory above at any moment.
-        for _ in 0..8 {
-            match self.make_below(&existing, made) {
-                Err(Errno::ENOENT) => {}
-                Ok(new) => return Ok(new),
-                Err(errno) => {
-                    return Err(errno).with_context(|| self.directory.display().to_string());
-                }
-            }
-            let version = if self.is_v2() {
-                Version::V2
-            } else {
-                Version::V1
-            };
-            let found = hierarchy::existing_ancestor(&self.directory, Path::new("/"), version)?;
-            existing = found
-                .with_context(|| self.directory.display().to_string())?
-                .into();
-        }
-        Err(Errno::ENOENT).with_context(|| self.directory.display().to_string())
-    }
-
-    /// Makes what is missing below `existing`; whether the last directory is new.
-    fn make_below(&self, existing: &Path, made: &mut Made) -> nix::Result<bool> {
-        let missing = self
-            .directory
-            .ancestors()
-            .take_while(|path| *path != existing);
-        let missing: Vec<&Path> = missing.collect();
-        let mut new = false;
-        for directory in missing.into_iter().rev() {
-            new = match nix::unistd::mkdir(directory, Mode::from_bits_truncate(0o755)) {
-                Ok(()) => {
-                    made.0.push(directory.to_owned());
-                    true
-                }
-                Err(Errno::EEXIST) => false,
-                Err(errno) => return Err(errno),
-            };
-        }
-        Ok(new)
-    }
-
-    pub(super) fn refuse_processes(&self) -> Result<()> {
-        match members::pids(std::slice::from_ref(self))?.len() {
-            0 => Ok(()),
-            count => bail!(
-                "container's cgroup is not empty: {count} process(es) found in {}",
-                self.directory.display()
-            ),
-        }
-    }
-
-    pub(super) fn is_frozen(&self) -> Result<bool> {
-        let name = if self.is_v2() {
-            "cgroup.events"
-        } else {
-            "freezer.state"
-        };
-        let path = self.directory.join(name);
-        match file::read(&path) {
-            Ok(text) => Ok(text
-                .lines()
-                .any(|l| matches!(l, "frozen 1" | "FROZEN" | "FREEZING"))),
-            Err(errno) if walk::is_gone(errno) => Ok(false),
-            Err(errno) => Err(errno).with_context(|| path.display().to_string()),
-        }
-    }
-
-    /// Whether a group above is frozen, which nobody can undo from here (version 1).
-    pub(super) fn is_frozen_from_above(&self) -> bool {
-        file::read(&self.directory.join("freezer.parent_freezing")).is_ok_and(|text| text == "1")
-    }
-
-    /// Removes the directory and those above that were made for it. What is not `owned` may have
-    /// been made by somebody else meanwhile: nothing below it is touched, and it may stay.
-    pub(super) fn remove(&self, owned: bool, deadline: Instant) -> Result<()> {
-        if self.has_controller("devices") {
-            // What an `update` left that was killed.
-            let _ = walk::rmdir(&v1::trial(&self.directory));
-        }
-        if self.existing == self.directory {
-            return Ok(());
-        }
-        match walk::remove(&self.directory, owned, deadline) {
-            Err(Errno::EBUSY | Errno::ENOTEMPTY) if !owned => return Ok(()),
-            removed => removed.with_context(|| self.directory.display().to_string())?,
-        }
-        let above = self.directory.ancestors().skip(1);
-        for directory in above.take_while(|path| *path != self.existing) {
-            match walk::rmdir(directory) {
-                Ok(()) => {}
-                // Another container is in it; the last one takes it away.
-                Err(Errno::EBUSY | Errno::ENOTEMPTY) => break,
-                Err(errno) => return Err(errno).with_context(|| directory.display().to_string()),
-            }
-        }
-        Ok(())
-    }
 }
 
-/// The directories that `create` has made so far; dropping it removes them.
-#[derive(Default)]
-pub(super) struct Made(Vec<PathBuf>);
-
-impl Made {
-    pub(super) fn includes(&self, directory: &Path) -> bool {
-        self.0.iter().any(|made| made == directory)
-    }
-
-    pub(super) fn keep(mut self) {
-        self.0.clear();
-    }
+/// The group of version 1 among `groups` that has `controller`.
+pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Option<&'a Group> {
+    groups.iter().find(|group| group.has_controller(controller))
 }
 
-impl Drop for Made {
-    fn drop(&mut self) {
-        for directory in self.0.iter().rev() {
-            // The error that is under way says more than this one would.
-            let _ = walk::rmdir(directory);
-        }
-    }
+/// The directory beside a group in which an update tries rules for devices. No container's id has a
+/// colon in it.
+pub(super) fn trial(directory: &Path) -> PathBuf {
+    let mut path = directory.as_os_str().to_owned();
+    path.push(":trial");
+    path.into()
 }

@@ -9,7 +9,9 @@ use nix::poll::PollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::uio::pread;
 
-use super::{Group, file, v1};
+use super::file;
+use super::group::{Group, with_controller};
+use super::groups::Cgroup;
 use crate::sys;
 
 /// What becomes ready when a process of the container has been killed for want of memory.
@@ -20,10 +22,17 @@ pub(crate) enum OomWatch {
     File { events: OwnedFd, seen: u64 },
 }
 
+impl Cgroup {
+    /// A watch for processes that are killed for want of memory; None where memory is not counted.
+    pub(crate) fn watch_oom(&self) -> Result<Option<OomWatch>> {
+        OomWatch::new(&self.groups)
+    }
+}
+
 impl OomWatch {
     /// None where no hierarchy limits memory.
-    pub(super) fn new(groups: &[Group]) -> Result<Option<Self>> {
-        if let Some(group) = v1::with_controller(groups, "memory") {
+    fn new(groups: &[Group]) -> Result<Option<Self>> {
+        if let Some(group) = with_controller(groups, "memory") {
             return watch_v1(group)
                 .with_context(|| group.directory.display().to_string())
                 .map(Some);

@@ -8,6 +8,7 @@ use nix::fcntl::OFlag;
 
 use super::file;
 use super::group::Group;
+use super::groups::Cgroup;
 use crate::sys;
 
 /// Groups that exist, open: the way in for one process.
@@ -24,8 +25,15 @@ pub(crate) struct OpenCgroup {
     pids: Option<(PathBuf, OwnedFd)>,
 }
 
+impl Cgroup {
+    /// Opens groups that exist.
+    pub(crate) fn open(&self) -> Result<OpenCgroup> {
+        OpenCgroup::new(&self.groups)
+    }
+}
+
 impl OpenCgroup {
-    pub(super) fn new(groups: &[Group]) -> Result<Self> {
+    fn new(groups: &[Group]) -> Result<Self> {
         let mut open = Self::default();
         for group in groups {
             if group.is_v2() {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::Cgroup;
+use super::finder::{self, Finder};
 use super::group::Group;
-use super::hierarchy::{self, Finder, Version};
+use super::groups::Cgroup;
+use super::hierarchy::{self, Version};
 use super::limits::Limits;
 use super::systemd::Unit;
 use crate::annotations::{self, Annotations as _};
@@ -67,7 +68,7 @@ impl Cgroup {
                 hierarchy::memberships("self")?
             };
             let own = own.iter().find(|own| own.version() == Version::V2);
-            let groups = vec![hierarchy::place_unified(own, path)?];
+            let groups = vec![finder::place_unified(own, path)?];
             return Ok(Self {
                 unified: true,
                 groups,
@@ -93,7 +94,7 @@ impl Cgroup {
         let mut groups = Vec::new();
         for membership in hierarchy::memberships(&pid.to_string())? {
             match (unified, membership.version()) {
-                (true, Version::V2) => groups.push(hierarchy::existing_unified(&membership)?),
+                (true, Version::V2) => groups.push(finder::existing_unified(&membership)?),
                 (true, Version::V1) => {}
                 (false, _) => groups.extend(finder.existing(&membership)?),
             }

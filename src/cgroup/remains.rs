@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::group::Group;
+use super::groups::Cgroup;
 use super::place::normalise;
-use super::{Cgroup, hierarchy, members};
+use super::{hierarchy, members};
 use crate::process::Process;
 use crate::sys;
 

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
-use super::{Cgroup, Group};
+use super::group::Group;
+use super::groups::Cgroup;
 
 /// `[CTRL[,CTRL]:]PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]

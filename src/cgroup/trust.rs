@@ -6,9 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::group::Group;
+use super::groups::Cgroup;
 use super::place::normalise;
 use super::walk::is_gone;
-use super::{Cgroup, hierarchy, systemd};
+use super::{hierarchy, systemd};
 use crate::sys;
 
 /// Where the groups of a container have to be, as far as its id and its configuration tell.

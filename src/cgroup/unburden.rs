@@ -5,7 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use nix::fcntl::OFlag;
 
-use super::{Group, file, walk};
+use super::group::Group;
+use super::{file, walk};
 
 /// Lifts the CPU quotas of the groups and of those below, and lets nobody in them fork any more: for
 /// groups whose processes are all about to be killed. What is not there or cannot be written stays:

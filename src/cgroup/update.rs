@@ -5,41 +5,46 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
-use super::limits::{Limits, Setting};
-use super::{Cgroup, file, v1};
+use super::group::{Group, with_controller};
+use super::groups::Cgroup;
+use super::limits::Limits;
+use super::setting::Setting;
+use super::{devices, file};
 
-/// Changes what `resources` has. If something is refused, everything is set back.
-pub(super) fn update(cgroup: &Cgroup, mut resources: LinuxResources) -> Result<()> {
-    if let Some(memory) = resources
-        .memory_mut()
-        .as_mut()
-        .filter(|_| cgroup.is_v2("memory"))
-    {
-        complete(memory, cgroup)?;
-    }
-    let mut limits = Limits::of(&resources, cgroup)?;
-    // A new container has it already.
-    if resources
-        .memory()
-        .is_some_and(|memory| memory.disable_oom_killer() == Some(false))
-        && !cgroup.is_v2("memory")
-    {
-        let field = "linux.resources.memory.disableOOMKiller";
-        limits
-            .v1
-            .push(Setting::new(field, "memory", "memory.oom_control", 0));
-    }
-    let devices = v1::with_controller(&cgroup.groups, "devices");
-    if let (Some(rules), Some(group)) = (&limits.devices, devices) {
-        v1::try_devices(&group.directory, rules)?;
-    }
-    let before = before(cgroup, &limits);
-    cgroup.write(&limits, true).inspect_err(|_| {
-        // The error that is under way says more than one of these would.
-        for limits in &before {
-            let _ = cgroup.write(limits, true);
+impl Cgroup {
+    /// Changes the limits that `resources` has; after an error all are as they were.
+    pub(crate) fn update(&self, mut resources: LinuxResources) -> Result<()> {
+        if let Some(memory) = resources
+            .memory_mut()
+            .as_mut()
+            .filter(|_| self.is_v2("memory"))
+        {
+            complete(memory, self)?;
         }
-    })
+        let mut limits = Limits::of(&resources, self)?;
+        // A new container has it already.
+        if resources
+            .memory()
+            .is_some_and(|memory| memory.disable_oom_killer() == Some(false))
+            && !self.is_v2("memory")
+        {
+            let field = "linux.resources.memory.disableOOMKiller";
+            limits
+                .v1
+                .push(Setting::new(field, "memory", "memory.oom_control", 0));
+        }
+        let devices = with_controller(&self.groups, "devices");
+        if let (Some(rules), Some(group)) = (&limits.devices, devices) {
+            devices::try_on_version_1(&group.directory, rules)?;
+        }
+        let before = before(self, &limits);
+        self.write(&limits, true).inspect_err(|_| {
+            // The error that is under way says more than one of these would.
+            for limits in &before {
+                let _ = self.write(limits, true);
+            }
+        })
+    }
 }
 
 /// Version 2 limits swap alone, the configuration memory and swap together: whoever changes one
@@ -78,7 +83,7 @@ fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
 /// The settings that undo `limits`: those of version 1, those of version 2, and last the lists of
 /// version 2 that were empty.
 fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
-    let undo = |setting: &Setting, group: Option<&super::Group>| {
+    let undo = |setting: &Setting, group: Option<&Group>| {
         let directory = &group?.directory;
         let (name, value) = setting.chosen(|name| directory.join(name).exists());
         let read = |name: &str| file::read(&directory.join(name)).ok();
@@ -88,7 +93,7 @@ fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
         }
         Some(with(setting, name, previous(name, &read(name)?, value)))
     };
-    let group_v1 = |setting: &Setting| v1::with_controller(&cgroup.groups, &setting.controller);
+    let group_v1 = |setting: &Setting| with_controller(&cgroup.groups, &setting.controller);
     let v1 = limits
         .v1
         .iter()

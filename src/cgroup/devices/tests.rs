@@ -1,8 +1,11 @@
+use oci_spec::runtime::LinuxDeviceCgroup;
 use proptest::prelude::*;
 
+use super::exceptions::{Write, v1_changes, v1_writes};
 use super::program::assemble;
 use super::program::tests::run;
-use super::*;
+use super::rule::{ALL, Devices, Kind, MKNOD, READ, Rule, WRITE};
+use super::{allow_list, rules};
 
 const NUMBERS: [u32; 3] = [1, 3, u32::MAX];
 

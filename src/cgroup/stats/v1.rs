@@ -1,6 +1,9 @@
 //! The statistics of version 1.
 
-use super::{Files, Object, Value, count, disk, entry, page_sizes, put};
+use serde_json::Value;
+
+use super::files::{Files, page_sizes};
+use super::object::{Object, count, disk, entry, put};
 
 /// `cpuacct`, which is about time used, and `cpu`, which is about time refused.
 pub(super) fn cpu(acct: Files<'_>, cpu: Option<Files<'_>>) -> Object {

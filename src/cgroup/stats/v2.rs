@@ -1,6 +1,9 @@
 //! The statistics of version 2, in the terms of version 1.
 
-use super::{Files, Object, Value, count, disk, entry, page_sizes, put};
+use serde_json::Value;
+
+use super::files::{Files, page_sizes};
+use super::object::{Object, count, disk, entry, put};
 
 /// `cpu.stat` is there also without the controller.
 pub(super) fn cpu(files: Files<'_>) -> Object {

@@ -4,7 +4,8 @@
 use anyhow::Result;
 
 use super::super::devices::{self, Rule};
-use super::super::limits::{Limits, Setting};
+use super::super::limits::Limits;
+use super::super::setting::Setting;
 use super::wire::{Property, Value};
 
 /// The kernel's default period of the CPU quota, in microseconds.

@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
-use super::{Setting, set};
+use super::super::setting::{Setting, set};
 
 /// What the specification's weights may be. `io.weight` goes from 1 to 10000.
 const WEIGHT: std::ops::RangeInclusive<u16> = 1..=1000;
@@ -56,11 +56,7 @@ fn throttles(io: &LinuxBlockIo) -> [Throttle<'_>; 4] {
 }
 
 /// The writes to `blkio.*` or to `io.*`.
-pub(in super::super) fn settings(
-    io: &LinuxBlockIo,
-    is_v2: bool,
-    settings: &mut Vec<Setting>,
-) -> Result<()> {
+pub(super) fn settings(io: &LinuxBlockIo, is_v2: bool, settings: &mut Vec<Setting>) -> Result<()> {
     weights(io, is_v2, settings)?;
     for (name, file, key, devices) in throttles(io) {
         for (i, device) in devices.iter().enumerate() {

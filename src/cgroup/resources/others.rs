@@ -3,13 +3,10 @@
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 
-use super::{Setting, set};
+use super::super::setting::{Setting, set};
 
 /// A limit of reservations where the kernel counts them (Linux 5.7), and of page faults.
-pub(in super::super) fn huge_pages(
-    resources: &LinuxResources,
-    is_v2: bool,
-) -> impl Iterator<Item = Setting> {
+pub(super) fn huge_pages(resources: &LinuxResources, is_v2: bool) -> impl Iterator<Item = Setting> {
     let limits = resources.hugepage_limits().iter().flatten().enumerate();
     limits.flat_map(move |(i, limit)| {
         let field = format!("linux.resources.hugepageLimits[{i}]");
@@ -25,7 +22,7 @@ pub(in super::super) fn huge_pages(
 
 /// `pids.max` is the same file in both versions. A limit of 0 becomes 1, as in runc: init counts
 /// itself, so both mean "no second task".
-pub(in super::super) fn pids_max(limit: i64) -> Setting {
+pub(super) fn pids_max(limit: i64) -> Setting {
     let value = if limit < 0 {
         "max".to_owned()
     } else {
@@ -35,7 +32,7 @@ pub(in super::super) fn pids_max(limit: i64) -> Setting {
 }
 
 /// The two files that both versions have under one name.
-pub(in super::super) fn cpuset(cpu: &LinuxCpu) -> impl Iterator<Item = Setting> {
+pub(super) fn cpuset(cpu: &LinuxCpu) -> impl Iterator<Item = Setting> {
     let list = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
     let cpus = list(cpu.cpus())
         .map(|cpus| Setting::new("linux.resources.cpu.cpus", "cpuset", "cpuset.cpus", cpus));
@@ -45,7 +42,7 @@ pub(in super::super) fn cpuset(cpu: &LinuxCpu) -> impl Iterator<Item = Setting> 
 }
 
 /// Both versions have the same file.
-pub(in super::super) fn rdma(resources: &LinuxResources) -> Vec<Setting> {
+pub(super) fn rdma(resources: &LinuxResources) -> Vec<Setting> {
     let mut devices: Vec<_> = resources.rdma().iter().flatten().collect();
     devices.sort_by_key(|(name, _)| *name);
     let line = |(name, limit): (&String, &oci_spec::runtime::LinuxRdma)| {
@@ -64,7 +61,7 @@ pub(in super::super) fn rdma(resources: &LinuxResources) -> Vec<Setting> {
 }
 
 /// Version 1 has two controllers for this, version 2 none.
-pub(in super::super) fn network(
+pub(super) fn network(
     resources: &LinuxResources,
     unified_host: bool,
     settings: &mut Vec<Setting>,
@@ -96,7 +93,7 @@ pub(in super::super) fn network(
 
 /// Files of the version 2 group, whatever they are. A file that takes one line at a time has a
 /// value of several lines.
-pub(in super::super) fn unified(
+pub(super) fn unified(
     resources: &LinuxResources,
     has_v2: bool,
     settings: &mut Vec<Setting>,

@@ -1,12 +1,12 @@
-//! Version 2: one hierarchy, whose controllers are enabled group by group from the root.
+//! What `linux.resources` comes to on the controllers that version 2 has.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::limits::{self, Limits, Setting, set};
-use super::{Cgroup, file, hierarchy};
+use super::super::groups::Cgroup;
+use super::super::limits::Limits;
+use super::super::setting::{Setting, set};
+use super::{block_io, others};
 use crate::log;
 
 /// The writes that `resources` come to on the controllers that version 2 has.
@@ -16,7 +16,7 @@ pub(super) fn settings(
     limits: &mut Limits,
 ) -> Result<()> {
     if let Some(pids) = resources.pids().filter(|_| cgroup.is_v2("pids")) {
-        limits.v2.push(limits::pids_max(pids.limit()));
+        limits.v2.push(others::pids_max(pids.limit()));
     }
     if let Some(memory) = resources.memory().filter(|_| cgroup.is_v2("memory")) {
         memory_settings(&memory, limits)?;
@@ -27,23 +27,23 @@ pub(super) fn settings(
         .as_ref()
         .filter(|_| cgroup.is_v2("blkio"))
     {
-        limits::block_io(io, true, settings)?;
+        block_io::settings(io, true, settings)?;
     }
     if let Some(cpu) = resources.cpu() {
         if cgroup.is_v2("cpu") {
             cpu_settings(cpu, settings)?;
         }
         if cgroup.is_v2("cpuset") {
-            settings.extend(limits::cpuset(cpu));
+            settings.extend(others::cpuset(cpu));
         }
     }
     if cgroup.is_v2("hugetlb") {
-        settings.extend(limits::huge_pages(resources, true));
+        settings.extend(others::huge_pages(resources, true));
     }
     if cgroup.is_v2("rdma") {
-        settings.extend(limits::rdma(resources));
+        settings.extend(others::rdma(resources));
     }
-    limits::unified(resources, cgroup.v2().is_some(), settings)
+    others::unified(resources, cgroup.v2().is_some(), settings)
 }
 
 /// -1 as this version spells it.
@@ -173,88 +173,9 @@ fn weight(shares: u64) -> u64 {
     }
 }
 
-/// Refuses a limit that is below the usage of the group `directory`, if that was asked for.
-pub(super) fn check_usage(directory: &Path, limits: &Limits) -> Result<()> {
-    match limits.usage_below {
-        Some((field, limit)) => limits::check_usage(directory, field, limit),
-        None => Ok(()),
-    }
-}
-
-/// Writes the settings of version 2 to the group `directory`.
-pub(super) fn apply(directory: &Path, limits: &Limits) -> Result<()> {
-    check_usage(directory, limits)?;
-    for settings in limits.v2.chunk_by(|a, b| a.controller == b.controller) {
-        limits::write(settings, directory)?;
-    }
-    Ok(())
-}
-
-/// Makes every controller of the host available in the group `directory`, as far as the groups
-/// above allow it. What is missing in the end is an error only when a limit needs it.
-pub(super) fn enable_controllers(directory: &Path) -> Result<()> {
-    let root = Path::new(hierarchy::ROOT);
-    let path = root.join("cgroup.controllers");
-    let available = file::read(&path).with_context(|| path.display().to_string())?;
-    // A controller is enabled from the root down: if the group above has them all, all have. Only
-    // then is nothing written, and a write may wait for groups that are just being removed.
-    let above = directory.parent().unwrap_or(root);
-    let available: Vec<&str> = available.split_ascii_whitespace().collect();
-    if missing(above, &available)?.is_empty() {
-        return Ok(());
-    }
-    enable(root, above, &available)
-}
-
-/// The same on a hybrid host, where few containers need anything of version 2.
-pub(super) fn enable_for(directory: &Path, settings: &[Setting]) -> Result<()> {
-    let root = Path::new(hierarchy::ROOT).join(hierarchy::UNIFIED);
-    let mut needed: Vec<&str> = settings
-        .iter()
-        .map(|setting| &*setting.controller)
-        .collect();
-    needed.retain(|controller| *controller != "cgroup");
-    needed.dedup();
-    match directory.parent() {
-        Some(above) if !needed.is_empty() => enable(&root, above, &needed),
-        _ => Ok(()),
-    }
-}
-
-/// Enables `controllers` from `root` down to the groups below `above`.
-fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
-    let chain: Vec<&Path> = above
-        .ancestors()
-        .take_while(|group| group.starts_with(root))
-        .collect();
-    for group in chain.into_iter().rev() {
-        let missing = missing(group, controllers)?;
-        let path = group.join("cgroup.subtree_control");
-        if !missing.is_empty() && file::write(&path, &missing.join(" ")).is_err() {
-            // All or nothing is the kernel's rule for one write: take what can be had.
-            for controller in &missing {
-                let _ = file::write(&path, controller);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Those of `controllers` that the groups below `group` do not have, each as `+name`.
-fn missing(group: &Path, controllers: &[&str]) -> Result<Vec<String>> {
-    let path = group.join("cgroup.subtree_control");
-    let enabled = file::read(&path).with_context(|| path.display().to_string())?;
-    let missing = controllers.iter().filter(|name| {
-        !enabled
-            .split_ascii_whitespace()
-            .any(|enabled| enabled == **name)
-    });
-    Ok(missing.map(|name| format!("+{name}")).collect())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::limits::tests::{error, lines};
+    use super::super::tests::{error, lines};
     use super::weight;
 
     fn v2(json: &str) -> Vec<String> {

@@ -1,15 +1,12 @@
-//! Version 1: one hierarchy per controller or a few of them, each with its own control files.
+//! What `linux.resources` comes to on the controllers that version 1 has.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
-use nix::sys::stat::Mode;
+use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::devices::{self, Rule};
-use super::limits::{self, Limits, Setting, set};
-use super::{Cgroup, Group, file, walk};
+use super::super::groups::Cgroup;
+use super::super::limits::Limits;
+use super::super::setting::{Setting, set};
+use super::{block_io, others};
 
 /// The kernel clamps `cpu.shares` to this range without an error.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
@@ -22,7 +19,7 @@ pub(super) fn settings(
 ) -> Result<()> {
     let settings = &mut limits.v1;
     if let Some(pids) = resources.pids().filter(|_| !cgroup.is_v2("pids")) {
-        settings.push(limits::pids_max(pids.limit()));
+        settings.push(others::pids_max(pids.limit()));
     }
     if let Some(memory) = resources.memory().filter(|_| !cgroup.is_v2("memory")) {
         memory_settings(&memory, settings)?;
@@ -32,23 +29,23 @@ pub(super) fn settings(
         .as_ref()
         .filter(|_| !cgroup.is_v2("blkio"))
     {
-        limits::block_io(io, false, settings)?;
+        block_io::settings(io, false, settings)?;
     }
     if let Some(cpu) = resources.cpu() {
         if !cgroup.is_v2("cpu") {
             cpu_settings(cpu, settings)?;
         }
         if !cgroup.is_v2("cpuset") {
-            settings.extend(limits::cpuset(cpu));
+            settings.extend(others::cpuset(cpu));
         }
     }
     if !cgroup.is_v2("hugetlb") {
-        settings.extend(limits::huge_pages(resources, false));
+        settings.extend(others::huge_pages(resources, false));
     }
     if !cgroup.is_v2("rdma") {
-        settings.extend(limits::rdma(resources));
+        settings.extend(others::rdma(resources));
     }
-    limits::network(resources, cgroup.is_unified(), settings)
+    others::network(resources, cgroup.is_unified(), settings)
 }
 
 fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<()> {
@@ -184,121 +181,9 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     Ok(())
 }
 
-/// Writes the settings of version 1 to `groups`.
-pub(super) fn apply(groups: &[Group], settings: &[Setting]) -> Result<()> {
-    for settings in settings.chunk_by(|a, b| a.controller == b.controller) {
-        let Setting {
-            field, controller, ..
-        } = &settings[0];
-        let group = with_controller(groups, controller).with_context(|| {
-            format!("{field}: no cgroup hierarchy with the controller `{controller}` is mounted")
-        })?;
-        limits::write(settings, &group.directory)?;
-    }
-    Ok(())
-}
-
-/// The version 1 group of `controller`.
-pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Option<&'a Group> {
-    groups.iter().find(|group| group.has_controller(controller))
-}
-
-/// Writes device rules. Everything is denied for a moment, unless `is_update`: then only what
-/// differs is written.
-pub(super) fn apply_devices(directory: &Path, rules: &[Rule], is_update: bool) -> Result<()> {
-    let open = |name| {
-        let path = directory.join(name);
-        let fd = file::open(&path, nix::fcntl::OFlag::O_WRONLY);
-        fd.with_context(|| format!("linux.resources.devices: {}", path.display()))
-    };
-    let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
-    let mut writes = devices::v1_writes(rules)?;
-    if is_update {
-        let path = directory.join("devices.list");
-        let list = file::open(&path, nix::fcntl::OFlag::O_RDONLY).and_then(file::read_all);
-        writes = devices::v1_changes(&list.with_context(|| path.display().to_string())?, writes);
-    }
-    for write in writes {
-        match file::write_to(if write.allow { &allow } else { &deny }, &write.text) {
-            // The group above forbids the device: nothing is lost of what nobody asked for.
-            Err(Errno::EPERM) if write.rule.is_none() => {}
-            result => result.with_context(|| {
-                let name = if write.allow {
-                    "devices.allow"
-                } else {
-                    "devices.deny"
-                };
-                let path = directory.join(name);
-                let field = write.rule.map_or_else(String::new, |i| format!("[{i}]"));
-                format!(
-                    "linux.resources.devices{field}: {}: {}",
-                    path.display(),
-                    write.text
-                )
-            })?,
-        }
-    }
-    Ok(())
-}
-
-/// Whether a group in this place may have `rules`: tried on one beside it that nobody is in. What is
-/// refused in the middle cannot be taken back, since the kernel shows no exceptions to "everything".
-pub(super) fn try_devices(directory: &Path, rules: &[Rule]) -> Result<()> {
-    let trial = trial(directory);
-    let context = || trial.display().to_string();
-    // A killed command may have left it.
-    walk::rmdir(&trial).with_context(context)?;
-    nix::unistd::mkdir(&trial, Mode::S_IRWXU).with_context(context)?;
-    let tried = apply_devices(&trial, rules, false);
-    walk::rmdir(&trial).with_context(context)?;
-    tried
-}
-
-/// No container's id has a colon in it.
-pub(super) fn trial(directory: &Path) -> PathBuf {
-    let mut path = directory.as_os_str().to_owned();
-    path.push(":trial");
-    path.into()
-}
-
-/// Gives a cpuset group the values of the group above: while one of its lists is empty, as in a
-/// new one, no process can enter. Groups above are treated in the same way.
-pub(super) fn fill_cpuset(directory: &Path, is_new: bool) -> Result<()> {
-    for name in ["cpuset.cpus", "cpuset.mems"] {
-        let path = directory.join(name);
-        let is_empty = || Ok::<_, Errno>(is_new || file::read(&path)?.is_empty());
-        if is_empty().with_context(|| path.display().to_string())? {
-            let value = inherited(directory, name)?;
-            file::write(&path, &value).with_context(|| path.display().to_string())?;
-        }
-    }
-    Ok(())
-}
-
-fn inherited(directory: &Path, name: &str) -> Result<String> {
-    let mut empty: Vec<PathBuf> = Vec::new();
-    // The root of the hierarchy is never empty; above it there is no such file.
-    for above in directory.ancestors().skip(1) {
-        let path = above.join(name);
-        let value = file::read(&path).with_context(|| path.display().to_string())?;
-        if value.is_empty() {
-            empty.push(path);
-            continue;
-        }
-        for path in empty.iter().rev() {
-            file::write(path, &value).with_context(|| path.display().to_string())?;
-        }
-        return Ok(value);
-    }
-    bail!(
-        "{}: no group above has a value",
-        directory.join(name).display()
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::limits::tests::{error, lines};
+    use super::super::tests::{error, lines};
 
     fn v1(json: &str) -> Vec<String> {
         lines(json, false)

@@ -1,0 +1,53 @@
+//! Rules made those of a container: exceptions on version 1, a program on version 2.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+
+use super::super::group::{Group, with_controller};
+use super::rule::Rule;
+use super::{control_files, program};
+use crate::sys;
+
+/// By its name an update finds the program among others', such as systemd's.
+const PROGRAM: sys::BpfName = *b"rt_devices\0\0\0\0\0\0";
+
+/// Makes `rules` those of the container; on version 2 in one step, also if it has some already.
+pub(crate) fn apply(groups: &[Group], rules: &[Rule], is_update: bool) -> Result<()> {
+    if let Some(group) = with_controller(groups, "devices") {
+        return control_files::write(&group.directory, rules, is_update);
+    }
+    let instructions = program::assemble(rules);
+    if instructions.is_none() && !is_update {
+        return Ok(());
+    }
+    let group = groups.iter().find(|group| group.is_v2());
+    let group = group.context("linux.resources.devices: no cgroup hierarchy can filter devices")?;
+    attach(group, instructions.as_deref(), is_update)
+        .with_context(|| format!("linux.resources.devices: {}", group.directory.display()))
+}
+
+/// Attaches the program to a version 2 group, or takes away the one that is there.
+fn attach(group: &Group, instructions: Option<&[u64]>, is_update: bool) -> Result<()> {
+    const FILTER: &str = "eBPF device filter";
+    let directory = group.open()?;
+    let directory = directory.as_fd();
+    let present = match is_update {
+        true => sys::bpf_prog_of_cgroup(directory, PROGRAM).context(FILTER)?,
+        false => None,
+    };
+    let present = present.as_ref().map(AsFd::as_fd);
+    match (instructions, present) {
+        (Some(instructions), present) => {
+            let program = sys::bpf_prog_load_cgroup_device(instructions, PROGRAM);
+            let program = program.context("BPF_PROG_LOAD").context(FILTER)?;
+            sys::bpf_prog_attach_cgroup_device(directory, program.as_fd(), present)
+                .context("BPF_PROG_ATTACH")
+                .context(FILTER)
+        }
+        (None, Some(present)) => {
+            sys::bpf_prog_detach_cgroup_device(directory, present).context(FILTER)
+        }
+        (None, None) => Ok(()),
+    }
+}

@@ -1,0 +1,119 @@
+//! The rules of a configuration, with the default ones behind them.
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::rule::{ALL, Devices, Kind, MKNOD, Rule, access};
+
+/// What a container may do unless the configuration denies the device by its number: make any node,
+/// and use those that every container has. The tun device is there because clients have come to rely
+/// on it. The console is not, since that of the host is meant by its number; a container's own is a
+/// pseudo terminal.
+#[rustfmt::skip]
+const DEFAULT: [(Kind, Option<u32>, Option<u32>, u8); 11] = [
+    (Kind::Char, None, None, MKNOD),
+    (Kind::Block, None, None, MKNOD),
+    (Kind::Char, Some(1), Some(3), ALL),     // null
+    (Kind::Char, Some(1), Some(5), ALL),     // zero
+    (Kind::Char, Some(1), Some(7), ALL),     // full
+    (Kind::Char, Some(1), Some(8), ALL),     // random
+    (Kind::Char, Some(1), Some(9), ALL),     // urandom
+    (Kind::Char, Some(5), Some(0), ALL),     // tty
+    (Kind::Char, Some(5), Some(2), ALL),     // ptmx
+    (Kind::Char, Some(136), None, ALL),      // pts
+    (Kind::Char, Some(10), Some(200), ALL),  // net/tun
+];
+
+/// The rules of the configuration in their order, then the default ones. Before the first rule
+/// everything is denied, also when the configuration has none.
+pub(crate) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
+    let mut rules = Vec::with_capacity(config.len() + DEFAULT.len());
+    for (index, device) in config.iter().enumerate() {
+        parse(device, index, &mut rules)
+            .with_context(|| format!("linux.resources.devices[{index}]"))?;
+    }
+    let default = |devices| Rule {
+        allow: true,
+        devices: Some(devices),
+        index: None,
+    };
+    let left: Vec<Rule> = default_devices()
+        .filter_map(|devices| not_denied(devices, &rules))
+        .map(default)
+        .collect();
+    rules.extend(left);
+    Ok(rules)
+}
+
+/// What is left of `devices`, which are allowed by default, where `rules` deny some by number. The
+/// right to make any node stays whole: it gives no access, and docker denies the number of one
+/// device to every container.
+fn not_denied(devices: Devices, rules: &[Rule]) -> Option<Devices> {
+    if devices.major.is_none() {
+        return Some(devices);
+    }
+    let by_number = rules
+        .iter()
+        .filter_map(|rule| Some((rule.allow, rule.devices?)));
+    let by_number = by_number.filter(|(_, named)| named.major.is_some() || named.minor.is_some());
+    let access = by_number.fold(devices.access, |access, (allow, named)| match allow {
+        true if named.covers(&devices) => access | named.access & devices.access,
+        false if named.overlaps(&devices) => access & !named.access,
+        _ => access,
+    });
+    (access != 0).then_some(Devices { access, ..devices })
+}
+
+pub(super) fn default_devices() -> impl Iterator<Item = Devices> {
+    let devices = |(kind, major, minor, access)| Devices {
+        kind,
+        major,
+        minor,
+        access,
+    };
+    DEFAULT.into_iter().map(devices)
+}
+
+fn parse(device: &LinuxDeviceCgroup, index: usize, rules: &mut Vec<Rule>) -> Result<()> {
+    let kinds: &[Kind] = match device.typ() {
+        None | Some(LinuxDeviceType::A) => &[Kind::Char, Kind::Block],
+        Some(LinuxDeviceType::B) => &[Kind::Block],
+        Some(LinuxDeviceType::C) => &[Kind::Char],
+        Some(kind) => bail!("type: `{}` is none of a, b, c", kind.as_str()),
+    };
+    let major = number(device.major()).context("major")?;
+    let minor = number(device.minor()).context("minor")?;
+    let access = access(device.access().as_deref().unwrap_or_default())?;
+    let mut push = |devices| {
+        rules.push(Rule {
+            allow: device.allow(),
+            devices,
+            index: Some(index),
+        })
+    };
+    if kinds.len() == 2 && (major, minor, access) == (None, None, ALL) {
+        push(None);
+        return Ok(());
+    }
+    // The kernel's `a` ignores numbers and accesses: a narrower rule becomes one of each type.
+    for kind in kinds {
+        push(Some(Devices {
+            kind: *kind,
+            major,
+            minor,
+            access,
+        }));
+    }
+    Ok(())
+}
+
+/// A device number; clients write -1 for every number.
+fn number(value: Option<i64>) -> Result<Option<u32>> {
+    match value {
+        None | Some(-1) => Ok(None),
+        Some(value) => match u32::try_from(value) {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => bail!("{value} is not a device number"),
+        },
+    }
+}

@@ -1,0 +1,44 @@
+//! JSON objects in the making.
+
+use serde_json::{Map, Value};
+
+/// A JSON object in the making.
+pub(super) type Object = Map<String, Value>;
+
+/// The number behind a key, or 0.
+pub(super) fn count(table: &Object, key: &str) -> u64 {
+    table.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// Adds what there is.
+pub(super) fn put(object: &mut Object, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        object.insert(name.to_owned(), value.into());
+    }
+}
+
+/// `{"limit", "usage", "max", "failcnt"}` of memory.
+pub(super) fn entry(limit: u64, usage: u64, max: u64, failures: u64) -> Value {
+    let pairs = [
+        ("limit", limit),
+        ("usage", usage),
+        ("max", max),
+        ("failcnt", failures),
+    ];
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .into_iter()
+        .collect::<Object>()
+        .into()
+}
+
+/// `{"major", "minor", "op", "value"}` of a disk.
+pub(super) fn disk(device: &str, op: &str, value: u64) -> Option<Value> {
+    let (major, minor) = device.split_once(':')?;
+    let mut object = Object::new();
+    put(&mut object, "major", Some(major.parse::<u64>().ok()?));
+    put(&mut object, "minor", Some(minor.parse::<u64>().ok()?));
+    put(&mut object, "op", Some(op).filter(|op| !op.is_empty()));
+    put(&mut object, "value", Some(value));
+    Some(object.into())
+}

@@ -1,0 +1,262 @@
+//! The scope of a container: planned, started, given limits, stopped.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::super::devices::Rule;
+use super::super::file;
+use super::super::group::Group;
+use super::super::limits::Limits;
+use super::bus::{Bus, Refusal};
+use super::scope::{is_ordinary_user, scope, slice_path};
+use super::wire::{Property, Reader, Value, Writer};
+use super::{annotation, properties};
+
+/// A scope.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Unit {
+    name: String,
+    slice: String,
+    /// Of the user's manager instead of the system's.
+    user: bool,
+    /// From annotations; they are needed only once.
+    #[serde(skip)]
+    properties: Vec<Property>,
+    /// Of this command, and of all clones.
+    #[serde(skip)]
+    bus: Rc<RefCell<Option<Bus>>>,
+}
+
+impl Unit {
+    /// The scope for container `id`, and its path from the root of each hierarchy.
+    pub(crate) fn plan(
+        path: Option<&Path>,
+        id: &str,
+        annotations: &HashMap<String, String>,
+    ) -> Result<(Self, PathBuf)> {
+        let user = is_ordinary_user()?;
+        let default_slice = if user { "user.slice" } else { "system.slice" };
+        let path = path.and_then(Path::to_str).unwrap_or_default();
+        let (slice, name) = scope(path, id, default_slice)?;
+        let directory = slice_path(slice).with_context(|| format!("linux.cgroupsPath: {path}"))?;
+        let fits = name.len() < 256
+            && name.chars().all(|c| {
+                // systemd.unit(5)
+                c.is_ascii_alphanumeric() || ":-_.\\@".contains(c)
+            });
+        ensure!(fits, "linux.cgroupsPath: {name}: not the name of a unit");
+        let mut properties = Vec::new();
+        for (key, value) in annotations {
+            properties.extend(annotation::property(key, value)?);
+        }
+        let above = match user {
+            true => Bus::connect(true)?
+                .manager_text("ControlGroup")
+                .context("systemd")?,
+            false => String::new(),
+        };
+        let place = Path::new("/").join(above.trim_start_matches('/'));
+        let place = place.join(directory).join(&name);
+        let slice = slice.to_owned();
+        Ok((
+            Self {
+                name,
+                slice,
+                user,
+                properties,
+                bus: Rc::default(),
+            },
+            place,
+        ))
+    }
+
+    /// Connects to the manager that has the unit.
+    pub(crate) fn connect(&self) -> Result<()> {
+        self.ask(|_| Ok(()))
+    }
+
+    /// Asks the manager.
+    fn ask<T>(&self, ask: impl FnOnce(&mut Bus) -> Result<T>) -> Result<T> {
+        let mut bus = self.bus.borrow_mut();
+        let bus = match &mut *bus {
+            Some(bus) => bus,
+            none => none.insert(Bus::connect(self.user).context("--systemd-cgroup")?),
+        };
+        ask(bus).with_context(|| format!("systemd: {}", self.name))
+    }
+
+    /// Starts the scope with process `pid` in it.
+    pub(crate) fn start(&self, pid: i32, unified: bool) -> Result<()> {
+        let yes = |name: &str| (name.to_owned(), Value::Bool(true));
+        let text = |name: &str, text: &str| (name.to_owned(), Value::Text(text.to_owned()));
+        let mut properties = vec![
+            text("Description", &format!("container {}", self.name)),
+            text("Slice", &self.slice),
+            yes("Delegate"),
+            ("PIDs".to_owned(), Value::Pids(vec![pid.unsigned_abs()])),
+            yes("MemoryAccounting"),
+            yes("CPUAccounting"),
+            yes(if unified {
+                "IOAccounting"
+            } else {
+                "BlockIOAccounting"
+            }),
+            yes("TasksAccounting"),
+            ("DefaultDependencies".to_owned(), Value::Bool(false)),
+            // Or one that has run out of memory would stay as failed until somebody resets it.
+            text("CollectMode", "inactive-or-failed"),
+        ];
+        properties.extend(self.properties.iter().cloned());
+        let mut body = Writer::default();
+        body.text(&self.name);
+        // A job that is waiting for a unit of this name is none of ours.
+        body.text("fail");
+        body.properties(&properties);
+        body.no_units();
+        let start = |bus: &mut Bus| bus.manager("StartTransientUnit", "ssa(sv)a(sa(sv))", &body);
+        self.ask(|bus| {
+            let reply = match start(bus) {
+                // What a predecessor left that has failed.
+                Err(error) if is_refusal(&error, "UnitExists") => {
+                    self.reset(bus)?;
+                    start(bus)?
+                }
+                reply => reply?,
+            };
+            self.wait(bus, &reply)
+        })
+    }
+
+    /// On version 1 systemd would allow every device again, and turning its controller on later
+    /// makes it move processes about: the rules have to be there from the start. On version 2 its
+    /// own program is another one than ours.
+    pub(crate) fn with_devices(&mut self, limits: &Limits) -> Result<()> {
+        if let Some(rules) = &limits.devices {
+            self.properties.splice(0..0, properties::devices(rules)?);
+        }
+        Ok(())
+    }
+
+    /// Sets the limits that systemd knows; see [`properties::of`] for what becomes of `limits`.
+    /// `cpu` is the group whose control files of the CPU hold.
+    pub(crate) fn set(&self, cpu: Option<&Group>, limits: &mut Limits) -> Result<()> {
+        let present = |name: &str| file::read(&cpu?.directory.join(name)).ok();
+        let mut properties = properties::of(limits, present);
+        if properties.contains(&properties::idle()) && !self.knows_idle()? {
+            properties.retain(|property| *property != properties::idle());
+        }
+        self.set_properties(&properties)
+    }
+
+    fn knows_idle(&self) -> Result<bool> {
+        let version = self.ask(|bus| bus.manager_text("Version"))?;
+        let digits = version
+            .split(|c: char| !c.is_ascii_digit())
+            .find(|part| !part.is_empty());
+        Ok(digits
+            .and_then(|digits| digits.parse::<u32>().ok())
+            .is_some_and(|v| v >= 252))
+    }
+
+    /// Replaces the device rules.
+    pub(crate) fn set_devices(&self, rules: &[Rule]) -> Result<()> {
+        self.set_properties(&properties::devices(rules)?)
+    }
+
+    fn set_properties(&self, properties: &[Property]) -> Result<()> {
+        if properties.is_empty() {
+            return Ok(());
+        }
+        let mut body = Writer::default();
+        body.text(&self.name);
+        // Until the next boot, as the unit itself.
+        body.u32(1);
+        body.properties(properties);
+        self.ask(|bus| bus.manager("SetUnitProperties", "sba(sv)", &body).map(drop))
+    }
+
+    /// Stops the scope, and waits for that; no scope is success.
+    pub(crate) fn stop(&self) -> Result<()> {
+        let mut body = Writer::default();
+        body.text(&self.name);
+        body.text("replace");
+        self.ask(|bus| match bus.manager("StopUnit", "ss", &body) {
+            Err(error) if is_refusal(&error, "NoSuchUnit") => Ok(()),
+            reply => {
+                self.wait(bus, &reply?)?;
+                self.reset(bus)
+            }
+        })
+    }
+
+    fn wait(&self, bus: &mut Bus, reply: &[u8]) -> Result<()> {
+        let job = Reader::new(reply).text().context("no job")?;
+        match bus.wait(job)?.as_str() {
+            "done" => Ok(()),
+            result => {
+                let _ = self.reset(bus);
+                bail!("the job ended as {result:?}")
+            }
+        }
+    }
+
+    /// A failed unit is kept until it is reset.
+    fn reset(&self, bus: &mut Bus) -> Result<()> {
+        let mut body = Writer::default();
+        body.text(&self.name);
+        match bus.manager("ResetFailedUnit", "s", &body) {
+            Err(error) if !is_refusal(&error, "NoSuchUnit") => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_refusal(error: &anyhow::Error, name: &str) -> bool {
+    let refusal = error.downcast_ref::<Refusal>();
+    refusal.is_some_and(|refusal| refusal.name.rsplit('.').next() == Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(path: &str) -> Result<(String, PathBuf)> {
+        let planned = Unit::plan(Some(Path::new(path)), "box", &HashMap::new())?;
+        Ok((planned.0.name, planned.1))
+    }
+
+    #[test]
+    fn a_scope_has_a_slice_a_prefix_and_a_name() {
+        if is_ordinary_user().unwrap() {
+            return;
+        }
+        let expected = |name: &str, path: &str| (name.to_owned(), PathBuf::from(path));
+        let planned = plan("user-x.slice:libpod:abc").unwrap();
+        let path = "/user.slice/user-x.slice/libpod-abc.scope";
+        assert_eq!(planned, expected("libpod-abc.scope", path));
+        assert_eq!(
+            plan("").unwrap(),
+            expected("rt-box.scope", "/system.slice/rt-box.scope")
+        );
+        assert_eq!(
+            plan(":a:b").unwrap(),
+            expected("a-b.scope", "/system.slice/a-b.scope")
+        );
+        assert_eq!(plan("-.slice::b").unwrap(), expected("b.scope", "/b.scope"));
+        for wrong in [
+            "/a/b",
+            "a:b",
+            "a:b:c:d",
+            "a:b:c",
+            "x.slice:a:b/c",
+            "x.slice:a:b c",
+        ] {
+            assert!(plan(wrong).is_err(), "{wrong}");
+        }
+    }
+}
