@@ -20,7 +20,9 @@ mod config;
 mod conntrack;
 mod detach;
 mod firewall;
+mod host;
 mod hosts;
+mod interface;
 mod lease;
 mod network;
 mod ours;
@@ -28,24 +30,19 @@ mod point;
 mod ports;
 mod remains;
 mod request;
+mod resolv_conf;
 mod serve;
 mod show;
 mod store;
 mod sysctl;
 mod target;
 
-use std::path::PathBuf;
-
 pub(crate) use command::{NETWORK_OPTIONS, Place, Verb, run};
 pub(crate) use config::{Namespace, Parts, make_files, parts};
+pub(crate) use host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 #[cfg(any(test, fuzzing))]
 pub(crate) use request::Request;
-pub(crate) use request::{ANNOTATION, OPTIONS};
-
-/// Where networks are described, unless an option says something else.
-pub(crate) const DEFAULT_NETWORKS: &str = "/etc/rt/networks";
-/// Where they are remembered.
-pub(crate) const DEFAULT_STATE: &str = "/run/rt-netns";
+pub(crate) use request::{ANNOTATION, OPTIONS, Options};
 
 /// For [`crate::fuzz`]: what comes from containers and from the kernel. The first byte says which.
 #[cfg(any(test, fuzzing))]
@@ -56,14 +53,4 @@ pub(crate) fn read_anything(bytes: &[u8]) {
         Some((_, json)) => network::read_anything(json),
         None => {}
     }
-}
-
-/// Options given: name and value.
-pub(crate) type Options = Vec<(String, String)>;
-
-/// Where networks are described and remembered.
-#[derive(Clone, Debug)]
-pub(crate) struct Host {
-    pub(crate) networks: PathBuf,
-    pub(crate) state: PathBuf,
 }

@@ -7,18 +7,17 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
 use super::detach::detach;
-use super::network::{self, DEFAULT, Network, hash};
+use super::host::Host;
+use super::interface::host_interface;
+use super::network::{self, DEFAULT, Network};
 use super::ports::{self, Held};
 use super::remains::{Entry, InUse};
 use super::request::{Publish, Range, Request};
 use super::store::{Active, Endpoint, Record, Store};
 use super::target::Target;
-use super::{Host, bridge, conntrack, firewall, hosts, lease, ours, point, serve, sysctl};
+use super::{bridge, conntrack, firewall, hosts, lease, ours, point, resolv_conf, serve, sysctl};
 use crate::netlink::address::{Cidr, Mac};
 use crate::netlink::link::{Links, New};
-
-/// The label of the lines in a container's files that no network gives.
-pub(super) const BASE: &str = "container";
 
 /// Gives the container `id` in `target` what is wanted.
 pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) -> Result<Record> {
@@ -211,7 +210,7 @@ impl<'a> Attach<'a> {
         for point in &record.points {
             text += &hosts::line(point.its, std::slice::from_ref(&point.peer));
         }
-        hosts::update(files, "hosts", BASE, &text)?;
+        hosts::update(files, "hosts", hosts::BASE, &text)?;
         hosts::set(files, "hostname", &format!("{}\n", record.names[0]))?;
         let mut servers = request.dns.clone();
         if servers.is_empty() {
@@ -223,10 +222,10 @@ impl<'a> Attach<'a> {
             );
         }
         if servers.is_empty() && !self.networks.iter().all(|network| network.internal) {
-            servers = serve::host_servers();
+            servers = resolv_conf::host_servers();
         }
-        let text = hosts::resolv_conf(&servers, &request.dns_search, &request.dns_options);
-        hosts::update(files, "resolv.conf", BASE, &text)
+        let text = resolv_conf::text(&servers, &request.dns_search, &request.dns_options);
+        hosts::update(files, "resolv.conf", hosts::BASE, &text)
     }
 
     /// Ports are published once.
@@ -440,26 +439,9 @@ fn short(id: &str) -> Option<String> {
     hex.then(|| id[..12].to_owned())
 }
 
-/// The same for every time that the container joins the network.
-pub(super) fn host_interface(id: &str, network: &str) -> String {
-    format!(
-        "rtv{:012x}",
-        hash(&format!("{network}/{id}")) & 0xffff_ffff_ffff
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn interfaces_on_the_host_have_short_names_of_their_own() {
-        let name = host_interface("a", "default");
-        assert_eq!(name.len(), 15);
-        assert_ne!(name, host_interface("a", "other"));
-        assert_ne!(name, host_interface("b", "default"));
-        assert!(network::check_interface(&name).is_ok());
-    }
 
     #[test]
     fn long_ids_have_a_short_form() {

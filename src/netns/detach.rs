@@ -3,7 +3,6 @@
 
 use anyhow::{Context, Error, Result};
 
-use super::attach::BASE;
 use super::lease::Lease;
 use super::store::{Endpoint, Record, Store};
 use super::{conntrack, firewall, hosts, ours, point, serve};
@@ -39,7 +38,7 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
         }
         note(retire(store, &endpoint.network, &mut here));
     }
-    clear_files(record, BASE);
+    clear_files(record, hosts::BASE);
     match first {
         Some(error) => Err::<(), Error>(error),
         None => store.forget(&record.id),

@@ -10,6 +10,7 @@ use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::interface::{INTERFACE_MAX, check_interface, hash};
 use crate::netlink::address::{Cidr, width};
 use crate::sys;
 
@@ -20,8 +21,6 @@ const DEFAULT_SUBNET: Cidr = Cidr {
     address: IpAddr::V4(Ipv4Addr::new(172, 20, 0, 0)),
     prefix: 16,
 };
-/// IFNAMSIZ of `<net/if.h>` without the final zero.
-const INTERFACE_MAX: usize = 15;
 const NAME_MAX: usize = 32;
 
 /// Who translates and filters packets.
@@ -366,29 +365,12 @@ pub(super) fn default_bridge(name: &str) -> String {
     }
 }
 
-/// FNV-1a: names of interfaces are made from longer ones with it.
-pub(super) fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
-}
-
 /// What may be a network's name; the modes that are none are not.
 pub(super) fn check_name(name: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     let reserved = ["host", "none", "container", "bridge"].contains(&name);
     if name.is_empty() || name.len() > NAME_MAX || reserved || !name.chars().all(good) {
         bail!("network {name:.64?}: not a name (letters, digits, _ and -, at most {NAME_MAX})");
-    }
-    Ok(())
-}
-
-/// dev_valid_name() of the kernel; `rt` alone is a word of nft's.
-pub(super) fn check_interface(name: &str) -> Result<()> {
-    let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    let bad = name.is_empty() || name.len() > INTERFACE_MAX || [".", "..", "rt"].contains(&name);
-    if bad || !name.chars().all(good) {
-        bail!("{name:.64?}: not a name for an interface");
     }
     Ok(())
 }

@@ -11,9 +11,8 @@ use std::path::Path;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 
-use super::attach::host_interface;
-use super::network::{Driver, Network, check_interface, check_name, default_bridge};
-use super::point;
+use super::interface::{check_interface, host_interface, peer_interface};
+use super::network::{Driver, Network, check_name, default_bridge};
 use super::request::Range;
 use super::store::{Endpoint, Namespace, Record, Store};
 use crate::id::check_id;
@@ -98,7 +97,7 @@ pub(super) fn check_record(id: &str, record: &Record) -> Result<()> {
     for (at, point) in record.points.iter().enumerate() {
         check_id(&point.peer)?;
         check_interface(&point.interface)?;
-        if point.peer_interface != point::peer_interface(&point.peer, id, at) {
+        if point.peer_interface != peer_interface(&point.peer, id, at) {
             bail!("{:.64?}: is no interface of {id}", point.peer_interface);
         }
     }

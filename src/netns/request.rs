@@ -8,7 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use super::network::check_interface;
+use super::interface::check_interface;
 use crate::id::check_id;
 use crate::netlink::address::Mac;
 
@@ -71,6 +71,9 @@ pub(crate) const OPTIONS: [(&str, &str, &str); 17] = [
         "The interface's name in the container [default: eth0]",
     ),
 ];
+
+/// Options given: name and value.
+pub(crate) type Options = Vec<(String, String)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -37,7 +37,7 @@ mod stream;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -427,31 +427,5 @@ pub(super) fn is_up(store: &Store, network: &str) -> Result<bool> {
     match reach(store, network)? {
         Some(connection) => Ok(connection.ask("hello", &[])? == "ok"),
         None => Ok(false),
-    }
-}
-
-/// Addresses that name servers have in this host's `/etc/resolv.conf`.
-pub(super) fn host_servers() -> Vec<IpAddr> {
-    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    servers_in(&text)
-}
-
-fn servers_in(text: &str) -> Vec<IpAddr> {
-    let server = |line: &str| {
-        let mut words = line.split_ascii_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
-    };
-    text.lines().filter_map(server).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_are_read_from_resolv_conf() {
-        let text = "# nameserver 1.1.1.1\nsearch x\nnameserver 10.0.0.1\n nameserver fd00::1 \nnameserver fe80::1%eth0\n";
-        let expected: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
-        assert_eq!(servers_in(text), expected);
     }
 }

@@ -23,7 +23,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::Host;
+use super::host::Host;
 use super::lease::Lease;
 use super::network::{Config, check_name};
 use super::remains::{Entry, check_record, read_entry};
