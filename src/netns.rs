@@ -13,21 +13,26 @@
 //! | `firewall.rs` `firewall/` `ports.rs` `conntrack.rs` | which packets pass; published ports |
 //! | `serve.rs` `serve/` `hosts.rs` | the helper process: names and relays; a container's files |
 
+mod allocator;
 mod attach;
 mod bridge;
 mod command;
 mod config;
 mod conntrack;
 mod detach;
+mod entry;
+mod file;
 mod firewall;
 mod host;
 mod hosts;
+mod in_use;
 mod interface;
 mod lease;
 mod network;
 mod ours;
 mod point;
 mod ports;
+mod record;
 mod remains;
 mod request;
 mod resolv_conf;

@@ -7,15 +7,19 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
 use super::detach::detach;
+use super::entry::Entry;
 use super::host::Host;
+use super::in_use::load;
 use super::interface::host_interface;
-use super::network::{self, DEFAULT, Network};
+use super::network::{DEFAULT, Network};
 use super::ports::{self, Held};
-use super::remains::{Entry, InUse};
+use super::record::{Endpoint, Record};
 use super::request::{Publish, Range, Request};
-use super::store::{Active, Endpoint, Record, Store};
+use super::store::{Active, Store};
 use super::target::Target;
-use super::{bridge, conntrack, firewall, hosts, lease, ours, point, resolv_conf, serve, sysctl};
+use super::{
+    allocator, bridge, conntrack, firewall, hosts, ours, point, resolv_conf, serve, sysctl,
+};
 use crate::netlink::address::{Cidr, Mac};
 use crate::netlink::link::{Links, New};
 
@@ -52,18 +56,6 @@ pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) 
         return Err(error);
     }
     Ok(record)
-}
-
-/// The network as it is in use, or else as its file has it.
-pub(super) fn load(store: &Store, host: &Host, name: &str) -> Result<Network> {
-    network::check_name(name)?;
-    match store.in_use(name)? {
-        Some(InUse {
-            error: Some(error), ..
-        }) => Err(error.context(format!("network {name}: rt netns check --repair"))),
-        Some(in_use) => Ok(in_use.network),
-        None => Network::load(&host.networks, name),
-    }
 }
 
 struct Attach<'a> {
@@ -150,8 +142,8 @@ impl<'a> Attach<'a> {
         let first = self.request;
         let ip = first.ip.filter(|_| at == 0).map(IpAddr::V4);
         let ip6 = first.ip6.filter(|_| at == 0).map(IpAddr::V6);
-        let address = lease::choose(self.store, network, ip)?;
-        let address6 = lease::choose6(self.store, network, address.address, ip6)?;
+        let address = allocator::choose(self.store, network, ip)?;
+        let address6 = allocator::choose6(self.store, network, address.address, ip6)?;
         let IpAddr::V4(v4) = address.address else {
             bail!("{address}: not IPv4")
         };

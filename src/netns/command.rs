@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
+use super::entry::Entry;
+use super::file::write;
 use super::host::Host;
+use super::in_use::InUse;
 use super::network::{Config, DEFAULT, Network, check_name};
-use super::remains::{Entry, InUse};
 use super::request::{ANNOTATION, Options, Request};
-use super::store::{Active, Store, write};
+use super::store::{Active, Store};
 use super::target::Target;
 use super::{attach, bridge, detach, firewall, hosts, serve, show};
 use crate::id::check_id;

@@ -4,7 +4,8 @@
 use anyhow::{Context, Error, Result};
 
 use super::lease::Lease;
-use super::store::{Endpoint, Record, Store};
+use super::record::{Endpoint, Record};
+use super::store::Store;
 use super::{conntrack, firewall, hosts, ours, point, serve};
 use crate::log;
 use crate::netlink::link::Links;

@@ -9,8 +9,9 @@ use nix::errno::Errno;
 
 use super::interface::peer_interface;
 use super::ours;
+use super::record::{Point, Record};
 use super::request::PointToPoint;
-use super::store::{Point, Record, Store};
+use super::store::Store;
 use super::target::Target;
 use crate::netlink::address::Cidr;
 use crate::netlink::link::{Links, New};

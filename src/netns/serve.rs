@@ -57,7 +57,8 @@ use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setp
 
 use super::network::Network;
 use super::ports::{Held, hold};
-use super::store::{Endpoint, Record, Store};
+use super::record::{Endpoint, Record};
+use super::store::Store;
 use crate::log;
 use crate::sys::{self, Fork};
 

@@ -5,12 +5,13 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::attach::load;
+use super::entry::Entry;
 use super::host::Host;
+use super::in_use::load;
 use super::network::Network;
-use super::remains::Entry;
+use super::record::{Endpoint, Record};
 use super::request::Publish;
-use super::store::{Endpoint, Record, Store};
+use super::store::Store;
 use crate::id::check_id;
 use crate::log;
 

@@ -11,8 +11,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::super::network::{Driver, Localhost, Network};
+use super::super::record::{Endpoint, Record};
 use super::super::request::Publish;
-use super::super::store::{Endpoint, Record, Store};
+use super::super::store::Store;
 use crate::netlink::address::Cidr;
 
 const RAW: &str = "RT-RAW";

@@ -14,8 +14,9 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
 use super::super::network::{Driver, Localhost, Network};
+use super::super::record::{Endpoint, Record};
 use super::super::request::Publish;
-use super::super::store::{Endpoint, Record, Store};
+use super::super::store::Store;
 use super::encode::{
     BRIDGE, DELRULE, DELSETELEM, DELTABLE, Element, Family, GETRULE, INET, NEWSETELEM, NEWTABLE,
     Set, chain, concat, interface, message, table,

@@ -13,9 +13,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{MsgFlags, send};
 
+use super::super::entry::read_record;
 use super::super::network::Network;
 use super::super::request::Protocol;
-use super::super::store::{read_active, read_record};
+use super::super::store::read_active;
 use super::budget::{Budgets, Client, Kind, Room};
 use super::dns::{Names, Pending};
 use super::inbox::Inbox;
