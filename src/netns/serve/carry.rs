@@ -6,7 +6,8 @@ use nix::sys::epoll::EpollFlags;
 
 use super::budget::{Client, Kind};
 use super::relay::{self, Flow, Pumped};
-use super::server::{EDGES, Published, Server, Source, TURN};
+use super::server::Server;
+use super::source::{EDGES, Published, Source, TURN};
 
 impl Server {
     /// Who comes from the address: a container of this network, or somebody else.
