@@ -13,8 +13,9 @@ use super::in_use::load;
 use super::interface::host_interface;
 use super::network::{DEFAULT, Network};
 use super::ports::{self, Held};
+use super::publish::{Publish, Range};
 use super::record::{Endpoint, Record};
-use super::request::{Publish, Range, Request};
+use super::request::Request;
 use super::store::{Active, Store};
 use super::target::Target;
 use super::{

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
+use super::description::Config;
 use super::entry::Entry;
 use super::file::write;
 use super::host::Host;
 use super::in_use::InUse;
-use super::network::{Config, DEFAULT, Network, check_name};
+use super::network::{DEFAULT, Network, check_name};
 use super::request::{ANNOTATION, Options, Request};
 use super::store::{Active, Store};
 use super::target::Target;

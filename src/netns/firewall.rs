@@ -10,8 +10,9 @@ mod rules;
 
 use anyhow::Result;
 
+use super::description::Driver;
 use super::in_use::InUse;
-use super::network::{Driver, Network};
+use super::network::Network;
 use super::record::{Endpoint, Record};
 use super::store::Store;
 

@@ -3,9 +3,10 @@
 
 use anyhow::{Context, Error, Result, anyhow};
 
+use super::description::Driver;
 use super::host::Host;
 use super::interface::host_interface;
-use super::network::{Driver, Network, check_name, default_bridge};
+use super::network::{Network, check_name, default_bridge};
 use super::store::Store;
 use crate::netlink::link::Links;
 

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::interface::{check_interface, host_interface, peer_interface};
 use super::network::check_name;
-use super::request::{LinkTo, Publish, Range};
+use super::publish::{Publish, Range};
+use super::request::LinkTo;
 use crate::id::check_id;
 use crate::netlink::address::{Cidr, Mac};
 use crate::process::Process;

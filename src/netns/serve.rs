@@ -31,12 +31,13 @@
 //! | `resolve.rs` `carry.rs` | the loop's parts for questions and for published ports |
 //! | `dns.rs` `stream.rs` `message.rs` `resolver_socket.rs` | names: answers, over TCP, as bytes |
 //! | `relay.rs` | connections and datagrams that are carried over |
-//! | `budget.rs` `inbox.rs` | who may have how much; questions in turn (pure) |
+//! | `client.rs` `budget.rs` `inbox.rs` | who counts as one, may have how much, and waits how long |
 //! | `cgroup.rs` | the helper's control group |
 
 mod budget;
 mod carry;
 mod cgroup;
+mod client;
 mod connection;
 mod control;
 mod dns;

@@ -3,14 +3,14 @@
 //! | file | what it is |
 //! |---|---|
 //! | `lock` | flock(2) on it serialises everything that changes something |
-//! | `containers/ID.json` | a [`Record`](super::record::Record): all that `del` needs, written before anything is made |
+//! | `containers/ID.json` | a record (`record.rs`): all that `del` needs, written before anything is made |
 //! | `networks/NAME/network.json` | [`Active`]: the network as it was made |
 //! | `networks/NAME/leases/ADDRESS` | a symbolic link whose target is the id of the holder |
 //! | `networks/NAME/last` | the address given last |
 //! | `networks/NAME/serve.sock` | where the network's helper process listens |
 //!
 //! A record whose container is gone binds nothing: its address is free, and `prune` removes it.
-//! What cannot be read is met in `remains.rs`.
+//! What cannot be read is met in `entry.rs`, `in_use.rs` and `remains.rs`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::description::Config;
 use super::file::{gone, make_directory, names, read_entry, write};
 use super::host::Host;
-use super::network::{Config, check_name};
+use super::network::check_name;
 use crate::sys;
 
 const ACTIVE: &str = "network.json";

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use nix::sys::epoll::EpollFlags;
 
-use super::budget::{Client, Kind};
+use super::client::{Client, Kind};
 use super::relay::{self, Flow, Pumped};
 use super::server::Server;
 use super::source::{EDGES, Published, Source, TURN};

@@ -8,7 +8,7 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, send};
 
 use super::super::entry::read_record;
-use super::super::request::Protocol;
+use super::super::publish::Protocol;
 use super::cgroup;
 use super::resolver_socket::bind_to_bridge;
 use super::server::Server;

@@ -10,8 +10,8 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 
 use super::super::network::Network;
 use super::super::store::read_active;
-use super::budget::Kind;
 use super::cgroup;
+use super::client::Kind;
 use super::server::Server;
 use super::source::Source;
 use super::stream;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-use super::budget::{Client, Kind};
+use super::client::{Client, Kind};
 use super::dns::{Next, Pending};
 use super::inbox::Asked;
 use super::message::{self, REFUSED, SERVER_FAILURE};

@@ -11,7 +11,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::super::network::Network;
-use super::budget::{Budgets, Client, Kind, Room};
+use super::budget::{Budgets, Room};
+use super::client::{Client, Kind};
 use super::dns::Names;
 use super::inbox::Inbox;
 use super::relay::Pipe;
