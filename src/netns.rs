@@ -1,51 +1,64 @@
 //! `rt netns` gives a container interfaces, addresses, ports and names. It is a hook of the OCI's and a
 //! command for people; nothing else of `rt` calls it, and it serves the containers of any runtime.
 //!
+//! From the top, and no file imports one above it:
+//!
 //! | file | what it is |
 //! |---|---|
 //! | `command.rs` `show.rs` | the verbs; what `list` and `inspect` print |
-//! | `network.rs` `request.rs` | files of networks, wishes of containers (pure) |
-//! | `store.rs` `lease.rs` | what is remembered under a lock; which address is free |
-//! | `remains.rs` `ours.rs` | what cannot be read; which interfaces of the host are ours |
-//! | `attach.rs` `detach.rs` | `add` and `del` |
 //! | `config.rs` | what `rt spec` writes for a container with a network |
-//! | `bridge.rs` `point.rs` `target.rs` `sysctl.rs` | the host's end, links of two, a namespace |
-//! | `firewall.rs` `firewall/` `ports.rs` `conntrack.rs` | which packets pass; published ports |
-//! | `serve.rs` `serve/` `hosts.rs` | the helper process: names and relays; a container's files |
+//! | `attach.rs` `allocator.rs` `detach.rs` | `add`; which address is free; `del` |
+//! | `firewall.rs` `firewall/` | which packets pass |
+//! | `serve.rs` `serve/` | the helper process: names and relays |
+//! | `bridge.rs` `point.rs` | the host's end, links of two |
+//! | `ours.rs` `target.rs` | which interfaces of the host are ours; a container's namespace |
+//! | `remains.rs` `in_use.rs` | what cannot be read; the networks in use |
+//! | `entry.rs` `lease.rs` | the records that there are; who has which address |
+//! | `store.rs` `file.rs` | what is remembered under a lock; its files |
+//! | `record.rs` | what is remembered of one container |
+//! | `ports.rs` `conntrack.rs` | published ports, held; connections that are forgotten |
+//! | `network.rs` `description.rs` | networks, and what stands in their files |
+//! | `request.rs` `publish.rs` | wishes of containers (pure) |
+//! | `hosts.rs` `resolv_conf.rs` | a container's files |
+//! | `host.rs` `interface.rs` `sysctl.rs` | directories, names of interfaces, settings of the kernel |
 
+mod allocator;
 mod attach;
 mod bridge;
 mod command;
 mod config;
 mod conntrack;
+mod description;
 mod detach;
+mod entry;
+mod file;
 mod firewall;
+mod host;
 mod hosts;
+mod in_use;
+mod interface;
 mod lease;
 mod network;
 mod ours;
 mod point;
 mod ports;
+mod publish;
+mod record;
 mod remains;
 mod request;
+mod resolv_conf;
 mod serve;
 mod show;
 mod store;
 mod sysctl;
 mod target;
 
-use std::path::PathBuf;
-
 pub(crate) use command::{NETWORK_OPTIONS, Place, Verb, run};
 pub(crate) use config::{Namespace, Parts, make_files, parts};
+pub(crate) use host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 #[cfg(any(test, fuzzing))]
 pub(crate) use request::Request;
-pub(crate) use request::{ANNOTATION, OPTIONS};
-
-/// Where networks are described, unless an option says something else.
-pub(crate) const DEFAULT_NETWORKS: &str = "/etc/rt/networks";
-/// Where they are remembered.
-pub(crate) const DEFAULT_STATE: &str = "/run/rt-netns";
+pub(crate) use request::{ANNOTATION, OPTIONS, Options};
 
 /// For [`crate::fuzz`]: what comes from containers and from the kernel. The first byte says which.
 #[cfg(any(test, fuzzing))]
@@ -56,14 +69,4 @@ pub(crate) fn read_anything(bytes: &[u8]) {
         Some((_, json)) => network::read_anything(json),
         None => {}
     }
-}
-
-/// Options given: name and value.
-pub(crate) type Options = Vec<(String, String)>;
-
-/// Where networks are described and remembered.
-#[derive(Clone, Debug)]
-pub(crate) struct Host {
-    pub(crate) networks: PathBuf,
-    pub(crate) state: PathBuf,
 }

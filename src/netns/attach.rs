@@ -7,18 +7,22 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
 use super::detach::detach;
-use super::network::{self, DEFAULT, Network, hash};
+use super::entry::Entry;
+use super::host::Host;
+use super::in_use::load;
+use super::interface::host_interface;
+use super::network::{DEFAULT, Network};
 use super::ports::{self, Held};
-use super::remains::{Entry, InUse};
-use super::request::{Publish, Range, Request};
-use super::store::{Active, Endpoint, Record, Store};
+use super::publish::{Publish, Range};
+use super::record::{Endpoint, Record};
+use super::request::Request;
+use super::store::{Active, Store};
 use super::target::Target;
-use super::{Host, bridge, conntrack, firewall, hosts, lease, ours, point, serve, sysctl};
+use super::{
+    allocator, bridge, conntrack, firewall, hosts, ours, point, resolv_conf, serve, sysctl,
+};
 use crate::netlink::address::{Cidr, Mac};
 use crate::netlink::link::{Links, New};
-
-/// The label of the lines in a container's files that no network gives.
-pub(super) const BASE: &str = "container";
 
 /// Gives the container `id` in `target` what is wanted.
 pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) -> Result<Record> {
@@ -53,18 +57,6 @@ pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) 
         return Err(error);
     }
     Ok(record)
-}
-
-/// The network as it is in use, or else as its file has it.
-pub(super) fn load(store: &Store, host: &Host, name: &str) -> Result<Network> {
-    network::check_name(name)?;
-    match store.in_use(name)? {
-        Some(InUse {
-            error: Some(error), ..
-        }) => Err(error.context(format!("network {name}: rt netns check --repair"))),
-        Some(in_use) => Ok(in_use.network),
-        None => Network::load(&host.networks, name),
-    }
 }
 
 struct Attach<'a> {
@@ -151,8 +143,8 @@ impl<'a> Attach<'a> {
         let first = self.request;
         let ip = first.ip.filter(|_| at == 0).map(IpAddr::V4);
         let ip6 = first.ip6.filter(|_| at == 0).map(IpAddr::V6);
-        let address = lease::choose(self.store, network, ip)?;
-        let address6 = lease::choose6(self.store, network, address.address, ip6)?;
+        let address = allocator::choose(self.store, network, ip)?;
+        let address6 = allocator::choose6(self.store, network, address.address, ip6)?;
         let IpAddr::V4(v4) = address.address else {
             bail!("{address}: not IPv4")
         };
@@ -211,7 +203,7 @@ impl<'a> Attach<'a> {
         for point in &record.points {
             text += &hosts::line(point.its, std::slice::from_ref(&point.peer));
         }
-        hosts::update(files, "hosts", BASE, &text)?;
+        hosts::update(files, "hosts", hosts::BASE, &text)?;
         hosts::set(files, "hostname", &format!("{}\n", record.names[0]))?;
         let mut servers = request.dns.clone();
         if servers.is_empty() {
@@ -223,10 +215,10 @@ impl<'a> Attach<'a> {
             );
         }
         if servers.is_empty() && !self.networks.iter().all(|network| network.internal) {
-            servers = serve::host_servers();
+            servers = resolv_conf::host_servers();
         }
-        let text = hosts::resolv_conf(&servers, &request.dns_search, &request.dns_options);
-        hosts::update(files, "resolv.conf", BASE, &text)
+        let text = resolv_conf::text(&servers, &request.dns_search, &request.dns_options);
+        hosts::update(files, "resolv.conf", hosts::BASE, &text)
     }
 
     /// Ports are published once.
@@ -440,26 +432,9 @@ fn short(id: &str) -> Option<String> {
     hex.then(|| id[..12].to_owned())
 }
 
-/// The same for every time that the container joins the network.
-pub(super) fn host_interface(id: &str, network: &str) -> String {
-    format!(
-        "rtv{:012x}",
-        hash(&format!("{network}/{id}")) & 0xffff_ffff_ffff
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn interfaces_on_the_host_have_short_names_of_their_own() {
-        let name = host_interface("a", "default");
-        assert_eq!(name.len(), 15);
-        assert_ne!(name, host_interface("a", "other"));
-        assert_ne!(name, host_interface("b", "default"));
-        assert!(network::check_interface(&name).is_ok());
-    }
 
     #[test]
     fn long_ids_have_a_short_form() {

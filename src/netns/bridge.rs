@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::network::{Localhost, Network};
+use super::description::Localhost;
+use super::network::Network;
 use super::{ours, sysctl};
 use crate::log;
 use crate::netlink::address::Mac;

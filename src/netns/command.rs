@@ -5,15 +5,19 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use super::network::{Config, DEFAULT, Network, check_name};
-use super::remains::{Entry, InUse};
-use super::request::Request;
-use super::store::{Active, Store, write};
+use super::description::Config;
+use super::entry::Entry;
+use super::file::write;
+use super::host::Host;
+use super::in_use::InUse;
+use super::network::{DEFAULT, Network, check_name};
+use super::request::{ANNOTATION, Options, Request};
+use super::store::{Active, Store};
 use super::target::Target;
-use super::{Host, Options, attach, bridge, detach, firewall, hosts, serve, show};
+use super::{attach, bridge, detach, firewall, hosts, serve, show};
 use crate::id::check_id;
 use crate::log;
 use crate::netlink::address::Cidr;
@@ -124,7 +128,7 @@ fn hook(host: &Host, options: &[(String, String)]) -> Result<String> {
     let own = state
         .annotations
         .iter()
-        .filter_map(|(key, value)| Some((key.strip_prefix(super::ANNOTATION)?, value.as_str())));
+        .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION)?, value.as_str())));
     let mut request = Request::new(own.chain(pairs(options)))?;
     if let Some(files) = request.files {
         request.files = Some(hosts::directory(&state.bundle, &host.state, &files)?);
@@ -170,7 +174,7 @@ fn prune(host: &Host) -> Result<String> {
         let prune = || -> Result<bool> {
             match store.entry(&id)? {
                 Some(Entry::Whole(record)) if record.is_alive()? => return Ok(false),
-                Some(Entry::Unreadable(error)) => warn(&error),
+                Some(Entry::Unreadable(error)) => log::warn(crate::error::line(&error)),
                 _ => {}
             }
             remove(&store, &id).map(|()| true)
@@ -186,11 +190,6 @@ fn prune(host: &Host) -> Result<String> {
         Some(error) => Err(error),
         None => Ok(removed),
     }
-}
-
-/// Says that a file cannot be read.
-pub(super) fn warn(error: &Error) {
-    log::warn(crate::error::line(error));
 }
 
 /// Says what is not as it should be; with `repair` it is put right.

@@ -8,8 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use super::host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 use super::request::{ANNOTATION, Request};
-use super::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 use crate::container::state::Container;
 
 /// The directory of the bundle with the three files, if nothing else is said.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 
-use super::request::{Protocol, Publish};
+use super::publish::{Protocol, Publish};
 use crate::netlink::{DUMP, Message, Socket, attribute};
 
 // <linux/netfilter/nfnetlink_conntrack.h>

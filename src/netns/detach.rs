@@ -3,9 +3,9 @@
 
 use anyhow::{Context, Error, Result};
 
-use super::attach::BASE;
 use super::lease::Lease;
-use super::store::{Endpoint, Record, Store};
+use super::record::{Endpoint, Record};
+use super::store::Store;
 use super::{conntrack, firewall, hosts, ours, point, serve};
 use crate::log;
 use crate::netlink::link::Links;
@@ -39,7 +39,7 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
         }
         note(retire(store, &endpoint.network, &mut here));
     }
-    clear_files(record, BASE);
+    clear_files(record, hosts::BASE);
     match first {
         Some(error) => Err::<(), Error>(error),
         None => store.forget(&record.id),

@@ -10,9 +10,11 @@ mod rules;
 
 use anyhow::Result;
 
-use super::network::{Driver, Network};
-use super::remains::InUse;
-use super::store::{Endpoint, Record, Store};
+use super::description::Driver;
+use super::in_use::InUse;
+use super::network::Network;
+use super::record::{Endpoint, Record};
+use super::store::Store;
 
 /// A container's part in a network, everything in one step. Idempotent.
 pub(super) fn add(store: &Store, network: &Network, record: &Record) -> Result<()> {

@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 
+/// The label of the lines in a container's files that no network gives.
+pub(super) const BASE: &str = "container";
 /// More than this is not read: the container can write what it likes.
 const SIZE_MAX: u64 = 1 << 20;
 
@@ -168,20 +170,6 @@ fn rewrite(path: &Path, create: OFlag, change: impl FnOnce(&str) -> String) -> R
 /// One line of `/etc/hosts`.
 pub(super) fn line(address: IpAddr, names: &[String]) -> String {
     format!("{address}\t{}\n", names.join(" "))
-}
-
-/// `/etc/resolv.conf`.
-pub(super) fn resolv_conf(servers: &[IpAddr], search: &[String], options: &[String]) -> String {
-    let mut text: String = servers
-        .iter()
-        .map(|server| format!("nameserver {server}\n"))
-        .collect();
-    for (word, list) in [("search", search), ("options", options)] {
-        if !list.is_empty() {
-            text += &format!("{word} {}\n", list.join(" "));
-        }
-    }
-    text
 }
 
 #[cfg(test)]

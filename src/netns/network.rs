@@ -1,15 +1,16 @@
-//! Networks: a file in `/etc/rt/networks` each, and one that is built in.
+//! Networks: a file in `/etc/rt/networks` each, and one that is built in. What the file leaves open
+//! is decided here.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::str::FromStr;
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 
+use super::description::{Config, Driver, Localhost, check_driver, localhost};
+use super::interface::{INTERFACE_MAX, check_interface, hash};
 use crate::netlink::address::{Cidr, width};
 use crate::sys;
 
@@ -20,83 +21,7 @@ const DEFAULT_SUBNET: Cidr = Cidr {
     address: IpAddr::V4(Ipv4Addr::new(172, 20, 0, 0)),
     prefix: 16,
 };
-/// IFNAMSIZ of `<net/if.h>` without the final zero.
-const INTERFACE_MAX: usize = 15;
 const NAME_MAX: usize = 32;
-
-/// Who translates and filters packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Driver {
-    /// nf_tables by netlink, in tables of our own.
-    #[default]
-    Nftables,
-    /// The `iptables` commands, for hosts whose tools expect them.
-    Iptables,
-    /// Nobody: published ports go through the helper process.
-    None,
-}
-
-impl FromStr for Driver {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self> {
-        match word {
-            "nftables" => Ok(Self::Nftables),
-            "iptables" => Ok(Self::Iptables),
-            "none" => Ok(Self::None),
-            _ => bail!("{word:?}: not nftables, iptables or none"),
-        }
-    }
-}
-
-/// What stands in a network's file; docker's words for the same are understood.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Config {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) bridge: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) subnet: Option<Cidr>,
-    #[serde(skip_serializing_if = "Option::is_none", alias = "bip")]
-    pub(super) gateway: Option<Cidr>,
-    #[serde(skip_serializing_if = "Option::is_none", alias = "fixed-cidr")]
-    pub(super) ip_range: Option<Cidr>,
-    #[serde(skip_serializing_if = "Option::is_none", alias = "fixed-cidr-v6")]
-    pub(super) subnet6: Option<Cidr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) mtu: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) icc: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) internal: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none", alias = "ip-masq")]
-    pub(super) masquerade: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none", alias = "ip")]
-    pub(super) bind: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) isolated: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) driver: Option<Driver>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) resolver: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) dns: Option<Vec<IpAddr>>,
-    /// `kernel` or `proxy`: who serves published ports on 127.0.0.1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) localhost: Option<Localhost>,
-}
-
-/// Who serves published ports on 127.0.0.1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Localhost {
-    /// The kernel, with `route_localnet` on our bridge.
-    #[default]
-    Kernel,
-    /// The helper process.
-    Proxy,
-}
 
 /// A network, everything about it decided.
 #[derive(Clone, Debug)]
@@ -275,40 +200,6 @@ impl Network {
     }
 }
 
-/// Refuses what the driver cannot keep.
-fn check_driver(config: &Config) -> Result<()> {
-    let driver = config.driver.unwrap_or_default();
-    if config.icc == Some(false) && driver != Driver::Nftables {
-        bail!("icc: false: only with the driver nftables, which filters within a bridge");
-    }
-    if driver != Driver::None {
-        return Ok(());
-    }
-    let promises = [
-        ("internal", config.internal == Some(true)),
-        ("isolated", config.isolated == Some(true)),
-        ("masquerade", config.masquerade == Some(true)),
-        (
-            "localhost: kernel",
-            config.localhost == Some(Localhost::Kernel),
-        ),
-    ];
-    match promises.iter().find(|(_, wanted)| *wanted) {
-        Some((name, _)) => bail!("{name}: not with the driver none, which filters nothing"),
-        None => Ok(()),
-    }
-}
-
-/// Who serves 127.0.0.1. The kernel's way needs `route_localnet`, and that needs rules which keep
-/// containers from the host's own loopback services, so that nobody has it without need.
-fn localhost(config: &Config, internal: bool) -> Localhost {
-    match config.driver {
-        Some(Driver::None) => Localhost::Proxy,
-        _ if internal => Localhost::Proxy,
-        _ => config.localhost.unwrap_or_default(),
-    }
-}
-
 /// The host's address in an IPv6 subnet: its first one, unless the file names another.
 fn gateway6(subnet: Cidr) -> Cidr {
     match subnet.address == subnet.network() {
@@ -366,29 +257,12 @@ pub(super) fn default_bridge(name: &str) -> String {
     }
 }
 
-/// FNV-1a: names of interfaces are made from longer ones with it.
-pub(super) fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
-}
-
 /// What may be a network's name; the modes that are none are not.
 pub(super) fn check_name(name: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     let reserved = ["host", "none", "container", "bridge"].contains(&name);
     if name.is_empty() || name.len() > NAME_MAX || reserved || !name.chars().all(good) {
         bail!("network {name:.64?}: not a name (letters, digits, _ and -, at most {NAME_MAX})");
-    }
-    Ok(())
-}
-
-/// dev_valid_name() of the kernel; `rt` alone is a word of nft's.
-pub(super) fn check_interface(name: &str) -> Result<()> {
-    let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    let bad = name.is_empty() || name.len() > INTERFACE_MAX || [".", "..", "rt"].contains(&name);
-    if bad || !name.chars().all(good) {
-        bail!("{name:.64?}: not a name for an interface");
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
+use super::interface::{POINTS_MAX, host_interface, is_hash, peer_interface};
 use super::network::Network;
 use super::store::Store;
 use super::target::Target;
@@ -83,15 +84,10 @@ pub(super) fn remove_all(store: &Store, here: &mut Links, id: &str) -> Result<()
     }
     // Those of an earlier version say nothing.
     for network in store.active_names()? {
-        remove(
-            store,
-            here,
-            &super::attach::host_interface(id, &network),
-            (&network, id),
-        )?;
+        remove(store, here, &host_interface(id, &network), (&network, id))?;
     }
-    (0..super::point::POINTS_MAX).try_for_each(|at| {
-        let name = super::point::peer_interface("host", id, at);
+    (0..POINTS_MAX).try_for_each(|at| {
+        let name = peer_interface("host", id, at);
         remove(store, here, &name, ("host", id))
     })
 }
@@ -195,12 +191,6 @@ pub(super) fn orphans(store: &Store, here: &mut Links) -> Result<Vec<String>> {
     Ok(orphans)
 }
 
-/// Whether the name is of the form that the host's interfaces of ours have.
-fn is_hash(name: &str) -> bool {
-    let digits = name.strip_prefix("rtv").unwrap_or_default();
-    digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 /// Whether the bridge is one that we have made: its hardware address is of ours.
 pub(super) fn is_bridge(link: &Link, network: &Network) -> bool {
     let own = match network.gateway.address {
@@ -229,13 +219,5 @@ mod tests {
         assert_eq!(parse_alias("rt netns web"), None);
         assert_eq!(parse_alias("somebody's"), None);
         assert_eq!(super::alias("web", &"x".repeat(1024)).len(), ALIAS_MAX);
-    }
-
-    #[test]
-    fn names_of_ours_are_hashes() {
-        assert!(is_hash(&super::super::attach::host_interface(
-            "a", "default"
-        )));
-        assert!(!is_hash("rtv0123") && !is_hash("rtp0123456789ab") && !is_hash("veth0123456789ab"));
     }
 }

@@ -7,16 +7,14 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::network::hash;
+use super::interface::peer_interface;
 use super::ours;
+use super::record::{Point, Record};
 use super::request::PointToPoint;
-use super::store::{Point, Record, Store};
+use super::store::Store;
 use super::target::Target;
 use crate::netlink::address::Cidr;
 use crate::netlink::link::{Links, New};
-
-/// How many links of a container whose record cannot be read are looked for.
-pub(super) const POINTS_MAX: usize = 16;
 
 /// The links decided: names of both ends. The peer must be there.
 pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<Vec<Point>> {
@@ -41,14 +39,6 @@ pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<V
         });
     }
     Ok(points)
-}
-
-/// The name of the peer's end of the `at`-th link of container `id`.
-pub(super) fn peer_interface(peer: &str, id: &str, at: usize) -> String {
-    format!(
-        "rtp{:012x}",
-        hash(&format!("{peer}/{id}/{at}")) & 0xffff_ffff_ffff
-    )
 }
 
 /// Refuses addresses that the peer's namespace, in which this runs, has or reaches elsewhere: who

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     listen, setsockopt, socket, sockopt,
 };
 
-use super::request::{Protocol, Publish};
+use super::publish::{Protocol, Publish};
 
 /// A socket on a port of the host, and where in the container its traffic goes.
 #[derive(Debug)]

@@ -5,14 +5,15 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::Host;
-use super::attach::load;
-use super::command::warn;
+use super::entry::Entry;
+use super::host::Host;
+use super::in_use::load;
 use super::network::Network;
-use super::remains::Entry;
-use super::request::Publish;
-use super::store::{Endpoint, Record, Store};
+use super::publish::Publish;
+use super::record::{Endpoint, Record};
+use super::store::Store;
 use crate::id::check_id;
+use crate::log;
 
 /// Every container with its networks.
 pub(super) fn list(host: &Host, json: bool) -> Result<String> {
@@ -21,12 +22,16 @@ pub(super) fn list(host: &Host, json: bool) -> Result<String> {
     for id in store.ids()? {
         match store.entry(&id) {
             Ok(Some(Entry::Whole(record))) => records.push(*record),
-            Ok(Some(Entry::Unreadable(error))) | Err(error) => warn(&error),
+            Ok(Some(Entry::Unreadable(error))) | Err(error) => {
+                log::warn(crate::error::line(&error))
+            }
             Ok(None) => {}
         }
     }
     for in_use in store.all_in_use()? {
-        in_use.error.iter().for_each(warn);
+        if let Some(error) = &in_use.error {
+            log::warn(crate::error::line(error));
+        }
     }
     if json {
         return pretty(

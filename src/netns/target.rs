@@ -9,7 +9,7 @@ use std::thread::Builder;
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
-use super::store::{Namespace, Record};
+use super::record::{Namespace, Record};
 use crate::process::Process;
 
 /// Where the caller's own namespace is; of the thread, since tests give each its own.

@@ -9,7 +9,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-use super::super::network::Driver;
+use super::super::description::Driver;
 use super::encode::{
     DELRULE, Family, GETCHAIN, GETRULE, IIFNAME, INET, IPV4, IPV6, OIFNAME, R1, Rule, Verdict,
     interface, message,

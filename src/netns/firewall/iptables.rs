@@ -10,9 +10,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::super::network::{Driver, Localhost, Network};
-use super::super::request::Publish;
-use super::super::store::{Endpoint, Record, Store};
+use super::super::description::{Driver, Localhost};
+use super::super::network::Network;
+use super::super::publish::Publish;
+use super::super::record::{Endpoint, Record};
+use super::super::store::Store;
 use crate::netlink::address::Cidr;
 
 const RAW: &str = "RT-RAW";

@@ -13,9 +13,11 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::super::network::{Driver, Localhost, Network};
-use super::super::request::Publish;
-use super::super::store::{Endpoint, Record, Store};
+use super::super::description::{Driver, Localhost};
+use super::super::network::Network;
+use super::super::publish::Publish;
+use super::super::record::{Endpoint, Record};
+use super::super::store::Store;
 use super::encode::{
     BRIDGE, DELRULE, DELSETELEM, DELTABLE, Element, Family, GETRULE, INET, NEWSETELEM, NEWTABLE,
     Set, chain, concat, interface, message, table,

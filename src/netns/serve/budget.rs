@@ -8,9 +8,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use super::client::{Client, KINDS, Kind};
 
 /// The descriptors that are for clients, of those that the process may have: two of five.
 const CLIENTS_MAX: usize = 32 * 1024;
@@ -21,49 +22,6 @@ const SPARE: usize = 64;
 const QUIET: Duration = Duration::from_secs(30);
 /// What happens more often than this does not change who has been quiet for longest.
 const GRAIN: Duration = Duration::from_millis(500);
-
-/// What is budgeted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    /// A question over UDP that another server has been asked.
-    UdpQuery,
-    /// A connection to the resolver.
-    TcpQuery,
-    /// A UDP client of a published port that has not answered an answer yet: its address may be forged.
-    FirstDatagrams,
-    /// A UDP client of a published port that has.
-    UdpFlow,
-    /// A connection to a published port.
-    Relay,
-}
-
-const KINDS: [Kind; 5] = [
-    Kind::UdpQuery,
-    Kind::TcpQuery,
-    Kind::FirstDatagrams,
-    Kind::UdpFlow,
-    Kind::Relay,
-];
-
-/// Who counts as one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Client {
-    /// A container of the network, whichever of its addresses it uses.
-    Member(Rc<str>),
-    /// An IPv4 address, or an IPv6 prefix of 64 bits: a host has a whole one to choose from.
-    Address(IpAddr),
-}
-
-impl Client {
-    pub(super) fn at(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-            }
-            v4 @ IpAddr::V4(_) => v4,
-        })
-    }
-}
 
 /// Within what a client has its share: all of a kind, or what is for one container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -325,6 +283,8 @@ impl Budgets {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn client(n: u16) -> Client {
@@ -341,15 +301,6 @@ mod tests {
         instead.iter().for_each(|other| budgets.release(*other));
         budgets.charge(number, kind, client.clone(), None);
         instead
-    }
-
-    #[test]
-    fn addresses_of_one_64_bit_prefix_are_one_client() {
-        let at = |text: &str| Client::at(text.parse().unwrap());
-        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:0:1"));
-        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
-        assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
-        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use nix::sys::epoll::EpollFlags;
 
-use super::budget::{Client, Kind};
+use super::client::{Client, Kind};
 use super::relay::{self, Flow, Pumped};
-use super::server::{EDGES, Published, Server, Source, TURN};
+use super::server::Server;
+use super::source::{EDGES, Published, Source, TURN};
 
 impl Server {
     /// Who comes from the address: a container of this network, or somebody else.

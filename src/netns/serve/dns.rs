@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::super::hosts;
 use super::super::network::Network;
-use super::super::store::Record;
-use super::host_servers;
+use super::super::record::Record;
+use super::super::resolv_conf::host_servers;
 use super::inbox::Asker;
 use super::message::{self, Found, NAME_ERROR, Question, SERVER_FAILURE};
 

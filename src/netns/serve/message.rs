@@ -159,6 +159,21 @@ pub(super) fn reverse(name: &str) -> Option<IpAddr> {
     Some(Ipv6Addr::from_bits(u128::from_str_radix(&digits, 16).ok()?).into())
 }
 
+/// For [`crate::fuzz`]: a query, and what is answered to it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_anything(query: &[u8]) {
+    match question(query) {
+        None => {}
+        Some(Err(code)) => drop(empty(query, code)),
+        Some(Ok(question)) => {
+            let address = reverse(&question.name);
+            let found = address.map(Found::Address);
+            let name = Found::Name(&question.name);
+            answer(query, &question, &[found.unwrap_or(name), name]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,15 +1,16 @@
 //! The resolver's part of the loop: questions come in, are answered in turn, or asked elsewhere.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::rc::Rc;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-use super::budget::{Client, Kind};
+use super::client::{Client, Kind};
 use super::dns::{Next, Pending};
 use super::inbox::Asked;
 use super::message::{self, REFUSED, SERVER_FAILURE};
-use super::server::{EDGES, Server, Source, TURN};
+use super::server::Server;
+use super::source::{EDGES, Source, TURN};
 use super::stream::{self, Step};
 
 /// How many questions are taken from a socket before something else is looked at. To take one is
@@ -76,12 +77,6 @@ impl Server {
         };
         self.reply(pending.via, &answer, pending.client);
         None
-    }
-
-    pub(super) fn reply(&self, via: u64, answer: &[u8], client: SocketAddr) {
-        if let Some(Source::Resolver(socket)) = self.sources.get(&via) {
-            let _ = socket.send_to(answer, client);
-        }
     }
 
     /// Asks the next server where one has not answered in time.

@@ -1,0 +1,136 @@
+//! What stands in the places of containers' records. A record that cannot be read or believed stops
+//! nobody else.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Error, Result, anyhow};
+
+use super::file::{gone, names, new_name, read_entry, write};
+use super::lease::Lease;
+use super::record::{Record, check_record};
+use super::store::Store;
+use crate::id::check_id;
+
+/// What stands in the place of a record.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Whole(Box<Record>),
+    /// Why it cannot be read or believed.
+    Unreadable(Error),
+}
+
+impl Store {
+    fn container(&self, id: &str) -> PathBuf {
+        container(self.directory(), id)
+    }
+
+    /// The container's record, if there is one that can be read and believed.
+    pub(super) fn record(&self, id: &str) -> Result<Option<Record>> {
+        match self.entry(id)? {
+            Some(Entry::Whole(record)) => Ok(Some(*record)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What stands in the container's place.
+    ///
+    /// # Errors
+    /// Where another try may find out.
+    pub(super) fn entry(&self, id: &str) -> Result<Option<Entry>> {
+        let path = self.container(id);
+        let Some(read) = read_entry::<Record>(&path)? else {
+            return Ok(None);
+        };
+        let checked = read.and_then(|record| check_record(id, &record).map(|()| record));
+        let record = match checked.with_context(|| path.display().to_string()) {
+            Ok(record) => record,
+            Err(error) => return Ok(Some(Entry::Unreadable(error))),
+        };
+        Ok(Some(match self.foreign_lease(&record)? {
+            None => Entry::Whole(Box::new(record)),
+            Some((address, holder)) => Entry::Unreadable(anyhow!(
+                "{}: {address}: is an address of {holder}",
+                path.display()
+            )),
+        }))
+    }
+
+    /// An address of the record's that somebody else holds, and who: to take the record's word would
+    /// take it from him.
+    fn foreign_lease(&self, record: &Record) -> Result<Option<(IpAddr, String)>> {
+        for endpoint in &record.endpoints {
+            for address in endpoint.addresses() {
+                if let Lease::Held(holder) = self.holder(&endpoint.network, address)?
+                    && holder != record.id
+                {
+                    return Ok(Some((address, holder)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn save(&self, record: &Record) -> Result<()> {
+        write(&self.container(&record.id), record)
+    }
+
+    pub(super) fn forget(&self, id: &str) -> Result<()> {
+        let path = self.container(id);
+        let new = new_name(&path);
+        gone(fs::remove_file(&new), &new)?;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                fs::remove_dir_all(&path).with_context(|| path.display().to_string())
+            }
+            result => gone(result, &path),
+        }
+    }
+
+    /// The ids of all containers with a record.
+    pub(super) fn ids(&self) -> Result<Vec<String>> {
+        let names = names(&self.directory().join("containers"))?;
+        Ok(names
+            .iter()
+            .filter_map(|name| name.strip_suffix(".json"))
+            .map(Into::into)
+            .collect())
+    }
+
+    /// All records that can be read.
+    pub(super) fn records(&self) -> Result<Vec<Record>> {
+        let ids = self.ids()?;
+        ids.iter()
+            .filter_map(|id| self.record(id).transpose())
+            .collect()
+    }
+
+    /// The records that cannot be read: id and reason.
+    pub(super) fn unreadable(&self) -> Result<Vec<(String, Error)>> {
+        let mut all = Vec::new();
+        for id in self.ids()? {
+            if let Some(Entry::Unreadable(error)) = self.entry(&id)? {
+                all.push((id, error));
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn container(directory: &Path, id: &str) -> PathBuf {
+    directory.join("containers").join(format!("{id}.json"))
+}
+
+/// The record of a container; without the lock it may be about to change.
+pub(super) fn read_record(directory: &Path, id: &str) -> Result<Option<Record>> {
+    check_id(id)?;
+    let path = container(directory, id);
+    let Some(read) = read_entry::<Record>(&path)? else {
+        return Ok(None);
+    };
+    let record = read.with_context(|| path.display().to_string())?;
+    check_record(id, &record).with_context(|| path.display().to_string())?;
+    Ok(Some(record))
+}

@@ -1,0 +1,168 @@
+//! The helper's one loop.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+
+use super::super::network::Network;
+use super::super::store::read_active;
+use super::cgroup;
+use super::client::Kind;
+use super::server::Server;
+use super::source::Source;
+use super::stream;
+use crate::sys;
+
+/// How often it is looked for what is late: where that is soon, and where it is not.
+const TICK: Duration = Duration::from_secs(1);
+const SLOW_TICK: Duration = Duration::from_secs(60);
+/// A UDP client that is silent for so long is forgotten.
+const FLOW_LIMIT: Duration = Duration::from_secs(90);
+/// A connection that carries nothing for so long ends (RFC 5382, REQ-5).
+const RELAY_LIMIT: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+/// So many waits in a row may fail, with a pause after each.
+const FAILURES_MAX: u32 = 100;
+const FAILURE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Serves until it is told to end. Standard input is the socket to listen at.
+pub(crate) fn serve(state: &Path, name: &str) -> Result<()> {
+    cgroup::enter();
+    let Some(active) = read_active(state, name)? else {
+        bail!("network {name}: not in use")
+    };
+    let network = Network::decide(name, active.config)?;
+    let mut server = Server::new(state, network)?;
+    let listener = sys::stdio(0)
+        .try_clone_to_owned()
+        .context("standard input")?;
+    server.watch(Source::Listener(listener), EpollFlags::EPOLLIN)?;
+    server.run()
+}
+
+/// How long what is charged to somebody may be quiet.
+fn limit(kind: Kind) -> Option<Duration> {
+    match kind {
+        // A question has a limit for each server that is asked.
+        Kind::UdpQuery => None,
+        Kind::TcpQuery => Some(stream::STREAM_LIMIT),
+        Kind::FirstDatagrams | Kind::UdpFlow => Some(FLOW_LIMIT),
+        Kind::Relay => Some(RELAY_LIMIT),
+    }
+}
+
+impl Server {
+    fn run(mut self) -> Result<()> {
+        let mut events = [EpollEvent::empty(); 64];
+        let mut failures = 0;
+        loop {
+            let count = match self.epoll.wait(&mut events, self.timeout()) {
+                Err(Errno::EINTR) => 0,
+                // One failure takes names and relays from nobody; one that stays ends the process.
+                Err(_) if failures < FAILURES_MAX => {
+                    failures += 1;
+                    sys::sleep(FAILURE_PAUSE);
+                    0
+                }
+                result => result.context("epoll")?,
+            };
+            if count > 0 {
+                failures = 0;
+            }
+            let mut numbers: Vec<_> = events[..count].iter().map(EpollEvent::data).collect();
+            numbers.extend(std::mem::take(&mut self.again));
+            for number in numbers {
+                // An earlier event may have ended it.
+                let Some(source) = self.sources.remove(&number) else {
+                    continue;
+                };
+                if !self.handle(number, source) {
+                    return Ok(());
+                }
+            }
+            self.answer_some();
+            if self
+                .tick()
+                .is_some_and(|tick| self.looked.elapsed() >= tick)
+            {
+                self.expire();
+            }
+        }
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        if !self.again.is_empty() || !self.inbox.is_empty() {
+            return EpollTimeout::ZERO;
+        }
+        let tick = self
+            .tick()
+            .and_then(|tick| EpollTimeout::try_from(tick).ok());
+        tick.unwrap_or(EpollTimeout::NONE)
+    }
+
+    /// How often it has to be looked for what is late, if anything can be.
+    fn tick(&self) -> Option<Duration> {
+        if self.budgets.has(|kind| kind != Kind::Relay) {
+            return Some(TICK);
+        }
+        self.budgets.has(|_| true).then_some(SLOW_TICK)
+    }
+
+    /// Does what the source is ready for, and puts it back if it goes on; `false` at the end of all.
+    fn handle(&mut self, number: u64, source: Source) -> bool {
+        let back = match source {
+            Source::Listener(fd) => {
+                if let Ok(commander) = sys::accept(fd.as_fd()) {
+                    let _ = self.watch(Source::Commander(commander), EpollFlags::EPOLLIN);
+                }
+                Some(Source::Listener(fd))
+            }
+            Source::Commander(fd) => match self.command(&fd) {
+                Some(true) => Some(Source::Commander(fd)),
+                Some(false) => return false,
+                None => None,
+            },
+            Source::Tcp(listener, published) => {
+                self.accept(&listener, &published);
+                Some(Source::Tcp(listener, published))
+            }
+            Source::Udp(socket, published) => {
+                self.datagrams(number, &socket, &published);
+                Some(Source::Udp(socket, published))
+            }
+            Source::Relay(stream) => self.relay(number, stream),
+            Source::Flow(mut flow) => {
+                self.flow_back(number, &mut flow);
+                Some(Source::Flow(flow))
+            }
+            Source::Resolver(socket) => {
+                self.take_questions(number, &socket);
+                Some(Source::Resolver(socket))
+            }
+            Source::ResolverTcp(listener) => {
+                self.accept_query(&listener);
+                Some(Source::ResolverTcp(listener))
+            }
+            Source::Pending(pending) => self.answered(pending),
+            Source::Query(stream) => self.query(number, stream),
+            held @ Source::Held(_) => Some(held),
+        };
+        match back {
+            Some(source) => drop(self.sources.insert(number, source)),
+            None => self.budgets.release(number),
+        }
+        true
+    }
+
+    /// Ends what is late.
+    fn expire(&mut self) {
+        self.looked = Instant::now();
+        for number in self.budgets.late(limit) {
+            self.end(number);
+        }
+        self.ask_next_servers();
+    }
+}

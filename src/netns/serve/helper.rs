@@ -1,0 +1,163 @@
+//! A network's helper as the commands see it: it is started, told who comes and goes, and ended.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+
+use super::super::network::Network;
+use super::super::ports::{Held, hold};
+use super::super::record::{Endpoint, Record};
+use super::super::store::Store;
+use super::connection::{Connection, SOCKET};
+use super::resolver_socket::resolver_sockets;
+use super::start::start;
+use crate::{log, sys};
+
+/// How often it is tried to open what a helper that was killed has not closed yet, and how long
+/// it is waited in between.
+const CLOSE_TRIES: usize = 80;
+const CLOSE_PAUSE: Duration = Duration::from_millis(25);
+
+/// Tells the network's helper of a container, and starts the helper if there is none.
+pub(crate) fn add(store: &Store, network: &Network, record: &Record, held: &[Held]) -> Result<()> {
+    ensure(store, network, Some(&record.id))?.add(&record.id, held)
+}
+
+/// Starts the network's helper if it does not run.
+pub(crate) fn repair(store: &Store, network: &Network) -> Result<()> {
+    ensure(store, network, None).map(drop)
+}
+
+/// The network's helper, started if need be: with everything that it should know, but for the
+/// container `except`.
+fn ensure(store: &Store, network: &Network, except: Option<&str>) -> Result<Connection> {
+    let directory = store.network(&network.name);
+    if let Some(connection) = Connection::open(&directory)? {
+        match connection.ask("hello", &[])?.as_str() {
+            "ok" => return Ok(connection),
+            // Somebody was killed while introducing it. What it has got of its sockets would be in
+            // the way of the same ones again.
+            "new" => connection.finish()?,
+            // It ends, or is not ours.
+            _ => {}
+        }
+    }
+    let was_there = directory.join(SOCKET).try_exists().context(SOCKET)?;
+    start(store, network)?;
+    let connection = Connection::open(&directory)?.context("helper process: not there")?;
+    introduce(store, network, connection, except, was_there)
+}
+
+/// A new helper learns what it is there for. It knows the members before it answers their questions,
+/// which it would refuse otherwise. If another one `was_there`, that one may be about to close its
+/// sockets.
+fn introduce(
+    store: &Store,
+    network: &Network,
+    connection: Connection,
+    except: Option<&str>,
+    was_there: bool,
+) -> Result<Connection> {
+    let tries = if was_there { CLOSE_TRIES } else { 1 };
+    let mut ids: Vec<_> = store
+        .leases(&network.name)?
+        .into_iter()
+        .map(|(_, id)| id)
+        .collect();
+    ids.sort();
+    ids.dedup();
+    for id in ids.iter().filter(|id| Some(id.as_str()) != except) {
+        if let Some(record) = living(store, id) {
+            let endpoints = record
+                .endpoints
+                .iter()
+                .filter(|one| one.network == network.name);
+            let held: Vec<_> = endpoints.flat_map(|one| held_again(one, tries)).collect();
+            connection.add(id, &held)?;
+        }
+    }
+    if network.resolver {
+        let sockets = while_in_use(tries, || resolver_sockets(network))?;
+        let fds: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        connection.tell("dns", &fds)?;
+    }
+    connection.tell("ready", &[])?;
+    Ok(connection)
+}
+
+/// The record of a container that lives. One that cannot be read is no reason for the others to do
+/// without names and ports.
+fn living(store: &Store, id: &str) -> Option<Record> {
+    let record = || -> Result<Option<Record>> {
+        let Some(record) = store.record(id)? else {
+            return Ok(None);
+        };
+        Ok(record.is_alive()?.then_some(record))
+    };
+    record().unwrap_or_else(|error| {
+        log::warn(crate::error::line(&error));
+        None
+    })
+}
+
+/// The ports that were held before the helper was killed. One that somebody else has taken since
+/// then is lost to him on the helper's way; the kernel's way goes first anyhow.
+fn held_again(endpoint: &Endpoint, tries: usize) -> Vec<Held> {
+    let mut all = Vec::new();
+    let v6 = endpoint.address6.map(|cidr| cidr.address);
+    for publish in &endpoint.publish {
+        let held = || hold(&mut publish.clone(), endpoint.address.address, v6);
+        match while_in_use(tries, held) {
+            Ok(held) => all.extend(held),
+            Err(error) => log::warn(crate::error::line(&error)),
+        }
+    }
+    all
+}
+
+/// Tries again as long as an address is in use.
+fn while_in_use<T>(tries: usize, work: impl Fn() -> Result<T>) -> Result<T> {
+    let in_use = |error: &anyhow::Error| error.downcast_ref() == Some(&Errno::EADDRINUSE);
+    for _ in 1..tries {
+        match work() {
+            Err(error) if in_use(&error) => sys::sleep(CLOSE_PAUSE),
+            result => return result,
+        }
+    }
+    work()
+}
+
+/// Tells the helper, if there is one, that a container has gone.
+pub(crate) fn del(store: &Store, network: &str, id: &str) -> Result<()> {
+    match reach(store, network)? {
+        Some(connection) => connection.ask(&format!("del {id}"), &[]).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn reach(store: &Store, network: &str) -> Result<Option<Connection>> {
+    let directory = store.network(network);
+    let is_there = directory
+        .try_exists()
+        .with_context(|| directory.display().to_string())?;
+    if is_there {
+        Connection::open(&directory)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Ends the network's helper and waits for it.
+pub(crate) fn end(store: &Store, network: &str) -> Result<()> {
+    reach(store, network)?.map_or(Ok(()), |connection| connection.finish())
+}
+
+/// Whether the network's helper answers and knows its containers.
+pub(crate) fn is_up(store: &Store, network: &str) -> Result<bool> {
+    match reach(store, network)? {
+        Some(connection) => Ok(connection.ask("hello", &[])? == "ok"),
+        None => Ok(false),
+    }
+}
