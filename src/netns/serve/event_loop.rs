@@ -10,11 +10,10 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 
 use super::super::network::Network;
 use super::super::store::read_active;
-use super::cgroup;
 use super::client::Kind;
 use super::server::Server;
 use super::source::Source;
-use super::stream;
+use super::{cgroup, stream};
 use crate::sys;
 
 /// How often it is looked for what is late: where that is soon, and where it is not.
