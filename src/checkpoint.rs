@@ -13,23 +13,26 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::container::service;
-use crate::container::state::{Container, Record, Status};
+use crate::container::state::{Container, ContainerRecord, ContainerStatus};
 use crate::criu::rpc::{self, CgroupMode, PageServer, RequestKind};
-use crate::criu::{self, Common, CriuProgram, Images, Notes, Worker, lost, mounts};
+use crate::criu::{
+    self, CheckpointNotes, CriuCommonOptions, CriuProgram, CriuWorker, ImagesDirectory, lost,
+    mounts,
+};
 use crate::error::{InPhase, Phase};
 use crate::namespace::is_root_of_host;
-use crate::plan::{PlanSource, Root};
+use crate::plan::{PlanSource, RootfsPlan};
 use crate::{config, delete, log, sys};
 
 const LOG: &str = "dump.log";
 /// Where the standard streams led to, among the images: as runc has it.
 pub(crate) const DESCRIPTORS: &str = "descriptors.json";
 
-/// CheckpointOptions of `checkpoint`.
+/// Options of `checkpoint`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckpointOptions {
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CriuCommonOptions,
     /// Directory of the checkpoint before, relative to --image-path
     #[arg(long, value_name = "DIR")]
     parent_path: Option<PathBuf>,
@@ -76,7 +79,7 @@ pub(crate) fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     let (status, init) = container.status().phase(Phase::State)?;
     let init = match (status, init) {
-        (Status::Running | Status::Paused, Some(init)) => init,
+        (ContainerStatus::Running | ContainerStatus::Paused, Some(init)) => init,
         _ => bail!("{id}: container cannot be checkpointed in {status} state"),
     };
     ensure!(
@@ -86,7 +89,7 @@ pub(crate) fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
     let manager = "a container that tells a service manager (NOTIFY_SOCKET) has no checkpoint";
     ensure!(!service::is_prepared(&container), "{id}: {manager}");
     let dumped = dump(&container, options).phase(Phase::Process);
-    if dumped.is_err() && status == Status::Running {
+    if dumped.is_err() && status == ContainerStatus::Running {
         // CRIU may have been killed in the middle of it.
         container.record.cgroup.thaw().phase(Phase::Cgroup)?;
     }
@@ -112,7 +115,7 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
         rootfs: &record.rootfs,
         id: &record.id,
     };
-    let root = Root::new(
+    let root = RootfsPlan::new(
         &source,
         linux,
         &record.cgroup,
@@ -127,7 +130,7 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
         .groups(at_top || record.cgroup.is_nowhere())?;
     let mut server = options.status()?;
     let program = CriuProgram::find()?;
-    let images = Images::make(&options.common)?;
+    let images = ImagesDirectory::make(&options.common)?;
     let mut request = dump_request(record, options, &images)?;
     request.external = external_namespaces(&spec, pid)?;
     request.manage_cgroups_mode = Some(groups.into());
@@ -136,7 +139,7 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
         save_descriptors(&images, pid)?;
         let masked = Some(mounts::masked(&request.external_mounts));
         let ignores_groups = groups == CgroupMode::Ignore;
-        let notes = Notes {
+        let notes = CheckpointNotes {
             ignores_groups,
             masked,
         };
@@ -168,9 +171,9 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
 
 /// The part of CRIU's request that the record and the options say.
 fn dump_request(
-    record: &Record,
+    record: &ContainerRecord,
     options: &CheckpointOptions,
-    images: &Images,
+    images: &ImagesDirectory,
 ) -> Result<rpc::CriuOptions> {
     let freezer = record.cgroup.freezer_directory();
     let mut request = rpc::CriuOptions {
@@ -193,8 +196,8 @@ fn dump_request(
 }
 
 /// Starts CRIU in a session of its own, without the streams of this command.
-fn start(program: &CriuProgram, images: &Images) -> Result<Worker> {
-    Worker::start(program, 0, None, || {
+fn start(program: &CriuProgram, images: &ImagesDirectory) -> Result<CriuWorker> {
+    CriuWorker::start(program, 0, None, || {
         // A Ctrl-C is for us: without it the processes would stay frozen.
         setsid()?;
         // What it has to say stands in its log.
@@ -237,7 +240,7 @@ pub(crate) fn external_key(kind: LinuxNamespaceType) -> Option<(&'static str, &'
     }
 }
 
-fn save_descriptors(images: &Images, pid: i32) -> Result<()> {
+fn save_descriptors(images: &ImagesDirectory, pid: i32) -> Result<()> {
     let name = |fd: i32| {
         let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
         link.map_or_else(

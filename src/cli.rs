@@ -29,7 +29,10 @@ use crate::{
     pty, restore, sealed_exe, spec_template, start, sys, update,
 };
 
-use args::{Create, Delete, Events, Global, Id, Kill, List, Ps, Run, Spec, Update};
+use args::{
+    CreateArgs, DeleteArgs, EventsArgs, GlobalArgs, IdArgs, KillArgs, ListArgs, PsArgs, RunArgs,
+    SpecArgs, UpdateArgs,
+};
 use commands::{chosen, command_line};
 
 /// The status of every error but those of `exec`, as with runc.
@@ -110,13 +113,13 @@ fn usage(error: &clap::Error, words: &[OsString], failed: i32) -> i32 {
         .join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
     // As far as they can be understood.
-    let global = Global::augment_args(Command::new("rt")).ignore_errors(true);
+    let global = GlobalArgs::augment_args(Command::new("rt")).ignore_errors(true);
     let global = global
         .allow_external_subcommands(true)
         .args_override_self(true);
     let global = global
         .try_get_matches_from(words)
-        .and_then(|m| Global::from_arg_matches(&m));
+        .and_then(|m| GlobalArgs::from_arg_matches(&m));
     if let Ok(global) = global
         && let Ok(log) = log::Log::open(global.log.as_deref(), global.log_format, global.debugs())
     {
@@ -138,7 +141,7 @@ fn print(text: &str) -> i32 {
 }
 
 fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
-    let global = Global::from_arg_matches(matches)?;
+    let global = GlobalArgs::from_arg_matches(matches)?;
     if global.version {
         return Ok(print(&features::version(called_as())));
     }
@@ -174,16 +177,16 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
             })
         }
         "create" => {
-            let args = Create::from_arg_matches(matches)?;
+            let args = CreateArgs::from_arg_matches(matches)?;
             create::command(&request(args, true)).map(|()| 0)
         }
         "run" => {
-            let Run {
+            let RunArgs {
                 create,
                 detach,
                 keep,
                 no_subreaper,
-            } = Run::from_arg_matches(matches)?;
+            } = RunArgs::from_arg_matches(matches)?;
             create::run(&request(create, detach), keep, no_subreaper)
         }
         "restore" => {
@@ -191,7 +194,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
             restore::command(&restoring(&root, &options, manager), &options)
         }
         "list" => {
-            let args = List::from_arg_matches(matches)?;
+            let args = ListArgs::from_arg_matches(matches)?;
             let is_asked_for = global.root.is_some();
             Ok(print(&list::list(&root, is_asked_for, args.format())?))
         }
@@ -201,11 +204,11 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
 
 /// The commands that take a container that is there.
 fn with_container(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
-    let id = || Id::from_arg_matches(matches).map(|args| args.id);
+    let id = || IdArgs::from_arg_matches(matches).map(|args| args.id);
     match name {
         "start" => start::command(root, &id()?).map(|()| 0),
         "kill" => {
-            let args = Kill::from_arg_matches(matches)?;
+            let args = KillArgs::from_arg_matches(matches)?;
             let signal = if args.signal.is_empty() {
                 "TERM"
             } else {
@@ -214,7 +217,7 @@ fn with_container(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> 
             kill::command(root, &args.id, signal, args.all).map(|()| 0)
         }
         "delete" => {
-            let args = Delete::from_arg_matches(matches)?;
+            let args = DeleteArgs::from_arg_matches(matches)?;
             delete::command(root, &args.id, args.force).map(|()| 0)
         }
         "state" => Ok(print(&list::state(root, &id()?)?)),
@@ -224,7 +227,7 @@ fn with_container(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> 
 
 /// `rt spec`, with a network of rt's where one is asked for.
 fn write_spec(matches: &ArgMatches, root: impl FnOnce() -> Result<PathBuf>) -> Result<()> {
-    let args = Spec::from_arg_matches(matches)?;
+    let args = SpecArgs::from_arg_matches(matches)?;
     let unified = Cgroup::plan(None, "rt")?.is_unified();
     match netns::spec_network(matches, root)? {
         Some(_) if args.rootless => bail!("--rootless: not with a network of rt's"),
@@ -241,7 +244,7 @@ fn write_spec(matches: &ArgMatches, root: impl FnOnce() -> Result<PathBuf>) -> R
 
 /// The commands about a container that neither make nor end anything.
 fn manage(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
-    let id = || anyhow::Ok(Id::from_arg_matches(matches)?.id);
+    let id = || anyhow::Ok(IdArgs::from_arg_matches(matches)?.id);
     match name {
         "checkpoint" => checkpoint::command(
             root,
@@ -250,13 +253,13 @@ fn manage(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
         .map(|()| 0),
         "pause" => pause::pause(root, &id()?).map(|()| 0),
         "resume" => pause::resume(root, &id()?).map(|()| 0),
-        "update" => update(root, Update::from_arg_matches(matches)?).map(|()| 0),
+        "update" => update(root, UpdateArgs::from_arg_matches(matches)?).map(|()| 0),
         "ps" => {
-            let args = Ps::from_arg_matches(matches)?;
+            let args = PsArgs::from_arg_matches(matches)?;
             Ok(print(&ps::ps(root, &args.id, args.format, &args.options)?))
         }
         "events" => {
-            let args = Events::from_arg_matches(matches)?;
+            let args = EventsArgs::from_arg_matches(matches)?;
             events::command(root, &args.id, args.interval, args.stats).map(|()| 0)
         }
         other => bail!("{other}: not a command"),
@@ -270,7 +273,7 @@ fn process_file(matches: &ArgMatches) -> Result<Option<Vec<u8>>> {
     path.map(|path| config::read_process(path)).transpose()
 }
 
-fn update(root: &Path, args: Update) -> Result<()> {
+fn update(root: &Path, args: UpdateArgs) -> Result<()> {
     let resources = match args.resources {
         None => args.values.into(),
         Some(file) => {
@@ -314,7 +317,7 @@ fn passed(matches: &ArgMatches, inherited_fds: u32) -> Result<Extras> {
     })
 }
 
-fn manager(global: &Global) -> Result<Manager> {
+fn manager(global: &GlobalArgs) -> Result<Manager> {
     match global.cgroup_manager.as_deref() {
         _ if global.systemd_cgroup => Ok(Manager::Systemd),
         None | Some("cgroupfs") => Ok(Manager::Cgroupfs),
@@ -339,7 +342,7 @@ fn called_as() -> &'static str {
 }
 
 /// Where the containers' states are.
-fn root(global: &Global) -> Result<PathBuf> {
+fn root(global: &GlobalArgs) -> Result<PathBuf> {
     let root = global.root.clone().map_or_else(default_root, Ok)?;
     // `delete` would look for containers among all directories of the host.
     ensure!(
@@ -363,7 +366,7 @@ fn default_root() -> Result<PathBuf> {
 
 fn request(
     root: &Path,
-    args: Create,
+    args: CreateArgs,
     passed: Extras,
     manager: Manager,
     detached: bool,
@@ -448,10 +451,10 @@ mod tests {
         ];
         let matches = parse(&args).unwrap();
         assert_eq!(
-            Global::from_arg_matches(&matches).unwrap().root,
+            GlobalArgs::from_arg_matches(&matches).unwrap().root,
             Some("b".into())
         );
-        let run = Run::from_arg_matches(matches.subcommand().unwrap().1).unwrap();
+        let run = RunArgs::from_arg_matches(matches.subcommand().unwrap().1).unwrap();
         assert_eq!(run.create.bundle, Path::new("y"));
     }
 

@@ -30,9 +30,11 @@ use crate::config::hooks::CALLERS;
 use crate::config::{self, Loaded};
 use crate::container::foreground::Foreground;
 use crate::container::hooks::Hooks;
-use crate::container::protocol::Caller;
+use crate::container::protocol::ParentEnd;
 use crate::container::service::{self, NotifyRelay};
-use crate::container::state::{Container, Lock, Progress, Record, Status};
+use crate::container::state::{
+    Container, ContainerRecord, ContainerStatus, CreateProgress, StateLock,
+};
 use crate::container::{pid_file, seccomp_agent};
 use crate::error::{InPhase, Phase};
 use crate::id::check_id;
@@ -64,7 +66,7 @@ pub(crate) struct CreateRequest {
 
 /// A container whose init waits for `start`, or is on its way to the program.
 #[derive(Debug)]
-pub(crate) struct Created {
+pub(crate) struct CreatedContainer {
     container: Container,
     pid: Pid,
     init: Rc<OwnedFd>,
@@ -75,11 +77,11 @@ pub(crate) struct Created {
 
 /// What is known before the first side effect.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedContainer {
     pub(crate) plan: Plan,
     pub(crate) cgroup: Cgroup,
     pub(crate) limits: Limits,
-    record: Record,
+    record: ContainerRecord,
     pub(crate) delegation: Option<Delegation>,
     console: Option<DescriptorSocket>,
     /// Of the option, and of the annotation.
@@ -93,7 +95,10 @@ pub(crate) fn command(request: &CreateRequest) -> Result<()> {
 
 /// The eight steps; then init `waits` for `start`, or runs the program. The lock is held until
 /// the container has been recorded.
-fn create(request: &CreateRequest, waits: bool) -> Result<(Created, Caller, Lock)> {
+fn create(
+    request: &CreateRequest,
+    waits: bool,
+) -> Result<(CreatedContainer, ParentEnd, StateLock)> {
     let done = |what: &str| log::debug(format_args!("{}: {what}", request.id));
     let loaded = read(request).phase(Phase::Config)?; // 1
     done("config.json is read and checked");
@@ -150,7 +155,7 @@ fn create(request: &CreateRequest, waits: bool) -> Result<(Created, Caller, Lock
     Ok((guard.release(relay, notify)?, caller, lock))
 }
 
-impl Prepared {
+impl PreparedContainer {
     pub(crate) fn annotations(&self) -> &BTreeMap<String, String> {
         &self.record.annotations
     }
@@ -186,7 +191,7 @@ pub(crate) fn read(request: &CreateRequest) -> Result<Loaded> {
 }
 
 /// Step 2.
-pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<Prepared> {
+pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedContainer> {
     let bundle = resolve(&request.bundle)
         .with_context(|| format!("--bundle {}", request.bundle.display()))?;
     let rootfs = spec
@@ -216,7 +221,7 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<Prepared> 
     let console = request.console_socket.as_deref();
     let console = DescriptorSocket::connect_if(console, "--console-socket")?;
     let pidfd_sockets = pidfd_sockets(request, annotations)?;
-    let record = Record {
+    let record = ContainerRecord {
         cgroup: cgroup.clone(),
         namespaces: plan.namespaces.kinds().bits(),
         keyring: plan.keyring.is_some(),
@@ -226,7 +231,7 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<Prepared> 
         seccomp: plan.filter().map(|filter| filter.terms.clone()),
         bundle,
         rootfs,
-        ..Record::new(&request.id, spec)
+        ..ContainerRecord::new(&request.id, spec)
     };
     plan.hooks = Hooks::of(&record);
     plan.announce_sockets(request.extras.listen_fds)?;
@@ -234,7 +239,7 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<Prepared> 
         hooks.open_outputs()?;
     }
     plan.decide_builder()?;
-    Ok(Prepared {
+    Ok(PreparedContainer {
         plan,
         cgroup,
         limits,
@@ -291,9 +296,9 @@ fn resolve(directory: &Path) -> Result<PathBuf> {
 /// Step 3.
 pub(crate) fn claim(
     request: &CreateRequest,
-    prepared: &Prepared,
+    prepared: &PreparedContainer,
     loaded: &Loaded,
-) -> Result<(CreateGuard, Lock)> {
+) -> Result<(CreateGuard, StateLock)> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
     let guard = CreateGuard {
         container: Some(container),
@@ -309,7 +314,7 @@ pub(crate) fn claim(
 }
 
 /// Step 4, and what has to happen before Go.
-fn clone_init(prepared: &Prepared, guard: &mut CreateGuard) -> Result<Caller> {
+fn clone_init(prepared: &PreparedContainer, guard: &mut CreateGuard) -> Result<ParentEnd> {
     let Some(container) = &mut guard.container else {
         bail!("no container")
     };
@@ -343,7 +348,11 @@ fn clone_init(prepared: &Prepared, guard: &mut CreateGuard) -> Result<Caller> {
 
 /// The hooks that are the caller's, in the middle of step 6. They find the limits set, since they
 /// may change them (device rules of GPUs): says whether that has been done.
-fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut CreateGuard) -> Result<bool> {
+fn run_hooks(
+    prepared: &PreparedContainer,
+    caller: &ParentEnd,
+    guard: &mut CreateGuard,
+) -> Result<bool> {
     if !prepared.plan.stops_when_mounted() {
         return Ok(false);
     }
@@ -369,14 +378,14 @@ fn run_hooks(prepared: &Prepared, caller: &Caller, guard: &mut CreateGuard) -> R
 /// Step 8.
 pub(crate) fn record(guard: &mut CreateGuard) -> Result<()> {
     let container = guard.container.as_mut().context("no container")?;
-    container.record.progress = Progress::Created;
+    container.record.progress = CreateProgress::Created;
     container.save()
 }
 
 /// And whoever wants to know which process it is hears of it.
 pub(crate) fn tell(
     request: &CreateRequest,
-    prepared: &Prepared,
+    prepared: &PreparedContainer,
     guard: &CreateGuard,
 ) -> Result<()> {
     let (pid, pidfd) = guard.init.as_ref().context("no container")?;
@@ -407,7 +416,7 @@ impl CreateGuard {
     }
 
     /// The process that a builder has cloned, if there was one, is init from now on.
-    fn take_born(&mut self, caller: &Caller) -> Result<()> {
+    fn take_born(&mut self, caller: &ParentEnd) -> Result<()> {
         let pid = Pid::from_raw(caller.pid());
         if self.pid()? != pid {
             self.init = Some((pid, caller.process().clone()));
@@ -430,12 +439,12 @@ impl CreateGuard {
         mut self,
         relay: Option<Relay>,
         notify: Option<NotifyRelay>,
-    ) -> Result<Created> {
+    ) -> Result<CreatedContainer> {
         if let Some(moved) = self.moved.take() {
             moved.keep();
         }
         match (self.container.take(), self.init.take()) {
-            (Some(container), Some((pid, init))) => Ok(Created {
+            (Some(container), Some((pid, init))) => Ok(CreatedContainer {
                 container,
                 pid,
                 init,
@@ -478,9 +487,9 @@ pub(crate) fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Re
     created.wait(&foreground, lock, keep)
 }
 
-impl Created {
+impl CreatedContainer {
     /// The status of the process when it has ended; the container is then deleted, unless `keep`.
-    pub(crate) fn wait(self, foreground: &Foreground, lock: Lock, keep: bool) -> Result<i32> {
+    pub(crate) fn wait(self, foreground: &Foreground, lock: StateLock, keep: bool) -> Result<i32> {
         let Self {
             container,
             pid,
@@ -502,11 +511,11 @@ impl Created {
 }
 
 /// A container that could not be started is of no use to anybody.
-fn start_or_delete(created: &Created, caller: &mut Caller) -> Result<()> {
-    let Created {
+fn start_or_delete(created: &CreatedContainer, caller: &mut ParentEnd) -> Result<()> {
+    let CreatedContainer {
         container, init, ..
     } = created;
-    let agent = seccomp_agent::connect_of(&container.record, Status::Created);
+    let agent = seccomp_agent::connect_of(&container.record, ContainerStatus::Created);
     let run = agent.phase(Phase::Process).and_then(|agent| {
         caller.executed(seccomp_agent::taker(agent, created.pid.as_raw()))?;
         start::poststart(container, init)

@@ -26,10 +26,10 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-pub(crate) use notes::Notes;
-pub(crate) use options::{CONFIG, Common, Images};
+pub(crate) use notes::CheckpointNotes;
+pub(crate) use options::{CONFIG, CriuCommonOptions, ImagesDirectory};
 pub(crate) use program::CriuProgram;
-pub(crate) use worker::Worker;
+pub(crate) use worker::CriuWorker;
 
 /// The places that the groups of process `pid` have, for what was dumped to go there.
 pub(crate) fn cgroup_roots(pid: i32) -> Result<Vec<rpc::CgroupRoot>> {

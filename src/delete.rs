@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::hooks::HookKind;
 use crate::container::hooks::Hooks;
-use crate::container::state::{self, Busy, Container, Status};
+use crate::container::state::{self, Container, ContainerStatus, LockBusy};
 use crate::error::{InPhase, Phase, line};
 use crate::{log, process, sys};
 
@@ -32,7 +32,7 @@ const USUAL: Duration = Duration::from_millis(100);
 pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     let deadline = deadline();
     let locked = match Container::open_locked_by(root, id, Instant::now() + TURN) {
-        Err(error) if error.is::<Busy>() => {
+        Err(error) if error.is::<LockBusy>() => {
             if force && let Some(mut container) = Container::find_any(root, id)? {
                 // A create or start that is stuck on this init gives the lock back then.
                 trust::leave_out_misplaced(&mut container);
@@ -67,11 +67,14 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
         let status = match container.status()?.0 {
             // Of one whose record is lost only the processes tell.
             _ if container.fault.is_some() && !own_groups(&container).pids()?.is_empty() => {
-                Status::Running
+                ContainerStatus::Running
             }
             status => status,
         };
-        if !matches!(status, Status::Stopped | Status::Created | Status::Creating) {
+        if !matches!(
+            status,
+            ContainerStatus::Stopped | ContainerStatus::Created | ContainerStatus::Creating
+        ) {
             bail!("cannot delete container {id} that is not stopped: {status}");
         }
     }

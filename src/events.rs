@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cgroup::OomWatch;
-use crate::container::state::{Container, Status};
+use crate::container::state::{Container, ContainerStatus};
 use crate::error::{InPhase, Phase};
 
 /// In runc's order.
@@ -33,7 +33,7 @@ pub(crate) fn command(root: &Path, id: &str, interval: Duration, stats_only: boo
     }
     let container = Container::open(root, id)?;
     let (status, init) = container.status()?;
-    let Some(init) = init.filter(|_| status != Status::Creating) else {
+    let Some(init) = init.filter(|_| status != ContainerStatus::Creating) else {
         bail!("container with id {id} is not running");
     };
     if stats_only {

@@ -17,9 +17,9 @@ use crate::cgroup::{Cgroup, OpenCgroup};
 use crate::config::LoadedProcess;
 use crate::container::foreground::Foreground;
 use crate::container::pid_file;
-use crate::container::protocol::Caller;
+use crate::container::protocol::ParentEnd;
 use crate::container::seccomp_agent::{self, AgentConnection};
-use crate::container::state::{Container, Status};
+use crate::container::state::{Container, ContainerStatus};
 use crate::error::{InPhase, Phase};
 use crate::namespace::Namespaces;
 use crate::plan::{Extras, Plan};
@@ -46,7 +46,7 @@ pub(crate) struct ExecRequest {
 
 /// Where the caller wants to hear of the process.
 #[derive(Debug)]
-struct Outlets {
+struct ExecOutlets {
     console: Option<DescriptorSocket>,
     pidfd: Option<DescriptorSocket>,
     agent: Option<AgentConnection>,
@@ -61,7 +61,7 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<i32> {
         .transpose()?;
     let init = alive(&container, options.ignore_paused)?;
     let plan = plan(request, &container, init).phase(Phase::Plan)?;
-    let outlets = Outlets::open(options, &container).phase(Phase::Plan)?;
+    let outlets = ExecOutlets::open(options, &container).phase(Phase::Plan)?;
     let relayed = foreground.is_some() && plan.process.as_ref().is_some_and(|p| p.terminal);
     let client = relayed
         .then(TerminalClient::open)
@@ -116,13 +116,13 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<i32> {
     Ok(status)
 }
 
-impl Outlets {
+impl ExecOutlets {
     fn open(options: &ExecOptions, container: &Container) -> Result<Self> {
         let connect = DescriptorSocket::connect_if;
         Ok(Self {
             console: connect(options.console_socket.as_deref(), "--console-socket")?,
             pidfd: connect(options.pidfd_socket.as_deref(), "--pidfd-socket")?,
-            agent: seccomp_agent::connect_of(&container.record, Status::Running)?,
+            agent: seccomp_agent::connect_of(&container.record, ContainerStatus::Running)?,
         })
     }
 }
@@ -141,13 +141,13 @@ fn alive(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
     let id = &container.record.id;
     loop {
         match container.status()? {
-            (Status::Created | Status::Running, Some(init)) => return Ok(init),
+            (ContainerStatus::Created | ContainerStatus::Running, Some(init)) => return Ok(init),
             // Not in the container, where neither we nor a signal to us could end the wait.
-            (Status::Paused, _) if ignore_paused => sys::sleep(LOOK),
-            (Status::Paused, _) => {
+            (ContainerStatus::Paused, _) if ignore_paused => sys::sleep(LOOK),
+            (ContainerStatus::Paused, _) => {
                 bail!("{id}: cannot exec in a paused container (use --ignore-paused to override)")
             }
-            (Status::Creating, _) => {
+            (ContainerStatus::Creating, _) => {
                 bail!("{id}: cannot exec in a container that is being created")
             }
             _ => bail!("{id}: cannot exec in a stopped container"),
@@ -181,10 +181,10 @@ fn plan(request: &ExecRequest, container: &Container, init: OwnedFd) -> Result<P
 const KILL_LIMIT_MS: u16 = 2_000;
 
 /// Ends the process if it did not come as far as its program.
-struct ExecGuard(Option<Caller>);
+struct ExecGuard(Option<ParentEnd>);
 
 impl ExecGuard {
-    fn caller(&mut self) -> Result<&mut Caller> {
+    fn caller(&mut self) -> Result<&mut ParentEnd> {
         self.0.as_mut().context("no process")
     }
 

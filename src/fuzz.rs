@@ -13,7 +13,7 @@ use crate::exec::user::{self, User};
 use crate::netns;
 use crate::plan::{Extras, Plan, PlanSource};
 use crate::security::landlock;
-use crate::security::seccomp::Filter;
+use crate::security::seccomp::SeccompFilter;
 
 /// Takes any bytes.
 type Target = fn(&[u8]);
@@ -86,7 +86,7 @@ fn seccomp(bytes: &[u8]) {
         .linux()
         .as_ref()
         .and_then(|linux| linux.seccomp().as_ref());
-    if let Some(Ok(filter)) = profile.map(Filter::compile) {
+    if let Some(Ok(filter)) = profile.map(SeccompFilter::compile) {
         assert_valid(&filter.program);
     }
 }
@@ -154,7 +154,7 @@ fn ids(bytes: &[u8]) {
 fn annotations(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let pairs = text.lines().filter_map(|line| line.split_once('='));
-    let _ = netns::Request::new(pairs.clone());
+    let _ = netns::NetworkRequest::new(pairs.clone());
     let pairs: Vec<_> = pairs
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();

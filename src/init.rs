@@ -27,7 +27,7 @@ use crate::cgroup::OpenCgroup;
 use crate::child::Confinement;
 use crate::config::hooks::HookKind;
 use crate::container::hooks::Hooks;
-use crate::container::protocol::{self, Release};
+use crate::container::protocol::{self, StartCommand};
 use crate::error::{Failure, InPhase, Phase, line, phase};
 use crate::plan::Plan;
 use crate::sys::procfd::ProcFd;
@@ -45,7 +45,7 @@ pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
 pub(crate) fn run(
     plan: &Plan,
     mut group: OpenCgroup,
-    caller: protocol::Init,
+    caller: protocol::InitEnd,
     listener: Option<OwnedFd>,
 ) -> ! {
     let confined = confine(plan, &mut group, &caller, listener.as_ref());
@@ -56,8 +56,8 @@ pub(crate) fn run(
         Err(error) => fail(&caller, &error),
     };
     let starter = match caller.wait_release().phase(Phase::Process) {
-        Ok(Release::Start) => caller,
-        Ok(Release::Detach) => {
+        Ok(StartCommand::Start) => caller,
+        Ok(StartCommand::Detach) => {
             drop(caller);
             wait_for_start(listener.as_ref())
         }
@@ -81,8 +81,8 @@ pub(crate) fn run(
 /// Runs the startContainer hooks, which are code of the image, under what holds for the program.
 fn run_start_hooks(
     hooks: &Hooks,
-    program: Option<&process::Ready<'_>>,
-    starter: &protocol::Init,
+    program: Option<&process::ReadyProgram<'_>>,
+    starter: &protocol::InitEnd,
 ) -> Result<()> {
     let Some(program) = program else {
         return hooks.run_inside(HookKind::StartContainer, &[], None, None);
@@ -112,9 +112,9 @@ fn run_start_hooks(
 fn confine<'a>(
     plan: &'a Plan,
     group: &mut OpenCgroup,
-    caller: &protocol::Init,
+    caller: &protocol::InitEnd,
     listener: Option<&OwnedFd>,
-) -> Result<Option<process::Ready<'a>>> {
+) -> Result<Option<process::ReadyProgram<'a>>> {
     sys::clear_command_line();
     let mut keep = descriptors(plan, caller, listener);
     keep.extend(group.descriptors());
@@ -181,11 +181,11 @@ fn confine<'a>(
 /// ready.
 fn arrive<'a>(
     plan: &Plan,
-    mut program: Option<process::Ready<'a>>,
+    mut program: Option<process::ReadyProgram<'a>>,
     group: &mut OpenCgroup,
-    caller: &protocol::Init,
+    caller: &protocol::InitEnd,
     listener: Option<&OwnedFd>,
-) -> Result<Option<process::Ready<'a>>> {
+) -> Result<Option<process::ReadyProgram<'a>>> {
     if plan.has_builder() {
         let hooks = plan.start_hooks();
         let mut keep: Vec<_> = hooks.iter().flat_map(|hooks| hooks.descriptors()).collect();
@@ -237,7 +237,7 @@ fn set_end_with_caller(plan: &Plan, signal: Option<Signal>) -> Result<()> {
 
 /// Everything is mounted and nothing is sealed: what hooks mount below `root.path` is part of the
 /// container.
-fn run_hooks(root: &RootFd, plan: &Plan, caller: &protocol::Init) -> Result<()> {
+fn run_hooks(root: &RootFd, plan: &Plan, caller: &protocol::InitEnd) -> Result<()> {
     if plan.stops_when_mounted() {
         caller.wait_hooks().phase(Phase::Hooks)?;
     }
@@ -266,20 +266,20 @@ fn name_host(plan: &Plan) -> Result<()> {
 }
 
 /// Waits as long as it takes. Whoever connects and goes away without a word has only looked.
-fn wait_for_start(listener: Option<&OwnedFd>) -> protocol::Init {
+fn wait_for_start(listener: Option<&OwnedFd>) -> protocol::InitEnd {
     loop {
         let Some(Ok(connection)) = listener.map(|listener| sys::accept(listener.as_fd())) else {
             // Nobody could start this container any more.
             sys::exit_now(1);
         };
-        let starter = protocol::Init::from_connection(connection);
+        let starter = protocol::InitEnd::from_connection(connection);
         if starter.wait_start() {
             return starter;
         }
     }
 }
 
-fn fail(peer: &protocol::Init, error: &anyhow::Error) -> ! {
+fn fail(peer: &protocol::InitEnd, error: &anyhow::Error) -> ! {
     let phase = phase(error).unwrap_or(Phase::Process);
     peer.failed(&Failure {
         phase,
@@ -289,7 +289,7 @@ fn fail(peer: &protocol::Init, error: &anyhow::Error) -> ! {
 }
 
 /// The descriptors that stay open in init.
-fn descriptors(plan: &Plan, caller: &protocol::Init, listener: Option<&OwnedFd>) -> Vec<i32> {
+fn descriptors(plan: &Plan, caller: &protocol::InitEnd, listener: Option<&OwnedFd>) -> Vec<i32> {
     let mut keep = plan.descriptors();
     keep.push(caller.as_raw_fd());
     keep.extend(listener.map(AsRawFd::as_raw_fd));

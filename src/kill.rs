@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
-use crate::container::state::{self, Container, Status};
+use crate::container::state::{self, Container, ContainerStatus};
 use crate::delete::{check_init, own_groups};
 use crate::{log, sys};
 
@@ -25,7 +25,7 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
         return by_groups(container, signal, all);
     }
     let (status, init) = container.status()?;
-    if status == Status::Created {
+    if status == ContainerStatus::Created {
         // A `create` that is about to let init go would take its end for a failure of its own.
         container.wait_for_turn(TURN);
     }
@@ -34,7 +34,7 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
     // one is to thaw it.
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let alone = !kinds.contains(CloneFlags::CLONE_NEWPID);
-    let Some(init) = init.filter(|_| status != Status::Creating) else {
+    let Some(init) = init.filter(|_| status != ContainerStatus::Creating) else {
         let outlived = signal == libc::SIGKILL && alone && !cgroup.pids()?.is_empty();
         if all || outlived {
             return own_groups(&container).signal_all(signal);
@@ -46,7 +46,7 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
         if alone || signal != libc::SIGKILL {
             log::warn(format!("{id}: without a cgroup only init can be found"));
         }
-    } else if all || (signal == libc::SIGKILL && (alone || status == Status::Paused)) {
+    } else if all || (signal == libc::SIGKILL && (alone || status == ContainerStatus::Paused)) {
         return own_groups(&container).signal_all(signal);
     }
     check_init(&container)?;

@@ -14,7 +14,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Pid, Uid, fchown};
 
 use crate::cgroup::OpenCgroup;
-use crate::container::protocol::{self, Caller};
+use crate::container::protocol::{self, ParentEnd};
 use crate::error::{InPhase, Phase};
 use crate::init;
 use crate::namespace::IdMap;
@@ -23,12 +23,12 @@ use crate::sys::rootfd::kind;
 use crate::sys::{self, Fork};
 
 /// Forks the first process, or its builder, on cgroup v2 into its group. It waits for
-/// [`Caller::go`].
+/// [`ParentEnd::go`].
 pub(crate) fn clone(
     plan: &Plan,
     group: OpenCgroup,
     listener: Option<OwnedFd>,
-) -> Result<(Pid, Caller)> {
+) -> Result<(Pid, ParentEnd)> {
     if let Some(cpus) = &plan.affinity.initial {
         sys::set_affinity(cpus.mask())
             .context("process.execCPUAffinity.initial")
@@ -49,7 +49,7 @@ pub(crate) fn clone(
         Fork::Child => init::run(plan, group.born(), init_end, listener),
         Fork::Parent { pid, pidfd } => Ok((
             Pid::from_raw(pid),
-            Caller::new(socket, pid, pidfd, plan.has_builder()),
+            ParentEnd::new(socket, pid, pidfd, plan.has_builder()),
         )),
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::Serialize;
 
-use crate::container::state::{Container, Status};
+use crate::container::state::{Container, ContainerStatus};
 use crate::error::line;
 use crate::log;
 
@@ -19,7 +19,7 @@ pub(crate) struct StateOutput {
     id: String,
     /// 0 when stopped.
     pid: i32,
-    status: Status,
+    status: ContainerStatus,
     bundle: PathBuf,
     rootfs: PathBuf,
     created: String,

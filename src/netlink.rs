@@ -30,9 +30,9 @@ const DONE: u16 = 3;
 
 /// One message: a header, that of its family, attributes.
 #[derive(Clone, Debug)]
-pub(crate) struct Message(Vec<u8>);
+pub(crate) struct NetlinkMessage(Vec<u8>);
 
-impl Message {
+impl NetlinkMessage {
     /// A request of type `kind`; `family` is the family's own header.
     pub(crate) fn new(kind: u16, flags: u16, family: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER];
@@ -142,12 +142,12 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
 
 /// A netlink socket in the network namespace in which it was made.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct NetlinkSocket {
     fd: OwnedFd,
     sequence: u32,
 }
 
-impl Socket {
+impl NetlinkSocket {
     /// rtnetlink(7).
     pub(crate) fn route() -> Result<Self> {
         Self::new(SockProtocol::NetlinkRoute)
@@ -176,7 +176,7 @@ impl Socket {
     }
 
     /// One request, done or refused.
-    pub(crate) fn request(&mut self, mut message: Message) -> Result<()> {
+    pub(crate) fn request(&mut self, mut message: NetlinkMessage) -> Result<()> {
         message.want_ack();
         self.sequence += 1;
         self.send(message.finish(self.sequence))?;
@@ -186,7 +186,7 @@ impl Socket {
     /// One request whose answers are handed to `each`, type and payload.
     pub(crate) fn query(
         &mut self,
-        mut message: Message,
+        mut message: NetlinkMessage,
         each: impl FnMut(u16, &[u8]),
     ) -> Result<()> {
         self.sequence += 1;
@@ -198,7 +198,7 @@ impl Socket {
     /// with its place.
     pub(crate) fn batch(
         &mut self,
-        mut messages: Vec<Message>,
+        mut messages: Vec<NetlinkMessage>,
     ) -> std::result::Result<(), (usize, Errno)> {
         const BEGIN: u16 = 0x10;
         const END: u16 = 0x11;
@@ -209,12 +209,14 @@ impl Socket {
             return Ok(());
         };
         last.want_ack();
-        let mut bytes = Message::new(BEGIN, 0, &family).finish(first - 1).to_vec();
+        let mut bytes = NetlinkMessage::new(BEGIN, 0, &family)
+            .finish(first - 1)
+            .to_vec();
         for (at, message) in messages.iter_mut().enumerate() {
             bytes.extend_from_slice(message.finish(first + at as u32));
         }
         let after = first + messages.len() as u32;
-        bytes.extend_from_slice(Message::new(END, 0, &family).finish(after));
+        bytes.extend_from_slice(NetlinkMessage::new(END, 0, &family).finish(after));
         self.sequence = after;
         self.send(&bytes).map_err(|errno| (0, errno))?;
         self.batch_answers(first, messages.len())
@@ -300,7 +302,7 @@ mod tests {
 
     #[test]
     fn attributes_are_padded_and_nested() {
-        let mut message = Message::new(16, EXCL, &[1, 2]);
+        let mut message = NetlinkMessage::new(16, EXCL, &[1, 2]);
         message.string(3, "lo").nest(18, |inner| {
             inner.u32(1, 7);
         });

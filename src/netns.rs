@@ -53,11 +53,11 @@ mod store;
 mod sysctl;
 mod target;
 
-pub(crate) use command::{NETWORK_OPTIONS, Place, Verb, run};
-pub(crate) use config::{Namespace, Parts, make_files, parts};
+pub(crate) use command::{NETWORK_OPTIONS, NamespacePlace, Verb, run};
+pub(crate) use config::{NamespaceChoice, Parts, make_files, parts};
 pub(crate) use host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 #[cfg(any(test, fuzzing))]
-pub(crate) use request::Request;
+pub(crate) use request::NetworkRequest;
 pub(crate) use request::{ANNOTATION, OPTIONS, Options};
 
 /// For [`crate::fuzz`]: what comes from containers and from the kernel. The first byte says which.

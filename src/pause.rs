@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::container::state::{Container, Status};
+use crate::container::state::{Container, ContainerStatus};
 use crate::error::{InPhase, Phase};
 use crate::process;
 
@@ -12,15 +12,17 @@ use crate::process;
 pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     match container.status()?.0 {
-        Status::Created | Status::Running => {
+        ContainerStatus::Created | ContainerStatus::Running => {
             let cgroup = &container.record.cgroup;
             cgroup.freeze().phase(Phase::Cgroup)?;
             // It has ended meanwhile, or is about to: who is frozen does not die.
             let alive = check_alive(&container);
             alive.or_else(|error| cgroup.thaw().phase(Phase::Cgroup).and(Err(error)))
         }
-        Status::Paused => bail!("{id}: container not running: already paused"),
-        Status::Creating | Status::Stopped => bail!("{id}: container not running"),
+        ContainerStatus::Paused => bail!("{id}: container not running: already paused"),
+        ContainerStatus::Creating | ContainerStatus::Stopped => {
+            bail!("{id}: container not running")
+        }
     }
 }
 
@@ -41,7 +43,7 @@ fn check_alive(container: &Container) -> Result<()> {
 pub(crate) fn resume(root: &Path, id: &str) -> Result<()> {
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     match container.status()?.0 {
-        Status::Paused => container.record.cgroup.thaw().phase(Phase::Cgroup),
+        ContainerStatus::Paused => container.record.cgroup.thaw().phase(Phase::Cgroup),
         _ => bail!("{id}: container not paused"),
     }
 }

@@ -26,18 +26,18 @@ use crate::config::hooks::{CALLERS, HookKind};
 use crate::config::memory_policy::MemoryPolicy;
 use crate::container::hooks::Hooks;
 use crate::container::service::DIRECTORY_INSIDE;
-use crate::container::state::{NOTIFY_SOCKET, Record};
+use crate::container::state::{ContainerRecord, NOTIFY_SOCKET};
 use crate::interfaces::devices::NetDevice;
 use crate::namespace::Namespaces;
-use crate::security::landlock::Landlock;
-use crate::security::lsm::{self, Labels};
-use crate::security::seccomp::Filter;
+use crate::security::landlock::LandlockRules;
+use crate::security::lsm::{self, SecurityLabels};
+use crate::security::seccomp::SeccompFilter;
 use crate::sys::procfd::ProcFd;
 use crate::{config, sys};
 
-pub(crate) use mount::{FileSystem, Ids, MountPoint, What};
-pub(crate) use program::{Program, set_variable};
-pub(crate) use root::{DeviceNode, Root};
+pub(crate) use mount::{FileSystem, MountIds, MountKind, MountPoint};
+pub(crate) use program::{ProgramPlan, set_variable};
+pub(crate) use root::{DeviceNode, RootfsPlan};
 use scheduling::Affinity;
 pub(crate) use source::PlanSource;
 use strings::c_string;
@@ -50,7 +50,7 @@ const PER_LINUX32: u32 = 8;
 pub(crate) struct Plan {
     pub(crate) namespaces: Namespaces,
     /// `None`: the process joins a container and finds its root there.
-    pub(crate) root: Option<Root>,
+    pub(crate) root: Option<RootfsPlan>,
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
     /// Paths below `/proc/sys` and what to write there.
@@ -58,7 +58,7 @@ pub(crate) struct Plan {
     /// The name of a new session keyring.
     pub(crate) keyring: Option<CString>,
     /// `None`: there is nothing to run, the container stops when it is started.
-    pub(crate) process: Option<Program>,
+    pub(crate) process: Option<ProgramPlan>,
     pub(crate) hooks: Option<Hooks>,
     pub(crate) memory_policy: Option<MemoryPolicy>,
     pub(crate) net_devices: Vec<NetDevice>,
@@ -127,7 +127,7 @@ impl Plan {
         let linux = spec.linux().as_ref().unwrap_or(&default);
         let namespaces = Namespaces::from_spec(linux)?;
         let has_user = namespaces.has_user();
-        let root = Root::new(source, linux, cgroup, has_user, extras.no_pivot)?;
+        let root = RootfsPlan::new(source, linux, cgroup, has_user, extras.no_pivot)?;
         rootless::check(&namespaces, &root, linux)?;
         warnings.extend(lsm::left_out(linux).filter(|_| root.label.is_none()));
         let process = spec.process().as_ref();
@@ -140,7 +140,7 @@ impl Plan {
             sysctls: sysctls(linux),
             keyring: None,
             process: process
-                .map(|process| Program::from_spec(process, has_user, personality, warnings))
+                .map(|process| ProgramPlan::from_spec(process, has_user, personality, warnings))
                 .transpose()?,
             hooks: None,
             net_devices: NetDevice::all(linux),
@@ -155,12 +155,18 @@ impl Plan {
             ignored_signals: ignored_signals()?,
         };
         if let Some(program) = &mut plan.process {
-            program.landlock = Landlock::of(spec.annotations().iter().flatten())?;
+            program.landlock = LandlockRules::of(spec.annotations().iter().flatten())?;
             program.keeps_groups = spec
                 .annotations()
                 .as_ref()
                 .is_some_and(|all| all.keeps_groups());
-            plan.set_filter(linux.seccomp().as_ref().map(Filter::compile).transpose()?);
+            plan.set_filter(
+                linux
+                    .seccomp()
+                    .as_ref()
+                    .map(SeccompFilter::compile)
+                    .transpose()?,
+            );
         }
         if !extras.no_new_keyring {
             plan.keyring = Some(keyring(source.id)?);
@@ -175,13 +181,13 @@ impl Plan {
     pub(crate) fn for_exec(
         namespaces: Namespaces,
         process: &Process,
-        record: &Record,
+        record: &ContainerRecord,
         extras: Extras,
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let has_user = namespaces.has_user();
-        let mut program = Program::from_spec(process, has_user, record.personality, warnings)?;
-        program.landlock = Landlock::of(&record.annotations)?;
+        let mut program = ProgramPlan::from_spec(process, has_user, record.personality, warnings)?;
+        program.landlock = LandlockRules::of(&record.annotations)?;
         program.keeps_groups = record.annotations.keeps_groups();
         let proc = (!program.labels.is_empty()).then(ProcFd::new).transpose()?;
         Ok(Self {
@@ -277,20 +283,20 @@ impl Plan {
     }
 
     /// What security modules have to put the program under.
-    pub(crate) fn labels(&self) -> Option<&Labels> {
+    pub(crate) fn labels(&self) -> Option<&SecurityLabels> {
         let program = self.process.as_ref()?;
         Some(&program.labels).filter(|labels| !labels.is_empty())
     }
 
     /// The process gets this filter.
-    pub(crate) fn set_filter(&mut self, filter: Option<Filter>) {
+    pub(crate) fn set_filter(&mut self, filter: Option<SeccompFilter>) {
         if let Some(program) = &mut self.process {
             program.filter = filter;
         }
     }
 
     /// The filter of the process.
-    pub(crate) fn filter(&self) -> Option<&Filter> {
+    pub(crate) fn filter(&self) -> Option<&SeccompFilter> {
         self.process.as_ref()?.filter.as_ref()
     }
 

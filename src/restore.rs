@@ -18,25 +18,28 @@ use crate::cgroup::Delegation;
 use crate::checkpoint::{DESCRIPTORS, external_key};
 use crate::config::hooks::CALLERS;
 use crate::container::foreground::Foreground;
-use crate::container::state::Lock;
-use crate::create::{self, CreateGuard, CreateRequest, Created, Prepared};
+use crate::container::state::StateLock;
+use crate::create::{self, CreateGuard, CreateRequest, CreatedContainer, PreparedContainer};
 use crate::criu::rpc::{self, InheritFd, JoinNamespace, RequestKind};
-use crate::criu::{self, Common, CriuProgram, Images, Notes, Worker, lost, mounts, seen};
+use crate::criu::{
+    self, CheckpointNotes, CriuCommonOptions, CriuProgram, CriuWorker, ImagesDirectory, lost,
+    mounts, seen,
+};
 use crate::error::{InPhase, Phase};
 use crate::interfaces::devices::MovedDevice;
 use crate::namespace::{IdMap, NEWTIME, is_root_of_host};
-use crate::plan::Root;
+use crate::plan::RootfsPlan;
 use crate::process::Process;
 use crate::pty::Relay;
 use crate::{init, interfaces, launch, log, sys};
 
 const LOG: &str = "restore.log";
 
-/// RestoreOptions of `restore`.
+/// Options of `restore`.
 #[derive(Debug, Args)]
 pub(crate) struct RestoreOptions {
     #[command(flatten)]
-    common: Common,
+    common: CriuCommonOptions,
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(crate) bundle: PathBuf,
@@ -80,11 +83,14 @@ pub(crate) fn command(request: &CreateRequest, options: &RestoreOptions) -> Resu
     restored.wait(&foreground, lock, false)
 }
 
-fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<(Created, Lock)> {
+fn restore(
+    request: &CreateRequest,
+    options: &RestoreOptions,
+) -> Result<(CreatedContainer, StateLock)> {
     let program = CriuProgram::find().phase(Phase::Process)?;
-    let images = Images::existing(&options.common).phase(Phase::Config)?;
+    let images = ImagesDirectory::existing(&options.common).phase(Phase::Config)?;
     let pipes = pipes(&images).phase(Phase::Config)?;
-    let notes = Notes::read(&images).phase(Phase::Config)?;
+    let notes = CheckpointNotes::read(&images).phase(Phase::Config)?;
     let loaded = create::read(request).phase(Phase::Config)?;
     let spec = &loaded.spec;
     let prepared = create::prepare(request, spec).phase(Phase::Plan)?;
@@ -114,7 +120,7 @@ fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<(Created
     };
     let config = open_criu_options(&asked).phase(Phase::Config)?;
     asked.config_file = config.as_ref().map(path_of);
-    let mut restored = Restored {
+    let mut restored = RestoredContainer {
         request,
         prepared: &prepared,
         guard: &mut guard,
@@ -155,11 +161,11 @@ fn open_criu_options(asked: &rpc::CriuOptions) -> Result<Option<File>> {
 /// Step 4: CRIU in the container's groups, where what it makes stays.
 fn start(
     program: &CriuProgram,
-    prepared: &Prepared,
+    prepared: &PreparedContainer,
     guard: &mut CreateGuard,
-    images: &Images,
+    images: &ImagesDirectory,
     (masked, joined): (Option<&[PathBuf]>, &[OwnedFd]),
-) -> Result<Worker> {
+) -> Result<CriuWorker> {
     let root = root(prepared)?;
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
     let container = guard.container.as_mut().context("no container")?;
@@ -173,7 +179,7 @@ fn start(
         .transpose()?;
     let directory = directory.as_ref().map(AsFd::as_fd);
     let parent = getpid();
-    let worker = Worker::start(program, libc::CLONE_NEWNS as u64, directory, || {
+    let worker = CriuWorker::start(program, libc::CLONE_NEWNS as u64, directory, || {
         set_pdeathsig(Signal::SIGKILL)?;
         ensure!(getppid() == parent, "rt has ended");
         // Of the caller's keyring nothing is for the container.
@@ -201,15 +207,15 @@ fn start(
     Ok(worker)
 }
 
-fn root(prepared: &Prepared) -> Result<&Root> {
+fn root(prepared: &PreparedContainer) -> Result<&RootfsPlan> {
     prepared.plan.root.as_ref().context("no root")
 }
 
 /// What CRIU is told, but for what the worker has.
 fn asked(
-    prepared: &Prepared,
+    prepared: &PreparedContainer,
     options: &RestoreOptions,
-    images: &Images,
+    images: &ImagesDirectory,
 ) -> Result<rpc::CriuOptions> {
     let root = root(prepared)?;
     Ok(rpc::CriuOptions {
@@ -229,7 +235,7 @@ fn path_of(file: &File) -> String {
 }
 
 /// Our own standard streams where the container's were pipes.
-fn pipes(images: &Images) -> Result<impl Iterator<Item = InheritFd> + use<>> {
+fn pipes(images: &ImagesDirectory) -> Result<impl Iterator<Item = InheritFd> + use<>> {
     let names = serde_json::from_slice::<Vec<String>>(&images.read(DESCRIPTORS)?);
     let names = names.context(DESCRIPTORS)?;
     let pipes = (0..3)
@@ -239,16 +245,16 @@ fn pipes(images: &Images) -> Result<impl Iterator<Item = InheritFd> + use<>> {
 }
 
 /// What becomes of the images.
-struct Restored<'a> {
+struct RestoredContainer<'a> {
     request: &'a CreateRequest,
-    prepared: &'a Prepared,
+    prepared: &'a PreparedContainer,
     guard: &'a mut CreateGuard,
     /// Masters of those that are in the images without one.
     terminals: Vec<OwnedFd>,
     relay: Option<Relay>,
 }
 
-impl Restored<'_> {
+impl RestoredContainer<'_> {
     /// The first process and its namespaces are there, nothing is in them yet.
     fn set_up(&mut self, pid: i32) -> Result<()> {
         let Self {
@@ -295,7 +301,7 @@ impl Restored<'_> {
         let Self {
             prepared, guard, ..
         } = self;
-        let Prepared {
+        let PreparedContainer {
             plan,
             cgroup,
             limits,
@@ -402,7 +408,7 @@ impl JoinedByPath {
 
     /// `first` is the index of the first one among what the worker inherits.
     fn inherited(&self, first: usize) -> impl Iterator<Item = InheritFd> {
-        let fds = (first..).map(Worker::inherited);
+        let fds = (first..).map(CriuWorker::inherited);
         fds.zip(&self.keys).map(|(fd, key)| InheritFd {
             key: (*key).to_owned(),
             fd,

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Error, Result, anyhow};
 use nix::unistd::{getegid, geteuid};
 
-use crate::netns::{Namespace, Parts};
+use crate::netns::{NamespaceChoice, Parts};
 
 const PROCESS: &str = r#"{
 "ociVersion":"1.3.0",
@@ -152,10 +152,10 @@ fn networked(mut json: String, network: &Parts) -> String {
     }
     const NETWORK: &str = r#"{"type":"network"}"#;
     match &network.namespace {
-        Namespace::New => json,
+        NamespaceChoice::New => json,
         // The pid namespace stands before it.
-        Namespace::Host => json.replacen(&format!(",{NETWORK}"), "", 1),
-        Namespace::Path(path) => {
+        NamespaceChoice::Host => json.replacen(&format!(",{NETWORK}"), "", 1),
+        NamespaceChoice::Path(path) => {
             let joined = format!(r#"{{"type":"network","path":"{}"}}"#, path.display());
             json.replacen(NETWORK, &joined, 1)
         }

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::config::hooks::HookKind;
 use crate::container::hooks::Hooks;
 use crate::container::service::NotifyRelay;
-use crate::container::state::{Container, Status};
+use crate::container::state::{Container, ContainerStatus};
 use crate::container::{protocol, seccomp_agent};
 use crate::error::{InPhase, Phase, line, phase};
 use crate::{delete, log};
@@ -21,9 +21,9 @@ pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
         bail!("{id}: cannot start a container that has stopped");
     };
     match status {
-        Status::Created => {}
-        Status::Creating => bail!("{id}: cannot start a container that is being created"),
-        Status::Paused => bail!("{id}: cannot start a container in the paused state"),
+        ContainerStatus::Created => {}
+        ContainerStatus::Creating => bail!("{id}: cannot start a container that is being created"),
+        ContainerStatus::Paused => bail!("{id}: cannot start a container in the paused state"),
         _ => bail!("{id}: cannot start an already running container"),
     }
     let notify = start(&container, &init)?;
@@ -43,7 +43,8 @@ fn start(container: &Container, init: &OwnedFd) -> Result<Option<NotifyRelay>> {
     };
     let notify = NotifyRelay::listen(container).phase(Phase::Process)?;
     let record = &container.record;
-    let agent = seccomp_agent::connect_of(record, Status::Created).phase(Phase::Process)?;
+    let agent =
+        seccomp_agent::connect_of(record, ContainerStatus::Created).phase(Phase::Process)?;
     let pid = record.init.map_or(0, |init| init.pid);
     let taker = seccomp_agent::taker(agent, pid);
     protocol::start(connection.as_fd(), init.as_fd(), taker)

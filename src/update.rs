@@ -10,7 +10,7 @@ use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids, LinuxResources,
 };
 
-use crate::container::state::{Container, Record, Status};
+use crate::container::state::{Container, ContainerRecord, ContainerStatus};
 use crate::error::{InPhase, Phase};
 use crate::{config, log};
 
@@ -27,10 +27,13 @@ pub(crate) fn command(
     config::check_resources(&resources).phase(Phase::Config)?;
     let schema = schemata.lines().phase(Phase::Config)?;
     let (container, _lock) = Container::open_existing_locked(root, id)?;
-    if matches!(container.status()?.0, Status::Creating | Status::Stopped) {
+    if matches!(
+        container.status()?.0,
+        ContainerStatus::Creating | ContainerStatus::Stopped
+    ) {
         bail!("{id}: container not running");
     }
-    let Record { cgroup, rdt, .. } = &container.record;
+    let ContainerRecord { cgroup, rdt, .. } = &container.record;
     if cgroup.is_nowhere() && resources != Values::default().into() {
         bail!("{id}: container has no cgroup");
     }

@@ -23,7 +23,7 @@ pub(super) use control_files::try_on_version_1;
 pub(super) use exceptions::v1_writes;
 pub(super) use filter::apply;
 pub(super) use policy::rules;
-pub(super) use rule::Rule;
+pub(super) use rule::DeviceRule;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use super::devices::Rule;
+use super::devices::DeviceRule;
 use super::file;
 use super::group::{Group, with_controller};
 use super::setting::{self, Setting};
@@ -22,7 +22,7 @@ pub(crate) struct Limits {
     /// `memory.checkBeforeUpdate` on version 2: the usage in bytes that must not be reached.
     pub(super) usage_below: Option<(&'static str, u64)>,
     /// In the order of the configuration, with what it leaves of the default rules at the end.
-    pub(super) devices: Option<Vec<Rule>>,
+    pub(super) devices: Option<Vec<DeviceRule>>,
 }
 
 impl Limits {

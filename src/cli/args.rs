@@ -12,7 +12,7 @@ const DEBUG: &str = "debug";
 
 /// Options before the command.
 #[derive(Debug, Args)]
-pub(super) struct Global {
+pub(super) struct GlobalArgs {
     /// Directory of the containers' state [default: /run/rt]
     #[arg(long, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub(super) struct Global {
     pub(super) version: bool,
 }
 
-impl Global {
+impl GlobalArgs {
     /// `--debug`, also in crun's words.
     pub(super) fn debugs(&self) -> bool {
         self.debug || self.log_level.as_deref() == Some(DEBUG)
@@ -51,7 +51,7 @@ impl Global {
 
 /// Options of `create` and `run`.
 #[derive(Debug, Args)]
-pub(super) struct Create {
+pub(super) struct CreateArgs {
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(super) bundle: PathBuf,
@@ -82,9 +82,9 @@ pub(super) struct Create {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Run {
+pub(super) struct RunArgs {
     #[command(flatten)]
-    pub(super) create: Create,
+    pub(super) create: CreateArgs,
     /// Return when the program has started
     #[arg(short, long)]
     pub(super) detach: bool,
@@ -97,14 +97,14 @@ pub(super) struct Run {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Id {
+pub(super) struct IdArgs {
     /// Name of the container
     #[arg(value_name = "ID")]
     pub(super) id: String,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Kill {
+pub(super) struct KillArgs {
     /// Signal every process of the container
     #[arg(short, long)]
     pub(super) all: bool,
@@ -117,7 +117,7 @@ pub(super) struct Kill {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Update {
+pub(super) struct UpdateArgs {
     /// Take everything from this JSON file, - for standard input: other limits are ignored
     #[arg(short, long, value_name = "FILE")]
     pub(super) resources: Option<PathBuf>,
@@ -133,7 +133,7 @@ pub(super) struct Update {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Ps {
+pub(super) struct PsArgs {
     /// table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub(super) format: list::ListFormat,
@@ -150,7 +150,7 @@ pub(super) struct Ps {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Events {
+pub(super) struct EventsArgs {
     /// Print the statistics once
     #[arg(long)]
     pub(super) stats: bool,
@@ -163,7 +163,7 @@ pub(super) struct Events {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Delete {
+pub(super) struct DeleteArgs {
     /// Kill it first if it runs; succeed if it does not exist
     #[arg(short, long)]
     pub(super) force: bool,
@@ -173,7 +173,7 @@ pub(super) struct Delete {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct List {
+pub(super) struct ListArgs {
     /// Ids only
     #[arg(short, long)]
     quiet: bool,
@@ -182,7 +182,7 @@ pub(super) struct List {
     format: list::ListFormat,
 }
 
-impl List {
+impl ListArgs {
     pub(super) fn format(self) -> list::ListFormat {
         if self.quiet {
             list::ListFormat::Quiet
@@ -193,7 +193,7 @@ impl List {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Spec {
+pub(super) struct SpecArgs {
     /// Directory to write config.json to
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(super) bundle: PathBuf,

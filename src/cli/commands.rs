@@ -4,7 +4,10 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Args, Command};
 
-use super::args::{Create, Delete, Events, Global, Id, Kill, List, Ps, Run, Spec, Update};
+use super::args::{
+    CreateArgs, DeleteArgs, EventsArgs, GlobalArgs, IdArgs, KillArgs, ListArgs, PsArgs, RunArgs,
+    SpecArgs, UpdateArgs,
+};
 use super::netns;
 use crate::exec::ExecOptions;
 use crate::{checkpoint, restore};
@@ -51,21 +54,21 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
     let command = Command::new(name);
     let command = match name {
         // crun's, and of no effect there either.
-        "create" => Create::augment_args(command).arg(switch("no-subreaper").hide(true)),
-        "run" => Run::augment_args(command),
+        "create" => CreateArgs::augment_args(command).arg(switch("no-subreaper").hide(true)),
+        "run" => RunArgs::augment_args(command),
         "exec" => ExecOptions::augment_args(command),
-        "kill" => Kill::augment_args(command),
-        "delete" => Delete::augment_args(command),
-        "list" => List::augment_args(command),
-        "update" => Update::augment_args(command),
+        "kill" => KillArgs::augment_args(command),
+        "delete" => DeleteArgs::augment_args(command),
+        "list" => ListArgs::augment_args(command),
+        "update" => UpdateArgs::augment_args(command),
         "checkpoint" => checkpoint::CheckpointOptions::augment_args(command),
         "restore" => restore::RestoreOptions::augment_args(command),
-        "ps" => Ps::augment_args(command),
-        "events" => Events::augment_args(command),
-        "spec" => netns::container_options(Spec::augment_args(command)),
+        "ps" => PsArgs::augment_args(command),
+        "events" => EventsArgs::augment_args(command),
+        "spec" => netns::container_options(SpecArgs::augment_args(command)),
         "features" => command,
         "netns" => netns::parser(command),
-        _ => Id::augment_args(command),
+        _ => IdArgs::augment_args(command),
     };
     finished(command, about)
 }
@@ -90,7 +93,7 @@ pub(super) fn command_line(chosen: Option<&str>) -> Command {
         .filter(|(name, _)| chosen.is_none_or(|chosen| chosen == *name))
         .map(parser)
         .collect();
-    let command = Global::augment_args(Command::new("rt")).subcommands(commands);
+    let command = GlobalArgs::augment_args(Command::new("rt")).subcommands(commands);
     finished(command, "An OCI container runtime")
 }
 

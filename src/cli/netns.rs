@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::netns::{
-    self, DEFAULT_NETWORKS, DEFAULT_STATE, Host, NETWORK_OPTIONS, OPTIONS, Options, Parts, Place,
-    Verb,
+    self, DEFAULT_NETWORKS, DEFAULT_STATE, Host, NETWORK_OPTIONS, NamespacePlace, OPTIONS, Options,
+    Parts, Verb,
 };
 
 /// Options of which each may be given several times.
@@ -109,13 +109,13 @@ fn given(matches: &ArgMatches, table: &[(&str, &str, &str)]) -> Options {
     pairs
 }
 
-fn place(matches: &ArgMatches) -> Result<Place> {
+fn place(matches: &ArgMatches) -> Result<NamespacePlace> {
     match (
         matches.get_one::<i32>("pid"),
         matches.get_one::<PathBuf>("netns"),
     ) {
-        (Some(pid), None) => Ok(Place::Pid(*pid)),
-        (None, Some(path)) => Ok(Place::Path(path.clone())),
+        (Some(pid), None) => Ok(NamespacePlace::Pid(*pid)),
+        (None, Some(path)) => Ok(NamespacePlace::Path(path.clone())),
         _ => bail!("netns add: needs --pid PID or --netns PATH, and not both"),
     }
 }

@@ -55,7 +55,7 @@ pub(crate) enum Bind {
 
 /// What becomes of a bind mount's source that is a symbolic link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Link {
+pub(crate) enum LinkMode {
     /// What it leads to is mounted.
     #[default]
     Followed,
@@ -94,7 +94,7 @@ pub(crate) struct MountOptions {
     /// `bind` or `rbind`.
     pub(crate) bind: Bind,
     /// `src-nofollow` or `copy-symlink`.
-    pub(crate) source_link: Link,
+    pub(crate) source_link: LinkMode,
     /// `dest-nofollow`: a destination that is a symbolic link is covered itself.
     pub(crate) covers_link: bool,
     /// Change the mount that is there.
@@ -128,7 +128,7 @@ enum Word {
     Propagation(u64, bool),
     Remount,
     CopyUp,
-    SourceLink(Link),
+    SourceLink(LinkMode),
     CoversLink,
     /// With the mounts below it or without.
     IdMap(bool),
@@ -138,7 +138,7 @@ const WORDS: &[(&str, Word)] = &[
     ("async", Word::Super("async", "sync")),
     ("atime", Word::NotTime(MOUNT_ATTR_NOATIME)),
     ("bind", Word::Bind(Bind::Plain)),
-    ("copy-symlink", Word::SourceLink(Link::Copied)),
+    ("copy-symlink", Word::SourceLink(LinkMode::Copied)),
     ("defaults", Word::None),
     ("dest-nofollow", Word::CoversLink),
     ("dev", Word::Clear(MOUNT_ATTR_NODEV)),
@@ -220,7 +220,7 @@ const WORDS: &[(&str, Word)] = &[
     ("shared", Word::Propagation(libc::MS_SHARED, false)),
     ("silent", Word::None),
     ("slave", Word::Propagation(libc::MS_SLAVE, false)),
-    ("src-nofollow", Word::SourceLink(Link::Mounted)),
+    ("src-nofollow", Word::SourceLink(LinkMode::Mounted)),
     ("strictatime", Word::Time(MOUNT_ATTR_STRICTATIME)),
     ("suid", Word::Clear(MOUNT_ATTR_NOSUID)),
     ("symfollow", Word::Clear(MOUNT_ATTR_NOSYMFOLLOW)),
@@ -319,13 +319,13 @@ impl MountOptions {
 
     /// Whether links are treated otherwise than path_resolution(7) does.
     pub(crate) fn minds_links(&self) -> bool {
-        self.covers_link || self.source_link != Link::Followed
+        self.covers_link || self.source_link != LinkMode::Followed
     }
 
     /// How to open the source of a bind mount.
     pub(crate) fn source_flags(&self) -> OFlag {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        if self.source_link == Link::Followed {
+        if self.source_link == LinkMode::Followed {
             flags
         } else {
             flags | OFlag::O_NOFOLLOW

@@ -27,7 +27,7 @@ use serde::Serialize;
 use crate::annotations::{self, Annotations as _};
 use crate::child::{Confinement, RunPlace, run_to};
 use crate::config::hooks::HookKind;
-use crate::container::state::Record;
+use crate::container::state::ContainerRecord;
 use crate::error::{InPhase, Phase, line};
 use crate::sealed_exe;
 
@@ -67,8 +67,8 @@ fn is_zero(pid: &i32) -> bool {
 
 impl<'a> HookState<'a> {
     /// The state of the container `record`.
-    pub(crate) fn of(record: &'a Record, status: &'a str, pid: i32) -> Self {
-        let Record {
+    pub(crate) fn of(record: &'a ContainerRecord, status: &'a str, pid: i32) -> Self {
+        let ContainerRecord {
             oci_version,
             id,
             bundle,
@@ -88,7 +88,7 @@ impl<'a> HookState<'a> {
 
 impl Hooks {
     /// The hooks of the container `record`, if it has any.
-    pub(crate) fn of(record: &Record) -> Option<Self> {
+    pub(crate) fn of(record: &ContainerRecord) -> Option<Self> {
         Some(Self {
             hooks: record.hooks.clone()?,
             oci_version: record.oci_version.clone(),

@@ -62,7 +62,7 @@ const MESSAGE_MAX: usize = 4096;
 /// The names of the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Name {
+enum MessageName {
     Go = 1,
     Mounted,
     Proceed,
@@ -78,7 +78,7 @@ enum Name {
     Born,
 }
 
-impl Name {
+impl MessageName {
     const ALL: [Self; 13] = [
         Self::Go,
         Self::Mounted,
@@ -99,7 +99,7 @@ impl Name {
 /// What came over the socket.
 #[derive(Debug)]
 enum ProtocolMessage {
-    Point(Name),
+    Point(MessageName),
     Terminal(OwnedFd),
     Ask(u32),
     Lent(OwnedFd),
@@ -113,13 +113,13 @@ enum ProtocolMessage {
 pub(crate) const ROOT: u32 = u32::MAX;
 
 /// What the caller has for init when it asks.
-pub(crate) trait Lend {
+pub(crate) trait LendMounts {
     /// A descriptor for the process `init`, by the number that it asks for.
     fn lend(&self, init: i32, index: u32) -> Result<OwnedFd>;
 }
 
 /// The two ends of a fresh pair: the caller's and init's.
-pub(crate) fn pair() -> Result<(OwnedFd, Init)> {
+pub(crate) fn pair() -> Result<(OwnedFd, InitEnd)> {
     // Init's is the lower one: with the listener and the groups, what it keeps is one range.
     let (init, caller) = socketpair(
         AddressFamily::Unix,
@@ -128,35 +128,35 @@ pub(crate) fn pair() -> Result<(OwnedFd, Init)> {
         SockFlag::SOCK_CLOEXEC,
     )
     .context("a socket pair")?;
-    Ok((caller, Init { socket: init }))
+    Ok((caller, InitEnd { socket: init }))
 }
 
 /// The caller's end, with the process at the other one.
 #[derive(Debug)]
-pub(crate) struct Caller {
+pub(crate) struct ParentEnd {
     socket: OwnedFd,
     pid: i32,
     process: Rc<OwnedFd>,
     /// The process begins as a builder.
     has_builder: bool,
-    builder: Option<Builder>,
+    builder: Option<BuilderHandle>,
 }
 
 /// A builder that has done its work. Dropped, it is ended.
 #[derive(Debug)]
-struct Builder(Rc<OwnedFd>);
+struct BuilderHandle(Rc<OwnedFd>);
 
 /// How long a process that was killed is waited for, in milliseconds: in a frozen cgroup it ends
 /// later, and whoever reaps orphans reaps it.
 const KILL_LIMIT_MS: u16 = 1_000;
 
-impl Drop for Builder {
+impl Drop for BuilderHandle {
     fn drop(&mut self) {
         kill(self.0.as_fd());
     }
 }
 
-impl Drop for Caller {
+impl Drop for ParentEnd {
     fn drop(&mut self) {
         // Nobody but us knows yet of what a builder has cloned.
         if self.builder.is_some() {
@@ -170,7 +170,7 @@ fn kill(process: BorrowedFd<'_>) {
     let _ = sys::reap(process, KILL_LIMIT_MS.into());
 }
 
-impl Caller {
+impl ParentEnd {
     /// `process` is the pidfd of the first process, or of its builder.
     pub(crate) fn new(socket: OwnedFd, pid: i32, process: OwnedFd, has_builder: bool) -> Self {
         Self {
@@ -194,25 +194,25 @@ impl Caller {
 
     /// Everything that only the caller may do is done.
     pub(crate) fn go(&self) -> Result<()> {
-        self.send(Name::Go)
+        self.send(MessageName::Go)
     }
 
     /// Everything is mounted, and init waits for the caller's hooks.
-    pub(crate) fn mounted(&self, lender: &impl Lend) -> Result<()> {
+    pub(crate) fn mounted(&self, lender: &impl LendMounts) -> Result<()> {
         match self.lend(lender, "before everything was mounted")? {
-            ProtocolMessage::Point(Name::Mounted) => Ok(()),
+            ProtocolMessage::Point(MessageName::Mounted) => Ok(()),
             other => bail!("the container's first process answered {other:?}"),
         }
     }
 
     /// The caller's hooks are done.
     pub(crate) fn proceed(&self) -> Result<()> {
-        self.send(Name::Proceed)
+        self.send(MessageName::Proceed)
     }
 
     /// Init is confined and waits; its terminal's master if it has one. From now on the process is
     /// the one that a builder has cloned, if there was a builder.
-    pub(crate) fn ready(&mut self, lender: &impl Lend) -> Result<Option<OwnedFd>> {
+    pub(crate) fn ready(&mut self, lender: &impl LendMounts) -> Result<Option<OwnedFd>> {
         let mut terminal = None;
         let mut is_ready = false;
         // The process may be quicker than the builder that has cloned it.
@@ -221,10 +221,10 @@ impl Caller {
                 ProtocolMessage::Terminal(fd) => terminal = Some(fd),
                 ProtocolMessage::Born(pid, process) => {
                     let builder = std::mem::replace(&mut self.process, Rc::new(process));
-                    self.builder = Some(Builder(builder));
+                    self.builder = Some(BuilderHandle(builder));
                     self.pid = pid;
                 }
-                ProtocolMessage::Point(Name::Ready) => is_ready = true,
+                ProtocolMessage::Point(MessageName::Ready) => is_ready = true,
                 other => bail!("the container's first process answered {other:?}"),
             }
         }
@@ -233,14 +233,14 @@ impl Caller {
 
     /// Lets init go on alone, to wait for `start`.
     pub(crate) fn detach(&mut self) -> Result<()> {
-        self.send(Name::Detach)?;
+        self.send(MessageName::Detach)?;
         self.builder = None;
         Ok(())
     }
 
     /// Lets init go on to the program.
     pub(crate) fn start(&self) -> Result<()> {
-        self.send(Name::Start)
+        self.send(MessageName::Start)
     }
 
     /// Waits until the program runs, after [`Self::start`]. `agent` gets the listeners of the
@@ -250,7 +250,7 @@ impl Caller {
         loop {
             match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
                 ProtocolMessage::Listener(fd) => pass_on(self.socket.as_fd(), fd, &mut agent)?,
-                ProtocolMessage::Point(Name::Executing) => executing = true,
+                ProtocolMessage::Point(MessageName::Executing) => executing = true,
                 ProtocolMessage::Failed(failure) => return Err(failure.into()),
                 ProtocolMessage::End if executing => {
                     self.builder = None;
@@ -263,23 +263,23 @@ impl Caller {
     }
 
     /// The next message that asks for nothing.
-    fn lend(&self, lender: &impl Lend, when: &str) -> Result<ProtocolMessage> {
+    fn lend(&self, lender: &impl LendMounts, when: &str) -> Result<ProtocolMessage> {
         loop {
             match self.receive(when)? {
                 ProtocolMessage::Ask(index) => {
                     let fd = lender.lend(self.pid, index).phase(Phase::Mounts)?;
-                    self.send_with(Name::Lend, Some(fd.as_fd()))?;
+                    self.send_with(MessageName::Lend, Some(fd.as_fd()))?;
                 }
                 message => return Ok(message),
             }
         }
     }
 
-    fn send(&self, name: Name) -> Result<()> {
+    fn send(&self, name: MessageName) -> Result<()> {
         self.send_with(name, None)
     }
 
-    fn send_with(&self, name: Name, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    fn send_with(&self, name: MessageName, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         match send(self.socket.as_fd(), name, &[], fd) {
             // Init has died or is dying; what it said before tells more than the broken pipe.
             Err(Errno::EPIPE | Errno::ECONNRESET) => {
@@ -315,7 +315,7 @@ impl Caller {
 
 /// What the caller's last word means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Release {
+pub(crate) enum StartCommand {
     /// `start` will come.
     Detach,
     /// The program runs now.
@@ -324,23 +324,23 @@ pub(crate) enum Release {
 
 /// Init's end.
 #[derive(Debug)]
-pub(crate) struct Init {
+pub(crate) struct InitEnd {
     socket: OwnedFd,
 }
 
-impl AsRawFd for Init {
+impl AsRawFd for InitEnd {
     fn as_raw_fd(&self) -> i32 {
         self.socket.as_raw_fd()
     }
 }
 
-impl AsFd for Init {
+impl AsFd for InitEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl Init {
+impl InitEnd {
     /// An accepted connection of `start` takes the place of the pair.
     pub(crate) fn from_connection(socket: OwnedFd) -> Self {
         Self { socket }
@@ -348,35 +348,50 @@ impl Init {
 
     /// Waits for the caller's Go.
     pub(crate) fn wait_go(&self) -> Result<()> {
-        self.wait(Name::Go)
+        self.wait(MessageName::Go)
     }
 
     /// Says that everything is mounted, and waits for the caller's hooks.
     pub(crate) fn wait_hooks(&self) -> Result<()> {
-        send(self.socket.as_fd(), Name::Mounted, &[], None).context("the caller")?;
-        self.wait(Name::Proceed)
+        send(self.socket.as_fd(), MessageName::Mounted, &[], None).context("the caller")?;
+        self.wait(MessageName::Proceed)
     }
 
     /// Asks the caller for the descriptor with that number.
     pub(crate) fn borrow(&self, index: u32) -> Result<OwnedFd> {
-        send(self.socket.as_fd(), Name::Ask, &index.to_ne_bytes(), None).context("the caller")?;
+        send(
+            self.socket.as_fd(),
+            MessageName::Ask,
+            &index.to_ne_bytes(),
+            None,
+        )
+        .context("the caller")?;
         match receive(self.socket.as_fd(), None)? {
             ProtocolMessage::Lent(fd) => Ok(fd),
             ProtocolMessage::End => bail!("the caller is gone"),
-            other => bail!("the caller said {other:?} instead of {:?}", Name::Lend),
+            other => bail!(
+                "the caller said {other:?} instead of {:?}",
+                MessageName::Lend
+            ),
         }
     }
 
     /// Hands the terminal's master to the caller.
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
-        send(self.socket.as_fd(), Name::Terminal, &[], Some(master)).context("the caller")
+        send(
+            self.socket.as_fd(),
+            MessageName::Terminal,
+            &[],
+            Some(master),
+        )
+        .context("the caller")
     }
 
     /// Hands the process that a builder has cloned to the caller: its pid, as both see it.
     pub(crate) fn born(&self, pid: i32, process: BorrowedFd<'_>) -> Result<()> {
         send(
             self.socket.as_fd(),
-            Name::Born,
+            MessageName::Born,
             &pid.to_ne_bytes(),
             Some(process),
         )
@@ -385,14 +400,14 @@ impl Init {
 
     /// Everything is done but the program itself.
     pub(crate) fn ready(&self) -> Result<()> {
-        send(self.socket.as_fd(), Name::Ready, &[], None).context("the caller")
+        send(self.socket.as_fd(), MessageName::Ready, &[], None).context("the caller")
     }
 
     /// Waits until the caller has recorded the container.
-    pub(crate) fn wait_release(&self) -> Result<Release> {
-        match self.wait_for(&[Name::Detach, Name::Start])? {
-            Name::Start => Ok(Release::Start),
-            _ => Ok(Release::Detach),
+    pub(crate) fn wait_release(&self) -> Result<StartCommand> {
+        match self.wait_for(&[MessageName::Detach, MessageName::Start])? {
+            MessageName::Start => Ok(StartCommand::Start),
+            _ => Ok(StartCommand::Detach),
         }
     }
 
@@ -407,20 +422,26 @@ impl Init {
     pub(crate) fn wait_start(&self) -> bool {
         matches!(
             receive(self.socket.as_fd(), None),
-            Ok(ProtocolMessage::Point(Name::Start))
+            Ok(ProtocolMessage::Point(MessageName::Start))
         )
     }
 
     /// Hands over the listener of the filter, and waits until the agent has it.
     pub(crate) fn listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
-        send(self.socket.as_fd(), Name::Listener, &[], Some(listener)).context("the caller")?;
-        self.wait(Name::Proceed)
+        send(
+            self.socket.as_fd(),
+            MessageName::Listener,
+            &[],
+            Some(listener),
+        )
+        .context("the caller")?;
+        self.wait(MessageName::Proceed)
     }
 
     /// The next thing is execve. Whoever asked for it may be gone by now: the program runs
     /// nevertheless, as it would a moment later.
     pub(crate) fn executing(&self) {
-        let _ = send(self.socket.as_fd(), Name::Executing, &[], None);
+        let _ = send(self.socket.as_fd(), MessageName::Executing, &[], None);
     }
 
     /// Reports the failure; there is nobody else to tell if that fails too.
@@ -428,14 +449,14 @@ impl Init {
         let mut payload = vec![failure.phase as u8];
         let room = MESSAGE_MAX - 2;
         payload.extend(failure.line.bytes().take(room));
-        let _ = send(self.socket.as_fd(), Name::Failed, &payload, None);
+        let _ = send(self.socket.as_fd(), MessageName::Failed, &payload, None);
     }
 
-    fn wait(&self, name: Name) -> Result<()> {
+    fn wait(&self, name: MessageName) -> Result<()> {
         self.wait_for(&[name]).map(drop)
     }
 
-    fn wait_for(&self, names: &[Name]) -> Result<Name> {
+    fn wait_for(&self, names: &[MessageName]) -> Result<MessageName> {
         match receive(self.socket.as_fd(), None)? {
             ProtocolMessage::Point(got) if names.contains(&got) => Ok(got),
             ProtocolMessage::End => bail!("the caller is gone"),
@@ -451,7 +472,7 @@ pub(crate) fn start(
     process: BorrowedFd<'_>,
     mut agent: impl FnMut(OwnedFd) -> Result<()>,
 ) -> Result<()> {
-    match send(socket, Name::Start, &[], None) {
+    match send(socket, MessageName::Start, &[], None) {
         Err(Errno::EPIPE | Errno::ECONNRESET) => bail!("cannot start an already running container"),
         result => result.context("the start listener")?,
     }
@@ -459,7 +480,7 @@ pub(crate) fn start(
     loop {
         match receive(socket, Some(process)) {
             Ok(ProtocolMessage::Listener(fd)) => pass_on(socket, fd, &mut agent)?,
-            Ok(ProtocolMessage::Point(Name::Executing)) => executing = true,
+            Ok(ProtocolMessage::Point(MessageName::Executing)) => executing = true,
             Ok(ProtocolMessage::Failed(failure)) => return Err(failure.into()),
             Ok(ProtocolMessage::End) if executing => return Ok(()),
             Ok(ProtocolMessage::End) => {
@@ -480,12 +501,12 @@ fn pass_on(
     agent: &mut impl FnMut(OwnedFd) -> Result<()>,
 ) -> Result<()> {
     agent(listener)?;
-    send(socket, Name::Proceed, &[], None).context("the container's first process")
+    send(socket, MessageName::Proceed, &[], None).context("the container's first process")
 }
 
 fn send(
     socket: BorrowedFd<'_>,
-    name: Name,
+    name: MessageName,
     payload: &[u8],
     fd: Option<BorrowedFd<'_>>,
 ) -> nix::Result<()> {
@@ -550,19 +571,21 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<ProtocolMessage> {
     let Some((&first, payload)) = packet.split_first() else {
         return Ok(ProtocolMessage::End);
     };
-    let name = Name::ALL.into_iter().find(|name| *name as u8 == first);
+    let name = MessageName::ALL
+        .into_iter()
+        .find(|name| *name as u8 == first);
     match (name, fd) {
-        (Some(Name::Terminal), Some(fd)) => Ok(ProtocolMessage::Terminal(fd)),
-        (Some(Name::Lend), Some(fd)) => Ok(ProtocolMessage::Lent(fd)),
-        (Some(Name::Born), Some(fd)) => Ok(ProtocolMessage::Born(
+        (Some(MessageName::Terminal), Some(fd)) => Ok(ProtocolMessage::Terminal(fd)),
+        (Some(MessageName::Lend), Some(fd)) => Ok(ProtocolMessage::Lent(fd)),
+        (Some(MessageName::Born), Some(fd)) => Ok(ProtocolMessage::Born(
             i32::from_ne_bytes(payload.try_into()?),
             fd,
         )),
-        (Some(Name::Ask), None) => Ok(ProtocolMessage::Ask(u32::from_ne_bytes(
+        (Some(MessageName::Ask), None) => Ok(ProtocolMessage::Ask(u32::from_ne_bytes(
             payload.try_into()?,
         ))),
-        (Some(Name::Listener), Some(fd)) => Ok(ProtocolMessage::Listener(fd)),
-        (Some(Name::Failed), _) => {
+        (Some(MessageName::Listener), Some(fd)) => Ok(ProtocolMessage::Listener(fd)),
+        (Some(MessageName::Failed), _) => {
             let (phase, line) = payload.split_first().unwrap_or((&0, &[]));
             let phase = Phase::from_number(*phase).unwrap_or(Phase::Process);
             let line = String::from_utf8_lossy(line).into_owned();

@@ -10,7 +10,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Serialize;
 
 use super::hooks::HookState;
-use super::state::{Record, Status};
+use super::state::{ContainerRecord, ContainerStatus};
 use crate::config::OCI_VERSION;
 use crate::security::seccomp::agent::{Agent, origin};
 
@@ -31,13 +31,16 @@ struct ProcessState<'a> {
 pub(crate) struct AgentConnection {
     socket: OwnedFd,
     agent: Agent,
-    record: Record,
-    status: Status,
+    record: ContainerRecord,
+    status: ContainerStatus,
 }
 
 /// Connects to the container's agent, if it has one, before the process is there or goes on.
 /// `status` is the container's.
-pub(crate) fn connect_of(record: &Record, status: Status) -> Result<Option<AgentConnection>> {
+pub(crate) fn connect_of(
+    record: &ContainerRecord,
+    status: ContainerStatus,
+) -> Result<Option<AgentConnection>> {
     let agent = record
         .seccomp
         .as_ref()

@@ -3,7 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | the directory | its mkdir(2) claims the id; a flock(2) on it serialises commands |
-//! | `state.json` | [`Record`]: the intent before any other side effect, later pid and phase |
+//! | `state.json` | [`ContainerRecord`]: the intent before any other side effect, later pid and phase |
 //! | `config.json` | the configuration as it was then, for `checkpoint` |
 //! | `process.json` | `process` of the configuration, for `exec` |
 //! | `seccomp.bpf` | the program of the container's filter, for `exec` |
@@ -35,12 +35,12 @@ use nix::unistd::{AccessFlags, faccessat, write};
 
 use crate::id::check_id;
 use crate::process::Process;
-use crate::security::seccomp::Filter;
+use crate::security::seccomp::SeccompFilter;
 use crate::sys;
 
 use lock::lock_by;
-pub(crate) use lock::{Busy, Lock};
-pub(crate) use record::{Progress, Record, Status};
+pub(crate) use lock::{LockBusy, StateLock};
+pub(crate) use record::{ContainerRecord, ContainerStatus, CreateProgress};
 
 const STATE_FILE: &str = "state.json";
 const NEW_STATE_FILE: &str = ".state.json.new";
@@ -70,7 +70,7 @@ pub(crate) struct Container {
     directory: OwnedFd,
     /// Where it stands, for errors and for its removal.
     root: PathBuf,
-    pub(crate) record: Record,
+    pub(crate) record: ContainerRecord,
     /// Why the record could not be read, so that it is made of what else is known.
     pub(crate) fault: Option<Error>,
     /// The record cannot be read, or what it says of cgroups cannot be so.
@@ -81,7 +81,7 @@ pub(crate) struct Container {
 
 /// What is in a container's directory.
 enum FoundContainer {
-    Record(Box<Record>),
+    Record(Box<ContainerRecord>),
     /// Of the file: why it is none, and what it has.
     NoRecord(Error, Vec<u8>),
     /// It is being claimed or removed at this moment, or whoever did that was killed.
@@ -90,7 +90,7 @@ enum FoundContainer {
 
 impl Container {
     /// The container `id` with the right to change it; what stands in its record then stays true.
-    pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, Lock)>> {
+    pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, StateLock)>> {
         let found = Self::open_locked_by(root, id, Instant::now() + LOCK_LIMIT)?;
         found
             .map(|(container, lock)| Ok((container.readable()?, lock)))
@@ -103,7 +103,7 @@ impl Container {
         root: &Path,
         id: &str,
         deadline: Instant,
-    ) -> Result<Option<(Self, Lock)>> {
+    ) -> Result<Option<(Self, StateLock)>> {
         check_id(id)?;
         let Some(directory) = existing(&root.join(id))? else {
             return Ok(None);
@@ -115,7 +115,7 @@ impl Container {
         let found = Self::read(&directory, id)?;
         let container = Self::of(directory, root, id, found).unwrap_or_else(|directory| {
             // Killed between the claim and the intent: nothing else can exist.
-            let record = Record::empty(id);
+            let record = ContainerRecord::empty(id);
             Self {
                 directory,
                 root: root.to_owned(),
@@ -129,13 +129,13 @@ impl Container {
     }
 
     /// The container `id`, which must exist, with the right to change it.
-    pub(crate) fn open_existing_locked(root: &Path, id: &str) -> Result<(Self, Lock)> {
+    pub(crate) fn open_existing_locked(root: &Path, id: &str) -> Result<(Self, StateLock)> {
         Self::open_locked(root, id)?.ok_or_else(|| missing(id))
     }
 
     /// The lock once more, of this very container: `None` if it has been removed, whatever has
     /// its name now.
-    pub(crate) fn lock(&self) -> Result<Option<Lock>> {
+    pub(crate) fn lock(&self) -> Result<Option<StateLock>> {
         match reopen(&self.directory) {
             Err(Errno::ENOENT) => Ok(None),
             result => {
@@ -146,7 +146,7 @@ impl Container {
     }
 
     /// Claims the id and records the intent; both are taken back if that fails.
-    pub(crate) fn claim(root: &Path, record: Record) -> Result<(Self, Lock)> {
+    pub(crate) fn claim(root: &Path, record: ContainerRecord) -> Result<(Self, StateLock)> {
         check_id(&record.id)?;
         let path = root.join(&record.id);
         let mut lock = None;
@@ -213,15 +213,16 @@ impl Container {
         let (record, fault) = match found {
             // The directory's name is the id, whatever the file says.
             FoundContainer::Record(record) => (
-                Record {
+                ContainerRecord {
                     id: id.to_owned(),
                     ..*record
                 },
                 None,
             ),
-            FoundContainer::NoRecord(fault, bytes) => {
-                (Record::of_remains(&directory, id, &bytes), Some(fault))
-            }
+            FoundContainer::NoRecord(fault, bytes) => (
+                ContainerRecord::of_remains(&directory, id, &bytes),
+                Some(fault),
+            ),
             FoundContainer::Nothing => return Err(directory),
         };
         let root = root.to_owned();
@@ -234,7 +235,7 @@ impl Container {
             is_bare: false,
         };
         // Bound when the groups have been made, which the record says only later.
-        if container.record.progress == Progress::Creating && container.has_listener() {
+        if container.record.progress == CreateProgress::Creating && container.has_listener() {
             container.record.cgroup.own();
         }
         Ok(container)
@@ -244,7 +245,7 @@ impl Container {
     pub(crate) fn readable(self) -> Result<Self> {
         match self.fault {
             None => Ok(self),
-            Some(fault) => Err(fault.context(Unreadable(self.record.id))),
+            Some(fault) => Err(fault.context(UnreadableState(self.record.id))),
         }
     }
 
@@ -342,7 +343,7 @@ impl Container {
     }
 
     /// Keeps the program of the container's filter for `exec`.
-    pub(crate) fn save_filter(&self, filter: Option<&Filter>) -> Result<()> {
+    pub(crate) fn save_filter(&self, filter: Option<&SeccompFilter>) -> Result<()> {
         match filter {
             Some(filter) => self.write(FILTER_FILE, &filter.to_bytes()),
             None => Ok(()),
@@ -350,13 +351,13 @@ impl Container {
     }
 
     /// The container's filter.
-    pub(crate) fn filter(&self) -> Result<Option<Filter>> {
+    pub(crate) fn filter(&self) -> Result<Option<SeccompFilter>> {
         let Some(terms) = self.record.seccomp.clone() else {
             return Ok(None);
         };
         let bytes = sys::read_file_at(&self.directory, FILTER_FILE).map_err(Error::from);
         bytes
-            .and_then(|bytes| Filter::from_bytes(&bytes, terms))
+            .and_then(|bytes| SeccompFilter::from_bytes(&bytes, terms))
             .with_context(|| format!("{}/{FILTER_FILE}", self.path().display()))
             .map(Some)
     }
@@ -435,15 +436,19 @@ impl Container {
     }
 
     /// The status now, and init's pidfd if it lives.
-    pub(crate) fn status(&self) -> Result<(Status, Option<OwnedFd>)> {
+    pub(crate) fn status(&self) -> Result<(ContainerStatus, Option<OwnedFd>)> {
         let init = self.init()?;
         let status = match (&init, self.record.progress) {
-            (None, Progress::Creating) if self.is_locked() => Status::Creating,
-            (None, _) => Status::Stopped,
-            (Some(_), Progress::Creating) => Status::Creating,
-            (Some(_), Progress::Created) if self.record.cgroup.is_frozen()? => Status::Paused,
-            (Some(_), Progress::Created) if self.waits_for_start()? => Status::Created,
-            (Some(_), Progress::Created) => Status::Running,
+            (None, CreateProgress::Creating) if self.is_locked() => ContainerStatus::Creating,
+            (None, _) => ContainerStatus::Stopped,
+            (Some(_), CreateProgress::Creating) => ContainerStatus::Creating,
+            (Some(_), CreateProgress::Created) if self.record.cgroup.is_frozen()? => {
+                ContainerStatus::Paused
+            }
+            (Some(_), CreateProgress::Created) if self.waits_for_start()? => {
+                ContainerStatus::Created
+            }
+            (Some(_), CreateProgress::Created) => ContainerStatus::Running,
         };
         Ok((status, init))
     }
@@ -523,9 +528,9 @@ fn has_config(directory: &OwnedFd) -> bool {
 
 /// That the record of a container cannot be read, and what to do about it.
 #[derive(Debug)]
-struct Unreadable(String);
+struct UnreadableState(String);
 
-impl std::fmt::Display for Unreadable {
+impl std::fmt::Display for UnreadableState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -536,7 +541,7 @@ impl std::fmt::Display for Unreadable {
 }
 
 fn is_unreadable(error: &Error) -> bool {
-    error.downcast_ref::<Unreadable>().is_some()
+    error.downcast_ref::<UnreadableState>().is_some()
 }
 
 /// Not blocking, so that a full queue is an error and no wait.

@@ -5,14 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::mount_options::{Bind, MountOptions};
-use crate::plan::{MountPoint, Root, What};
+use crate::plan::{MountKind, MountPoint, RootfsPlan};
 
 /// The name of what hides files, as runc's images have it.
 pub(super) const MASK: &str = "/dev/null";
 
 /// A mount, by its place in the container.
 #[derive(Debug)]
-pub(super) struct External<'a> {
+pub(super) struct ExternalSource<'a> {
     pub(super) destination: PathBuf,
     /// In the images.
     pub(super) name: String,
@@ -27,8 +27,8 @@ pub(super) struct External<'a> {
     pub(super) locked: bool,
 }
 
-impl<'a> External<'a> {
-    fn new(root: &'a Root, destination: &Path, source: &Path) -> Self {
+impl<'a> ExternalSource<'a> {
+    fn new(root: &'a RootfsPlan, destination: &Path, source: &Path) -> Self {
         Self {
             destination: destination.to_owned(),
             name: destination.to_string_lossy().into_owned(),
@@ -63,32 +63,34 @@ impl<'a> External<'a> {
 }
 
 /// Those that a container with this root has, if all of them come to be.
-pub(super) fn of(root: &Root) -> Vec<External<'_>> {
-    let external = |destination: &Path, source: &Path| External::new(root, destination, source);
-    let mut all: Vec<External<'_>> = Vec::new();
+pub(super) fn of(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
+    let external =
+        |destination: &Path, source: &Path| ExternalSource::new(root, destination, source);
+    let mut all: Vec<ExternalSource<'_>> = Vec::new();
     for mount in &root.mounts {
         let options = vec![&mount.options];
         match &mount.what {
-            What::Bind { source, .. } => all.push(External {
+            MountKind::Bind { source, .. } => all.push(ExternalSource {
                 recursive: mount.options.bind == Bind::Recursive,
                 options,
                 ..external(&mount.destination, source)
             }),
-            What::Cgroup => all.extend(root.cgroups.groups.iter().map(|(name, group)| {
+            MountKind::Cgroup => all.extend(root.cgroups.groups.iter().map(|(name, group)| {
                 let place = if root.cgroups.unified { "" } else { name };
-                External {
+                ExternalSource {
                     options: options.clone(),
                     readonly: root.cgroups.borrowed,
                     ..external(&mount.destination.join(place), group)
                 }
             })),
-            What::Remount { .. } => {
-                let same = |external: &&mut External<'_>| external.destination == mount.destination;
+            MountKind::Remount { .. } => {
+                let same =
+                    |external: &&mut ExternalSource<'_>| external.destination == mount.destination;
                 all.iter_mut()
                     .filter(same)
                     .for_each(|e| e.options.extend(&options));
             }
-            What::FileSystem(_) => {}
+            MountKind::FileSystem(_) => {}
         }
     }
     if root.devices_by_bind {
@@ -96,7 +98,7 @@ pub(super) fn of(root: &Root) -> Vec<External<'_>> {
         all.extend(devices.map(|device| external(&device.path, &device.path)));
     }
     let masked = root.masked.iter();
-    all.extend(masked.map(|path| External {
+    all.extend(masked.map(|path| ExternalSource {
         name: MASK.into(),
         ..external(path, MASK.as_ref())
     }));
@@ -104,7 +106,7 @@ pub(super) fn of(root: &Root) -> Vec<External<'_>> {
 }
 
 /// What of the host they show, links resolved, and the root.
-pub(super) fn sources(root: &Root) -> Vec<External<'_>> {
+pub(super) fn sources(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
     let mut all = of(root);
     all.retain_mut(|external| match fs::canonicalize(&external.source) {
         Ok(source) => {
@@ -113,9 +115,9 @@ pub(super) fn sources(root: &Root) -> Vec<External<'_>> {
         }
         Err(_) => false,
     });
-    let mut top = External::new(root, Path::new("/"), &root.path);
+    let mut top = ExternalSource::new(root, Path::new("/"), &root.path);
     let at_top = |mount: &&MountPoint| {
-        matches!(mount.what, What::Remount { .. }) && mount.destination == top.destination
+        matches!(mount.what, MountKind::Remount { .. }) && mount.destination == top.destination
     };
     top.options = root
         .mounts
@@ -123,7 +125,7 @@ pub(super) fn sources(root: &Root) -> Vec<External<'_>> {
         .filter(at_top)
         .map(|mount| &mount.options)
         .collect();
-    all.push(External {
+    all.push(ExternalSource {
         recursive: true,
         readonly: root.readonly,
         ..top
@@ -132,15 +134,15 @@ pub(super) fn sources(root: &Root) -> Vec<External<'_>> {
 }
 
 /// Where the container has file systems of its own, and of which kind.
-pub(super) fn file_systems(root: &Root) -> impl Iterator<Item = (&Path, &CStr)> {
+pub(super) fn file_systems(root: &RootfsPlan) -> impl Iterator<Item = (&Path, &CStr)> {
     root.mounts.iter().filter_map(|mount| match &mount.what {
-        What::FileSystem(fs) => Some((&*mount.destination, &*fs.kind)),
+        MountKind::FileSystem(fs) => Some((&*mount.destination, &*fs.kind)),
         _ => None,
     })
 }
 
 #[cfg(test)]
-impl External<'_> {
+impl ExternalSource<'_> {
     /// Without options.
     pub(super) fn plain(source: &str, recursive: bool) -> Self {
         Self {

@@ -4,14 +4,14 @@ use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::Spec;
 
 use crate::annotations;
-use crate::plan::{Root, What, personality};
+use crate::plan::{MountKind, RootfsPlan, personality};
 use crate::security::{landlock, seccomp};
 
 /// Refuses it, at both ends.
-pub(crate) fn check(spec: &Spec, root: &Root) -> Result<()> {
+pub(crate) fn check(spec: &Spec, root: &RootfsPlan) -> Result<()> {
     let lost = |what: &str| bail!("{what}: criu does not keep it");
     for mount in &root.mounts {
-        let mapped = matches!(mount.what, What::Bind { ids: Some(_), .. });
+        let mapped = matches!(mount.what, MountKind::Bind { ids: Some(_), .. });
         ensure!(
             !mapped,
             "{}: criu does not keep the ids of an id-mapped mount",

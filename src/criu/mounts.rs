@@ -11,11 +11,11 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag};
 
-use super::external::{External, MASK, of, sources};
+use super::external::{ExternalSource, MASK, of, sources};
 use super::program::CriuProgram;
 use super::rpc::ExternalMount;
 use super::seen::{self, HostMounts};
-use crate::plan::{Root, What};
+use crate::plan::{MountKind, RootfsPlan};
 use crate::sys::rootfd::{Missing, RootFd, file_type};
 use crate::sys::{self, mount_table};
 
@@ -24,13 +24,13 @@ use crate::sys::{self, mount_table};
 /// # Errors
 /// One shows something else than its source, or gives more rights than the configuration: it has
 /// been moved or mounted again, and would be restored as what it is not, or refused then.
-pub(crate) fn dumped(root: &Root, pid: i32) -> Result<Vec<ExternalMount>> {
+pub(crate) fn dumped(root: &RootfsPlan, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = seen::root_of(pid)?;
     let host = HostMounts::of(root, pid, false)?;
     let mounted = mount_table::of(&pid.to_string())?;
     mounted.iter().try_for_each(|mount| host.check(mount))?;
     let mut all: Vec<ExternalMount> = Vec::new();
-    for External {
+    for ExternalSource {
         destination,
         name,
         source,
@@ -86,7 +86,7 @@ pub(crate) fn masked(mounts: &[ExternalMount]) -> Vec<PathBuf> {
 }
 
 /// For a restore.
-pub(crate) fn restored(root: &Root) -> Vec<ExternalMount> {
+pub(crate) fn restored(root: &RootfsPlan) -> Vec<ExternalMount> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     of(root)
         .iter()
@@ -101,7 +101,7 @@ pub(crate) fn restored(root: &Root) -> Vec<ExternalMount> {
 /// what is missing of the places for mounts in it. `masked` are the files that were: without them
 /// it takes all that the configuration has. `program` stays where it is found.
 pub(crate) fn prepare(
-    root: &Root,
+    root: &RootfsPlan,
     masked: Option<&[PathBuf]>,
     program: &CriuProgram,
 ) -> Result<()> {
@@ -124,7 +124,7 @@ pub(crate) fn prepare(
     make_places(&inside, root, masked.unwrap_or(&root.masked))?;
     // CRIU makes a directory there, open to everybody, and a killed one leaves it.
     let temporary = &fs::canonicalize("/tmp").context("/tmp")?;
-    let is_source = |external: &External<'_>| external.source.starts_with(temporary);
+    let is_source = |external: &ExternalSource<'_>| external.source.starts_with(temporary);
     if !program.is_below(temporary) && !sources(root).iter().any(is_source) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(
@@ -139,7 +139,7 @@ pub(crate) fn prepare(
     Ok(())
 }
 
-fn make_places(inside: &RootFd, root: &Root, masked: &[PathBuf]) -> Result<()> {
+fn make_places(inside: &RootFd, root: &RootfsPlan, masked: &[PathBuf]) -> Result<()> {
     // In a mount there may be the place for another one.
     let mut mounts = Vec::new();
     for mount in &root.mounts {
@@ -149,15 +149,15 @@ fn make_places(inside: &RootFd, root: &Root, masked: &[PathBuf]) -> Result<()> {
         }
         let context = || mount.origin.clone();
         match &mount.what {
-            What::Bind { source, .. } => {
+            MountKind::Bind { source, .. } => {
                 mounts.push(bind(inside, &mount.destination, source).with_context(context)?);
             }
-            What::FileSystem(_) => {
+            MountKind::FileSystem(_) => {
                 inside
                     .open_or_create(&mount.destination, Missing::Directory)
                     .with_context(context)?;
             }
-            What::Cgroup | What::Remount { .. } => {}
+            MountKind::Cgroup | MountKind::Remount { .. } => {}
         }
     }
     for path in masked.iter().filter(|path| !is_within(root, path)) {
@@ -174,9 +174,9 @@ fn make_places(inside: &RootFd, root: &Root, masked: &[PathBuf]) -> Result<()> {
 }
 
 /// Whether `path` is in a file system of the container's own.
-fn is_within(root: &Root, path: &Path) -> bool {
+fn is_within(root: &RootfsPlan, path: &Path) -> bool {
     root.mounts.iter().any(|mount| {
-        let own = matches!(mount.what, What::FileSystem(_) | What::Cgroup);
+        let own = matches!(mount.what, MountKind::FileSystem(_) | MountKind::Cgroup);
         own && path != mount.destination && path.starts_with(&mount.destination)
     })
 }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::options::Images;
+use super::options::ImagesDirectory;
 
 /// Beside the images. Those of another runtime have none.
 const FILE: &str = "rt.json";
 
 #[derive(Debug, Default, Deserialize, Serialize)]
-pub(crate) struct Notes {
+pub(crate) struct CheckpointNotes {
     /// Control groups were left alone, and are to be.
     #[serde(default)]
     pub(crate) ignores_groups: bool,
@@ -20,8 +20,8 @@ pub(crate) struct Notes {
     pub(crate) masked: Option<Vec<PathBuf>>,
 }
 
-impl Notes {
-    pub(crate) fn read(images: &Images) -> Result<Self> {
+impl CheckpointNotes {
+    pub(crate) fn read(images: &ImagesDirectory) -> Result<Self> {
         match images.read(FILE) {
             Ok(bytes) => serde_json::from_slice(&bytes).context(FILE),
             Err(error) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
@@ -31,7 +31,7 @@ impl Notes {
         }
     }
 
-    pub(crate) fn write(&self, images: &Images) -> Result<()> {
+    pub(crate) fn write(&self, images: &ImagesDirectory) -> Result<()> {
         images.write(FILE, &serde_json::to_vec(self)?)
     }
 }

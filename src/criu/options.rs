@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::rpc::{self, CgroupMode};
-use super::worker::Worker;
+use super::worker::CriuWorker;
 
 /// Where the images are if nobody says so, as with runc.
 const DEFAULT_IMAGES: &str = "checkpoint";
@@ -24,7 +24,7 @@ const CONFIGS: [&str; 2] = ["/etc/criu/rt.conf", "/etc/criu/runc.conf"];
 const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
 
 #[derive(Debug, Args)]
-pub(crate) struct Common {
+pub(crate) struct CriuCommonOptions {
     /// Directory of the images [default: checkpoint]
     #[arg(long, value_name = "DIR")]
     image_path: Option<PathBuf>,
@@ -68,7 +68,7 @@ fn mode(word: &str) -> Result<CgroupMode, String> {
     }
 }
 
-impl Common {
+impl CriuCommonOptions {
     /// What is kept of control groups, or nothing where it is `impossible` to keep any.
     ///
     /// # Errors
@@ -86,13 +86,13 @@ impl Common {
     /// The options of a request that writes `log`.
     pub(crate) fn request(
         &self,
-        images: &Images,
+        images: &ImagesDirectory,
         log: &str,
         annotations: &BTreeMap<String, String>,
     ) -> rpc::CriuOptions {
         rpc::CriuOptions {
-            images_dir_fd: Worker::inherited(0),
-            work_dir_fd: images.work.as_ref().map(|_| Worker::inherited(1)),
+            images_dir_fd: CriuWorker::inherited(0),
+            work_dir_fd: images.work.as_ref().map(|_| CriuWorker::inherited(1)),
             log_level: Some(4),
             log_file: Some(log.into()),
             notify_scripts: Some(true),
@@ -125,25 +125,25 @@ fn config(annotations: &BTreeMap<String, String>) -> Option<String> {
 
 /// The directories of a checkpoint.
 #[derive(Debug)]
-pub(crate) struct Images {
+pub(crate) struct ImagesDirectory {
     path: PathBuf,
     work: Option<PathBuf>,
 }
 
-impl Images {
+impl ImagesDirectory {
     /// Those of a checkpoint to be: they are made if they are not there.
-    pub(crate) fn make(common: &Common) -> Result<Self> {
+    pub(crate) fn make(common: &CriuCommonOptions) -> Result<Self> {
         let images = Self::of(common);
         make(&images.path).with_context(|| format!("--image-path {}", images.path.display()))?;
         images.checked()
     }
 
     /// Those of a checkpoint that there is.
-    pub(crate) fn existing(common: &Common) -> Result<Self> {
+    pub(crate) fn existing(common: &CriuCommonOptions) -> Result<Self> {
         Self::of(common).checked()
     }
 
-    fn of(common: &Common) -> Self {
+    fn of(common: &CriuCommonOptions) -> Self {
         let path = common
             .image_path
             .clone()

@@ -15,8 +15,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, stat};
 use procfs::process::MountInfo;
 
-use super::external::{self, External};
-use crate::plan::Root;
+use super::external::{self, ExternalSource};
+use crate::plan::RootfsPlan;
 use crate::sys::rootfd::RootFd;
 use crate::sys::{self, Fork, mount_table};
 
@@ -62,7 +62,7 @@ pub(super) struct HostMounts<'a> {
 impl<'a> HostMounts<'a> {
     /// For the container whose first process is `init`. `whole`: a mount takes away what its source
     /// does, too, which may have changed since.
-    pub(super) fn of(root: &'a Root, init: i32, whole: bool) -> Result<Self> {
+    pub(super) fn of(root: &'a RootfsPlan, init: i32, whole: bool) -> Result<Self> {
         let mounts = mount_table::of("self")?;
         let inside = root_of(init)?;
         let mounted = mount_table::of(&init.to_string())?;
@@ -197,7 +197,7 @@ const SINGLE: [&str; 10] = [
 ];
 
 /// [`HostMounts::check`] of all mounts of the processes from `init` on.
-pub(crate) fn check(root: &Root, init: i32) -> Result<()> {
+pub(crate) fn check(root: &RootfsPlan, init: i32) -> Result<()> {
     let host = HostMounts::of(root, init, true)?;
     let mut all = Vec::new();
     descendants(init, &mut all)?;
@@ -264,7 +264,7 @@ fn descendants(pid: i32, all: &mut Vec<i32>) -> Result<()> {
 
 /// The file systems of the configuration that are the host's, since there is one for all, or one
 /// for each namespace and the container is in the host's.
-fn known_kinds(root: &Root, init: i32) -> Result<BTreeSet<&str>> {
+fn known_kinds(root: &RootfsPlan, init: i32) -> Result<BTreeSet<&str>> {
     let of_namespaces = [("proc", "pid"), ("sysfs", "net"), ("mqueue", "ipc")];
     let mut known = BTreeSet::new();
     for (_, kind) in external::file_systems(root) {
@@ -282,7 +282,7 @@ fn known_kinds(root: &Root, init: i32) -> Result<BTreeSet<&str>> {
 
 /// What of the host a mount shows: of the mount that its source is in, and if it is recursive of
 /// those below.
-fn shown(host: &[MountInfo], external: &External<'_>, whole: bool) -> Result<Vec<HostPlace>> {
+fn shown(host: &[MountInfo], external: &ExternalSource<'_>, whole: bool) -> Result<Vec<HostPlace>> {
     let id = id_of_mount(&external.source)?;
     Ok(places(host, external, id, whole))
 }
@@ -308,7 +308,12 @@ fn at<'a>(host: &'a [MountInfo], path: &Path, id: u64) -> Option<(&'a MountInfo,
     ))
 }
 
-fn places(host: &[MountInfo], external: &External<'_>, id: u64, whole: bool) -> Vec<HostPlace> {
+fn places(
+    host: &[MountInfo],
+    external: &ExternalSource<'_>,
+    id: u64,
+    whole: bool,
+) -> Vec<HostPlace> {
     let path = &*external.source;
     let place = |mount: &MountInfo, root: PathBuf, below: bool| HostPlace {
         device: mount.majmin.clone(),
@@ -368,7 +373,7 @@ mod tests {
             "23 22 0:32 / /var/lib/a\\040b/c/d rw - tmpfs tmpfs rw",
         ]);
         let shown = |path: &str, id, recursive| -> Vec<String> {
-            let places = places(&host, &External::plain(path, recursive), id, true);
+            let places = places(&host, &ExternalSource::plain(path, recursive), id, true);
             places
                 .iter()
                 .map(|p| format!("{} {}", p.device, p.root.display()))

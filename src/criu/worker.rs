@@ -35,7 +35,7 @@ const CAUSES_MAX: usize = 2;
 
 /// A worker that waits for its request.
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub(crate) struct CriuWorker {
     /// From its start until its end is waited for.
     socket: Option<OwnedFd>,
     process: OwnedFd,
@@ -43,9 +43,9 @@ pub(crate) struct Worker {
     pub(crate) pid: i32,
 }
 
-impl Worker {
+impl CriuWorker {
     /// Starts `program` as `criu swrk` in new namespaces of the kinds `flags`. What `prepare` does
-    /// is done in it first, and what it returns are its descriptors from [`Worker::inherited`] on.
+    /// is done in it first, and what it returns are its descriptors from [`CriuWorker::inherited`] on.
     pub(crate) fn start(
         program: &CriuProgram,
         flags: u64,
@@ -82,7 +82,7 @@ impl Worker {
         }
     }
 
-    /// The number that the descriptor `index` of [`Worker::start`] has in the worker.
+    /// The number that the descriptor `index` of [`CriuWorker::start`] has in the worker.
     pub(crate) fn inherited(index: usize) -> i32 {
         SOCKET + 1 + index as i32
     }
@@ -202,7 +202,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for CriuWorker {
     fn drop(&mut self) {
         if !self.ended {
             let _ = sys::pidfd_send_signal(self.process.as_fd(), libc::SIGKILL);

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use nix::sys::stat::stat;
 
 use crate::cgroup::Cgroup;
-use crate::container::state::{Container, Progress, Record};
+use crate::container::state::{Container, ContainerRecord, CreateProgress};
 use crate::log;
 
 /// Leaves out what cannot be a cgroup at all, so that not even an empty directory of others goes.
@@ -36,7 +36,7 @@ pub(crate) fn own_groups(container: &Container) -> Cgroup {
 /// Whether the groups of the record are where the container's have to be, at the first look: below
 /// the usual places by the name of its id, or else as its configuration says.
 pub(super) fn has_own_groups(container: &Container) -> bool {
-    let Record { id, cgroup, .. } = &container.record;
+    let ContainerRecord { id, cgroup, .. } = &container.record;
     cgroup.is_named(id)
         || cgroup
             .clone()
@@ -75,7 +75,7 @@ pub(crate) fn check_init(container: &Container) -> Result<()> {
     let is_known = match own_groups(container).includes(init.pid) {
         Some(true) | None => true,
         // Until `Go` it is in no group of version 1, and has not even a root of its own.
-        Some(false) if record.progress == Progress::Creating => is_runtime(init.pid),
+        Some(false) if record.progress == CreateProgress::Creating => is_runtime(init.pid),
         Some(false) => is_in_rootfs(),
     };
     if !is_known {

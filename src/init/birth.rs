@@ -29,7 +29,7 @@ use crate::sys::{self, Fork};
 pub(super) fn appear(
     plan: &Plan,
     group: &mut OpenCgroup,
-    caller: &protocol::Init,
+    caller: &protocol::InitEnd,
     mut keep: Vec<i32>,
 ) -> Result<()> {
     keep.extend(group.descriptors());

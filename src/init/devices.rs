@@ -11,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
-use crate::plan::{DeviceNode, Root};
+use crate::plan::{DeviceNode, RootfsPlan};
 use crate::sys;
 use crate::sys::rootfd::{Missing, RootFd, kind};
 
@@ -26,7 +26,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes the devices and the links below `/dev`.
-pub(super) fn create(root: &RootFd, devices: &[DeviceNode], plan: &Root) -> Result<()> {
+pub(super) fn create(root: &RootFd, devices: &[DeviceNode], plan: &RootfsPlan) -> Result<()> {
     let dev = directory(root)?;
     for device in devices {
         let origin = || format!("device {}", device.path.display());

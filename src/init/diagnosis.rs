@@ -89,7 +89,7 @@ fn fault(root: &RootFd, path: &Path, depth: usize) -> Option<String> {
     };
     match needs {
         Err(fault) => Some(fault),
-        Ok(Needs { what, path }) => {
+        Ok(ProgramNeeds { what, path }) => {
             let fault = fault(
                 root,
                 Path::new(OsStr::from_bytes(&path)),
@@ -108,14 +108,14 @@ fn fault(root: &RootFd, path: &Path, depth: usize) -> Option<String> {
 
 /// Another file without which this one does not run.
 #[derive(Debug, PartialEq)]
-struct Needs {
+struct ProgramNeeds {
     what: &'static str,
     path: Vec<u8>,
 }
 
 /// The interpreter of a script whose first line begins behind the `#!`. `is_cut`: the file goes on
 /// where the kernel stops to read.
-fn interpreter(head: &[u8], is_cut: bool) -> Result<Needs, String> {
+fn interpreter(head: &[u8], is_cut: bool) -> Result<ProgramNeeds, String> {
     let begin = head
         .iter()
         .position(|byte| !b" \t".contains(byte))
@@ -124,7 +124,7 @@ fn interpreter(head: &[u8], is_cut: bool) -> Result<Needs, String> {
     match rest.iter().position(|byte| b" \t\n\0".contains(byte)) {
         None if is_cut => Err(format!("a #! line of more than {HEAD} bytes")),
         Some(0) => Err("a #! line without an interpreter".to_string()),
-        end => Ok(Needs {
+        end => Ok(ProgramNeeds {
             what: "interpreter",
             path: rest[..end.unwrap_or(rest.len())].to_vec(),
         }),
@@ -132,8 +132,8 @@ fn interpreter(head: &[u8], is_cut: bool) -> Result<Needs, String> {
 }
 
 /// The loader of a dynamic program; `None` where there is none and nothing is wrong.
-fn loader(file: &OwnedFd, head: &[u8]) -> Option<Result<Needs, String>> {
-    let elf = Elf {
+fn loader(file: &OwnedFd, head: &[u8]) -> Option<Result<ProgramNeeds, String>> {
+    let elf = ElfHeader {
         is_wide: *head.get(4)? == 2,
         is_big_endian: *head.get(5)? == 2,
     };
@@ -156,7 +156,7 @@ fn loader(file: &OwnedFd, head: &[u8]) -> Option<Result<Needs, String>> {
         .find_map(|header| elf.loader(header))?;
     let mut path = sys::read_range(file, offset, length.min(LOADER_MAX)).ok()?;
     path.truncate(path.iter().position(|byte| *byte == 0)?);
-    Some(Ok(Needs {
+    Some(Ok(ProgramNeeds {
         what: "loader",
         path,
     }))
@@ -173,13 +173,13 @@ fn runs_here(machine: u64) -> bool {
 }
 
 /// Where the numbers of an ELF file stand.
-struct Elf {
+struct ElfHeader {
     /// 64 bits.
     is_wide: bool,
     is_big_endian: bool,
 }
 
-impl Elf {
+impl ElfHeader {
     fn field(&self, bytes: &[u8], offset: usize, length: usize) -> Option<u64> {
         let bytes = bytes.get(offset..offset + length)?;
         let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);

@@ -7,12 +7,12 @@ use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
-use crate::security::landlock::{Landlock, origin, rights_of};
+use crate::security::landlock::{LandlockRules, origin, rights_of};
 use crate::sys;
 use crate::sys::rootfd::{RootFd, file_type};
 
 /// The rules; execve closes them.
-pub(super) fn rules(landlock: &Landlock, root: &RootFd) -> Result<OwnedFd> {
+pub(super) fn rules(landlock: &LandlockRules, root: &RootFd) -> Result<OwnedFd> {
     let ruleset = sys::landlock_ruleset(&landlock.handled).with_context(origin)?;
     for (path, rights) in &landlock.paths {
         let context = || format!("{}: {}", origin(), path.display());

@@ -14,9 +14,9 @@ use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatf
 use nix::unistd::{chdir, read, symlinkat};
 
 use super::copy;
-use crate::config::mount_options::{self, Link, MountOptions, Propagation};
+use crate::config::mount_options::{self, LinkMode, MountOptions, Propagation};
 use crate::container::protocol;
-use crate::plan::{FileSystem, MountPoint, Root, What};
+use crate::plan::{FileSystem, MountKind, MountPoint, RootfsPlan};
 use crate::sys;
 use crate::sys::procfd::PID_NAMESPACE;
 use crate::sys::rootfd::{Missing, RootFd, file_type};
@@ -28,16 +28,17 @@ const PLAIN: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUN
 pub(super) fn mount(
     root: &RootFd,
     entry: &MountPoint,
-    plan: &Root,
-    caller: &protocol::Init,
+    plan: &RootfsPlan,
+    caller: &protocol::InitEnd,
 ) -> Result<()> {
     let mounted = match &entry.what {
-        What::Bind { source, ids } => {
+        MountKind::Bind { source, ids } => {
             let found = match ids {
                 None => open(source, entry, caller)?,
                 Some(_) => caller.borrow(entry.index)?,
             };
-            if entry.options.source_link == Link::Copied && file_type(&found)? == SFlag::S_IFLNK {
+            if entry.options.source_link == LinkMode::Copied && file_type(&found)? == SFlag::S_IFLNK
+            {
                 return copy_link(root, &entry.destination, &found);
             }
             let tree = match ids {
@@ -46,9 +47,9 @@ pub(super) fn mount(
             };
             bind(root, entry, tree)?
         }
-        What::Cgroup => return cgroup(root, entry, plan),
-        What::FileSystem(what) => file_system(root, entry, what, plan)?,
-        What::Remount { file_system } => remount(root, entry, *file_system)?,
+        MountKind::Cgroup => return cgroup(root, entry, plan),
+        MountKind::FileSystem(what) => file_system(root, entry, what, plan)?,
+        MountKind::Remount { file_system } => remount(root, entry, *file_system)?,
     };
     propagate(mounted.as_fd(), &entry.options)?;
     Ok(())
@@ -66,7 +67,7 @@ fn source_of(path: &Path) -> String {
 }
 
 /// The source of a bind mount, which the root of a user namespace may not be able to reach.
-fn open(source: &Path, entry: &MountPoint, caller: &protocol::Init) -> Result<OwnedFd> {
+fn open(source: &Path, entry: &MountPoint, caller: &protocol::InitEnd) -> Result<OwnedFd> {
     match nix::fcntl::open(source, entry.options.source_flags(), Mode::empty()) {
         Err(Errno::EACCES) => caller.borrow(entry.index),
         result => result.with_context(|| source_of(source)),
@@ -200,7 +201,7 @@ fn file_system(
     root: &RootFd,
     entry: &MountPoint,
     what: &FileSystem,
-    plan: &Root,
+    plan: &RootfsPlan,
 ) -> Result<OwnedFd> {
     let options = &now(entry);
     let (target, mode) = target(root, entry, &what.kind)?;
@@ -344,7 +345,7 @@ fn explain(fs: &OwnedFd, errno: Errno) -> anyhow::Error {
 /// each v1 hierarchy. A bind of the group shows the same as a mount of the hierarchy from inside
 /// a cgroup namespace, and no more than that without one. As with runc, `ro` is for the
 /// hierarchies and not for the tmpfs.
-fn cgroup(root: &RootFd, entry: &MountPoint, plan: &Root) -> Result<()> {
+fn cgroup(root: &RootFd, entry: &MountPoint, plan: &RootfsPlan) -> Result<()> {
     let cgroups = &plan.cgroups;
     let target = plain_directory(root, &entry.destination)?;
     let options = &entry.options;

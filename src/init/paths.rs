@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{SFlag, fstat, makedev};
 
-use crate::plan::{Plan, Root};
+use crate::plan::{Plan, RootfsPlan};
 use crate::sys;
 use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::{RootFd, file_type, kind};
@@ -35,7 +35,7 @@ fn cover_with_read_only_copy(target: BorrowedFd<'_>) -> nix::Result<()> {
 
 /// Covers each path: a file with the host's `/dev/null`, a directory with an empty read-only
 /// tmpfs, of which there is one for all of them.
-pub(super) fn mask(root: &RootFd, plan: &Root) -> Result<()> {
+pub(super) fn mask(root: &RootFd, plan: &RootfsPlan) -> Result<()> {
     let (mut null, mut empty) = (None, None);
     let tmpfs = || empty_tmpfs(plan.label.as_deref());
     for (i, path) in plan.masked.iter().enumerate() {

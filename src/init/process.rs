@@ -19,12 +19,12 @@ use nix::unistd::{
 
 use super::diagnosis::refusal;
 use super::landlock;
-use super::seccomp::{self, Who};
+use super::seccomp::{self, FilterUser};
 use crate::config::capabilities::Capabilities;
 use crate::container::protocol;
 use crate::error::{InPhase, Phase};
-use crate::plan::{Plan, Program, set_variable};
-use crate::security::seccomp::Filter;
+use crate::plan::{Plan, ProgramPlan, set_variable};
+use crate::security::seccomp::SeccompFilter;
 use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::{RootFd, kind};
 use crate::{namespace, sys};
@@ -39,8 +39,8 @@ const CAP_SETGID: u64 = 6;
 
 /// The program, found, in a process that is confined.
 #[derive(Debug)]
-pub(super) struct Ready<'a> {
-    program: &'a Program,
+pub(super) struct ReadyProgram<'a> {
+    program: &'a ProgramPlan,
     path: CString,
     env: Vec<CString>,
     /// What [`landlock`] puts it under.
@@ -111,7 +111,7 @@ fn join_keyring(name: &CStr, new: bool) -> Result<()> {
 }
 
 /// Everything that the process gives up or becomes, as late as its rights allow.
-pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'a>> {
+pub(super) fn confine<'a>(program: &'a ProgramPlan, root: &RootFd) -> Result<ReadyProgram<'a>> {
     let entered = enter_directory(program, root);
     let env = environment(program, root);
     let rules = program
@@ -139,7 +139,7 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
         .or_else(|_| enter_directory(program, root))
         .phase(Phase::Process)?;
     let path = find_executable(program).phase(Phase::Exec)?;
-    Ok(Ready {
+    Ok(ReadyProgram {
         program,
         path,
         env,
@@ -150,7 +150,7 @@ pub(super) fn confine<'a>(program: &'a Program, root: &RootFd) -> Result<Ready<'
 
 /// The look-up cannot leave the root and follows no magic link, so that the directory is never
 /// one that leaked from the host (CVE-2024-21626).
-fn enter_directory(program: &Program, root: &RootFd) -> Result<()> {
+fn enter_directory(program: &ProgramPlan, root: &RootFd) -> Result<()> {
     let context = || format!("process.cwd {}", program.cwd.display());
     if program.cwd == Path::new("/") {
         return chdir("/").with_context(context);
@@ -164,7 +164,7 @@ fn enter_directory(program: &Program, root: &RootFd) -> Result<()> {
 /// `/dev/stdout` can be opened again. Never a device (CVE-2026-88264), nor what is only read: who
 /// redirects a file of his own into a container does not give it away. The host's null device gives
 /// way to the container's, so that nothing of the host's file systems stays open.
-fn own_standard_streams(program: &Program, root: &RootFd) -> Result<()> {
+fn own_standard_streams(program: &ProgramPlan, root: &RootFd) -> Result<()> {
     let mut null = None;
     for fd in 0..3 {
         let Ok(stat) = fstat(sys::stdio(fd)) else {
@@ -224,7 +224,7 @@ fn null_device(root: &RootFd) -> Option<OwnedFd> {
         .then_some(device)
 }
 
-fn become_user(program: &Program) -> Result<()> {
+fn become_user(program: &ProgramPlan) -> Result<()> {
     let capabilities = &program.capabilities;
     drop_bounding(capabilities.bounding).context("process.capabilities.bounding")?;
     prctl::set_keepcaps(true).context("PR_SET_KEEPCAPS")?;
@@ -242,7 +242,7 @@ fn become_user(program: &Program) -> Result<()> {
 /// With the right to set groups the kernel refuses only where user_namespaces(7) `setgroups` says
 /// "deny", as it must if an ordinary user maps nothing but his own group. There no group can be
 /// dropped either.
-fn set_groups(program: &Program) -> Result<()> {
+fn set_groups(program: &ProgramPlan) -> Result<()> {
     let groups: Vec<Gid> = program.groups.iter().copied().map(Gid::from_raw).collect();
     match setgroups(&groups) {
         Err(Errno::EPERM) if sys::permitted_capabilities()? & 1 << CAP_SETGID != 0 => {
@@ -270,7 +270,7 @@ fn drop_bounding(keep: u64) -> nix::Result<()> {
 
 /// The capability that a filter and Landlock take without no_new_privs. It stays until execve,
 /// which makes the program's sets from the other ones: not one call of ours has to pass the filter.
-fn to_load(program: &Program) -> u64 {
+fn to_load(program: &ProgramPlan) -> u64 {
     let confines_itself = program.filter.is_some() || program.landlock.is_some();
     match confines_itself && !program.no_new_privileges {
         true => caps::Capability::CAP_SYS_ADMIN.bitmask(),
@@ -292,7 +292,7 @@ fn set_capabilities(sets: &Capabilities, more: u64) -> nix::Result<()> {
 }
 
 /// The environment as configured; HOME from the container's passwd where it is missing.
-fn environment(program: &Program, root: &RootFd) -> Vec<CString> {
+fn environment(program: &ProgramPlan, root: &RootFd) -> Vec<CString> {
     let mut env = program.env.clone();
     if program.wants_home {
         let home = home_of(program.uid, root).unwrap_or_else(|| b"/".to_vec());
@@ -325,7 +325,7 @@ fn find_home(passwd: &[u8], uid: u32) -> Option<&[u8]> {
 
 /// The program's path as execve will take it. The texts are those that docker and podman turn
 /// into exit status 127 and 126: no error about something else may have them in it.
-fn find_executable(program: &Program) -> Result<CString> {
+fn find_executable(program: &ProgramPlan) -> Result<CString> {
     let Some(name) = program.args.first() else {
         bail!("process.args: empty")
     };
@@ -354,7 +354,7 @@ fn find_executable(program: &Program) -> Result<CString> {
 }
 
 /// A path that begins in the working directory.
-fn from_root(program: &Program, path: &CStr) -> PathBuf {
+fn from_root(program: &ProgramPlan, path: &CStr) -> PathBuf {
     program.cwd.join(OsStr::from_bytes(path.to_bytes()))
 }
 
@@ -365,7 +365,7 @@ fn executable(path: &CStr) -> nix::Result<()> {
     access(path, AccessFlags::X_OK)
 }
 
-impl Ready<'_> {
+impl ReadyProgram<'_> {
     /// The program's environment.
     pub(super) fn env(&self) -> &[CString] {
         &self.env
@@ -384,20 +384,21 @@ impl Ready<'_> {
     }
 
     /// The filter, if this process is not under it yet.
-    fn filter(&self) -> Option<&Filter> {
+    fn filter(&self) -> Option<&SeccompFilter> {
         self.program.filter.as_ref().filter(|_| !self.is_filtered)
     }
 
     /// In a process that is about to be a startContainer hook, which is code of the image: what
     /// holds for the program holds for it as well.
-    pub(super) fn confine_hook(&self, starter: &protocol::Init) -> Result<()> {
+    pub(super) fn confine_hook(&self, starter: &protocol::InitEnd) -> Result<()> {
         if let Some(filter) = self.filter() {
             seccomp::prepare(filter)?;
         }
         self.set_limits()?;
         self.rules.as_ref().map_or(Ok(()), landlock::restrict)?;
-        self.filter()
-            .map_or(Ok(()), |filter| seccomp::load(filter, starter, Who::Hook))
+        self.filter().map_or(Ok(()), |filter| {
+            seccomp::load(filter, starter, FilterUser::Hook)
+        })
     }
 
     fn set_limits(&self) -> Result<()> {
@@ -441,7 +442,7 @@ impl Ready<'_> {
     }
 
     /// The limits, which hold for us as well, Landlock, the filter and the program.
-    pub(super) fn execute(self, starter: &protocol::Init) -> Result<Infallible> {
+    pub(super) fn execute(self, starter: &protocol::InitEnd) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
         self.set_limits().phase(Phase::Process)?;
         if let Some(rules) = &self.rules {
@@ -449,7 +450,7 @@ impl Ready<'_> {
         }
         match self.filter() {
             Some(filter) => {
-                seccomp::load(filter, starter, Who::Program).phase(Phase::Process)?;
+                seccomp::load(filter, starter, FilterUser::Program).phase(Phase::Process)?;
             }
             None => starter.executing(),
         }

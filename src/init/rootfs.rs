@@ -14,7 +14,7 @@ use procfs::process::MountInfo;
 use super::{devices, mount, paths};
 use crate::config::mount_options::Propagation;
 use crate::container::{protocol, service};
-use crate::plan::{Program, Root};
+use crate::plan::{ProgramPlan, RootfsPlan};
 use crate::sys::rootfd::{Missing, RootFd};
 use crate::sys::{self, mount_table};
 
@@ -25,7 +25,7 @@ pub(super) fn current() -> Result<RootFd> {
 
 /// The root that everything below works on: a fresh mount of `root.path`, attached there so that
 /// hooks find it.
-pub(super) fn open(plan: &Root, caller: &protocol::Init) -> Result<RootFd> {
+pub(super) fn open(plan: &RootfsPlan, caller: &protocol::InitEnd) -> Result<RootFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     part_from_host(plan).context("linux.rootfsPropagation")?;
     let context = || format!("root.path {}", plan.path.display());
@@ -41,7 +41,7 @@ pub(super) fn open(plan: &Root, caller: &protocol::Init) -> Result<RootFd> {
 /// No mount of ours may reach the host, whatever is shared there, and whatever the root is to be
 /// in the end. Only with `shared` do bind mounts stay in their peer groups; then the mount that
 /// the root is attached to leaves its own.
-fn part_from_host(plan: &Root) -> Result<()> {
+fn part_from_host(plan: &RootfsPlan) -> Result<()> {
     let root = Path::new("/");
     match plan.propagation {
         Some(Propagation {
@@ -60,7 +60,7 @@ fn part_from_host(plan: &Root) -> Result<()> {
 }
 
 /// Mounts and devices.
-pub(super) fn furnish(root: &RootFd, plan: &Root, caller: &protocol::Init) -> Result<()> {
+pub(super) fn furnish(root: &RootFd, plan: &RootfsPlan, caller: &protocol::InitEnd) -> Result<()> {
     // Modes below are meant as they are given.
     umask(Mode::empty());
     for mount_point in &plan.mounts {
@@ -82,7 +82,7 @@ pub(super) fn furnish(root: &RootFd, plan: &Root, caller: &protocol::Init) -> Re
 
 /// Everything that ends the construction: paths that are hidden or read-only, and the root as
 /// `/`. The process's directory is made while the root can still be written.
-pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Result<()> {
+pub(super) fn seal(root: &RootFd, plan: &RootfsPlan, program: Option<&ProgramPlan>) -> Result<()> {
     paths::make_read_only(root, &plan.read_only)?;
     paths::mask(root, plan)?;
     if let Some(program) = program.filter(|program| program.cwd != Path::new("/")) {
@@ -112,7 +112,7 @@ pub(super) fn seal(root: &RootFd, plan: &Root, program: Option<&Program>) -> Res
 
 /// pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one for a moment
 /// and is then unmounted.
-fn pivot(root: &RootFd, plan: &Root) -> Result<()> {
+fn pivot(root: &RootFd, plan: &RootfsPlan) -> Result<()> {
     let shared = plan
         .propagation
         .as_ref()

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::container::protocol;
-use crate::security::seccomp::Filter;
-use crate::security::seccomp::wait::{Call, Wait};
+use crate::security::seccomp::SeccompFilter;
+use crate::security::seccomp::wait::{WaitCall, WaitSyscall};
 use crate::sys;
 
 /// What the second thread needs for its stack, in bytes.
@@ -20,7 +20,7 @@ const STACK: usize = 256 << 10;
 const LOOK: Duration = Duration::from_micros(100);
 
 /// From the thread that is under the filter to the one that is not, and back.
-static STARTER: OnceLock<(protocol::Init, Who)> = OnceLock::new();
+static STARTER: OnceLock<(protocol::InitEnd, FilterUser)> = OnceLock::new();
 static LISTENER: OnceLock<OwnedFd> = OnceLock::new();
 static IS_PASSED_ON: AtomicU32 = AtomicU32::new(0);
 
@@ -62,7 +62,7 @@ const CALLS_AFTER_FAILURE: [i64; 5] = [
 
 /// Whether the process may come under the filter before it is cloned: no call that `rt` still makes
 /// is stopped or told to an agent.
-pub(super) fn may_come_early(filter: &Filter) -> bool {
+pub(super) fn may_come_early(filter: &SeccompFilter) -> bool {
     let is_allowed = |call: &i64| filter.action_of(*call, None) == Some(libc::SECCOMP_RET_ALLOW);
     let is_survived = |call: &i64| {
         filter.action_of(*call, None).is_some_and(|action| {
@@ -79,7 +79,7 @@ pub(super) fn may_come_early(filter: &Filter) -> bool {
 
 /// Whose filter it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Who {
+pub(super) enum FilterUser {
     Program,
     /// A startContainer hook, after which the program is still to come.
     Hook,
@@ -87,7 +87,7 @@ pub(super) enum Who {
 
 /// Makes the messenger of a filter that has a listener, before the limits are set: none of them has
 /// room for it.
-pub(super) fn prepare(filter: &Filter) -> Result<()> {
+pub(super) fn prepare(filter: &SeccompFilter) -> Result<()> {
     if filter.has_listener() {
         let wait = wait(filter)?;
         let thread = thread::Builder::new()
@@ -100,9 +100,9 @@ pub(super) fn prepare(filter: &Filter) -> Result<()> {
 }
 
 /// How the thread under the filter waits for the messenger.
-fn wait(filter: &Filter) -> Result<Wait> {
+fn wait(filter: &SeccompFilter) -> Result<WaitCall> {
     let (number, arguments) = sys::futex_wait_call(&IS_PASSED_ON);
-    filter.wait(Call { number, arguments }).context(
+    filter.wait(WaitSyscall { number, arguments }).context(
         "linux.seccomp: no native call is ever notified, and futex(2) is not allowed: \
          init cannot wait for the agent",
     )
@@ -111,7 +111,7 @@ fn wait(filter: &Filter) -> Result<Wait> {
 /// Whoever gets the listener to its agent: not the thread that loads the filter, whose every call
 /// may be forbidden by then, or wait for the very agent that has not got the listener yet. The
 /// filter holds for that thread alone.
-fn messenger(wait: Wait) -> ! {
+fn messenger(wait: WaitCall) -> ! {
     let (starter, who) = STARTER.wait();
     // By now the other thread can make no call that would wake this one.
     let listener = loop {
@@ -122,8 +122,8 @@ fn messenger(wait: Wait) -> ! {
     };
     // Before the agent could see it.
     let question = match wait {
-        Wait::Notified(_) => sys::receive_notification(listener).ok(),
-        Wait::Allowed(_) => None,
+        WaitCall::Notified(_) => sys::receive_notification(listener).ok(),
+        WaitCall::Allowed(_) => None,
     };
     if starter.listener(listener).is_err() {
         // Nobody is left who would answer for this process.
@@ -132,8 +132,8 @@ fn messenger(wait: Wait) -> ! {
     who.executing(starter);
     IS_PASSED_ON.store(1, Ordering::Release);
     match wait {
-        Wait::Notified(_) => answer(listener, question),
-        Wait::Allowed(_) => sys::futex_wake(&IS_PASSED_ON),
+        WaitCall::Notified(_) => answer(listener, question),
+        WaitCall::Allowed(_) => sys::futex_wake(&IS_PASSED_ON),
     }
     // The program ends it. To end by itself would take calls while execve(2) runs.
     loop {
@@ -154,7 +154,11 @@ fn answer(listener: BorrowedFd<'_>, mut question: Option<u64>) {
 
 /// Loads a filter that was [prepared](prepare) for. From here to execve(2) there is no system call
 /// but the one in which this thread waits.
-pub(super) fn load(filter: &Filter, starter: &protocol::Init, who: Who) -> Result<()> {
+pub(super) fn load(
+    filter: &SeccompFilter,
+    starter: &protocol::InitEnd,
+    who: FilterUser,
+) -> Result<()> {
     let context = "linux.seccomp";
     if !filter.has_listener() {
         who.executing(starter);
@@ -162,7 +166,7 @@ pub(super) fn load(filter: &Filter, starter: &protocol::Init, who: Who) -> Resul
             .map(drop)
             .context(context);
     }
-    let (Wait::Allowed(call) | Wait::Notified(call)) = wait(filter)?;
+    let (WaitCall::Allowed(call) | WaitCall::Notified(call)) = wait(filter)?;
     let _ = STARTER.set((starter.try_clone()?, who));
     let listener = sys::set_filter(&filter.program, filter.terms.flags).context(context)?;
     if let Some(listener) = listener {
@@ -175,8 +179,8 @@ pub(super) fn load(filter: &Filter, starter: &protocol::Init, who: Who) -> Resul
     Ok(())
 }
 
-impl Who {
-    fn executing(self, starter: &protocol::Init) {
+impl FilterUser {
+    fn executing(self, starter: &protocol::InitEnd) {
         if self == Self::Program {
             starter.executing();
         }
@@ -187,11 +191,11 @@ impl Who {
 mod tests {
     use super::*;
 
-    fn filter(profile: &str) -> Filter {
-        Filter::compile(&serde_json::from_str(profile).unwrap()).unwrap()
+    fn filter(profile: &str) -> SeccompFilter {
+        SeccompFilter::compile(&serde_json::from_str(profile).unwrap()).unwrap()
     }
 
-    fn with(names: &str, action: &str) -> Filter {
+    fn with(names: &str, action: &str) -> SeccompFilter {
         let call = format!(r#"{{"names": [{names}], "action": "{action}"}}"#);
         filter(&format!(
             r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{call}]}}"#

@@ -42,7 +42,7 @@ fn bind(peer: &OwnedFd, target: &OwnedFd) -> Result<()> {
 
 impl Terminal {
     /// Makes it the standard streams, and hands the master over.
-    pub(super) fn take(self, caller: &protocol::Init) -> Result<()> {
+    pub(super) fn take(self, caller: &protocol::InitEnd) -> Result<()> {
         pty::give_to(&self.pair.peer, self.uid)?;
         caller.terminal(self.pair.master.as_fd())?;
         nix::unistd::dup2_stdin(&self.pair.peer)?;

@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::Linux;
 
 use crate::log;
-use crate::netlink::link::{Address, Links};
+use crate::netlink::link::{InterfaceAddress, RouteNetlink};
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,12 +66,12 @@ struct InContainer {
     /// Whom the container had before it.
     others: Vec<String>,
     was_up: bool,
-    addresses: Vec<Address>,
+    addresses: Vec<InterfaceAddress>,
 }
 
 impl InContainer {
     /// Its name and its number there. Before the next one moves it is the only new one.
-    fn find(&self, there: &mut Links) -> Result<Option<(String, u32)>> {
+    fn find(&self, there: &mut RouteNetlink) -> Result<Option<(String, u32)>> {
         let Some(name) = there
             .names()?
             .into_iter()
@@ -96,7 +96,7 @@ impl MovedDevice {
             target,
             devices: Vec::new(),
         };
-        let mut here = Links::here()?;
+        let mut here = RouteNetlink::here()?;
         let mut there = moved.inside()?;
         for device in devices {
             let origin = || format!("linux.netDevices.{}", device.name);
@@ -121,14 +121,19 @@ impl MovedDevice {
     }
 
     /// rtnetlink of the container's namespace.
-    fn inside(&self) -> Result<Links> {
+    fn inside(&self) -> Result<RouteNetlink> {
         setns(&self.target, CloneFlags::CLONE_NEWNET).context("the container's network")?;
-        let links = Links::here();
+        let links = RouteNetlink::here();
         setns(&self.home, CloneFlags::CLONE_NEWNET).context("back to the own network")?;
         links
     }
 
-    fn take(&mut self, device: &NetDevice, here: &mut Links, there: &mut Links) -> Result<()> {
+    fn take(
+        &mut self,
+        device: &NetDevice,
+        here: &mut RouteNetlink,
+        there: &mut RouteNetlink,
+    ) -> Result<()> {
         let Some(link) = here.find(&device.name)? else {
             bail!("no such interface")
         };
@@ -158,7 +163,7 @@ impl MovedDevice {
     }
 
     fn give_back(&self, device: &InContainer) -> Result<()> {
-        let (mut here, mut there) = (Links::here()?, self.inside()?);
+        let (mut here, mut there) = (RouteNetlink::here()?, self.inside()?);
         let index = match device.index {
             Some(index) => Some(index),
             None => device.find(&mut there)?.map(|(_, index)| index),

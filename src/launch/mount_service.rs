@@ -18,12 +18,12 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 
 use crate::config::mount_options::Bind;
-use crate::container::protocol::{Lend, ROOT};
+use crate::container::protocol::{LendMounts, ROOT};
 use crate::namespace::{self, hide};
-use crate::plan::{Ids, MountPoint, Plan, What};
+use crate::plan::{MountIds, MountKind, MountPoint, Plan};
 use crate::sys::{self, Fork};
 
-impl Lend for Plan {
+impl LendMounts for Plan {
     fn lend(&self, init: i32, index: u32) -> Result<OwnedFd> {
         let root = self.root.as_ref().context("there is no root")?;
         if index == ROOT {
@@ -34,16 +34,16 @@ impl Lend for Plan {
             .with_context(context);
         }
         let entry = root.mounts.get(index as usize).context("no such mount")?;
-        let What::Bind { source, ids } = &entry.what else {
+        let MountKind::Bind { source, ids } = &entry.what else {
             bail!("not a bind mount")
         };
         let users = match ids {
             None => None,
-            Some(Ids::OfContainer) => {
+            Some(MountIds::OfContainer) => {
                 let path = format!("/proc/{init}/ns/user");
                 Some(OwnedFd::from(File::open(&path).context(path)?))
             }
-            Some(Ids::Own(uids, gids)) => Some(
+            Some(MountIds::Own(uids, gids)) => Some(
                 namespace::user_namespace(uids, gids)
                     .with_context(|| format!("{}: the namespace of its ids", entry.origin))?,
             ),

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::netlink::address::{Cidr, Mac, octets};
 use crate::netlink::{
-    CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, attributes, text, u32_at,
+    CREATE, DUMP, EXCL, NetlinkMessage, NetlinkSocket, REPLACE, attribute, attributes, text, u32_at,
 };
 
 // <linux/rtnetlink.h>, <linux/if_link.h>, <linux/veth.h>, <linux/if_addr.h>
@@ -59,7 +59,7 @@ const RTN_UNICAST: u8 = 1;
 
 /// A veth pair, or a bridge, is made with these.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct New<'a> {
+pub(crate) struct NewLink<'a> {
     pub(crate) name: &'a str,
     pub(crate) mtu: u32,
     pub(crate) mac: Option<Mac>,
@@ -67,7 +67,7 @@ pub(crate) struct New<'a> {
 
 /// An interface as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Link {
+pub(crate) struct NetworkLink {
     pub(crate) name: String,
     pub(crate) index: u32,
     pub(crate) up: bool,
@@ -93,14 +93,14 @@ pub(crate) struct Route {
 
 /// An address as the kernel tells it: a header and attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
+pub(crate) struct InterfaceAddress {
     payload: Vec<u8>,
     flags: u32,
 }
 
 /// rtnetlink of one network namespace.
 #[derive(Debug)]
-pub(crate) struct Links(Socket);
+pub(crate) struct RouteNetlink(NetlinkSocket);
 
 fn info(index: u32, up: bool) -> [u8; 16] {
     let mut header = [0; 16];
@@ -112,7 +112,7 @@ fn info(index: u32, up: bool) -> [u8; 16] {
     header
 }
 
-fn describe(message: &mut Message, new: New<'_>) {
+fn describe(message: &mut NetlinkMessage, new: NewLink<'_>) {
     message.string(IFLA_IFNAME, new.name);
     if new.mtu != 0 {
         message.u32(IFLA_MTU, new.mtu);
@@ -130,15 +130,15 @@ fn family(address: IpAddr) -> u8 {
     }) as u8
 }
 
-impl Links {
+impl RouteNetlink {
     /// Of the namespace that the caller is in.
     pub(crate) fn here() -> Result<Self> {
-        Ok(Self(Socket::route().context("netlink")?))
+        Ok(Self(NetlinkSocket::route().context("netlink")?))
     }
 
     /// The interface of that name, if there is one.
-    pub(crate) fn find(&mut self, name: &str) -> Result<Option<Link>> {
-        let mut message = Message::new(RTM_GETLINK, 0, &info(0, false));
+    pub(crate) fn find(&mut self, name: &str) -> Result<Option<NetworkLink>> {
+        let mut message = NetlinkMessage::new(RTM_GETLINK, 0, &info(0, false));
         message.string(IFLA_IFNAME, name);
         let mut found = None;
         let result = self.0.query(message, |_, payload| found = parse(payload));
@@ -149,9 +149,9 @@ impl Links {
     }
 
     /// Every interface.
-    pub(crate) fn all(&mut self) -> Result<Vec<Link>> {
+    pub(crate) fn all(&mut self) -> Result<Vec<NetworkLink>> {
         let mut all = Vec::new();
-        let message = Message::new(RTM_GETLINK, DUMP, &info(0, false));
+        let message = NetlinkMessage::new(RTM_GETLINK, DUMP, &info(0, false));
         self.0
             .query(message, |_, payload| all.extend(parse(payload)))
             .context("netlink")?;
@@ -165,7 +165,7 @@ impl Links {
 
     /// The number that this namespace has for `other`, if it has one.
     pub(crate) fn number_of(&mut self, other: BorrowedFd<'_>) -> Result<Option<u32>> {
-        let mut message = Message::new(RTM_GETNSID, 0, &[0; 4]);
+        let mut message = NetlinkMessage::new(RTM_GETNSID, 0, &[0; 4]);
         message.u32(NETNSA_FD, other.as_raw_fd() as u32);
         let mut number = None;
         self.0
@@ -180,8 +180,8 @@ impl Links {
         Ok(number.filter(|number| *number != u32::MAX))
     }
 
-    pub(crate) fn add_bridge(&mut self, new: New<'_>) -> nix::Result<()> {
-        let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &info(0, true));
+    pub(crate) fn add_bridge(&mut self, new: NewLink<'_>) -> nix::Result<()> {
+        let mut message = NetlinkMessage::new(RTM_NEWLINK, CREATE | EXCL, &info(0, true));
         describe(&mut message, new);
         message.nest(IFLA_LINKINFO, |m| {
             m.string(IFLA_INFO_KIND, "bridge");
@@ -193,12 +193,12 @@ impl Links {
     /// `there` in the namespace `target`.
     pub(crate) fn add_pair(
         &mut self,
-        here: New<'_>,
-        there: New<'_>,
+        here: NewLink<'_>,
+        there: NewLink<'_>,
         target: BorrowedFd<'_>,
         master: u32,
     ) -> nix::Result<()> {
-        let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &info(0, false));
+        let mut message = NetlinkMessage::new(RTM_NEWLINK, CREATE | EXCL, &info(0, false));
         describe(&mut message, here);
         if master != 0 {
             message.u32(IFLA_MASTER, master);
@@ -217,12 +217,12 @@ impl Links {
 
     pub(crate) fn up(&mut self, index: u32) -> nix::Result<()> {
         self.0
-            .request(Message::new(RTM_NEWLINK, 0, &info(index, true)))
+            .request(NetlinkMessage::new(RTM_NEWLINK, 0, &info(index, true)))
     }
 
     /// Brings the interface up and gives it an alias.
     pub(crate) fn up_with_alias(&mut self, index: u32, alias: &str) -> nix::Result<()> {
-        let mut message = Message::new(RTM_NEWLINK, 0, &info(index, true));
+        let mut message = NetlinkMessage::new(RTM_NEWLINK, 0, &info(index, true));
         message.bytes(IFLA_IFALIAS, alias.as_bytes());
         self.0.request(message)
     }
@@ -232,7 +232,7 @@ impl Links {
     pub(crate) fn hairpin(&mut self, index: u32) -> nix::Result<()> {
         let mut header = info(index, false);
         header[0] = libc::AF_BRIDGE as u8;
-        let mut message = Message::new(RTM_SETLINK, 0, &header);
+        let mut message = NetlinkMessage::new(RTM_SETLINK, 0, &header);
         message.nest(IFLA_PROTINFO, |m| {
             m.bytes(IFLA_BRPORT_MODE, &[1]);
         });
@@ -241,7 +241,7 @@ impl Links {
 
     /// Removes the interface, and with it the other half of a pair. It may be gone already.
     pub(crate) fn remove(&mut self, name: &str) -> Result<()> {
-        let mut message = Message::new(RTM_DELLINK, 0, &info(0, false));
+        let mut message = NetlinkMessage::new(RTM_DELLINK, 0, &info(0, false));
         message.string(IFLA_IFNAME, name);
         match self.0.request(message) {
             Err(Errno::ENODEV) => Ok(()),
@@ -251,7 +251,7 @@ impl Links {
 
     /// Moves the interface into the namespace `target`, a descriptor, where it has another name.
     pub(crate) fn move_to(&mut self, index: u32, target: RawFd, name: &str) -> nix::Result<()> {
-        let mut message = Message::new(RTM_NEWLINK, 0, &info(index, false));
+        let mut message = NetlinkMessage::new(RTM_NEWLINK, 0, &info(index, false));
         message
             .string(IFLA_IFNAME, name)
             .u32(IFLA_NET_NS_FD, target as u32);
@@ -259,9 +259,9 @@ impl Links {
     }
 
     /// The addresses of the interface that are permanent and of global scope.
-    pub(crate) fn permanent_addresses(&mut self, index: u32) -> Result<Vec<Address>> {
+    pub(crate) fn permanent_addresses(&mut self, index: u32) -> Result<Vec<InterfaceAddress>> {
         let mut found = Vec::new();
-        let message = Message::new(RTM_GETADDR, DUMP, &[0; 8]);
+        let message = NetlinkMessage::new(RTM_GETADDR, DUMP, &[0; 8]);
         let each = |_, payload: &[u8]| {
             let bytes = payload.get(8..).unwrap_or_default();
             // The eight flags of the header are all in the attribute.
@@ -270,7 +270,7 @@ impl Links {
                 .unwrap_or(0);
             let is_own = u32_at(payload, 4) == Some(index);
             if is_own && flags & IFA_F_PERMANENT != 0 && payload.get(3) == Some(&0) {
-                found.push(Address {
+                found.push(InterfaceAddress {
                     payload: payload.to_vec(),
                     flags,
                 });
@@ -283,14 +283,14 @@ impl Links {
     /// Gives an interface an address of another one; its label follows the change of the name.
     pub(crate) fn add_permanent(
         &mut self,
-        address: &Address,
+        address: &InterfaceAddress,
         index: u32,
         (old, new): (&str, &str),
     ) -> nix::Result<()> {
         let (header, bytes) = address.payload.split_at(8);
         let mut header = header.to_vec();
         header[4..8].copy_from_slice(&index.to_ne_bytes());
-        let mut message = Message::new(RTM_NEWADDR, CREATE | EXCL, &header);
+        let mut message = NetlinkMessage::new(RTM_NEWADDR, CREATE | EXCL, &header);
         for (kind, value) in attributes(bytes) {
             match kind {
                 IFA_CACHEINFO => {}
@@ -313,7 +313,7 @@ impl Links {
         let ip = address.address;
         let mut header = [family(ip), address.prefix, IFA_F_NODAD, 0, 0, 0, 0, 0];
         header[4..8].copy_from_slice(&index.to_ne_bytes());
-        let mut message = Message::new(RTM_NEWADDR, CREATE | EXCL, &header);
+        let mut message = NetlinkMessage::new(RTM_NEWADDR, CREATE | EXCL, &header);
         message
             .bytes(IFA_LOCAL, &octets(ip))
             .bytes(IFA_ADDRESS, &octets(ip));
@@ -326,7 +326,7 @@ impl Links {
     /// The addresses of the interface.
     pub(crate) fn addresses(&mut self, index: u32) -> Result<Vec<Cidr>> {
         let mut found = Vec::new();
-        let message = Message::new(RTM_GETADDR, DUMP, &[0; 8]);
+        let message = NetlinkMessage::new(RTM_GETADDR, DUMP, &[0; 8]);
         self.0
             .query(message, |_, payload| {
                 let parse = || {
@@ -374,7 +374,7 @@ impl Links {
         ];
         // A route of one host is of a link between two points: it takes nobody else's place.
         let flag = if gateway.is_some() { REPLACE } else { EXCL };
-        let mut message = Message::new(RTM_NEWROUTE, CREATE | flag, &header);
+        let mut message = NetlinkMessage::new(RTM_NEWROUTE, CREATE | flag, &header);
         if to.prefix > 0 {
             message.bytes(RTA_DST, &octets(to.network()));
         }
@@ -402,7 +402,7 @@ impl Links {
     /// Every route of every table, without the default routes.
     pub(crate) fn all_routes(&mut self) -> Result<Vec<Route>> {
         let mut found = Vec::new();
-        let message = Message::new(RTM_GETROUTE, DUMP, &[0; 12]);
+        let message = NetlinkMessage::new(RTM_GETROUTE, DUMP, &[0; 12]);
         self.0
             .query(message, |_, payload| {
                 let parse = || {
@@ -445,7 +445,7 @@ fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
-fn parse(payload: &[u8]) -> Option<Link> {
+fn parse(payload: &[u8]) -> Option<NetworkLink> {
     let attributes = payload.get(16..)?;
     let kind = attribute(attributes, IFLA_LINKINFO)
         .and_then(|info| attribute(info, IFLA_INFO_KIND))
@@ -457,7 +457,7 @@ fn parse(payload: &[u8]) -> Option<Link> {
             .unwrap_or_default()
             .to_owned()
     };
-    Some(Link {
+    Some(NetworkLink {
         name: string(IFLA_IFNAME),
         index: u32_at(payload, 4)?,
         up: u32_at(payload, 8)? & IFF_UP != 0,

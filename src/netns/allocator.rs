@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, bail};
 
 use super::detach::detach;
-use super::entry::Entry;
+use super::entry::RecordEntry;
 use super::lease::Lease;
 use super::network::Network;
 use super::store::Store;
@@ -118,14 +118,14 @@ fn holder(store: &Store, network: &Network, address: IpAddr) -> Result<Option<St
         Lease::Bad => return Ok(Some("a lease that cannot be read".to_owned())),
     };
     match store.entry(&id)? {
-        Some(Entry::Whole(record)) if record.is_alive()? => Ok(Some(id)),
-        Some(Entry::Whole(record)) => {
+        Some(RecordEntry::Whole(record)) if record.is_alive()? => Ok(Some(id)),
+        Some(RecordEntry::Whole(record)) => {
             detach(store, &record)?;
             // Its address may stand in no record of its own: the file was edited.
             store.release(&network.name, address, &id).map(|()| None)
         }
         // Whether it lives is not known.
-        Some(Entry::Unreadable(_)) => Ok(Some(id)),
+        Some(RecordEntry::Unreadable(_)) => Ok(Some(id)),
         None => store.release(&network.name, address, &id).map(|()| None),
     }
 }

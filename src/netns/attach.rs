@@ -7,32 +7,37 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
 use super::detach::detach;
-use super::entry::Entry;
+use super::entry::RecordEntry;
 use super::host::Host;
 use super::in_use::load;
 use super::interface::host_interface;
 use super::network::{DEFAULT, Network};
 use super::ports::{self, Held};
 use super::publish::{Publish, Range};
-use super::record::{Endpoint, Record};
-use super::request::Request;
+use super::record::{Endpoint, NetworkRecord};
+use super::request::NetworkRequest;
 use super::store::{Active, Store};
 use super::target::Target;
 use super::{
     allocator, bridge, conntrack, firewall, hosts, ours, point, resolv_conf, serve, sysctl,
 };
 use crate::netlink::address::{Cidr, Mac};
-use crate::netlink::link::{Links, New};
+use crate::netlink::link::{NewLink, RouteNetlink};
 
 /// Gives the container `id` in `target` what is wanted.
-pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) -> Result<Record> {
+pub(super) fn attach(
+    host: &Host,
+    id: &str,
+    target: &Target,
+    request: &NetworkRequest,
+) -> Result<NetworkRecord> {
     let store = Store::lock(host)?;
     match store.entry(id)? {
-        Some(Entry::Whole(old)) if old.complete && old.is_alive()? => {
+        Some(RecordEntry::Whole(old)) if old.complete && old.is_alive()? => {
             bail!("{id}: has its network already (rt netns del {id} takes it away)");
         }
-        Some(Entry::Whole(old)) => detach(&store, &old)?,
-        Some(Entry::Unreadable(error)) => {
+        Some(RecordEntry::Whole(old)) => detach(&store, &old)?,
+        Some(RecordEntry::Unreadable(error)) => {
             return Err(error.context(format!("{id}: rt netns del {id} removes it")));
         }
         None => {}
@@ -62,7 +67,7 @@ pub(super) fn attach(host: &Host, id: &str, target: &Target, request: &Request) 
 struct Attach<'a> {
     store: &'a Store,
     target: &'a Target,
-    request: &'a Request,
+    request: &'a NetworkRequest,
     /// In the order of the interfaces.
     networks: Vec<Network>,
 }
@@ -90,7 +95,7 @@ impl<'a> Attach<'a> {
     }
 
     /// Everything decided; nothing made yet.
-    fn plan(&self, id: &str) -> Result<Record> {
+    fn plan(&self, id: &str) -> Result<NetworkRecord> {
         let request = self.request;
         let mut names = Vec::new();
         let all = request
@@ -104,7 +109,7 @@ impl<'a> Attach<'a> {
                 names.push(name);
             }
         }
-        let mut record = Record {
+        let mut record = NetworkRecord {
             id: id.to_owned(),
             complete: false,
             process: self.target.process,
@@ -117,7 +122,7 @@ impl<'a> Attach<'a> {
             hosts: request.hosts.clone(),
             files: request.files.clone(),
         };
-        let mut here = Links::here()?;
+        let mut here = RouteNetlink::here()?;
         for point in record.points.iter().filter(|point| point.peer == "host") {
             let name = &point.peer_interface;
             ours::make_room(self.store, &mut here, name, ("host", id), self.target)?;
@@ -187,7 +192,7 @@ impl<'a> Attach<'a> {
     }
 
     /// What goes into the container's files and does not depend on other containers.
-    fn files(&self, record: &Record) -> Result<()> {
+    fn files(&self, record: &NetworkRecord) -> Result<()> {
         let Some(files) = &record.files else {
             return Ok(());
         };
@@ -222,7 +227,7 @@ impl<'a> Attach<'a> {
     }
 
     /// Ports are published once.
-    fn publish(&self, record: &mut Record) -> Result<Vec<Held>> {
+    fn publish(&self, record: &mut NetworkRecord) -> Result<Vec<Held>> {
         let mut wanted = self.request.publish.clone();
         if self.request.publish_all {
             for range in &self.request.expose {
@@ -281,8 +286,8 @@ impl<'a> Attach<'a> {
         }
     }
 
-    fn make(&self, record: &mut Record, held: &[Held]) -> Result<()> {
-        let mut here = Links::here()?;
+    fn make(&self, record: &mut NetworkRecord, held: &[Held]) -> Result<()> {
+        let mut here = RouteNetlink::here()?;
         for (network, endpoint) in self.networks.iter().zip(&record.endpoints) {
             let context = || format!("network {}", network.name);
             let bridge = self.bridge(network, &mut here).with_context(context)?;
@@ -319,7 +324,7 @@ impl<'a> Attach<'a> {
     }
 
     /// The bridge's index; made with the first container.
-    fn bridge(&self, network: &Network, here: &mut Links) -> Result<u32> {
+    fn bridge(&self, network: &Network, here: &mut RouteNetlink) -> Result<u32> {
         if self.store.active(&network.name)?.is_none() {
             let made_bridge = here.find(&network.bridge)?.is_none();
             let active = Active {
@@ -336,14 +341,14 @@ impl<'a> Attach<'a> {
         (network, id): (&Network, &str),
         endpoint: &Endpoint,
         bridge: u32,
-        here: &mut Links,
+        here: &mut RouteNetlink,
     ) -> Result<()> {
-        let outer = New {
+        let outer = NewLink {
             name: &endpoint.host_interface,
             mtu: network.mtu,
             mac: None,
         };
-        let inner = New {
+        let inner = NewLink {
             name: &endpoint.interface,
             mtu: network.mtu,
             mac: Some(endpoint.mac),
@@ -368,9 +373,9 @@ impl<'a> Attach<'a> {
     }
 
     /// What happens in the container's namespace.
-    fn inside(&self, record: &Record) -> Result<()> {
+    fn inside(&self, record: &NetworkRecord) -> Result<()> {
         self.target.inside(|| {
-            let mut links = Links::here()?;
+            let mut links = RouteNetlink::here()?;
             let lo = links.find("lo")?.context("lo: missing")?;
             links.up(lo.index).context("lo")?;
             for (at, (network, endpoint)) in self.networks.iter().zip(&record.endpoints).enumerate()
@@ -385,7 +390,7 @@ impl<'a> Attach<'a> {
 
 /// The container's end: addresses, up, routes. The first network's gateway leads to the world.
 fn configure(
-    links: &mut Links,
+    links: &mut RouteNetlink,
     network: &Network,
     endpoint: &Endpoint,
     default: bool,

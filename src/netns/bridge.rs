@@ -8,11 +8,11 @@ use super::network::Network;
 use super::{ours, sysctl};
 use crate::log;
 use crate::netlink::address::Mac;
-use crate::netlink::link::{Link, Links, New};
+use crate::netlink::link::{NetworkLink, NewLink, RouteNetlink};
 
 /// The index of the network's bridge, which is made, given its address and brought up as far as
 /// that has not been done.
-pub(super) fn ensure(network: &Network, here: &mut Links) -> Result<u32> {
+pub(super) fn ensure(network: &Network, here: &mut RouteNetlink) -> Result<u32> {
     let link = match here.find(&network.bridge)? {
         Some(link) if link.kind == "bridge" => link,
         Some(_) => bail!("{}: not a bridge", network.bridge),
@@ -35,7 +35,7 @@ pub(super) fn ensure(network: &Network, here: &mut Links) -> Result<u32> {
     Ok(link.index)
 }
 
-fn make(network: &Network, here: &mut Links) -> Result<Link> {
+fn make(network: &Network, here: &mut RouteNetlink) -> Result<NetworkLink> {
     for route in here.routes()? {
         if let Some(own) = network.gateways().find(|own| own.overlaps(route)) {
             bail!(
@@ -50,7 +50,7 @@ fn make(network: &Network, here: &mut Links) -> Result<Link> {
         std::net::IpAddr::V4(address) => Some(Mac::of(address)),
         std::net::IpAddr::V6(_) => None,
     };
-    let new = New {
+    let new = NewLink {
         name: &network.bridge,
         mtu: network.mtu,
         mac,
@@ -65,7 +65,7 @@ fn make(network: &Network, here: &mut Links) -> Result<Link> {
     Ok(link)
 }
 
-fn addresses(network: &Network, link: &Link, here: &mut Links) -> Result<()> {
+fn addresses(network: &Network, link: &NetworkLink, here: &mut RouteNetlink) -> Result<()> {
     let present = here.addresses(link.index)?;
     if network.gateway6.is_some() {
         let name = format!("ipv6/conf/{}/disable_ipv6", network.bridge);
@@ -116,7 +116,7 @@ pub(super) fn forward(network: &Network) -> Result<()> {
     }
     // A host that forwards ignores the advertisements that its own route came by, unless told.
     if sysctl::get("ipv6/conf/all/forwarding").as_deref() == Some("0") {
-        for name in Links::here()?.names()? {
+        for name in RouteNetlink::here()?.names()? {
             let accept = format!("ipv6/conf/{name}/accept_ra");
             if name != network.bridge && sysctl::get(&accept).as_deref() == Some("1") {
                 let _ = sysctl::set(&accept, "2");
@@ -128,7 +128,7 @@ pub(super) fn forward(network: &Network) -> Result<()> {
 
 /// The host's end of a container's pair: a port of the bridge and nothing else. It is up before
 /// the container starts, so that there is a carrier.
-pub(super) fn raise_port(name: &str, alias: &str, here: &mut Links) -> Result<()> {
+pub(super) fn raise_port(name: &str, alias: &str, here: &mut RouteNetlink) -> Result<()> {
     let link = here.find(name)?.with_context(|| name.to_owned())?;
     // No address of its own, and no ear for router advertisements. There may be no IPv6 at all.
     let _ = sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "1");

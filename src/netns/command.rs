@@ -9,26 +9,26 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::description::Config;
-use super::entry::Entry;
+use super::entry::RecordEntry;
 use super::file::write;
 use super::host::Host;
 use super::in_use::InUse;
 use super::network::{DEFAULT, Network, check_name};
-use super::request::{ANNOTATION, Options, Request};
+use super::request::{ANNOTATION, NetworkRequest, Options};
 use super::store::{Active, Store};
 use super::target::Target;
 use super::{attach, bridge, detach, firewall, hosts, serve, show};
 use crate::id::check_id;
 use crate::log;
 use crate::netlink::address::Cidr;
-use crate::netlink::link::Links;
+use crate::netlink::link::RouteNetlink;
 
 /// A state on standard input is not longer than this, in bytes.
 const STATE_MAX: u64 = 1 << 20;
 
 /// The namespace that `add` is told.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum NamespacePlace {
     Pid(i32),
     Path(PathBuf),
 }
@@ -40,7 +40,7 @@ pub(crate) enum Verb {
     Hook(Options),
     Add {
         id: String,
-        place: Place,
+        place: NamespacePlace,
         options: Options,
     },
     Del {
@@ -75,7 +75,7 @@ pub(crate) fn run(host: &Host, verb: Verb) -> Result<String> {
     match verb {
         Verb::Hook(options) => hook(host, &options),
         Verb::Add { id, place, options } => {
-            let mut request = Request::new(pairs(&options))?;
+            let mut request = NetworkRequest::new(pairs(&options))?;
             // By hand, and with rights to write anywhere: links on the way are taken here only.
             if let Some(files) = request.files {
                 let context = || format!("files: {}", files.display());
@@ -103,7 +103,7 @@ fn pairs(options: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
 
 /// runtime-spec's state, as far as it matters here.
 #[derive(Deserialize)]
-struct State {
+struct StateInput {
     id: String,
     status: String,
     #[serde(default)]
@@ -120,7 +120,7 @@ fn hook(host: &Host, options: &[(String, String)]) -> Result<String> {
         .take(STATE_MAX)
         .read_to_end(&mut text)
         .context("standard input")?;
-    let state: State =
+    let state: StateInput =
         serde_json::from_slice(&text).context("standard input: not the state of a container")?;
     if state.status == "stopped" {
         return del(host, &state.id);
@@ -129,21 +129,21 @@ fn hook(host: &Host, options: &[(String, String)]) -> Result<String> {
         .annotations
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION)?, value.as_str())));
-    let mut request = Request::new(own.chain(pairs(options)))?;
+    let mut request = NetworkRequest::new(own.chain(pairs(options)))?;
     if let Some(files) = request.files {
         request.files = Some(hosts::directory(&state.bundle, &host.state, &files)?);
     }
     if state.pid == 0 {
         bail!("{}: status {}, but no pid", state.id, state.status);
     }
-    add(host, &state.id, &Place::Pid(state.pid), request)
+    add(host, &state.id, &NamespacePlace::Pid(state.pid), request)
 }
 
-fn add(host: &Host, id: &str, place: &Place, request: Request) -> Result<String> {
+fn add(host: &Host, id: &str, place: &NamespacePlace, request: NetworkRequest) -> Result<String> {
     check_id(id)?;
     let target = match place {
-        Place::Pid(pid) => Target::of_process(*pid)?,
-        Place::Path(path) => Target::at(path)?,
+        NamespacePlace::Pid(pid) => Target::of_process(*pid)?,
+        NamespacePlace::Path(path) => Target::at(path)?,
     };
     attach::attach(host, id, &target, &request).map(|_| String::new())
 }
@@ -159,8 +159,8 @@ fn del(host: &Host, id: &str) -> Result<String> {
 /// Removes everything of a container, whatever its record is.
 fn remove(store: &Store, id: &str) -> Result<()> {
     match store.entry(id)? {
-        Some(Entry::Whole(record)) => detach::detach(store, &record),
-        Some(Entry::Unreadable(_)) => detach::sweep(store, id, true),
+        Some(RecordEntry::Whole(record)) => detach::detach(store, &record),
+        Some(RecordEntry::Unreadable(_)) => detach::sweep(store, id, true),
         None => detach::sweep(store, id, false),
     }
 }
@@ -173,8 +173,8 @@ fn prune(host: &Host) -> Result<String> {
     for id in store.ids()? {
         let prune = || -> Result<bool> {
             match store.entry(&id)? {
-                Some(Entry::Whole(record)) if record.is_alive()? => return Ok(false),
-                Some(Entry::Unreadable(error)) => log::warn(crate::error::line(&error)),
+                Some(RecordEntry::Whole(record)) if record.is_alive()? => return Ok(false),
+                Some(RecordEntry::Unreadable(error)) => log::warn(crate::error::line(&error)),
                 _ => {}
             }
             remove(&store, &id).map(|()| true)
@@ -197,7 +197,7 @@ fn check(host: &Host, repair: bool) -> Result<String> {
     let report = if repair { prune(host)? } else { String::new() };
     let store = Store::lock(host)?;
     let mut faults = Vec::new();
-    let mut here = Links::here()?;
+    let mut here = RouteNetlink::here()?;
     faults.extend(
         store
             .unreadable()?
@@ -251,7 +251,7 @@ fn look_at(store: &Store, in_use: InUse) -> Result<Vec<String>> {
 }
 
 /// Makes everything of a network anew; what is left that cannot be.
-fn put_right(store: &Store, in_use: InUse, here: &mut Links) -> Result<Vec<String>> {
+fn put_right(store: &Store, in_use: InUse, here: &mut RouteNetlink) -> Result<Vec<String>> {
     let InUse {
         network,
         made_bridge,
@@ -404,7 +404,7 @@ fn create(host: &Host, name: &str, options: &[(String, String)]) -> Result<Strin
 
 /// The first of 172.21.0.0/16 … 172.31.0.0/16 and 192.168.0.0/20 … that nothing uses.
 fn free_subnet(host: &Host) -> Result<Cidr> {
-    let mut used = Links::here()?.routes()?;
+    let mut used = RouteNetlink::here()?.routes()?;
     for name in Network::names(&host.networks)? {
         used.extend(
             Network::load(&host.networks, &name)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
-use super::request::{ANNOTATION, Request};
+use super::request::{ANNOTATION, NetworkRequest};
 use crate::container::state::Container;
 
 /// The directory of the bundle with the three files, if nothing else is said.
@@ -18,7 +18,7 @@ const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Which network namespace a configuration asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Namespace {
+pub(crate) enum NamespaceChoice {
     New,
     /// The host's: none is asked for.
     Host,
@@ -28,7 +28,7 @@ pub(crate) enum Namespace {
 /// The parts of a configuration, as JSON.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) namespace: Namespace,
+    pub(crate) namespace: NamespaceChoice,
     pub(crate) hostname: Option<String>,
     /// More mounts, without brackets.
     pub(crate) mounts: String,
@@ -38,7 +38,7 @@ pub(crate) struct Parts {
 
 /// What the options mean for the configuration in `bundle`; `root` is where containers' states are.
 pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> Result<Parts> {
-    let request = Request::new(options.iter().map(|(name, value)| (&**name, &**value)))?;
+    let request = NetworkRequest::new(options.iter().map(|(name, value)| (&**name, &**value)))?;
     let hostname = request.hostname.clone();
     let mode = request.networks.first().map_or("", String::as_str);
     let alone = |namespace| -> Result<Parts> {
@@ -57,17 +57,17 @@ pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> R
         })
     };
     match mode.strip_prefix("container:") {
-        Some(id) => return alone(Namespace::Path(of_container(root, id)?)),
-        None if mode == "host" => return alone(Namespace::Host),
+        Some(id) => return alone(NamespaceChoice::Path(of_container(root, id)?)),
+        None if mode == "host" => return alone(NamespaceChoice::Host),
         None if mode == "none" && request.point_to_point.is_empty() => {
-            return alone(Namespace::New);
+            return alone(NamespaceChoice::New);
         }
         None => {}
     }
     let files = request.files.unwrap_or_else(|| FILES.into());
     check_files(&files)?;
     Ok(Parts {
-        namespace: Namespace::New,
+        namespace: NamespaceChoice::New,
         hostname,
         mounts: mounts(&files),
         properties: properties(host, options, &files)?,
@@ -197,14 +197,14 @@ mod tests {
         );
         assert_eq!(json["hooks"]["createRuntime"], json["hooks"]["poststop"]);
         assert_eq!(json["hooks"]["poststop"][0]["args"], json!(["rt", "netns"]));
-        assert_eq!(parts.namespace, Namespace::New);
+        assert_eq!(parts.namespace, NamespaceChoice::New);
     }
 
     #[test]
     fn modes_that_need_no_hook_take_no_options() {
         assert_eq!(
             parts_of(&[("network", "host")]).unwrap().namespace,
-            Namespace::Host
+            NamespaceChoice::Host
         );
         assert!(
             parts_of(&[("network", "none")])

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 
 use super::publish::{Protocol, Publish};
-use crate::netlink::{DUMP, Message, Socket, attribute};
+use crate::netlink::{DUMP, NetlinkMessage, NetlinkSocket, attribute};
 
 // <linux/netfilter/nfnetlink_conntrack.h>
 const SUBSYSTEM: u16 = 1;
@@ -29,13 +29,13 @@ pub(super) fn flush(publish: &[Publish], addresses: &[IpAddr]) -> nix::Result<()
     {
         return Ok(());
     }
-    let mut socket = match Socket::netfilter() {
+    let mut socket = match NetlinkSocket::netfilter() {
         Err(Errno::EPROTONOSUPPORT) => return Ok(()),
         result => result?,
     };
     let mut found: Vec<Entry> = Vec::new();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let message = Message::new(SUBSYSTEM << 8 | CT_GET, DUMP, &[family, 0, 0, 0]);
+        let message = NetlinkMessage::new(SUBSYSTEM << 8 | CT_GET, DUMP, &[family, 0, 0, 0]);
         let result = socket.query(message, |_, payload| {
             found.extend(stale(payload, publish, addresses));
         });
@@ -45,7 +45,7 @@ pub(super) fn flush(publish: &[Publish], addresses: &[IpAddr]) -> nix::Result<()
         }
     }
     for (family, tuple) in found {
-        let mut message = Message::new(SUBSYSTEM << 8 | CT_DELETE, 0, &[family, 0, 0, 0]);
+        let mut message = NetlinkMessage::new(SUBSYSTEM << 8 | CT_DELETE, 0, &[family, 0, 0, 0]);
         message.nest(CTA_TUPLE_ORIG, |m| {
             m.raw(&tuple);
         });

@@ -4,22 +4,22 @@
 use anyhow::{Context, Error, Result};
 
 use super::lease::Lease;
-use super::record::{Endpoint, Record};
+use super::record::{Endpoint, NetworkRecord};
 use super::store::Store;
 use super::{conntrack, firewall, hosts, ours, point, serve};
 use crate::log;
-use crate::netlink::link::Links;
+use crate::netlink::link::RouteNetlink;
 
 /// Removes everything of a container. It goes on after an error; the record stays then, so that
 /// another try can find the rest.
-pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
+pub(super) fn detach(store: &Store, record: &NetworkRecord) -> Result<()> {
     let mut first = None;
     let mut note = |result: Result<()>| {
         if let Err(error) = result {
             first.get_or_insert(error);
         }
     };
-    let mut here = Links::here()?;
+    let mut here = RouteNetlink::here()?;
     for point in &record.points {
         note(point::remove(store, record, point, &mut here));
     }
@@ -48,7 +48,7 @@ pub(super) fn detach(store: &Store, record: &Record) -> Result<()> {
 
 /// The container's files keep what is not ours. The bundle may be gone, and a container that has
 /// made something else of its files keeps nobody from removing its network.
-fn clear_files(record: &Record, label: &str) {
+fn clear_files(record: &NetworkRecord, label: &str) {
     let Some(files) = record.files.as_ref().filter(|files| files.is_dir()) else {
         return;
     };
@@ -62,7 +62,7 @@ fn clear_files(record: &Record, label: &str) {
     }
 }
 
-fn firewall_remove(store: &Store, record: &Record, endpoint: &Endpoint) -> Result<()> {
+fn firewall_remove(store: &Store, record: &NetworkRecord, endpoint: &Endpoint) -> Result<()> {
     let Some(in_use) = store.in_use(&endpoint.network)? else {
         return Ok(());
     };
@@ -76,7 +76,7 @@ fn firewall_remove(store: &Store, record: &Record, endpoint: &Endpoint) -> Resul
 }
 
 /// The end of a network that nobody is in any more.
-pub(super) fn retire(store: &Store, name: &str, here: &mut Links) -> Result<()> {
+pub(super) fn retire(store: &Store, name: &str, here: &mut RouteNetlink) -> Result<()> {
     if !store.is_empty(name)? {
         return Ok(());
     }
@@ -94,7 +94,7 @@ pub(super) fn retire(store: &Store, name: &str, here: &mut Links) -> Result<()> 
 /// `del` of an id without a record that can be read: everything that names the id is removed. If
 /// there is no record at all, that is what `add` can have left before it wrote one.
 pub(super) fn sweep(store: &Store, id: &str, had_record: bool) -> Result<()> {
-    let mut here = Links::here()?;
+    let mut here = RouteNetlink::here()?;
     let before = here.all()?.len();
     ours::remove_all(store, &mut here, id)?;
     // Its elements are not known: all others are put in anew.
@@ -123,7 +123,7 @@ pub(super) fn sweep(store: &Store, id: &str, had_record: bool) -> Result<()> {
 /// What `prune` and `check --repair` do about files that are none of ours, and about interfaces
 /// and leases of containers of which nothing is remembered.
 pub(super) fn tidy(store: &Store) -> Result<()> {
-    let mut here = Links::here()?;
+    let mut here = RouteNetlink::here()?;
     let orphans = ours::orphans(store, &mut here)?;
     for name in &orphans {
         here.remove(name)?;

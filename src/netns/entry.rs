@@ -10,14 +10,14 @@ use anyhow::{Context, Error, Result, anyhow};
 
 use super::file::{gone, names, new_name, read_entry, write};
 use super::lease::Lease;
-use super::record::{Record, check_record};
+use super::record::{NetworkRecord, check_record};
 use super::store::Store;
 use crate::id::check_id;
 
 /// What stands in the place of a record.
 #[derive(Debug)]
-pub(super) enum Entry {
-    Whole(Box<Record>),
+pub(super) enum RecordEntry {
+    Whole(Box<NetworkRecord>),
     /// Why it cannot be read or believed.
     Unreadable(Error),
 }
@@ -28,9 +28,9 @@ impl Store {
     }
 
     /// The container's record, if there is one that can be read and believed.
-    pub(super) fn record(&self, id: &str) -> Result<Option<Record>> {
+    pub(super) fn record(&self, id: &str) -> Result<Option<NetworkRecord>> {
         match self.entry(id)? {
-            Some(Entry::Whole(record)) => Ok(Some(*record)),
+            Some(RecordEntry::Whole(record)) => Ok(Some(*record)),
             _ => Ok(None),
         }
     }
@@ -39,19 +39,19 @@ impl Store {
     ///
     /// # Errors
     /// Where another try may find out.
-    pub(super) fn entry(&self, id: &str) -> Result<Option<Entry>> {
+    pub(super) fn entry(&self, id: &str) -> Result<Option<RecordEntry>> {
         let path = self.container(id);
-        let Some(read) = read_entry::<Record>(&path)? else {
+        let Some(read) = read_entry::<NetworkRecord>(&path)? else {
             return Ok(None);
         };
         let checked = read.and_then(|record| check_record(id, &record).map(|()| record));
         let record = match checked.with_context(|| path.display().to_string()) {
             Ok(record) => record,
-            Err(error) => return Ok(Some(Entry::Unreadable(error))),
+            Err(error) => return Ok(Some(RecordEntry::Unreadable(error))),
         };
         Ok(Some(match self.foreign_lease(&record)? {
-            None => Entry::Whole(Box::new(record)),
-            Some((address, holder)) => Entry::Unreadable(anyhow!(
+            None => RecordEntry::Whole(Box::new(record)),
+            Some((address, holder)) => RecordEntry::Unreadable(anyhow!(
                 "{}: {address}: is an address of {holder}",
                 path.display()
             )),
@@ -60,7 +60,7 @@ impl Store {
 
     /// An address of the record's that somebody else holds, and who: to take the record's word would
     /// take it from him.
-    fn foreign_lease(&self, record: &Record) -> Result<Option<(IpAddr, String)>> {
+    fn foreign_lease(&self, record: &NetworkRecord) -> Result<Option<(IpAddr, String)>> {
         for endpoint in &record.endpoints {
             for address in endpoint.addresses() {
                 if let Lease::Held(holder) = self.holder(&endpoint.network, address)?
@@ -73,7 +73,7 @@ impl Store {
         Ok(None)
     }
 
-    pub(super) fn save(&self, record: &Record) -> Result<()> {
+    pub(super) fn save(&self, record: &NetworkRecord) -> Result<()> {
         write(&self.container(&record.id), record)
     }
 
@@ -100,7 +100,7 @@ impl Store {
     }
 
     /// All records that can be read.
-    pub(super) fn records(&self) -> Result<Vec<Record>> {
+    pub(super) fn records(&self) -> Result<Vec<NetworkRecord>> {
         let ids = self.ids()?;
         ids.iter()
             .filter_map(|id| self.record(id).transpose())
@@ -111,7 +111,7 @@ impl Store {
     pub(super) fn unreadable(&self) -> Result<Vec<(String, Error)>> {
         let mut all = Vec::new();
         for id in self.ids()? {
-            if let Some(Entry::Unreadable(error)) = self.entry(&id)? {
+            if let Some(RecordEntry::Unreadable(error)) = self.entry(&id)? {
                 all.push((id, error));
             }
         }
@@ -124,10 +124,10 @@ fn container(directory: &Path, id: &str) -> PathBuf {
 }
 
 /// The record of a container; without the lock it may be about to change.
-pub(super) fn read_record(directory: &Path, id: &str) -> Result<Option<Record>> {
+pub(super) fn read_record(directory: &Path, id: &str) -> Result<Option<NetworkRecord>> {
     check_id(id)?;
     let path = container(directory, id);
-    let Some(read) = read_entry::<Record>(&path)? else {
+    let Some(read) = read_entry::<NetworkRecord>(&path)? else {
         return Ok(None);
     };
     let record = read.with_context(|| path.display().to_string())?;

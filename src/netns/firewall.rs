@@ -13,11 +13,11 @@ use anyhow::Result;
 use super::description::Driver;
 use super::in_use::InUse;
 use super::network::Network;
-use super::record::{Endpoint, Record};
+use super::record::{Endpoint, NetworkRecord};
 use super::store::Store;
 
 /// A container's part in a network, everything in one step. Idempotent.
-pub(super) fn add(store: &Store, network: &Network, record: &Record) -> Result<()> {
+pub(super) fn add(store: &Store, network: &Network, record: &NetworkRecord) -> Result<()> {
     match network.driver {
         Driver::Nftables => nft::add(store, network, record)?,
         Driver::Iptables => iptables::rebuild(store, "")?,
@@ -31,7 +31,7 @@ pub(super) fn remove(
     store: &Store,
     network: &Network,
     endpoint: &Endpoint,
-    record: &Record,
+    record: &NetworkRecord,
 ) -> Result<()> {
     match network.driver {
         Driver::Nftables => nft::remove(store, network, endpoint, record),

@@ -8,7 +8,7 @@ use super::host::Host;
 use super::interface::host_interface;
 use super::network::{Network, check_name, default_bridge};
 use super::store::Store;
-use crate::netlink::link::Links;
+use crate::netlink::link::RouteNetlink;
 
 /// A network in use as it was made, or, if its file cannot be read, as it most likely was made.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Store {
 
     /// A network of which nothing is known but what the kernel has: it has no way out.
     fn closed(&self, name: &str) -> Result<Network> {
-        let mut here = Links::here()?;
+        let mut here = RouteNetlink::here()?;
         let all = here.all()?;
         let ports = self
             .leases(name)?

@@ -17,7 +17,7 @@ use super::network::Network;
 use super::store::Store;
 use super::target::Target;
 use crate::netlink::address::Mac;
-use crate::netlink::link::{Link, Links};
+use crate::netlink::link::{NetworkLink, RouteNetlink};
 use crate::sys;
 
 /// IFALIASZ of `<linux/if.h>` without the final zero.
@@ -55,7 +55,7 @@ fn is_of_another(store: &Store, name: &str, id: &str) -> Result<bool> {
 /// Removes the interface `name` as far as it is the one that leads from `network` to `id`.
 pub(super) fn remove(
     store: &Store,
-    here: &mut Links,
+    here: &mut RouteNetlink,
     name: &str,
     (network, id): (&str, &str),
 ) -> Result<()> {
@@ -74,7 +74,7 @@ pub(super) fn remove(
 }
 
 /// Removes every interface of the host that says of itself that it leads to `id`.
-pub(super) fn remove_all(store: &Store, here: &mut Links, id: &str) -> Result<()> {
+pub(super) fn remove_all(store: &Store, here: &mut RouteNetlink, id: &str) -> Result<()> {
     for link in here.all()?.iter().filter(|link| link.kind == "veth") {
         if let Some((network, _)) = parse_alias(&link.alias)
             && link.alias == alias(network, id)
@@ -99,7 +99,7 @@ pub(super) fn remove_all(store: &Store, here: &mut Links, id: &str) -> Result<()
 /// If it belongs to another container, to a process, or is no such interface at all.
 pub(super) fn make_room(
     store: &Store,
-    here: &mut Links,
+    here: &mut RouteNetlink,
     name: &str,
     (network, id): (&str, &str),
     target: &Target,
@@ -121,7 +121,7 @@ pub(super) fn make_room(
 }
 
 /// Whether a process is in the network namespace that has this number here.
-fn has_process(here: &mut Links, number: u32) -> Result<bool> {
+fn has_process(here: &mut RouteNetlink, number: u32) -> Result<bool> {
     let mut seen = HashSet::new();
     for process in sys::list_directory("/proc")? {
         if !process
@@ -160,7 +160,7 @@ fn has_process(here: &mut Links, number: u32) -> Result<bool> {
 
 /// The interfaces of ours that lead to containers of which nothing is remembered and that have no
 /// process: name, network, id.
-pub(super) fn orphans(store: &Store, here: &mut Links) -> Result<Vec<String>> {
+pub(super) fn orphans(store: &Store, here: &mut RouteNetlink) -> Result<Vec<String>> {
     let mut known = HashSet::new();
     for record in store.records_and_remains("")? {
         known.extend(
@@ -175,7 +175,7 @@ pub(super) fn orphans(store: &Store, here: &mut Links) -> Result<Vec<String>> {
     for in_use in store.all_in_use()? {
         bridges.extend(here.find(&in_use.network.bridge)?.map(|link| link.index));
     }
-    let is_ours = |link: &Link| match parse_alias(&link.alias) {
+    let is_ours = |link: &NetworkLink| match parse_alias(&link.alias) {
         Some(_) => true,
         None => link.alias.is_empty() && bridges.contains(&link.master) && is_hash(&link.name),
     };
@@ -192,7 +192,7 @@ pub(super) fn orphans(store: &Store, here: &mut Links) -> Result<Vec<String>> {
 }
 
 /// Whether the bridge is one that we have made: its hardware address is of ours.
-pub(super) fn is_bridge(link: &Link, network: &Network) -> bool {
+pub(super) fn is_bridge(link: &NetworkLink, network: &Network) -> bool {
     let own = match network.gateway.address {
         IpAddr::V4(address) => Some(Mac::of(address)),
         IpAddr::V6(_) => None,
@@ -201,7 +201,7 @@ pub(super) fn is_bridge(link: &Link, network: &Network) -> bool {
 }
 
 /// Removes a network's bridge if it is one that we have made.
-pub(super) fn remove_bridge(here: &mut Links, network: &Network) -> Result<()> {
+pub(super) fn remove_bridge(here: &mut RouteNetlink, network: &Network) -> Result<()> {
     match here.find(&network.bridge)? {
         Some(link) if is_bridge(&link, network) => here.remove(&network.bridge),
         _ => Ok(()),

@@ -9,12 +9,12 @@ use nix::errno::Errno;
 
 use super::interface::peer_interface;
 use super::ours;
-use super::record::{Point, Record};
+use super::record::{NetworkRecord, Point};
 use super::request::PointToPoint;
 use super::store::Store;
 use super::target::Target;
 use crate::netlink::address::Cidr;
-use crate::netlink::link::{Links, New};
+use crate::netlink::link::{NewLink, RouteNetlink};
 
 /// The links decided: names of both ends. The peer must be there.
 pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<Vec<Point>> {
@@ -45,7 +45,7 @@ pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<V
 /// asks for the link would have packets that are for somebody else. The peer's own end may have
 /// the same address in several links.
 fn check_routes(store: &Store, link: &PointToPoint) -> Result<()> {
-    let mut here = Links::here()?;
+    let mut here = RouteNetlink::here()?;
     let mut ends = Vec::new();
     for record in store.records()? {
         for point in record.points.iter().filter(|point| point.peer == link.peer) {
@@ -102,21 +102,21 @@ fn peer(store: &Store, id: &str) -> Result<Target> {
     }
 }
 
-pub(super) fn make(store: &Store, target: &Target, record: &Record) -> Result<()> {
+pub(super) fn make(store: &Store, target: &Target, record: &NetworkRecord) -> Result<()> {
     for point in &record.points {
         let context = || format!("point-to-point: {}", point.peer);
         let pair = || {
-            let outer = New {
+            let outer = NewLink {
                 name: &point.peer_interface,
                 mtu: 0,
                 mac: None,
             };
-            let inner = New {
+            let inner = NewLink {
                 name: &point.interface,
                 mtu: 0,
                 mac: None,
             };
-            let mut here = Links::here()?;
+            let mut here = RouteNetlink::here()?;
             match here.add_pair(outer, inner, target.fd().as_fd(), 0) {
                 Err(Errno::EEXIST) => bail!("{} or {}: exists", outer.name, inner.name),
                 result => result?,
@@ -137,7 +137,7 @@ pub(super) fn make(store: &Store, target: &Target, record: &Record) -> Result<()
         target
             .inside(|| {
                 end(
-                    &mut Links::here()?,
+                    &mut RouteNetlink::here()?,
                     &point.interface,
                     (point.own, point.its),
                     None,
@@ -150,7 +150,7 @@ pub(super) fn make(store: &Store, target: &Target, record: &Record) -> Result<()
 
 /// One end: its own address alone, and the other one's beyond the link.
 fn end(
-    links: &mut Links,
+    links: &mut RouteNetlink,
     name: &str,
     (own, other): (IpAddr, IpAddr),
     alias: Option<&str>,
@@ -171,9 +171,9 @@ fn end(
 /// Removes one end: the other one goes with it. A container that is gone has taken its ends along.
 pub(super) fn remove(
     store: &Store,
-    record: &Record,
+    record: &NetworkRecord,
     point: &Point,
-    here: &mut Links,
+    here: &mut RouteNetlink,
 ) -> Result<()> {
     let whose = (point.peer.as_str(), record.id.as_str());
     if point.peer == "host" {
@@ -200,7 +200,7 @@ pub(super) fn remove(
 }
 
 fn remove_veth(name: &str) -> Result<()> {
-    let mut links = Links::here()?;
+    let mut links = RouteNetlink::here()?;
     // Another interface may have had the name before.
     let is_veth = links.find(name)?.is_some_and(|link| link.kind == "veth");
     if is_veth { links.remove(name) } else { Ok(()) }

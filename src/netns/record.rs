@@ -19,7 +19,7 @@ use crate::process::Process;
 
 /// The network namespace of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Namespace {
+pub(super) struct NamespaceIdentity {
     /// Where it is bound, unless it lives by its process alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) path: Option<PathBuf>,
@@ -65,13 +65,13 @@ pub(super) struct Point {
 /// Everything about a container's network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Record {
+pub(super) struct NetworkRecord {
     pub(super) id: String,
     /// Whether `add` has come to its end.
     pub(super) complete: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) process: Option<Process>,
-    pub(super) namespace: Namespace,
+    pub(super) namespace: NamespaceIdentity,
     /// Host name, id and aliases, the first one first.
     pub(super) names: Vec<String>,
     pub(super) endpoints: Vec<Endpoint>,
@@ -87,7 +87,7 @@ pub(super) struct Record {
     pub(super) files: Option<PathBuf>,
 }
 
-impl Record {
+impl NetworkRecord {
     /// Whether the container's process lives, or its namespace is still where it was.
     pub(super) fn is_alive(&self) -> Result<bool> {
         if let Some(process) = self.process {
@@ -122,7 +122,7 @@ impl Record {
 
 /// Refuses a record that is not the one of container `id`: what it names would be taken from
 /// somebody else.
-pub(super) fn check_record(id: &str, record: &Record) -> Result<()> {
+pub(super) fn check_record(id: &str, record: &NetworkRecord) -> Result<()> {
     check_id(id)?;
     if record.id != id {
         bail!("it is that of {:.64?}", record.id);

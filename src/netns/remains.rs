@@ -6,16 +6,16 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 
-use super::entry::Entry;
+use super::entry::RecordEntry;
 use super::interface::host_interface;
-use super::record::{Endpoint, Namespace, Record};
+use super::record::{Endpoint, NamespaceIdentity, NetworkRecord};
 use super::store::Store;
 use crate::netlink::address::{Cidr, Mac};
 
 impl Store {
     /// What has to be thought of a container whose record cannot be read: it may be in every
     /// network, and nothing is published or linked.
-    fn remains(&self, id: &str) -> Result<Record> {
+    fn remains(&self, id: &str) -> Result<NetworkRecord> {
         let mut endpoints = Vec::new();
         for network in self.active_names()? {
             let leases = self.leases(&network)?;
@@ -36,11 +36,11 @@ impl Store {
                 links: vec![],
             });
         }
-        Ok(Record {
+        Ok(NetworkRecord {
             id: id.to_owned(),
             complete: true,
             process: None,
-            namespace: Namespace {
+            namespace: NamespaceIdentity {
                 path: None,
                 device: 0,
                 inode: 0,
@@ -56,12 +56,12 @@ impl Store {
     }
 
     /// Every container's part in the firewall but that of `without`.
-    pub(super) fn records_and_remains(&self, without: &str) -> Result<Vec<Record>> {
+    pub(super) fn records_and_remains(&self, without: &str) -> Result<Vec<NetworkRecord>> {
         let mut all = Vec::new();
         for id in self.ids()?.into_iter().filter(|id| id != without) {
             match self.entry(&id)? {
-                Some(Entry::Whole(record)) => all.push(*record),
-                Some(Entry::Unreadable(_)) => all.push(self.remains(&id)?),
+                Some(RecordEntry::Whole(record)) => all.push(*record),
+                Some(RecordEntry::Unreadable(_)) => all.push(self.remains(&id)?),
                 None => {}
             }
         }

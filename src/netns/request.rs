@@ -93,7 +93,7 @@ pub(crate) struct PointToPoint {
 
 /// Everything that can be wanted.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Request {
+pub(crate) struct NetworkRequest {
     pub(crate) networks: Vec<String>,
     pub(crate) publish: Vec<Publish>,
     pub(crate) publish_all: bool,
@@ -114,7 +114,7 @@ pub(crate) struct Request {
     pub(crate) interface: Option<String>,
 }
 
-impl Request {
+impl NetworkRequest {
     /// From options and their values; several values of one may stand in a list with commas or
     /// white space between them.
     pub(crate) fn new<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {
@@ -258,7 +258,7 @@ mod tests {
             ("dns-search", "a.b\tc"),
             ("network", "x"),
         ];
-        let request = Request::new(pairs.into_iter()).unwrap();
+        let request = NetworkRequest::new(pairs.into_iter()).unwrap();
         assert_eq!(request.publish.len(), 2);
         assert_eq!(request.dns_search, ["a.b", "c"]);
         for bad in [
@@ -269,7 +269,7 @@ mod tests {
             ("add-host", "x"),
             ("point-to-point", "host:10.0.0.1:fd00::1"),
         ] {
-            assert!(Request::new([bad].into_iter()).is_err(), "{bad:?}");
+            assert!(NetworkRequest::new([bad].into_iter()).is_err(), "{bad:?}");
         }
     }
 

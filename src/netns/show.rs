@@ -5,12 +5,12 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::entry::Entry;
+use super::entry::RecordEntry;
 use super::host::Host;
 use super::in_use::load;
 use super::network::Network;
 use super::publish::Publish;
-use super::record::{Endpoint, Record};
+use super::record::{Endpoint, NetworkRecord};
 use super::store::Store;
 use crate::id::check_id;
 use crate::log;
@@ -21,8 +21,8 @@ pub(super) fn list(host: &Host, json: bool) -> Result<String> {
     let mut records = Vec::new();
     for id in store.ids()? {
         match store.entry(&id) {
-            Ok(Some(Entry::Whole(record))) => records.push(*record),
-            Ok(Some(Entry::Unreadable(error))) | Err(error) => {
+            Ok(Some(RecordEntry::Whole(record))) => records.push(*record),
+            Ok(Some(RecordEntry::Unreadable(error))) | Err(error) => {
                 log::warn(crate::error::line(&error))
             }
             Ok(None) => {}
@@ -87,7 +87,7 @@ fn table(rows: &[[String; 5]]) -> String {
     text
 }
 
-fn status(record: &Record) -> Result<&'static str> {
+fn status(record: &NetworkRecord) -> Result<&'static str> {
     Ok(match (record.complete, record.is_alive()?) {
         (true, true) => "up",
         (false, _) => "incomplete",
@@ -122,7 +122,7 @@ fn endpoint(endpoint: &Endpoint) -> Value {
     })
 }
 
-fn record(record: &Record) -> Result<Value> {
+fn record(record: &NetworkRecord) -> Result<Value> {
     Ok(json!({
         "id": record.id,
         "status": status(record)?,
@@ -165,8 +165,8 @@ pub(super) fn inspect(host: &Host, name: &str, json: bool) -> Result<String> {
         None
     };
     let value = match entry {
-        Some(Entry::Whole(found)) => record(&found)?,
-        Some(Entry::Unreadable(error)) => return Err(error),
+        Some(RecordEntry::Whole(found)) => record(&found)?,
+        Some(RecordEntry::Unreadable(error)) => return Err(error),
         None => match load(&store, host, name) {
             Ok(found) => network(&store, &found)?,
             Err(_) if !host.networks.join(format!("{name}.json")).exists() => {

@@ -9,7 +9,7 @@ use std::thread::Builder;
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
-use super::record::{Namespace, Record};
+use super::record::{NamespaceIdentity, NetworkRecord};
 use crate::process::Process;
 
 /// Where the caller's own namespace is; of the thread, since tests give each its own.
@@ -58,7 +58,7 @@ impl Target {
     }
 
     /// That of a container with a record, if it lives.
-    pub(super) fn of_record(record: &Record) -> Result<Option<Self>> {
+    pub(super) fn of_record(record: &NetworkRecord) -> Result<Option<Self>> {
         if !record.is_alive()? {
             return Ok(None);
         }
@@ -80,9 +80,9 @@ impl Target {
         Ok(self)
     }
 
-    pub(super) fn identity(&self) -> Result<Namespace> {
+    pub(super) fn identity(&self) -> Result<NamespaceIdentity> {
         let meta = self.namespace.metadata().context("the network namespace")?;
-        Ok(Namespace {
+        Ok(NamespaceIdentity {
             path: self.path.clone(),
             device: meta.dev(),
             inode: meta.ino(),

@@ -39,16 +39,16 @@ pub(crate) struct MountPoint {
     /// Its place in `mounts`.
     pub(crate) index: u32,
     pub(crate) destination: PathBuf,
-    pub(crate) what: What,
+    pub(crate) what: MountKind,
     pub(crate) options: MountOptions,
 }
 
 /// What is mounted.
 #[derive(Debug)]
-pub(crate) enum What {
+pub(crate) enum MountKind {
     Bind {
         source: PathBuf,
-        ids: Option<Ids>,
+        ids: Option<MountIds>,
     },
     Cgroup,
     FileSystem(FileSystem),
@@ -60,7 +60,7 @@ pub(crate) enum What {
 
 /// Which ids an id-mapped mount shows.
 #[derive(Debug)]
-pub(crate) enum Ids {
+pub(crate) enum MountIds {
     /// Those of the container's user namespace.
     OfContainer,
     Own(IdMap, IdMap),
@@ -80,9 +80,9 @@ impl MountPoint {
     /// it is mounted, and every tmpfs, which further mounts may need a directory in.
     pub(crate) fn is_late_read_only(&self) -> bool {
         let late = match &self.what {
-            What::FileSystem(fs) => fs.kind.as_c_str() == c"tmpfs" || self.is_dev(),
-            What::Remount { .. } => self.is_dev(),
-            What::Bind { .. } | What::Cgroup => false,
+            MountKind::FileSystem(fs) => fs.kind.as_c_str() == c"tmpfs" || self.is_dev(),
+            MountKind::Remount { .. } => self.is_dev(),
+            MountKind::Bind { .. } | MountKind::Cgroup => false,
         };
         late && self.options.attr_set & libc::MOUNT_ATTR_RDONLY != 0
     }
@@ -106,7 +106,7 @@ pub(super) fn mount_points(
     mounts
         .map(|(i, mount)| {
             let mut point = mount_point(i, mount, bundle)?;
-            if let (What::FileSystem(fs), Some(label)) = (&point.what, label) {
+            if let (MountKind::FileSystem(fs), Some(label)) = (&point.what, label) {
                 add_context(&mut point.options, fs, (context, label))?;
             }
             Ok(point)
@@ -144,20 +144,20 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
     let mut options = mount_options::parse(words, format_args!("mounts[{i}].options"))?;
     let kind = mount.typ().as_deref().unwrap_or("none");
     let what = if options.remount {
-        What::Remount {
+        MountKind::Remount {
             file_system: options.bind == Bind::No,
         }
     } else if options.bind != Bind::No || kind == "bind" {
         let source = mount.source().as_deref();
         let source = source.with_context(|| format!("mounts[{i}].source: missing"))?;
-        What::Bind {
+        MountKind::Bind {
             source: bundle.join(source),
             ids: ids(mount, &options),
         }
     } else if kind == "cgroup" || kind == "cgroup2" {
-        What::Cgroup
+        MountKind::Cgroup
     } else {
-        What::FileSystem(file_system(i, mount, bundle, &mut options)?)
+        MountKind::FileSystem(file_system(i, mount, bundle, &mut options)?)
     };
     check_proc(&destination, &what, &options).with_context(|| origin.clone())?;
     Ok(MountPoint {
@@ -170,7 +170,7 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
 }
 
 /// Nothing but a procfs on `/proc`, and little in it, in the words of runc.
-fn check_proc(destination: &Path, what: &What, options: &MountOptions) -> Result<()> {
+fn check_proc(destination: &Path, what: &MountKind, options: &MountOptions) -> Result<()> {
     let path = clean(destination);
     if !path.starts_with("/proc") {
         return Ok(());
@@ -184,15 +184,15 @@ fn check_proc(destination: &Path, what: &What, options: &MountOptions) -> Result
         return Ok(());
     }
     let is_proc = match what {
-        What::FileSystem(fs) => fs.kind.as_c_str() == c"proc",
+        MountKind::FileSystem(fs) => fs.kind.as_c_str() == c"proc",
         // A link could lead anywhere, whatever is there now.
-        What::Bind { .. } if options.minds_links() => false,
+        MountKind::Bind { .. } if options.minds_links() => false,
         // A source that is not there is told later.
-        What::Bind { source, .. } => {
+        MountKind::Bind { source, .. } => {
             statfs(source).map_or(true, |fs| fs.filesystem_type() == PROC_SUPER_MAGIC)
         }
-        What::Remount { .. } => true,
-        What::Cgroup => false,
+        MountKind::Remount { .. } => true,
+        MountKind::Cgroup => false,
     };
     ensure!(
         is_proc,
@@ -201,11 +201,11 @@ fn check_proc(destination: &Path, what: &What, options: &MountOptions) -> Result
     Ok(())
 }
 
-fn ids(mount: &Mount, options: &MountOptions) -> Option<Ids> {
+fn ids(mount: &Mount, options: &MountOptions) -> Option<MountIds> {
     let own = [mount.uid_mappings(), mount.gid_mappings()].map(IdMap::new);
     match own {
-        [uids, gids] if !uids.is_empty() => Some(Ids::Own(uids, gids)),
-        _ => options.id_map.map(|_| Ids::OfContainer),
+        [uids, gids] if !uids.is_empty() => Some(MountIds::Own(uids, gids)),
+        _ => options.id_map.map(|_| MountIds::OfContainer),
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
         let point = point(serde_json::json!({ "destination": "/o", "type": "overlay",
             "options": [option] }));
         let point = point.unwrap();
-        let What::FileSystem(fs) = point.what else {
+        let MountKind::FileSystem(fs) = point.what else {
             panic!()
         };
         let data = point

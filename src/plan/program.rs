@@ -10,9 +10,9 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 use super::scheduling::Scheduling;
 use super::strings::c_strings;
 use crate::config::capabilities::{self, Capabilities};
-use crate::security::landlock::Landlock;
-use crate::security::lsm::Labels;
-use crate::security::seccomp::Filter;
+use crate::security::landlock::LandlockRules;
+use crate::security::lsm::SecurityLabels;
+use crate::security::seccomp::SeccompFilter;
 use crate::sys;
 
 /// Where a program is looked up when the process has no `PATH`.
@@ -20,7 +20,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// The user's program and what it is allowed.
 #[derive(Debug)]
-pub(crate) struct Program {
+pub(crate) struct ProgramPlan {
     /// Never empty.
     pub(crate) args: Vec<CString>,
     pub(crate) env: Vec<CString>,
@@ -42,21 +42,21 @@ pub(crate) struct Program {
     pub(crate) capabilities: Capabilities,
     pub(crate) no_new_privileges: bool,
     /// What security modules put it under.
-    pub(crate) labels: Labels,
+    pub(crate) labels: SecurityLabels,
     pub(crate) oom_score_adj: Option<i32>,
     /// The execution domain, as personality(2) takes it.
     pub(crate) personality: Option<u32>,
     pub(crate) scheduling: Scheduling,
-    pub(crate) rlimits: Vec<Rlimit>,
+    pub(crate) rlimits: Vec<ResourceLimit>,
     /// Sockets of a service manager are passed on: `LISTEN_PID` is the process's own.
     pub(crate) has_sockets: bool,
-    pub(crate) landlock: Option<Landlock>,
-    pub(crate) filter: Option<Filter>,
+    pub(crate) landlock: Option<LandlockRules>,
+    pub(crate) filter: Option<SeccompFilter>,
 }
 
 /// One entry of `process.rlimits`.
 #[derive(Debug)]
-pub(crate) struct Rlimit {
+pub(crate) struct ResourceLimit {
     /// `process.rlimits[0] RLIMIT_NOFILE`, for errors.
     pub(crate) origin: String,
     pub(crate) resource: u32,
@@ -64,7 +64,7 @@ pub(crate) struct Rlimit {
     pub(crate) hard: u64,
 }
 
-impl Program {
+impl ProgramPlan {
     pub(super) fn from_spec(
         process: &Process,
         has_user: bool,
@@ -108,7 +108,7 @@ impl Program {
                 warnings,
             ),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
-            labels: Labels::of(process)?,
+            labels: SecurityLabels::of(process)?,
             oom_score_adj: process.oom_score_adj(),
             personality,
             scheduling: Scheduling::from_spec(process),
@@ -126,7 +126,7 @@ impl Program {
     }
 }
 
-impl Program {
+impl ProgramPlan {
     /// Sets a variable of the environment, whatever the configuration has made of it.
     pub(crate) fn set_variable(&mut self, name: &str, value: &[u8]) -> Result<()> {
         set_variable(&mut self.env, name, value).with_context(|| name.to_string())
@@ -171,7 +171,7 @@ fn last_wins(env: &[String]) -> Vec<&str> {
     kept
 }
 
-fn rlimit((i, limit): (usize, &PosixRlimit)) -> Rlimit {
+fn rlimit((i, limit): (usize, &PosixRlimit)) -> ResourceLimit {
     let resource = match limit.typ() {
         PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
         PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
@@ -190,7 +190,7 @@ fn rlimit((i, limit): (usize, &PosixRlimit)) -> Rlimit {
         PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
         PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
     };
-    Rlimit {
+    ResourceLimit {
         origin: format!("process.rlimits[{i}] {}", limit.typ()),
         resource,
         soft: limit.soft(),

@@ -20,7 +20,7 @@ use crate::security::lsm;
 
 /// The root file system.
 #[derive(Debug)]
-pub(crate) struct Root {
+pub(crate) struct RootfsPlan {
     pub(crate) path: PathBuf,
     pub(crate) readonly: bool,
     pub(crate) no_pivot: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Root {
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) read_only: Vec<PathBuf>,
     /// What a mount of type `cgroup` shows.
-    pub(crate) cgroups: Cgroups,
+    pub(crate) cgroups: CgroupMounts,
     /// The detached mount with the socket of sd_notify(3).
     pub(crate) notify: Option<OwnedFd>,
     /// The pid namespace that a procfs shows, where it is not that of the process that mounts it.
@@ -47,7 +47,7 @@ pub(crate) struct Root {
 
 /// The container's groups as a `cgroup` mount shows them.
 #[derive(Debug)]
-pub(crate) struct Cgroups {
+pub(crate) struct CgroupMounts {
     pub(crate) unified: bool,
     /// They are the runtime's own, for a container that has none.
     pub(crate) borrowed: bool,
@@ -70,7 +70,7 @@ pub(crate) struct DeviceNode {
     pub(crate) configured: bool,
 }
 
-impl Root {
+impl RootfsPlan {
     /// The root of the container `source`; `has_user`: in a user namespace.
     pub(crate) fn new(
         source: &PlanSource<'_>,
@@ -108,14 +108,14 @@ impl Root {
             has_kcore: Path::new("/proc/kcore").exists(),
             masked: paths(linux.masked_paths()),
             read_only,
-            cgroups: Cgroups::of(cgroup)?,
+            cgroups: CgroupMounts::of(cgroup)?,
             notify: None,
             pid_namespace: None,
         })
     }
 }
 
-impl Cgroups {
+impl CgroupMounts {
     fn of(cgroup: &Cgroup) -> Result<Self> {
         let borrowed = cgroup.is_nowhere();
         let own = if borrowed {

@@ -4,12 +4,12 @@ use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 use oci_spec::runtime::Linux;
 
-use super::mount::{MountPoint, What};
-use super::root::Root;
+use super::mount::{MountKind, MountPoint};
+use super::root::RootfsPlan;
 use crate::namespace::Namespaces;
 
 /// Refuses what an ordinary user cannot have at all.
-pub(crate) fn check(namespaces: &Namespaces, root: &Root, linux: &Linux) -> Result<()> {
+pub(crate) fn check(namespaces: &Namespaces, root: &RootfsPlan, linux: &Linux) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }
@@ -25,7 +25,7 @@ pub(crate) fn check(namespaces: &Namespaces, root: &Root, linux: &Linux) -> Resu
     {
         bail!("linux.netDevices: an ordinary user has no rights over interfaces of the host");
     }
-    let mapped = |mount: &&MountPoint| matches!(mount.what, What::Bind { ids: Some(_), .. });
+    let mapped = |mount: &&MountPoint| matches!(mount.what, MountKind::Bind { ids: Some(_), .. });
     match root.mounts.iter().find(mapped) {
         Some(mount) => bail!("{}: an ordinary user has no id-mapped mounts", mount.origin),
         None => Ok(()),

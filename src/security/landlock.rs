@@ -39,8 +39,8 @@ const ABI_OF_SCOPES: i32 = 6;
 
 /// What is denied, and what is not.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Landlock {
-    pub(crate) handled: sys::Ruleset,
+pub(crate) struct LandlockRules {
+    pub(crate) handled: sys::LandlockRuleset,
     /// Paths in the container and the rights beneath each.
     pub(crate) paths: Vec<(PathBuf, u64)>,
     /// TCP ports and what may be done with each.
@@ -57,7 +57,7 @@ pub(crate) fn check<'a>(
     parse(annotations).map(drop)
 }
 
-impl Landlock {
+impl LandlockRules {
     /// What the annotations ask for, if they do.
     ///
     /// # Errors
@@ -120,8 +120,8 @@ pub(crate) fn rights_of(is_directory: bool, rights: u64) -> u64 {
 
 fn parse<'a>(
     annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
-) -> Result<Option<Landlock>> {
-    let mut parsed = Landlock::default();
+) -> Result<Option<LandlockRules>> {
+    let mut parsed = LandlockRules::default();
     for (key, value) in annotations {
         let Some(name) = key.strip_prefix(PREFIX) else {
             continue;
@@ -130,10 +130,10 @@ fn parse<'a>(
             .add(name, value)
             .with_context(|| annotations::origin(key))?;
     }
-    Ok(Some(parsed).filter(|parsed| *parsed != Landlock::default()))
+    Ok(Some(parsed).filter(|parsed| *parsed != LandlockRules::default()))
 }
 
-impl Landlock {
+impl LandlockRules {
     fn add(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
             "read" => self.add_paths(value, READ_FILE | READ_DIR),
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    fn parsed(pairs: &[(&str, &str)]) -> Result<Option<Landlock>> {
+    fn parsed(pairs: &[(&str, &str)]) -> Result<Option<LandlockRules>> {
         let pairs = pairs
             .iter()
             .map(|(name, value)| (format!("{PREFIX}{name}"), value.to_string()));

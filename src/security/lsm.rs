@@ -30,21 +30,21 @@ const SECURITYFS_MAGIC: FsType = FsType(0x7363_6673);
 
 /// A security module that takes labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Module {
+enum SecurityModule {
     AppArmor,
     Selinux,
 }
 
 /// Whether the kernel acts on the labels of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
+enum ModulePresence {
     InForce,
     Absent,
     /// Nothing that could tell can be reached.
     Unknown,
 }
 
-impl Module {
+impl SecurityModule {
     fn name(self) -> &'static str {
         match self {
             Self::AppArmor => "AppArmor",
@@ -53,7 +53,7 @@ impl Module {
     }
 
     /// Asks the kernel: by the system call of Linux 6.8, which no mount can hide, else by files.
-    fn presence(self) -> Presence {
+    fn presence(self) -> ModulePresence {
         match sys::lsm_list_modules() {
             Ok(ids) => self.is_listed(&ids),
             // An older kernel, or a filter around us.
@@ -64,26 +64,26 @@ impl Module {
         }
     }
 
-    fn is_listed(self, ids: &[u64]) -> Presence {
+    fn is_listed(self, ids: &[u64]) -> ModulePresence {
         let own = match self {
             Self::AppArmor => sys::LSM_ID_APPARMOR,
             Self::Selinux => sys::LSM_ID_SELINUX,
         };
-        Presence::from_answer(ids.contains(&own))
+        ModulePresence::from_answer(ids.contains(&own))
     }
 
     /// In the list of `/sys/kernel/security/lsm`: `capability,yama,apparmor`.
-    fn is_named(self, list: &str) -> Presence {
+    fn is_named(self, list: &str) -> ModulePresence {
         let own = match self {
             Self::AppArmor => "apparmor",
             Self::Selinux => "selinux",
         };
-        Presence::from_answer(list.trim().split(',').any(|name| name == own))
+        ModulePresence::from_answer(list.trim().split(',').any(|name| name == own))
     }
 
     /// By what the module itself shows. What lies over sysfs, or over a part of it, as container
     /// engines mask it, makes the answer unknown.
-    fn in_sysfs(self, sys: &Path) -> Presence {
+    fn in_sysfs(self, sys: &Path) -> ModulePresence {
         let (parent, own) = match self {
             Self::AppArmor => (sys.join("module"), "apparmor"),
             // There on every kernel with SELinux, whether its file system is mounted or not.
@@ -96,14 +96,16 @@ impl Module {
         };
         let is_sysfs = || statfs(&parent).is_ok_and(|fs| fs.filesystem_type() == SYSFS_MAGIC);
         match word {
-            Some(word) => Presence::from_answer(word.starts_with(b"Y")),
-            None if matches!(directory.try_exists(), Ok(false)) && is_sysfs() => Presence::Absent,
-            None => Presence::Unknown,
+            Some(word) => ModulePresence::from_answer(word.starts_with(b"Y")),
+            None if matches!(directory.try_exists(), Ok(false)) && is_sysfs() => {
+                ModulePresence::Absent
+            }
+            None => ModulePresence::Unknown,
         }
     }
 }
 
-impl Presence {
+impl ModulePresence {
     fn from_answer(is_in_force: bool) -> Self {
         if is_in_force {
             Self::InForce
@@ -126,7 +128,7 @@ fn securityfs_list() -> Option<String> {
 
 /// What the program runs under.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Labels {
+pub(crate) struct SecurityLabels {
     /// The name of a profile.
     apparmor: Option<String>,
     /// A context, which is also that of the session keyring.
@@ -163,21 +165,21 @@ fn check(path: &str, label: &Option<String>) -> Result<()> {
     Ok(())
 }
 
-impl Labels {
+impl SecurityLabels {
     /// Those of `process`.
     ///
     /// # Errors
     /// A label whose module is not in force, or of which that is not known.
     pub(crate) fn of(process: &Process) -> Result<Self> {
         Self::under(
-            Module::presence,
+            SecurityModule::presence,
             process.apparmor_profile(),
             process.selinux_label(),
         )
     }
 
     fn under(
-        presence: impl Fn(Module) -> Presence,
+        presence: impl Fn(SecurityModule) -> ModulePresence,
         apparmor: &Option<String>,
         selinux: &Option<String>,
     ) -> Result<Self> {
@@ -189,8 +191,8 @@ impl Labels {
             Ok(Some(label.to_owned()))
         };
         Ok(Self {
-            apparmor: label(APPARMOR, Module::AppArmor, apparmor)?,
-            selinux: label(SELINUX, Module::Selinux, selinux)?,
+            apparmor: label(APPARMOR, SecurityModule::AppArmor, apparmor)?,
+            selinux: label(SELINUX, SecurityModule::Selinux, selinux)?,
         })
     }
 
@@ -234,10 +236,10 @@ pub(crate) fn mount_label(linux: &Linux) -> Result<Option<String>> {
     let Some(label) = wanted(linux.mount_label()) else {
         return Ok(None);
     };
-    match Module::Selinux.presence() {
-        Presence::Absent => Ok(None),
+    match SecurityModule::Selinux.presence() {
+        ModulePresence::Absent => Ok(None),
         presence => {
-            require(MOUNT, Module::Selinux, presence, label)?;
+            require(MOUNT, SecurityModule::Selinux, presence, label)?;
             Ok(Some(label.to_owned()))
         }
     }
@@ -261,12 +263,17 @@ fn wanted(label: &Option<String>) -> Option<&str> {
     label.as_deref().filter(|label| !label.is_empty())
 }
 
-fn require(path: &str, module: Module, presence: Presence, label: &str) -> Result<()> {
+fn require(
+    path: &str,
+    module: SecurityModule,
+    presence: ModulePresence,
+    label: &str,
+) -> Result<()> {
     let name = module.name();
     match presence {
-        Presence::InForce => Ok(()),
-        Presence::Absent => bail!("{path} {label}: the kernel runs without {name}"),
-        Presence::Unknown => bail!(
+        ModulePresence::InForce => Ok(()),
+        ModulePresence::Absent => bail!("{path} {label}: the kernel runs without {name}"),
+        ModulePresence::Unknown => bail!(
             "{path} {label}: cannot tell whether the kernel runs with {name} \
              (lsm_list_modules(2), /sys/kernel/security/lsm and /sys give no answer)"
         ),
@@ -284,11 +291,15 @@ mod tests {
     #[test]
     fn a_label_needs_its_security_module() {
         let (profile, context) = (some("docker-default"), some("u:r:t:s0"));
-        let presences = [Presence::InForce, Presence::Absent, Presence::Unknown];
+        let presences = [
+            ModulePresence::InForce,
+            ModulePresence::Absent,
+            ModulePresence::Unknown,
+        ];
         for presence in presences {
-            let apparmor = Labels::under(|_| presence, &profile, &None);
-            let selinux = Labels::under(|_| presence, &None, &context);
-            if presence == Presence::InForce {
+            let apparmor = SecurityLabels::under(|_| presence, &profile, &None);
+            let selinux = SecurityLabels::under(|_| presence, &None, &context);
+            if presence == ModulePresence::InForce {
                 assert_eq!(apparmor.unwrap().apparmor, profile);
                 assert_eq!(selinux.unwrap().selinux, context);
             } else {
@@ -301,16 +312,20 @@ mod tests {
 
     #[test]
     fn an_empty_label_is_none_and_nobody_is_asked() {
-        let asked = |_| -> Presence { panic!("asked") };
+        let asked = |_| -> ModulePresence { panic!("asked") };
         for empty in [some(""), None] {
-            assert!(Labels::under(asked, &empty, &empty).unwrap().is_empty());
+            assert!(
+                SecurityLabels::under(asked, &empty, &empty)
+                    .unwrap()
+                    .is_empty()
+            );
         }
     }
 
     #[test]
     fn modules_are_found_in_the_answers_of_the_kernel() {
-        use Module::{AppArmor, Selinux};
-        use Presence::{Absent, InForce, Unknown};
+        use ModulePresence::{Absent, InForce, Unknown};
+        use SecurityModule::{AppArmor, Selinux};
         assert_eq!(AppArmor.is_listed(&[100, 104, 110]), InForce);
         assert_eq!(Selinux.is_listed(&[100, 104, 110]), Absent);
         assert_eq!(AppArmor.is_named("capability,yama,apparmor\n"), InForce);

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::{log, sys};
 
 use agent::Agent;
-use rules::{Abi, Profile, ProfileEntry};
+use rules::{ProfileEntry, SeccompProfile, SyscallAbi};
 
 /// Every action, in the order of the specification.
 pub(crate) const ACTIONS: [LinuxSeccompAction; 9] = [
@@ -80,14 +80,14 @@ const LONGEST: usize = libc::BPF_MAXINSNS as usize;
 
 /// A filter as seccomp(2) takes it.
 #[derive(Debug)]
-pub(crate) struct Filter {
+pub(crate) struct SeccompFilter {
     pub(crate) program: Vec<sock_filter>,
-    pub(crate) terms: Terms,
+    pub(crate) terms: FilterTerms,
 }
 
 /// What belongs to a filter beside the program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Terms {
+pub(crate) struct FilterTerms {
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(crate) flags: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +109,7 @@ pub(crate) fn supported_flags() -> impl Iterator<Item = LinuxSeccompFilterFlag> 
         .map(|(flag, _)| flag)
 }
 
-fn family() -> &'static [Abi] {
+fn family() -> &'static [SyscallAbi] {
     match std::env::consts::ARCH {
         "x86_64" => &rules::X86,
         "aarch64" => &rules::ARM,
@@ -117,7 +117,7 @@ fn family() -> &'static [Abi] {
     }
 }
 
-impl Filter {
+impl SeccompFilter {
     /// Compiles a profile that has passed the checks of `spec`.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl Filter {
         agent.as_ref().map(Agent::probe).transpose()?;
         Ok(Self {
             program,
-            terms: Terms { flags, agent },
+            terms: FilterTerms { flags, agent },
         })
     }
 
@@ -167,7 +167,7 @@ impl Filter {
     ///
     /// # Errors
     /// The bytes are not those of a program.
-    pub(crate) fn from_bytes(bytes: &[u8], terms: Terms) -> Result<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8], terms: FilterTerms) -> Result<Self> {
         let (steps, rest) = bytes.as_chunks::<8>();
         ensure!(!steps.is_empty() && rest.is_empty(), "cut off");
         let step = |&[a, b, jt, jf, c, d, e, f]: &[u8; 8]| sock_filter {
@@ -217,15 +217,15 @@ fn flags(seccomp: &LinuxSeccomp) -> u64 {
 
 /// The program for the architectures of the profile that `family` has. Others never call this
 /// kernel.
-fn program(family: &[Abi], seccomp: &LinuxSeccomp) -> Vec<sock_filter> {
+fn program(family: &[SyscallAbi], seccomp: &LinuxSeccomp) -> Vec<sock_filter> {
     let native = family.first().map(|abi| abi.arch);
     let asked = seccomp.architectures().as_deref().unwrap_or_default();
-    let wanted = |abi: &&Abi| Some(abi.arch) == native || asked.contains(&abi.arch);
-    let abis: Vec<Abi> = family.iter().filter(wanted).copied().collect();
+    let wanted = |abi: &&SyscallAbi| Some(abi.arch) == native || asked.contains(&abi.arch);
+    let abis: Vec<SyscallAbi> = family.iter().filter(wanted).copied().collect();
     profile(seccomp).program(&abis)
 }
 
-fn profile(seccomp: &LinuxSeccomp) -> Profile {
+fn profile(seccomp: &LinuxSeccomp) -> SeccompProfile {
     use LinuxSeccompAction::{ScmpActAllow, ScmpActLog, ScmpActNotify, ScmpActTrace};
     let default = seccomp.default_action().as_u32(seccomp.default_errno_ret());
     let newer = match seccomp.default_action() {
@@ -247,7 +247,7 @@ fn profile(seccomp: &LinuxSeccomp) -> Profile {
             action: entry.action().as_u32(entry.errno_ret()),
             alternatives: rules::alternatives(entry.args().as_deref().unwrap_or_default()),
         });
-    Profile {
+    SeccompProfile {
         default,
         newer,
         entries: entries.collect(),

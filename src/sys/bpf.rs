@@ -32,7 +32,7 @@ pub(crate) type BpfName = [u8; 16];
 pub(crate) fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -> Result<OwnedFd> {
     /// The first fields of `union bpf_attr` for BPF_PROG_LOAD; the kernel takes the rest as zero.
     #[repr(C)]
-    struct Load {
+    struct BpfLoad {
         prog_type: u32,
         insn_cnt: u32,
         insns: u64,
@@ -44,7 +44,7 @@ pub(crate) fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -
         prog_flags: u32,
         prog_name: BpfName,
     }
-    let attributes = Load {
+    let attributes = BpfLoad {
         prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
         insn_cnt: u32::try_from(instructions.len()).map_err(|_| Errno::E2BIG)?,
         insns: instructions.as_ptr() as u64,
@@ -63,7 +63,7 @@ pub(crate) fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -
             libc::SYS_bpf,
             BPF_PROG_LOAD,
             &raw const attributes,
-            size_of::<Load>(),
+            size_of::<BpfLoad>(),
         )
     })
 }
@@ -139,7 +139,7 @@ pub(crate) fn bpf_prog_of_cgroup(cgroup: BorrowedFd<'_>, name: BpfName) -> Resul
 fn query(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>> {
     /// The first fields of `union bpf_attr` for BPF_PROG_QUERY.
     #[repr(C)]
-    struct Query {
+    struct BpfQuery {
         target_fd: u32,
         attach_type: u32,
         query_flags: u32,
@@ -149,7 +149,7 @@ fn query(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>> {
         padding: u32,
     }
     let mut ids = vec![0u32; MAX_PROGRAMS];
-    let mut attributes = Query {
+    let mut attributes = BpfQuery {
         target_fd: cgroup.as_raw_fd() as u32,
         attach_type: BPF_CGROUP_DEVICE,
         query_flags: 0,
@@ -165,7 +165,7 @@ fn query(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>> {
             libc::SYS_bpf,
             BPF_PROG_QUERY,
             &raw mut attributes,
-            size_of::<Query>(),
+            size_of::<BpfQuery>(),
         )
     })?;
     ids.truncate(attributes.prog_cnt as usize);
@@ -177,27 +177,27 @@ fn name_of(program: BorrowedFd<'_>) -> Result<BpfName> {
     /// The first fields of `struct bpf_prog_info`.
     #[repr(C)]
     #[derive(Default)]
-    struct Info {
+    struct BpfInfo {
         before: [u64; 8],
         name: BpfName,
     }
     /// The fields of `union bpf_attr`.
     #[repr(C)]
-    struct Get {
+    struct BpfGet {
         bpf_fd: u32,
         info_len: u32,
         info: u64,
     }
-    let mut info = Info::default();
-    let mut attributes = Get {
+    let mut info = BpfInfo::default();
+    let mut attributes = BpfGet {
         bpf_fd: program.as_raw_fd() as u32,
-        info_len: size_of::<Info>() as u32,
+        info_len: size_of::<BpfInfo>() as u32,
         info: (&raw mut info) as u64,
     };
     // SAFETY: the kernel writes at most `info_len` bytes to `info`, which has that size and any
     // bytes are valid for; zeros in it ask for no further buffer.
     call(unsafe {
-        let size = size_of::<Get>();
+        let size = size_of::<BpfGet>();
         libc::syscall(
             libc::SYS_bpf,
             BPF_OBJ_GET_INFO_BY_FD,

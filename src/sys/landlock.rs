@@ -16,7 +16,7 @@ const LANDLOCK_RULE_NET_PORT: u32 = 2;
 /// a rule allows it. An older kernel takes it as long as what it does not know is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub(crate) struct Ruleset {
+pub(crate) struct LandlockRuleset {
     /// `LANDLOCK_ACCESS_FS_*`.
     pub(crate) files: u64,
     /// `LANDLOCK_ACCESS_NET_*`.
@@ -41,7 +41,7 @@ struct NetPort {
 
 /// The version of the interface, 0 where the kernel has none or it is switched off.
 pub(crate) fn landlock_abi() -> i32 {
-    let none = null::<Ruleset>();
+    let none = null::<LandlockRuleset>();
     // SAFETY: with this flag the kernel reads nothing.
     let version = call(unsafe {
         libc::syscall(
@@ -55,13 +55,13 @@ pub(crate) fn landlock_abi() -> i32 {
 }
 
 /// A set of rules that is still empty.
-pub(crate) fn landlock_ruleset(handled: &Ruleset) -> Result<OwnedFd> {
+pub(crate) fn landlock_ruleset(handled: &LandlockRuleset) -> Result<OwnedFd> {
     // SAFETY: the kernel reads as many bytes of `handled` as it is told, which are all integers.
     call_fd(unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
             &raw const *handled,
-            size_of::<Ruleset>(),
+            size_of::<LandlockRuleset>(),
             0,
         )
     })

@@ -4,11 +4,11 @@ use anyhow::Result;
 
 use super::exceptions::v1_state;
 use super::policy::default_devices;
-use super::rule::{Devices, Kind, Rule};
+use super::rule::{DeviceKind, DeviceRule, Devices};
 
 /// The rules as systemd's `DeviceAllow`, as far as it can say them; None if everything is allowed.
 /// Exceptions to that it cannot say: it gets the default rules then, and no more than `rules` allow.
-pub(crate) fn allow_list(rules: &[Rule]) -> Result<Option<Vec<(String, String)>>> {
+pub(crate) fn allow_list(rules: &[DeviceRule]) -> Result<Option<Vec<(String, String)>>> {
     let (default, exceptions) = v1_state(rules)?;
     let mut list: Vec<Devices> = exceptions.into_iter().map(|(devices, _)| devices).collect();
     if default.allow {
@@ -19,7 +19,7 @@ pub(crate) fn allow_list(rules: &[Rule]) -> Result<Option<Vec<(String, String)>>
         list.retain(|devices| !denied.iter().any(|denied| denied.overlaps(devices)));
     }
     let entry = |devices: &Devices| {
-        let kind = if devices.kind == Kind::Char {
+        let kind = if devices.kind == DeviceKind::Char {
             "char"
         } else {
             "block"

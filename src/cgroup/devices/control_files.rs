@@ -10,11 +10,11 @@ use nix::sys::stat::Mode;
 use super::super::group::trial;
 use super::super::{file, walk};
 use super::exceptions;
-use super::rule::Rule;
+use super::rule::DeviceRule;
 
 /// Writes device rules. Everything is denied for a moment, unless `is_update`: then only what
 /// differs is written.
-pub(super) fn write(directory: &Path, rules: &[Rule], is_update: bool) -> Result<()> {
+pub(super) fn write(directory: &Path, rules: &[DeviceRule], is_update: bool) -> Result<()> {
     let open = |name| {
         let path = directory.join(name);
         let fd = file::open(&path, OFlag::O_WRONLY);
@@ -52,7 +52,7 @@ pub(super) fn write(directory: &Path, rules: &[Rule], is_update: bool) -> Result
 
 /// Whether a group in this place may have `rules`: tried on one beside it that nobody is in. What is
 /// refused in the middle cannot be taken back, since the kernel shows no exceptions to "everything".
-pub(crate) fn try_on_version_1(directory: &Path, rules: &[Rule]) -> Result<()> {
+pub(crate) fn try_on_version_1(directory: &Path, rules: &[DeviceRule]) -> Result<()> {
     let trial = trial(directory);
     let context = || trial.display().to_string();
     // A killed command may have left it.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::rule::{Devices, Rule};
+use super::rule::{DeviceRule, Devices};
 
 /// One write to `devices.allow` or `devices.deny`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) type Exception = (Devices, Option<usize>);
 
 /// The writes that bring a version 1 group to `rules`. What a later rule takes back is not written
 /// at all: not for a moment may a process have it.
-pub(crate) fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
+pub(crate) fn v1_writes(rules: &[DeviceRule]) -> Result<Vec<Write>> {
     let (default, exceptions) = v1_state(rules)?;
     let allow = !default.allow;
     let exceptions = exceptions.into_iter();
@@ -33,7 +33,7 @@ pub(crate) fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
 /// `rules` as that kernel interface has them: one default and a list of exceptions to it, which are
 /// matched by equality when they are taken away again, so that a rule may need several exceptions,
 /// none, or be impossible.
-pub(super) fn v1_state(rules: &[Rule]) -> Result<(Write, Vec<Exception>)> {
+pub(super) fn v1_state(rules: &[DeviceRule]) -> Result<(Write, Vec<Exception>)> {
     let all = |allow, rule| Write {
         allow,
         text: "a".to_owned(),

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result};
 
 use super::super::group::{Group, with_controller};
-use super::rule::Rule;
+use super::rule::DeviceRule;
 use super::{control_files, program};
 use crate::sys;
 
@@ -13,7 +13,7 @@ use crate::sys;
 const PROGRAM: sys::BpfName = *b"rt_devices\0\0\0\0\0\0";
 
 /// Makes `rules` those of the container; on version 2 in one step, also if it has some already.
-pub(crate) fn apply(groups: &[Group], rules: &[Rule], is_update: bool) -> Result<()> {
+pub(crate) fn apply(groups: &[Group], rules: &[DeviceRule], is_update: bool) -> Result<()> {
     if let Some(group) = with_controller(groups, "devices") {
         return control_files::write(&group.directory, rules, is_update);
     }

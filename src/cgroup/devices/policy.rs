@@ -3,41 +3,41 @@
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
-use super::rule::{ALL, Devices, Kind, MKNOD, Rule, access};
+use super::rule::{ALL, DeviceKind, DeviceRule, Devices, MKNOD, access};
 
 /// What a container may do unless the configuration denies the device by its number: make any node,
 /// and use those that every container has. The tun device is there because clients have come to rely
 /// on it. The console is not, since that of the host is meant by its number; a container's own is a
 /// pseudo terminal.
 #[rustfmt::skip]
-const DEFAULT: [(Kind, Option<u32>, Option<u32>, u8); 11] = [
-    (Kind::Char, None, None, MKNOD),
-    (Kind::Block, None, None, MKNOD),
-    (Kind::Char, Some(1), Some(3), ALL),     // null
-    (Kind::Char, Some(1), Some(5), ALL),     // zero
-    (Kind::Char, Some(1), Some(7), ALL),     // full
-    (Kind::Char, Some(1), Some(8), ALL),     // random
-    (Kind::Char, Some(1), Some(9), ALL),     // urandom
-    (Kind::Char, Some(5), Some(0), ALL),     // tty
-    (Kind::Char, Some(5), Some(2), ALL),     // ptmx
-    (Kind::Char, Some(136), None, ALL),      // pts
-    (Kind::Char, Some(10), Some(200), ALL),  // net/tun
+const DEFAULT: [(DeviceKind, Option<u32>, Option<u32>, u8); 11] = [
+    (DeviceKind::Char, None, None, MKNOD),
+    (DeviceKind::Block, None, None, MKNOD),
+    (DeviceKind::Char, Some(1), Some(3), ALL),     // null
+    (DeviceKind::Char, Some(1), Some(5), ALL),     // zero
+    (DeviceKind::Char, Some(1), Some(7), ALL),     // full
+    (DeviceKind::Char, Some(1), Some(8), ALL),     // random
+    (DeviceKind::Char, Some(1), Some(9), ALL),     // urandom
+    (DeviceKind::Char, Some(5), Some(0), ALL),     // tty
+    (DeviceKind::Char, Some(5), Some(2), ALL),     // ptmx
+    (DeviceKind::Char, Some(136), None, ALL),      // pts
+    (DeviceKind::Char, Some(10), Some(200), ALL),  // net/tun
 ];
 
 /// The rules of the configuration in their order, then the default ones. Before the first rule
 /// everything is denied, also when the configuration has none.
-pub(crate) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
+pub(crate) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>> {
     let mut rules = Vec::with_capacity(config.len() + DEFAULT.len());
     for (index, device) in config.iter().enumerate() {
         parse(device, index, &mut rules)
             .with_context(|| format!("linux.resources.devices[{index}]"))?;
     }
-    let default = |devices| Rule {
+    let default = |devices| DeviceRule {
         allow: true,
         devices: Some(devices),
         index: None,
     };
-    let left: Vec<Rule> = default_devices()
+    let left: Vec<DeviceRule> = default_devices()
         .filter_map(|devices| not_denied(devices, &rules))
         .map(default)
         .collect();
@@ -48,7 +48,7 @@ pub(crate) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
 /// What is left of `devices`, which are allowed by default, where `rules` deny some by number. The
 /// right to make any node stays whole: it gives no access, and docker denies the number of one
 /// device to every container.
-fn not_denied(devices: Devices, rules: &[Rule]) -> Option<Devices> {
+fn not_denied(devices: Devices, rules: &[DeviceRule]) -> Option<Devices> {
     if devices.major.is_none() {
         return Some(devices);
     }
@@ -74,18 +74,18 @@ pub(super) fn default_devices() -> impl Iterator<Item = Devices> {
     DEFAULT.into_iter().map(devices)
 }
 
-fn parse(device: &LinuxDeviceCgroup, index: usize, rules: &mut Vec<Rule>) -> Result<()> {
-    let kinds: &[Kind] = match device.typ() {
-        None | Some(LinuxDeviceType::A) => &[Kind::Char, Kind::Block],
-        Some(LinuxDeviceType::B) => &[Kind::Block],
-        Some(LinuxDeviceType::C) => &[Kind::Char],
+fn parse(device: &LinuxDeviceCgroup, index: usize, rules: &mut Vec<DeviceRule>) -> Result<()> {
+    let kinds: &[DeviceKind] = match device.typ() {
+        None | Some(LinuxDeviceType::A) => &[DeviceKind::Char, DeviceKind::Block],
+        Some(LinuxDeviceType::B) => &[DeviceKind::Block],
+        Some(LinuxDeviceType::C) => &[DeviceKind::Char],
         Some(kind) => bail!("type: `{}` is none of a, b, c", kind.as_str()),
     };
     let major = number(device.major()).context("major")?;
     let minor = number(device.minor()).context("minor")?;
     let access = access(device.access().as_deref().unwrap_or_default())?;
     let mut push = |devices| {
-        rules.push(Rule {
+        rules.push(DeviceRule {
             allow: device.allow(),
             devices,
             index: Some(index),

@@ -2,7 +2,7 @@
 //! `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`, in which the upper half
 //! of `access_type` is the access and the lower half the type; it returns 1 to allow, 0 to deny.
 
-use super::rule::{ALL, Devices, Kind, Rule};
+use super::rule::{ALL, DeviceKind, DeviceRule, Devices};
 
 // <linux/bpf.h> and <linux/bpf_common.h>: operation | source | class. All of it in 32 bits, as the
 // device numbers are.
@@ -55,7 +55,7 @@ fn result(allow: bool) -> [u64; 2] {
 
 /// The program for `rules`, or None if it would allow everything. It tries the last rule first and
 /// ends as soon as an access is denied or the last one is allowed.
-pub(super) fn assemble(rules: &[Rule]) -> Option<Vec<u64>> {
+pub(super) fn assemble(rules: &[DeviceRule]) -> Option<Vec<u64>> {
     // Earlier rules than one for everything cannot be reached, which the verifier would refuse.
     let start = rules.iter().rposition(|rule| rule.devices.is_none());
     let default = start.is_some_and(|i| rules[i].allow);
@@ -82,7 +82,7 @@ pub(super) fn assemble(rules: &[Rule]) -> Option<Vec<u64>> {
 
 /// The instructions of one rule; they go on behind themselves if it does not decide.
 fn block(devices: &Devices, allow: bool) -> Vec<u64> {
-    let kind = if devices.kind == Kind::Char {
+    let kind = if devices.kind == DeviceKind::Char {
         CHAR
     } else {
         BLOCK

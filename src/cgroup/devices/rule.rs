@@ -11,7 +11,7 @@ pub(super) const WRITE: u8 = 4;
 pub(super) const ALL: u8 = MKNOD | READ | WRITE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum DeviceKind {
     Block,
     Char,
 }
@@ -19,7 +19,7 @@ pub(super) enum Kind {
 /// A set of devices and accesses to them; no number means every number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Devices {
-    pub(super) kind: Kind,
+    pub(super) kind: DeviceKind,
     pub(super) major: Option<u32>,
     pub(super) minor: Option<u32>,
     pub(super) access: u8,
@@ -27,7 +27,7 @@ pub(super) struct Devices {
 
 /// One decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rule {
+pub(crate) struct DeviceRule {
     pub(super) allow: bool,
     /// None is every access to every device.
     pub(super) devices: Option<Devices>,
@@ -51,7 +51,11 @@ pub(super) fn access(text: &str) -> Result<u8> {
 impl Display for Devices {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let number = |number: Option<u32>| number.map_or("*".to_owned(), |n| n.to_string());
-        let kind = if self.kind == Kind::Char { 'c' } else { 'b' };
+        let kind = if self.kind == DeviceKind::Char {
+            'c'
+        } else {
+            'b'
+        };
         write!(f, "{kind} {}:{} ", number(self.major), number(self.minor))?;
         for (bit, letter) in [(READ, "r"), (WRITE, "w"), (MKNOD, "m")] {
             f.write_str(if self.access & bit == 0 { "" } else { letter })?;
@@ -65,8 +69,8 @@ impl Devices {
     pub(super) fn read(line: &str) -> Option<Self> {
         let mut parts = line.split([' ', ':']);
         let kind = match parts.next()? {
-            "c" => Kind::Char,
-            "b" => Kind::Block,
+            "c" => DeviceKind::Char,
+            "b" => DeviceKind::Block,
             _ => return None,
         };
         let mut number = || match parts.next()? {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::exceptions::{Write, v1_changes, v1_writes};
 use super::program::assemble;
 use super::program::tests::run;
-use super::rule::{ALL, Devices, Kind, MKNOD, READ, Rule, WRITE};
+use super::rule::{ALL, DeviceKind, DeviceRule, Devices, MKNOD, READ, WRITE};
 use super::{allow_list, rules};
 
 const NUMBERS: [u32; 3] = [1, 3, u32::MAX];
@@ -18,7 +18,7 @@ fn config(rules: &[&str]) -> Vec<LinuxDeviceCgroup> {
 }
 
 /// What the rules mean: for each access the last rule that matches.
-fn decide(rules: &[Rule], asked: Devices) -> bool {
+fn decide(rules: &[DeviceRule], asked: Devices) -> bool {
     [MKNOD, READ, WRITE]
         .into_iter()
         .filter(|bit| asked.access & bit != 0)
@@ -27,7 +27,7 @@ fn decide(rules: &[Rule], asked: Devices) -> bool {
                 access: bit,
                 ..asked
             };
-            let matches = |rule: &&Rule| {
+            let matches = |rule: &&DeviceRule| {
                 rule.devices
                     .is_none_or(|devices| devices.covers(&asked) && devices.access & bit != 0)
             };
@@ -82,7 +82,7 @@ fn list(writes: &[Write]) -> String {
 
 fn all_asked() -> Vec<Devices> {
     let mut all = Vec::new();
-    for kind in [Kind::Block, Kind::Char] {
+    for kind in [DeviceKind::Block, DeviceKind::Char] {
         for major in NUMBERS.into_iter().chain([10, 136]) {
             for minor in NUMBERS.into_iter().chain([200]) {
                 for access in 1..=ALL {
@@ -99,11 +99,11 @@ fn all_asked() -> Vec<Devices> {
     all
 }
 
-fn check(rules: &[Rule]) {
+fn check(rules: &[DeviceRule]) {
     let program = assemble(rules);
     let writes = v1_writes(rules);
     for asked in all_asked() {
-        let kind = if asked.kind == Kind::Char { 2 } else { 1 };
+        let kind = if asked.kind == DeviceKind::Char { 2 } else { 1 };
         let context = (
             kind,
             asked.access.into(),
@@ -126,14 +126,14 @@ fn check(rules: &[Rule]) {
     }
 }
 
-fn any_rule() -> impl Strategy<Value = Rule> {
+fn any_rule() -> impl Strategy<Value = DeviceRule> {
     let number = || {
         prop_oneof![
             Just(None),
             prop::sample::select(&NUMBERS[..]).prop_map(Some)
         ]
     };
-    let kind = prop_oneof![Just(Kind::Block), Just(Kind::Char)];
+    let kind = prop_oneof![Just(DeviceKind::Block), Just(DeviceKind::Char)];
     let some =
         (kind, number(), number(), 1..=ALL).prop_map(|(kind, major, minor, access)| Devices {
             kind,
@@ -142,7 +142,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
             access,
         });
     let devices = prop_oneof![1 => Just(None), 5 => some.prop_map(Some)];
-    (any::<bool>(), devices).prop_map(|(allow, devices)| Rule {
+    (any::<bool>(), devices).prop_map(|(allow, devices)| DeviceRule {
         allow,
         devices,
         index: Some(0),
@@ -185,7 +185,7 @@ proptest! {
 
 #[test]
 fn every_shape_of_rule() {
-    for kind in [Kind::Block, Kind::Char] {
+    for kind in [DeviceKind::Block, DeviceKind::Char] {
         for (major, minor) in [
             (None, None),
             (Some(1), None),
@@ -201,12 +201,12 @@ fn every_shape_of_rule() {
                         access,
                     };
                     check(&[
-                        Rule {
+                        DeviceRule {
                             allow: first,
                             devices: None,
                             index: Some(0),
                         },
-                        Rule {
+                        DeviceRule {
                             allow,
                             devices: Some(one),
                             index: Some(1),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-use super::wire::{self, ERROR, FIXED, Message, Method, RETURN, Reader, SIGNAL, Writer};
+use super::wire::{self, BusMessage, ERROR, FIXED, Method, RETURN, Reader, SIGNAL, Writer};
 
 /// How long one answer, or one job, may take. A host under load has taken ten seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ pub(super) struct Bus {
     /// On a message bus the manager has a name; on its own socket there is nobody else.
     destination: Option<&'static str>,
     /// Signals that came before an answer.
-    signals: VecDeque<Message>,
+    signals: VecDeque<BusMessage>,
 }
 
 /// An error that the manager answered with.
@@ -224,7 +224,7 @@ impl Bus {
         }
     }
 
-    fn receive(&mut self, deadline: Instant) -> Result<Message> {
+    fn receive(&mut self, deadline: Instant) -> Result<BusMessage> {
         let mut fixed = [0; FIXED];
         self.read(&mut fixed, deadline)?;
         let length = wire::length(&fixed).with_context(|| unexpected("message"))?;
@@ -264,14 +264,14 @@ fn unexpected(what: &str) -> Error {
 }
 
 /// Where a message bus listens.
-struct Address {
+struct BusAddress {
     text: String,
     path: Vec<u8>,
     /// A name that is not in the file system.
     is_abstract: bool,
 }
 
-impl Address {
+impl BusAddress {
     fn of_path(path: &str) -> Self {
         Self {
             text: path.to_owned(),
@@ -330,21 +330,21 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The manager's own socket takes root alone, and is faster: no third process is involved.
-fn system_addresses() -> (Option<PathBuf>, Address) {
+fn system_addresses() -> (Option<PathBuf>, BusAddress) {
     let bus = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").ok();
-    let bus = bus.and_then(|address| Address::parse(&address));
-    let bus = bus.unwrap_or_else(|| Address::of_path("/run/dbus/system_bus_socket"));
+    let bus = bus.and_then(|address| BusAddress::parse(&address));
+    let bus = bus.unwrap_or_else(|| BusAddress::of_path("/run/dbus/system_bus_socket"));
     (Some("/run/systemd/private".into()), bus)
 }
 
-fn user_addresses() -> Result<(Option<PathBuf>, Address)> {
+fn user_addresses() -> Result<(Option<PathBuf>, BusAddress)> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let runtime = variable("XDG_RUNTIME_DIR");
     let private = runtime
         .as_ref()
         .map(|dir| PathBuf::from(dir).join("systemd/private"));
-    let bus = variable("DBUS_SESSION_BUS_ADDRESS").and_then(|address| Address::parse(&address));
-    let bus = bus.or_else(|| runtime.map(|dir| Address::of_path(&format!("{dir}/bus"))));
+    let bus = variable("DBUS_SESSION_BUS_ADDRESS").and_then(|address| BusAddress::parse(&address));
+    let bus = bus.or_else(|| runtime.map(|dir| BusAddress::of_path(&format!("{dir}/bus"))));
     match bus {
         Some(bus) => Ok((private, bus)),
         None => bail!(
@@ -360,13 +360,17 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let address = Address::parse("tcp:host=x;unix:guid=1,path=/run/a%20b").unwrap();
+        let address = BusAddress::parse("tcp:host=x;unix:guid=1,path=/run/a%20b").unwrap();
         assert_eq!(
             (&*address.path, address.is_abstract),
             (&b"/run/a b"[..], false)
         );
-        assert!(Address::parse("unix:abstract=/tmp/x").unwrap().is_abstract);
-        assert!(Address::parse("unix:path=%2").is_none());
-        assert!(Address::parse("tcp:host=x").is_none());
+        assert!(
+            BusAddress::parse("unix:abstract=/tmp/x")
+                .unwrap()
+                .is_abstract
+        );
+        assert!(BusAddress::parse("unix:path=%2").is_none());
+        assert!(BusAddress::parse("tcp:host=x").is_none());
     }
 }

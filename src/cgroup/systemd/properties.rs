@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::super::devices::{self, Rule};
+use super::super::devices::{self, DeviceRule};
 use super::super::limits::Limits;
 use super::super::setting::Setting;
 use super::wire::{Property, Value};
@@ -66,7 +66,7 @@ pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) 
 
 /// Device rules, of which a list of what is allowed is all that systemd knows. Without them it
 /// would allow every device again.
-pub(super) fn devices(rules: &[Rule]) -> Result<Vec<Property>> {
+pub(super) fn devices(rules: &[DeviceRule]) -> Result<Vec<Property>> {
     let allow = |list| ("DeviceAllow".to_owned(), Value::Devices(list));
     let list = devices::allow_list(rules)?;
     let policy = if list.is_some() { "strict" } else { "auto" };

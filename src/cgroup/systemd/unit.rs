@@ -8,7 +8,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::super::devices::Rule;
+use super::super::devices::DeviceRule;
 use super::super::file;
 use super::super::group::Group;
 use super::super::limits::Limits;
@@ -164,7 +164,7 @@ impl Unit {
     }
 
     /// Replaces the device rules.
-    pub(crate) fn set_devices(&self, rules: &[Rule]) -> Result<()> {
+    pub(crate) fn set_devices(&self, rules: &[DeviceRule]) -> Result<()> {
         self.set_properties(&properties::devices(rules)?)
     }
 

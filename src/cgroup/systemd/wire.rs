@@ -220,7 +220,7 @@ pub(super) fn call(serial: u32, method: Method<'_>, body: &[u8]) -> Vec<u8> {
 
 /// A message that was received.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Message {
+pub(super) struct BusMessage {
     pub(super) kind: u8,
     pub(super) reply_to: u32,
     pub(super) member: String,
@@ -240,12 +240,12 @@ pub(super) fn length(fixed: &[u8; FIXED]) -> Option<usize> {
 }
 
 /// Parses a whole message.
-pub(super) fn message(bytes: &[u8]) -> Option<Message> {
+pub(super) fn message(bytes: &[u8]) -> Option<BusMessage> {
     let mut reader = Reader { bytes, at: 4 };
     let body_length = reader.u32()? as usize;
-    let mut message = Message {
+    let mut message = BusMessage {
         kind: *bytes.get(1)?,
-        ..Message::default()
+        ..BusMessage::default()
     };
     reader.at = 12;
     let end = FIXED + reader.u32()? as usize;

@@ -12,18 +12,22 @@ use crate::sys;
 /// The exclusive right to change a container, until dropped: an open file description of its
 /// own, so that closing it is all that is needed.
 #[derive(Debug)]
-pub(crate) struct Lock(pub(super) File);
+pub(crate) struct StateLock(pub(super) File);
 
 /// Waits, up to `deadline`, until no other command works on the container (flock(2)). `None` if it
 /// was removed meanwhile: the directory has no name any more.
-pub(super) fn lock_by(directory: OwnedFd, id: &str, deadline: Instant) -> Result<Option<Lock>> {
-    let lock = Lock(directory.into());
+pub(super) fn lock_by(
+    directory: OwnedFd,
+    id: &str,
+    deadline: Instant,
+) -> Result<Option<StateLock>> {
+    let lock = StateLock(directory.into());
     loop {
         match lock.0.try_lock() {
             Ok(()) => break,
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Busy {
+                return Err(LockBusy {
                     id: id.to_owned(),
                     holder: holder(&lock.0),
                 }
@@ -56,12 +60,12 @@ fn holder(directory: &File) -> Option<i32> {
 
 /// That another command holds the lock.
 #[derive(Debug)]
-pub(crate) struct Busy {
+pub(crate) struct LockBusy {
     id: String,
     holder: Option<i32>,
 }
 
-impl std::fmt::Display for Busy {
+impl std::fmt::Display for LockBusy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -73,4 +77,4 @@ impl std::fmt::Display for Busy {
     }
 }
 
-impl std::error::Error for Busy {}
+impl std::error::Error for LockBusy {}

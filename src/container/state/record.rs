@@ -18,7 +18,7 @@ use crate::security::seccomp;
 /// How far `create` has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Progress {
+pub(crate) enum CreateProgress {
     /// The intent is recorded: everything named here may exist or not.
     Creating,
     /// Init waits for `start`, or has been started.
@@ -28,7 +28,7 @@ pub(crate) enum Progress {
 /// The status of runtime-spec's state, plus `paused` as runc has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Status {
+pub(crate) enum ContainerStatus {
     Creating,
     Created,
     Running,
@@ -36,7 +36,7 @@ pub(crate) enum Status {
     Stopped,
 }
 
-impl std::fmt::Display for Status {
+impl std::fmt::Display for ContainerStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Creating => "creating",
@@ -51,7 +51,7 @@ impl std::fmt::Display for Status {
 /// Everything that is remembered of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Record {
+pub(crate) struct ContainerRecord {
     /// Of the state, not of the configuration.
     pub(crate) oci_version: String,
     pub(crate) id: String,
@@ -66,7 +66,7 @@ pub(crate) struct Record {
     /// For `start` and `delete`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hooks: Option<Hooks>,
-    pub(crate) progress: Progress,
+    pub(crate) progress: CreateProgress,
     pub(crate) init: Option<Process>,
     pub(crate) cgroup: Cgroup,
     /// `CLONE_NEW*` of the namespaces that `exec` joins.
@@ -83,10 +83,10 @@ pub(crate) struct Record {
     pub(crate) rdt: Option<Rdt>,
     /// What belongs to the filter of its processes, if they have one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) seccomp: Option<seccomp::Terms>,
+    pub(crate) seccomp: Option<seccomp::FilterTerms>,
 }
 
-impl Record {
+impl ContainerRecord {
     /// The intent to create `id` from `spec`; the places are still to be filled in.
     pub(crate) fn new(id: &str, spec: &Spec) -> Self {
         let annotations = spec.annotations().iter().flatten();
@@ -115,7 +115,7 @@ impl Record {
             owner: 0,
             annotations: BTreeMap::new(),
             hooks: None,
-            progress: Progress::Creating,
+            progress: CreateProgress::Creating,
             init: None,
             cgroup: Cgroup::default(),
             namespaces: 0,

@@ -14,26 +14,28 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::cgroup::{Cgroup, Expected};
-use crate::container::state::{CONFIG_FILE, Container, FILES, LISTENER, NOTIFY_DIRECTORY, Record};
+use crate::container::state::{
+    CONFIG_FILE, Container, ContainerRecord, FILES, LISTENER, NOTIFY_DIRECTORY,
+};
 use crate::sys;
 
 /// What matters here of the copy of `config.json`. What is not as it should be is as good as absent:
 /// nothing is created from it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Copy {
-    linux: Option<Linux>,
+struct ConfigCopy {
+    linux: Option<LinuxPart>,
     hooks: Option<serde_json::Value>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Linux {
+struct LinuxPart {
     cgroups_path: Option<String>,
 }
 
-impl Copy {
+impl ConfigCopy {
     fn read(directory: &OwnedFd) -> Option<Self> {
         serde_json::from_slice(&sys::read_file_at(directory, CONFIG_FILE).ok()?).ok()
     }
@@ -47,11 +49,11 @@ impl Copy {
     }
 }
 
-impl Record {
+impl ContainerRecord {
     /// The record of container `id` from what is left: `bytes` of a record that was cut, and the copy
     /// of the configuration beside it.
     pub(super) fn of_remains(directory: &OwnedFd, id: &str, bytes: &[u8]) -> Self {
-        let copy = Copy::read(directory).unwrap_or_default();
+        let copy = ConfigCopy::read(directory).unwrap_or_default();
         let hooks = copy.hooks.clone();
         Self {
             bundle: field(bytes, "bundle").unwrap_or_default(),
@@ -84,7 +86,7 @@ fn field<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Option<T> {
 }
 
 /// The container's groups by what the configuration says of their place.
-fn groups(directory: &OwnedFd, id: &str, copy: &Copy) -> Cgroup {
+fn groups(directory: &OwnedFd, id: &str, copy: &ConfigCopy) -> Cgroup {
     let stat = |name: &str| fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok();
     // It is written once, when the id has just been claimed.
     let config = stat(CONFIG_FILE).map(|stat| Duration::from_secs(stat.st_mtime.unsigned_abs()));
@@ -97,13 +99,13 @@ fn groups(directory: &OwnedFd, id: &str, copy: &Copy) -> Cgroup {
 impl Container {
     /// Where its groups have to be by its configuration; by its id alone where the copy is lost.
     pub(crate) fn expected_groups(&self) -> Expected {
-        let copy = Copy::read(&self.directory).unwrap_or_default();
+        let copy = ConfigCopy::read(&self.directory).unwrap_or_default();
         Expected::new(copy.groups_path(), &self.record.id)
     }
 
     /// The groups by the configuration, whatever the record says.
     pub(crate) fn groups_by_config(&self) -> Cgroup {
-        let copy = Copy::read(&self.directory).unwrap_or_default();
+        let copy = ConfigCopy::read(&self.directory).unwrap_or_default();
         groups(&self.directory, &self.record.id, &copy)
     }
 

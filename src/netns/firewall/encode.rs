@@ -1,7 +1,7 @@
 //! Tables, sets, chains and rules as nf_tables understands them: attributes of
 //! `<linux/netfilter/nf_tables.h>`, types of sets as nft(8) writes them down for itself.
 
-use crate::netlink::{APPEND, CREATE, Message};
+use crate::netlink::{APPEND, CREATE, NetlinkMessage};
 
 // Message types, below the number of the subsystem.
 pub(super) const NEWTABLE: u8 = 0;
@@ -21,23 +21,23 @@ const NFT_SET_MAP: u32 = 8;
 
 /// NFPROTO_* of `<linux/netfilter.h>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Family(pub(super) u8);
+pub(super) struct NftFamily(pub(super) u8);
 
-pub(super) const INET: Family = Family(1);
-pub(super) const IPV4: Family = Family(2);
-pub(super) const BRIDGE: Family = Family(7);
-pub(super) const IPV6: Family = Family(10);
+pub(super) const INET: NftFamily = NftFamily(1);
+pub(super) const IPV4: NftFamily = NftFamily(2);
+pub(super) const BRIDGE: NftFamily = NftFamily(7);
+pub(super) const IPV6: NftFamily = NftFamily(10);
 
 /// A message of the nf_tables subsystem.
-pub(super) fn message(kind: u8, flags: u16, family: Family) -> Message {
-    Message::new(
+pub(super) fn message(kind: u8, flags: u16, family: NftFamily) -> NetlinkMessage {
+    NetlinkMessage::new(
         SUBSYSTEM << 8 | u16::from(kind),
         flags,
         &[family.0, 0, 0, 0],
     )
 }
 
-pub(super) fn table(kind: u8, family: Family, name: &str) -> Message {
+pub(super) fn table(kind: u8, family: NftFamily, name: &str) -> NetlinkMessage {
     let mut message = message(kind, if kind == NEWTABLE { CREATE } else { 0 }, family);
     message.string(1, name);
     message
@@ -45,7 +45,7 @@ pub(super) fn table(kind: u8, family: Family, name: &str) -> Message {
 
 /// A field of a set's key or of a map's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
+pub(super) enum NftField {
     Ip,
     Ip6,
     Protocol,
@@ -53,7 +53,7 @@ pub(super) enum Field {
     Interface,
 }
 
-impl Field {
+impl NftField {
     /// The number that nft(8) has for the type, so that it can print what it did not make.
     fn number(self) -> u32 {
         match self {
@@ -90,17 +90,17 @@ impl Field {
 
 /// A set, or with a value a map.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Set {
-    pub(super) family: Family,
+pub(super) struct NftSet {
+    pub(super) family: NftFamily,
     pub(super) name: &'static str,
-    pub(super) key: &'static [Field],
-    pub(super) value: &'static [Field],
+    pub(super) key: &'static [NftField],
+    pub(super) value: &'static [NftField],
 }
 
-impl Set {
-    pub(super) fn create(&self, table: &str, id: u32) -> Message {
+impl NftSet {
+    pub(super) fn create(&self, table: &str, id: u32) -> NetlinkMessage {
         let mut message = message(NEWSET, CREATE, self.family);
-        let (number, length) = Field::type_of(self.key);
+        let (number, length) = NftField::type_of(self.key);
         message.string(1, table).string(2, self.name);
         message.be32(
             3,
@@ -112,11 +112,11 @@ impl Set {
         );
         message.be32(4, number).be32(5, length);
         if !self.value.is_empty() {
-            let (number, length) = Field::type_of(self.value);
+            let (number, length) = NftField::type_of(self.value);
             message.be32(6, number).be32(7, length);
         }
         message.be32(10, id);
-        if self.key.contains(&Field::Interface) {
+        if self.key.contains(&NftField::Interface) {
             // For nft(8), which takes names for big-endian numbers otherwise: byte order, host.
             message.bytes(13, &[0, 4, 1, 0, 0, 0]);
         }
@@ -124,7 +124,12 @@ impl Set {
     }
 
     /// A message about elements: none at all means every one of the set.
-    pub(super) fn elements(&self, kind: u8, table: &str, elements: &[&Element]) -> Message {
+    pub(super) fn elements(
+        &self,
+        kind: u8,
+        table: &str,
+        elements: &[&NftElement],
+    ) -> NetlinkMessage {
         let flags = if kind == NEWSETELEM { CREATE } else { 0 };
         let mut message = message(kind, flags, self.family);
         message.string(1, table).string(2, self.name);
@@ -151,7 +156,7 @@ impl Set {
 
 /// An element of the set named `set`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Element {
+pub(super) struct NftElement {
     pub(super) set: &'static str,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
@@ -180,12 +185,17 @@ pub(super) fn interface(name: &str) -> [u8; 16] {
 
 /// Where a base chain hangs: type, hook number, priority.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hook(pub(super) &'static str, pub(super) u32, pub(super) i32);
+pub(super) struct NftHook(pub(super) &'static str, pub(super) u32, pub(super) i32);
 
-pub(super) fn chain(family: Family, table: &str, name: &str, hook: Option<Hook>) -> Message {
+pub(super) fn chain(
+    family: NftFamily,
+    table: &str,
+    name: &str,
+    hook: Option<NftHook>,
+) -> NetlinkMessage {
     let mut message = message(NEWCHAIN, CREATE, family);
     message.string(1, table).string(3, name);
-    if let Some(Hook(kind, number, priority)) = hook {
+    if let Some(NftHook(kind, number, priority)) = hook {
         message.nest(4, |m| {
             m.be32(1, number).be32(2, priority as u32);
         });
@@ -196,7 +206,7 @@ pub(super) fn chain(family: Family, table: &str, name: &str, hook: Option<Hook>)
 
 /// What a rule ends with.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Verdict {
+pub(super) enum NftVerdict {
     Accept,
     Drop,
     Return,
@@ -220,11 +230,15 @@ pub(super) const TRANSPORT: u32 = 2;
 
 /// The expressions of a rule, in the order of evaluation.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rule(Vec<(&'static str, Vec<u8>)>);
+pub(super) struct NftRule(Vec<(&'static str, Vec<u8>)>);
 
-impl Rule {
-    pub(super) fn push(mut self, name: &'static str, fill: impl FnOnce(&mut Message)) -> Self {
-        let mut data = Message::new(0, 0, &[]);
+impl NftRule {
+    pub(super) fn push(
+        mut self,
+        name: &'static str,
+        fill: impl FnOnce(&mut NetlinkMessage),
+    ) -> Self {
+        let mut data = NetlinkMessage::new(0, 0, &[]);
         fill(&mut data);
         self.0.push((name, data.body().to_vec()));
         self
@@ -300,13 +314,13 @@ impl Rule {
         })
     }
 
-    pub(super) fn verdict(self, verdict: Verdict) -> Self {
+    pub(super) fn verdict(self, verdict: NftVerdict) -> Self {
         let (code, chain) = match verdict {
-            Verdict::Drop => (0, None),
-            Verdict::Accept => (1, None),
-            Verdict::Jump(chain) => (-3, Some(chain)),
-            Verdict::Goto(chain) => (-4, Some(chain)),
-            Verdict::Return => (-5, None),
+            NftVerdict::Drop => (0, None),
+            NftVerdict::Accept => (1, None),
+            NftVerdict::Jump(chain) => (-3, Some(chain)),
+            NftVerdict::Goto(chain) => (-4, Some(chain)),
+            NftVerdict::Return => (-5, None),
         };
         self.push("immediate", |m| {
             m.be32(1, 0).nest(2, |m| {
@@ -323,11 +337,11 @@ impl Rule {
     /// The rule at the end of its chain, or with a comment at its beginning.
     pub(super) fn create(
         &self,
-        family: Family,
+        family: NftFamily,
         table: &str,
         chain: &str,
         comment: Option<&str>,
-    ) -> Message {
+    ) -> NetlinkMessage {
         let flags = if comment.is_some() {
             CREATE
         } else {

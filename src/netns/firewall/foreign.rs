@@ -11,12 +11,12 @@ use nix::errno::Errno;
 
 use super::super::description::Driver;
 use super::encode::{
-    DELRULE, Family, GETCHAIN, GETRULE, IIFNAME, INET, IPV4, IPV6, OIFNAME, R1, Rule, Verdict,
-    interface, message,
+    DELRULE, GETCHAIN, GETRULE, IIFNAME, INET, IPV4, IPV6, NftFamily, NftRule, NftVerdict, OIFNAME,
+    R1, interface, message,
 };
 use super::iptables::run;
 use super::nft::TABLE;
-use crate::netlink::{DUMP, Socket, attribute, attributes, text};
+use crate::netlink::{DUMP, NetlinkSocket, attribute, attributes, text};
 
 const FORWARD: u32 = 2;
 const INPUT: u32 = 1;
@@ -24,8 +24,8 @@ const DOCKER: &str = "DOCKER-USER";
 
 /// A chain of somebody else's that filters what is forwarded or comes in.
 #[derive(Debug)]
-struct Chain {
-    family: Family,
+struct ForeignChain {
+    family: NftFamily,
     table: String,
     name: String,
     hook: u32,
@@ -33,7 +33,7 @@ struct Chain {
 }
 
 /// A rule as far as it matters here.
-struct Found {
+struct ForeignChains {
     handle: Vec<u8>,
     comment: Vec<u8>,
     /// The names of its expressions; `drop` is a verdict.
@@ -47,7 +47,7 @@ fn comment(bridge: &str) -> String {
 /// Opens every chain that would stop the bridge's packets. The driver of iptables has its own
 /// accepting and dropping rules in `FORWARD`, which must not be overtaken.
 pub(super) fn open(bridge: &str, driver: Driver) -> Result<()> {
-    let mut socket = Socket::netfilter().context("nf_tables")?;
+    let mut socket = NetlinkSocket::netfilter().context("nf_tables")?;
     let (chains, docker) = chains(&mut socket)?;
     for chain in &chains {
         let decided = driver == Driver::Iptables && chain.name == "FORWARD";
@@ -76,7 +76,7 @@ pub(super) fn open(bridge: &str, driver: Driver) -> Result<()> {
 
 /// Takes the rules out again.
 pub(super) fn close(bridge: &str) -> Result<()> {
-    let mut socket = Socket::netfilter().context("nf_tables")?;
+    let mut socket = NetlinkSocket::netfilter().context("nf_tables")?;
     let (chains, docker) = chains(&mut socket)?;
     let ours = comment(bridge);
     for chain in &chains {
@@ -108,9 +108,9 @@ pub(super) fn close(bridge: &str) -> Result<()> {
 
 type Docker = Vec<(u8, String)>;
 
-fn chains(socket: &mut Socket) -> Result<(Vec<Chain>, Docker)> {
+fn chains(socket: &mut NetlinkSocket) -> Result<(Vec<ForeignChain>, Docker)> {
     let (mut found, mut docker) = (Vec::new(), Vec::new());
-    let request = message(GETCHAIN, DUMP, Family(0));
+    let request = message(GETCHAIN, DUMP, NftFamily(0));
     let result = socket.query(request, |_, payload| {
         let Some(family) = payload.first() else {
             return;
@@ -127,14 +127,14 @@ fn chains(socket: &mut Socket) -> Result<(Vec<Chain>, Docker)> {
             docker.push((*family, table.clone()));
         }
         let hook = attribute(bytes, 4).and_then(|hook| be32(attribute(hook, 1)?));
-        let filters = string(7) == "filter" && [INET, IPV4, IPV6].contains(&Family(*family));
+        let filters = string(7) == "filter" && [INET, IPV4, IPV6].contains(&NftFamily(*family));
         if let Some(hook @ (FORWARD | INPUT)) = hook
             && filters
             && table != TABLE
         {
             let drops = attribute(bytes, 5).and_then(be32) == Some(0);
-            found.push(Chain {
-                family: Family(*family),
+            found.push(ForeignChain {
+                family: NftFamily(*family),
                 table,
                 name,
                 hook,
@@ -152,7 +152,11 @@ fn be32(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
-fn rules(socket: &mut Socket, chain: &Chain, name: &str) -> Result<Vec<Found>> {
+fn rules(
+    socket: &mut NetlinkSocket,
+    chain: &ForeignChain,
+    name: &str,
+) -> Result<Vec<ForeignChains>> {
     let mut found = Vec::new();
     let mut request = message(GETRULE, DUMP, chain.family);
     request.string(1, &chain.table).string(2, name);
@@ -162,7 +166,7 @@ fn rules(socket: &mut Socket, chain: &Chain, name: &str) -> Result<Vec<Found>> {
         let same = |kind, value: &str| attribute(bytes, kind).map(text) == Some(value);
         if same(1, &chain.table) && same(2, name) {
             let list = attribute(bytes, 4).unwrap_or_default();
-            found.push(Found {
+            found.push(ForeignChains {
                 handle: attribute(bytes, 3).unwrap_or_default().to_vec(),
                 comment: attribute(bytes, 7).unwrap_or_default().to_vec(),
                 expressions: attributes(list).map(|(_, one)| expression(one)).collect(),
@@ -188,22 +192,26 @@ fn expression(bytes: &[u8]) -> String {
 }
 
 /// Whether the rule stops every packet that comes to it.
-fn ends_all(rule: &Found) -> bool {
+fn ends_all(rule: &ForeignChains) -> bool {
     let end = |name: &String| name == "drop" || name == "reject";
     let harmless = |name: &String| name == "counter" || name == "log" || end(name);
     rule.expressions.iter().any(end) && rule.expressions.iter().all(harmless)
 }
 
-fn is_ours(rule: &Found, comment: &str) -> bool {
+fn is_ours(rule: &ForeignChains, comment: &str) -> bool {
     // Type, length, text, zero.
     rule.comment.get(2..).map(text) == Some(comment)
 }
 
 /// What is let through: everything that is forwarded from and to the bridge, since our own table
 /// decides about that, but of what comes in only names, answers, and neighbours.
-fn accepting(bridge: &str, chain: &Chain) -> Vec<Rule> {
-    let from = |key| Rule::default().meta(key, R1).cmp(R1, true, &name(bridge));
-    let accept = |rule: Rule| rule.counter().verdict(Verdict::Accept);
+fn accepting(bridge: &str, chain: &ForeignChain) -> Vec<NftRule> {
+    let from = |key| {
+        NftRule::default()
+            .meta(key, R1)
+            .cmp(R1, true, &name(bridge))
+    };
+    let accept = |rule: NftRule| rule.counter().verdict(NftVerdict::Accept);
     if chain.hook == FORWARD {
         return vec![accept(from(IIFNAME)), accept(from(OIFNAME))];
     }

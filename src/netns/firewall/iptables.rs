@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::super::description::{Driver, Localhost};
 use super::super::network::Network;
 use super::super::publish::Publish;
-use super::super::record::{Endpoint, Record};
+use super::super::record::{Endpoint, NetworkRecord};
 use super::super::store::Store;
 use crate::netlink::address::Cidr;
 
@@ -84,7 +84,7 @@ pub(super) fn retire(store: &Store, network: &str) -> Result<()> {
     restore(&networks, &store.records_and_remains("")?)
 }
 
-fn restore(networks: &[Network], records: &[Record]) -> Result<()> {
+fn restore(networks: &[Network], records: &[NetworkRecord]) -> Result<()> {
     for family in FAMILIES {
         if !family.is_needed(networks) {
             continue;

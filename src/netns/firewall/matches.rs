@@ -2,7 +2,8 @@
 //! of nf_tables that go on to the next one only if the packet matches.
 
 use super::encode::{
-    Family, IIFNAME, IPV6, L4PROTO, LINK, NETWORK, NFPROTO, OIFNAME, R1, R2, Rule, TRANSPORT, WORD,
+    IIFNAME, IPV6, L4PROTO, LINK, NETWORK, NFPROTO, NftFamily, NftRule, OIFNAME, R1, R2, TRANSPORT,
+    WORD,
 };
 
 // `<linux/netfilter/nf_tables.h>`: what `fib` is asked about, and for.
@@ -19,7 +20,7 @@ const RTN_LOCAL: [u8; 4] = 2_u32.to_ne_bytes();
 const ETHER_TYPES: [u16; 3] = [0x0800, 0x0806, 0x86dd];
 const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-impl Rule {
+impl NftRule {
     fn ct(self, key: u32, bits: u32) -> Self {
         self.push("ct", |m| {
             m.be32(1, R1).be32(2, key);
@@ -99,7 +100,7 @@ impl Rule {
     }
 
     /// Matches the incoming interface and the destination as a pair.
-    pub(super) fn at_interface(self, family: Family, set: &str, invert: bool) -> Self {
+    pub(super) fn at_interface(self, family: NftFamily, set: &str, invert: bool) -> Self {
         let rule = match family {
             IPV6 => self.ipv6().payload(NETWORK, 24, 16, R2),
             _ => self.ipv4().payload(NETWORK, 16, 4, R2),
@@ -155,7 +156,7 @@ impl Rule {
 
     /// Matches a bridged frame from a loopback address; in a bridge's table each packet has the
     /// bridge's family.
-    pub(super) fn bridged_loopback_source(self, family: Family) -> Self {
+    pub(super) fn bridged_loopback_source(self, family: NftFamily) -> Self {
         match family {
             IPV6 => {
                 let rule = self.ether_type(ETHER_TYPES[2]).payload(NETWORK, 8, 16, R1);
@@ -168,7 +169,7 @@ impl Rule {
         }
     }
 
-    pub(super) fn source(self, family: Family, set: &str) -> Self {
+    pub(super) fn source(self, family: NftFamily, set: &str) -> Self {
         match family {
             IPV6 => self.ipv6().payload(NETWORK, 8, 16, R1),
             _ => self.ipv4().payload(NETWORK, 12, 4, R1),
@@ -176,7 +177,7 @@ impl Rule {
         .lookup(set, false)
     }
 
-    pub(super) fn destination(self, family: Family, set: &str) -> Self {
+    pub(super) fn destination(self, family: NftFamily, set: &str) -> Self {
         match family {
             IPV6 => self.ipv6().payload(NETWORK, 24, 16, R1),
             _ => self.ipv4().payload(NETWORK, 16, 4, R1),
@@ -219,7 +220,7 @@ impl Rule {
 
     /// Translates the destination to what `map` has for protocol and port, or for address,
     /// protocol and port.
-    pub(super) fn translate(self, family: Family, map: &str, by_address: bool) -> Self {
+    pub(super) fn translate(self, family: NftFamily, map: &str, by_address: bool) -> Self {
         let rule = match (by_address, family) {
             (false, _) => self.meta(L4PROTO, R1).payload(TRANSPORT, 2, 2, WORD + 1),
             (true, IPV6) => self

@@ -16,28 +16,28 @@ use nix::errno::Errno;
 use super::super::description::{Driver, Localhost};
 use super::super::network::Network;
 use super::super::publish::Publish;
-use super::super::record::{Endpoint, Record};
+use super::super::record::{Endpoint, NetworkRecord};
 use super::super::store::Store;
 use super::encode::{
-    BRIDGE, DELRULE, DELSETELEM, DELTABLE, Element, Family, GETRULE, INET, NEWSETELEM, NEWTABLE,
-    Set, chain, concat, interface, message, table,
+    BRIDGE, DELRULE, DELSETELEM, DELTABLE, GETRULE, INET, NEWSETELEM, NEWTABLE, NftElement,
+    NftFamily, NftSet, chain, concat, interface, message, table,
 };
 use super::rules::{CHAINS, SETS, USER, rules};
 use crate::netlink::address::octets;
-use crate::netlink::{DUMP, Message, Socket, attribute, text};
+use crate::netlink::{DUMP, NetlinkMessage, NetlinkSocket, attribute, text};
 
 /// The name of both tables.
 pub(super) const TABLE: &str = "rtnet";
 /// An attribute's length has 16 bits, and an element takes less than 100 bytes.
 const ELEMENTS_MAX: usize = 500;
 
-fn find(family: Family, name: &str) -> Option<&'static Set> {
+fn find(family: NftFamily, name: &str) -> Option<&'static NftSet> {
     SETS.iter()
         .find(|set| set.family == family && set.name == name)
 }
 
-fn element(set: &'static str, key: &[&[u8]]) -> Element {
-    Element {
+fn element(set: &'static str, key: &[&[u8]]) -> NftElement {
+    NftElement {
         set,
         key: concat(key),
         value: vec![],
@@ -45,7 +45,7 @@ fn element(set: &'static str, key: &[&[u8]]) -> Element {
 }
 
 /// A network's elements.
-fn of_network(network: &Network) -> Vec<Element> {
+fn of_network(network: &Network) -> Vec<NftElement> {
     let bridge = interface(&network.bridge);
     let mut all = vec![
         element("bridges", &[&bridge]),
@@ -74,7 +74,7 @@ fn of_network(network: &Network) -> Vec<Element> {
 }
 
 /// A container's elements in a network.
-fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Element> {
+fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<NftElement> {
     let own = interface(&endpoint.host_interface);
     let mut all = vec![element("ports", &[&own]), element("host_ends", &[&own])];
     if network.internal {
@@ -122,7 +122,7 @@ fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Element> {
 
 /// The `n`-th port of a published range. What is missing here the helper process serves.
 fn published(
-    all: &mut Vec<Element>,
+    all: &mut Vec<NftElement>,
     network: &Network,
     endpoint: &Endpoint,
     publish: &Publish,
@@ -139,7 +139,7 @@ fn published(
             Some(bind) => concat(&[bind, &protocol, &host]),
             None => concat(&[&protocol, &host]),
         };
-        all.push(Element {
+        all.push(NftElement {
             set,
             key,
             value: concat(&[&octets(to), &port]),
@@ -173,7 +173,7 @@ fn published(
     }
 }
 
-fn family_of(name: &str) -> Family {
+fn family_of(name: &str) -> NftFamily {
     if find(INET, name).is_some() {
         INET
     } else {
@@ -182,7 +182,7 @@ fn family_of(name: &str) -> Family {
 }
 
 /// Messages that add or delete the elements, set by set.
-fn messages(kind: u8, elements: &[Element]) -> Vec<Message> {
+fn messages(kind: u8, elements: &[NftElement]) -> Vec<NetlinkMessage> {
     let mut messages = Vec::new();
     for set in &SETS {
         let own: Vec<_> = elements
@@ -197,23 +197,23 @@ fn messages(kind: u8, elements: &[Element]) -> Vec<Message> {
     messages
 }
 
-fn commit(messages: Vec<Message>) -> Result<(), Errno> {
-    Socket::netfilter()?
+fn commit(messages: Vec<NetlinkMessage>) -> Result<(), Errno> {
+    NetlinkSocket::netfilter()?
         .batch(messages)
         .map_err(|(_, errno)| errno)
 }
 
 /// For what takes something away. To close such a socket is to wait until the kernel has freed it,
 /// 10 ms and more, in which the interface can go as well: it stays open to the end of the process.
-fn with_socket<T>(work: impl FnOnce(&mut Socket) -> Result<T>) -> Result<T> {
-    let mut socket = Socket::netfilter().context("nf_tables")?;
+fn with_socket<T>(work: impl FnOnce(&mut NetlinkSocket) -> Result<T>) -> Result<T> {
+    let mut socket = NetlinkSocket::netfilter().context("nf_tables")?;
     let result = work(&mut socket);
     std::mem::forget(socket);
     result
 }
 
 /// Whether it was there.
-fn take_away(socket: &mut Socket, messages: Vec<Message>) -> Result<bool> {
+fn take_away(socket: &mut NetlinkSocket, messages: Vec<NetlinkMessage>) -> Result<bool> {
     match socket.batch(messages) {
         Ok(()) => Ok(true),
         Err((_, Errno::ENOENT)) => Ok(false),
@@ -221,7 +221,7 @@ fn take_away(socket: &mut Socket, messages: Vec<Message>) -> Result<bool> {
     }
 }
 
-pub(super) fn add(store: &Store, network: &Network, record: &Record) -> Result<()> {
+pub(super) fn add(store: &Store, network: &Network, record: &NetworkRecord) -> Result<()> {
     let mut elements = of_network(network);
     for endpoint in record
         .endpoints
@@ -249,7 +249,7 @@ pub(super) fn retire(store: &Store, network: &str) -> Result<()> {
     make(&wanted(store, "", network)?)
 }
 
-fn make(elements: &[Element]) -> Result<()> {
+fn make(elements: &[NftElement]) -> Result<()> {
     let mut all = vec![table(NEWTABLE, INET, TABLE), table(NEWTABLE, BRIDGE, TABLE)];
     all.extend(SETS.iter().zip(1..).map(|(set, id)| set.create(TABLE, id)));
     all.push(chain(INET, TABLE, USER, None));
@@ -272,12 +272,12 @@ fn make(elements: &[Element]) -> Result<()> {
 }
 
 /// The elements of all networks and containers of this driver but two.
-fn wanted(store: &Store, container: &str, network: &str) -> Result<Vec<Element>> {
+fn wanted(store: &Store, container: &str, network: &str) -> Result<Vec<NftElement>> {
     let mut networks = store.all_in_use()?;
     networks.retain(|one| one.is_of(Driver::Nftables) && one.network.name != network);
     let networks: Vec<_> = networks.into_iter().map(|one| one.network).collect();
     let mut elements: Vec<_> = networks.iter().flat_map(of_network).collect();
-    let mut ports: Vec<(Element, String)> = Vec::new();
+    let mut ports: Vec<(NftElement, String)> = Vec::new();
     for record in store.records_and_remains(container)? {
         for endpoint in &record.endpoints {
             let Some(network) = networks.iter().find(|one| one.name == endpoint.network) else {
@@ -305,7 +305,7 @@ pub(super) fn remove(
     store: &Store,
     network: &Network,
     endpoint: &Endpoint,
-    record: &Record,
+    record: &NetworkRecord,
 ) -> Result<()> {
     delete(&of_endpoint(network, endpoint))?;
     // One that was never finished may have had a key of somebody else's.
@@ -323,7 +323,7 @@ fn restore(store: &Store, id: &str) -> Result<()> {
     }
 }
 
-fn delete(elements: &[Element]) -> Result<()> {
+fn delete(elements: &[NftElement]) -> Result<()> {
     with_socket(|socket| {
         if !take_away(socket, messages(DELSETELEM, elements))? {
             // Some are gone already: the others one by one.
@@ -351,7 +351,7 @@ fn has_user_rules() -> Result<bool> {
     let mut request = message(GETRULE, DUMP, INET);
     request.string(1, TABLE).string(2, USER);
     let mut any = false;
-    match Socket::netfilter()?.query(request, |_, _| any = true) {
+    match NetlinkSocket::netfilter()?.query(request, |_, _| any = true) {
         Ok(()) | Err(Errno::ENOENT) => Ok(any),
         Err(errno) => Err(errno).context("nf_tables"),
     }
@@ -360,7 +360,7 @@ fn has_user_rules() -> Result<bool> {
 /// Whether every rule and element is there. Deleting what is wanted is tried and taken back: the
 /// batch ends with a message that is refused.
 pub(super) fn check(store: &Store) -> Result<Option<String>> {
-    let mut socket = Socket::netfilter().context("nf_tables")?;
+    let mut socket = NetlinkSocket::netfilter().context("nf_tables")?;
     let all = rules();
     for (family, name, _) in CHAINS {
         let expected = all

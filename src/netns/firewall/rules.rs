@@ -1,17 +1,17 @@
 //! The rules of our tables for nf_tables, which never change, and the sets that they look into.
 
 use super::encode::{
-    BRIDGE, Family, Field, Hook, IIFNAME, INET, IPV4, IPV6, OIFNAME, R1, Rule, Set, Verdict,
-    interface,
+    BRIDGE, IIFNAME, INET, IPV4, IPV6, NftFamily, NftField, NftHook, NftRule, NftSet, NftVerdict,
+    OIFNAME, R1, interface,
 };
 
 /// The chain that is the user's: it is looked at first and never touched.
 pub(super) const USER: &str = "user";
 
-use Field::{Interface, Ip, Ip6, Port, Protocol};
+use NftField::{Interface, Ip, Ip6, Port, Protocol};
 
-const fn set(family: Family, name: &'static str, key: &'static [Field]) -> Set {
-    Set {
+const fn set(family: NftFamily, name: &'static str, key: &'static [NftField]) -> NftSet {
+    NftSet {
         family,
         name,
         key,
@@ -19,8 +19,8 @@ const fn set(family: Family, name: &'static str, key: &'static [Field]) -> Set {
     }
 }
 
-const fn map(name: &'static str, key: &'static [Field], value: &'static [Field]) -> Set {
-    Set {
+const fn map(name: &'static str, key: &'static [NftField], value: &'static [NftField]) -> NftSet {
+    NftSet {
         family: INET,
         name,
         key,
@@ -28,7 +28,7 @@ const fn map(name: &'static str, key: &'static [Field], value: &'static [Field])
     }
 }
 
-pub(super) const SETS: [Set; 24] = [
+pub(super) const SETS: [NftSet; 24] = [
     // Of networks, by their bridges.
     set(INET, "bridges", &[Interface]),
     set(INET, "pairs", &[Interface, Interface]),
@@ -70,32 +70,32 @@ pub(super) const SETS: [Set; 24] = [
 
 /// Every chain of ours but the user's: family, name, hook. The hooks are numbered as in
 /// `<linux/netfilter.h>` and `<linux/netfilter_bridge.h>`.
-pub(super) const CHAINS: [(Family, &str, Option<Hook>); 12] = [
+pub(super) const CHAINS: [(NftFamily, &str, Option<NftHook>); 12] = [
     (INET, "published", None),
     (INET, "loopback", None),
     (INET, "internal", None),
     (INET, "own_gateway", None),
-    (INET, "raw", Some(Hook("filter", 0, -300))),
-    (INET, "prerouting", Some(Hook("nat", 0, -99))),
-    (INET, "output", Some(Hook("nat", 3, -99))),
-    (INET, "postrouting", Some(Hook("nat", 4, 101))),
-    (INET, "input", Some(Hook("filter", 1, 0))),
-    (INET, "forward", Some(Hook("filter", 2, 0))),
-    (BRIDGE, "input", Some(Hook("filter", 1, 0))),
-    (BRIDGE, "forward", Some(Hook("filter", 2, 0))),
+    (INET, "raw", Some(NftHook("filter", 0, -300))),
+    (INET, "prerouting", Some(NftHook("nat", 0, -99))),
+    (INET, "output", Some(NftHook("nat", 3, -99))),
+    (INET, "postrouting", Some(NftHook("nat", 4, 101))),
+    (INET, "input", Some(NftHook("filter", 1, 0))),
+    (INET, "forward", Some(NftHook("filter", 2, 0))),
+    (BRIDGE, "input", Some(NftHook("filter", 1, 0))),
+    (BRIDGE, "forward", Some(NftHook("filter", 2, 0))),
 ];
 
 /// All rules, in their order: family, chain, rule.
-pub(super) fn rules() -> Vec<(Family, &'static str, Rule)> {
+pub(super) fn rules() -> Vec<(NftFamily, &'static str, NftRule)> {
     let mut rules = published_rules();
     rules.extend(source_rules().into_iter().map(|rule| inet("raw", rule)));
     // The host's addresses on the bridges are the containers', not the neighbours'.
     for (family, set) in [(IPV4, "gateways4"), (IPV6, "gateways6")] {
-        let outside = Rule::default().not_interface(IIFNAME, "bridges");
+        let outside = NftRule::default().not_interface(IIFNAME, "bridges");
         let outside = outside.meta(IIFNAME, R1).cmp(R1, false, &interface("lo"));
         rules.push(inet(
             "raw",
-            outside.destination(family, set).verdict(Verdict::Drop),
+            outside.destination(family, set).verdict(NftVerdict::Drop),
         ));
     }
     rules.extend(nat_rules());
@@ -105,10 +105,10 @@ pub(super) fn rules() -> Vec<(Family, &'static str, Rule)> {
             .into_iter()
             .map(|rule| inet("forward", rule)),
     );
-    let foreign = Rule::default()
+    let foreign = NftRule::default()
         .interface(IIFNAME, "internal_ports")
         .other_ether_type();
-    rules.push((BRIDGE, "input", foreign.verdict(Verdict::Drop)));
+    rules.push((BRIDGE, "input", foreign.verdict(NftVerdict::Drop)));
     rules.extend(
         bridge_rules()
             .into_iter()
@@ -117,13 +117,13 @@ pub(super) fn rules() -> Vec<(Family, &'static str, Rule)> {
     rules
 }
 
-fn inet(chain: &'static str, rule: Rule) -> (Family, &'static str, Rule) {
+fn inet(chain: &'static str, rule: NftRule) -> (NftFamily, &'static str, NftRule) {
     (INET, chain, rule)
 }
 
 /// Packets to published ports get the containers' addresses.
-fn published_rules() -> Vec<(Family, &'static str, Rule)> {
-    let rule = Rule::default;
+fn published_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
+    let rule = NftRule::default;
     vec![
         inet("published", rule().translate(IPV4, "at4", true)),
         inet("published", rule().translate(IPV4, "any4", false)),
@@ -135,22 +135,26 @@ fn published_rules() -> Vec<(Family, &'static str, Rule)> {
 }
 
 /// Which packets look for a published port, and which ones leave with another source address.
-fn nat_rules() -> Vec<(Family, &'static str, Rule)> {
-    let rule = Rule::default;
-    let published = || rule().for_this_host().verdict(Verdict::Jump("published"));
+fn nat_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
+    let rule = NftRule::default;
+    let published = || {
+        rule()
+            .for_this_host()
+            .verdict(NftVerdict::Jump("published"))
+    };
     let mut rules = vec![
         // A port published on 127.0.0.1 is no neighbour's (moby#45610).
         inet(
             "prerouting",
-            rule().for_loopback4().verdict(Verdict::Return),
+            rule().for_loopback4().verdict(NftVerdict::Return),
         ),
         inet("prerouting", published()),
         inet(
             "output",
-            rule().for_loopback4().verdict(Verdict::Goto("loopback")),
+            rule().for_loopback4().verdict(NftVerdict::Goto("loopback")),
         ),
         // No route leads from ::1 to a container: the helper process serves it.
-        inet("output", rule().for_loopback6().verdict(Verdict::Return)),
+        inet("output", rule().for_loopback6().verdict(NftVerdict::Return)),
         inet("output", published()),
         inet(
             "postrouting",
@@ -179,20 +183,20 @@ fn nat_rules() -> Vec<(Family, &'static str, Rule)> {
 }
 
 /// CVE-2020-13401: nobody in a container tells the host, or another container, where to route.
-fn advertisement() -> Rule {
-    Rule::default().icmp_type(134)
+fn advertisement() -> NftRule {
+    NftRule::default().icmp_type(134)
 }
 
 /// Sources and destinations that no packet of a container has.
-fn source_rules() -> Vec<Rule> {
-    let bridges = || Rule::default().interface(IIFNAME, "bridges");
-    let internal = || Rule::default().interface(IIFNAME, "internal_bridges");
+fn source_rules() -> Vec<NftRule> {
+    let bridges = || NftRule::default().interface(IIFNAME, "bridges");
+    let internal = || NftRule::default().interface(IIFNAME, "internal_bridges");
     // route_localnet is on: what is for 127.0.0.1, or from there, comes from this host only
     // (CVE-2020-8558).
     let rules = [
         // A bridge hands frames to addresses of its own kind (01:80:C2:00:00:0E) to its port,
         // behind the back of every rule that names the bridge.
-        Rule::default().interface(IIFNAME, "host_ends"),
+        NftRule::default().interface(IIFNAME, "host_ends"),
         bridges().for_loopback4(),
         bridges().loopback4_source(),
         bridges().loopback6_source(),
@@ -204,26 +208,26 @@ fn source_rules() -> Vec<Rule> {
     ];
     rules
         .into_iter()
-        .map(|rule| rule.verdict(Verdict::Drop))
+        .map(|rule| rule.verdict(NftVerdict::Drop))
         .collect()
 }
 
 /// What reaches the host itself. From an internal network that is nothing but its own resolver,
 /// the signs of life of its gateway, and answers to what the host has begun.
-fn input_rules() -> Vec<(Family, &'static str, Rule)> {
-    let rule = Rule::default;
+fn input_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
+    let rule = NftRule::default;
     let mut rules = vec![
         (
             "input",
             advertisement()
                 .interface(IIFNAME, "bridges")
-                .verdict(Verdict::Drop),
+                .verdict(NftVerdict::Drop),
         ),
         (
             "input",
             rule()
                 .interface(IIFNAME, "internal_bridges")
-                .verdict(Verdict::Goto("internal")),
+                .verdict(NftVerdict::Goto("internal")),
         ),
     ];
     // A network's resolver is its members' alone.
@@ -238,104 +242,121 @@ fn input_rules() -> Vec<(Family, &'static str, Rule)> {
                 "input",
                 question
                     .at_interface(family, own, true)
-                    .verdict(Verdict::Drop),
+                    .verdict(NftVerdict::Drop),
             ));
         }
     }
-    // Neighbour discovery, which IPv6 has for ARP, begins before there is a source address.
-    for kind in [135, 136] {
-        rules.push(("internal", rule().icmp_type(kind).verdict(Verdict::Accept)));
-    }
-    rules.push((
-        "internal",
-        rule().source_is_elsewhere().verdict(Verdict::Drop),
-    ));
-    rules.push(("internal", rule().answer().verdict(Verdict::Accept)));
-    for (family, own) in [(IPV4, "own_gateways4"), (IPV6, "own_gateways6")] {
-        let own = rule().at_interface(family, own, false);
-        rules.push(("internal", own.verdict(Verdict::Goto("own_gateway"))));
-    }
-    rules.push(("internal", rule().verdict(Verdict::Drop)));
-    for protocol in [6, 17] {
-        let names = rule().protocol(protocol).destination_port(53);
-        rules.push(("own_gateway", names.verdict(Verdict::Accept)));
-    }
-    rules.push((
-        "own_gateway",
-        rule().ipv4().protocol(1).verdict(Verdict::Accept),
-    ));
-    rules.push((
-        "own_gateway",
-        rule().ipv6().protocol(58).verdict(Verdict::Accept),
-    ));
-    rules.push(("own_gateway", rule().verdict(Verdict::Drop)));
+    rules.extend(internal_rules());
     rules
         .into_iter()
         .map(|(chain, rule)| (INET, chain, rule))
         .collect()
 }
 
-fn forward_rules() -> Vec<Rule> {
-    let rule = Rule::default;
+/// What passes from an internal network to the host.
+fn internal_rules() -> Vec<(&'static str, NftRule)> {
+    let rule = NftRule::default;
+    let mut rules = Vec::new();
+    // Neighbour discovery, which IPv6 has for ARP, begins before there is a source address.
+    for kind in [135, 136] {
+        rules.push((
+            "internal",
+            rule().icmp_type(kind).verdict(NftVerdict::Accept),
+        ));
+    }
+    rules.push((
+        "internal",
+        rule().source_is_elsewhere().verdict(NftVerdict::Drop),
+    ));
+    rules.push(("internal", rule().answer().verdict(NftVerdict::Accept)));
+    for (family, own) in [(IPV4, "own_gateways4"), (IPV6, "own_gateways6")] {
+        let own = rule().at_interface(family, own, false);
+        rules.push(("internal", own.verdict(NftVerdict::Goto("own_gateway"))));
+    }
+    rules.push(("internal", rule().verdict(NftVerdict::Drop)));
+    for protocol in [6, 17] {
+        let names = rule().protocol(protocol).destination_port(53);
+        rules.push(("own_gateway", names.verdict(NftVerdict::Accept)));
+    }
+    rules.push((
+        "own_gateway",
+        rule().ipv4().protocol(1).verdict(NftVerdict::Accept),
+    ));
+    rules.push((
+        "own_gateway",
+        rule().ipv6().protocol(58).verdict(NftVerdict::Accept),
+    ));
+    rules.push(("own_gateway", rule().verdict(NftVerdict::Drop)));
+    rules
+}
+
+fn forward_rules() -> Vec<NftRule> {
+    let rule = NftRule::default;
     vec![
-        rule().verdict(Verdict::Jump(USER)),
+        rule().verdict(NftVerdict::Jump(USER)),
         // Bridged packets come by where bridge-nf-call-iptables is 1.
-        rule().pair("pairs").verdict(Verdict::Accept),
+        rule().pair("pairs").verdict(NftVerdict::Accept),
         rule()
             .interface(IIFNAME, "internal_bridges")
-            .verdict(Verdict::Drop),
+            .verdict(NftVerdict::Drop),
         rule()
             .interface(OIFNAME, "internal_bridges")
-            .verdict(Verdict::Drop),
-        rule().established().verdict(Verdict::Accept),
-        rule().translated().verdict(Verdict::Accept),
+            .verdict(NftVerdict::Drop),
+        rule().established().verdict(NftVerdict::Accept),
+        rule().translated().verdict(NftVerdict::Accept),
         rule()
             .interface(IIFNAME, "open_bridges")
             .interface(OIFNAME, "open_bridges")
-            .verdict(Verdict::Accept),
+            .verdict(NftVerdict::Accept),
         // Other networks, and neighbours with a route to the subnet.
-        rule().interface(OIFNAME, "bridges").verdict(Verdict::Drop),
+        rule()
+            .interface(OIFNAME, "bridges")
+            .verdict(NftVerdict::Drop),
     ]
 }
 
 /// Without connection tracking, which bridges need not have.
-fn bridge_rules() -> Vec<Rule> {
-    let rule = Rule::default;
+fn bridge_rules() -> Vec<NftRule> {
+    let rule = NftRule::default;
     let port = || rule().interface(IIFNAME, "ports");
     vec![
-        port().bridged_loopback_source(IPV4).verdict(Verdict::Drop),
-        port().bridged_loopback_source(IPV6).verdict(Verdict::Drop),
+        port()
+            .bridged_loopback_source(IPV4)
+            .verdict(NftVerdict::Drop),
+        port()
+            .bridged_loopback_source(IPV6)
+            .verdict(NftVerdict::Drop),
         advertisement()
             .interface(IIFNAME, "ports")
-            .verdict(Verdict::Drop),
-        rule().pair("linked_all").verdict(Verdict::Accept),
+            .verdict(NftVerdict::Drop),
+        rule().pair("linked_all").verdict(NftVerdict::Accept),
         rule()
             .ether_type(0x0806)
             .pair("linked")
-            .verdict(Verdict::Accept),
+            .verdict(NftVerdict::Accept),
         // Neighbour solicitation and advertisement: IPv6 has no ARP.
         rule()
             .icmp_type(135)
             .pair("linked")
-            .verdict(Verdict::Accept),
+            .verdict(NftVerdict::Accept),
         rule()
             .icmp_type(136)
             .pair("linked")
-            .verdict(Verdict::Accept),
+            .verdict(NftVerdict::Accept),
         rule()
             .pair_port("linked_ports", false)
-            .verdict(Verdict::Accept),
+            .verdict(NftVerdict::Accept),
         rule()
             .tcp_reply()
             .pair_port("linked_back", true)
-            .verdict(Verdict::Accept),
+            .verdict(NftVerdict::Accept),
         rule()
             .protocol(17)
             .pair_port("linked_back", true)
-            .verdict(Verdict::Accept),
+            .verdict(NftVerdict::Accept),
         rule()
             .interface(IIFNAME, "apart")
             .interface(OIFNAME, "apart")
-            .verdict(Verdict::Drop),
+            .verdict(NftVerdict::Drop),
     ]
 }

@@ -1,6 +1,6 @@
 //! How much of the helper process one client or one container may have. Pure.
 //!
-//! Each [`Kind`] of work has a budget of its own, so that connections that do nothing take no
+//! Each [`WorkKind`] of work has a budget of its own, so that connections that do nothing take no
 //! question's place. Within a kind every client has a share, and so has every container that the
 //! work is for. A newcomer beyond a share takes the place of what has been quiet for longest in
 //! that share; one that finds the whole budget spent takes it from the client that has most. So a
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, KINDS, Kind};
+use super::client::{ClientAddress, KINDS, WorkKind};
 
 /// The descriptors that are for clients, of those that the process may have: two of five.
 const CLIENTS_MAX: usize = 32 * 1024;
@@ -31,16 +31,16 @@ enum Scope {
 }
 
 /// What a client has in a scope.
-type Account = (Kind, Scope, Client);
+type Account = (WorkKind, Scope, ClientAddress);
 
 /// An account's place among those of its scope: by how much it has, and by how long the quietest of
 /// that has been quiet. The one to take from comes last.
-type Rank = (Kind, Scope, usize, Reverse<u64>, Client);
+type Rank = (WorkKind, Scope, usize, Reverse<u64>, ClientAddress);
 
 #[derive(Debug)]
 struct Charge {
-    kind: Kind,
-    client: Client,
+    kind: WorkKind,
+    client: ClientAddress,
     container: Option<Rc<str>>,
     /// Its place among all: what was in use last has the highest.
     stamp: u64,
@@ -75,7 +75,7 @@ pub(super) struct Budgets {
     /// Numbers by stamp, what has been quiet for longest first.
     accounts: BTreeMap<Account, BTreeMap<u64, u64>>,
     ranks: BTreeSet<Rank>,
-    counts: BTreeMap<(Kind, Scope), usize>,
+    counts: BTreeMap<(WorkKind, Scope), usize>,
     stamp: u64,
 }
 
@@ -101,22 +101,23 @@ impl Budgets {
 
     /// How many of the kind there may be at once. Together they need as many descriptors as there
     /// are for clients: connections take two, and the rest one.
-    fn total(&self, kind: Kind) -> usize {
+    fn total(&self, kind: WorkKind) -> usize {
         match kind {
-            Kind::UdpQuery | Kind::TcpQuery | Kind::FirstDatagrams | Kind::UdpFlow => {
-                (self.clients / 8).max(8)
-            }
-            Kind::Relay => (self.clients / 16 * 3).max(8),
+            WorkKind::UdpQuery
+            | WorkKind::TcpQuery
+            | WorkKind::FirstDatagrams
+            | WorkKind::UdpFlow => (self.clients / 8).max(8),
+            WorkKind::Relay => (self.clients / 16 * 3).max(8),
         }
     }
 
-    fn count(&self, kind: Kind, scope: Scope) -> usize {
+    fn count(&self, kind: WorkKind, scope: Scope) -> usize {
         self.counts.get(&(kind, scope)).copied().unwrap_or(0)
     }
 
     /// What has been quiet for longest of what the client with most has.
-    fn to_take(&self, kind: Kind, scope: Scope) -> Option<u64> {
-        let least = Client::Member("".into());
+    fn to_take(&self, kind: WorkKind, scope: Scope) -> Option<u64> {
+        let least = ClientAddress::Member("".into());
         let end = (kind, scope.clone(), usize::MAX, Reverse(0), least);
         let (_, _, _, _, most) = self
             .ranks
@@ -131,7 +132,12 @@ impl Budgets {
     }
 
     /// Whether `client` may have one more of the kind; it is for `container` if that is said.
-    pub(super) fn room(&self, kind: Kind, client: &Client, container: Option<&Rc<str>>) -> Room {
+    pub(super) fn room(
+        &self,
+        kind: WorkKind,
+        client: &ClientAddress,
+        container: Option<&Rc<str>>,
+    ) -> Room {
         let total = self.total(kind);
         let instead = |number: Option<u64>| number.map_or(Room::None, Room::Instead);
         if let Some(own) = self.accounts.get(&(kind, Scope::All, client.clone()))
@@ -139,7 +145,7 @@ impl Budgets {
         {
             let quietest = own.first_key_value().map(|(_, number)| *number);
             let is_quiet = |number: &u64| {
-                kind != Kind::Relay
+                kind != WorkKind::Relay
                     || self
                         .charges
                         .get(number)
@@ -162,8 +168,8 @@ impl Budgets {
     pub(super) fn charge(
         &mut self,
         number: u64,
-        kind: Kind,
-        client: Client,
+        kind: WorkKind,
+        client: ClientAddress,
         container: Option<Rc<str>>,
     ) {
         self.release(number);
@@ -225,7 +231,7 @@ impl Budgets {
     }
 
     /// Charges the source as another kind, for the same client and container.
-    pub(super) fn change(&mut self, number: u64, kind: Kind) {
+    pub(super) fn change(&mut self, number: u64, kind: WorkKind) {
         if let Some(charge) = self.charges.get(&number) {
             let (client, container) = (charge.client.clone(), charge.container.clone());
             self.charge(number, kind, client, container);
@@ -233,7 +239,10 @@ impl Budgets {
     }
 
     /// The kind, the client and the container that a source is charged to.
-    pub(super) fn charged(&self, number: u64) -> Option<(Kind, Client, Option<Rc<str>>)> {
+    pub(super) fn charged(
+        &self,
+        number: u64,
+    ) -> Option<(WorkKind, ClientAddress, Option<Rc<str>>)> {
         let charge = self.charges.get(&number)?;
         Some((charge.kind, charge.client.clone(), charge.container.clone()))
     }
@@ -259,14 +268,14 @@ impl Budgets {
     }
 
     /// Whether there is anything of the kinds that `limit` has a time for.
-    pub(super) fn has(&self, is_meant: impl Fn(Kind) -> bool) -> bool {
+    pub(super) fn has(&self, is_meant: impl Fn(WorkKind) -> bool) -> bool {
         KINDS
             .iter()
             .any(|kind| is_meant(*kind) && self.count(*kind, Scope::All) > 0)
     }
 
     /// The sources that have been quiet for longer than their kind may be.
-    pub(super) fn late(&self, limit: impl Fn(Kind) -> Option<Duration>) -> Vec<u64> {
+    pub(super) fn late(&self, limit: impl Fn(WorkKind) -> Option<Duration>) -> Vec<u64> {
         let is_late =
             |charge: &Charge| limit(charge.kind).is_some_and(|limit| charge.used.elapsed() > limit);
         let late = self.charges.iter().filter(|(_, charge)| is_late(charge));
@@ -287,12 +296,17 @@ mod tests {
 
     use super::*;
 
-    fn client(n: u16) -> Client {
-        Client::at(Ipv6Addr::new(0x2001, 0xdb8, n, 0, 0, 0, 0, 1).into())
+    fn client(n: u16) -> ClientAddress {
+        ClientAddress::at(Ipv6Addr::new(0x2001, 0xdb8, n, 0, 0, 0, 0, 1).into())
     }
 
     /// What has ended for it, if anything has.
-    fn one_more(budgets: &mut Budgets, number: u64, kind: Kind, client: &Client) -> Option<u64> {
+    fn one_more(
+        budgets: &mut Budgets,
+        number: u64,
+        kind: WorkKind,
+        client: &ClientAddress,
+    ) -> Option<u64> {
         let instead = match budgets.room(kind, client, None) {
             Room::Free => None,
             Room::Instead(other) => Some(other),
@@ -306,10 +320,10 @@ mod tests {
     #[test]
     fn one_client_has_a_share_and_loses_its_own() {
         for kind in [
-            Kind::UdpQuery,
-            Kind::TcpQuery,
-            Kind::FirstDatagrams,
-            Kind::UdpFlow,
+            WorkKind::UdpQuery,
+            WorkKind::TcpQuery,
+            WorkKind::FirstDatagrams,
+            WorkKind::UdpFlow,
         ] {
             let mut budgets = Budgets::new(20_000);
             let share = (budgets.total(kind) / 4) as u64;
@@ -327,7 +341,7 @@ mod tests {
     #[test]
     fn many_clients_take_from_the_one_that_has_most() {
         let mut budgets = Budgets::new(20_000);
-        let kind = Kind::UdpQuery;
+        let kind = WorkKind::UdpQuery;
         let (total, share) = (budgets.total(kind) as u64, budgets.total(kind) as u64 / 4);
         for n in 0..share {
             one_more(&mut budgets, n, kind, &client(0));
@@ -345,9 +359,14 @@ mod tests {
     fn a_kind_takes_nothing_from_another() {
         let mut budgets = Budgets::new(1024);
         for n in 0..1_000 {
-            one_more(&mut budgets, n, Kind::FirstDatagrams, &client(n as u16));
+            one_more(&mut budgets, n, WorkKind::FirstDatagrams, &client(n as u16));
         }
-        for kind in [Kind::UdpQuery, Kind::TcpQuery, Kind::UdpFlow, Kind::Relay] {
+        for kind in [
+            WorkKind::UdpQuery,
+            WorkKind::TcpQuery,
+            WorkKind::UdpFlow,
+            WorkKind::Relay,
+        ] {
             assert_eq!(budgets.room(kind, &client(0), None), Room::Free);
         }
     }
@@ -355,34 +374,45 @@ mod tests {
     #[test]
     fn connections_in_use_are_not_ended_for_those_of_the_same_client() {
         let mut budgets = Budgets::new(20_000);
-        let share = budgets.total(Kind::Relay) as u64 / 4;
+        let share = budgets.total(WorkKind::Relay) as u64 / 4;
         for n in 0..share {
-            one_more(&mut budgets, n, Kind::Relay, &client(0));
+            one_more(&mut budgets, n, WorkKind::Relay, &client(0));
         }
-        assert_eq!(budgets.room(Kind::Relay, &client(0), None), Room::None);
-        assert_eq!(budgets.room(Kind::Relay, &client(1), None), Room::Free);
+        assert_eq!(budgets.room(WorkKind::Relay, &client(0), None), Room::None);
+        assert_eq!(budgets.room(WorkKind::Relay, &client(1), None), Room::Free);
     }
 
     #[test]
     fn a_container_has_no_more_than_half_of_what_is_relayed() {
         let mut budgets = Budgets::new(20_000);
         let (popular, other): (Rc<str>, Rc<str>) = ("popular".into(), "other".into());
-        let half = budgets.total(Kind::Relay) as u64 / 2;
+        let half = budgets.total(WorkKind::Relay) as u64 / 2;
         for n in 0..half {
-            budgets.charge(n, Kind::Relay, client(n as u16), Some(Rc::clone(&popular)));
+            budgets.charge(
+                n,
+                WorkKind::Relay,
+                client(n as u16),
+                Some(Rc::clone(&popular)),
+            );
         }
         let new = client(9_999);
         assert_eq!(
-            budgets.room(Kind::Relay, &new, Some(&popular)),
+            budgets.room(WorkKind::Relay, &new, Some(&popular)),
             Room::Instead(0)
         );
-        assert_eq!(budgets.room(Kind::Relay, &new, Some(&other)), Room::Free);
+        assert_eq!(
+            budgets.room(WorkKind::Relay, &new, Some(&other)),
+            Room::Free
+        );
         // Of those with one each it is the one that has been quiet for longest.
         budgets.release(0);
-        assert_eq!(budgets.room(Kind::Relay, &new, Some(&popular)), Room::Free);
-        budgets.charge(half, Kind::Relay, client(3), Some(Rc::clone(&popular)));
         assert_eq!(
-            budgets.room(Kind::Relay, &new, Some(&popular)),
+            budgets.room(WorkKind::Relay, &new, Some(&popular)),
+            Room::Free
+        );
+        budgets.charge(half, WorkKind::Relay, client(3), Some(Rc::clone(&popular)));
+        assert_eq!(
+            budgets.room(WorkKind::Relay, &new, Some(&popular)),
             Room::Instead(3)
         );
         assert_eq!(budgets.of_container("popular").len() as u64, half);
@@ -393,8 +423,8 @@ mod tests {
     fn all_kinds_and_the_ports_fit_into_the_descriptors() {
         for descriptors in [1_024, 4_096, 20_000, 524_288, 1 << 30] {
             let budgets = Budgets::new(descriptors);
-            let of_kind = |kind: &Kind| {
-                let each = if matches!(kind, Kind::TcpQuery | Kind::Relay) {
+            let of_kind = |kind: &WorkKind| {
+                let each = if matches!(kind, WorkKind::TcpQuery | WorkKind::Relay) {
                     2
                 } else {
                     1
@@ -413,14 +443,14 @@ mod tests {
     #[test]
     fn what_has_ended_is_forgotten() {
         let mut budgets = Budgets::new(20_000);
-        budgets.charge(1, Kind::FirstDatagrams, client(0), Some("a".into()));
-        budgets.change(1, Kind::UdpFlow);
+        budgets.charge(1, WorkKind::FirstDatagrams, client(0), Some("a".into()));
+        budgets.change(1, WorkKind::UdpFlow);
         assert_eq!(
             budgets.charged(1).map(|(kind, ..)| kind),
-            Some(Kind::UdpFlow)
+            Some(WorkKind::UdpFlow)
         );
-        assert!(budgets.has(|kind| kind == Kind::UdpFlow));
-        assert!(!budgets.has(|kind| kind == Kind::FirstDatagrams));
+        assert!(budgets.has(|kind| kind == WorkKind::UdpFlow));
+        assert!(!budgets.has(|kind| kind == WorkKind::FirstDatagrams));
         budgets.touch(1);
         budgets.release(1);
         budgets.release(1);

@@ -4,16 +4,16 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use nix::sys::epoll::EpollFlags;
 
-use super::client::{Client, Kind};
+use super::client::{ClientAddress, WorkKind};
 use super::relay::{self, Flow, Pumped};
-use super::server::Server;
+use super::server::HelperServer;
 use super::source::{EDGES, Published, Source, TURN};
 
-impl Server {
+impl HelperServer {
     /// Who comes from the address: a container of this network, or somebody else.
-    fn client(&self, from: SocketAddr) -> Client {
-        let member = self.names.member(from.ip()).map(Client::Member);
-        member.unwrap_or_else(|| Client::at(from.ip()))
+    fn client(&self, from: SocketAddr) -> ClientAddress {
+        let member = self.names.member(from.ip()).map(ClientAddress::Member);
+        member.unwrap_or_else(|| ClientAddress::at(from.ip()))
     }
 
     pub(super) fn accept(&mut self, listener: &TcpListener, published: &Published) {
@@ -23,10 +23,10 @@ impl Server {
             };
             let client = self.client(from);
             // Whoever has no room left is told so at once.
-            if self.make_room(Kind::Relay, &client, Some(&published.container))
-                && let Ok(stream) = relay::Stream::new(stream, published.target(from))
+            if self.make_room(WorkKind::Relay, &client, Some(&published.container))
+                && let Ok(stream) = relay::RelayStream::new(stream, published.target(from))
             {
-                let whose = (Kind::Relay, client);
+                let whose = (WorkKind::Relay, client);
                 self.watch_for(
                     whose,
                     Some(&published.container),
@@ -37,7 +37,7 @@ impl Server {
         }
     }
 
-    pub(super) fn relay(&mut self, number: u64, mut stream: relay::Stream) -> Option<Source> {
+    pub(super) fn relay(&mut self, number: u64, mut stream: relay::RelayStream) -> Option<Source> {
         self.budgets.touch(number);
         match stream.pump(&mut self.pipe) {
             Pumped::Ended => return None,
@@ -64,11 +64,11 @@ impl Server {
     fn new_flow(&mut self, held: u64, from: SocketAddr, published: &Published) -> Option<u64> {
         let client = self.client(from);
         let container = Some(&published.container);
-        if !self.make_room(Kind::FirstDatagrams, &client, container) {
+        if !self.make_room(WorkKind::FirstDatagrams, &client, container) {
             return None;
         }
         let source = Source::Flow(Flow::new(from, held, published.target(from)).ok()?);
-        let whose = (Kind::FirstDatagrams, client);
+        let whose = (WorkKind::FirstDatagrams, client);
         let number = self.watch_for(whose, container, source, EpollFlags::EPOLLIN)?;
         self.flows.insert((held, from), number);
         Some(number)
@@ -87,10 +87,10 @@ impl Server {
         if !answered {
             return;
         }
-        if let Some((Kind::FirstDatagrams, client, container)) = self.budgets.charged(number)
-            && self.make_room(Kind::UdpFlow, &client, container.as_ref())
+        if let Some((WorkKind::FirstDatagrams, client, container)) = self.budgets.charged(number)
+            && self.make_room(WorkKind::UdpFlow, &client, container.as_ref())
         {
-            self.budgets.change(number, Kind::UdpFlow);
+            self.budgets.change(number, WorkKind::UdpFlow);
         }
     }
 

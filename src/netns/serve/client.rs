@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 /// What is budgeted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum WorkKind {
     /// A question over UDP that another server has been asked.
     UdpQuery,
     /// A connection to the resolver.
@@ -19,24 +19,24 @@ pub(super) enum Kind {
 }
 
 /// All kinds.
-pub(super) const KINDS: [Kind; 5] = [
-    Kind::UdpQuery,
-    Kind::TcpQuery,
-    Kind::FirstDatagrams,
-    Kind::UdpFlow,
-    Kind::Relay,
+pub(super) const KINDS: [WorkKind; 5] = [
+    WorkKind::UdpQuery,
+    WorkKind::TcpQuery,
+    WorkKind::FirstDatagrams,
+    WorkKind::UdpFlow,
+    WorkKind::Relay,
 ];
 
 /// Who counts as one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Client {
+pub(super) enum ClientAddress {
     /// A container of the network, whichever of its addresses it uses.
     Member(Rc<str>),
     /// An IPv4 address, or an IPv6 prefix of 64 bits: a host has a whole one to choose from.
     Address(IpAddr),
 }
 
-impl Client {
+impl ClientAddress {
     pub(super) fn at(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_64_bit_prefix_are_one_client() {
-        let at = |text: &str| Client::at(text.parse().unwrap());
+        let at = |text: &str| ClientAddress::at(text.parse().unwrap());
         assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:0:1"));
         assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
         assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));

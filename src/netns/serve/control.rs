@@ -11,13 +11,13 @@ use super::super::entry::read_record;
 use super::super::publish::Protocol;
 use super::cgroup;
 use super::resolver_socket::bind_to_bridge;
-use super::server::Server;
+use super::server::HelperServer;
 use super::source::{Published, Source};
 use crate::sys;
 
 const MESSAGE_MAX: usize = 32 * 1024;
 
-impl Server {
+impl HelperServer {
     /// One message of `add` or `del`; `None` when it has gone, `Some(false)` to end.
     pub(super) fn command(&mut self, fd: &OwnedFd) -> Option<bool> {
         let mut buffer = vec![0; MESSAGE_MAX];

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::super::hosts;
 use super::super::network::Network;
-use super::super::record::Record;
+use super::super::record::NetworkRecord;
 use super::super::resolv_conf::host_servers;
 use super::inbox::Asker;
-use super::message::{self, Found, NAME_ERROR, Question, SERVER_FAILURE};
+use super::message::{self, FoundName, NAME_ERROR, Question, SERVER_FAILURE};
 
 /// How long one server may take.
 const SERVER_LIMIT: Duration = Duration::from_millis(2500);
@@ -23,7 +23,7 @@ const HOSTS_MAX: usize = 32;
 #[derive(Debug)]
 pub(super) struct Names {
     pub(super) network: Network,
-    members: BTreeMap<String, Record>,
+    members: BTreeMap<String, NetworkRecord>,
     /// The members' addresses in this network.
     holders: BTreeMap<IpAddr, Rc<str>>,
 }
@@ -45,7 +45,7 @@ impl Names {
         }
     }
 
-    pub(super) fn insert(&mut self, record: Record) {
+    pub(super) fn insert(&mut self, record: NetworkRecord) {
         self.remove(&record.id);
         let id: Rc<str> = record.id.as_str().into();
         let addresses = self
@@ -66,7 +66,7 @@ impl Names {
         self.holders.get(&address.to_canonical()).cloned()
     }
 
-    fn addresses<'a>(&self, record: &'a Record) -> impl Iterator<Item = IpAddr> + use<'a> {
+    fn addresses<'a>(&self, record: &'a NetworkRecord) -> impl Iterator<Item = IpAddr> + use<'a> {
         let name = self.network.name.clone();
         let here = record
             .endpoints
@@ -87,17 +87,17 @@ impl Names {
 
     fn resolve(&self, query: &[u8], question: &Question) -> Next {
         if let Some(address) = message::reverse(&question.name) {
-            let holds = |record: &&Record| self.addresses(record).any(|own| own == address);
+            let holds = |record: &&NetworkRecord| self.addresses(record).any(|own| own == address);
             if let Some(record) = self.members.values().find(holds) {
                 let name = record.names.first().map_or("", String::as_str);
-                return Next::Answer(message::answer(query, question, &[Found::Name(name)]));
+                return Next::Answer(message::answer(query, question, &[FoundName::Name(name)]));
             }
         }
         let qualified = question
             .name
             .strip_suffix(&self.network.name.to_ascii_lowercase());
         let short = qualified.and_then(|name| name.strip_suffix('.'));
-        let known = |record: &&Record| {
+        let known = |record: &&NetworkRecord| {
             let same = |name: &String| {
                 name.eq_ignore_ascii_case(&question.name)
                     || short.is_some_and(|short| name.eq_ignore_ascii_case(short))
@@ -107,7 +107,7 @@ impl Names {
         let mut records = self.members.values().filter(known).peekable();
         if records.peek().is_some() {
             let addresses = records.flat_map(|record| self.addresses(record));
-            let found: Vec<_> = addresses.map(Found::Address).collect();
+            let found: Vec<_> = addresses.map(FoundName::Address).collect();
             return Next::Answer(message::answer(query, question, &found));
         }
         match self.network.internal {
@@ -145,9 +145,9 @@ impl Names {
         }
     }
 
-    fn hosts_of(&self, record: &Record, all: bool) -> String {
+    fn hosts_of(&self, record: &NetworkRecord, all: bool) -> String {
         let mut text = String::new();
-        let mut lines = |record: &Record, names: &[String]| {
+        let mut lines = |record: &NetworkRecord, names: &[String]| {
             text.extend(
                 self.addresses(record)
                     .map(|address| hosts::line(address, names)),

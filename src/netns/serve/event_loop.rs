@@ -10,8 +10,8 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 
 use super::super::network::Network;
 use super::super::store::read_active;
-use super::client::Kind;
-use super::server::Server;
+use super::client::WorkKind;
+use super::server::HelperServer;
 use super::source::Source;
 use super::{cgroup, stream};
 use crate::sys;
@@ -34,7 +34,7 @@ pub(crate) fn serve(state: &Path, name: &str) -> Result<()> {
         bail!("network {name}: not in use")
     };
     let network = Network::decide(name, active.config)?;
-    let mut server = Server::new(state, network)?;
+    let mut server = HelperServer::new(state, network)?;
     let listener = sys::stdio(0)
         .try_clone_to_owned()
         .context("standard input")?;
@@ -43,17 +43,17 @@ pub(crate) fn serve(state: &Path, name: &str) -> Result<()> {
 }
 
 /// How long what is charged to somebody may be quiet.
-fn limit(kind: Kind) -> Option<Duration> {
+fn limit(kind: WorkKind) -> Option<Duration> {
     match kind {
         // A question has a limit for each server that is asked.
-        Kind::UdpQuery => None,
-        Kind::TcpQuery => Some(stream::STREAM_LIMIT),
-        Kind::FirstDatagrams | Kind::UdpFlow => Some(FLOW_LIMIT),
-        Kind::Relay => Some(RELAY_LIMIT),
+        WorkKind::UdpQuery => None,
+        WorkKind::TcpQuery => Some(stream::STREAM_LIMIT),
+        WorkKind::FirstDatagrams | WorkKind::UdpFlow => Some(FLOW_LIMIT),
+        WorkKind::Relay => Some(RELAY_LIMIT),
     }
 }
 
-impl Server {
+impl HelperServer {
     fn run(mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
         let mut failures = 0;
@@ -104,7 +104,7 @@ impl Server {
 
     /// How often it has to be looked for what is late, if anything can be.
     fn tick(&self) -> Option<Duration> {
-        if self.budgets.has(|kind| kind != Kind::Relay) {
+        if self.budgets.has(|kind| kind != WorkKind::Relay) {
             return Some(TICK);
         }
         self.budgets.has(|_| true).then_some(SLOW_TICK)

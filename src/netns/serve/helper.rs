@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::super::network::Network;
 use super::super::ports::{Held, hold};
-use super::super::record::{Endpoint, Record};
+use super::super::record::{Endpoint, NetworkRecord};
 use super::super::store::Store;
 use super::connection::{Connection, SOCKET};
 use super::resolver_socket::resolver_sockets;
@@ -21,7 +21,12 @@ const CLOSE_TRIES: usize = 80;
 const CLOSE_PAUSE: Duration = Duration::from_millis(25);
 
 /// Tells the network's helper of a container, and starts the helper if there is none.
-pub(crate) fn add(store: &Store, network: &Network, record: &Record, held: &[Held]) -> Result<()> {
+pub(crate) fn add(
+    store: &Store,
+    network: &Network,
+    record: &NetworkRecord,
+    held: &[Held],
+) -> Result<()> {
     ensure(store, network, Some(&record.id))?.add(&record.id, held)
 }
 
@@ -89,8 +94,8 @@ fn introduce(
 
 /// The record of a container that lives. One that cannot be read is no reason for the others to do
 /// without names and ports.
-fn living(store: &Store, id: &str) -> Option<Record> {
-    let record = || -> Result<Option<Record>> {
+fn living(store: &Store, id: &str) -> Option<NetworkRecord> {
+    let record = || -> Result<Option<NetworkRecord>> {
         let Some(record) = store.record(id)? else {
             return Ok(None);
         };

@@ -15,7 +15,7 @@ pub(super) type Asker = Option<Rc<str>>;
 
 /// A question that has arrived.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct InboxQuestion {
     pub(super) query: Vec<u8>,
     pub(super) from: SocketAddr,
     /// The source at which it has arrived.
@@ -24,7 +24,7 @@ pub(super) struct Asked {
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    waiting: BTreeMap<Asker, VecDeque<Asked>>,
+    waiting: BTreeMap<Asker, VecDeque<InboxQuestion>>,
     /// Whose turn comes when: everybody with something that waits, once.
     turns: VecDeque<Asker>,
     count: usize,
@@ -36,7 +36,7 @@ impl Inbox {
     }
 
     /// Lets a question wait; where there is no room it is lost.
-    pub(super) fn push(&mut self, asker: &Asker, asked: impl FnOnce() -> Asked) {
+    pub(super) fn push(&mut self, asker: &Asker, asked: impl FnOnce() -> InboxQuestion) {
         let waiting = self.waiting.entry(asker.clone()).or_default();
         if waiting.len() >= EACH_MAX || (self.count >= ALL_MAX && !waiting.is_empty()) {
             return;
@@ -49,7 +49,7 @@ impl Inbox {
     }
 
     /// The next question of the container whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<(Asker, Asked)> {
+    pub(super) fn pop(&mut self) -> Option<(Asker, InboxQuestion)> {
         let asker = self.turns.pop_front()?;
         let waiting = self.waiting.get_mut(&asker)?;
         let asked = waiting.pop_front()?;
@@ -67,8 +67,8 @@ impl Inbox {
 mod tests {
     use super::*;
 
-    fn asked(n: u8) -> Asked {
-        Asked {
+    fn asked(n: u8) -> InboxQuestion {
+        InboxQuestion {
             query: vec![n],
             from: "192.0.2.1:1".parse().unwrap(),
             via: 1,

@@ -96,16 +96,16 @@ pub(super) fn empty(query: &[u8], code: u8) -> Vec<u8> {
 
 /// The response with addresses of the family that was asked for, or with a name. They are good
 /// for this moment only: the time to live is 0.
-pub(super) fn answer(query: &[u8], question: &Question, found: &[Found<'_>]) -> Vec<u8> {
+pub(super) fn answer(query: &[u8], question: &Question, found: &[FoundName<'_>]) -> Vec<u8> {
     let mut response = empty(query, NO_ERROR);
     // Ours, and not somebody's who told us.
     response[2] |= 0x04;
     let mut count = 0_u16;
     for one in found {
         let (kind, data) = match one {
-            Found::Address(IpAddr::V4(address)) => (A, address.octets().to_vec()),
-            Found::Address(IpAddr::V6(address)) => (AAAA, address.octets().to_vec()),
-            Found::Name(name) => (PTR, encode(name)),
+            FoundName::Address(IpAddr::V4(address)) => (A, address.octets().to_vec()),
+            FoundName::Address(IpAddr::V6(address)) => (AAAA, address.octets().to_vec()),
+            FoundName::Name(name) => (PTR, encode(name)),
         };
         if question.kind != kind && question.kind != ANY {
             continue;
@@ -125,7 +125,7 @@ pub(super) fn answer(query: &[u8], question: &Question, found: &[Found<'_>]) -> 
 
 /// What stands in an answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Found<'a> {
+pub(super) enum FoundName<'a> {
     Address(IpAddr),
     Name(&'a str),
 }
@@ -167,8 +167,8 @@ pub(crate) fn read_anything(query: &[u8]) {
         Some(Err(code)) => drop(empty(query, code)),
         Some(Ok(question)) => {
             let address = reverse(&question.name);
-            let found = address.map(Found::Address);
-            let name = Found::Name(&question.name);
+            let found = address.map(FoundName::Address);
+            let name = FoundName::Name(&question.name);
             answer(query, &question, &[found.unwrap_or(name), name]);
         }
     }
@@ -198,7 +198,7 @@ mod tests {
     fn an_answer_holds_what_was_asked_for() {
         let query = query("db", A);
         let asked = question(&query).unwrap().unwrap();
-        let found = ["10.0.0.2", "fd00::2"].map(|ip| Found::Address(ip.parse().unwrap()));
+        let found = ["10.0.0.2", "fd00::2"].map(|ip| FoundName::Address(ip.parse().unwrap()));
         let response = answer(&query, &asked, &found);
         assert_eq!(&response[..2], [7, 7]);
         assert_eq!(&response[6..8], [0, 1], "one answer");
@@ -235,7 +235,7 @@ mod tests {
         fn no_message_breaks_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             if let Some(Ok(asked)) = question(&bytes) {
                 prop_assert!(asked.end <= bytes.len());
-                let response = answer(&bytes, &asked, &[Found::Name("x")]);
+                let response = answer(&bytes, &asked, &[FoundName::Name("x")]);
                 prop_assert!(response[2] & 0x80 != 0);
             }
             let response = empty(&bytes, NAME_ERROR);

@@ -140,14 +140,14 @@ impl AsRaw for BorrowedFd<'_> {
 
 /// A TCP connection and its continuation to the container.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct RelayStream {
     pub(super) client: OwnedFd,
     pub(super) target: OwnedFd,
     up: Way,
     down: Way,
 }
 
-impl Stream {
+impl RelayStream {
     pub(super) fn new(client: TcpStream, to: SocketAddr) -> Result<Self> {
         client.set_nonblocking(true).map_err(|_| Errno::EIO)?;
         let client = OwnedFd::from(client);

@@ -5,11 +5,11 @@ use std::rc::Rc;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-use super::client::{Client, Kind};
+use super::client::{ClientAddress, WorkKind};
 use super::dns::{Next, Pending};
-use super::inbox::Asked;
+use super::inbox::InboxQuestion;
 use super::message::{self, REFUSED, SERVER_FAILURE};
-use super::server::Server;
+use super::server::HelperServer;
 use super::source::{EDGES, Source, TURN};
 use super::stream::{self, Step};
 
@@ -17,7 +17,7 @@ use super::stream::{self, Step};
 /// little work: the socket, which all share, has to be emptied sooner than one of them can fill it.
 const TAKEN_MAX: usize = 512;
 
-impl Server {
+impl HelperServer {
     pub(super) fn take_questions(&mut self, via: u64, socket: &UdpSocket) {
         let mut buffer = [0; 4096];
         for _ in 0..TAKEN_MAX {
@@ -26,7 +26,7 @@ impl Server {
             };
             let asker = self.names.member(from.ip());
             let query = &buffer[..length];
-            self.inbox.push(&asker, || Asked {
+            self.inbox.push(&asker, || InboxQuestion {
                 query: query.to_vec(),
                 from,
                 via,
@@ -46,7 +46,7 @@ impl Server {
         }
     }
 
-    fn answer(&mut self, asker: Option<Rc<str>>, asked: &Asked) -> Option<Vec<u8>> {
+    fn answer(&mut self, asker: Option<Rc<str>>, asked: &InboxQuestion) -> Option<Vec<u8>> {
         let Some(member) = asker else {
             // Names of this network are its members' affair.
             let is_question = message::question(&asked.query).is_some();
@@ -55,19 +55,19 @@ impl Server {
         match self.names.query(&asked.query) {
             Next::Answer(answer) => Some(answer),
             Next::Ignore => None,
-            Next::Forward => match self.forward(Client::Member(member), asked) {
+            Next::Forward => match self.forward(ClientAddress::Member(member), asked) {
                 Some(_) => None,
                 None => Some(message::empty(&asked.query, SERVER_FAILURE)),
             },
         }
     }
 
-    fn forward(&mut self, client: Client, asked: &Asked) -> Option<u64> {
-        if !self.make_room(Kind::UdpQuery, &client, None) {
+    fn forward(&mut self, client: ClientAddress, asked: &InboxQuestion) -> Option<u64> {
+        if !self.make_room(WorkKind::UdpQuery, &client, None) {
             return None;
         }
         let pending = Pending::new(&self.names, &asked.query, asked.from, asked.via)?;
-        let whose = (Kind::UdpQuery, client);
+        let whose = (WorkKind::UdpQuery, client);
         self.watch_for(whose, None, Source::Pending(pending), EpollFlags::EPOLLIN)
     }
 
@@ -110,11 +110,16 @@ impl Server {
             let Some(member) = self.names.member(from.ip()) else {
                 continue;
             };
-            let client = Client::Member(member);
-            if self.make_room(Kind::TcpQuery, &client, None)
+            let client = ClientAddress::Member(member);
+            if self.make_room(WorkKind::TcpQuery, &client, None)
                 && let Ok(stream) = stream::Stream::new(stream)
             {
-                self.watch_for((Kind::TcpQuery, client), None, Source::Query(stream), EDGES);
+                self.watch_for(
+                    (WorkKind::TcpQuery, client),
+                    None,
+                    Source::Query(stream),
+                    EDGES,
+                );
             }
         }
     }

@@ -12,14 +12,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::super::network::Network;
 use super::budget::{Budgets, Room};
-use super::client::{Client, Kind};
+use super::client::{ClientAddress, WorkKind};
 use super::dns::Names;
 use super::inbox::Inbox;
 use super::relay::Pipe;
 use super::source::Source;
 
 /// The state of the helper process.
-pub(super) struct Server {
+pub(super) struct HelperServer {
     pub(super) state: PathBuf,
     pub(super) epoll: Epoll,
     pub(super) sources: BTreeMap<u64, Source>,
@@ -47,7 +47,7 @@ fn descriptors() -> usize {
     usize::try_from(allowed).unwrap_or(usize::MAX)
 }
 
-impl Server {
+impl HelperServer {
     /// A server of the network that knows nobody yet.
     pub(super) fn new(state: &Path, network: Network) -> Result<Self> {
         Ok(Self {
@@ -96,7 +96,7 @@ impl Server {
     /// takes the place of ends.
     pub(super) fn watch_for(
         &mut self,
-        (kind, client): (Kind, Client),
+        (kind, client): (WorkKind, ClientAddress),
         container: Option<&Rc<str>>,
         source: Source,
         flags: EpollFlags,
@@ -110,8 +110,8 @@ impl Server {
     /// Makes room for one more of the kind. `false` if there is none.
     pub(super) fn make_room(
         &mut self,
-        kind: Kind,
-        client: &Client,
+        kind: WorkKind,
+        client: &ClientAddress,
         container: Option<&Rc<str>>,
     ) -> bool {
         match self.budgets.room(kind, client, container) {

@@ -25,7 +25,7 @@ pub(super) enum Source {
     Tcp(TcpListener, Published),
     /// A port that is only held.
     Held(#[allow(dead_code, reason = "to be open is its use")] OwnedFd),
-    Relay(relay::Stream),
+    Relay(relay::RelayStream),
     Flow(Flow),
     Resolver(UdpSocket),
     ResolverTcp(TcpListener),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cgroup::{Cgroup, Limits};
 use crate::config::{Loaded, check, check_process, parse_spec, process};
-use crate::container::state::Record;
+use crate::container::state::ContainerRecord;
 use crate::namespace::Namespaces;
 use crate::plan::{Extras, Plan, PlanSource};
 
@@ -124,7 +124,7 @@ fn every_process_of_exec_is_planned() {
         check_process(&loaded.process).unwrap_or_else(|error| panic!("{name}: {error:#}"));
         let own = crate::sys::pidfd_open(std::process::id() as i32).unwrap();
         let namespaces = Namespaces::of_container(own, CloneFlags::empty());
-        let record = Record::new("corpus", &Spec::default());
+        let record = ContainerRecord::new("corpus", &Spec::default());
         let extras = Extras::default();
         Plan::for_exec(
             namespaces,

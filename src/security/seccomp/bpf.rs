@@ -14,7 +14,7 @@ const RETURN: u16 = 0x06;
 
 /// The condition of a jump: how what is loaded compares with the constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum If {
+pub(super) enum JumpIf {
     Equal = 0x15,
     Greater = 0x25,
     GreaterOrEqual = 0x35,
@@ -75,7 +75,7 @@ impl BpfProgram {
     }
 
     /// Goes on at `yes` or at `no`.
-    pub(super) fn jump(&mut self, condition: If, value: u32, yes: Label, no: Label) -> Label {
+    pub(super) fn jump(&mut self, condition: JumpIf, value: u32, yes: Label, no: Label) -> Label {
         let yes = self.near(yes);
         let no = self.near(no);
         let (yes, no) = (self.distance(yes) as u8, self.distance(no) as u8);

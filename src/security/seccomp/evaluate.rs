@@ -3,9 +3,9 @@
 use libc::sock_filter;
 
 use crate::security::seccomp::rules::{ARCHITECTURE, ARGUMENTS, NUMBER};
-use crate::security::seccomp::{Filter, family};
+use crate::security::seccomp::{SeccompFilter, family};
 
-impl Filter {
+impl SeccompFilter {
     /// The action (`SECCOMP_RET_*`) for a call of this machine's own architecture by its number,
     /// whatever its arguments are but for the first, where that is given. `None` if it depends on
     /// an argument that is not given.
@@ -56,13 +56,13 @@ pub(super) enum EvaluationStep {
     Load(u32),
     And(u32),
     Jump(usize),
-    If(Test, usize, usize),
+    If(EvaluationTest, usize, usize),
     Return(u32),
 }
 
 /// The condition of a jump.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Test {
+pub(super) struct EvaluationTest {
     code: u16,
     pub(super) constant: u32,
 }
@@ -74,16 +74,18 @@ impl EvaluationStep {
             0x20 => Some(Self::Load(k)),
             0x54 => Some(Self::And(k)),
             0x05 => Some(Self::Jump(usize::try_from(k).ok()?)),
-            0x15 | 0x25 | 0x35 | 0x45 => {
-                Some(Self::If(Test { code, constant: k }, jt.into(), jf.into()))
-            }
+            0x15 | 0x25 | 0x35 | 0x45 => Some(Self::If(
+                EvaluationTest { code, constant: k },
+                jt.into(),
+                jf.into(),
+            )),
             0x06 => Some(Self::Return(k)),
             _ => None,
         }
     }
 }
 
-impl Test {
+impl EvaluationTest {
     pub(super) fn holds(self, word: u32) -> bool {
         match self.code {
             0x15 => word == self.constant,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libc::sock_filter;
 use oci_spec::runtime::{Arch, LinuxSeccompArg, LinuxSeccompOperator};
 
-use crate::security::seccomp::bpf::{BpfProgram, If, Label};
+use crate::security::seccomp::bpf::{BpfProgram, JumpIf, Label};
 use crate::security::seccomp::calls::{self, Call};
 
 // Where `struct seccomp_data` of <linux/seccomp.h> has what a filter sees, in bytes. The words of
@@ -21,7 +21,7 @@ const BLOCK: u32 = !0xffff;
 
 /// A way to call the kernel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Abi {
+pub(super) struct SyscallAbi {
     pub(super) arch: Arch,
     /// `AUDIT_ARCH_*` of <linux/audit.h>, by which the kernel names it.
     pub(super) audit: u32,
@@ -35,8 +35,8 @@ pub(super) struct Abi {
     pub(super) multiplexes: bool,
 }
 
-const fn abi(arch: Arch, audit: u32, column: usize, is_wide: bool) -> Abi {
-    Abi {
+const fn abi(arch: Arch, audit: u32, column: usize, is_wide: bool) -> SyscallAbi {
+    SyscallAbi {
         arch,
         audit,
         column,
@@ -47,27 +47,27 @@ const fn abi(arch: Arch, audit: u32, column: usize, is_wide: bool) -> Abi {
 }
 
 /// The ways to call an x86 kernel, its own first; those of one name of the kernel's side by side.
-pub(super) const X86: [Abi; 3] = [
+pub(super) const X86: [SyscallAbi; 3] = [
     abi(Arch::ScmpArchX86_64, 0xc000_003e, 0, true),
-    Abi {
+    SyscallAbi {
         base: X32_BIT,
         ..abi(Arch::ScmpArchX32, 0xc000_003e, 2, false)
     },
-    Abi {
+    SyscallAbi {
         multiplexes: true,
         ..abi(Arch::ScmpArchX86, 0x4000_0003, 1, false)
     },
 ];
 
 /// The ways to call an arm kernel, its own first.
-pub(super) const ARM: [Abi; 2] = [
+pub(super) const ARM: [SyscallAbi; 2] = [
     abi(Arch::ScmpArchAarch64, 0xc000_00b7, 3, true),
     abi(Arch::ScmpArchArm, 0x4000_0028, 4, false),
 ];
 
 /// A profile with its words resolved. Actions are `SECCOMP_RET_*`.
 #[derive(Debug)]
-pub(super) struct Profile {
+pub(super) struct SeccompProfile {
     pub(super) default: u32,
     /// The answer to calls that are newer than every call which the profile knows.
     pub(super) newer: u32,
@@ -80,14 +80,14 @@ pub(super) struct ProfileEntry {
     pub(super) calls: Vec<&'static Call>,
     pub(super) action: u32,
     /// The rule holds if all conditions of one of these do.
-    pub(super) alternatives: Vec<Vec<Condition>>,
+    pub(super) alternatives: Vec<Vec<ArgumentCondition>>,
 }
 
 /// What an argument has to be like.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Condition {
+pub(super) struct ArgumentCondition {
     argument: u32,
-    test: If,
+    test: JumpIf,
     negated: bool,
     value: u64,
     mask: u64,
@@ -103,32 +103,33 @@ enum CallVerdict {
 
 #[derive(Debug)]
 struct SeccompRule {
-    conditions: Vec<Condition>,
+    conditions: Vec<ArgumentCondition>,
     is_wide: bool,
     action: u32,
 }
 
 /// The conditions of one entry. As runc and crun have it, two for the same argument are
 /// alternatives.
-pub(super) fn alternatives(arguments: &[LinuxSeccompArg]) -> Vec<Vec<Condition>> {
-    let all: Vec<Condition> = arguments.iter().map(Condition::new).collect();
-    let twice = |(i, one): (usize, &Condition)| all[..i].iter().any(|o| o.argument == one.argument);
+pub(super) fn alternatives(arguments: &[LinuxSeccompArg]) -> Vec<Vec<ArgumentCondition>> {
+    let all: Vec<ArgumentCondition> = arguments.iter().map(ArgumentCondition::new).collect();
+    let twice =
+        |(i, one): (usize, &ArgumentCondition)| all[..i].iter().any(|o| o.argument == one.argument);
     match all.iter().enumerate().any(twice) {
         true => all.into_iter().map(|condition| vec![condition]).collect(),
         false => vec![all],
     }
 }
 
-impl Condition {
+impl ArgumentCondition {
     fn new(argument: &LinuxSeccompArg) -> Self {
         use LinuxSeccompOperator as Op;
         let (test, negated) = match argument.op() {
-            Op::ScmpCmpEq | Op::ScmpCmpMaskedEq => (If::Equal, false),
-            Op::ScmpCmpNe => (If::Equal, true),
-            Op::ScmpCmpGe => (If::GreaterOrEqual, false),
-            Op::ScmpCmpLt => (If::GreaterOrEqual, true),
-            Op::ScmpCmpGt => (If::Greater, false),
-            Op::ScmpCmpLe => (If::Greater, true),
+            Op::ScmpCmpEq | Op::ScmpCmpMaskedEq => (JumpIf::Equal, false),
+            Op::ScmpCmpNe => (JumpIf::Equal, true),
+            Op::ScmpCmpGe => (JumpIf::GreaterOrEqual, false),
+            Op::ScmpCmpLt => (JumpIf::GreaterOrEqual, true),
+            Op::ScmpCmpGt => (JumpIf::Greater, false),
+            Op::ScmpCmpLe => (JumpIf::Greater, true),
         };
         let (mask, value) = match argument.op() {
             Op::ScmpCmpMaskedEq => (
@@ -152,7 +153,7 @@ impl Condition {
         } else {
             self.mask & u64::from(u32::MAX)
         };
-        self.test == If::Equal && mask == 0
+        self.test == JumpIf::Equal && mask == 0
     }
 
     fn write(&self, program: &mut BpfProgram, is_wide: bool, yes: Label, no: Label) -> Label {
@@ -170,11 +171,11 @@ impl Condition {
             return low;
         }
         let upper = (self.mask >> 32, self.value >> 32);
-        if self.test == If::Equal {
-            return word(program, If::Equal, offset + 4, upper, (low, no));
+        if self.test == JumpIf::Equal {
+            return word(program, JumpIf::Equal, offset + 4, upper, (low, no));
         }
-        let equal = program.jump(If::Equal, upper.1 as u32, low, no);
-        program.jump(If::Greater, upper.1 as u32, yes, equal);
+        let equal = program.jump(JumpIf::Equal, upper.1 as u32, low, no);
+        program.jump(JumpIf::Greater, upper.1 as u32, yes, equal);
         program.load(offset + 4)
     }
 }
@@ -182,7 +183,7 @@ impl Condition {
 /// Tests the word at `offset`: the lower halves of mask and value count.
 fn word(
     program: &mut BpfProgram,
-    test: If,
+    test: JumpIf,
     offset: u32,
     (mask, value): (u64, u64),
     (yes, no): (Label, Label),
@@ -198,7 +199,7 @@ fn word(
     program.load(offset)
 }
 
-impl Abi {
+impl SyscallAbi {
     /// The number of a call.
     pub(super) fn number(&self, call: &Call) -> Option<u32> {
         u32::try_from(call.1[self.column])
@@ -216,7 +217,7 @@ impl Abi {
     /// stands for it. What that one hands on lies in memory, where a filter cannot look: of the
     /// conditions only those on the other registers are kept, as libseccomp does.
     fn rules(&self, entry: &ProfileEntry, call: &Call, all: &mut BTreeMap<u32, Vec<SeccompRule>>) {
-        let keep = |condition: &&Condition| !condition.is_always_true(self.is_wide);
+        let keep = |condition: &&ArgumentCondition| !condition.is_always_true(self.is_wide);
         let mut add = |number, conditions| {
             let rule = SeccompRule {
                 conditions,
@@ -232,9 +233,9 @@ impl Abi {
             let Some((number, mask, value)) = self.stands_for(call) else {
                 continue;
             };
-            let which = Condition {
+            let which = ArgumentCondition {
                 argument: 0,
-                test: If::Equal,
+                test: JumpIf::Equal,
                 negated: false,
                 value,
                 mask,
@@ -251,10 +252,10 @@ impl Abi {
     }
 }
 
-impl Profile {
+impl SeccompProfile {
     /// The program for the ways to call the kernel that are in `abis`, whose first is native. Any
     /// other way ends the process.
-    pub(super) fn program(&self, abis: &[Abi]) -> Vec<sock_filter> {
+    pub(super) fn program(&self, abis: &[SyscallAbi]) -> Vec<sock_filter> {
         let mut program = BpfProgram::default();
         let mut next = program.ret(libc::SECCOMP_RET_KILL_PROCESS);
         // The native one is written last, so that it is near to where the program begins.
@@ -265,14 +266,14 @@ impl Profile {
             starts.push((group[0].audit, program.load_for(NUMBER, start)));
         }
         for (audit, start) in starts {
-            next = program.jump(If::Equal, audit, start, next);
+            next = program.jump(JumpIf::Equal, audit, start, next);
         }
         program.load(ARCHITECTURE);
         program.finish()
     }
 
     /// What becomes of every number of an architecture: each range with its first number.
-    fn ranges(&self, abis: &[Abi]) -> Vec<(u32, CallVerdict)> {
+    fn ranges(&self, abis: &[SyscallAbi]) -> Vec<(u32, CallVerdict)> {
         let mut rules = BTreeMap::new();
         let mut known = Vec::new();
         // What becomes of numbers without rules.
@@ -317,7 +318,7 @@ impl Profile {
         let (left, right) = ranges.split_at(ranges.len() / 2);
         let yes = self.search(program, right);
         let no = self.search(program, left);
-        program.jump(If::GreaterOrEqual, right[0].0, yes, no)
+        program.jump(JumpIf::GreaterOrEqual, right[0].0, yes, no)
     }
 
     fn verdict(&self, program: &mut BpfProgram, verdict: &CallVerdict) -> Label {

@@ -49,9 +49,9 @@ fn docker() -> LinuxSeccomp {
 }
 
 /// The ways to call the kernel that a profile for `family` lets in.
-fn abis(family: &[Abi], profile: &LinuxSeccomp) -> Vec<Abi> {
+fn abis(family: &[SyscallAbi], profile: &LinuxSeccomp) -> Vec<SyscallAbi> {
     let asked = profile.architectures().clone().unwrap_or_default();
-    let wanted = |abi: &&Abi| abi.arch == family[0].arch || asked.contains(&abi.arch);
+    let wanted = |abi: &&SyscallAbi| abi.arch == family[0].arch || asked.contains(&abi.arch);
     family.iter().filter(wanted).copied().collect()
 }
 
@@ -111,7 +111,7 @@ fn libseccomp_has_the_same_numbers() {
 }
 
 /// The numbers that the profile knows.
-fn known(profile: &LinuxSeccomp, abi: &Abi) -> Vec<u32> {
+fn known(profile: &LinuxSeccomp, abi: &SyscallAbi) -> Vec<u32> {
     let names = profile
         .syscalls()
         .iter()
@@ -132,7 +132,12 @@ fn is_newer(known: &[u32], number: u32) -> bool {
 }
 
 /// Where libseccomp's answer is not what the profile says.
-fn is_known_difference(profile: &LinuxSeccomp, abi: &Abi, name: &str, entered: &[u64; 6]) -> bool {
+fn is_known_difference(
+    profile: &LinuxSeccomp,
+    abi: &SyscallAbi,
+    name: &str,
+    entered: &[u64; 6],
+) -> bool {
     use LinuxSeccompOperator::{ScmpCmpEq, ScmpCmpMaskedEq, ScmpCmpNe};
     // ipc(2) ignores the upper half of its first argument; libseccomp compares all of it.
     if abi.multiplexes && name == "ipc" && entered[0] as u32 > 0xffff {
@@ -161,9 +166,9 @@ fn is_known_difference(profile: &LinuxSeccomp, abi: &Abi, name: &str, entered: &
 /// Holds our program against the rules, for every call × everything in [`VALUES`]; then the caller
 /// may judge as well: by way of which call was what entered, what came out?
 fn check(
-    family: &[Abi],
+    family: &[SyscallAbi],
     profile: &LinuxSeccomp,
-    judge: impl Fn(usize, &Abi, &Call, &Entered, u32),
+    judge: impl Fn(usize, &SyscallAbi, &Call, &Entered, u32),
 ) {
     let program = program(family, profile);
     let newer = crate::security::seccomp::profile(profile).newer;
@@ -364,13 +369,13 @@ fn flags_are_the_kernels() {
 
 #[test]
 fn a_filter_comes_back_as_it_was_kept() {
-    let filter = Filter::compile(&docker()).unwrap();
+    let filter = SeccompFilter::compile(&docker()).unwrap();
     let bytes = filter.to_bytes();
-    let again = Filter::from_bytes(&bytes, filter.terms.clone()).unwrap();
+    let again = SeccompFilter::from_bytes(&bytes, filter.terms.clone()).unwrap();
     assert_eq!(again.to_bytes(), bytes);
     assert_eq!(again.program.len(), filter.program.len());
     for broken in [&bytes[..0], &bytes[1..]] {
-        assert!(Filter::from_bytes(broken, filter.terms.clone()).is_err());
+        assert!(SeccompFilter::from_bytes(broken, filter.terms.clone()).is_err());
     }
 }
 
@@ -384,8 +389,10 @@ fn what_the_kernel_would_not_take_is_refused() {
             "defaultAction": "SCMP_ACT_ALLOW", "syscalls": (0..rules).map(entry).collect::<Vec<_>>()
         }))
     };
-    assert!(Filter::compile(&profile(600)).is_ok());
-    let error = Filter::compile(&profile(1200)).unwrap_err().to_string();
+    assert!(SeccompFilter::compile(&profile(600)).is_ok());
+    let error = SeccompFilter::compile(&profile(1200))
+        .unwrap_err()
+        .to_string();
     assert!(
         error.starts_with("linux.seccomp: ") && error.ends_with("at most 4096"),
         "{error}"
@@ -408,9 +415,9 @@ fn measure_dockers_profile() {
     println!("parsed:   {:?}", smallest(&mut || drop(docker())));
     println!(
         "compiled: {:?}",
-        smallest(&mut || drop(Filter::compile(&profile)))
+        smallest(&mut || drop(SeccompFilter::compile(&profile)))
     );
-    let filter = Filter::compile(&profile).unwrap();
+    let filter = SeccompFilter::compile(&profile).unwrap();
     // A filter holds for the thread that loads it, and for good.
     let loaded = || {
         nix::sys::prctl::set_no_new_privs().unwrap();

@@ -8,24 +8,24 @@
 use libc::sock_filter;
 
 use crate::security::seccomp::calls::CALLS;
-use crate::security::seccomp::evaluate::{EvaluationStep, Test};
-use crate::security::seccomp::rules::{ARCHITECTURE, ARGUMENTS, Abi, NUMBER};
-use crate::security::seccomp::{Filter, family};
+use crate::security::seccomp::evaluate::{EvaluationStep, EvaluationTest};
+use crate::security::seccomp::rules::{ARCHITECTURE, ARGUMENTS, NUMBER, SyscallAbi};
+use crate::security::seccomp::{SeccompFilter, family};
 
 /// A system call of this machine's own architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Call {
+pub(crate) struct WaitSyscall {
     pub(crate) number: u32,
     pub(crate) arguments: [u64; 6],
 }
 
 /// What a process under the filter can do until somebody else is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub(crate) enum WaitCall {
     /// The call is carried out: it is a wait.
-    Allowed(Call),
+    Allowed(WaitSyscall),
     /// The call is not carried out before it is answered.
-    Notified(Call),
+    Notified(WaitSyscall),
 }
 
 /// No call has it, whatever the kernel: if it were carried out, nothing would happen.
@@ -53,19 +53,19 @@ const NEVER: [&str; 4] = ["fork", "restart_syscall", "rt_sigreturn", "vfork"];
 /// How many instructions are looked at for one number.
 const STEPS: usize = 1 << 16;
 
-impl Filter {
+impl SeccompFilter {
     /// How a process under it can wait; `allowed` is a call that waits. None if every call is
     /// decided at once, so that nobody can be asked about any.
-    pub(crate) fn wait(&self, allowed: Call) -> Option<Wait> {
+    pub(crate) fn wait(&self, allowed: WaitSyscall) -> Option<WaitCall> {
         let abi = family().first()?;
         if matches!(
             action(self.verdict_of(allowed)?),
             libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG
         ) {
-            return Some(Wait::Allowed(allowed));
+            return Some(WaitCall::Allowed(allowed));
         }
         let notified = |number| {
-            Some(Call {
+            Some(WaitSyscall {
                 number,
                 arguments: notified(&self.program, abi, number)?,
             })
@@ -73,10 +73,10 @@ impl Filter {
         let call = numbers(abi).find_map(notified);
         // What has been found has to hold when it is run.
         call.filter(|call| self.verdict_of(*call).map(action) == Some(libc::SECCOMP_RET_USER_NOTIF))
-            .map(Wait::Notified)
+            .map(WaitCall::Notified)
     }
 
-    fn verdict_of(&self, call: Call) -> Option<u32> {
+    fn verdict_of(&self, call: WaitSyscall) -> Option<u32> {
         self.verdict(call.number, &call.arguments.map(Some))
     }
 }
@@ -86,7 +86,7 @@ fn action(verdict: u32) -> u32 {
 }
 
 /// The numbers to ask about, the most harmless first.
-fn numbers(abi: &Abi) -> impl Iterator<Item = u32> {
+fn numbers(abi: &SyscallAbi) -> impl Iterator<Item = u32> {
     let of = |wanted: fn(&str) -> bool| {
         CALLS
             .iter()
@@ -101,33 +101,33 @@ fn numbers(abi: &Abi) -> impl Iterator<Item = u32> {
 
 /// What a way through the program has found out about a word of the arguments.
 #[derive(Clone, Copy)]
-struct Known {
+struct KnownBits {
     word: u32,
     mask: u32,
-    test: Test,
+    test: EvaluationTest,
     holds: bool,
 }
 
 /// A way through the program, up to the instruction `at`.
 #[derive(Clone)]
-struct Path {
+struct CallPath {
     at: usize,
-    accumulator: Accumulator,
-    known: Vec<Known>,
+    accumulator: KnownAccumulator,
+    known: Vec<KnownBits>,
 }
 
 #[derive(Clone, Copy)]
-enum Accumulator {
+enum KnownAccumulator {
     Value(u32),
     /// A word of the arguments, by its offset, as far as the mask goes.
     Word(u32, u32),
 }
 
 /// Arguments with which the agent is asked about the call `number`.
-fn notified(program: &[sock_filter], abi: &Abi, number: u32) -> Option<[u64; 6]> {
-    let mut paths = vec![Path {
+fn notified(program: &[sock_filter], abi: &SyscallAbi, number: u32) -> Option<[u64; 6]> {
+    let mut paths = vec![CallPath {
         at: 0,
-        accumulator: Accumulator::Value(0),
+        accumulator: KnownAccumulator::Value(0),
         known: Vec::new(),
     }];
     let mut steps = 0;
@@ -138,23 +138,23 @@ fn notified(program: &[sock_filter], abi: &Abi, number: u32) -> Option<[u64; 6]>
             path.at += 1;
             match step {
                 _ if steps > STEPS => return None,
-                EvaluationStep::Load(NUMBER) => path.accumulator = Accumulator::Value(number),
+                EvaluationStep::Load(NUMBER) => path.accumulator = KnownAccumulator::Value(number),
                 EvaluationStep::Load(ARCHITECTURE) => {
-                    path.accumulator = Accumulator::Value(abi.audit)
+                    path.accumulator = KnownAccumulator::Value(abi.audit)
                 }
                 EvaluationStep::Load(offset) => {
-                    path.accumulator = Accumulator::Word(offset, u32::MAX)
+                    path.accumulator = KnownAccumulator::Word(offset, u32::MAX)
                 }
                 EvaluationStep::And(mask) => path.accumulator.mask(mask),
                 EvaluationStep::Jump(distance) => path.at += distance,
                 EvaluationStep::If(test, yes, no) => match path.accumulator {
-                    Accumulator::Value(value) => {
+                    KnownAccumulator::Value(value) => {
                         path.at += if test.holds(value) { yes } else { no }
                     }
-                    Accumulator::Word(word, mask) => {
+                    KnownAccumulator::Word(word, mask) => {
                         let fork = |holds| {
                             path.with(
-                                Known {
+                                KnownBits {
                                     word,
                                     mask,
                                     test,
@@ -177,7 +177,7 @@ fn notified(program: &[sock_filter], abi: &Abi, number: u32) -> Option<[u64; 6]>
     None
 }
 
-impl Accumulator {
+impl KnownAccumulator {
     fn mask(&mut self, with: u32) {
         match self {
             Self::Value(value) => *value &= with,
@@ -186,9 +186,9 @@ impl Accumulator {
     }
 }
 
-impl Path {
+impl CallPath {
     /// The same with one thing more that is known, if that can be.
-    fn with(&self, known: Known, distance: usize) -> Option<Self> {
+    fn with(&self, known: KnownBits, distance: usize) -> Option<Self> {
         let mut path = self.clone();
         path.at += distance;
         path.known.push(known);
@@ -198,7 +198,7 @@ impl Path {
     /// A value of the word at `offset` that is as the path has found it.
     fn word(&self, offset: u32) -> Option<u32> {
         let known = || self.known.iter().filter(|known| known.word == offset);
-        let near = known().flat_map(|Known { mask, test, .. }| {
+        let near = known().flat_map(|KnownBits { mask, test, .. }| {
             let constant = test.constant;
             let lowest = mask & mask.wrapping_neg();
             let values = [constant, constant.wrapping_add(1), constant.wrapping_sub(1)];
@@ -228,20 +228,20 @@ mod tests {
     use oci_spec::runtime::LinuxSeccomp;
     use serde_json::{Value, json};
 
-    use super::super::{Terms, program};
+    use super::super::{FilterTerms, program};
     use super::*;
 
-    const FUTEX: Call = Call {
+    const FUTEX: WaitSyscall = WaitSyscall {
         number: libc::SYS_futex as u32,
         arguments: [0x1000, 128, 0, 0, 0, 0],
     };
 
-    fn wait(profile: Value) -> Option<Wait> {
+    fn wait(profile: Value) -> Option<WaitCall> {
         let profile: LinuxSeccomp = serde_json::from_value(profile).unwrap();
         let program = program(family(), &profile);
-        Filter {
+        SeccompFilter {
             program,
-            terms: Terms {
+            terms: FilterTerms {
                 flags: 0,
                 agent: None,
             },
@@ -249,14 +249,14 @@ mod tests {
         .wait(FUTEX)
     }
 
-    fn notified(default: &str, names: &[&str], args: Value) -> Option<Wait> {
+    fn notified(default: &str, names: &[&str], args: Value) -> Option<WaitCall> {
         wait(json!({ "defaultAction": default, "syscalls":
             [{ "names": names, "action": "SCMP_ACT_NOTIFY", "args": args }] }))
     }
 
     #[track_caller]
-    fn is_notified(wait: Option<Wait>, number: i64) -> [u64; 6] {
-        let Some(Wait::Notified(call)) = wait else {
+    fn is_notified(wait: Option<WaitCall>, number: i64) -> [u64; 6] {
+        let Some(WaitCall::Notified(call)) = wait else {
             panic!("{wait:?}")
         };
         assert_eq!(i64::from(call.number), number);
@@ -268,7 +268,7 @@ mod tests {
         for default in ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG"] {
             assert_eq!(
                 notified(default, &["mkdirat"], json!([])),
-                Some(Wait::Allowed(FUTEX))
+                Some(WaitCall::Allowed(FUTEX))
             );
         }
     }

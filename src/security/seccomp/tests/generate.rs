@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::security::seccomp::rules::Abi;
+use crate::security::seccomp::rules::SyscallAbi;
 use crate::security::seccomp::tests::{LinuxSeccomp, LinuxSeccompAction, VALUES, parse};
 use crate::security::seccomp::{ACTIONS, OPERATORS, calls};
 
 /// Anything goes.
-pub(super) fn profiles(family: &'static [Abi]) -> impl Strategy<Value = LinuxSeccomp> {
+pub(super) fn profiles(family: &'static [SyscallAbi]) -> impl Strategy<Value = LinuxSeccomp> {
     values(family, action().boxed()).prop_map(parse)
 }
 
 /// For the comparison with libseccomp: different actions for one call under conditions that overlap
 /// are not among them, since there each version of libseccomp decides in its own way.
-pub(super) fn undisputed_profiles(family: &'static [Abi]) -> impl Strategy<Value = LinuxSeccomp> {
+pub(super) fn undisputed_profiles(
+    family: &'static [SyscallAbi],
+) -> impl Strategy<Value = LinuxSeccomp> {
     values(family, action().boxed()).prop_map(|mut profile| {
         let mut actions = BTreeMap::new();
         for entry in profile["syscalls"].as_array_mut().unwrap() {
@@ -34,7 +36,9 @@ pub(super) fn undisputed_profiles(family: &'static [Abi]) -> impl Strategy<Value
 }
 
 /// Every rule has the same action, which is not the default.
-pub(super) fn simple_profiles(family: &'static [Abi]) -> impl Strategy<Value = LinuxSeccomp> {
+pub(super) fn simple_profiles(
+    family: &'static [SyscallAbi],
+) -> impl Strategy<Value = LinuxSeccomp> {
     let both = prop::sample::select(vec![
         ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"),
         ("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW"),
@@ -52,7 +56,10 @@ pub(super) fn simple_profiles(family: &'static [Abi]) -> impl Strategy<Value = L
 
 type Action = (String, Option<u32>);
 
-fn values(family: &'static [Abi], action: BoxedStrategy<Action>) -> impl Strategy<Value = Value> {
+fn values(
+    family: &'static [SyscallAbi],
+    action: BoxedStrategy<Action>,
+) -> impl Strategy<Value = Value> {
     let architectures = prop::sample::subsequence(family, 0..=family.len());
     let entries = prop::collection::vec(entry(action.clone()), 0..40);
     (architectures, action, entries).prop_map(|(architectures, (default, errno), entries)| {

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSeccompOperator};
 
 use crate::security::seccomp::calls;
-use crate::security::seccomp::rules::Abi;
+use crate::security::seccomp::rules::SyscallAbi;
 
 /// A rule that speaks about a call: about the call itself, or one that comes by way of it.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    pub(super) fn new(profile: &'a LinuxSeccomp, abi: &Abi, name: &str) -> Self {
+    pub(super) fn new(profile: &'a LinuxSeccomp, abi: &SyscallAbi, name: &str) -> Self {
         let default = profile.default_action().as_u32(profile.default_errno_ret());
         let width = if abi.is_wide {
             u64::MAX

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use libc::sock_filter;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompArg};
 
-use crate::security::seccomp::rules::Abi;
+use crate::security::seccomp::rules::SyscallAbi;
 use crate::security::seccomp::tests::model::alternatives;
 
 /// The lines that answer `questions`.
@@ -49,7 +49,7 @@ fn ask(questions: String) -> Vec<String> {
 }
 
 /// The number that libseccomp has for each of `names` on `abi`; negative where there is none.
-pub(super) fn numbers(abi: &Abi, names: &[&str]) -> Vec<i32> {
+pub(super) fn numbers(abi: &SyscallAbi, names: &[&str]) -> Vec<i32> {
     let arch = abi.arch as u32;
     let questions = names
         .iter()
@@ -62,7 +62,7 @@ pub(super) fn numbers(abi: &Abi, names: &[&str]) -> Vec<i32> {
 }
 
 /// The programs of the profiles, made as runc makes them but for the answer to newer calls.
-pub(super) fn programs(profiles: &[(Vec<Abi>, LinuxSeccomp)]) -> Vec<Vec<sock_filter>> {
+pub(super) fn programs(profiles: &[(Vec<SyscallAbi>, LinuxSeccomp)]) -> Vec<Vec<sock_filter>> {
     let questions = profiles
         .iter()
         .map(|(abis, profile)| question(abis, profile))
@@ -70,7 +70,7 @@ pub(super) fn programs(profiles: &[(Vec<Abi>, LinuxSeccomp)]) -> Vec<Vec<sock_fi
     ask(questions).iter().map(|line| program(line)).collect()
 }
 
-fn question(abis: &[Abi], profile: &LinuxSeccomp) -> String {
+fn question(abis: &[SyscallAbi], profile: &LinuxSeccomp) -> String {
     let default = profile.default_action().as_u32(profile.default_errno_ret());
     let mut text = format!("profile {default}\n");
     for abi in abis {
