@@ -141,7 +141,7 @@ NEED_BENCH   := $(call need,command -v runc,runc) \
 
 # Two apt-get at a time would fail.
 .NOTPARALLEL:
-.PHONY: all demo test test-criu test-clients test-vm test-vm-full vm stress fuzz bench bench-net bench-clients check lint build share rootfs install deb clean toolchain linker root
+.PHONY: all demo test test-criu test-clients test-vm test-vm-full vm stress fuzz bench bench-net bench-clients check lint doc build share rootfs install deb clean toolchain linker root
 all: build
 
 demo: root build rootfs
@@ -245,6 +245,10 @@ check: linker
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+
+# The documentation of every item, private ones too. A link that leads nowhere is an error.
+doc: linker
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --document-private-items
 
 build: linker
 	$(CARGO) build --quiet --locked --release

@@ -50,7 +50,7 @@ pub(crate) fn main(again: bool) -> i32 {
     std::panic::set_hook(Box::new(report_panic));
     let args: Vec<OsString> = std::env::args_os().collect();
     let chosen = chosen(&args);
-    // The first act of what forks into a container: see image.rs.
+    // The first act of what forks into a container: see sealed_exe.rs.
     let protected = match chosen {
         Some("create" | "run" | "exec") if !again => sealed_exe::protect(),
         _ => Ok(()),

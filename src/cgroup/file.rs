@@ -28,7 +28,7 @@ pub(super) fn write(path: &Path, value: &str) -> Result<()> {
     write_to(open(path, OFlag::O_WRONLY)?, value)
 }
 
-/// As [`write`], for a file that is open already.
+/// As [`write()`], for a file that is open already.
 pub(super) fn write_to(file: impl AsFd, value: &str) -> Result<()> {
     // A write of no bytes never reaches the kernel's handler; an empty line clears the file.
     let value = if value.is_empty() { "\n" } else { value };
