@@ -1,31 +1,31 @@
-//! The groups of a container on every hierarchy of the host: version 1, hybrid and version 2.
+//! The cgroups of a container on every hierarchy of the host: version 1, hybrid and version 2.
 //!
-//! From low to high; a file imports only those above its own line, or beside it.
+//! The table goes from low to high: a file imports only those above its own line, or beside it.
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `file` `walk` | reading and writing control files; the groups below a group, however deep |
-//! | `hierarchy` | the hierarchies of the host, and the groups of a process |
-//! | `group` | the group of a container on one hierarchy |
-//! | `finder` | the directory of a group, found |
+//! | `file` `walk` | reading and writing control files; visiting all cgroups below a cgroup |
+//! | `hierarchy` | the hierarchies of the host, and the cgroups of a process |
+//! | `group` | the cgroup of a container on one hierarchy |
+//! | `finder` | finds the directory of a cgroup |
 //! | `devices` | rules for devices, on both versions and for systemd |
 //! | `setting` `limits` | one write to a control file; all limits of a container |
-//! | `systemd` | groups that systemd makes |
-//! | `groups` | `Cgroup`: the groups of a container on every hierarchy |
-//! | `manager` `view` | who makes them; what mounts in the container show of them |
-//! | `place` | where they go |
+//! | `systemd` | cgroups that systemd makes |
+//! | `groups` | `Cgroup`: the cgroups of a container on every hierarchy |
+//! | `manager` `view` | who makes the cgroups; what mounts in the container show of them |
+//! | `place` | decides where the cgroups of a container are |
 //! | `resources` | `linux.resources` as limits |
-//! | `members` `directory` | the processes in a group; its directory made and removed |
-//! | `cpuset` `controllers` | what a new group needs before a process or a limit gets in |
-//! | `freezer` | stopping all processes, and letting them go on |
-//! | `unburden` `signals` | limits that keep killed processes from dying; signal, kill |
-//! | `open` | groups held open while a process gets into them |
-//! | `creation` `removal` | all groups made and removed |
-//! | `enforcement` `update` | limits put into force, of a new container and of an old one |
-//! | `stats` `oom` | what a container uses, and when it has too little memory |
-//! | `sub` | groups below a container's own that a process chooses |
-//! | `delegation` | groups that the container's user may do with as he likes |
-//! | `trust` `remains` | which groups of a record are the container's; those of a lost record |
+//! | `members` `directory` | the processes in a cgroup; making and removing its directory |
+//! | `cpuset` `controllers` | what a new cgroup needs before a process or a limit |
+//! | `freezer` | freezing and thawing all processes |
+//! | `unburden` `signals` | lifting limits that keep killed processes alive; signals, killing |
+//! | `open` | cgroups held open while a process enters them |
+//! | `creation` `removal` | making and removing all cgroups |
+//! | `enforcement` `update` | putting limits into force, for a new container or an existing one |
+//! | `stats` `oom` | resource usage, and notification when memory runs out |
+//! | `sub` | cgroups below the container's that the process of `exec` chooses |
+//! | `delegation` | cgroups that are given to the container's user |
+//! | `trust` `remains` | which cgroups of a record are the container's; those of a lost record |
 
 mod controllers;
 mod cpuset;

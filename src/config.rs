@@ -1,8 +1,8 @@
-//! `config.json`: read, parsed, and refused where it cannot be honoured.
+//! `config.json`: reads it, parses it, and refuses what `rt` cannot honour.
 //!
-//! oci-spec's types are the only ones. What it rejects although the specification
-//! allows it is mended on the way: only after the first parse has failed, so a
-//! plain configuration pays nothing for it.
+//! The types are those of oci-spec alone. oci-spec rejects some documents that the specification
+//! allows. They are corrected and parsed again only after the first parse has failed, so a plain
+//! configuration pays nothing for it.
 
 pub(crate) mod capabilities;
 mod check;
@@ -48,31 +48,31 @@ const CONFIG: &str = "config.json";
 /// The largest `config.json` that is read, in bytes; real ones have 10 to 60 KiB.
 const LIMIT: u64 = 16 << 20;
 
-/// A configuration, and what of it was dropped on the way in. Empty strings that
-/// mean the same as an absent property (hostname, namespace path, cgroupsPath, …)
-/// are `None`.
+/// A configuration, with a warning for each part that was dropped. Empty strings that mean the same
+/// as an absent property (hostname, namespace path, cgroupsPath, …) are `None`.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) spec: Spec,
     pub(crate) warnings: Vec<String>,
-    /// The file.
+    /// The content of the file; empty after [`parse_spec`].
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The same for the `process.json` of `exec`.
+/// The `process.json` of `exec`, with a warning for each part that was dropped.
 #[derive(Debug)]
 pub(crate) struct LoadedProcess {
     pub(crate) process: Process,
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads and parses `config.json` of a bundle, or another file in its place; [`check()`] is not part
-/// of it.
+/// Reads and parses `config.json` of a bundle, or another file in its place. The caller runs
+/// [`check()`] afterwards.
 ///
 /// # Errors
 /// `config.json in BUNDLE: …` or `--config FILE: …` with the path of the property that is wrong.
 pub(crate) fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
-    // As with crun: any other name is that of a file from the working directory on.
+    // As with crun, `--config config.json` means the bundle's file; any other path is relative to
+    // the working directory.
     let config = config.filter(|path| *path != Path::new(CONFIG));
     let own = bundle.join(CONFIG);
     let parsed = read(config.unwrap_or(&own)).and_then(|bytes| {
@@ -85,7 +85,7 @@ pub(crate) fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
     })
 }
 
-/// Parses a `process` object that stands alone.
+/// Parses a `process` object that is a document of its own.
 ///
 /// # Errors
 /// The path of the property that is wrong.
@@ -95,8 +95,8 @@ pub(crate) fn process(bytes: &[u8]) -> Result<LoadedProcess> {
     Ok(LoadedProcess { process, warnings })
 }
 
-/// The bytes of `exec --process PATH`: a file, or a pipe that the caller holds open as in
-/// `--process /dev/fd/4`.
+/// Returns the bytes of `exec --process PATH`: of a file, or of a pipe that the engine holds open,
+/// as in `--process /dev/fd/4`.
 ///
 /// # Errors
 /// `--process PATH: …`.
@@ -111,7 +111,7 @@ fn read_file_or_pipe(path: &Path) -> Result<Vec<u8>> {
         kind.is_fifo() || kind.is_file(),
         "neither a file nor a pipe"
     );
-    // With the opener's flag a pipe that is still empty would be an error.
+    // With O_NONBLOCK, which [`open`] sets, a pipe that is still empty would be an error.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
     let mut bytes = Vec::new();
     file.take(LIMIT + 1).read_to_end(&mut bytes)?;
@@ -123,7 +123,7 @@ fn read_file_or_pipe(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Parses a `linux.resources` object that stands alone.
+/// Parses a `linux.resources` object that is a document of its own.
 ///
 /// # Errors
 /// The path of the property that is wrong.
@@ -149,7 +149,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// O_NONBLOCK: a fifo must not be waited for.
+/// Opens a file for reading, with O_NONBLOCK so that opening a fifo does not wait for a writer.
 fn open(path: &Path) -> Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     Ok(OpenOptions::new()
@@ -170,7 +170,7 @@ pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
     })
 }
 
-/// Parses; only if that fails, mends the document and parses it again.
+/// Parses a document. If that fails, corrects the document with `mend` and parses it once more.
 fn parse<T: DeserializeOwned>(bytes: &[u8], mend: impl FnOnce(&mut Value) -> bool) -> Result<T> {
     let fault = match json::parse(bytes) {
         Ok(parsed) => return Ok(parsed),
@@ -180,9 +180,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], mend: impl FnOnce(&mut Value) -> boo
     if !mend(&mut value) {
         return Err(with_path(&fault.path, &fault.error.to_string()));
     }
-    // As text again: a parser for the tree as well would be a tenth of the executable.
+    // The corrected tree is parsed as text again, because a second parser for trees would be a
+    // tenth of the executable.
     json::parse(&serde_json::to_vec(&value)?).map_err(|fault| {
-        // The line and column of a text that nobody has written help nobody.
+        // Its line and column belong to a text that nobody has written, so they are left out.
         let error = fault.error.to_string();
         with_path(
             &fault.path,
@@ -199,8 +200,8 @@ fn with_path(path: &str, error: &str) -> Error {
     }
 }
 
-/// Takes out of a document what oci-spec rejects and the specification does not.
-/// Says whether there was any.
+/// Corrects what oci-spec rejects although the specification allows it. Returns whether there was
+/// any.
 fn mend_spec(value: &mut Value, warnings: &mut Vec<String>) -> bool {
     let mut mended = remove_nulls(value);
     if let Some(spec) = value.as_object_mut() {
@@ -219,7 +220,7 @@ fn mend_resources(resources: Option<&mut Value>) -> bool {
     let mut mended = false;
     let limits = resources.and_then(|resources| resources.get_mut("hugepageLimits"));
     for limit in limits.and_then(Value::as_array_mut).into_iter().flatten() {
-        // The kernel's counter is a signed number of pages: beyond it is no limit.
+        // The kernel counts pages in a signed number, so a limit above that is no limit.
         if let Some(limit) = limit.get_mut("limit").filter(|n| n.is_u64() && !n.is_i64()) {
             *limit = i64::MAX.into();
             mended = true;
@@ -262,7 +263,7 @@ fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bo
         .get_mut("scheduler")
         .and_then(|scheduler| scheduler.get_mut("flags"));
     for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
-        // oci-spec has its own spelling of these two.
+        // oci-spec spells these two flags differently.
         let theirs = match flag.as_str() {
             Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
             Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
@@ -282,7 +283,8 @@ fn mend_process(value: &mut Value, path: &str, warnings: &mut Vec<String>) -> bo
     mended
 }
 
-/// A property that is null is absent to every client's encoder.
+/// Removes properties that are null, which encoders of clients write for absent ones. Returns
+/// whether there were any.
 fn remove_nulls(value: &mut Value) -> bool {
     match value {
         Value::Object(object) => {
@@ -300,7 +302,7 @@ fn remove_nulls(value: &mut Value) -> bool {
     }
 }
 
-/// Makes `None` of what is as good as absent.
+/// Replaces values that mean the same as an absent property with `None`.
 fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
     let empty = |path: &PathBuf| path.as_os_str().is_empty();
     spec.hostname_mut().take_if(|name| name.is_empty());
@@ -338,7 +340,8 @@ fn normalise(spec: &mut Spec, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Those in options of mounts become those that the specification has.
+/// Moves the id maps in the options of mounts to the properties that the specification has for
+/// them.
 fn take_maps(spec: &mut Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let container = [
@@ -350,8 +353,9 @@ fn take_maps(spec: &mut Spec) -> Result<()> {
     mounts.try_for_each(|(i, mount)| mount_options::take_maps(i, mount, &container))
 }
 
-/// Tells a pids limit of 0, which admits no process, from `"pids": {}`, which limits nothing:
-/// oci-spec makes the same of both. `pointer` is where the limit stands in the document.
+/// Removes a pids limit of 0 that the document does not contain: oci-spec reads `"pids": {}`, which
+/// limits nothing, as a limit of 0, which admits no process. `pointer` is the JSON pointer of the
+/// limit.
 fn normalise_pids(resources: &mut LinuxResources, bytes: &[u8], pointer: &str) -> Result<()> {
     if resources.pids().is_some_and(|pids| pids.limit() == 0) {
         let value: Value = serde_json::from_slice(bytes)?;

@@ -1,6 +1,7 @@
-//! Intel RDT: the resctrl file system, where a directory is a class of service (what of the caches
-//! and of the memory's bandwidth its tasks get) or a monitoring group. config-linux.md "IntelRdt",
-//! the kernel's Documentation/filesystems/resctrl.rst.
+//! Intel RDT, through the resctrl file system. A directory of it is either a class of service,
+//! which determines how much of the caches and of the memory bandwidth its tasks get, or a
+//! monitoring group. Sources: config-linux.md "IntelRdt", the kernel's
+//! Documentation/filesystems/resctrl.rst.
 
 mod stats;
 
@@ -15,37 +16,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::mount_table;
 
-/// Where resctrl.rst mounts it.
+/// The mount point that resctrl.rst uses.
 const USUAL_PLACE: &str = "/sys/fs/resctrl";
-/// <linux/magic.h>, which nix does not have.
+/// <linux/magic.h>; nix does not have this constant.
 const RDTGROUP_SUPER_MAGIC: i64 = 0x0765_5821;
 
-/// What a container uses of resctrl, as its state records it.
+/// What a container uses of resctrl, as its record stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rdt {
-    /// The mounted file system.
+    /// The mount point.
     root: PathBuf,
     /// The directory of the class of service.
     class: PathBuf,
-    /// Whether it is made for this container, and removed with it if it has the container's name.
+    /// Whether the class is made for this container. It is removed with the container if the
+    /// container gave it its name.
     is_new: bool,
     /// The directory of the monitoring group, made for this container.
     monitoring: Option<PathBuf>,
-    /// `closID` is absent: the class is named after the container.
+    /// Whether `closID` is absent, so that the class is named after the container.
     is_own: bool,
     /// `l3CacheSchema`, `memBwSchema`, `schemata`, each for one write(2).
     #[serde(skip)]
     schemata: Vec<String>,
-    /// What an existing class must have already.
+    /// Schemata that an existing class must have already.
     #[serde(skip)]
     expected: Vec<String>,
 }
 
 impl Rdt {
-    /// Decides where the tasks of container `id` go, without any side effect.
+    /// Decides which class and monitoring group the tasks of container `id` enter, without any side
+    /// effect.
     ///
     /// # Errors
-    /// No resctrl is mounted, or the class that has to be there is not.
+    /// No resctrl is mounted; or `closID` names a class that does not exist and no schema is given;
+    /// or an existing class has another schema than the configuration.
     pub(crate) fn plan(wanted: &LinuxIntelRdt, id: &str) -> Result<Self> {
         let root = mount_point().context("linux.intelRdt")?;
         Self::below(&root, wanted, id)
@@ -96,7 +100,8 @@ impl Rdt {
         self.configure()
     }
 
-    /// What could not be made is not removed later: it is somebody else's.
+    /// Makes the directories. One that could not be made is not recorded for removal, since it
+    /// belongs to somebody else.
     fn make(&mut self) -> Result<()> {
         if self.is_new
             && let Err(error) = fs::create_dir(&self.class)
@@ -121,7 +126,7 @@ impl Rdt {
             .try_for_each(|schema| self.write(schema))
     }
 
-    /// The kernel takes all lines of one write(2) or none.
+    /// Writes `schema` with one write(2), of which the kernel takes all lines or none.
     pub(crate) fn write(&self, schema: &str) -> Result<()> {
         let path = self.class.join("schemata");
         let written = open(&path)?.write_all(format!("{schema}\n").as_bytes());
@@ -130,7 +135,7 @@ impl Rdt {
             .with_context(|| format!("linux.intelRdt {schema:?}"))
     }
 
-    /// What to `write` to take a write of `schema` back.
+    /// Returns the lines for [`Self::write`] that undo a write of `schema`.
     pub(crate) fn undo_of(&self, schema: &str) -> Result<String> {
         let path = self.class.join("schemata");
         let now = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -140,8 +145,8 @@ impl Rdt {
         Ok(lines.map(str::trim).collect::<Vec<_>>().join("\n"))
     }
 
-    /// Puts process `pid` into the class, and into the monitoring group, which takes only tasks of
-    /// its class.
+    /// Puts process `pid` into the class, then into the monitoring group, which accepts only tasks
+    /// of its class.
     pub(crate) fn enter(&self, pid: i32) -> Result<()> {
         for directory in [Some(&self.class), self.monitoring.as_ref()]
             .into_iter()
@@ -156,9 +161,9 @@ impl Rdt {
         Ok(())
     }
 
-    /// Removes what was made for this container alone.
+    /// Removes the class or the monitoring group that was made for this container alone.
     pub(crate) fn remove(&self) -> Result<()> {
-        // A monitoring group goes with its class.
+        // Removing a class also removes its monitoring groups.
         let made = match (self.is_own && self.is_new, &self.monitoring) {
             (true, _) => &self.class,
             (false, Some(monitoring)) => monitoring,
@@ -172,7 +177,7 @@ impl Rdt {
         }
     }
 
-    /// A class that is there already has to be what the configuration says of it.
+    /// Refuses an existing class whose schemata differ from those of the configuration.
     fn compare(&self) -> Result<()> {
         if self.expected.is_empty() {
             return Ok(());
@@ -189,7 +194,7 @@ impl Rdt {
         Ok(())
     }
 
-    /// resctrl says more than an errno.
+    /// Adds the text of resctrl's `info/last_cmd_status`, which says more than an errno.
     fn explain(&self, error: anyhow::Error, path: &Path) -> anyhow::Error {
         let status = fs::read_to_string(self.root.join("info/last_cmd_status")).unwrap_or_default();
         match status.trim() {
@@ -218,8 +223,8 @@ fn open(path: &Path) -> Result<File> {
         .with_context(|| path.display().to_string())
 }
 
-/// Whether each domain of `line`, such as `L3:0=7f0;1=1f`, is as in the file `schemata`. The
-/// kernel writes the same numbers in another order and with leading zeros.
+/// Whether each domain of `line`, such as `L3:0=7f0;1=1f`, has the same value in the file
+/// `schemata`. The kernel may write the same numbers in another order and with leading zeros.
 fn agrees(line: &str, schemata: &str) -> bool {
     let Some((name, wanted)) = resource(line) else {
         return false;
@@ -231,7 +236,7 @@ fn agrees(line: &str, schemata: &str) -> bool {
     current.is_some_and(|(_, current)| wanted.iter().all(|domain| current.contains(domain)))
 }
 
-/// The resource of a line of `schemata`, and its domains.
+/// Returns the resource and the domains of a line of `schemata`.
 fn resource(line: &str) -> Option<(&str, Vec<(&str, &str)>)> {
     let (name, domains) = line.trim().split_once(':')?;
     let domains = domains
@@ -245,7 +250,7 @@ fn resource(line: &str) -> Option<(&str, Vec<(&str, &str)>)> {
     ))
 }
 
-/// Digits without leading zeros.
+/// Returns the digits without leading zeros.
 fn number(text: &str) -> &str {
     let digits = text.trim();
     let bare = digits.trim_start_matches('0');
@@ -275,7 +280,7 @@ mod tests {
             made
         }
 
-        /// What the kernel puts into a new directory.
+        /// Makes a class with the files that the kernel puts into a new directory.
         fn class(&self, name: &str) -> PathBuf {
             let class = self.0.join(name);
             fs::create_dir_all(class.join("mon_groups")).unwrap();
@@ -317,7 +322,7 @@ mod tests {
         rdt.make().unwrap();
         made.class("box");
         rdt.configure().unwrap();
-        // A file keeps the longer of two writes, resctrl reads each for itself.
+        // A file keeps the end of the longer first write; resctrl reads each write separately.
         assert!(
             made.read("box/schemata").starts_with("MB:0=50\n"),
             "the last one written"

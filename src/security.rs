@@ -1,5 +1,5 @@
-//! What confines the program beyond namespaces and control groups: filters of system calls, labels of
-//! security modules, Landlock.
+//! Confinement of the program beyond namespaces and cgroups: seccomp filters, labels of security
+//! modules, Landlock.
 
 pub(crate) mod landlock;
 pub(crate) mod lsm;

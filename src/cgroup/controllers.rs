@@ -1,4 +1,4 @@
-//! The controllers of version 2, which are enabled group by group from the root.
+//! The controllers of version 2, which are enabled cgroup by cgroup from the root down.
 
 use std::path::Path;
 
@@ -7,14 +7,15 @@ use anyhow::{Context, Result};
 use super::setting::Setting;
 use super::{file, hierarchy};
 
-/// Makes every controller of the host available in the group `directory`, as far as the groups
-/// above allow it. What is missing in the end is an error only when a limit needs it.
+/// Makes every controller of the host available in the cgroup `directory`, as far as the cgroups
+/// above allow it. A controller that stays missing is an error only later, when a limit needs it.
 pub(super) fn enable_all(directory: &Path) -> Result<()> {
     let root = Path::new(hierarchy::ROOT);
     let path = root.join("cgroup.controllers");
     let available = file::read(&path).with_context(|| path.display().to_string())?;
-    // A controller is enabled from the root down: if the group above has them all, all have. Only
-    // then is nothing written, and a write may wait for groups that are just being removed.
+    // A controller is enabled from the root down, so if the cgroup above has all, every cgroup on
+    // the way has. Checking this first avoids needless writes, which may wait for cgroups that are
+    // being removed.
     let above = directory.parent().unwrap_or(root);
     let available: Vec<&str> = available.split_ascii_whitespace().collect();
     if missing(above, &available)?.is_empty() {
@@ -23,7 +24,8 @@ pub(super) fn enable_all(directory: &Path) -> Result<()> {
     enable(root, above, &available)
 }
 
-/// As [`enable_all`], on a hybrid host, where few containers need anything of version 2.
+/// Enables the controllers that `settings` need in the cgroup `directory` of a hybrid host, where
+/// few containers need anything of version 2.
 pub(super) fn enable_for(directory: &Path, settings: &[Setting]) -> Result<()> {
     let root = Path::new(hierarchy::ROOT).join(hierarchy::UNIFIED);
     let mut needed: Vec<&str> = settings
@@ -38,7 +40,7 @@ pub(super) fn enable_for(directory: &Path, settings: &[Setting]) -> Result<()> {
     }
 }
 
-/// Enables `controllers` from `root` down to the groups below `above`.
+/// Enables `controllers` from `root` down to the cgroups below `above`.
 fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
     let chain: Vec<&Path> = above
         .ancestors()
@@ -48,7 +50,8 @@ fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
         let missing = missing(group, controllers)?;
         let path = group.join("cgroup.subtree_control");
         if !missing.is_empty() && file::write(&path, &missing.join(" ")).is_err() {
-            // All or nothing is the kernel's rule for one write: take what can be had.
+            // The kernel enables all controllers of one write or none, so after an error each is
+            // tried alone.
             for controller in &missing {
                 let _ = file::write(&path, controller);
             }
@@ -57,7 +60,7 @@ fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Those of `controllers` that the groups below `group` do not have, each as `+name`.
+/// Returns those of `controllers` that the cgroups below `group` do not have, each as `+name`.
 fn missing(group: &Path, controllers: &[&str]) -> Result<Vec<String>> {
     let path = group.join("cgroup.subtree_control");
     let enabled = file::read(&path).with_context(|| path.display().to_string())?;

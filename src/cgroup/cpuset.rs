@@ -1,4 +1,4 @@
-//! The processors and the memory of a new group of version 1, without which no process can enter.
+//! The CPUs and memory nodes of a new version 1 cgroup, without which no process can enter it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,8 @@ use nix::errno::Errno;
 
 use super::file;
 
-/// Gives a cpuset group the values of the group above: while one of its lists is empty, as in a
-/// new one, no process can enter. Groups above are treated in the same way.
+/// Gives a cpuset cgroup the values of the cgroup above it. No process can enter while one of its
+/// two lists is empty, as in a new cgroup. Cgroups above with an empty list are filled too.
 pub(super) fn fill(directory: &Path, is_new: bool) -> Result<()> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         let path = directory.join(name);
@@ -23,7 +23,7 @@ pub(super) fn fill(directory: &Path, is_new: bool) -> Result<()> {
 
 fn inherited(directory: &Path, name: &str) -> Result<String> {
     let mut empty: Vec<PathBuf> = Vec::new();
-    // The root of the hierarchy is never empty; above it there is no such file.
+    // The root of the hierarchy always has values; the directory above it has no such file.
     for above in directory.ancestors().skip(1) {
         let path = above.join(name);
         let value = file::read(&path).with_context(|| path.display().to_string())?;

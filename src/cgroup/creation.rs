@@ -1,4 +1,4 @@
-//! The groups of a container made, by us or by systemd.
+//! Making the cgroups of a container, by `rt` or by systemd.
 
 use anyhow::{Context, Result, bail};
 
@@ -9,12 +9,13 @@ use super::open::OpenCgroup;
 use super::{controllers, cpuset, file};
 
 impl Cgroup {
-    /// Makes all groups and opens them. Refuses a group that is frozen or has processes. On an
-    /// error all that was made is gone again.
+    /// Makes all cgroups and opens them. Refuses a cgroup that is frozen or has processes. On an
+    /// error everything that was made is removed again.
     pub(crate) fn create(&self) -> Result<OpenCgroup> {
         if let Some(unit) = &self.unit {
             self.groups.iter().try_for_each(Group::refuse_processes)?;
-            // There is nothing to enter yet, but somebody has to be there who makes it.
+            // systemd makes the cgroups later, in `start_unit`; if it cannot be reached, that is an
+            // error now.
             unit.connect()?;
             return Ok(OpenCgroup::default());
         }
@@ -37,7 +38,8 @@ impl Cgroup {
         Ok(open)
     }
 
-    /// Also if the group is new: it would be frozen by one above, and init would hang in it.
+    /// Refuses a frozen cgroup, in which init would hang. A new cgroup can be frozen, too, by one
+    /// above it.
     fn refuse_frozen(&self) -> Result<()> {
         match self
             .freezer()
@@ -53,8 +55,9 @@ impl Cgroup {
         }
     }
 
-    /// Has systemd make the groups with process `pid` in them, and makes those that it does not
-    /// know. Nothing if the groups are not systemd's to make: the process enters them by itself.
+    /// Has systemd make the cgroups with process `pid` in them, and makes those that systemd does
+    /// not know. Does nothing if systemd does not make the cgroups: then the process enters them by
+    /// itself.
     pub(crate) fn start_unit(&self, pid: i32) -> Result<()> {
         let Some(unit) = &self.unit else {
             return Ok(());

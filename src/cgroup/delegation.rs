@@ -1,6 +1,6 @@
-//! What the payload may do as it likes with, while its limits stay out of its reach: the
-//! container's own group, or one below in which its process starts. Both on hosts with version 2
-//! alone: on version 1 delegation is not safe (cgroups(7) "Delegation").
+//! Delegation: giving the payload control of a cgroup while its limits stay out of its reach. The
+//! cgroup is the container's own, or one below it in which the process starts. Both need a host
+//! with version 2 alone: on version 1 delegation is not safe (cgroups(7) "Delegation").
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,18 +19,19 @@ use crate::annotations::{self, Annotations as _};
 use crate::config::clean;
 use crate::namespace::{IdMap, is_root_of_host};
 
-/// The names of the files that go with a group to whom it is given (Linux 4.15), a line each.
+/// The kernel's list of the files that must be given away with a cgroup, one name a line (Linux
+/// 4.15).
 const KERNELS_LIST: &str = "/sys/kernel/cgroup/delegate";
-/// Where there is no such list (config-linux.md "Cgroup ownership").
+/// The files to give away if the kernel has no such list (config-linux.md "Cgroup ownership").
 const FILES: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
 
-/// Users and groups are those of the host.
+/// Which cgroup is given to whom. User and group ids are those of the host.
 #[derive(Debug)]
 pub(crate) enum Delegation {
-    /// The container's own group (config-linux.md "Cgroup ownership").
+    /// The container's own cgroup (config-linux.md "Cgroup ownership").
     Own { uid: u32 },
-    /// A group below it that the process starts in (`run.oci.delegate-cgroup`), to the root of
-    /// the container's user namespace.
+    /// A cgroup below it, in which the process starts (`run.oci.delegate-cgroup`); its owner
+    /// becomes the root of the container's user namespace.
     Below {
         path: PathBuf,
         owner: Option<[u32; 2]>,
@@ -38,7 +39,7 @@ pub(crate) enum Delegation {
 }
 
 impl Delegation {
-    /// What a configuration asks for.
+    /// Decides what a configuration asks for.
     pub(crate) fn plan(
         spec: &Spec,
         annotations: &HashMap<String, String>,
@@ -58,8 +59,8 @@ impl Delegation {
     }
 }
 
-/// The user who executes the process, if its group is his: with a cgroup namespace of its own and
-/// its groups mounted to be written.
+/// Returns the user who executes the process if the cgroup is to be given to them: if the container
+/// has a new cgroup namespace and its cgroups are mounted writable.
 fn owner(spec: &Spec) -> Option<u32> {
     let linux = spec.linux().as_ref()?;
     let namespaces = linux.namespaces().iter().flatten();
@@ -86,11 +87,11 @@ fn shows_groups_to_write(mount: &Mount) -> bool {
 }
 
 impl Cgroup {
-    /// Gives away what `delegation` says, once process `pid` is in the container's group.
+    /// Gives away the cgroup of `delegation`, once process `pid` is in the container's cgroup.
     pub(crate) fn delegate(&self, delegation: &Delegation, pid: i32) -> Result<()> {
         let own = self.v2().context("the container has no group")?;
         match delegation {
-            // One that was there before the container stays whose it is.
+            // A cgroup that existed before the container keeps its owner.
             Delegation::Own { .. } if own.existing == own.directory => Ok(()),
             Delegation::Own { uid } => give(&own.directory, *uid, None),
             Delegation::Below { path, owner } => {
@@ -102,8 +103,8 @@ impl Cgroup {
 }
 
 impl Group {
-    /// Makes the group `path` below, moves process `pid` there and enables what controllers
-    /// there are.
+    /// Makes the cgroup `path` below this one, moves process `pid` into it, and enables the
+    /// available controllers there.
     fn enclose(&self, path: &Path, pid: i32) -> Result<PathBuf> {
         let directory = self.directory.join(path);
         let group = Self {
@@ -115,14 +116,14 @@ impl Group {
         group.make_missing(&mut made)?;
         let entered = file::write(&directory.join("cgroup.procs"), &pid.to_string());
         entered.with_context(|| directory.display().to_string())?;
-        // It goes with the container's group.
+        // It is removed with the container's cgroup.
         made.keep();
         controllers::enable_all(&directory)?;
         Ok(directory)
     }
 }
 
-/// The directory, and those of its files that go with it.
+/// Changes the owner of the directory and of the files that go with it.
 fn give(directory: &Path, uid: u32, gid: Option<u32>) -> Result<()> {
     let list = fs::read_to_string(KERNELS_LIST).unwrap_or_else(|_| FILES.to_owned());
     for path in [directory.to_owned()]
@@ -174,7 +175,7 @@ mod tests {
         assert_eq!(owner(&spec(&own, &["ro"], ids.clone())), None);
         assert_eq!(owner(&spec(&["user"], &[], ids)), None);
         assert_eq!(owner(&spec(&["cgroup"], &[], json!([]))), Some(7));
-        // Whose ids a namespace has that is joined is not known.
+        // The id maps of a user namespace that is joined are not known.
         assert_eq!(owner(&spec(&own, &[], json!([]))), None);
     }
 }

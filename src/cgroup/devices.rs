@@ -1,14 +1,14 @@
-//! `linux.resources.devices`: which device nodes the container may make, read and write. The
-//! last rule that matches decides, for each of the three accesses by itself.
+//! `linux.resources.devices`: which device nodes the container may make, read and write. Of the
+//! rules that match, the last one decides, separately for each of the three accesses.
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `rule` | one rule, and the set of devices that it is about |
+//! | `rule` | one rule, and the set of devices that it is for |
 //! | `policy` | the rules of a configuration, and the default ones |
-//! | `exceptions` `control_files` | the rules on version 1, and writing them |
-//! | `program` | the rules on version 2 |
-//! | `filter` | the rules made those of a container |
-//! | `allow_list` | the rules for systemd |
+//! | `exceptions` `control_files` | the rules as version 1 has them, and writing them |
+//! | `program` | the rules as a program for version 2 |
+//! | `filter` | puts the rules into force for a container |
+//! | `allow_list` | the rules as systemd has them |
 
 mod allow_list;
 mod control_files;

@@ -1,4 +1,4 @@
-//! The directory of a group: made, with those above that are missing, and removed.
+//! Making and removing the directory of a cgroup, with the missing ones above it.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use super::hierarchy::{self, Membership, Version};
 use super::walk;
 
 impl Group {
-    /// Whether the caller may make the directory and put a child of its own there. Version 2 asks
-    /// for the right to write to the closest group above both (cgroups(7) "Delegation").
+    /// Whether this process may make the directory and move a child of its own there. Version 2
+    /// asks for write access to the closest cgroup above both (cgroups(7) "Delegation").
     pub(super) fn may_be_made(&self, own: &[Membership]) -> bool {
         let may_write =
             |path: &Path| faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
@@ -31,7 +31,8 @@ impl Group {
         }
     }
 
-    /// Makes the directory and those above that are missing; one that exists is nobody else's.
+    /// Makes the directory and the missing ones above it. Refuses a directory that somebody else
+    /// has just made, and an existing one with processes.
     pub(super) fn make(&self, made: &mut Made) -> Result<()> {
         match self.make_missing(made)? {
             true => Ok(()),
@@ -43,10 +44,11 @@ impl Group {
         }
     }
 
-    /// Makes the directory and those above that are missing; whether it is new.
+    /// Makes the directory and the missing ones above it. Returns whether the directory is new.
     pub(super) fn make_missing(&self, made: &mut Made) -> Result<bool> {
         let mut existing = Cow::Borrowed(self.existing.as_path());
-        // Another container's removal may take away a directory above at any moment.
+        // The removal of another container may remove a directory above at any moment, so this is
+        // repeated.
         for _ in 0..8 {
             match self.make_below(&existing, made) {
                 Err(Errno::ENOENT) => {}
@@ -68,7 +70,7 @@ impl Group {
         Err(Errno::ENOENT).with_context(|| self.directory.display().to_string())
     }
 
-    /// Makes what is missing below `existing`; whether the last directory is new.
+    /// Makes the missing directories below `existing`. Returns whether the last one is new.
     fn make_below(&self, existing: &Path, made: &mut Made) -> nix::Result<bool> {
         let missing = self
             .directory
@@ -89,11 +91,12 @@ impl Group {
         Ok(new)
     }
 
-    /// Removes the directory and those above that were made for it. What is not `owned` may have
-    /// been made by somebody else meanwhile: nothing below it is touched, and it may stay.
+    /// Removes the directory and those above that were made for it. If it is not `owned`, somebody
+    /// else may have made it meanwhile: then nothing below it is removed, and it stays if it is in
+    /// use.
     pub(super) fn remove(&self, owned: bool, deadline: Instant) -> Result<()> {
         if self.has_controller("devices") {
-            // What an `update` left that was killed.
+            // A killed `update` may have left the trial directory.
             let _ = walk::rmdir(&trial(&self.directory));
         }
         if self.existing == self.directory {
@@ -107,7 +110,7 @@ impl Group {
         for directory in above.take_while(|path| *path != self.existing) {
             match walk::rmdir(directory) {
                 Ok(()) => {}
-                // Another container is in it; the last one takes it away.
+                // Another container is in it; the last container removes it.
                 Err(Errno::EBUSY | Errno::ENOTEMPTY) => break,
                 Err(errno) => return Err(errno).with_context(|| directory.display().to_string()),
             }
@@ -116,7 +119,7 @@ impl Group {
     }
 }
 
-/// The directories that `create` has made so far; dropping it removes them.
+/// The directories that have been made so far. Dropping it removes them.
 #[derive(Default)]
 pub(super) struct Made(Vec<PathBuf>);
 
@@ -133,7 +136,7 @@ impl Made {
 impl Drop for Made {
     fn drop(&mut self) {
         for directory in self.0.iter().rev() {
-            // The error that is under way says more than this one would.
+            // The error that caused the drop says more than this one would.
             let _ = walk::rmdir(directory);
         }
     }

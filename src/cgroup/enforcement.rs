@@ -1,4 +1,4 @@
-//! The limits of a container put into force.
+//! Putting the limits of a container into force.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,8 @@ use super::limits::Limits;
 use super::{controllers, devices};
 
 impl Cgroup {
-    /// Tells systemd, before it makes the groups, of those limits that it has to know then.
+    /// Adds to the unit the limits that systemd has to know before it makes the cgroups: the device
+    /// rules, on version 1.
     pub(crate) fn prepare(&mut self, limits: &Limits) -> Result<()> {
         let with_v1 = !self.is_v2("devices");
         self.unit
@@ -24,13 +25,13 @@ impl Cgroup {
         self.write(limits, false)
     }
 
-    /// Limits the memory of a new container before anything is done in it. What systemd keeps of it
-    /// is written with all the limits.
+    /// Limits the memory of a new container before anything is done in it. systemd gets its copy of
+    /// these limits later, with all the others.
     pub(crate) fn apply_memory(&self, limits: &Limits) -> Result<()> {
         self.write_files(&limits.of_memory())
     }
 
-    /// Writes all limits; systemd is told first, since it writes as well.
+    /// Writes all limits. systemd is told first, because it writes control files too.
     pub(super) fn write(&self, limits: &Limits, is_update: bool) -> Result<()> {
         let mut limits = Cow::Borrowed(limits);
         if let Some(unit) = &self.unit {
@@ -41,7 +42,8 @@ impl Cgroup {
             unit.set(cpu, limits.to_mut())?;
         }
         self.write_files(&limits)?;
-        // Last, since what there was of these cannot be known.
+        // Device rules are last, because the previous ones cannot be read and so cannot be
+        // restored.
         let Some(rules) = &limits.devices else {
             return Ok(());
         };

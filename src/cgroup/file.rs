@@ -1,4 +1,4 @@
-//! Control files: one open, one read or write, one close each; nothing is stat(2)ed.
+//! Control files: each access is one open, one read or write, and one close, without stat(2).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -23,26 +23,26 @@ pub(super) fn open(path: &Path, flags: OFlag) -> Result<OwnedFd> {
     open_at(AT_FDCWD, path, flags)
 }
 
-/// Writes `value` with one write(2), which is how the kernel wants a control file to be written.
+/// Writes `value` with one write(2): the kernel handles each write to a control file separately.
 pub(super) fn write(path: &Path, value: &str) -> Result<()> {
     write_to(open(path, OFlag::O_WRONLY)?, value)
 }
 
-/// As [`write()`], for a file that is open already.
+/// Writes `value` with one write(2) to a file that is open already.
 pub(super) fn write_to(file: impl AsFd, value: &str) -> Result<()> {
-    // A write of no bytes never reaches the kernel's handler; an empty line clears the file.
+    // A write of zero bytes never reaches the kernel's handler; an empty line clears the file.
     let value = if value.is_empty() { "\n" } else { value };
     nix::unistd::write(file, value.as_bytes()).map(drop)
 }
 
-/// A control file of one value, without the last newline.
+/// Reads a control file of one value, without the last newline.
 pub(super) fn read(path: &Path) -> Result<String> {
     Ok(read_all(open(path, OFlag::O_RDONLY)?)?
         .trim_end()
         .to_owned())
 }
 
-/// All of an open control file.
+/// Reads all of an open control file.
 pub(super) fn read_all(file: impl AsFd) -> Result<String> {
     Ok(String::from_utf8_lossy(&sys::read_all(file)?).into_owned())
 }

@@ -1,5 +1,5 @@
-//! The directories of groups, found without reading the mount table where that can be: its cost
-//! grows with everything that the host has mounted.
+//! Finds the directories of cgroups, without reading the mount table where possible: the cost of
+//! reading it grows with everything that the host has mounted.
 
 use std::cell::OnceCell;
 use std::path::{Component, Path, PathBuf};
@@ -13,24 +13,25 @@ use super::hierarchy::{
 };
 use crate::sys::mount_table;
 
-/// A mounted hierarchy: `root` is the group that shows at `point`.
+/// A mounted hierarchy: the cgroup `root` of it is visible at `point`.
 #[derive(Clone, Debug)]
 struct Mount {
     point: PathBuf,
     root: PathBuf,
 }
 
-/// Finds the directories of groups; reads the mount table at most once, and only for a version 1
-/// hierarchy that is not where its name says.
+/// Finds the directories of cgroups. Reads the mount table at most once, and only for a version 1
+/// hierarchy that is not mounted where its name suggests.
 #[derive(Default)]
 pub(super) struct Finder {
     mounts: OnceCell<Vec<MountInfo>>,
 }
 
 impl Finder {
-    /// The group `path`: absolute from the root of the hierarchy, or relative to the group
-    /// `own` on version 1 and to the one above it on version 2, where limits are only for groups
-    /// beside processes. None if the hierarchy is mounted nowhere.
+    /// Returns the cgroup `path`: absolute from the root of the hierarchy, or relative. A relative
+    /// path begins at the cgroup `own` on version 1, and at the one above it on version 2, where a
+    /// cgroup with processes cannot have limited cgroups below it. None if the hierarchy is mounted
+    /// nowhere.
     pub(super) fn place(&self, own: &Membership, path: &Path) -> Result<Option<Group>> {
         self.first(own, |mount| {
             let mut inside = mount.inside(&own.path).unwrap_or_default();
@@ -57,7 +58,8 @@ impl Finder {
         })
     }
 
-    /// The existing group that `membership` names. None if the hierarchy is mounted nowhere.
+    /// Returns the existing cgroup that `membership` names. None if the hierarchy is mounted
+    /// nowhere.
     pub(super) fn existing(&self, membership: &Membership) -> Result<Option<Group>> {
         refuse_outside(membership)?;
         self.first(membership, |mount| {
@@ -75,7 +77,7 @@ impl Finder {
         })
     }
 
-    /// Tries `find` on the mounts of a hierarchy, those that can be guessed first.
+    /// Tries `find` on each mount of a hierarchy, beginning with the places that its name suggests.
     fn first(
         &self,
         membership: &Membership,
@@ -127,7 +129,8 @@ impl Finder {
 }
 
 impl Mount {
-    /// `path` of the hierarchy as a path below the mount point; None if it does not show there.
+    /// Returns `path` of the hierarchy relative to the mount point; None if it is not visible
+    /// there.
     fn inside(&self, path: &Path) -> Option<PathBuf> {
         path.strip_prefix(&self.root).ok().map(Path::to_owned)
     }
@@ -141,8 +144,8 @@ fn shows(info: &MountInfo, controllers: &str) -> bool {
     info.fs_type == "cgroup" && controllers.split(',').all(has)
 }
 
-/// The group `path` on a host with the unified hierarchy alone. A relative path is a sibling of
-/// the group `own`: below it no controller could be enabled, since it holds processes.
+/// Returns the cgroup `path` on a host with version 2 alone. A relative path makes a sibling of the
+/// cgroup `own`: no controller could be enabled below `own`, since it has processes.
 pub(super) fn place_unified(own: Option<&Membership>, path: &Path) -> Result<Group> {
     let root = Path::new(ROOT);
     let above = own
@@ -162,7 +165,7 @@ pub(super) fn place_unified(own: Option<&Membership>, path: &Path) -> Result<Gro
     bail!("{ROOT}: not a cgroup2 file system")
 }
 
-/// The existing group that `membership` names on such a host.
+/// Returns the existing cgroup that `membership` names on a host with version 2 alone.
 pub(super) fn existing_unified(membership: &Membership) -> Result<Group> {
     refuse_outside(membership)?;
     let path = &membership.path;
@@ -174,7 +177,8 @@ pub(super) fn existing_unified(membership: &Membership) -> Result<Group> {
     })
 }
 
-/// A process of another cgroup namespace has a path that leads out of this one's root.
+/// Refuses the path of a process in another cgroup namespace, which leads out of this namespace's
+/// root.
 fn refuse_outside(membership: &Membership) -> Result<()> {
     if membership
         .path

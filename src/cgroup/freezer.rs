@@ -1,4 +1,4 @@
-//! Stopping all processes of a container at once, and letting them go on.
+//! Freezing and thawing all processes of a container.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -14,24 +14,24 @@ use super::groups::Cgroup;
 use super::{file, walk};
 use crate::sys;
 
-/// How long a group may take to freeze or to thaw.
+/// How long a cgroup may take to freeze or to thaw.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a version 1 group may take to freeze before it is killed all the same: a process in
-/// an uninterruptible wait never freezes.
+/// How long a version 1 cgroup may take to freeze before it is killed anyway: a process in an
+/// uninterruptible wait never freezes.
 const FREEZING: Duration = Duration::from_millis(100);
 
 impl Cgroup {
-    /// Whether the processes of the container are frozen. A missing group is not.
+    /// Whether the processes of the container are frozen; false if the cgroup is missing.
     pub(crate) fn is_frozen(&self) -> Result<bool> {
         self.freezer().map_or(Ok(false), Group::is_frozen)
     }
 
-    /// The directory of the group that can be frozen, if there is one.
+    /// Returns the directory of the cgroup that can be frozen, if there is one.
     pub(crate) fn freezer_directory(&self) -> Option<&Path> {
         self.freezer().map(|group| &*group.directory)
     }
 
-    /// Stops every process of the container and waits until all stand, at most 10 s.
+    /// Freezes every process of the container and waits until all are frozen, at most 10 s.
     pub(crate) fn freeze(&self) -> Result<()> {
         freeze(
             self.freezer()
@@ -39,12 +39,12 @@ impl Cgroup {
         )
     }
 
-    /// Lets them go on.
+    /// Thaws every process of the container.
     pub(crate) fn thaw(&self) -> Result<()> {
         self.freezer().map_or(Ok(()), thaw)
     }
 
-    /// Why processes of the groups cannot be thawed, if that is so.
+    /// Returns why the processes cannot be thawed, if a cgroup above is frozen.
     pub(crate) fn frozen_from_above(&self) -> Option<String> {
         frozen_from_above(&self.groups)
     }
@@ -67,13 +67,13 @@ impl Group {
         }
     }
 
-    /// Whether a group above is frozen, which nobody can undo from here (version 1).
+    /// Whether a cgroup above is frozen, which cannot be undone from here (version 1).
     pub(super) fn is_frozen_from_above(&self) -> bool {
         file::read(&self.directory.join("freezer.parent_freezing")).is_ok_and(|text| text == "1")
     }
 }
 
-/// Why processes of the groups cannot be thawed, if that is so.
+/// Returns why processes of `groups` cannot be thawed, if a cgroup above is frozen.
 pub(super) fn frozen_from_above(groups: &[Group]) -> Option<String> {
     let group = with_controller(groups, "freezer")?;
     let directory = group.directory.display();
@@ -82,8 +82,8 @@ pub(super) fn frozen_from_above(groups: &[Group]) -> Option<String> {
         .then(|| format!("a cgroup above {directory} is frozen"))
 }
 
-/// Freezes a group with all below it and waits until every process stands, at most 10 s; after an
-/// error all of them run.
+/// Freezes a cgroup with all below it and waits until every process is frozen, at most 10 s. After
+/// an error all of them run.
 fn freeze(group: &Group) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let result = if group.is_v2() {
@@ -92,12 +92,13 @@ fn freeze(group: &Group) -> Result<()> {
         freeze_v1(&group.directory, deadline)
     };
     result.inspect_err(|_| {
-        // The error says more than a second one would.
+        // The error of the freeze says more than a second one would.
         let _ = thaw(group);
     })
 }
 
-/// Lets a group go on that [`freeze`] has stopped; what was frozen below it stays so.
+/// Thaws a cgroup that [`freeze`] has frozen. Cgroups below that were frozen by themselves stay
+/// frozen.
 fn thaw(group: &Group) -> Result<()> {
     if group.is_v2() {
         return set_v2(&group.directory, false, Instant::now() + PATIENCE);
@@ -117,7 +118,7 @@ fn freeze_v1(directory: &Path, deadline: Instant) -> Result<()> {
     let path = directory.join("freezer.state");
     let mut pause = Duration::from_micros(100);
     loop {
-        // Each write tries to freeze those once more that could not be frozen before.
+        // Each write tries once more to freeze the processes that could not be frozen before.
         let state = file::write(&path, "FROZEN").and_then(|()| file::read(&path));
         if state.with_context(|| path.display().to_string())? == "FROZEN" {
             return Ok(());
@@ -130,7 +131,8 @@ fn freeze_v1(directory: &Path, deadline: Instant) -> Result<()> {
     }
 }
 
-/// `cgroup.freeze` takes effect when `cgroup.events` says so, which is told by POLLPRI.
+/// Writes `cgroup.freeze` and waits until `cgroup.events` reports the change, which the kernel
+/// signals with POLLPRI.
 fn set_v2(directory: &Path, frozen: bool, deadline: Instant) -> Result<()> {
     let path = directory.join("cgroup.freeze");
     let events = directory.join("cgroup.events");
@@ -165,20 +167,20 @@ fn is_frozen_v2(events: &OwnedFd) -> nix::Result<bool> {
         .any(|line| line == b"frozen 1"))
 }
 
-/// A version 1 group that is frozen while it is killed; dropping it thaws it with all groups
-/// below, since a frozen process does not even die.
+/// A version 1 cgroup that is frozen while its processes are killed. Dropping it thaws it and all
+/// cgroups below, since a frozen process does not act on SIGKILL.
 pub(super) struct Frozen<'a>(&'a Path);
 
 impl<'a> Frozen<'a> {
-    /// Freezes for a moment, as far as that can be had.
+    /// Freezes the cgroup if that is possible within a moment.
     pub(super) fn new(directory: &'a Path) -> Self {
         let frozen = Self(directory);
-        // Killing goes on without: it only has to be repeated then.
+        // Killing works without freezing too; it only has to be repeated then.
         let _ = freeze_v1(directory, Instant::now() + FREEZING);
         frozen
     }
 
-    /// Only thaws in the end.
+    /// Does not freeze; the cgroup is thawed on drop.
     pub(super) fn not_yet(directory: &'a Path) -> Self {
         Self(directory)
     }
@@ -186,9 +188,9 @@ impl<'a> Frozen<'a> {
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        // Each group has a switch of its own, and a container may have used those below.
+        // Each cgroup has its own `freezer.state`, and the container may have frozen those below.
         let _ = walk::visit(self.0, |group: BorrowedFd<'_>| {
-            // One that cannot be written does not keep the others frozen.
+            // An error in one cgroup must not keep the others frozen.
             let _ = file::open_at(group, "freezer.state", OFlag::O_WRONLY)
                 .and_then(|state| file::write_to(state, "THAWED"));
             Ok(())

@@ -1,4 +1,4 @@
-//! The group of a container on one hierarchy.
+//! The cgroup of a container on one hierarchy.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::file;
 
-/// The group on one hierarchy.
+/// A cgroup on one hierarchy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Group {
-    /// As in `/proc/PID/cgroup`: `cpu,cpuacct`, `name=systemd`, or nothing for version 2.
+    /// As in `/proc/PID/cgroup`: `cpu,cpuacct`, `name=systemd`, or empty for version 2.
     pub(super) controllers: String,
     pub(super) directory: PathBuf,
-    /// The deepest directory at or above `directory` that was there before the container:
-    /// everything below it is removed with the container.
+    /// The deepest directory at or above `directory` that existed before the container. Everything
+    /// below it is removed with the container.
     pub(super) existing: PathBuf,
 }
 
@@ -29,12 +29,12 @@ impl Group {
         self.controllers.split(',').any(|name| name == controller)
     }
 
-    /// Whether it is in the hierarchy in which systemd keeps its units on version 1.
+    /// Whether the cgroup is in the version 1 hierarchy in which systemd keeps its units.
     pub(super) fn is_systemds(&self) -> bool {
         self.controllers == "name=systemd"
     }
 
-    /// Whether systemd makes groups in the hierarchy: it knows six controllers of version 1.
+    /// Whether systemd makes cgroups in this hierarchy: it knows six controllers of version 1.
     pub(super) fn is_managed(&self) -> bool {
         const KNOWN: [&str; 6] = ["cpu", "cpuacct", "blkio", "memory", "devices", "pids"];
         self.is_v2() || self.is_systemds() || KNOWN.iter().any(|name| self.has_controller(name))
@@ -46,13 +46,13 @@ impl Group {
     }
 }
 
-/// The group of version 1 among `groups` that has `controller`.
+/// Returns the version 1 cgroup among `groups` that has `controller`.
 pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Option<&'a Group> {
     groups.iter().find(|group| group.has_controller(controller))
 }
 
-/// The directory beside a group in which an update tries rules for devices. No container's id has a
-/// colon in it.
+/// Returns the directory beside a cgroup in which an update tries device rules. No container's id
+/// contains a colon, so the name is free.
 pub(super) fn trial(directory: &Path) -> PathBuf {
     let mut path = directory.as_os_str().to_owned();
     path.push(":trial");

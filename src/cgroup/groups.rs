@@ -1,4 +1,4 @@
-//! The groups of a container on every hierarchy, as its state records them.
+//! The cgroups of a container on every hierarchy, as its record stores them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,26 +8,27 @@ use serde::{Deserialize, Serialize};
 use super::group::{Group, with_controller};
 use super::systemd::Unit;
 
-/// The groups of one container on every hierarchy, as its state records them.
+/// The cgroups of one container on every hierarchy, as its record stores them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Cgroup {
-    /// The host has version 2 alone, so that there is one group at most.
+    /// Whether the host has version 2 alone, so that there is one cgroup at most.
     pub(super) unified: bool,
     pub(super) groups: Vec<Group>,
     pub(super) owned: Owned,
-    /// The scope whose groups they are, if systemd makes them.
+    /// The systemd scope whose cgroups they are, if systemd makes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unit: Option<Unit>,
 }
 
-/// Whether `create` has succeeded, so that every process in the groups is the container's. Until
-/// then they may be anybody's. Clones share it: the state's copy learns of it with the caller's.
+/// Whether `create` has succeeded, so that every process in the cgroups is the container's; before
+/// that it may be anybody's. Clones share the flag, so the copy in the record changes with that of
+/// the caller.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "bool", into = "bool")]
 pub(super) struct Owned(Arc<AtomicBool>);
 
 impl Owned {
-    /// Takes the groups for the container's.
+    /// Marks the cgroups as the container's.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -46,7 +47,7 @@ impl From<Owned> for bool {
 }
 
 impl Cgroup {
-    /// Whether the container has no group at all.
+    /// Whether the container has no cgroup at all.
     pub(crate) fn is_nowhere(&self) -> bool {
         self.groups.is_empty()
     }
@@ -56,7 +57,8 @@ impl Cgroup {
         self.unified
     }
 
-    /// Whether limits of `controller`, by its name on version 1, are those of version 2.
+    /// Whether limits of `controller`, by its name on version 1, are written to the version 2
+    /// cgroup.
     pub(super) fn is_v2(&self, controller: &str) -> bool {
         self.v2().is_some() && with_controller(&self.groups, controller).is_none()
     }
@@ -65,7 +67,8 @@ impl Cgroup {
         self.groups.iter().find(|group| group.is_v2())
     }
 
-    /// Takes the groups for the container's: they have been made for it.
+    /// Marks the cgroups as the container's, because they have been made for it; not those that
+    /// systemd makes.
     pub(crate) fn own(&self) {
         if self.unit.is_none() {
             self.owned.set();
@@ -80,12 +83,13 @@ impl Cgroup {
         }
     }
 
-    /// The group that can be frozen: that of the version 1 controller, else that of version 2.
+    /// Returns the cgroup that can be frozen: that of the version 1 controller, else that of
+    /// version 2.
     pub(super) fn freezer(&self) -> Option<&Group> {
         with_controller(&self.groups, "freezer").or_else(|| self.v2())
     }
 
-    /// These groups, and those of `other` on hierarchies where there is none.
+    /// Returns these cgroups, with those of `other` on hierarchies where these have none.
     pub(crate) fn with(mut self, other: Self) -> Self {
         let has = |group: &Group| {
             self.groups

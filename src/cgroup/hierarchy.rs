@@ -1,4 +1,5 @@
-//! The hierarchies of this host: which version a directory is of, and which groups a process is in.
+//! The hierarchies of this host: which version a directory belongs to, and which cgroups a process
+//! is in.
 
 use std::path::{Path, PathBuf};
 
@@ -22,8 +23,8 @@ pub(super) enum Version {
     V2,
 }
 
-/// The version that the file system of `directory` has; None if there is no such directory or
-/// it is something else.
+/// Returns the cgroup version of the file system of `directory`; None if there is no such directory
+/// or the file system is something else.
 pub(super) fn version(directory: &Path) -> Result<Option<Version>> {
     match statfs(directory) {
         Ok(stat) if stat.filesystem_type() == CGROUP2_SUPER_MAGIC => Ok(Some(Version::V2)),
@@ -33,17 +34,17 @@ pub(super) fn version(directory: &Path) -> Result<Option<Version>> {
     }
 }
 
-/// Whether the host has the unified hierarchy alone.
+/// Whether the host has version 2 alone.
 pub(super) fn host_is_unified() -> Result<bool> {
     Ok(version(Path::new(ROOT))? == Some(Version::V2))
 }
 
-/// One line of `/proc/PID/cgroup`: a hierarchy and the group that the process is in.
+/// One line of `/proc/PID/cgroup`: a hierarchy, and the cgroup that the process is in.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Membership {
-    /// `cpu,cpuacct`, `name=systemd`, or nothing for version 2.
+    /// `cpu,cpuacct`, `name=systemd`, or empty for version 2.
     pub(super) controllers: String,
-    /// From the root of the hierarchy, or of the reader's cgroup namespace; absolute.
+    /// Absolute, from the root of the hierarchy or of the reader's cgroup namespace.
     pub(super) path: PathBuf,
 }
 
@@ -57,7 +58,7 @@ impl Membership {
     }
 }
 
-/// The groups of a process; `process` is a pid or `self`.
+/// Returns the cgroups of a process; `process` is a pid or `self`.
 pub(super) fn memberships(process: &str) -> Result<Vec<Membership>> {
     let path = format!("/proc/{process}/cgroup");
     let text = sys::read_file_at(AT_FDCWD, &path).with_context(|| path.clone())?;
@@ -78,7 +79,8 @@ fn parse(text: &str) -> Result<Vec<Membership>> {
     text.lines().map(line).collect()
 }
 
-/// Names that the mount point of a version 1 hierarchy may have below [`ROOT`], likely ones first.
+/// Returns names that the mount point of a version 1 hierarchy may have below [`ROOT`], the likely
+/// ones first.
 pub(super) fn mount_names(controllers: &str) -> Vec<String> {
     if let Some(name) = controllers.strip_prefix("name=") {
         return vec![name.to_owned()];
@@ -92,7 +94,7 @@ pub(super) fn mount_names(controllers: &str) -> Vec<String> {
     names
 }
 
-/// The closest group of version 2 at or above both `directory` and the group `own`.
+/// Returns the closest version 2 cgroup at or above both `directory` and the cgroup `own`.
 pub(super) fn common(directory: &Path, own: &Path) -> Option<PathBuf> {
     let root = [Path::new(ROOT), &Path::new(ROOT).join("unified")]
         .into_iter()
@@ -109,7 +111,7 @@ pub(super) fn common(directory: &Path, own: &Path) -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
-/// The deepest existing group at or above `directory` and not above `base`.
+/// Returns the deepest existing cgroup at or above `directory` but not above `base`.
 pub(super) fn existing_ancestor(
     directory: &Path,
     base: &Path,

@@ -1,5 +1,4 @@
-//! All limits of a container, as settings of control files and rules for devices, and the writing of
-//! them.
+//! All limits of a container, as settings of control files and device rules, and writing them.
 
 use std::path::Path;
 
@@ -11,22 +10,22 @@ use super::file;
 use super::group::{Group, with_controller};
 use super::setting::{self, Setting};
 
-/// Every limit of a container. The default is none, and no device rules.
+/// Every limit of a container. The default has no limits and no device rules.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
-    /// For the version 1 groups, in the order of writing, the settings of one controller next to
-    /// each other.
+    /// Settings for the version 1 cgroups, in the order of writing; those of one controller are
+    /// adjacent.
     pub(super) v1: Vec<Setting>,
-    /// For the version 2 group, in the same order.
+    /// Settings for the version 2 cgroup, in the same order.
     pub(super) v2: Vec<Setting>,
     /// `memory.checkBeforeUpdate` on version 2: the usage in bytes that must not be reached.
     pub(super) usage_below: Option<(&'static str, u64)>,
-    /// In the order of the configuration, with what it leaves of the default rules at the end.
+    /// The rules of the configuration in their order, then what it leaves of the default rules.
     pub(super) devices: Option<Vec<DeviceRule>>,
 }
 
 impl Limits {
-    /// The rules for devices alone.
+    /// Returns the device rules alone.
     pub(crate) fn of_devices(&self) -> Self {
         Self {
             devices: self.devices.clone(),
@@ -34,7 +33,7 @@ impl Limits {
         }
     }
 
-    /// How much memory there may be, with swap, and nothing else.
+    /// Returns the limits of memory and of memory with swap alone.
     pub(crate) fn of_memory(&self) -> Self {
         const FILES: [&str; 4] = [
             "memory.limit_in_bytes",
@@ -56,7 +55,7 @@ impl Limits {
         }
     }
 
-    /// All but those of [`Self::of_devices`].
+    /// Returns all limits but the device rules.
     pub(crate) fn without_devices(&self) -> Self {
         Self {
             devices: None,
@@ -64,7 +63,7 @@ impl Limits {
         }
     }
 
-    /// The first field that would be written to `group`.
+    /// Returns the first property whose limit would be written to `group`.
     pub(super) fn field_of(&self, group: &Group) -> Option<&str> {
         let settings = if group.is_v2() { &self.v2 } else { &self.v1 };
         let here = |setting: &&Setting| group.is_v2() || group.has_controller(&setting.controller);
@@ -87,7 +86,8 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses a limit that is below the usage of the group `directory`, if that was asked for.
+    /// Refuses a limit that is below the memory usage of the cgroup `directory`, if the
+    /// configuration asks for this check.
     pub(super) fn check_usage(&self, directory: &Path) -> Result<()> {
         match self.usage_below {
             Some((field, limit)) => check_usage(directory, field, limit),
@@ -95,7 +95,7 @@ impl Limits {
         }
     }
 
-    /// Writes the settings of version 2 to the group `directory`.
+    /// Writes the settings of version 2 to the cgroup `directory`.
     pub(super) fn write_v2(&self, directory: &Path) -> Result<()> {
         self.check_usage(directory)?;
         for settings in self.v2.chunk_by(|a, b| a.controller == b.controller) {
@@ -105,12 +105,13 @@ impl Limits {
     }
 }
 
-/// Refuses an update to a limit that is below the present usage of the group `directory`.
+/// Refuses an update to a limit that is not above the present memory usage of the cgroup
+/// `directory`.
 fn check_usage(directory: &Path, field: &str, limit: u64) -> Result<()> {
     let path = directory.join("memory.current");
     let usage = match file::read(&path) {
         Ok(usage) => usage,
-        // Without the controller, writing the limit says what is wrong.
+        // The memory controller is missing; writing the limit will report that.
         Err(Errno::ENOENT) => return Ok(()),
         Err(errno) => return Err(errno).with_context(|| path.display().to_string()),
     };

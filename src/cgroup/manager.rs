@@ -1,11 +1,11 @@
-//! Who makes the groups of a container.
+//! Who makes the cgroups of a container.
 
-/// Who makes the groups.
+/// Who makes the cgroups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Manager {
     #[default]
     Cgroupfs,
     Systemd,
-    /// Nobody: the container stays in its caller's groups.
+    /// Nobody: the container stays in the cgroups of the `rt` command.
     Disabled,
 }

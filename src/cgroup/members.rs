@@ -1,4 +1,4 @@
-//! The processes of groups and of the groups below them.
+//! The processes of cgroups and of the cgroups below them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,20 +11,20 @@ use super::group::Group;
 use super::groups::Cgroup;
 use super::{file, walk};
 
-/// All processes, sorted, each once.
+/// Returns all processes, sorted, each once.
 pub(super) fn pids(groups: &[Group]) -> Result<Vec<i32>> {
     let mut pids = BTreeSet::new();
     for group in groups {
         walk::visit(&group.directory, |directory| {
             match file::open_at(directory, "cgroup.procs", OFlag::O_RDONLY).and_then(file::read_all)
             {
-                // A pid of 0 is a process that this pid namespace does not show.
+                // A pid of 0 stands for a process that is not visible in this pid namespace.
                 Ok(text) => pids.extend(
                     text.lines()
                         .filter_map(|line| line.parse().ok())
                         .filter(|pid: &i32| *pid > 0),
                 ),
-                // A threaded group: its processes are listed in the group above.
+                // In a threaded cgroup: its processes are listed in the cgroup above.
                 Err(Errno::EOPNOTSUPP) => {}
                 Err(errno) => return Err(errno),
             }
@@ -48,13 +48,13 @@ impl Group {
 }
 
 impl Cgroup {
-    /// Every process of the groups and their sub-groups, as host pids, sorted, each once. A
-    /// missing group has none.
+    /// Returns every process of the cgroups and of those below them, as host pids, sorted, each
+    /// once. A missing cgroup has none.
     pub(crate) fn pids(&self) -> Result<Vec<i32>> {
         pids(&self.groups)
     }
 
-    /// The first group with processes if nobody in the groups is the container's.
+    /// Returns the first cgroup with processes if the cgroups are not marked as the container's.
     pub(crate) fn used_by_others(&self) -> Result<Option<&Path>> {
         if self.owned.clone().into() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Being told when a container runs out of memory.
+//! Notification when the kernel kills a process of a container because memory runs out.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -14,7 +14,8 @@ use super::group::{Group, with_controller};
 use super::groups::Cgroup;
 use crate::sys;
 
-/// What becomes ready when a process of the container has been killed for want of memory.
+/// A descriptor that becomes ready when a process of the container has been killed by the OOM
+/// killer.
 pub(crate) enum OomWatch {
     /// Version 1: an eventfd, registered in `cgroup.event_control`, and `memory.oom_control`.
     Event { event: EventFd, control: OwnedFd },
@@ -23,14 +24,14 @@ pub(crate) enum OomWatch {
 }
 
 impl Cgroup {
-    /// A watch for processes that are killed for want of memory; None where memory is not counted.
+    /// Returns a watch for processes that the OOM killer kills; None where memory is not counted.
     pub(crate) fn watch_oom(&self) -> Result<Option<OomWatch>> {
         OomWatch::new(&self.groups)
     }
 }
 
 impl OomWatch {
-    /// None where no hierarchy limits memory.
+    /// Returns None where no hierarchy limits memory.
     fn new(groups: &[Group]) -> Result<Option<Self>> {
         if let Some(group) = with_controller(groups, "memory") {
             return watch_v1(group)
@@ -52,7 +53,7 @@ impl OomWatch {
         }
     }
 
-    /// What to wait for.
+    /// Returns the descriptor and the events to wait for.
     pub(crate) fn poll(&self) -> (BorrowedFd<'_>, PollFlags) {
         match self {
             Self::Event { event, .. } => (event.as_fd(), PollFlags::POLLIN),
@@ -60,15 +61,15 @@ impl OomWatch {
         }
     }
 
-    /// Whether it has happened since it was asked last; never waits.
+    /// Whether a process has been killed since the last call; never waits.
     pub(crate) fn occurred(&mut self) -> bool {
         match self {
-            // The removal of a group is an event as well; then the file is dead.
+            // The removal of the cgroup is an event, too; reading `memory.oom_control` fails then.
             Self::Event { event, control } => {
                 event.read().is_ok() && pread(control, &mut [0; 1], 0).is_ok()
             }
             Self::File { events, seen } => {
-                // A group that has been removed has nothing more to tell.
+                // A cgroup that has been removed reports no new kills.
                 let now = killed(events).unwrap_or(*seen);
                 std::mem::replace(seen, now) < now
             }

@@ -1,4 +1,4 @@
-//! What a process needs to get into its groups, held open while it is made.
+//! The open cgroups that a process needs to enter them, held while it is made.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -11,22 +11,23 @@ use super::group::Group;
 use super::groups::Cgroup;
 use crate::sys;
 
-/// Groups that exist, open: the way in for one process.
+/// Descriptors of existing cgroups, with which one process enters them.
 #[derive(Default)]
 pub(crate) struct OpenCgroup {
-    /// The directory of the version 2 group, to be born in it.
+    /// The directory of the version 2 cgroup, for a clone directly into it.
     directory: Option<OwnedFd>,
-    /// `tasks` of each version 1 group. A process that is one thread and writes 0 there moves
-    /// itself, which is the one move for which the kernel does not stop all forks and exits:
-    /// that takes an RCU grace period, several milliseconds (Linux 5.5, 9a3284fad42f).
+    /// `tasks` of each version 1 cgroup but the one that counts processes. A process with a single
+    /// thread that writes 0 there moves itself. This is the only move for which the kernel does not
+    /// stop all forks and exits, which would take an RCU grace period of several milliseconds
+    /// (Linux 5.5, 9a3284fad42f).
     tasks: Vec<(PathBuf, OwnedFd)>,
-    /// `tasks` of the group that counts processes, where that is a version 1 group. A builder stays
+    /// `tasks` of the version 1 cgroup that counts processes, if there is one. A builder stays
     /// outside of it, so that it takes no process from the container's limit.
     pids: Option<(PathBuf, OwnedFd)>,
 }
 
 impl Cgroup {
-    /// Opens groups that exist.
+    /// Opens existing cgroups.
     pub(crate) fn open(&self) -> Result<OpenCgroup> {
         OpenCgroup::new(&self.groups)
     }
@@ -51,9 +52,9 @@ impl OpenCgroup {
         Ok(open)
     }
 
-    /// Where a builder and the process that it clones are more than version 2's group has room for
-    /// (`pids.max`), neither is born in it, and what comes back lets the process in later: for that
-    /// the kernel asks for no room, but for more time than for a birth.
+    /// If a builder and the process that it clones would exceed the limit of the version 2 cgroup
+    /// (`pids.max`), neither is cloned into it. The returned entry lets the process in later: the
+    /// kernel checks no limit for that, but it takes longer than a clone into the cgroup.
     pub(crate) fn leave_crowded(&mut self) -> Result<Option<LateEntry>> {
         let Some(directory) = self.directory.as_ref().filter(|group| is_crowded(group)) else {
             return Ok(None);
@@ -63,18 +64,19 @@ impl OpenCgroup {
         Ok(Some(LateEntry(procs)))
     }
 
-    /// The directory for `CLONE_INTO_CGROUP`, where there is version 2.
+    /// Returns the directory for `CLONE_INTO_CGROUP` if there is version 2.
     pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
         self.directory.as_ref().map(AsFd::as_fd)
     }
 
-    /// In the process, which closes the directory with all else of the caller's.
+    /// In the new process: gives up the version 2 directory, which is closed there together with
+    /// all other descriptors of the parent.
     pub(crate) fn born(mut self) -> Self {
         std::mem::forget(self.directory.take());
         self
     }
 
-    /// What the process must keep open to enter.
+    /// Returns the descriptors that the process must keep open to enter.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.tasks
             .iter()
@@ -82,7 +84,7 @@ impl OpenCgroup {
             .map(|(_, fd)| fd.as_raw_fd())
     }
 
-    /// In the process: enters the groups that it was not born in, but for the one that
+    /// In the process: enters the cgroups that it was not cloned into, except the one that
     /// [`Self::enter_pids`] enters.
     pub(crate) fn enter(&mut self) -> Result<()> {
         self.tasks.iter().try_for_each(enter)?;
@@ -90,9 +92,9 @@ impl OpenCgroup {
         Ok(())
     }
 
-    /// In the process: enters the version 1 group that counts processes, if there is one. The
-    /// kernel asks for the rights of who has opened the file (Linux 5.16), or lets a process move
-    /// itself.
+    /// In the process: enters the version 1 cgroup that counts processes, if there is one. The
+    /// kernel checks the rights of the process that opened the file (since Linux 5.16), or lets a
+    /// process move itself.
     pub(crate) fn enter_pids(&mut self) -> Result<()> {
         self.pids.take().as_ref().map_or(Ok(()), enter)
     }
@@ -102,18 +104,18 @@ impl OpenCgroup {
     }
 }
 
-/// `cgroup.procs` of a group of version 2.
+/// `cgroup.procs` of a version 2 cgroup.
 pub(crate) struct LateEntry(OwnedFd);
 
 impl LateEntry {
-    /// Moves the process `pid` into the group.
+    /// Moves the process `pid` into the cgroup.
     pub(crate) fn admit(&self, pid: i32) -> Result<()> {
         file::write_to(&self.0, &pid.to_string()).context("cgroup.procs")
     }
 }
 
-/// Whether two processes more would be too many. A group without a limit, or without the controller
-/// that counts processes, is never crowded.
+/// Whether two more processes would exceed the limit. A cgroup without a limit, or without the
+/// controller that counts processes, is never crowded.
 fn is_crowded(group: &OwnedFd) -> bool {
     let number = |name: &str| {
         let file = file::open_at(group, name, OFlag::O_RDONLY).ok()?;

@@ -1,4 +1,4 @@
-//! Where the groups of a container go, without any side effect.
+//! Decides where the cgroups of a container are, without any side effect.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use crate::annotations::{self, Annotations as _};
 use crate::config::clean;
 
 impl Cgroup {
-    /// Decides where the groups of container `id` go, without any side effect. `path` is
-    /// `linux.cgroupsPath`: absolute from the mount of each hierarchy; relative, or absent for
-    /// `id`, below the runtime's own group on version 1 and beside it on version 2, also of a
-    /// hybrid host.
+    /// Decides where the cgroups of container `id` are, without any side effect. `path` is
+    /// `linux.cgroupsPath`. An absolute path starts at the mount point of each hierarchy. A
+    /// relative one, or `id` if there is none, is below rt's own cgroup on version 1 and beside it
+    /// on version 2, also on a hybrid host.
     pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<Self> {
         let path = normalise(path.unwrap_or(Path::new(id))).with_context(|| {
             format!(
@@ -29,8 +29,8 @@ impl Cgroup {
         Self::place(&path)
     }
 
-    /// The same for groups that systemd makes, `path` being `slice:prefix:name`. Asks the user's
-    /// manager where it is, unless the caller is root.
+    /// Decides where the cgroups are that systemd makes; `path` is `slice:prefix:name`. Asks the
+    /// user's systemd manager for its cgroup, unless `rt` runs as root.
     pub(crate) fn plan_unit(
         path: Option<&Path>,
         id: &str,
@@ -46,8 +46,8 @@ impl Cgroup {
             annotations::needs_v2(annotations::SUBGROUP, cgroup.unified)?;
         }
         for group in &mut cgroup.groups {
-            // Slices are systemd's, also those that it makes for this scope; where it makes none,
-            // whoever is the last in them takes them away.
+            // Slices belong to systemd, also those that it makes for this scope. In hierarchies
+            // where systemd makes none, the last container in them removes them.
             let above = if group.is_managed() {
                 1
             } else {
@@ -86,8 +86,9 @@ impl Cgroup {
         })
     }
 
-    /// The groups that process `pid` is in now: a systemd in a container moves itself. They can
-    /// be entered and read; nothing in them is ever killed, and none is removed.
+    /// Returns the cgroups that process `pid` is in now; a systemd in a container moves itself, for
+    /// instance. They can be entered and read, but nothing in them is ever killed, and none is
+    /// removed.
     pub(crate) fn of_process(pid: i32) -> Result<Self> {
         let unified = hierarchy::host_is_unified()?;
         let finder = Finder::default();
@@ -106,12 +107,12 @@ impl Cgroup {
         })
     }
 
-    /// For a caller without rights on the host: leaves out the groups that it may not make or put
-    /// a process into, and the rules for devices, of which it could make none anyway. `is_named`:
-    /// the configuration says where.
-    ///
+    /// For a user without rights on the host: leaves out the cgroups that may not be made or
+    /// entered, and the device rules, which the user could not set anyway. `is_named` says whether
+    /// the configuration has a path for the cgroups.
     /// # Errors
-    /// What the configuration asks for would be lost.
+    /// The configuration names a path that cannot be used, or sets a limit in a cgroup that is left
+    /// out.
     pub(crate) fn leave_out_unwritable(
         &mut self,
         is_named: bool,
@@ -124,7 +125,8 @@ impl Cgroup {
         let (unified, is_unit) = (self.unified, self.unit.is_some());
         let (kept, lost): (Vec<_>, Vec<_>) =
             self.groups.drain(..).partition(|group| match is_unit {
-                // Systemd makes it, and moves the process; of version 1 it can give no more to a user.
+                // systemd makes the cgroup and moves the process. On version 1 it can give a user
+                // no other cgroups than those of its own hierarchy.
                 true => unified || group.is_systemds(),
                 false => group.may_be_made(&own),
             });
@@ -146,7 +148,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Leaves out every group, and the rules for devices with them.
+    /// Leaves out every cgroup, and the device rules with them.
     ///
     /// # Errors
     /// The configuration asks for a limit.
@@ -160,7 +162,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Of these groups those on a hierarchy that `other` has a group on.
+    /// Keeps only the cgroups on hierarchies where `other` has one.
     pub(crate) fn where_also(mut self, other: &Self) -> Self {
         let has = |group: &Group| {
             other
@@ -173,8 +175,8 @@ impl Cgroup {
     }
 }
 
-/// Without `.`, doubled slashes and `..`, which ends at the root, or for a relative path where that
-/// begins; what then names no group of its own is refused.
+/// Removes `.`, doubled slashes and `..` from a path, where `..` stops at the root or at the
+/// beginning of a relative path. Refuses a path that then names no cgroup.
 pub(super) fn normalise(path: &Path) -> Result<PathBuf> {
     let clean = clean(path);
     if clean.file_name().is_none() {

@@ -1,4 +1,4 @@
-//! The groups of a container whose record is lost, found by what its configuration says.
+//! The cgroups of a container whose record is lost, found by its configuration.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,16 @@ use super::{hierarchy, members};
 use crate::process::Process;
 use crate::sys;
 
-/// How deep groups are looked for below a hierarchy's root.
+/// How many levels below the root of a hierarchy are searched for cgroups.
 const DEPTH: usize = 12;
-/// What is lost where a start is told to the second.
+/// The error of a start time that is known only to the second.
 const ROUNDING: Duration = Duration::from_secs(2);
 
 impl Cgroup {
-    /// The groups of container `id` as far as they are there; `path` is `linux.cgroupsPath`.
-    /// `claimed` is when its creation began: whoever has started earlier is none of its processes,
-    /// and such groups are left alone. `is_made`: that far it had come.
+    /// Returns the existing cgroups of container `id`; `path` is `linux.cgroupsPath`. `claimed` is
+    /// when its creation began. A process that started earlier is not the container's, and cgroups
+    /// with such a process are left alone, unless `is_made`, which says that the cgroups had been
+    /// made.
     pub(crate) fn of_remains(
         path: Option<&Path>,
         id: &str,
@@ -33,7 +34,8 @@ impl Cgroup {
             return found
                 .owned_if(|pids| is_made || pids.iter().all(|pid| is_since(*pid, claimed)));
         }
-        // It may have been made from within another group than this command is in.
+        // The container may have been made from another cgroup than the one this command is in,
+        // which changes where a relative path leads.
         let end = normalise(path.unwrap_or(Path::new(id))).unwrap_or_default();
         let found = Self::named(end.strip_prefix("/").unwrap_or(&end));
         let alien = |pid: i32| is_since(pid, claimed) && is_elsewhere(pid);
@@ -45,8 +47,8 @@ impl Cgroup {
         }
     }
 
-    /// Those of planned groups that exist. What was there before the container cannot be known: each
-    /// is taken for the container's, and none above.
+    /// Keeps those planned cgroups that exist. It is not known what existed before the container,
+    /// so each is taken for the container's, and no cgroup above it.
     fn only_existing(mut self) -> Self {
         self.groups
             .retain(|group| group.existing == group.directory);
@@ -66,7 +68,7 @@ impl Cgroup {
         self
     }
 
-    /// Every group of the host whose path ends with `end`, if there is one a hierarchy.
+    /// Returns the cgroup whose path ends with `end` on each hierarchy where there is exactly one.
     fn named(end: &Path) -> Self {
         let unified = hierarchy::host_is_unified().unwrap_or(false);
         let root = Path::new(hierarchy::ROOT);
@@ -113,13 +115,13 @@ fn look(top: &Path, end: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Whether the process has started after `time`, or has ended meanwhile.
+/// Whether the process started at or after `time`, or has ended meanwhile.
 fn is_since(pid: i32, time: SystemTime) -> bool {
     let has = |start: SystemTime| start + ROUNDING >= time;
     Process::now(pid).map_or(true, |process| process.started().is_none_or(has))
 }
 
-/// Whether the process has a pid namespace of its own.
+/// Whether the process is in another pid namespace than this process.
 fn is_elsewhere(pid: i32) -> bool {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/pid"));
     match (namespace(&pid.to_string()), namespace("self")) {

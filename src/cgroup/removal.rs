@@ -1,4 +1,4 @@
-//! The groups of a container removed.
+//! Removing the cgroups of a container.
 
 use std::time::{Duration, Instant};
 
@@ -7,27 +7,29 @@ use anyhow::Result;
 use super::group::Group;
 use super::groups::Cgroup;
 
-/// How long `remove` waits for a group that may be another container's.
+/// How long `remove` waits for a cgroup that may be another container's.
 const SHORT_PATIENCE: Duration = Duration::from_millis(200);
 
 impl Cgroup {
-    /// Removes the groups if nothing is in them; false if something is or may be.
+    /// Removes the cgroups if nothing is in them. Returns false if something is or may be.
     pub(crate) fn remove_empty(&self) -> bool {
         if self.unit.is_some() {
             return self.groups.iter().all(|group| !group.directory.exists());
         }
-        // A group that was there before the container stays, and only a look at it tells.
+        // A cgroup that existed before the container stays, and whether it is empty has to be
+        // looked up.
         let gone = |group: &Group| {
             group.existing != group.directory && group.remove(true, Instant::now()).is_ok()
         };
-        // An init that was born in a group just before its caller was killed may still be going.
+        // An init that was cloned into a cgroup just before its parent was killed may still be
+        // exiting.
         self.owned.clone().into() && self.groups.iter().all(gone)
     }
 
-    /// Removes sub-groups, groups, and those above that `create` made and nobody else uses. It
-    /// waits until `deadline` for processes that are just going. Missing groups are success. A group
-    /// that was there before the container stays as it is.
-    /// As long as `create` has not succeeded, only what is empty goes, and the rest is no error.
+    /// Removes all cgroups below the container's, its own, and those above that `create` made and
+    /// nobody else uses. Waits until `deadline` for processes that are exiting. Missing cgroups are
+    /// no error. A cgroup that existed before the container stays as it is. As long as `create` has
+    /// not succeeded, only empty cgroups are removed, and it is no error if others stay.
     pub(crate) fn remove(&self, deadline: Instant) -> Result<()> {
         let owned = bool::from(self.owned.clone());
         if let Some(unit) = self.unit.as_ref().filter(|_| owned && self.unit_exists()) {
@@ -39,12 +41,13 @@ impl Cgroup {
             Instant::now() + SHORT_PATIENCE
         };
         let remove = |group: &Group| group.remove(owned, deadline);
-        // All of them, also after an error.
+        // All cgroups are tried, also after an error.
         let results: Vec<Result<()>> = self.groups.iter().map(remove).collect();
         results.into_iter().collect()
     }
 
-    /// systemd takes a scope away when its last process has gone, and its groups with it.
+    /// Whether the scope exists. systemd removes it, and its cgroups, when its last process has
+    /// ended.
     fn unit_exists(&self) -> bool {
         let mut of_systemd = self
             .groups

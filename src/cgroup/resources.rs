@@ -1,11 +1,11 @@
-//! `linux.resources` decided: checked, converted, and as the writes to control files that it
-//! comes to. Nothing is read from the kernel here.
+//! `linux.resources`: checked, and converted to writes to control files. Nothing is read from the
+//! kernel here.
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `conversion` | all of it, for a new container or for a change |
+//! | `conversion` | all limits, for a new container or for an update |
 //! | `v1` `v2` | the controllers of one version |
-//! | `block_io` `others` | what is nearly the same in both |
+//! | `block_io` `others` | what is nearly the same in both versions |
 
 mod block_io;
 mod conversion;

@@ -1,4 +1,4 @@
-//! One write to a control file, and what it means that the kernel has no such file.
+//! One write to a control file, and what it means if the kernel has no such file.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,30 +12,30 @@ use crate::log;
 /// One write to a control file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
-    /// The JSON path of what the user asked for.
+    /// The JSON path of the property that asks for this write.
     pub(super) field: Cow<'static, str>,
     pub(super) controller: Cow<'static, str>,
     pub(super) file: Cow<'static, str>,
     pub(super) value: String,
-    /// The first word of the file stays, and the value comes behind it.
+    /// Whether the first word of the file is kept, and the value written behind it.
     pub(super) keeps_first: bool,
     absent: Absent,
 }
 
-/// What it means that the kernel has no such file.
+/// What it means if the kernel has no such file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Absent {
-    /// The limit cannot be had.
+    /// The limit is not available, which is an error.
     Error,
-    /// It behaves as if the value were set.
+    /// The kernel behaves as if the value were set.
     Met,
-    /// Another file takes another value.
+    /// Another value is written to another file.
     Instead(&'static str, String),
-    /// As `Error`, and so it is if the file then shows more than the value: some kernels take the
-    /// write and do nothing.
+    /// An error. It is also an error if the file shows more than the value after the write, since
+    /// some kernels accept the write without an effect.
     Checked,
-    /// A warning, also if the file then shows more than the value: nobody can have this limit any
-    /// more, and old clients still ask for it.
+    /// A warning, also if the file shows more than the value after the write. No present kernel
+    /// has this limit, but old clients still ask for it.
     Obsolete,
 }
 
@@ -81,7 +81,7 @@ impl Setting {
         self
     }
 
-    /// The file and its value, where `is_there` knows which files the kernel has.
+    /// Returns the file and the value to write; `is_there` tells whether the kernel has a file.
     pub(super) fn chosen(&self, is_there: impl Fn(&str) -> bool) -> (&str, &str) {
         match &self.absent {
             Absent::Instead(file, value) if !is_there(&self.file) => (file, value),
@@ -99,7 +99,7 @@ impl Setting {
             }),
         };
         match (written, &self.absent) {
-            // What has been withdrawn from version 1 may still have a file.
+            // A limit that has been withdrawn from version 1 may still have a file.
             (Err(Errno::ENOENT | Errno::EOPNOTSUPP), Absent::Met) => Ok(()),
             (Err(Errno::ENOENT), Absent::Instead(name, value)) => {
                 file::write(&directory.join(name), value)
@@ -117,21 +117,21 @@ impl Setting {
         }
     }
 
-    /// Whether the file shows no more than the value.
+    /// Whether the value that the file shows is not above that of the setting.
     fn holds(&self, path: &Path) -> nix::Result<bool> {
         let number = |text: &str| text.parse().unwrap_or(u64::MAX);
         Ok(number(&file::read(path)?) <= number(&self.value))
     }
 }
 
-/// A number that is present and not zero.
+/// Returns a value that is present and not zero.
 pub(super) fn set<T: Default + PartialEq>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
 }
 
-/// Writes the settings of one controller to the group `directory`. Several of them bound each
-/// other (memory and memory+swap, period and quota): what the kernel finds invalid is tried again
-/// after the others, so that any allowed state can be reached from any other.
+/// Writes the settings of one controller to the cgroup `directory`. Some settings bound each other
+/// (memory and memory+swap, period and quota). One that the kernel refuses with EINVAL is tried
+/// again after the others, so that any allowed state can be reached from any other.
 pub(super) fn write(settings: &[Setting], directory: &Path) -> Result<()> {
     let mut pending: Vec<&Setting> = settings.iter().collect();
     while let Some(first) = pending.first().copied() {
@@ -152,7 +152,8 @@ pub(super) fn write(settings: &[Setting], directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The error of a write: the JSON path, the control file, and what the user can do about it.
+/// Returns the error of a write: the JSON path, the control file, and what the user can do about
+/// it.
 fn refusal(setting: &Setting, directory: &Path, errno: Errno) -> Error {
     let Setting {
         field,
@@ -174,9 +175,9 @@ fn refusal(setting: &Setting, directory: &Path, errno: Errno) -> Error {
     }
 }
 
-/// Whether `directory` is a version 2 group in which `controller` is not enabled.
+/// Whether `directory` is a version 2 cgroup in which `controller` is not enabled.
 fn lacks_controller(directory: &Path, controller: &str) -> bool {
-    // The files of this one are not a controller's.
+    // The files `cgroup.*` belong to no controller.
     controller != "cgroup"
         && file::read(&directory.join("cgroup.controllers"))
             .is_ok_and(|enabled| !enabled.split(' ').any(|name| name == controller))

@@ -1,4 +1,4 @@
-//! Signals to all processes of groups, and SIGKILL until there is none.
+//! Sends signals to all processes of cgroups, and SIGKILL until there is no process left.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -16,28 +16,28 @@ use super::{file, unburden};
 use crate::{process, sys};
 
 impl Cgroup {
-    /// Sends `signal` to every process of the groups and sub-groups, also to those that are
-    /// forked meanwhile. Refuses if the caller is one of them. As long as `create` has not
-    /// succeeded, nobody in the groups is the container's, and nothing is done.
+    /// Sends `signal` to every process of the cgroups and of those below, also to those that are
+    /// forked meanwhile. Refuses if this process is one of them. As long as `create` has not
+    /// succeeded, no process in the cgroups is known to be the container's, and nothing is done.
     pub(crate) fn signal_all(&self, signal: i32) -> Result<()> {
         signal_all(self.own_groups(), signal)
     }
 
-    /// Kills every process of the groups and sub-groups and waits until there is none, at most
-    /// until `deadline`; leaves nothing frozen. Refuses if the caller is one of them. Missing groups
-    /// are success. As long as `create` has not succeeded, nothing is done.
+    /// Kills every process of the cgroups and of those below, and waits until there is none, at
+    /// most until `deadline`. Leaves nothing frozen. Refuses if this process is one of them.
+    /// Missing cgroups are no error. As long as `create` has not succeeded, nothing is done.
     pub(crate) fn kill(&self, deadline: Instant) -> Result<()> {
         kill(self.own_groups(), deadline)
     }
 
-    /// Kills whoever is in the groups now, thaws them with all sub-groups and lifts the limits that
-    /// keep processes from dying; does not wait.
+    /// Kills every process that is in the cgroups now, thaws them with all cgroups below, and lifts
+    /// the limits that keep processes from dying. Does not wait.
     pub(crate) fn strike(&self) -> Result<()> {
         strike_hard(self.own_groups())
     }
 }
 
-/// As [`pids`], for those who are about to be hit: never the caller.
+/// Returns the processes to signal. Refuses if this process is one of them.
 fn victims(groups: &[Group]) -> Result<Vec<i32>> {
     let pids = pids(groups)?;
     if pids.binary_search(&Pid::this().as_raw()).is_ok() {
@@ -46,7 +46,7 @@ fn victims(groups: &[Group]) -> Result<Vec<i32>> {
     Ok(pids)
 }
 
-/// By pidfd, since nix cannot name a real-time signal.
+/// Sends a signal by pidfd, since nix has no names for real-time signals.
 fn signal(pids: &[i32], signal: i32) -> Result<()> {
     for pid in pids {
         match sys::pidfd_open(*pid).and_then(|fd| sys::pidfd_send_signal(fd.as_fd(), signal)) {
@@ -57,7 +57,7 @@ fn signal(pids: &[i32], signal: i32) -> Result<()> {
     Ok(())
 }
 
-/// Sends a signal to all processes, and to those that were forked meanwhile.
+/// Sends a signal to all processes, and to those that are forked meanwhile.
 fn signal_all(groups: &[Group], number: i32) -> Result<()> {
     if number == libc::SIGKILL {
         let pids = victims(groups)?;
@@ -68,7 +68,8 @@ fn signal_all(groups: &[Group], number: i32) -> Result<()> {
         };
     }
     let mut done = BTreeSet::new();
-    // A container that forks without end must not hold the caller for ever.
+    // The number of rounds is limited, so that a container that forks forever cannot hold this
+    // process up forever.
     for _ in 0..100 {
         let new: Vec<i32> = victims(groups)?
             .into_iter()
@@ -105,16 +106,16 @@ fn kill(groups: &[Group], deadline: Instant) -> Result<()> {
     }
 }
 
-/// SIGKILL once for everything that is there now, of which nothing stays frozen. Limits that keep
-/// processes from dying are lifted.
+/// Sends SIGKILL once to every process that is there now, and leaves none frozen. Lifts limits that
+/// keep processes from dying.
 fn strike_hard(groups: &[Group]) -> Result<()> {
     unburden::unburden(groups);
     strike(groups)
 }
 
-/// SIGKILL once for everything that is there now.
+/// Sends SIGKILL once to every process that is there now.
 fn strike(groups: &[Group]) -> Result<()> {
-    // The kernel's own way has no race with fork; a group of threads refuses it.
+    // `cgroup.kill` has no race with fork; a threaded cgroup refuses it.
     let at_once = groups
         .iter()
         .find(|group| group.is_v2())
@@ -125,12 +126,13 @@ fn strike(groups: &[Group]) -> Result<()> {
     } else {
         Frozen::new
     });
-    // Read only now: the pids of those that have just been killed are free for somebody else, and
-    // those of frozen ones stay theirs.
+    // The pids are read only now: those of processes that have just been killed may be reused for
+    // other processes, while those of frozen processes cannot be.
     signal(&victims(groups)?, libc::SIGKILL)
 }
 
-/// The line about those who are still there, with the first of them and what holds it.
+/// Returns the error line about processes that are still there, with the first of them and what
+/// holds it.
 fn survivors(groups: &[Group], pids: &[i32]) -> String {
     let first = pids.first().copied().unwrap_or_default();
     let above = frozen_from_above(groups);

@@ -1,11 +1,12 @@
-//! What a container uses, as `events` prints it: the shape is that of runc's `types/events.go`,
-//! with `memory.events` added. A file that a kernel does not have leaves its field out or at 0.
+//! What a container uses, as `events` prints it. The JSON has the shape of runc's
+//! `types/events.go`, with `memory.events` added. If the kernel does not have a file, its field is
+//! left out or 0.
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `summary` | all of it, each controller's from the version that has it |
+//! | `summary` | all statistics, those of each controller from the version that has it |
 //! | `v1` `v2` | the controllers of one version |
-//! | `files` `object` | control files in; JSON out |
+//! | `files` `object` | reading control files; building JSON objects |
 
 mod files;
 mod object;

@@ -1,4 +1,4 @@
-//! Groups that a container has made below its own: `exec --cgroup`.
+//! Cgroups that a container has made below its own, as chosen with `exec --cgroup`.
 
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use super::groups::Cgroup;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubGroup {
     controllers: Vec<String>,
-    /// Relative, without `..`; empty is the container's group itself.
+    /// Relative, without `..`; empty for the container's cgroup itself.
     path: PathBuf,
 }
 
@@ -45,9 +45,9 @@ impl FromStr for SubGroup {
 }
 
 impl Cgroup {
-    /// `current`, with the groups that `chosen` names in the place of its own: below those of
-    /// this container, of which `current` is a process's. A path without controllers holds for all
-    /// of them.
+    /// Returns `current`, the cgroups of a process of this container, with those that `chosen`
+    /// names in place of its own. The paths in `chosen` are below this container's cgroups. A path
+    /// without controllers applies to all hierarchies.
     pub(crate) fn choose(&self, mut current: Self, chosen: &[SubGroup]) -> Result<Self> {
         let mut seen: Vec<&str> = Vec::new();
         for sub in chosen {

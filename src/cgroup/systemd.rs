@@ -1,13 +1,13 @@
-//! Groups that systemd makes: a scope for each container, `linux.cgroupsPath` being
-//! `slice:prefix:name`. Within the scope everything is ours (`Delegate=yes`), so that systemd is
-//! asked for no more than its start, its limits and its end.
+//! Cgroups that systemd makes: a scope for each container, for which `linux.cgroupsPath` is
+//! `slice:prefix:name`. `rt` controls everything within the scope (`Delegate=yes`), so systemd is
+//! asked only to start it, to set its limits and to stop it.
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | `unit` `scope` | the scope of a container, and its name |
-//! | `bus` `wire` | a client of D-Bus: six methods, one signal |
-//! | `properties` | limits as properties |
-//! | `annotation` | properties that the configuration names itself |
+//! | `bus` `wire` | a D-Bus client: six methods, one signal |
+//! | `properties` | limits as unit properties |
+//! | `annotation` | unit properties that the configuration names in annotations |
 
 mod annotation;
 mod bus;

@@ -1,5 +1,6 @@
-//! Which groups of a record can be the container's. A record may have been damaged or changed: what
-//! it says of paths is believed only as far as the id and the copy of the configuration agree.
+//! Decides which cgroups of a record can be the container's. A record may have been damaged or
+//! changed, so its paths are believed only as far as they agree with the id and with the copy of
+//! the configuration.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -12,17 +13,17 @@ use super::walk::is_gone;
 use super::{hierarchy, systemd};
 use crate::sys;
 
-/// Where the groups of a container have to be, as far as its id and its configuration tell.
+/// Where the cgroups of a container have to be, as far as its id and its configuration tell.
 #[derive(Debug)]
 pub(crate) struct Expected {
-    /// The end of the path of groups that `rt` makes.
+    /// The end of the path of cgroups that `rt` makes.
     end: Option<PathBuf>,
-    /// The name of the scope if systemd makes them.
+    /// The name of the scope, if systemd makes the cgroups.
     scope: Option<String>,
 }
 
 impl Expected {
-    /// For container `id`; `path` is `linux.cgroupsPath`.
+    /// Returns the expectation for container `id`; `path` is `linux.cgroupsPath`.
     pub(crate) fn new(path: Option<&str>, id: &str) -> Self {
         let end = normalise(Path::new(path.unwrap_or(id))).ok();
         let end = end.map(|path| path.strip_prefix("/").map(Path::to_owned).unwrap_or(path));
@@ -47,19 +48,19 @@ impl Expected {
 }
 
 impl Cgroup {
-    /// Leaves out the groups that are in no hierarchy of cgroups, and returns their paths. The rest
-    /// can be removed if it is empty, and nothing more.
+    /// Removes from this list the cgroups that are in no cgroup hierarchy, and returns their paths.
+    /// The others may be removed if they are empty, but nothing in them may be killed.
     pub(crate) fn leave_out_misplaced(&mut self) -> Vec<PathBuf> {
         self.leave_out(Group::is_below_a_mount)
     }
 
-    /// Leaves out the groups that are not where the container's have to be, and returns their paths.
-    /// The rest may be killed.
+    /// Removes from this list the cgroups that are not where the container's have to be, and
+    /// returns their paths. Processes in the others may be killed.
     pub(crate) fn leave_out_foreign(&mut self, expected: &Expected) -> Vec<PathBuf> {
         self.leave_out(|group| group.is_at(expected))
     }
 
-    /// Whether every group has the name of container `id`.
+    /// Whether every cgroup has the name of container `id`.
     pub(crate) fn is_named(&self, id: &str) -> bool {
         self.groups
             .iter()
@@ -74,7 +75,7 @@ impl Cgroup {
             .collect()
     }
 
-    /// Whether process `pid` is in one of the groups or below; None if none of them is there.
+    /// Whether process `pid` is in one of the cgroups or below; None if none of the cgroups exists.
     pub(crate) fn includes(&self, pid: i32) -> Option<bool> {
         if !self.groups.iter().any(|group| group.directory.exists()) {
             return None;
@@ -84,13 +85,13 @@ impl Cgroup {
             let own = own.iter().find(|own| own.controllers == group.controllers);
             own.is_some_and(|own| group.shows(&own.path))
         };
-        // The paths of another cgroup namespace are other ones, but a pid is the same.
+        // The paths of a process in another cgroup namespace differ, so the pids are compared, too.
         Some(self.groups.iter().any(is_in) || self.pids().is_ok_and(|pids| pids.contains(&pid)))
     }
 }
 
 impl Group {
-    /// Whether the directory can be a group: a plain path below a place where cgroups are mounted.
+    /// Whether the directory can be a cgroup: a plain path below a mount point of cgroups.
     fn is_below_a_mount(&self) -> bool {
         let is_plain = |path: &Path| {
             let mut parts = path.components();
@@ -106,8 +107,8 @@ impl Group {
             && (depth.is_ok_and(|depth| depth > 0) || is_cgroup(&self.existing))
     }
 
-    /// Whether the group is at its expected place: not the root of a hierarchy, and not a slice in
-    /// which systemd keeps others.
+    /// Whether the cgroup is at its expected place, and neither the root of a hierarchy nor a slice
+    /// in which systemd has other cgroups.
     fn is_at(&self, expected: &Expected) -> bool {
         let above = self.directory.parent().unwrap_or(Path::new("/"));
         let is_slice = self
@@ -120,7 +121,7 @@ impl Group {
             && !(is_slice && self.has_groups_below())
     }
 
-    /// Whether there are groups below, or it cannot be told.
+    /// Whether there are cgroups below, or that cannot be determined.
     fn has_groups_below(&self) -> bool {
         match sys::list_directory(&self.directory) {
             Ok(entries) => entries.iter().any(|entry| entry.is_directory),
@@ -128,14 +129,14 @@ impl Group {
         }
     }
 
-    /// Whether a process in the group `path` of this hierarchy is in this group or below.
+    /// Whether a process in the cgroup `path` of this hierarchy is in this cgroup or below.
     fn shows(&self, path: &Path) -> bool {
         let Ok(inside) = self.directory.strip_prefix(hierarchy::ROOT) else {
             return false;
         };
         let below_mount =
             |skipped| Path::new("/").join(inside.iter().skip(skipped).collect::<PathBuf>());
-        // With version 2 alone there is no directory for the hierarchy.
+        // On a host with version 2 alone the hierarchy has no directory of its own.
         [1, 0]
             .map(below_mount)
             .iter()

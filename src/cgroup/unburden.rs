@@ -1,5 +1,6 @@
-//! Limits that keep killed processes from dying. Whoever dies needs CPU time for it, of which a small
-//! quota leaves hardly any to a crowd, and a crowd that goes on forking stays one.
+//! Lifts limits that keep killed processes from dying. A process needs CPU time to exit, of which a
+//! small quota leaves hardly any to a large number of processes, and processes that go on forking
+//! stay numerous.
 
 use std::os::fd::BorrowedFd;
 
@@ -8,9 +9,9 @@ use nix::fcntl::OFlag;
 use super::group::Group;
 use super::{file, walk};
 
-/// Lifts the CPU quotas of the groups and of those below, and lets nobody in them fork any more: for
-/// groups whose processes are all about to be killed. What is not there or cannot be written stays:
-/// it only takes longer then.
+/// Lifts the CPU quotas of the cgroups and of those below, and forbids forks in them; for cgroups
+/// whose processes are all about to be killed. Control files that are missing or cannot be written
+/// are passed over: killing then only takes longer.
 pub(super) fn unburden(groups: &[Group]) {
     for group in groups {
         let is_v2 = group.is_v2();
@@ -24,7 +25,7 @@ pub(super) fn unburden(groups: &[Group]) {
         if settings.is_empty() {
             continue;
         }
-        // A group that was there before the container stays after it, with the limits that it had.
+        // A cgroup that existed before the container stays after it and keeps its limits.
         let mut is_others = group.existing == group.directory;
         let _ = walk::visit(&group.directory, |directory| {
             if !std::mem::take(&mut is_others) {

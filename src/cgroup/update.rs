@@ -1,5 +1,5 @@
-//! New limits for a container that has some already. Nothing of the old ones is remembered: the
-//! control files are asked, so that a change by somebody else is respected.
+//! New limits for a container that has limits already. The old ones are not remembered but read
+//! from the control files, so that a change by somebody else is respected.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use super::setting::Setting;
 use super::{devices, file};
 
 impl Cgroup {
-    /// Changes the limits that `resources` has; after an error all are as they were.
+    /// Changes the limits that `resources` has. After an error all limits are as they were.
     pub(crate) fn update(&self, mut resources: LinuxResources) -> Result<()> {
         if let Some(memory) = resources
             .memory_mut()
@@ -22,7 +22,7 @@ impl Cgroup {
             complete(memory, self)?;
         }
         let mut limits = Limits::of(&resources, self)?;
-        // A new container has it already.
+        // `Limits` leaves this out, because a new container has the OOM killer enabled already.
         if resources
             .memory()
             .is_some_and(|memory| memory.disable_oom_killer() == Some(false))
@@ -39,7 +39,7 @@ impl Cgroup {
         }
         let before = before(self, &limits);
         self.write(&limits, true).inspect_err(|_| {
-            // The error that is under way says more than one of these would.
+            // The error that is being returned says more than an error of one of these.
             for limits in &before {
                 let _ = self.write(limits, true);
             }
@@ -47,8 +47,8 @@ impl Cgroup {
     }
 }
 
-/// Version 2 limits swap alone, the configuration memory and swap together: whoever changes one
-/// of the two limits has to know the other.
+/// Adds the missing one of the two memory limits. Version 2 limits swap alone, but the
+/// configuration has the sum of memory and swap, so a change of one limit needs the other.
 fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
     let Some(group) = cgroup.v2() else {
         return Ok(());
@@ -57,7 +57,7 @@ fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
     let read = |name: &str| -> Result<Option<i64>> {
         let path = group.directory.join(name);
         match file::read(&path) {
-            // Writing the limit says what is wrong.
+            // Writing the limit will report the missing controller.
             Err(Errno::ENOENT) => Ok(None),
             text => Ok(text
                 .with_context(|| path.display().to_string())?
@@ -70,7 +70,7 @@ fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
             memory.set_limit(Some(read("memory.max")?.unwrap_or(-1)));
         }
         (true, false) if memory.limit() != Some(-1) => {
-            // Without a limit on one of them, or without swap, there is no sum to keep.
+            // Without a limit on one of the two, or without swap, there is no sum to keep.
             if let (Some(limit), Some(swap)) = (read("memory.max")?, read("memory.swap.max")?) {
                 memory.set_swap(Some(limit.saturating_add(swap)));
             }
@@ -80,14 +80,14 @@ fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
     Ok(())
 }
 
-/// The settings that undo `limits`: those of version 1, those of version 2, and last the lists of
-/// version 2 that were empty.
+/// Returns the settings that undo `limits`: those of version 1, those of version 2, and last those
+/// lists of version 2 that were empty.
 fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
     let undo = |setting: &Setting, group: Option<&Group>| {
         let directory = &group?.directory;
         let (name, value) = setting.chosen(|name| directory.join(name).exists());
         let read = |name: &str| file::read(&directory.join(name)).ok();
-        // An idle group shows a weight, and takes none.
+        // An idle cgroup shows a weight but does not accept one.
         if name == "cpu.weight" && read("cpu.idle").is_some_and(|idle| idle == "1") {
             return Some(with(setting, "cpu.idle", "1".to_owned()));
         }
@@ -103,7 +103,8 @@ fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
         .v2
         .iter()
         .filter_map(|setting| undo(setting, cgroup.v2()));
-    // Some kernels have no empty list of processors for a group with processes: first what it meant.
+    // Some kernels do not accept an empty CPU list for a cgroup with processes, so the effective
+    // list is written first.
     let (empty, mut v2): (Vec<_>, Vec<_>) = v2.partition(|setting| setting.value.is_empty());
     v2.extend(empty.iter().filter_map(|setting| {
         let effective = cgroup
@@ -135,8 +136,8 @@ fn with(setting: &Setting, name: &str, value: String) -> Setting {
     Setting::new(field.clone(), controller.clone(), name.to_owned(), value)
 }
 
-/// What to write so that `present`, the contents of the file `name`, come back after `value` was
-/// written.
+/// Returns what to write to the file `name`, whose present contents are `present`, to undo a write
+/// of `value`.
 fn previous(name: &str, present: &str, value: &str) -> String {
     let first = present.lines().next().unwrap_or_default();
     let Some((key, rest)) = value.split_once(' ') else {
@@ -146,7 +147,7 @@ fn previous(name: &str, present: &str, value: &str) -> String {
     let of_key = |line: &&str| line.split(' ').next() == Some(key);
     match (present.lines().find(of_key), rest.split_once('=')) {
         (Some(line), _) => line.to_owned(),
-        // A device that had no limit.
+        // The device had no limit.
         (None, Some((limit, _))) if key.contains(':') => format!("{key} {limit}=max"),
         (None, None) if name.contains("weight") => format!("{key} default"),
         (None, None) if key.contains(':') => format!("{key} 0"),

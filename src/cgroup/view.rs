@@ -1,21 +1,21 @@
-//! The groups of a container as `cgroup` mounts show them in it.
+//! The cgroups of a container as `cgroup` mounts inside it show them.
 
 use std::path::Path;
 
 use super::groups::Cgroup;
 
-/// One group as a `cgroup` mount in the container shows it.
+/// One cgroup as a `cgroup` mount in the container shows it.
 pub(crate) struct GroupView<'a> {
-    /// The directory below `/sys/fs/cgroup` inside: `cpu,cpuacct`, `systemd`, `unified`; empty on
-    /// a host with version 2 alone.
+    /// The directory below `/sys/fs/cgroup` in the container: `cpu,cpuacct`, `systemd`, `unified`;
+    /// empty on a host with version 2 alone.
     pub(crate) name: &'a str,
-    /// Absolute, on the host.
+    /// The absolute path on the host.
     pub(crate) directory: &'a Path,
     pub(crate) is_v2: bool,
 }
 
 impl Cgroup {
-    /// The groups for `cgroup` mounts in the container.
+    /// Returns the cgroups for `cgroup` mounts in the container.
     pub(crate) fn groups(&self) -> impl Iterator<Item = GroupView<'_>> {
         self.groups.iter().map(|group| {
             let controllers = group.controllers.as_str();

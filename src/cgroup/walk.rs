@@ -1,5 +1,6 @@
-//! The groups below a group. A container that may make groups can nest them deeper than a path
-//! or the table of open files allows: one descriptor moves through the tree, never a path.
+//! Walks through the cgroups below a cgroup. A container that may make cgroups can nest them deeper
+//! than the length of a path or the number of open files allows, so one descriptor moves through
+//! the tree, and no paths are used.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,18 +21,19 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW);
 
-/// Whether an error means that a group has been removed meanwhile, perhaps with all of its
+/// Whether an error means that a cgroup has been removed meanwhile, perhaps with its whole
 /// hierarchy.
 pub(super) fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENODEV | Errno::ENOTDIR)
 }
 
 fn sub_groups(group: BorrowedFd<'_>) -> Result<Vec<CString>> {
-    // A directory is linked from above, from its `.`, and from the `..` of each one below.
+    // A directory has a link from above, one from its `.`, and one from the `..` of each directory
+    // below.
     if fstat(group)?.st_nlink == 2 {
         return Ok(vec![]);
     }
-    // Of its own, since reading moves the position.
+    // A new descriptor, since reading moves its position.
     let mut dir = Dir::from_fd(file::open_at(group, ".", DIRECTORY)?)?;
     let mut names = Vec::new();
     for entry in dir.iter() {
@@ -57,15 +59,15 @@ fn child(group: &OwnedFd, name: &CString) -> Result<OwnedFd> {
     )
 }
 
-/// Calls `visit` with `top` and then every group below, each after the one above it. A missing
-/// group, also one that disappears, is passed over.
+/// Calls `visit` with `top` and every cgroup below it, each after the one above it. A missing
+/// cgroup, also one that disappears meanwhile, is passed over.
 pub(super) fn visit(top: &Path, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
     let mut here = match file::open(top, DIRECTORY) {
         Err(errno) if is_gone(errno) => return Ok(()),
         opened => opened?,
     };
     let mut depth = 0;
-    // Groups still to visit: how deep the group above is, and the name.
+    // Cgroups still to visit: the depth of the cgroup above, and the name.
     let mut waiting = Vec::new();
     loop {
         let names = visit(here.as_fd()).and_then(|()| sub_groups(here.as_fd()));
@@ -95,12 +97,12 @@ pub(super) fn visit(top: &Path, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<
     }
 }
 
-/// rmdir(2) for which a missing directory is success.
+/// Removes a directory with rmdir(2); a missing directory is no error.
 pub(super) fn rmdir(directory: &Path) -> Result<()> {
     match unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir) {
         Err(errno) if is_gone(errno) => Ok(()),
-        // On a read-only file system, or without the right to write, the kernel says so before it
-        // looks whether there is anything to remove.
+        // On a read-only file system, or without write permission, the kernel reports that before
+        // it checks whether the directory exists.
         Err(errno @ (Errno::EROFS | Errno::EACCES | Errno::EPERM)) => {
             match faccessat(
                 AT_FDCWD,
@@ -116,8 +118,8 @@ pub(super) fn rmdir(directory: &Path) -> Result<()> {
     }
 }
 
-/// Removes `top`, with all groups below it if `recursive`; as long as one is busy, tries again
-/// until `deadline`.
+/// Removes `top`, and all cgroups below it if `recursive`. While one of them is busy, it tries
+/// again until `deadline`.
 pub(super) fn remove(top: &Path, recursive: bool, deadline: Instant) -> Result<()> {
     let mut pause = Duration::from_millis(1);
     loop {
@@ -141,18 +143,19 @@ pub(super) fn remove(top: &Path, recursive: bool, deadline: Instant) -> Result<(
     }
 }
 
-/// Removes the groups below `top` once, deepest first; those that are busy stay.
+/// Tries once to remove each cgroup below `top`, deepest first; busy ones stay.
 fn remove_below(top: &Path) -> Result<()> {
     let mut here = match file::open(top, DIRECTORY) {
         Err(errno) if is_gone(errno) => return Ok(()),
         opened => opened?,
     };
     let mut busy = Ok(());
-    // For every level: the name of the group that was entered, and its siblings still to do.
+    // For every level: the name of the cgroup that was entered, and its siblings that are still to
+    // be done.
     let mut levels = vec![(CString::default(), sub_groups(here.as_fd())?)];
     while let Some((_, waiting)) = levels.last_mut() {
         let Some(name) = waiting.pop() else {
-            // This level is done: up, and remove what was just left.
+            // This level is done: go up, and remove the cgroup that was just left.
             let Some((name, _)) = levels.pop().filter(|_| !levels.is_empty()) else {
                 break;
             };

@@ -1,7 +1,7 @@
-//! Capability names of the configuration, decided into the five masks of a process.
+//! Converts the capability names of the configuration to the five masks of a process.
 //!
-//! A capability that is unknown or that cannot be granted is left out with a
-//! warning, as the specification wants; no set is ever wider than configured.
+//! A capability that is unknown or cannot be granted is left out with a warning, as the
+//! specification demands. No set is ever wider than configured.
 
 use anyhow::{Result, anyhow};
 use oci_spec::runtime::LinuxCapabilities;
@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 type Names = Option<oci_spec::runtime::Capabilities>;
 
-/// One bit for each capability, bit 0 being `CAP_CHOWN`, as in `capset(2)`.
+/// The five sets; each has one bit for each capability, bit 0 for `CAP_CHOWN`, as in `capset(2)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Capabilities {
-    /// What no later `execve` can exceed.
+    /// The capabilities that no later `execve` can exceed.
     pub(crate) bounding: u64,
-    /// In force; within `permitted`.
+    /// The capabilities in force; within `permitted`.
     pub(crate) effective: u64,
-    /// What may be raised.
+    /// The capabilities that the process may raise.
     pub(crate) permitted: u64,
     /// Kept over `execve` together with a file's inheritable set.
     pub(crate) inheritable: u64,
@@ -24,10 +24,10 @@ pub(crate) struct Capabilities {
     pub(crate) ambient: u64,
 }
 
-/// The sets that `process.capabilities` asks for, as far as they can be granted.
-/// `held` is what this process may give away (its permitted set; everything in a
-/// new user namespace), `last_cap` the number in `/proc/sys/kernel/cap_last_cap`.
-/// Without a configuration every set is empty.
+/// Returns the sets that `process.capabilities` asks for, as far as they can be granted. `held` has
+/// the capabilities that this process may give away: its permitted set, or all for a new user
+/// namespace. `last_cap` is the number in `/proc/sys/kernel/cap_last_cap`. Without a configuration
+/// every set is empty.
 pub(crate) fn from_spec(
     spec: Option<&LinuxCapabilities>,
     held: u64,
@@ -61,7 +61,7 @@ fn grant(asked: Capabilities, held: u64, last_cap: u8, warnings: &mut Vec<String
     };
     let bounding = asked.bounding & held;
     let permitted = asked.permitted & held;
-    // capset(2) answers EPERM to each of these, exec would then see no set at all.
+    // capset(2) answers EPERM to each of these, and the program would then have none of the sets.
     let effective = within(
         ".effective",
         asked.effective,
@@ -76,8 +76,8 @@ fn grant(asked: Capabilities, held: u64, last_cap: u8, warnings: &mut Vec<String
         "not in the bounding set",
         warnings,
     );
-    // Without a word: runc's `spec` of old wrote ambient ones that no kernel takes, and clients have
-    // copied it.
+    // There is no warning here: old versions of `runc spec` wrote ambient capabilities that no
+    // kernel accepts, and clients have copied them.
     let ambient = asked.ambient & held & permitted & inheritable;
     Capabilities {
         bounding,
@@ -110,7 +110,7 @@ fn mask(names: &Names, warnings: &mut Vec<String>) -> u64 {
         })
 }
 
-/// The bit of a capability name, in any case and with or without `CAP_`.
+/// Returns the bit of a capability name, in any case and with or without `CAP_`.
 ///
 /// # Errors
 /// `unknown capability NAME`.
@@ -121,8 +121,8 @@ pub(crate) fn bit(name: &str) -> Result<u64> {
         .map_err(|_| anyhow!("unknown capability {name}"))
 }
 
-/// The names in a mask, in the order of their numbers, for messages. A number
-/// without a name stands as `CAP_63`.
+/// Returns the names in a mask in the order of their numbers, for messages. A number without a name
+/// becomes `CAP_63` or the like.
 pub(crate) fn names(mask: u64) -> String {
     let all = caps::all();
     let name = |bit: u8| {
@@ -133,8 +133,7 @@ pub(crate) fn names(mask: u64) -> String {
     set.map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// Every capability that this program knows by name, in the order of their
-/// numbers: for `features`.
+/// Returns all capabilities that `rt` knows by name in the order of their numbers, for `features`.
 pub(crate) fn known() -> Vec<String> {
     let mut all: Vec<_> = caps::all().into_iter().collect();
     all.sort_by_key(|capability| capability.index());

@@ -1,5 +1,5 @@
-//! What is refused before any side effect: the properties outside of `process`
-//! and `linux`, and the words that all checks share.
+//! Refuses wrong configurations before any side effect: the properties outside of `process` and
+//! `linux`, and the order of all checks.
 
 use std::fmt::Arguments;
 use std::path::Path;
@@ -18,16 +18,16 @@ use crate::security::landlock;
 /// The longest host or domain name, in bytes (`__NEW_UTS_LEN` of the kernel).
 const UTS_LEN: usize = 64;
 
-/// Decides every property of a configuration: it is honoured, it is meant for
-/// another platform, or it is refused here. Reads nothing but `/sys` (is there such
-/// a security module?) and `/proc/self/ns` (whose is the namespace of a sysctl?).
+/// Checks every property of a configuration. A property is honoured, or is meant for another
+/// platform, or is refused here. Reads nothing but `/sys` (does the security module exist?) and
+/// `/proc/self/ns` (is the namespace of a sysctl the host's?).
 ///
 /// # Errors
-/// `JSON.PATH: what is wrong`; the first that is found.
+/// `JSON.PATH: what is wrong`, for the first error that is found.
 pub(crate) fn check(spec: &Spec) -> Result<()> {
     version(spec.version())?;
     root(spec)?;
-    // solaris, vm, windows and zos configure other platforms.
+    // The properties solaris, vm, windows and zos configure other platforms.
     if let Some(hooks) = spec.hooks() {
         check_hooks(hooks)?;
     }
@@ -77,7 +77,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     mount_owners(spec, linux, &namespaces)
 }
 
-/// `ociVersion` is a semantic version; all of 1.x is compatible.
+/// Checks that `ociVersion` is a semantic version; every version 1.x is compatible.
 fn version(version: &str) -> Result<()> {
     let (core, rest) = match version.find(['-', '+']) {
         Some(end) => version.split_at(end),
@@ -153,7 +153,7 @@ fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<()>
     let options = mount.options().as_deref().unwrap_or_default();
     let options = mount_options::parse(options, format_args!("{path}.options"))?;
     check_kind(path, typ, source, &options)?;
-    // A mount over the root would be seen by nobody.
+    // A mount over the root would be visible to nobody.
     let beneath = options.remount || !is_root(destination);
     ensure!(
         beneath,
@@ -164,7 +164,8 @@ fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<()>
     Ok(())
 }
 
-/// Ids of a mount's own, or, with `idmap` or `ridmap`, those of the container.
+/// Checks the id mappings of a mount: its own, or, with `idmap` or `ridmap`, those of the
+/// container.
 fn check_ids(path: Arguments<'_>, mount: &Mount, word: bool, has_user: bool) -> Result<()> {
     let [uids, gids] = [mount.uid_mappings(), mount.gid_mappings()]
         .map(|list| list.as_deref().unwrap_or_default());
@@ -189,7 +190,7 @@ fn check_ids(path: Arguments<'_>, mount: &Mount, word: bool, has_user: bool) -> 
     Ok(())
 }
 
-/// The ids in options of file systems are those of the container's user namespace.
+/// Checks that ids in file system options are mapped in the container's user namespace.
 fn mount_owners(spec: &Spec, linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
     for (i, mount) in spec.mounts().iter().flatten().enumerate() {
         for option in mount.options().iter().flatten() {
@@ -214,7 +215,7 @@ fn mount_owners(spec: &Spec, linux: &Linux, namespaces: &NamespaceList<'_>) -> R
 fn check_kind(path: Arguments<'_>, typ: &str, source: &Path, options: &MountOptions) -> Result<()> {
     let bind = options.bind != Bind::No || typ == "bind";
     if options.remount {
-        // Changes what an earlier entry has mounted: neither type nor source.
+        // Changes an earlier mount, so neither type nor source is needed.
     } else if bind {
         ensure!(
             !source.as_os_str().is_empty(),

@@ -1,28 +1,28 @@
-//! Lists of CPUs as cpuset(7) writes them, `0-3,7`, and the masks that system calls take.
+//! Parses lists of CPUs as in cpuset(7), `0-3,7`, into the masks that system calls take.
 //!
-//! Pure: which of them exist is the kernel's to say.
+//! Nothing is read from the system: the kernel decides which CPUs exist.
 
 use anyhow::{Context, Result, ensure};
 
-/// Numbers from here on are a mistake: runc's limit, eight times the kernel's largest `NR_CPUS`.
+/// The first number that is refused: runc's limit, eight times the kernel's largest `NR_CPUS`.
 const END: usize = 1 << 16;
 
-/// CPUs as bits, the lowest number first: as long as its highest member needs, so that no number
-/// is too high for it.
+/// A set of CPUs as bits, the lowest number first. It is as long as its highest member needs, so it
+/// holds any number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cpus(Vec<u64>);
 
 impl Cpus {
-    /// Every CPU that there may ever be: whoever takes it keeps out those that do not exist and
-    /// those that are not in its cpuset.
+    /// Returns every CPU number that is allowed. The kernel leaves out those that do not exist and
+    /// those that are not in the cpuset.
     pub(crate) fn all() -> Self {
         Self(vec![u64::MAX; END / 64])
     }
 
-    /// The CPUs of a list.
+    /// Parses a list of CPUs.
     ///
     /// # Errors
-    /// Names the part that is no number, no range, or too large.
+    /// The part that is not a number, not a range, or too large.
     pub(crate) fn parse(list: &str) -> Result<Self> {
         let mut cpus = Self(Vec::new());
         for part in list.split(',') {
@@ -42,7 +42,7 @@ impl Cpus {
         self.0[word] |= 1 << (cpu % 64);
     }
 
-    /// The mask of sched_setaffinity(2), whose words are as long as ours on 64-bit machines.
+    /// Returns the mask for sched_setaffinity(2), whose words are 64 bits long on 64-bit machines.
     pub(crate) fn mask(&self) -> &[u64] {
         &self.0
     }

@@ -3,7 +3,7 @@
 
 use oci_spec::runtime::Hook;
 
-/// The point of the container's life.
+/// A point of the container's life at which hooks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HookKind {
     Prestart,
@@ -14,11 +14,11 @@ pub(crate) enum HookKind {
     Poststop,
 }
 
-/// Those that `create` runs itself.
+/// The kinds of hooks that `create` runs itself.
 pub(crate) const CALLERS: [HookKind; 2] = [HookKind::Prestart, HookKind::CreateRuntime];
 
 impl HookKind {
-    /// All of them, in the order in which they run.
+    /// All kinds, in the order in which they run.
     pub(crate) const ALL: [Self; 6] = [
         Self::Prestart,
         Self::CreateRuntime,
@@ -28,7 +28,7 @@ impl HookKind {
         Self::Poststop,
     ];
 
-    /// The name in `config.json`.
+    /// Returns the name in `config.json`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Prestart => "prestart",
@@ -40,8 +40,8 @@ impl HookKind {
         }
     }
 
-    /// What the state says. A prestart hook has always been told `created`; the others hear what
-    /// runtime.md calls the moment.
+    /// Returns the status in the state that the hook reads. Prestart hooks have always been given
+    /// `created`; the others get the status that runtime.md has for that point.
     pub(crate) fn status(self) -> &'static str {
         match self {
             Self::CreateRuntime | Self::CreateContainer => "creating",
@@ -51,7 +51,7 @@ impl HookKind {
         }
     }
 
-    /// The hooks of this kind.
+    /// Returns the hooks of this kind.
     pub(crate) fn of(self, hooks: &oci_spec::runtime::Hooks) -> &[Hook] {
         #[allow(deprecated, reason = "docker's network is a prestart hook")]
         let list = match self {

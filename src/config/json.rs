@@ -1,7 +1,8 @@
-//! JSON into types, more strictly than serde_json alone: where a type has named fields the
-//! document has an object (serde would also take a list, by position), and an error says where.
+//! Parses JSON into types, more strictly than serde_json alone. For a type with named fields the
+//! document must have an object (serde would also accept a list, by position), and an error says
+//! where it is.
 //!
-//! One wrapper around the parser does both; it costs nothing but a pointer per level.
+//! One wrapper around the parser does both; it costs only a pointer per level.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -11,7 +12,8 @@ use serde::de::value::CowStrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
-/// An error of the parser, and the JSON path of the value that it is about: empty for the whole.
+/// An error of the parser, and the JSON path of the value that it is about; the path is empty for
+/// the whole document.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) path: String,
@@ -38,10 +40,10 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fau
     })
 }
 
-/// Where in the document the parser is.
+/// The position of the parser in the document.
 #[derive(Clone, Copy)]
 struct JsonPath<'a> {
-    /// Where the innermost value that had an error stands.
+    /// The path of the innermost value that had an error.
     place: &'a RefCell<Option<String>>,
     up: Option<&'a JsonPath<'a>>,
     step: JsonStep<'a>,
@@ -82,7 +84,7 @@ impl fmt::Display for JsonPath<'_> {
     }
 }
 
-/// A parser, a visitor, a list or an object, and where it stands.
+/// A parser, a visitor, a list or an object, with its position.
 struct Strict<'a, T> {
     inner: T,
     at: JsonPath<'a>,
@@ -105,7 +107,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
         })
     }
 
-    /// The one difference: an object, and no list of its values.
+    /// The one difference from serde: an object is required, and a list of its values refused.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -141,7 +143,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
         )
     }
 
-    /// What nobody knows may be anything.
+    /// An unknown property may have any value.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         self.inner.deserialize_ignored_any(visitor)
     }
@@ -152,7 +154,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
     }
 }
 
-/// `visit_*` of what has nothing below it.
+/// Defines the `visit_*` functions for values without members.
 macro_rules! visit {
     ($($method:ident: $type:ty,)*) => {
         $(fn $method<E: serde::de::Error>(self, value: $type) -> Result<V::Value, E> {
@@ -225,7 +227,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<'_, V> {
     }
 }
 
-/// A list or an object, at one of its members.
+/// A list or an object, positioned at one of its members.
 struct Members<'a, 'de, A> {
     inner: A,
     at: JsonPath<'a>,
@@ -288,7 +290,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Strict<'_, S> {
     }
 }
 
-/// The name of a member, borrowed from the document unless it has escapes.
+/// Deserializes the name of a member, borrowed from the document unless it has escapes.
 struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {

@@ -1,4 +1,4 @@
-//! The `linux` object: namespaces, id mappings, devices, resources.
+//! Checks the `linux` object: namespaces, id mappings, devices, resources.
 
 use std::fmt::Arguments;
 use std::path::Path;
@@ -15,12 +15,12 @@ use crate::config::text::{absolute, is_root, path_text, text};
 use crate::config::{mount_options, seccomp, sysctl};
 use crate::security::lsm;
 
-/// Lines that the kernel takes in `uid_map` (`UID_GID_MAP_MAX_EXTENTS`).
+/// The largest number of lines that the kernel accepts in `uid_map` (`UID_GID_MAP_MAX_EXTENTS`).
 const MAPPINGS: usize = 340;
-/// The smallest page of the kernel, in bytes.
+/// The kernel's smallest page size, in bytes.
 const PAGE: usize = 4096;
 
-/// The kernel's device numbers have 12 and 20 bits.
+/// The kernel's major numbers have 12 bits, its minor numbers 20.
 const MAJORS: std::ops::Range<i64> = 0..1 << 12;
 const MINORS: std::ops::Range<i64> = 0..1 << 20;
 
@@ -101,7 +101,7 @@ fn mappings(
     mapping_list(path, list)
 }
 
-/// What the kernel takes as a map: one write, of less than a page.
+/// Checks what the kernel accepts as an id map, which is one write of less than a page.
 pub(super) fn mapping_list(path: &str, list: &[LinuxIdMapping]) -> Result<()> {
     let lines = list
         .iter()
@@ -142,8 +142,8 @@ fn overlap(a: u32, a_size: &LinuxIdMapping, b: u32, b_size: &LinuxIdMapping) -> 
     }
 }
 
-/// A user of the container must exist in its new user namespace. Of a joined one
-/// the configuration need not say the mappings.
+/// Checks that an id of the container is mapped in its new user namespace. For a joined namespace
+/// the configuration may leave the mappings out.
 pub(super) fn mapped(
     path: &str,
     id: u32,
@@ -155,7 +155,7 @@ pub(super) fn mapped(
             .is_some_and(|offset| offset < mapping.size())
     };
     let known = !namespaces.is_new(Type::User) || list.iter().flatten().any(within);
-    // The second form is runc's, for its users.
+    // The error for `process.user` has runc's wording, which users of runc know.
     let kind = path.strip_prefix("process.user.");
     ensure!(
         known || kind.is_some(),
@@ -191,7 +191,7 @@ fn time_offsets(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
 
 fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
     absolute(format_args!("{path}.path"), device.path())?;
-    // -1 means "leave as it is" to fchownat(2).
+    // For fchownat(2) -1 means "unchanged".
     ensure!(
         device.uid() != Some(u32::MAX),
         "{path}.uid: {} is no user",
@@ -204,7 +204,7 @@ fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
     );
     match device.typ() {
         LinuxDeviceType::A => bail!("{path}.type: a is not a type of device"),
-        // A fifo has no number: what stands there is ignored.
+        // A fifo has no number, so `major` and `minor` are ignored.
         LinuxDeviceType::P => return Ok(()),
         LinuxDeviceType::B | LinuxDeviceType::C | LinuxDeviceType::U => {}
     }
@@ -220,7 +220,7 @@ fn check_device(path: Arguments<'_>, device: &LinuxDevice) -> Result<()> {
     Ok(())
 }
 
-/// Interfaces move into a network namespace; the names are those that the kernel takes
+/// Checks interfaces that move into a network namespace. Their names must be valid for the kernel
 /// (`dev_valid_name`).
 fn net_devices(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
     let mut seen = Vec::new();
@@ -250,7 +250,8 @@ fn net_devices(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `closID` becomes the name of a directory, schemas become lines of one file. Also for an update.
+/// Checks `closID`, which becomes the name of a directory, and the schemas, which become lines of
+/// one file. Used for an update, too.
 pub(crate) fn check_intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
     let class = rdt.clos_id().as_deref().unwrap_or_default();
     text("linux.intelRdt.closID", class)?;
@@ -280,7 +281,7 @@ pub(crate) fn check_intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what is no limit; also for an update.
+/// Refuses limits that cannot be valid; used for an update, too.
 pub(crate) fn check_resources(resources: &LinuxResources) -> Result<()> {
     for (i, rule) in resources.devices().iter().flatten().enumerate() {
         device_rule(format_args!("linux.resources.devices[{i}]"), rule)?;
@@ -295,7 +296,7 @@ pub(crate) fn check_resources(resources: &LinuxResources) -> Result<()> {
             cpu.mems().as_deref().unwrap_or_default(),
         )?;
     }
-    // These two become names of files in the cgroup.
+    // `pageSize` and the keys of `unified` become names of files in the cgroup.
     for (i, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
         let size = limit.page_size();
         let digits = size.trim_start_matches(|c: char| c.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! `linux.memoryPolicy`: on which NUMA nodes the memory of a container lies (set_mempolicy(2)).
+//! `linux.memoryPolicy`: the NUMA nodes for the memory of a container (set_mempolicy(2)).
 
 use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::{
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::cpus::Cpus;
 
-// <linux/mempolicy.h>, of which libc does not have all.
+// <linux/mempolicy.h>; libc does not have all of these constants.
 const MODES: [(&str, Mode, i32); 7] = [
     ("MPOL_DEFAULT", Mode::MpolDefault, 0),
     ("MPOL_PREFERRED", Mode::MpolPreferred, 1),
@@ -24,7 +24,7 @@ const FLAGS: [(&str, Flag, i32); 3] = [
     ("MPOL_F_STATIC_NODES", Flag::MpolFStaticNodes, 1 << 15),
 ];
 
-/// The names of the modes and of the flags, for `features`.
+/// Returns the names of the modes and of the flags, for `features`.
 pub(crate) fn names() -> ([&'static str; 7], [&'static str; 3]) {
     (MODES.map(|(name, ..)| name), FLAGS.map(|(name, ..)| name))
 }
@@ -32,9 +32,9 @@ pub(crate) fn names() -> ([&'static str; 7], [&'static str; 3]) {
 /// A policy as set_mempolicy(2) takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MemoryPolicy {
-    /// With its flags.
+    /// The mode with its flags.
     pub(crate) mode: i32,
-    /// Bits, the lowest node first.
+    /// The nodes as bits, the lowest node first.
     pub(crate) nodes: Vec<u64>,
 }
 

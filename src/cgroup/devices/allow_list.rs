@@ -1,4 +1,4 @@
-//! Rules as systemd has them: a list of what is allowed.
+//! Device rules as systemd has them: a list of allowed devices.
 
 use anyhow::Result;
 
@@ -6,8 +6,9 @@ use super::exceptions::v1_state;
 use super::policy::default_devices;
 use super::rule::{DeviceKind, DeviceRule, Devices};
 
-/// The rules as systemd's `DeviceAllow`, as far as it can say them; None if everything is allowed.
-/// Exceptions to that it cannot say: it gets the default rules then, and no more than `rules` allow.
+/// Returns the rules as systemd's `DeviceAllow`, as far as it can express them, or None if
+/// everything is allowed. It cannot express "everything except": systemd then gets the default
+/// rules, less the devices that `rules` deny.
 pub(crate) fn allow_list(rules: &[DeviceRule]) -> Result<Option<Vec<(String, String)>>> {
     let (default, exceptions) = v1_state(rules)?;
     let mut list: Vec<Devices> = exceptions.into_iter().map(|(devices, _)| devices).collect();
@@ -26,7 +27,8 @@ pub(crate) fn allow_list(rules: &[DeviceRule]) -> Result<Option<Vec<(String, Str
         };
         let device = match (devices.major, devices.minor) {
             (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
-            // Since systemd 240; its names of drivers stand for more than one number.
+            // Since systemd 240. A driver's name instead of the number would stand for more than
+            // one number.
             (Some(major), None) => format!("{kind}-{major}"),
             (None, None) => format!("{kind}-*"),
             (None, Some(_)) => return None,

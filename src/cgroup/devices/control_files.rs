@@ -1,4 +1,4 @@
-//! Rules written to the control files of version 1.
+//! Writes device rules to the control files of version 1.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use super::super::{file, walk};
 use super::exceptions;
 use super::rule::DeviceRule;
 
-/// Writes device rules. Everything is denied for a moment, unless `is_update`: then only what
-/// differs is written.
+/// Writes device rules. Everything is denied for a moment, unless `is_update`: then only the
+/// differences are written.
 pub(super) fn write(directory: &Path, rules: &[DeviceRule], is_update: bool) -> Result<()> {
     let open = |name| {
         let path = directory.join(name);
@@ -29,7 +29,7 @@ pub(super) fn write(directory: &Path, rules: &[DeviceRule], is_update: bool) -> 
     }
     for write in writes {
         match file::write_to(if write.allow { &allow } else { &deny }, &write.text) {
-            // The group above forbids the device: nothing is lost of what nobody asked for.
+            // The cgroup above forbids a device of the default rules, which nobody asked for.
             Err(Errno::EPERM) if write.rule.is_none() => {}
             result => result.with_context(|| {
                 let name = if write.allow {
@@ -50,12 +50,13 @@ pub(super) fn write(directory: &Path, rules: &[DeviceRule], is_update: bool) -> 
     Ok(())
 }
 
-/// Whether a group in this place may have `rules`: tried on one beside it that nobody is in. What is
-/// refused in the middle cannot be taken back, since the kernel shows no exceptions to "everything".
+/// Tries whether the kernel accepts `rules` for the cgroup `directory`, on an empty cgroup beside
+/// it. The writes to the cgroup itself could not be undone after a refusal, since the kernel does
+/// not show the exceptions to "everything is allowed".
 pub(crate) fn try_on_version_1(directory: &Path, rules: &[DeviceRule]) -> Result<()> {
     let trial = trial(directory);
     let context = || trial.display().to_string();
-    // A killed command may have left it.
+    // A killed command may have left the directory.
     walk::rmdir(&trial).with_context(context)?;
     nix::unistd::mkdir(&trial, Mode::S_IRWXU).with_context(context)?;
     let tried = write(&trial, rules, false);

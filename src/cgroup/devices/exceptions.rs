@@ -1,4 +1,4 @@
-//! Rules as version 1 has them: one default, and a list of exceptions to it.
+//! Device rules as version 1 has them: one default, and a list of exceptions to it.
 
 use anyhow::{Result, bail};
 
@@ -13,11 +13,11 @@ pub(crate) struct Write {
     pub(super) rule: Option<usize>,
 }
 
-/// An exception to a version 1 group's default, and the rule that it is from.
+/// An exception to the default of a version 1 cgroup, and the index of the rule that it comes from.
 pub(super) type Exception = (Devices, Option<usize>);
 
-/// The writes that bring a version 1 group to `rules`. What a later rule takes back is not written
-/// at all: not for a moment may a process have it.
+/// Returns the writes that bring a version 1 cgroup to `rules`. An access that a later rule takes
+/// back is not written at all, so that no process has it even for a moment.
 pub(crate) fn v1_writes(rules: &[DeviceRule]) -> Result<Vec<Write>> {
     let (default, exceptions) = v1_state(rules)?;
     let allow = !default.allow;
@@ -30,9 +30,9 @@ pub(crate) fn v1_writes(rules: &[DeviceRule]) -> Result<Vec<Write>> {
     Ok(std::iter::once(default).chain(writes).collect())
 }
 
-/// `rules` as that kernel interface has them: one default and a list of exceptions to it, which are
-/// matched by equality when they are taken away again, so that a rule may need several exceptions,
-/// none, or be impossible.
+/// Converts `rules` to what the kernel has: one default and a list of exceptions to it. The kernel
+/// removes an exception only by an exact match, so a rule may need several exceptions or none, or
+/// may be impossible.
 pub(super) fn v1_state(rules: &[DeviceRule]) -> Result<(Write, Vec<Exception>)> {
     let all = |allow, rule| Write {
         allow,
@@ -56,8 +56,9 @@ pub(super) fn v1_state(rules: &[DeviceRule]) -> Result<(Write, Vec<Exception>)> 
     Ok((default, exceptions))
 }
 
-/// The same for a group whose `devices.list` is `list`: what is allowed before and after is
-/// allowed all the time, as far as the kernel lets us see what is there.
+/// Returns the writes that bring a version 1 cgroup whose `devices.list` is `list` to the same
+/// rules as `writes`. What is allowed before and after stays allowed all the time, as far as the
+/// kernel shows what there is.
 pub(super) fn v1_changes(list: &str, writes: Vec<Write>) -> Vec<Write> {
     let Some(present) = list.lines().map(Devices::read).collect::<Option<Vec<_>>>() else {
         return writes;
@@ -102,7 +103,8 @@ fn add(exceptions: &mut Vec<Exception>, devices: Devices, index: Option<usize>) 
         if devices.access & !exception.access == 0 {
             return;
         }
-        // The group above may forbid a default rule, and not what the user asks for.
+        // Default rules and rules of the user stay apart: the cgroup above may forbid the former
+        // without an error, but not the latter.
         if rule.is_none() == index.is_none() {
             exception.access |= devices.access;
             return;
@@ -121,7 +123,7 @@ fn take_away(
         .iter()
         .find(|(e, _)| overlaps(e) && !devices.covers(e));
     match (wider, index) {
-        // A default rule gives way to what the user has written.
+        // A default rule is dropped where it conflicts with a rule of the user.
         (Some(_), None) => return Ok(()),
         (Some((wider, _)), Some(index)) => bail!(
             "linux.resources.devices[{index}]: cgroup v1 cannot take `{devices}` out of `{wider}`, \

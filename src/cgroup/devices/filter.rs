@@ -1,4 +1,5 @@
-//! Rules made those of a container: exceptions on version 1, a program on version 2.
+//! Puts device rules into force for a container: as exceptions on version 1, as a program on
+//! version 2.
 
 use std::os::fd::AsFd;
 
@@ -9,10 +10,10 @@ use super::rule::DeviceRule;
 use super::{control_files, program};
 use crate::sys;
 
-/// By its name an update finds the program among others', such as systemd's.
+/// The name by which an update finds rt's program among others, such as systemd's.
 const PROGRAM: sys::BpfName = *b"rt_devices\0\0\0\0\0\0";
 
-/// Makes `rules` those of the container; on version 2 in one step, also if it has some already.
+/// Replaces the device rules of the container with `rules`; on version 2 in one step.
 pub(crate) fn apply(groups: &[Group], rules: &[DeviceRule], is_update: bool) -> Result<()> {
     if let Some(group) = with_controller(groups, "devices") {
         return control_files::write(&group.directory, rules, is_update);
@@ -27,7 +28,8 @@ pub(crate) fn apply(groups: &[Group], rules: &[DeviceRule], is_update: bool) -> 
         .with_context(|| format!("linux.resources.devices: {}", group.directory.display()))
 }
 
-/// Attaches the program to a version 2 group, or takes away the one that is there.
+/// Attaches the program to a version 2 cgroup, or detaches the present one if there are no
+/// instructions.
 fn attach(group: &Group, instructions: Option<&[u64]>, is_update: bool) -> Result<()> {
     const FILTER: &str = "eBPF device filter";
     let directory = group.open()?;

@@ -1,4 +1,4 @@
-//! The rules of a configuration, with the default ones behind them.
+//! The device rules of a configuration, followed by the default ones.
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
@@ -6,9 +6,9 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use super::rule::{ALL, DeviceKind, DeviceRule, Devices, MKNOD, access};
 
 /// What a container may do unless the configuration denies the device by its number: make any node,
-/// and use those that every container has. The tun device is there because clients have come to rely
-/// on it. The console is not, since that of the host is meant by its number; a container's own is a
-/// pseudo terminal.
+/// and use the devices that every container has. The tun device is among them because clients have
+/// come to rely on it. The console is not, since its number is that of the host's console; a
+/// container's own console is a pseudo terminal.
 #[rustfmt::skip]
 const DEFAULT: [(DeviceKind, Option<u32>, Option<u32>, u8); 11] = [
     (DeviceKind::Char, None, None, MKNOD),
@@ -24,8 +24,8 @@ const DEFAULT: [(DeviceKind, Option<u32>, Option<u32>, u8); 11] = [
     (DeviceKind::Char, Some(10), Some(200), ALL),  // net/tun
 ];
 
-/// The rules of the configuration in their order, then the default ones. Before the first rule
-/// everything is denied, also when the configuration has none.
+/// Returns the rules of the configuration in their order, then the default ones. Everything is
+/// denied before the first rule, also if the configuration has no rules.
 pub(crate) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>> {
     let mut rules = Vec::with_capacity(config.len() + DEFAULT.len());
     for (index, device) in config.iter().enumerate() {
@@ -45,9 +45,9 @@ pub(crate) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>> {
     Ok(rules)
 }
 
-/// What is left of `devices`, which are allowed by default, where `rules` deny some by number. The
-/// right to make any node stays whole: it gives no access, and docker denies the number of one
-/// device to every container.
+/// Returns what `rules` leave of the default rule `devices` after denials by number. The right to
+/// make any node stays whole: it gives no access, and docker denies the number of one device to
+/// every container.
 fn not_denied(devices: Devices, rules: &[DeviceRule]) -> Option<Devices> {
     if devices.major.is_none() {
         return Some(devices);
@@ -95,7 +95,8 @@ fn parse(device: &LinuxDeviceCgroup, index: usize, rules: &mut Vec<DeviceRule>) 
         push(None);
         return Ok(());
     }
-    // The kernel's `a` ignores numbers and accesses: a narrower rule becomes one of each type.
+    // The kernel's `a` ignores numbers and accesses, so a narrower rule becomes one rule for each
+    // type.
     for kind in kinds {
         push(Some(Devices {
             kind: *kind,
@@ -107,7 +108,7 @@ fn parse(device: &LinuxDeviceCgroup, index: usize, rules: &mut Vec<DeviceRule>) 
     Ok(())
 }
 
-/// A device number; clients write -1 for every number.
+/// Parses a device number; clients write -1 for "every number".
 fn number(value: Option<i64>) -> Result<Option<u32>> {
     match value {
         None | Some(-1) => Ok(None),

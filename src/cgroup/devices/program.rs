@@ -1,11 +1,12 @@
 //! The device filter of version 2: a BPF_PROG_TYPE_CGROUP_DEVICE program. The kernel runs it with
 //! `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`, in which the upper half
-//! of `access_type` is the access and the lower half the type; it returns 1 to allow, 0 to deny.
+//! of `access_type` is the access and the lower half the type. The program returns 1 to allow, 0 to
+//! deny.
 
 use super::rule::{ALL, DeviceKind, DeviceRule, Devices};
 
-// <linux/bpf.h> and <linux/bpf_common.h>: operation | source | class. All of it in 32 bits, as the
-// device numbers are.
+// <linux/bpf.h> and <linux/bpf_common.h>: operation | source | class. All operations have 32 bits,
+// as the device numbers do.
 const LOAD_WORD: u8 = 0x61;
 const SET: u8 = 0xb7;
 const COPY: u8 = 0xbc;
@@ -28,9 +29,9 @@ const MINOR: u8 = 5;
 const BLOCK: u32 = 1;
 const CHAR: u32 = 2;
 
-/// `struct bpf_insn` as it lies in memory.
+/// Encodes a `struct bpf_insn` as it is in memory.
 fn instruction(code: u8, (to, from): (u8, u8), offset: i16, value: u32) -> u64 {
-    // The registers are bit fields, whose order is that of the machine's bytes.
+    // The registers are bit fields, whose order follows the machine's byte order.
     let registers = if cfg!(target_endian = "little") {
         to | from << 4
     } else {
@@ -53,10 +54,10 @@ fn result(allow: bool) -> [u64; 2] {
     ]
 }
 
-/// The program for `rules`, or None if it would allow everything. It tries the last rule first and
-/// ends as soon as an access is denied or the last one is allowed.
+/// Returns the program for `rules`, or None if it would allow everything. The program tries the
+/// last rule first, and ends as soon as one access is denied or all of them are allowed.
 pub(super) fn assemble(rules: &[DeviceRule]) -> Option<Vec<u64>> {
-    // Earlier rules than one for everything cannot be reached, which the verifier would refuse.
+    // Rules before one for everything would be unreachable code, which the verifier refuses.
     let start = rules.iter().rposition(|rule| rule.devices.is_none());
     let default = start.is_some_and(|i| rules[i].allow);
     let rules = &rules[start.map_or(0, |i| i + 1)..];
@@ -80,7 +81,8 @@ pub(super) fn assemble(rules: &[DeviceRule]) -> Option<Vec<u64>> {
     Some(program)
 }
 
-/// The instructions of one rule; they go on behind themselves if it does not decide.
+/// Returns the instructions of one rule; if the rule does not decide, execution continues behind
+/// them.
 fn block(devices: &Devices, allow: bool) -> Vec<u64> {
     let kind = if devices.kind == DeviceKind::Char {
         CHAR
@@ -111,7 +113,7 @@ fn block(devices: &Devices, allow: bool) -> Vec<u64> {
     }
     block.extend(result(allow));
     for (place, code, register, value) in jumps {
-        // At most ten instructions.
+        // A block has at most ten instructions, so the distance fits.
         let distance = (block.len() - place - 1) as i16;
         block[place] = instruction(code, (register, 0), distance, value);
     }

@@ -1,4 +1,4 @@
-//! A rule for devices, and the set of devices that it is about.
+//! A device rule, and the set of devices that it is for.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -25,11 +25,11 @@ pub(super) struct Devices {
     pub(super) access: u8,
 }
 
-/// One decision.
+/// Allows or denies access to a set of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceRule {
     pub(super) allow: bool,
-    /// None is every access to every device.
+    /// None stands for every access to every device.
     pub(super) devices: Option<Devices>,
     /// The index in the configuration, or None for a default rule.
     pub(super) index: Option<usize>,
@@ -47,7 +47,7 @@ pub(super) fn access(text: &str) -> Result<u8> {
     })
 }
 
-/// The notation of `devices.allow` and `devices.list`.
+/// Writes the notation of `devices.allow` and `devices.list`.
 impl Display for Devices {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let number = |number: Option<u32>| number.map_or("*".to_owned(), |n| n.to_string());
@@ -65,7 +65,8 @@ impl Display for Devices {
 }
 
 impl Devices {
-    /// That notation back; None for `a *:* rwm`, which stands for every device.
+    /// Parses the notation of `devices.list`. Returns None for `a *:* rwm`, which stands for every
+    /// device.
     pub(super) fn read(line: &str) -> Option<Self> {
         let mut parts = line.split([' ', ':']);
         let kind = match parts.next()? {
@@ -98,7 +99,7 @@ impl Devices {
             && self.access & other.access != 0
     }
 
-    /// Whether every device of `other` is one of these.
+    /// Whether every device of `other` is in this set; accesses are not compared.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.kind == other.kind
             && (self.major.is_none() || self.major == other.major)

@@ -1,21 +1,21 @@
-//! `linux.resources.blockIO`. A weight has no meaning of its own: what divides the time of a disk
-//! decides whose file takes it.
+//! `linux.resources.blockIO`. What a weight means depends on the kernel's I/O scheduler: the one
+//! that divides the time of a disk determines which control file takes the weight.
 
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
 use super::super::setting::{Setting, set};
 
-/// What the specification's weights may be. `io.weight` goes from 1 to 10000.
+/// The weights that the specification allows. `io.weight` goes from 1 to 10000.
 const WEIGHT: std::ops::RangeInclusive<u16> = 1..=1000;
 
-/// The curve of runc and crun from 10..1000 to 1..10000.
+/// Converts a weight from 10..1000 to 1..10000, with the formula of runc and crun.
 fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
 }
 
-/// One list of limits per device: its name in the configuration, its file on version 1, its key in
-/// `io.max` on version 2.
+/// A list of limits per device: its name in the configuration, its control file on version 1, its
+/// key in `io.max` on version 2, the limits.
 type Throttle<'a> = (
     &'static str,
     &'static str,
@@ -55,7 +55,7 @@ fn throttles(io: &LinuxBlockIo) -> [Throttle<'_>; 4] {
     ]
 }
 
-/// The writes to `blkio.*` or to `io.*`.
+/// Adds the writes to `blkio.*` or to `io.*`.
 pub(super) fn settings(io: &LinuxBlockIo, is_v2: bool, settings: &mut Vec<Setting>) -> Result<()> {
     weights(io, is_v2, settings)?;
     for (name, file, key, devices) in throttles(io) {
@@ -113,7 +113,7 @@ fn refuse_leaf(name: &str, weight: Option<u16>) -> Result<()> {
     }
 }
 
-/// `device` is empty, or the number of a device and a space.
+/// Returns the write for a weight. `device` is empty, or the number of a device and a space.
 fn weight_setting(field: String, device: &str, weight: u16, is_v2: bool) -> Result<Setting> {
     if !WEIGHT.contains(&weight) {
         bail!(

@@ -10,20 +10,20 @@ use super::super::setting::set;
 use super::{v1, v2};
 
 impl Limits {
-    /// Checks and converts `linux.resources` of a new container in `cgroup`. What cannot be
-    /// honoured is an error with its JSON path, never ignored; a zero means "not set" where runc
-    /// takes it so, since clients write zeros.
+    /// Checks and converts `linux.resources` of a new container in `cgroup`. A value that `rt`
+    /// cannot honour is an error with its JSON path, never ignored. Zero means "not set" for those
+    /// limits for which runc reads it so, since clients write zeros.
     pub(crate) fn from_spec(resources: Option<&LinuxResources>, cgroup: &Cgroup) -> Result<Self> {
         let default = LinuxResources::default();
         let mut limits = Self::of(resources.unwrap_or(&default), cgroup)?;
-        // Without rules everything but the default is denied.
+        // Without rules every device is denied but the default ones.
         if limits.devices.is_none() {
             limits.set_devices(&[], cgroup)?;
         }
         Ok(limits)
     }
 
-    /// The same for a change of an existing container: what is absent stays as it is.
+    /// Checks and converts the resources of an update: an absent property stays unchanged.
     pub(crate) fn of(resources: &LinuxResources, cgroup: &Cgroup) -> Result<Self> {
         let mut limits = Self::default();
         if let Some(memory) = resources.memory() {
@@ -47,7 +47,7 @@ impl Limits {
     }
 }
 
-/// What both versions ask of memory limits: -1 is "no limit", and no other number is negative.
+/// Checks memory limits for both versions: -1 is "no limit", and no other number is negative.
 fn check_memory(memory: &LinuxMemory, is_v2: bool) -> Result<()> {
     let values = [
         ("limit", memory.limit()),
@@ -63,8 +63,8 @@ fn check_memory(memory: &LinuxMemory, is_v2: bool) -> Result<()> {
         }
     }
     if let (Some(limit), Some(swap)) = (set(memory.limit()), set(memory.swap())) {
-        // The kernel refuses it too, but after the first of the two has been written. On version 2
-        // the swap of unlimited memory is a limit of its own.
+        // The kernel refuses this too, but only after the first of the two values has been written.
+        // On version 2 the swap can be limited while the memory is not.
         if swap != -1 && (swap < limit || limit == -1 && !is_v2) {
             bail!("linux.resources.memory.swap: {swap} is less than the memory limit {limit}");
         }

@@ -1,11 +1,13 @@
-//! `hugepageLimits`, `network`, `rdma`, `unified` of `linux.resources`, and what is the same in both versions.
+//! `hugepageLimits`, `network`, `rdma`, `unified` of `linux.resources`, and limits that both
+//! versions have.
 
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 
 use super::super::setting::{Setting, set};
 
-/// A limit of reservations where the kernel counts them (Linux 5.7), and of page faults.
+/// Returns for each size a limit of page faults and one of reservations, which the kernel counts
+/// since Linux 5.7.
 pub(super) fn huge_pages(resources: &LinuxResources, is_v2: bool) -> impl Iterator<Item = Setting> {
     let limits = resources.hugepage_limits().iter().flatten().enumerate();
     limits.flat_map(move |(i, limit)| {
@@ -20,8 +22,8 @@ pub(super) fn huge_pages(resources: &LinuxResources, is_v2: bool) -> impl Iterat
     })
 }
 
-/// `pids.max` is the same file in both versions. A limit of 0 becomes 1, as in runc: init counts
-/// itself, so both mean "no second task".
+/// Returns the write to `pids.max`, which both versions have. A limit of 0 becomes 1, as in runc:
+/// init itself is counted, so both mean "no second task".
 pub(super) fn pids_max(limit: i64) -> Setting {
     let value = if limit < 0 {
         "max".to_owned()
@@ -31,7 +33,7 @@ pub(super) fn pids_max(limit: i64) -> Setting {
     Setting::new("linux.resources.pids.limit", "pids", "pids.max", value)
 }
 
-/// The two files that both versions have under one name.
+/// Returns the writes to `cpuset.cpus` and `cpuset.mems`, which both versions have.
 pub(super) fn cpuset(cpu: &LinuxCpu) -> impl Iterator<Item = Setting> {
     let list = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
     let cpus = list(cpu.cpus())
@@ -41,7 +43,7 @@ pub(super) fn cpuset(cpu: &LinuxCpu) -> impl Iterator<Item = Setting> {
     cpus.into_iter().chain(mems)
 }
 
-/// Both versions have the same file.
+/// Returns the writes to `rdma.max`, which both versions have.
 pub(super) fn rdma(resources: &LinuxResources) -> Vec<Setting> {
     let mut devices: Vec<_> = resources.rdma().iter().flatten().collect();
     devices.sort_by_key(|(name, _)| *name);
@@ -60,7 +62,7 @@ pub(super) fn rdma(resources: &LinuxResources) -> Vec<Setting> {
     devices.into_iter().map(line).collect()
 }
 
-/// Version 1 has two controllers for this, version 2 none.
+/// Adds the writes for `network`, for which version 1 has two controllers and version 2 none.
 pub(super) fn network(
     resources: &LinuxResources,
     unified_host: bool,
@@ -91,8 +93,8 @@ pub(super) fn network(
     Ok(())
 }
 
-/// Files of the version 2 group, whatever they are. A file that takes one line at a time has a
-/// value of several lines.
+/// Adds the writes to arbitrary files of the version 2 cgroup. A value of several lines is written
+/// line by line.
 pub(super) fn unified(
     resources: &LinuxResources,
     has_v2: bool,

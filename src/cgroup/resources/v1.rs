@@ -1,4 +1,4 @@
-//! What `linux.resources` comes to on the controllers that version 1 has.
+//! `linux.resources` for the controllers that are on version 1.
 
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
@@ -11,7 +11,7 @@ use super::{block_io, others};
 /// The kernel clamps `cpu.shares` to this range without an error.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
-/// The writes that `resources` come to on the controllers that version 1 has.
+/// Adds the writes of `resources` to controllers on version 1.
 pub(super) fn settings(
     resources: &LinuxResources,
     cgroup: &Cgroup,
@@ -58,7 +58,7 @@ fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<
         settings.push(new(LIMIT, "memory.limit_in_bytes", limit));
     }
     match (limit, swap) {
-        // Without swap accounting there is nothing to unlimit.
+        // Without swap accounting swap has no limit anyway.
         (_, Some(swap)) => {
             settings.push(new("linux.resources.memory.swap", MEMSW, swap).met_if_absent(swap == -1))
         }
@@ -70,7 +70,7 @@ fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<
         settings.push(new(field, "memory.soft_limit_in_bytes", reservation));
     }
     settings.extend(kernel_memory_settings(memory));
-    // `useHierarchy` is all that kernels since 5.11 know.
+    // `useHierarchy` is ignored, because kernels since 5.11 always behave so.
     if memory.disable_oom_killer() == Some(true) {
         settings.push(new(
             "linux.resources.memory.disableOOMKiller",
@@ -78,7 +78,7 @@ fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<
             1,
         ));
     }
-    // Docker's word for "not set" is -1.
+    // Docker writes -1 for "not set".
     if let Some(swappiness) = memory
         .swappiness()
         .filter(|swappiness| *swappiness != u64::MAX)
@@ -97,10 +97,11 @@ fn memory_settings(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<
     Ok(())
 }
 
-/// The limits of the kernel's own memory. No limit needs no kernel that has them.
+/// Returns the limits of the kernel's own memory. "No limit" is met by a kernel that has no such
+/// limit.
 fn kernel_memory_settings(memory: &LinuxMemory) -> impl Iterator<Item = Setting> {
     let new = |field, file, value: i64| Setting::new(field, "memory", file, value);
-    // Withdrawn in 5.16, first with an error and then without one.
+    // Linux 5.16 withdrew this limit; the write first failed, and later succeeds without an effect.
     #[allow(deprecated, reason = "the configuration may ask for it")]
     let kernel = memory.kernel();
     let kernel = set(kernel).map(move |value| {
@@ -146,7 +147,7 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
             "cpu.cfs_period_us",
             text(set(cpu.period())),
         ),
-        // Any negative quota is "no limit".
+        // Any negative quota means "no limit".
         (
             "linux.resources.cpu.quota",
             "cpu.cfs_quota_us",

@@ -1,4 +1,4 @@
-//! What `linux.resources` comes to on the controllers that version 2 has.
+//! `linux.resources` for the controllers that are on version 2.
 
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
@@ -9,7 +9,7 @@ use super::super::setting::{Setting, set};
 use super::{block_io, others};
 use crate::log;
 
-/// The writes that `resources` come to on the controllers that version 2 has.
+/// Adds the writes of `resources` to controllers on version 2.
 pub(super) fn settings(
     resources: &LinuxResources,
     cgroup: &Cgroup,
@@ -46,7 +46,7 @@ pub(super) fn settings(
     others::unified(resources, cgroup.v2().is_some(), settings)
 }
 
-/// -1 as this version spells it.
+/// Formats a limit in bytes; -1, which is no limit, becomes `max`.
 fn bytes(value: i64) -> String {
     if value < 0 {
         "max".to_owned()
@@ -62,7 +62,7 @@ fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
     let kernel = memory.kernel();
     let is_limit = |value: Option<i64>| set(value).is_some_and(|value| value != -1);
     let refused = [
-        // Docker's word for "not set" is -1.
+        // Docker writes -1 for "not set".
         (
             "swappiness",
             memory
@@ -92,7 +92,7 @@ fn memory_settings(memory: &LinuxMemory, limits: &mut Limits) -> Result<()> {
     };
     let settings = &mut limits.v2;
     if let Some((field, swap)) = swap {
-        // A kernel without swap accounting has no swap to limit or to unlimit.
+        // On a kernel without swap accounting there is no swap to limit, and none to allow.
         settings.push(
             Setting::new(field, "memory", "memory.swap.max", bytes(swap)).met_if_absent(swap <= 0),
         );
@@ -132,7 +132,8 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
         bail!("linux.resources.cpu.{name}: cgroup v2 has no such limit");
     }
     let new = |field, file, value: String| Setting::new(field, "cpu", file, value);
-    // Before idle: an idle group has no weight of its own and refuses one.
+    // The weight is written before `cpu.idle`, because an idle cgroup has no weight of its own and
+    // refuses one.
     let weight = set(cpu.shares()).map(|shares| weight(shares).to_string());
     settings.extend(weight.map(|weight| new("linux.resources.cpu.shares", "cpu.weight", weight)));
     const QUOTA: &str = "linux.resources.cpu.quota";
@@ -148,7 +149,8 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
         (Some(quota), Some(period)) => Some(new(QUOTA, "cpu.max", format!("{quota} {period}"))),
         // A single number leaves the period as it is.
         (Some(quota), None) => Some(new(QUOTA, "cpu.max", quota)),
-        // There is no such notation for the quota: it is read when this is written.
+        // The file has no notation for a period alone, so the present quota is read when this is
+        // written.
         (None, Some(period)) => Some(new(PERIOD, "cpu.max", period.to_string()).behind_first()),
         (None, None) => None,
     });
@@ -159,8 +161,8 @@ fn cpu_settings(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     Ok(())
 }
 
-/// `cpu.shares` (2 to 262144, 1024 the default) as `cpu.weight` (1 to 10000, 100 the default): the
-/// curve through these three points that runc and crun agreed on.
+/// Converts `cpu.shares` (2 to 262144, default 1024) to `cpu.weight` (1 to 10000, default 100),
+/// with the curve through these three points that runc and crun agreed on.
 fn weight(shares: u64) -> u64 {
     match shares {
         ..=2 => 1,

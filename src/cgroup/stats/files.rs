@@ -1,4 +1,4 @@
-//! The control files of a group, read as numbers, tables and lists.
+//! The control files of a cgroup, read as numbers, tables and lists.
 
 use std::path::Path;
 
@@ -9,19 +9,19 @@ use super::super::file;
 use super::object::Object;
 use crate::sys;
 
-/// The control files of one group.
+/// The control files of one cgroup.
 #[derive(Clone, Copy)]
 pub(super) struct Files<'a>(pub(super) &'a Path);
 
 impl Files<'_> {
-    /// A whole file.
+    /// Returns a whole file.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         file::open(&self.0.join(name), OFlag::O_RDONLY)
             .and_then(file::read_all)
             .ok()
     }
 
-    /// A number; `max` is the largest one, as with runc.
+    /// Returns a number; `max` becomes the largest one, as in runc.
     pub(super) fn number(&self, name: &str) -> Option<u64> {
         let text = self.text(name)?;
         if text.trim() == "max" {
@@ -31,7 +31,7 @@ impl Files<'_> {
         }
     }
 
-    /// Numbers with white space between them.
+    /// Returns numbers that are separated by white space.
     pub(super) fn numbers(&self, name: &str) -> Option<Vec<u64>> {
         Some(
             self.text(name)?
@@ -41,7 +41,7 @@ impl Files<'_> {
         )
     }
 
-    /// Lines of a key and a number.
+    /// Returns lines of a key and a number as an object.
     pub(super) fn table(&self, name: &str) -> Option<Object> {
         let text = self.text(name)?;
         let line = |line: &str| {
@@ -51,12 +51,12 @@ impl Files<'_> {
         Some(text.lines().filter_map(line).collect())
     }
 
-    /// A list such as `0-2,4`.
+    /// Returns the numbers of a list such as `0-2,4`.
     pub(super) fn list(&self, name: &str) -> Option<Vec<u64>> {
         Some(ranges(self.text(name)?.trim()))
     }
 
-    /// Pressure stall information (Linux 4.20), which a kernel can be built or booted without.
+    /// Returns pressure stall information (Linux 4.20). A kernel may be built or booted without it.
     pub(super) fn pressure(&self, name: &str) -> Option<Value> {
         let text = self.text(name)?;
         let line = |line: &str| {
@@ -85,7 +85,7 @@ fn ranges(text: &str) -> Vec<u64> {
     text.split(',').filter_map(range).flatten().collect()
 }
 
-/// The sizes of huge pages that the kernel has, as they stand in the names of control files.
+/// Returns the sizes of the kernel's huge pages, as in the names of control files.
 pub(super) fn page_sizes() -> Vec<String> {
     let entries = sys::list_directory("/sys/kernel/mm/hugepages").unwrap_or_default();
     let size = |name: &str| {

@@ -1,23 +1,23 @@
-//! JSON objects in the making.
+//! Building JSON objects.
 
 use serde_json::{Map, Value};
 
-/// A JSON object in the making.
+/// A JSON object that is being built.
 pub(super) type Object = Map<String, Value>;
 
-/// The number behind a key, or 0.
+/// Returns the number of a key, or 0.
 pub(super) fn count(table: &Object, key: &str) -> u64 {
     table.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
-/// Adds what there is.
+/// Adds a value if there is one.
 pub(super) fn put(object: &mut Object, name: &str, value: Option<impl Into<Value>>) {
     if let Some(value) = value {
         object.insert(name.to_owned(), value.into());
     }
 }
 
-/// `{"limit", "usage", "max", "failcnt"}` of memory.
+/// Returns `{"limit", "usage", "max", "failcnt"}` for memory.
 pub(super) fn entry(limit: u64, usage: u64, max: u64, failures: u64) -> Value {
     let pairs = [
         ("limit", limit),
@@ -32,7 +32,7 @@ pub(super) fn entry(limit: u64, usage: u64, max: u64, failures: u64) -> Value {
         .into()
 }
 
-/// `{"major", "minor", "op", "value"}` of a disk.
+/// Returns `{"major", "minor", "op", "value"}` for a disk.
 pub(super) fn disk(device: &str, op: &str, value: u64) -> Option<Value> {
     let (major, minor) = device.split_once(':')?;
     let mut object = Object::new();

@@ -1,4 +1,4 @@
-//! All numbers of a container, each controller's from the version that has it.
+//! All statistics of a container, those of each controller from the version that has it.
 
 use serde_json::Value;
 
@@ -9,13 +9,13 @@ use super::object::{Object, put};
 use super::{v1, v2};
 
 impl Cgroup {
-    /// What the container uses, in the shape of runc's `events`.
+    /// Returns what the container uses, in the shape of runc's `events`.
     pub(crate) fn stats(&self) -> Value {
         read(&self.groups)
     }
 }
 
-/// The statistics of a container: each controller from the version that has it.
+/// Returns the statistics of a container, those of each controller from the version that has it.
 fn read(groups: &[Group]) -> Value {
     let v1 = |controller| with_controller(groups, controller).map(|group| Files(&group.directory));
     let v2 = groups
@@ -28,7 +28,7 @@ fn read(groups: &[Group]) -> Value {
     let mut cpu = one(v1("cpuacct").map(|acct| v1::cpu(acct, v1("cpu"))), v2::cpu);
     let mut memory = one(v1("memory").map(v1::memory), v2::memory);
     let mut disks = one(v1("blkio").map(v1::disks), v2::disks);
-    // A hybrid host has it in version 2 whatever is in version 1.
+    // On a hybrid host version 2 has pressure stall information for controllers of version 1, too.
     if let Some(files) = v2 {
         put(&mut cpu, "psi", files.pressure("cpu.pressure"));
         put(&mut memory, "psi", files.pressure("memory.pressure"));
@@ -53,7 +53,7 @@ fn read(groups: &[Group]) -> Value {
     stats.into()
 }
 
-/// Both versions have the same files. Without the controller: how many processes there are.
+/// Both versions have the same files. Without the controller, the processes are counted.
 fn pids(files: Files<'_>) -> Object {
     let processes = || Some(files.text("cgroup.procs")?.lines().count() as u64);
     let mut pids = Object::new();
@@ -62,7 +62,7 @@ fn pids(files: Files<'_>) -> Object {
         "current",
         files.number("pids.current").or_else(processes),
     );
-    // No limit is 0, as with runc.
+    // No limit becomes 0, as in runc.
     put(
         &mut pids,
         "limit",

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::files::{Files, page_sizes};
 use super::object::{Object, count, disk, entry, put};
 
-/// `cpuacct`, which is about time used, and `cpu`, which is about time refused.
+/// `cpuacct` has the CPU time used; `cpu` has the throttling.
 pub(super) fn cpu(acct: Files<'_>, cpu: Option<Files<'_>>) -> Object {
     let mut usage = Object::new();
     put(&mut usage, "total", acct.number("cpuacct.usage"));
@@ -87,7 +87,7 @@ pub(super) fn memory(files: Files<'_>) -> Object {
             put(&mut object, name, Some(entry));
         }
     }
-    // The counterpart of `memory.events`, as far as there is one.
+    // The counterpart of `memory.events`; version 1 has only this count of it.
     let control = files.table("memory.oom_control").unwrap_or_default();
     let killed = control
         .get("oom_kill")
@@ -97,8 +97,8 @@ pub(super) fn memory(files: Files<'_>) -> Object {
     object
 }
 
-/// Where the scheduler BFQ runs a disk it counts more than the throttling layer; where it does
-/// not, its files are empty.
+/// Takes the counts of the I/O scheduler BFQ where it runs the disk, because they are more than
+/// those of the throttling layer. Where it does not, its files are empty.
 pub(super) fn disks(files: Files<'_>) -> Object {
     let mut object = Object::new();
     for (name, file) in [
@@ -125,7 +125,7 @@ pub(super) fn disks(files: Files<'_>) -> Object {
     object
 }
 
-/// `8:0 Read 1282048`, or `8:0 6792`; the last line is a sum without a device.
+/// Parses `8:0 Read 1282048` or `8:0 6792`. The last line is a sum without a device.
 fn line(line: &str) -> Option<Value> {
     let mut words = line.split(' ');
     let (device, second) = (words.next()?, words.next()?);
@@ -138,7 +138,7 @@ fn line(line: &str) -> Option<Value> {
 pub(super) fn huge_pages(files: Files<'_>) -> Object {
     let mut object = Object::new();
     for size in page_sizes() {
-        // Reservations where the kernel counts them.
+        // Reservations are used where the kernel counts them.
         let number = |end: &str| {
             let file = |kind| files.number(&format!("hugetlb.{size}.{kind}{end}"));
             file("rsvd.").or_else(|| file(""))

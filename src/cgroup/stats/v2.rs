@@ -1,11 +1,11 @@
-//! The statistics of version 2, in the terms of version 1.
+//! The statistics of version 2, in the fields of version 1.
 
 use serde_json::Value;
 
 use super::files::{Files, page_sizes};
 use super::object::{Object, count, disk, entry, put};
 
-/// `cpu.stat` is there also without the controller.
+/// `cpu.stat` exists even without the controller.
 pub(super) fn cpu(files: Files<'_>) -> Object {
     let table = files.table("cpu.stat").unwrap_or_default();
     let nanoseconds = |key| Some(count(&table, key) * 1000);
@@ -72,7 +72,7 @@ pub(super) fn memory(files: Files<'_>) -> Object {
     object
 }
 
-/// `8:16 rbytes=1459200 wbytes=314773504 rios=192 wios=353 …` as lists by kind.
+/// Converts `8:16 rbytes=1459200 wbytes=314773504 rios=192 wios=353 …` to one list for each kind.
 pub(super) fn disks(files: Files<'_>) -> Object {
     let (mut bytes, mut operations) = (Vec::new(), Vec::new());
     for line in files.text("io.stat").unwrap_or_default().lines() {

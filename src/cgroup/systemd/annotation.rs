@@ -1,16 +1,16 @@
-//! Annotations `org.systemd.property.NAME`: properties of the unit that rt knows nothing about.
-//! The value is written as GVariant text: a string, a boolean, a number, or an array of one of them,
-//! each with its type in front or without, such as `'inactive-or-failed'`, `uint64 5`, `@ay [0x01]`.
+//! Annotations `org.systemd.property.NAME`: unit properties that `rt` has no own knowledge of. The
+//! value is GVariant text: a string, a boolean, a number, or an array of one of these. Each may
+//! have its type in front, such as `'inactive-or-failed'`, `uint64 5`, `@ay [0x01]`.
 
 use anyhow::{Context, Result, bail};
 
 use super::wire::{Property, Value};
 use crate::annotations;
 
-/// How their names begin.
+/// The prefix of the annotations.
 pub(crate) const PREFIX: &str = "org.systemd.property.";
 
-/// The property that an annotation asks for; None if it is not one of these.
+/// Returns the property that an annotation asks for; None if it is another annotation.
 pub(super) fn property(key: &str, text: &str) -> Result<Option<Property>> {
     let Some(name) = key.strip_prefix(PREFIX) else {
         return Ok(None);
@@ -21,7 +21,7 @@ pub(super) fn property(key: &str, text: &str) -> Result<Option<Property>> {
     }
     let value = parse(text.trim()).with_context(|| format!("{text:?} is no value"));
     let value = value.with_context(context)?;
-    // What the manual calls TimeoutStopSec is TimeoutStopUSec here.
+    // The bus has `TimeoutStopUSec` where the manual has TimeoutStopSec.
     let Some(seconds) = name
         .strip_suffix("Sec")
         .filter(|name| name.ends_with(char::is_lowercase))
@@ -81,7 +81,7 @@ fn scalar(text: &str) -> Option<Value> {
     }
 }
 
-/// `kind` is the signature of the elements. Those without a type have that of the first one.
+/// `kind` is the signature of the elements. Elements without a type have the type of the first one.
 fn array(kind: Option<&str>, text: &str) -> Option<Value> {
     const SIGNATURES: [&str; 9] = ["ab", "ay", "an", "aq", "ai", "au", "ax", "at", "ad"];
     let text = text.strip_prefix('[')?.strip_suffix(']')?.trim();
@@ -127,7 +127,7 @@ fn typed(kind: &str, text: &str) -> Option<Value> {
     }
 }
 
-/// Decimal or hexadecimal.
+/// Parses a decimal or hexadecimal number.
 fn number<T: TryFrom<i128>>(text: &str) -> Option<T> {
     let number = match text.strip_prefix("0x") {
         Some(digits) => i128::from_str_radix(digits, 16),
@@ -136,7 +136,7 @@ fn number<T: TryFrom<i128>>(text: &str) -> Option<T> {
     T::try_from(number.ok()?).ok()
 }
 
-/// A string in quotation marks of either kind, and what follows.
+/// Parses a string in single or double quotation marks. Returns it and the text behind it.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mark = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
     let mut unescaped = String::new();

@@ -1,4 +1,4 @@
-//! A connection to a systemd manager: its private socket, else the message bus.
+//! A connection to a systemd manager: through its private socket, or else through the message bus.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 
 use super::wire::{self, BusMessage, ERROR, FIXED, Method, RETURN, Reader, SIGNAL, Writer};
 
-/// How long one answer, or one job, may take. A host under load has taken ten seconds.
+/// How long one answer, or one job, may take. Ten seconds have been seen on a host under load.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const MANAGER: &str = "org.freedesktop.systemd1";
@@ -25,16 +25,16 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 #[derive(Debug)]
 pub(super) struct Bus {
     stream: UnixStream,
-    /// What has been received beyond what was asked for.
+    /// Bytes that have been received beyond those that were asked for.
     received: VecDeque<u8>,
     serial: u32,
-    /// On a message bus the manager has a name; on its own socket there is nobody else.
+    /// The manager's name on a message bus; None on its private socket, where there is nobody else.
     destination: Option<&'static str>,
-    /// Signals that came before an answer.
+    /// Signals that arrived before an answer.
     signals: VecDeque<BusMessage>,
 }
 
-/// An error that the manager answered with.
+/// An error with which the manager answered.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) name: String,
@@ -54,7 +54,7 @@ impl std::fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Bus {
-    /// To the system's manager, or to that of the calling user.
+    /// Connects to the system's manager, or to that of the calling user.
     pub(super) fn connect(user: bool) -> Result<Self> {
         let (private, bus) = if user {
             user_addresses()?
@@ -77,7 +77,8 @@ impl Bus {
         Ok(bus)
     }
 
-    /// SASL's EXTERNAL without a name: who we are is known by the socket, also in a user namespace.
+    /// Authenticates with SASL EXTERNAL without a name: the peer knows the user from the socket,
+    /// also in a user namespace.
     fn greet(stream: UnixStream, destination: Option<&'static str>) -> Result<Self> {
         let (received, signals) = (VecDeque::new(), VecDeque::new());
         let mut bus = Self {
@@ -88,8 +89,9 @@ impl Bus {
             signals,
         };
         let deadline = Instant::now() + PATIENCE;
-        // All at once, as systemd's own clients do: what comes together with BEGIN lies in the
-        // manager's buffer until more comes (seen with systemd 252), and a call would lie there.
+        // Everything is sent at once, as systemd's own clients do. Bytes that arrive together with
+        // BEGIN stay in the manager's buffer until more arrive (seen with systemd 252), so a call
+        // must not be sent along.
         bus.stream
             .write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let asked = bus.line(deadline)?;
@@ -117,7 +119,7 @@ impl Bus {
         Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
     }
 
-    /// A name of our own, and the manager's signals.
+    /// Gets a name on the bus, and subscribes to the manager's signals.
     fn subscribe(&mut self) -> Result<()> {
         let method = |member, signature| Method {
             destination: Some(BUS),
@@ -151,7 +153,7 @@ impl Bus {
         self.call(method, body)
     }
 
-    /// A property of the manager that is a string.
+    /// Returns a property of the manager that is a string.
     pub(super) fn manager_text(&mut self, name: &str) -> Result<String> {
         let mut body = Writer::default();
         body.text(MANAGER_INTERFACE);
@@ -194,13 +196,13 @@ impl Bus {
                     return Err(Error::new(refusal).context(method.member.to_owned()));
                 }
                 SIGNAL => self.signals.push_back(message),
-                // Nobody may call us either.
+                // Calls to this client are ignored.
                 _ => {}
             }
         }
     }
 
-    /// Waits until the job with the path `job` has ended; its result, `done` if all is well.
+    /// Waits until the job with the path `job` has ended. Returns its result, `done` on success.
     pub(super) fn wait(&mut self, job: &str) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -263,11 +265,11 @@ fn unexpected(what: &str) -> Error {
     anyhow!("{what}: unexpected answer")
 }
 
-/// Where a message bus listens.
+/// The address of a message bus.
 struct BusAddress {
     text: String,
     path: Vec<u8>,
-    /// A name that is not in the file system.
+    /// Whether the name is an abstract one, outside of the file system.
     is_abstract: bool,
 }
 
@@ -280,7 +282,8 @@ impl BusAddress {
         }
     }
 
-    /// The first of the "Server Addresses" of the specification that is a unix socket.
+    /// Returns the first unix socket of a list in the format "Server Addresses" of the D-Bus
+    /// specification.
     fn parse(text: &str) -> Option<Self> {
         text.split(';').find_map(|address| {
             let pairs = address.strip_prefix("unix:")?;
@@ -312,7 +315,7 @@ impl BusAddress {
     }
 }
 
-/// `%2f` stands for a byte.
+/// Replaces each `%2f` or the like by its byte.
 fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -329,7 +332,8 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The manager's own socket takes root alone, and is faster: no third process is involved.
+/// Returns the addresses of the system's manager. Its private socket is for root alone, and faster
+/// than the message bus because no third process is involved.
 fn system_addresses() -> (Option<PathBuf>, BusAddress) {
     let bus = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").ok();
     let bus = bus.and_then(|address| BusAddress::parse(&address));

@@ -1,5 +1,6 @@
-//! Limits as properties of a unit. systemd writes control files by itself, on `daemon-reload` for
-//! one: a limit that it does not know of would be gone then. What has no property is only written.
+//! Limits as properties of a unit. systemd writes control files by itself, for example on
+//! `daemon-reload`, and would reset a limit that it does not know of. A limit for which there is no
+//! property is only written to its control file.
 
 use anyhow::Result;
 
@@ -10,12 +11,13 @@ use super::wire::{Property, Value};
 
 /// The kernel's default period of the CPU quota, in microseconds.
 const DEFAULT_PERIOD: u64 = 100_000;
-/// systemd counts CPU time in hundredths of a second for each second.
+/// systemd counts a CPU quota in steps of 10 ms for each second; in microseconds.
 const STEP: u64 = 10_000;
 
-/// The properties of `limits`. A quota that systemd cannot express is rounded up in `limits` too,
-/// or each of the two would overwrite the other; a weight that an idle group refuses goes.
-/// `present` reads a control file of the CPU.
+/// Returns the properties for `limits`, and adapts `limits` to systemd. A quota that systemd cannot
+/// express is rounded up in `limits` too, since otherwise systemd and `rt` would overwrite each
+/// other's. A weight that an idle cgroup would refuse is removed. `present` reads a control file of
+/// the CPU controllers.
 pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) -> Vec<Property> {
     let of_one = |setting: &Setting| simple(setting.chosen(|file| present(file).is_some()));
     let mut properties: Vec<Property> = limits
@@ -64,13 +66,13 @@ pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) 
     properties
 }
 
-/// Device rules, of which a list of what is allowed is all that systemd knows. Without them it
-/// would allow every device again.
+/// Returns the properties for device rules; systemd knows only a list of allowed devices. Without
+/// these properties it would allow every device again.
 pub(super) fn devices(rules: &[DeviceRule]) -> Result<Vec<Property>> {
     let allow = |list| ("DeviceAllow".to_owned(), Value::Devices(list));
     let list = devices::allow_list(rules)?;
     let policy = if list.is_some() { "strict" } else { "auto" };
-    // An empty list clears what there was.
+    // An empty list first clears the present one.
     let mut properties = vec![
         ("DevicePolicy".to_owned(), Value::Text(policy.to_owned())),
         allow(Vec::new()),
@@ -79,12 +81,13 @@ pub(super) fn devices(rules: &[DeviceRule]) -> Result<Vec<Property>> {
     Ok(properties)
 }
 
-/// What `cpu.idle` is to systemd since its version 252. Older ones refuse it.
+/// The property for `cpu.idle` since systemd 252; older versions refuse it.
 pub(super) fn idle() -> Property {
     ("CPUWeight".to_owned(), Value::U64(0))
 }
 
-/// An idle group has no weight. One that is idle no more has the kernel's default.
+/// Returns the property for the CPU weight. An idle cgroup has no weight; one that stops being idle
+/// has the kernel's default.
 fn cpu_weight(settings: &[Setting], present: impl Fn(&str) -> Option<String>) -> Option<Property> {
     let given = |file: &str| {
         let setting = settings.iter().rfind(|setting| setting.file == file);
@@ -101,7 +104,7 @@ fn cpu_weight(settings: &[Setting], present: impl Fn(&str) -> Option<String>) ->
 
 fn simple((file, value): (&str, &str)) -> Option<Property> {
     let (name, value) = match file {
-        // systemd refuses 0. Init counts itself, so that both mean "no second task".
+        // systemd refuses 0. Init itself is counted, so both mean "no second task".
         "pids.max" if value.trim() == "0" => ("TasksMax", Value::U64(1)),
         "pids.max" => ("TasksMax", number(value)?),
         "memory.max" => ("MemoryMax", number(value)?),
@@ -121,8 +124,8 @@ fn simple((file, value): (&str, &str)) -> Option<Property> {
     Some((name.to_owned(), value))
 }
 
-/// The weight of which systemd makes this one for the scheduler BFQ (`BFQ_WEIGHT`), also on version
-/// 1, where it can make no more than 181.
+/// Returns the weight that systemd converts to this one for the I/O scheduler BFQ (`BFQ_WEIGHT`).
+/// It converts on version 1, too, where the result is at most 181.
 fn bfq(weight: &str) -> Option<u64> {
     let weight: u64 = weight.trim_start_matches("default ").trim().parse().ok()?;
     (1..=1000)
@@ -130,7 +133,7 @@ fn bfq(weight: &str) -> Option<u64> {
         .then(|| weight + weight.saturating_sub(100) * 10)
 }
 
-/// No limit is the largest number.
+/// Parses a number; no limit is the largest one.
 fn number(text: &str) -> Option<Value> {
     match text.trim() {
         "max" | "-1" => Some(Value::U64(u64::MAX)),
@@ -138,7 +141,7 @@ fn number(text: &str) -> Option<Value> {
     }
 }
 
-/// `0-2,4` as a mask, the lowest first; without any bit it takes the property away.
+/// Converts `0-2,4` to a mask with the lowest bit first. An empty mask removes the property.
 fn bits(list: &str) -> Option<Value> {
     let mut mask = Vec::new();
     for part in list
@@ -148,7 +151,7 @@ fn bits(list: &str) -> Option<Value> {
     {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        // More than any kernel has: it will refuse the list itself.
+        // No kernel has so many; it will refuse the list itself.
         if last >= 1 << 16 {
             return None;
         }
@@ -158,7 +161,8 @@ fn bits(list: &str) -> Option<Value> {
     Some(Value::Bytes(mask))
 }
 
-/// The two properties of a quota; the quota in microseconds that they mean. None is no limit.
+/// Adds the two properties of a quota. Returns the quota in microseconds that they stand for, or
+/// None for no limit.
 fn cpu_quota(quota: Option<u64>, period: u64, properties: &mut Vec<Property>) -> Option<u64> {
     let per_second = quota.filter(|_| period > 0).map(|quota| {
         let exact = u128::from(quota) * 1_000_000 / u128::from(period);
@@ -172,7 +176,8 @@ fn cpu_quota(quota: Option<u64>, period: u64, properties: &mut Vec<Property>) ->
     per_second.map(|per_second| (u128::from(per_second) * u128::from(period) / 1_000_000) as u64)
 }
 
-/// The same for the two files of version 1.
+/// Adds the two properties of a quota that is given by the two files of version 1, and rounds the
+/// setting.
 fn quota_v1(
     settings: &mut [Setting],
     present: impl Fn(&str) -> Option<String>,

@@ -1,4 +1,4 @@
-//! The name of a scope, and its slice.
+//! The name and the slice of a scope.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use super::super::file;
 
-/// The slice and the name of the scope that `linux.cgroupsPath` names for container `id`.
+/// Returns the slice and the name of the scope that `linux.cgroupsPath` names for container `id`.
 pub(crate) fn scope<'a>(
     path: &'a str,
     id: &'a str,
@@ -25,7 +25,7 @@ pub(crate) fn scope<'a>(
     }
 }
 
-/// `a-b.slice` is below `a.slice`: systemd.slice(5).
+/// Returns the path of a slice: `a-b.slice` is below `a.slice`, systemd.slice(5).
 pub(super) fn slice_path(slice: &str) -> Result<PathBuf> {
     let wrong = || format!("{slice:?} is not a slice");
     let name = slice.strip_suffix(".slice").with_context(wrong)?;
@@ -41,7 +41,8 @@ pub(super) fn slice_path(slice: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Whether the caller's groups are those of a user's manager: also as root of a user namespace.
+/// Whether the cgroups of this process belong to a user's systemd manager; also true for root in a
+/// user namespace.
 pub(super) fn is_ordinary_user() -> Result<bool> {
     if !geteuid().is_root() {
         return Ok(true);

@@ -1,4 +1,4 @@
-//! The scope of a container: planned, started, given limits, stopped.
+//! The scope of a container: planning, starting, setting limits, stopping.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,23 +17,24 @@ use super::scope::{is_ordinary_user, scope, slice_path};
 use super::wire::{Property, Reader, Value, Writer};
 use super::{annotation, properties};
 
-/// A scope.
+/// The scope of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Unit {
     name: String,
     slice: String,
-    /// Of the user's manager instead of the system's.
+    /// Whether it belongs to the user's manager instead of the system's.
     user: bool,
-    /// From annotations; they are needed only once.
+    /// The properties from annotations; they are needed only to start the scope.
     #[serde(skip)]
     properties: Vec<Property>,
-    /// Of this command, and of all clones.
+    /// The connection of this command, shared by all clones.
     #[serde(skip)]
     bus: Rc<RefCell<Option<Bus>>>,
 }
 
 impl Unit {
-    /// The scope for container `id`, and its path from the root of each hierarchy.
+    /// Returns the scope for container `id`, and its path from the root of each hierarchy. For an
+    /// ordinary user the manager is asked for its own cgroup.
     pub(crate) fn plan(
         path: Option<&Path>,
         id: &str,
@@ -75,12 +76,12 @@ impl Unit {
         ))
     }
 
-    /// Connects to the manager that has the unit.
+    /// Connects to the manager that has the unit, if there is no connection yet.
     pub(crate) fn connect(&self) -> Result<()> {
         self.ask(|_| Ok(()))
     }
 
-    /// Asks the manager.
+    /// Runs `ask` with the connection to the manager.
     fn ask<T>(&self, ask: impl FnOnce(&mut Bus) -> Result<T>) -> Result<T> {
         let mut bus = self.bus.borrow_mut();
         let bus = match &mut *bus {
@@ -108,20 +109,22 @@ impl Unit {
             }),
             yes("TasksAccounting"),
             ("DefaultDependencies".to_owned(), Value::Bool(false)),
-            // Or one that has run out of memory would stay as failed until somebody resets it.
+            // Otherwise a scope that has run out of memory would stay in the failed state until
+            // somebody resets it.
             text("CollectMode", "inactive-or-failed"),
         ];
         properties.extend(self.properties.iter().cloned());
         let mut body = Writer::default();
         body.text(&self.name);
-        // A job that is waiting for a unit of this name is none of ours.
+        // `fail`: a waiting job for a unit of this name belongs to somebody else, and must not be
+        // replaced.
         body.text("fail");
         body.properties(&properties);
         body.no_units();
         let start = |bus: &mut Bus| bus.manager("StartTransientUnit", "ssa(sv)a(sa(sv))", &body);
         self.ask(|bus| {
             let reply = match start(bus) {
-                // What a predecessor left that has failed.
+                // A failed unit of this name may be left over from an earlier container.
                 Err(error) if is_refusal(&error, "UnitExists") => {
                     self.reset(bus)?;
                     start(bus)?
@@ -132,9 +135,10 @@ impl Unit {
         })
     }
 
-    /// On version 1 systemd would allow every device again, and turning its controller on later
-    /// makes it move processes about: the rules have to be there from the start. On version 2 its
-    /// own program is another one than ours.
+    /// Adds the device rules to the properties for the start; for version 1 only. Without them
+    /// systemd would allow every device again. Setting them later would turn on its device
+    /// controller, which makes it move processes. On version 2 this is not needed: systemd's device
+    /// program is separate from rt's.
     pub(crate) fn with_devices(&mut self, limits: &Limits) -> Result<()> {
         if let Some(rules) = &limits.devices {
             self.properties.splice(0..0, properties::devices(rules)?);
@@ -142,8 +146,8 @@ impl Unit {
         Ok(())
     }
 
-    /// Sets the limits that systemd knows; see [`properties::of`] for what becomes of `limits`.
-    /// `cpu` is the group whose control files of the CPU hold.
+    /// Sets the limits for which systemd has properties; [`properties::of`] says how it adapts
+    /// `limits`. `cpu` is the cgroup whose CPU control files are read.
     pub(crate) fn set(&self, cpu: Option<&Group>, limits: &mut Limits) -> Result<()> {
         let present = |name: &str| file::read(&cpu?.directory.join(name)).ok();
         let mut properties = properties::of(limits, present);
@@ -174,13 +178,13 @@ impl Unit {
         }
         let mut body = Writer::default();
         body.text(&self.name);
-        // Until the next boot, as the unit itself.
+        // `runtime`: until the next boot, as the unit itself.
         body.u32(1);
         body.properties(properties);
         self.ask(|bus| bus.manager("SetUnitProperties", "sba(sv)", &body).map(drop))
     }
 
-    /// Stops the scope, and waits for that; no scope is success.
+    /// Stops the scope and waits until it has stopped. A missing scope is no error.
     pub(crate) fn stop(&self) -> Result<()> {
         let mut body = Writer::default();
         body.text(&self.name);
@@ -205,7 +209,7 @@ impl Unit {
         }
     }
 
-    /// A failed unit is kept until it is reset.
+    /// Resets the unit, since systemd keeps a failed one until then.
     fn reset(&self, bus: &mut Bus) -> Result<()> {
         let mut body = Writer::default();
         body.text(&self.name);

@@ -1,5 +1,5 @@
-//! Messages of D-Bus as they lie on the wire: the "Message Protocol" of its specification. Only
-//! the types that systemd's manager is asked with.
+//! The byte format of D-Bus messages, "Message Protocol" of the D-Bus specification, with only
+//! those types that requests to systemd's manager need.
 
 /// A value of a property, with its type.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub(super) enum Value {
     /// Numbers or booleans of one type, with the signature.
     Numbers(&'static str, Vec<Value>),
     Pids(Vec<u32>),
-    /// `DeviceAllow`: what and how.
+    /// `DeviceAllow`: pairs of a device and the access to it.
     Devices(Vec<(String, String)>),
 }
 
@@ -48,7 +48,7 @@ impl Value {
     }
 }
 
-/// A message in the making: every value stands at a multiple of its size.
+/// A message that is being built: every value is at a multiple of its size.
 #[derive(Debug, Default)]
 pub(super) struct Writer(pub(super) Vec<u8>);
 
@@ -68,7 +68,7 @@ impl Writer {
     }
 
     pub(super) fn text(&mut self, text: &str) {
-        // Longer ones than the receiver takes are its business to refuse.
+        // A text that is too long for the receiver is refused there.
         self.u32(text.len() as u32);
         self.0.extend(text.as_bytes());
         self.0.push(0);
@@ -80,7 +80,8 @@ impl Writer {
         self.0.push(0);
     }
 
-    /// An array: its length in bytes, without the gap before the first element.
+    /// Writes an array: its length in bytes, which does not include the gap before the first
+    /// element, and the elements.
     fn array(&mut self, alignment: usize, elements: impl FnOnce(&mut Self)) {
         self.u32(0);
         let length_at = self.0.len() - 4;
@@ -132,7 +133,7 @@ impl Writer {
         }
     }
 
-    /// `a(sv)`.
+    /// Writes properties: `a(sv)`.
     pub(super) fn properties(&mut self, properties: &[Property]) {
         self.array(8, |writer| {
             for (name, value) in properties {
@@ -143,13 +144,13 @@ impl Writer {
         });
     }
 
-    /// An empty `a(sa(sv))`.
+    /// Writes an empty `a(sa(sv))`.
     pub(super) fn no_units(&mut self) {
         self.array(8, |_| {});
     }
 }
 
-/// The kinds of messages.
+/// The types of messages.
 pub(super) const CALL: u8 = 1;
 pub(super) const RETURN: u8 = 2;
 pub(super) const ERROR: u8 = 3;
@@ -166,7 +167,7 @@ const SIGNATURE: u8 = 8;
 
 /// The length of a header's fixed part.
 pub(super) const FIXED: usize = 16;
-/// The specification's limit of a message.
+/// The largest message that the specification allows, in bytes.
 const LIMIT: usize = 128 << 20;
 
 const ENDIANNESS: u8 = if cfg!(target_endian = "little") {
@@ -175,7 +176,7 @@ const ENDIANNESS: u8 = if cfg!(target_endian = "little") {
     b'B'
 };
 
-/// What is called.
+/// A method to call.
 #[derive(Clone, Copy)]
 pub(super) struct Method<'a> {
     pub(super) destination: Option<&'a str>,
@@ -186,7 +187,7 @@ pub(super) struct Method<'a> {
     pub(super) signature: &'a str,
 }
 
-/// A method call as bytes.
+/// Returns a method call as bytes.
 pub(super) fn call(serial: u32, method: Method<'_>, body: &[u8]) -> Vec<u8> {
     let mut writer = Writer(vec![ENDIANNESS, CALL, 0, 1]);
     writer.u32(body.len() as u32);
@@ -228,7 +229,8 @@ pub(super) struct BusMessage {
     pub(super) body: Vec<u8>,
 }
 
-/// How long the message is that begins with `fixed`; None if it is not one of this machine's.
+/// Returns the length of the message that begins with `fixed`; None if it has another byte order or
+/// version, or is too long.
 pub(super) fn length(fixed: &[u8; FIXED]) -> Option<usize> {
     let number = |at: usize| Some(u32::from_ne_bytes(fixed.get(at..at + 4)?.try_into().ok()?));
     if fixed[0] != ENDIANNESS || fixed[3] != 1 {
@@ -270,7 +272,7 @@ pub(super) fn message(bytes: &[u8]) -> Option<BusMessage> {
     Some(message)
 }
 
-/// A body being read; every step may find that it ends too early.
+/// Reads a body; each step returns None if the body ends too early.
 pub(super) struct Reader<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) at: usize,
@@ -301,7 +303,7 @@ impl<'a> Reader<'a> {
         Some(u32::from_ne_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    /// A string or the path of an object.
+    /// Reads a string or an object path.
     pub(super) fn text(&mut self) -> Option<&'a str> {
         let length = self.u32()? as usize;
         let text = std::str::from_utf8(self.take(length)?).ok()?;
