@@ -39,6 +39,8 @@ pub(crate) struct MemoryPolicy {
 }
 
 impl MemoryPolicy {
+    /// Checks a policy of the configuration and converts it.
+    ///
     /// # Errors
     /// What the kernel would refuse without saying why (`mpol_new` in mm/mempolicy.c).
     pub(crate) fn new(wanted: &LinuxMemoryPolicy) -> Result<Self> {

@@ -1,8 +1,7 @@
-//! The words of `mounts[].options`: which are attributes of the mount, which are
-//! flags of the superblock, and which are data for the file system.
+//! The words of `mounts[].options`: decides which are attributes of the mount, which are flags of
+//! the superblock, and which are data for the file system.
 //!
-//! Pure: nothing here touches the system. Where words contradict each other the
-//! last one wins.
+//! Nothing here touches the system. Where words contradict each other the last one wins.
 
 mod maps;
 
@@ -19,17 +18,17 @@ use nix::fcntl::OFlag;
 pub(crate) use maps::take as take_maps;
 use maps::{WITH_IDS, split};
 
-/// Attributes that a mount inherited from a more privileged namespace keeps, next
-/// to the access time ones (`can_change_locked_flags` in the kernel).
+/// Attributes, beside those for access times, that the kernel locks on a mount that comes from a
+/// more privileged namespace (`can_change_locked_flags`).
 const LOCKABLE: u64 = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-/// What a bind mount loses when other attributes are given.
+/// The attributes of its source that a bind mount loses when the options set others.
 const CLEARED: u64 = LOCKABLE | MOUNT_ATTR_NOSYMFOLLOW;
 
 const TIMES: u64 = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
 
-/// Bits of `statfs.f_flags` (`linux/statfs.h`) and the attributes they show, of those that can be
-/// locked.
+/// Bits of `statfs.f_flags` (`linux/statfs.h`), and the attributes that they stand for; only those
+/// that can be locked.
 const STATFS: [(u64, u64); 6] = [
     (0x1, MOUNT_ATTR_RDONLY),
     (0x2, MOUNT_ATTR_NOSUID),
@@ -44,24 +43,24 @@ const ST_RELATIME: u64 = 0x1000;
 /// Whether a mount is a view of an existing tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Bind {
-    /// A file system of its own.
+    /// A new file system.
     #[default]
     No,
-    /// The mount that the source lies in.
+    /// A bind mount of the source, without the mounts below it.
     Plain,
-    /// And all mounts below the source.
+    /// A bind mount of the source with all mounts below it.
     Recursive,
 }
 
-/// What becomes of a bind mount's source that is a symbolic link.
+/// What is mounted if the source of a bind mount is a symbolic link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LinkMode {
-    /// What it leads to is mounted.
+    /// The target of the link.
     #[default]
     Followed,
-    /// The link itself is.
+    /// The link itself.
     Mounted,
-    /// The destination becomes such a link.
+    /// Nothing: the destination becomes a copy of the link.
     Copied,
 }
 
@@ -71,57 +70,57 @@ pub(crate) struct Propagation {
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` or `MS_UNBINDABLE`, which is also what
     /// `mount_setattr(2)` takes.
     pub(crate) flag: u64,
-    /// For the mounts below it, too.
+    /// Whether it applies to the mounts below, too.
     pub(crate) recursive: bool,
 }
 
-/// `mounts[].options`, decided.
+/// The options of one mount, parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MountOptions {
     /// `MOUNT_ATTR_*` to set, for `fsmount(2)` and `mount_setattr(2)`.
     pub(crate) attr_set: u64,
-    /// `MOUNT_ATTR_*` that were cleared by a word such as `rw`. Holds all of
-    /// `MOUNT_ATTR__ATIME` where access times were decided, as the kernel wants.
+    /// `MOUNT_ATTR_*` that a word such as `rw` clears. Holds all of `MOUNT_ATTR__ATIME` if the
+    /// options say something about access times, as the kernel demands.
     pub(crate) attr_clr: u64,
-    /// The same from `rro`, `rnosuid`, …, for `AT_RECURSIVE`.
+    /// `MOUNT_ATTR_*` to set with `AT_RECURSIVE`, from `rro`, `rnosuid`, ….
     pub(crate) rec_attr_set: u64,
-    /// The same from `rrw`, `rsuid`, ….
+    /// `MOUNT_ATTR_*` to clear with `AT_RECURSIVE`, from `rrw`, `rsuid`, ….
     pub(crate) rec_attr_clr: u64,
     /// The propagation words in their order: `shared` then `slave` is not `slave` alone.
     pub(crate) propagation: Vec<Propagation>,
-    /// `idmap`, or, with the mounts below it, `ridmap`.
+    /// `Some(false)` for `idmap`; `Some(true)` for `ridmap`, which includes the mounts below.
     pub(crate) id_map: Option<bool>,
     /// `bind` or `rbind`.
     pub(crate) bind: Bind,
     /// `src-nofollow` or `copy-symlink`.
     pub(crate) source_link: LinkMode,
-    /// `dest-nofollow`: a destination that is a symbolic link is covered itself.
+    /// `dest-nofollow`: a destination that is a symbolic link is itself covered by the mount.
     pub(crate) covers_link: bool,
-    /// Change the mount that is there.
+    /// `remount`: the existing mount is changed.
     pub(crate) remount: bool,
-    /// Flags for `fsconfig(2)`, of each pair (`ro` and `rw`) the one given last.
-    /// The clearing ones matter to a remount only.
+    /// Flags for `fsconfig(2)`. Of each pair (`ro` and `rw`) the one given last; those that clear a
+    /// flag matter to a remount only.
     pub(crate) sb_flags: Vec<&'static str>,
-    /// Fill a new tmpfs with what its target directory holds.
+    /// `tmpcopyup`: a new tmpfs is filled with the content of its target directory.
     pub(crate) tmpcopyup: bool,
-    /// Everything else, for the file system: `size=64k` is `("size", Some("64k"))`.
+    /// All other words, for the file system: `size=64k` is `("size", Some("64k"))`.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
 
 #[derive(Clone, Copy)]
 enum Word {
-    /// Accepted and of no consequence: a default, or something that the mount API
-    /// of the kernel has no flag for.
+    /// Accepted without effect: a default, or an option for which the kernel's mount API has no
+    /// flag.
     None,
     Set(u64),
     Clear(u64),
-    /// Access times follow this value of `MOUNT_ATTR__ATIME`.
+    /// Sets access times to this value of `MOUNT_ATTR__ATIME`.
     Time(u64),
-    /// Access times no longer follow this value.
+    /// Clears this choice of access times.
     NotTime(u64),
-    /// A flag of the superblock, with its opposite.
+    /// A flag of the superblock, and its opposite.
     Super(&'static str, &'static str),
-    /// `ro` and `rw` are both, an attribute and a flag of the superblock.
+    /// `ro` and `rw`: an attribute as well as a flag of the superblock.
     Both(u64, bool, &'static str, &'static str),
     Recursive(&'static Word),
     Bind(Bind),
@@ -130,7 +129,7 @@ enum Word {
     CopyUp,
     SourceLink(LinkMode),
     CoversLink,
-    /// With the mounts below it or without.
+    /// Whether the mounts below are included.
     IdMap(bool),
 }
 
@@ -229,7 +228,7 @@ const WORDS: &[(&str, Word)] = &[
     ("unbindable", Word::Propagation(libc::MS_UNBINDABLE, false)),
 ];
 
-/// Every word that is not data for a file system, in alphabetical order: for `features`.
+/// Returns every word that is not data for a file system, in alphabetical order, for `features`.
 pub(crate) fn words() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|(word, _)| *word)
 }
@@ -239,7 +238,7 @@ fn word(name: &str) -> Option<Word> {
     Some(WORDS[place].1)
 }
 
-/// What a propagation word (`rslave`) means, also for `linux.rootfsPropagation`.
+/// Returns the meaning of a propagation word (`rslave`); used for `linux.rootfsPropagation`, too.
 pub(crate) fn propagation(name: &str) -> Option<Propagation> {
     match word(name)? {
         Word::Propagation(flag, recursive) => Some(Propagation { flag, recursive }),
@@ -247,11 +246,12 @@ pub(crate) fn propagation(name: &str) -> Option<Propagation> {
     }
 }
 
-/// Decides the options of one mount; `path` is where they stand, for errors
-/// (`mounts[3].options`). An option may be a list with commas, as for `mount(8)`.
+/// Parses the options of one mount. `path` is their JSON path, for errors (`mounts[3].options`). An
+/// option may be a list with commas, as for `mount(8)`.
 ///
 /// # Errors
-/// A NUL byte. An unknown word is no error: it is data for the file system.
+/// An option contains a NUL byte. An unknown word is no error, since it is data for the file
+/// system.
 pub(crate) fn parse(options: &[String], path: impl Display) -> Result<MountOptions> {
     let mut parsed = MountOptions::default();
     for (i, option) in options.iter().enumerate() {
@@ -267,7 +267,8 @@ pub(crate) fn parse(options: &[String], path: impl Display) -> Result<MountOptio
     Ok(parsed)
 }
 
-/// `name=value`, without the quotes around a value, which only `mount(2)` takes off.
+/// Splits `name=value`, and removes quotation marks around the value, which fsconfig(2), unlike
+/// mount(2), would leave there.
 fn datum(piece: &str) -> (String, Option<String>) {
     match piece.split_once('=') {
         Some((name, value)) => {
@@ -310,19 +311,19 @@ impl MountOptions {
         }
     }
 
-    /// A bind mount has no file system of its own: the first datum that it could not heed. Clients
-    /// give `size` and `mode` nevertheless.
+    /// Returns the first datum that a bind mount cannot apply, because it has no file system of its
+    /// own. `size` and `mode` are excepted: clients give them nevertheless.
     pub(crate) fn beyond_bind(&self) -> Option<&str> {
         let mut names = self.data.iter().map(|(name, _)| name.as_str());
         names.find(|name| !matches!(*name, "size" | "mode"))
     }
 
-    /// Whether links are treated otherwise than path_resolution(7) does.
+    /// Whether symbolic links are treated differently from path_resolution(7).
     pub(crate) fn minds_links(&self) -> bool {
         self.covers_link || self.source_link != LinkMode::Followed
     }
 
-    /// How to open the source of a bind mount.
+    /// Returns the flags for opening the source of a bind mount.
     pub(crate) fn source_flags(&self) -> OFlag {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         if self.source_link == LinkMode::Followed {
@@ -338,11 +339,11 @@ impl MountOptions {
         self.sb_flags.push(flag);
     }
 
-    /// `(attr_set, attr_clr)` for the mount itself of a bind mount, `None` where it
+    /// Returns `(attr_set, attr_clr)` for a bind mount without those below it, or `None` if it
     /// keeps the attributes of its source.
     ///
-    /// As `mount --bind -o`: once any attribute is given, the others are cleared,
-    /// except access times, which stay unless they are given themselves.
+    /// As with `mount --bind -o`, all other attributes are cleared as soon as one is given, except
+    /// access times, which change only if they are given.
     pub(crate) fn bind_attr(&self) -> Option<(u64, u64)> {
         let given = self.attr_set | self.attr_clr;
         if given == 0 {
@@ -356,12 +357,11 @@ impl MountOptions {
         Some((self.attr_set, self.attr_clr | others))
     }
 
-    /// What to try after [`Self::bind_attr`] was answered with `EPERM`, because the
-    /// source has attributes (`source`, see [`statfs_attr`]) that are locked: those
-    /// are kept.
+    /// Returns the attributes to try after the kernel answered those of [`Self::bind_attr`] with
+    /// `EPERM`, because the source has locked attributes (`source`, see [`statfs_attr`]). Locked
+    /// attributes are kept.
     ///
-    /// # Errors
-    /// A word asked for one of them to be cleared, or for other access times.
+    /// # Errors A word asks for a locked attribute to be cleared, or for other access times.
     pub(crate) fn bind_attr_locked(&self, source: u64) -> Result<(u64, u64)> {
         let flags = source & self.attr_clr & LOCKABLE;
         ensure!(
@@ -399,8 +399,8 @@ fn attribute(set: &mut u64, clear: &mut u64, word: Word) {
             *set = *set & !MOUNT_ATTR__ATIME | value;
             *clear |= MOUNT_ATTR__ATIME;
         }
-        // "Not this one" leaves another choice alone, and is the kernel's default
-        // (relatime) where there is none.
+        // "Not this one" keeps another choice. Without another choice it means the kernel's
+        // default, relatime.
         Word::NotTime(value) => {
             let chosen = *clear & MOUNT_ATTR__ATIME != 0;
             if !chosen || *set & MOUNT_ATTR__ATIME == value {
@@ -411,7 +411,7 @@ fn attribute(set: &mut u64, clear: &mut u64, word: Word) {
     }
 }
 
-/// The attributes of a mount, from `f_flags` of `statfs(2)`.
+/// Returns the attributes of a mount, from `f_flags` of `statfs(2)`.
 pub(crate) fn statfs_attr(f_flags: u64) -> u64 {
     let strict = f_flags & (ST_NOATIME | ST_RELATIME) == 0;
     let times = if strict { MOUNT_ATTR_STRICTATIME } else { 0 };

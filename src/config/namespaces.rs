@@ -1,4 +1,4 @@
-//! `linux.namespaces` of the configuration.
+//! The list `linux.namespaces` of the configuration.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Type};
 
 use crate::config::text::absolute;
 
-/// `linux.namespaces`, each type at most once.
+/// The list `linux.namespaces`, which has each type at most once.
 pub(super) struct NamespaceList<'a>(&'a [LinuxNamespace]);
 
 impl<'a> NamespaceList<'a> {
@@ -23,7 +23,7 @@ impl<'a> NamespaceList<'a> {
             }
         }
         let namespaces = Self(list);
-        // Nothing is ever mounted in the caller's namespace.
+        // `rt` never mounts anything in the host's mount namespace.
         ensure!(
             namespaces.has(Type::Mount),
             "linux.namespaces: a mount namespace is required"
@@ -44,7 +44,7 @@ impl<'a> NamespaceList<'a> {
             .is_some_and(|namespace| joined(namespace).is_none())
     }
 
-    /// The path of a namespace that is joined.
+    /// Returns the path of a namespace that is joined.
     pub(super) fn path(&self, typ: Type) -> Option<&'a Path> {
         self.get(typ).and_then(joined)
     }

@@ -1,4 +1,4 @@
-//! The `process` object, of a container or of `exec --process`.
+//! Checks the `process` object of a container or of `exec --process`.
 
 use std::fmt::Arguments;
 
@@ -9,10 +9,10 @@ use crate::config::scheduling;
 use crate::config::text::{path_text, text};
 use crate::security::lsm;
 
-/// `NGROUPS_MAX` of the kernel.
+/// The kernel's `NGROUPS_MAX`.
 const GROUPS: usize = 65536;
 
-/// Refuses a process that could not be started as it is configured.
+/// Refuses a process that could not be started as configured.
 ///
 /// # Errors
 /// `process.…: what is wrong`.
@@ -51,12 +51,12 @@ pub(crate) fn check(process: &Process) -> Result<()> {
         let fits = size.height().max(size.width()) <= u64::from(u16::MAX);
         ensure!(fits, "process.consoleSize: larger than {}", u16::MAX);
     }
-    // Every combination of capabilities and noNewPrivileges is answered; commandLine
-    // and user.username are for other platforms.
+    // Nothing else needs a check: every combination of capabilities and noNewPrivileges is
+    // possible, and commandLine and user.username are for other platforms.
     Ok(())
 }
 
-/// `NAME=value`. The message does not show it, it may be a secret.
+/// Checks `NAME=value`. The error does not show it, since it may be a secret.
 fn environment(path: Arguments<'_>, variable: &str) -> Result<()> {
     text(path, variable)?;
     match variable.find('=') {
@@ -67,7 +67,7 @@ fn environment(path: Arguments<'_>, variable: &str) -> Result<()> {
 }
 
 fn user(user: &User) -> Result<()> {
-    // -1 means "leave as it is" to setresuid(2).
+    // For setresuid(2) -1 means "unchanged".
     ensure!(
         user.uid() != u32::MAX,
         "process.user.uid: {} is no user",

@@ -1,5 +1,5 @@
-//! `process.scheduler`, `ioPriority` and `execCPUAffinity`: what the kernel would refuse without
-//! saying why, or take and not heed (sched(7), sched_setattr(2), ioprio_set(2)).
+//! Checks `process.scheduler`, `ioPriority` and `execCPUAffinity`: refuses what the kernel would
+//! refuse without saying why, or accept and ignore (sched(7), sched_setattr(2), ioprio_set(2)).
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{
@@ -8,7 +8,8 @@ use oci_spec::runtime::{
 
 use crate::config::cpus::Cpus;
 
-/// Times of a deadline policy in nanoseconds: no shorter, and the kernel's are signed.
+/// The valid times of a deadline policy, in nanoseconds. The kernel refuses shorter ones, and its
+/// numbers are signed.
 const TIMES: std::ops::Range<u64> = 1 << 10..1 << 63;
 
 pub(super) fn check(process: &Process) -> Result<()> {
@@ -67,7 +68,7 @@ fn scheduler(scheduler: &Scheduler) -> Result<()> {
     }
 }
 
-/// sched(7): runtime <= deadline <= period; an absent period is the deadline.
+/// Checks runtime <= deadline <= period, sched(7); the default of the period is the deadline.
 fn deadline(scheduler: &Scheduler) -> Result<()> {
     let mut least = TIMES.start;
     for (name, time) in [

@@ -1,4 +1,4 @@
-//! `linux.seccomp`. Words that are no action, operator, architecture or flag do not get here: the
+//! Checks `linux.seccomp`. Unknown actions, operators, architectures and flags do not get here: the
 //! parser refuses them.
 
 use std::fmt::Arguments;
@@ -10,11 +10,11 @@ use crate::annotations;
 use crate::config::text::{absolute, text};
 use crate::security::seccomp::{is_call, notifies};
 
-/// A call has that many arguments.
+/// The number of arguments of a system call.
 const ARGUMENTS: usize = 6;
 /// The largest errno that the kernel lets a filter return (`MAX_ERRNO`).
 const ERRNO_MAX: u32 = 4095;
-/// What fits into a message to a tracer (`SECCOMP_RET_DATA`).
+/// The largest number in a message to a tracer (`SECCOMP_RET_DATA`).
 const TRACE_MAX: u32 = 0xffff;
 
 pub(super) fn check(seccomp: &LinuxSeccomp) -> Result<()> {
@@ -43,7 +43,7 @@ pub(super) fn check(seccomp: &LinuxSeccomp) -> Result<()> {
     }
 }
 
-/// Refuses names that are no calls, of which a filter says nothing otherwise.
+/// Refuses names of unknown system calls, which only get a warning otherwise.
 pub(super) fn check_names(seccomp: &LinuxSeccomp) -> Result<()> {
     for (i, entry) in seccomp.syscalls().iter().flatten().enumerate() {
         for (j, name) in entry.names().iter().enumerate() {
@@ -79,7 +79,8 @@ fn check_entry(path: Arguments<'_>, entry: &LinuxSyscall) -> Result<()> {
     Ok(())
 }
 
-/// The specification wants an error where the action has no use for the number.
+/// Refuses a number for an action that does not use one, as the specification demands, and one that
+/// is too large.
 fn errno(path: Arguments<'_>, action: LinuxSeccompAction, errno: Option<u32>) -> Result<()> {
     let Some(errno) = errno else { return Ok(()) };
     let most = match action {

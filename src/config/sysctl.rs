@@ -1,5 +1,5 @@
-//! Which of `linux.sysctl` may be written: those of a namespace that the container
-//! has for itself. Everything else would change the host.
+//! Decides which entries of `linux.sysctl` may be written: those of a namespace that the container
+//! has for itself. All others would change the host.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,9 +21,9 @@ const IPC: [&str; 8] = [
     "kernel/shmmni",
 ];
 
-/// The file below `/proc/sys` for a key as `sysctl(8)` writes it. Where the first
-/// separator is a slash the key is the path; otherwise dots separate, and a slash
-/// stands for a dot in a name: `net.ipv4.conf.eno2/100.rp_filter`.
+/// Returns the file below `/proc/sys` for a key in the notation of `sysctl(8)`. If the first
+/// separator is a slash, the key is the path. Otherwise dots separate the names, and a slash stands
+/// for a dot within a name: `net.ipv4.conf.eno2/100.rp_filter`.
 pub(crate) fn file(key: &str) -> String {
     if key
         .find(['.', '/'])
@@ -68,8 +68,8 @@ pub(super) fn check(key: &str, value: &str, namespaces: &NamespaceList<'_>) -> R
     Ok(())
 }
 
-/// A namespace that cannot be looked at is not the caller's own; joining it will
-/// say what is wrong.
+/// Whether two paths lead to the same namespace. False if one cannot be read: joining the namespace
+/// will report the reason.
 fn is_same(a: &Path, b: &str) -> bool {
     match (a.metadata(), Path::new(b).metadata()) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),

@@ -1,4 +1,4 @@
-//! Strings and paths of the configuration, as text.
+//! Checks of strings and paths in the configuration, by their text alone.
 
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
-/// A string becomes a C string sooner or later.
+/// Refuses NUL bytes, because every string becomes a C string.
 pub(super) fn text(path: impl Display, text: &str) -> Result<()> {
     ensure!(!text.contains('\0'), "{path}: contains a NUL byte");
     Ok(())
@@ -30,7 +30,7 @@ pub(super) fn absolute(path: impl Display, value: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a path names below the root by its text alone: without `.` and `..`.
+/// Returns the path below the root that a path stands for by its text alone, without `.` and `..`.
 pub(crate) fn clean(path: &Path) -> PathBuf {
     path.components()
         .fold(PathBuf::from("/"), |mut clean, part| {
@@ -45,7 +45,7 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
         })
 }
 
-/// Whether a path names the root by its text alone.
+/// Whether a path stands for the root by its text alone.
 pub(crate) fn is_root(path: &Path) -> bool {
     clean(path) == Path::new("/")
 }

@@ -1,5 +1,5 @@
-//! What a class and a monitoring group show, as `events` prints it: the shape is that of runc's
-//! `types/events.go`.
+//! Statistics of a class of service and a monitoring group, as `events` prints them. The JSON has
+//! the shape of runc's `types/events.go`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{Rdt, number};
 use crate::sys;
 
-/// What is said of a resource: its name in the file system, the beginning of its fields' names, and
-/// the files about it.
+/// The resources: the name in resctrl, the prefix of the JSON fields, and the files to read.
 const RESOURCES: [(&str, &str, &[&str]); 2] = [
     (
         "L3",
@@ -36,7 +35,7 @@ const COUNTERS: [(&str, &[&str]); 2] = [
 ];
 
 impl Rdt {
-    /// What this hardware or kernel does not have is left out.
+    /// Returns the statistics. Fields that this hardware or kernel does not have are left out.
     pub(crate) fn stats(&self) -> Value {
         let mut stats = Map::new();
         let mut put = |name: String, value: Value| drop(stats.insert(name, value));
@@ -72,7 +71,7 @@ fn lines(class: &Path) -> Vec<String> {
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
 
-/// The directories of `mon_data`, in the order of their names.
+/// Returns the directories of `mon_data`, sorted by name.
 fn domains(group: &Path) -> Vec<PathBuf> {
     let top = group.join("mon_data");
     let entries = sys::list_directory(&top).unwrap_or_default();
@@ -84,7 +83,7 @@ fn domains(group: &Path) -> Vec<PathBuf> {
     domains
 }
 
-/// Files as fields: numbers, but for a mask.
+/// Reads files as the fields of an object. All are numbers, except the mask.
 fn object(directory: &Path, files: &[&str]) -> Value {
     let field = |name: &&str| {
         let text = fs::read_to_string(directory.join(name)).ok()?;

@@ -1,7 +1,7 @@
-//! Landlock (landlock(7)) as an extra that annotations ask for: what the program may do beyond
-//! what its user may. `docs/landlock.md` has them with their meaning.
+//! Landlock (landlock(7)), as an addition that annotations ask for: restricts the program beyond
+//! the permissions of its user. `docs/landlock.md` describes the annotations.
 //!
-//! Pure but for the question what this kernel knows.
+//! Nothing here touches the system, except that the kernel is asked for its Landlock ABI.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{annotations, sys};
 
-/// How the annotations begin.
+/// The prefix of the annotations.
 pub(crate) const PREFIX: &str = "org.rt.landlock.";
 
 // <linux/landlock.h>, LANDLOCK_ACCESS_FS_*.
@@ -19,9 +19,9 @@ const READ_FILE: u64 = 1 << 2;
 const READ_DIR: u64 = 1 << 3;
 const TRUNCATE: u64 = 1 << 14;
 const IOCTL_DEV: u64 = 1 << 15;
-/// Every right up to that of ABI 3.
+/// All rights that ABI 3 has.
 const ALL_OF_3: u64 = (1 << 15) - 1;
-/// Rights that a file can have which is no directory (`ACCESS_FILE` of the kernel).
+/// Rights that apply to a file that is not a directory (the kernel's `ACCESS_FILE`).
 const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
 // LANDLOCK_ACCESS_NET_*.
 const BIND_TCP: u64 = 1;
@@ -30,24 +30,24 @@ const CONNECT_TCP: u64 = 1 << 1;
 const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
 const SCOPE_SIGNAL: u64 = 1 << 1;
 
-/// The versions of the interface that know what is asked for: without truncate(2), a file that may
-/// only be read could be emptied.
+/// The ABI version that each kind of rule needs. For files it is the one that controls truncate(2):
+/// with an older one, a file that may only be read could be emptied.
 const ABI_OF_FILES: i32 = 3;
 const ABI_OF_DEVICES: i32 = 5;
 const ABI_OF_PORTS: i32 = 4;
 const ABI_OF_SCOPES: i32 = 6;
 
-/// What is denied, and what is not.
+/// What is denied, and the exceptions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct LandlockRules {
     pub(crate) handled: sys::LandlockRuleset,
-    /// Paths in the container and the rights beneath each.
+    /// Paths in the container, and the rights on each and beneath it.
     pub(crate) paths: Vec<(PathBuf, u64)>,
-    /// TCP ports and what may be done with each.
+    /// TCP ports, and the rights on each.
     pub(crate) ports: Vec<(u16, u64)>,
 }
 
-/// Refuses annotations that cannot be meant.
+/// Refuses annotations that are not valid.
 ///
 /// # Errors
 /// `annotations["org.rt.landlock.…"]: what is wrong`.
@@ -58,10 +58,10 @@ pub(crate) fn check<'a>(
 }
 
 impl LandlockRules {
-    /// What the annotations ask for, if they do.
+    /// Returns the rules that the annotations ask for, or None if there are no such annotations.
     ///
     /// # Errors
-    /// As [`check`]; the kernel has no Landlock, or one that is too old for all of it.
+    /// As [`check`]; or the kernel has no Landlock, or one that is too old for the rules.
     pub(crate) fn of<'a>(
         annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
     ) -> Result<Option<Self>> {
@@ -71,7 +71,7 @@ impl LandlockRules {
         }
     }
 
-    /// With what a kernel of this version of the interface can deny, 0 being none.
+    /// Adapts the rules to a kernel with this ABI version; 0 stands for no Landlock.
     fn under(mut self, abi: i32) -> Result<Self> {
         let Self { handled, .. } = &self;
         let needs = [
@@ -104,12 +104,12 @@ impl LandlockRules {
     }
 }
 
-/// How errors name all of the annotations.
+/// Returns the name of all these annotations together, for errors.
 pub(crate) fn origin() -> String {
     annotations::origin(&format!("{PREFIX}*"))
 }
 
-/// Of the rights, those that the kernel takes for such a file.
+/// Returns those of `rights` that the kernel accepts for a directory or for another file.
 pub(crate) fn rights_of(is_directory: bool, rights: u64) -> u64 {
     if is_directory {
         rights
@@ -184,7 +184,8 @@ impl LandlockRules {
     }
 }
 
-/// An empty list has no members; one with an empty member is a mistake, which its user refuses.
+/// Splits a list. An empty text has no members; an empty member between others is refused by the
+/// caller.
 fn list(value: &str, separator: char) -> impl Iterator<Item = &str> {
     value.split(separator).filter(move |_| !value.is_empty())
 }

@@ -1,10 +1,10 @@
-//! Labels of the security modules: AppArmor's profiles and SELinux's contexts. A module takes the
-//! label of the next execve(2) as a write to the process's own attributes (proc_pid_attr(5)), and
-//! that of a file system as a mount option.
+//! Labels of security modules: AppArmor profiles and SELinux contexts. The label of the next
+//! execve(2) is written to the process's own attributes (proc_pid_attr(5)); the label of a file
+//! system is a mount option.
 //!
-//! A label confines, so that it is never left out: a process whose module is not in force, or of
-//! which that is not known, is refused. Only file systems do without a context on a kernel that has
-//! no SELinux, and a warning says so: nothing would be less confined with it.
+//! A label confines, so the label of a process is never left out: if its module is not in force, or
+//! that is not known, the process is refused. Only the label of file systems is left out on a
+//! kernel without SELinux, with a warning, because it would not confine anything there.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -18,14 +18,15 @@ use oci_spec::runtime::{Linux, Process};
 use crate::sys;
 use crate::sys::procfd::ProcFd;
 
-/// The kernel would take the beginning of a longer one (`proc_pid_attr_write`), in bytes.
+/// The longest label in bytes; the kernel would cut off the rest of a longer one
+/// (`proc_pid_attr_write`).
 const LABEL_MAX: usize = 4096 - "exec ".len();
 
 const APPARMOR: &str = "process.apparmorProfile";
 const SELINUX: &str = "process.selinuxLabel";
 const MOUNT: &str = "linux.mountLabel";
 
-/// <linux/magic.h>, which nix does not have.
+/// <linux/magic.h>; nix does not have this constant.
 const SECURITYFS_MAGIC: FsType = FsType(0x7363_6673);
 
 /// A security module that takes labels.
@@ -40,7 +41,7 @@ enum SecurityModule {
 enum ModulePresence {
     InForce,
     Absent,
-    /// Nothing that could tell can be reached.
+    /// No source that could tell is accessible.
     Unknown,
 }
 
@@ -52,11 +53,12 @@ impl SecurityModule {
         }
     }
 
-    /// Asks the kernel: by the system call of Linux 6.8, which no mount can hide, else by files.
+    /// Asks the kernel by lsm_list_modules(2) (Linux 6.8), which no mount can hide, or else by
+    /// files.
     fn presence(self) -> ModulePresence {
         match sys::lsm_list_modules() {
             Ok(ids) => self.is_listed(&ids),
-            // An older kernel, or a filter around us.
+            // The kernel is older, or a seccomp filter around `rt` forbids the call.
             Err(_) => match securityfs_list() {
                 Some(list) => self.is_named(&list),
                 None => self.in_sysfs(Path::new("/sys")),
@@ -72,7 +74,7 @@ impl SecurityModule {
         ModulePresence::from_answer(ids.contains(&own))
     }
 
-    /// In the list of `/sys/kernel/security/lsm`: `capability,yama,apparmor`.
+    /// Looks the module up in the list of `/sys/kernel/security/lsm`: `capability,yama,apparmor`.
     fn is_named(self, list: &str) -> ModulePresence {
         let own = match self {
             Self::AppArmor => "apparmor",
@@ -81,12 +83,13 @@ impl SecurityModule {
         ModulePresence::from_answer(list.trim().split(',').any(|name| name == own))
     }
 
-    /// By what the module itself shows. What lies over sysfs, or over a part of it, as container
-    /// engines mask it, makes the answer unknown.
+    /// Looks for the files of the module in sysfs. If something else is mounted over sysfs or a
+    /// part of it, as container engines do to mask it, the answer is unknown.
     fn in_sysfs(self, sys: &Path) -> ModulePresence {
         let (parent, own) = match self {
             Self::AppArmor => (sys.join("module"), "apparmor"),
-            // There on every kernel with SELinux, whether its file system is mounted or not.
+            // This directory exists on every kernel with SELinux, whether selinuxfs is mounted or
+            // not.
             Self::Selinux => (sys.join("fs"), "selinux"),
         };
         let directory = parent.join(own);
@@ -115,7 +118,8 @@ impl ModulePresence {
     }
 }
 
-/// The list of modules as securityfs has it; None if that cannot be read, or is no securityfs.
+/// Returns the list of modules in securityfs; None if it cannot be read, or the file is not in a
+/// securityfs.
 fn securityfs_list() -> Option<String> {
     let mut file = File::open("/sys/kernel/security/lsm").ok()?;
     fstatfs(&file)
@@ -126,16 +130,16 @@ fn securityfs_list() -> Option<String> {
     Some(list)
 }
 
-/// What the program runs under.
+/// The labels of the program.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SecurityLabels {
-    /// The name of a profile.
+    /// The name of an AppArmor profile.
     apparmor: Option<String>,
-    /// A context, which is also that of the session keyring.
+    /// An SELinux context, which is also that of the session keyring.
     selinux: Option<String>,
 }
 
-/// Refuses labels that no module could take.
+/// Refuses process labels that no module could accept.
 ///
 /// # Errors
 /// `process.…: what is wrong`.
@@ -144,7 +148,7 @@ pub(crate) fn check_process(process: &Process) -> Result<()> {
     check(SELINUX, process.selinux_label())
 }
 
-/// The same for the label of file systems.
+/// Refuses a label of file systems that no module could accept.
 ///
 /// # Errors
 /// `linux.mountLabel: what is wrong`.
@@ -166,10 +170,10 @@ fn check(path: &str, label: &Option<String>) -> Result<()> {
 }
 
 impl SecurityLabels {
-    /// Those of `process`.
+    /// Returns the labels of `process`.
     ///
     /// # Errors
-    /// A label whose module is not in force, or of which that is not known.
+    /// The module of a label is not in force, or that is not known.
     pub(crate) fn of(process: &Process) -> Result<Self> {
         Self::under(
             SecurityModule::presence,
@@ -200,12 +204,12 @@ impl SecurityLabels {
         *self == Self::default()
     }
 
-    /// In init: what this process executes next runs under the labels.
+    /// In init: sets the labels of the program that this process executes next.
     pub(crate) fn set(&self, proc: &ProcFd) -> Result<()> {
         if let Some(profile) = &self.apparmor {
             let command = format!("exec {profile}");
             match proc.write("self/attr/apparmor/exec", command.as_bytes()) {
-                // As strerror(3) has it, clients would take it for a missing program.
+                // With the text of strerror(3), clients would take this for a missing program.
                 Err(Errno::ENOENT) => bail!("{APPARMOR} {profile}: no such profile is loaded"),
                 result => result.with_context(|| format!("{APPARMOR} {profile}"))?,
             }
@@ -217,7 +221,8 @@ impl SecurityLabels {
         Ok(())
     }
 
-    /// In init: a keyring made from here to execve has the program's label, which may use it.
+    /// In init: sets the label of keyrings made from now until execve to that of the program, which
+    /// may then use them.
     pub(crate) fn set_of_keyring(&self, proc: &ProcFd) -> Result<()> {
         let Some(label) = &self.selinux else {
             return Ok(());
@@ -227,7 +232,7 @@ impl SecurityLabels {
     }
 }
 
-/// The context of the container's file systems; None on a kernel without SELinux, see
+/// Returns the context for the container's file systems; None on a kernel without SELinux, see
 /// [`left_out`].
 ///
 /// # Errors
@@ -245,7 +250,7 @@ pub(crate) fn mount_label(linux: &Linux) -> Result<Option<String>> {
     }
 }
 
-/// The warning where the configuration has a label for file systems and they get none.
+/// Returns the warning that the label for file systems has no effect, if the configuration has one.
 pub(crate) fn left_out(linux: &Linux) -> Option<String> {
     let label = wanted(linux.mount_label())?;
     Some(format!(
@@ -253,8 +258,9 @@ pub(crate) fn left_out(linux: &Linux) -> Option<String> {
     ))
 }
 
-/// A file system that takes a context as a mount option, as with runc: those of the kernel have
-/// labels of their own, and mqueue's root gets one when it is mounted.
+/// Whether a file system accepts a context as a mount option; the same ones as in runc. The
+/// kernel's own file systems have their own labels, and the root of an mqueue is labelled when it
+/// is mounted.
 pub(crate) fn takes_context(kind: &str) -> bool {
     !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2")
 }

@@ -1,16 +1,17 @@
-//! `linux.seccomp`: a profile becomes a program of the kernel's (seccomp(2)) before the fork.
+//! Compiles `linux.seccomp`: a profile becomes a program for the kernel (seccomp(2)) before the
+//! fork.
 //!
-//! One program serves every architecture of the profile, with a balanced search through the
-//! numbers of its calls. Where the specification leaves something open it means what libseccomp
-//! makes of it under runc and crun, since that is what profiles were tried with:
+//! One program serves every architecture of the profile, with a balanced search through the numbers
+//! of its calls. Where the specification leaves something open, the program does what that of
+//! libseccomp does under runc and crun, since profiles have been tried with these:
 //!
-//! - A rule without conditions wins over those with conditions for the same call; of several such
-//!   rules the first one in the profile counts.
-//! - A rule that does what happens by default anyway does not exist.
-//! - On 32-bit architectures the lower halves of constants count.
-//! - The native architecture is always part of it; calls of one that is not end the process.
-//! - Names that are unknown here are no calls of this kernel either. A name that no architecture
-//!   has gets a warning.
+//! - A rule without conditions wins over those with conditions for the same call. Of several rules
+//!   without conditions the first one in the profile counts.
+//! - A rule whose action is the default action is ignored.
+//! - On 32-bit architectures only the lower halves of constants count.
+//! - The native architecture is always included. Calls of an architecture that is not included end
+//!   the process.
+//! - Names that are unknown here are ignored. A name that no architecture has gets a warning.
 
 pub(crate) mod agent;
 mod bpf;
@@ -46,7 +47,7 @@ pub(crate) const ACTIONS: [LinuxSeccompAction; 9] = [
     LinuxSeccompAction::ScmpActNotify,
 ];
 
-/// Every operator, in the same order.
+/// Every operator, in the order of the specification.
 pub(crate) const OPERATORS: [LinuxSeccompOperator; 7] = [
     LinuxSeccompOperator::ScmpCmpNe,
     LinuxSeccompOperator::ScmpCmpLt,
@@ -57,9 +58,9 @@ pub(crate) const OPERATORS: [LinuxSeccompOperator; 7] = [
     LinuxSeccompOperator::ScmpCmpMaskedEq,
 ];
 
-/// The flags and what seccomp(2) has for them.
+/// The flags of the specification, and the bits of seccomp(2) for them.
 pub(crate) const FLAGS: [(LinuxSeccompFilterFlag, u64); 4] = [
-    // There is but one thread to synchronise.
+    // No bit is needed: there is only one thread to synchronise.
     (LinuxSeccompFilterFlag::SeccompFilterFlagTsync, 0),
     (
         LinuxSeccompFilterFlag::SeccompFilterFlagLog,
@@ -75,7 +76,7 @@ pub(crate) const FLAGS: [(LinuxSeccompFilterFlag, u64); 4] = [
     ),
 ];
 
-/// The longest program that the kernel takes (`BPF_MAXINSNS`), in instructions.
+/// The longest program that the kernel accepts (`BPF_MAXINSNS`), in instructions.
 const LONGEST: usize = libc::BPF_MAXINSNS as usize;
 
 /// A filter as seccomp(2) takes it.
@@ -85,7 +86,7 @@ pub(crate) struct SeccompFilter {
     pub(crate) terms: FilterTerms,
 }
 
-/// What belongs to a filter beside the program.
+/// What a filter has beside its program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct FilterTerms {
     /// `SECCOMP_FILTER_FLAG_*`.
@@ -94,14 +95,14 @@ pub(crate) struct FilterTerms {
     pub(crate) agent: Option<Agent>,
 }
 
-/// The architectures whose calls this kind of kernel takes, its own first.
+/// Returns the architectures whose calls this kernel can serve, the native one first.
 pub(crate) fn architectures() -> impl Iterator<Item = Arch> {
     family().iter().map(|abi| abi.arch)
 }
 
-/// The flags that this kernel knows.
+/// Returns the flags that this kernel knows.
 pub(crate) fn supported_flags() -> impl Iterator<Item = LinuxSeccompFilterFlag> {
-    // One of them is good for nothing without a listener.
+    // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is valid only together with a listener.
     let known = |bit| sys::knows_filter_flags(bit | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
     FLAGS
         .into_iter()
@@ -118,11 +119,11 @@ fn family() -> &'static [SyscallAbi] {
 }
 
 impl SeccompFilter {
-    /// Compiles a profile that has passed the checks of `spec`.
+    /// Compiles a profile that has passed the checks of `config`.
     ///
     /// # Errors
-    /// The kernel would not take the program or a flag, nobody listens where the agent should, or
-    /// `rt` knows nothing of this machine's calls.
+    /// The kernel would refuse the program or a flag, no agent listens, or `rt` does not know the
+    /// system calls of this architecture.
     pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Self> {
         ensure!(
             !family().is_empty(),
@@ -148,12 +149,12 @@ impl SeccompFilter {
         })
     }
 
-    /// Whether an agent is asked about calls.
+    /// Whether an agent is asked about system calls.
     pub(crate) fn has_listener(&self) -> bool {
         self.terms.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
     }
 
-    /// The program as the kernel has it in memory.
+    /// Returns the program in the kernel's byte format.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let bytes = |step: &sock_filter| {
             let [a, b] = step.code.to_ne_bytes();
@@ -163,7 +164,7 @@ impl SeccompFilter {
         self.program.iter().flat_map(bytes).collect()
     }
 
-    /// The filter with the program that [`Self::to_bytes`] gave.
+    /// Returns the filter with a program from [`Self::to_bytes`].
     ///
     /// # Errors
     /// The bytes are not those of a program.
@@ -183,12 +184,12 @@ impl SeccompFilter {
     }
 }
 
-/// Whether some architecture has a call of that name.
+/// Whether some architecture has a system call of that name.
 pub(crate) fn is_call(name: &str) -> bool {
     calls::find(name).is_some() || calls::is_elsewhere(name)
 }
 
-/// Whether the profile asks an agent about calls.
+/// Whether the profile asks an agent about system calls.
 pub(crate) fn notifies(seccomp: &LinuxSeccomp) -> bool {
     let actions = seccomp
         .syscalls()
@@ -203,20 +204,20 @@ pub(crate) fn notifies(seccomp: &LinuxSeccomp) -> bool {
 fn flags(seccomp: &LinuxSeccomp) -> u64 {
     let asked = match seccomp.flags() {
         Some(flags) => flags.as_slice(),
-        // As runc and crun do.
+        // runc and crun set this flag if the configuration has no list of flags.
         None => &[LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow],
     };
     let known = FLAGS.iter().filter(|(flag, _)| asked.contains(flag));
     let flags = known.fold(0, |all, (_, bit)| all | bit);
     match notifies(seccomp) {
         true => flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
-        // Nobody waits for an answer; the kernel refuses the flag then.
+        // No call waits for an answer, so the kernel would refuse this flag.
         false => flags & !libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
     }
 }
 
-/// The program for the architectures of the profile that `family` has. Others never call this
-/// kernel.
+/// Returns the program for those architectures of the profile that are in `family`. Calls of others
+/// never reach this kernel.
 fn program(family: &[SyscallAbi], seccomp: &LinuxSeccomp) -> Vec<sock_filter> {
     let native = family.first().map(|abi| abi.arch);
     let asked = seccomp.architectures().as_deref().unwrap_or_default();
@@ -229,9 +230,10 @@ fn profile(seccomp: &LinuxSeccomp) -> SeccompProfile {
     use LinuxSeccompAction::{ScmpActAllow, ScmpActLog, ScmpActNotify, ScmpActTrace};
     let default = seccomp.default_action().as_u32(seccomp.default_errno_ret());
     let newer = match seccomp.default_action() {
-        // Allowed, or somebody else is to judge: a new call is nothing special.
+        // Calls are allowed, or something else decides about them, so a new call needs no special
+        // answer.
         ScmpActAllow | ScmpActLog | ScmpActTrace | ScmpActNotify => default,
-        // As with runc: programs fall back to older calls after ENOSYS, and to nothing after EPERM.
+        // As in runc: programs fall back to older calls after ENOSYS, but not after EPERM.
         _ => LinuxSeccompAction::ScmpActErrno.as_u32(Some(libc::ENOSYS as u32)),
     };
     let entries = seccomp
@@ -254,8 +256,8 @@ fn profile(seccomp: &LinuxSeccomp) -> SeccompProfile {
     }
 }
 
-/// A warning for each name that is no system call of any architecture: it is misspelt, and what the
-/// rule was to do is not done.
+/// Returns a warning for each name that is no system call of any architecture: it is misspelt, and
+/// its rule has no effect.
 fn unknown(seccomp: &LinuxSeccomp) -> Vec<String> {
     let mut warnings = Vec::new();
     for (i, entry) in seccomp.syscalls().iter().flatten().enumerate() {

@@ -1,4 +1,4 @@
-//! crun's `idmap=uids=0-1000-1#1-2000-9;gids=@0-5-10`: maps of a mount's own in its options (crun(1)
+//! crun's `idmap=uids=0-1000-1#1-2000-9;gids=@0-5-10`: id maps of one mount in its options (crun(1)
 //! "idmap mount options").
 
 use anyhow::{Context, Result, bail, ensure};
@@ -6,11 +6,11 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 
 use crate::namespace::IdMap;
 
-/// May have maps as a value, which [`take`] looks at.
+/// The words that may have id maps as a value, which [`take`] parses.
 pub(super) const WITH_IDS: [&str; 2] = ["idmap", "ridmap"];
 
-/// Moves them where the specification has them, `uidMappings` and `gidMappings` of mount `i`.
-/// `container` are the maps of the container's users and groups.
+/// Moves id maps from the options of mount `i` to its `uidMappings` and `gidMappings`, where the
+/// specification has them. `container` has the maps of the container's user and group ids.
 ///
 /// # Errors
 /// `mounts[3].options[1]: …`.
@@ -36,8 +36,8 @@ pub(crate) fn take(i: usize, mount: &mut Mount, container: &[IdMap; 2]) -> Resul
     Ok(())
 }
 
-/// The parts between commas, but for commas that are quoted (a SELinux context) or
-/// escaped (an overlay's directory).
+/// Splits an option at its commas, but not at commas that are quoted (as in an SELinux context) or
+/// escaped (as in an overlay's directory).
 pub(super) fn split(option: &str) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     option.split(move |c| {
@@ -67,8 +67,8 @@ fn parse(text: &str, container: &[IdMap; 2]) -> Result<[Vec<LinuxIdMapping>; 2]>
     Ok(maps)
 }
 
-/// `FILES-HOST-COUNT`: first id of the file system, first id of the host, how many. With `@` before
-/// it the second one is an id of the container.
+/// Parses `FILES-HOST-COUNT`: the first id in the file system, the first id on the host, the number
+/// of ids. After a leading `@` the second number is an id of the container.
 fn range(text: &str, container: &IdMap) -> Result<LinuxIdMapping> {
     let numbers = text
         .strip_prefix('@')

@@ -1,4 +1,4 @@
-//! The agent: the program that answers for calls whose action is `SCMP_ACT_NOTIFY`.
+//! The agent: the program that answers system calls whose action is `SCMP_ACT_NOTIFY`.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
-/// How long an agent may leave its socket alone, in seconds.
+/// How long connecting and sending wait for an agent that does not serve its socket, in seconds.
 const LIMIT_S: i64 = 10;
 
-/// Who is asked, as the container's record has it.
+/// The agent of a container, as the record stores it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Agent {
     pub(crate) path: PathBuf,
@@ -23,7 +23,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// The agent that a profile names.
+    /// Returns the agent that a profile names.
     pub(super) fn of(seccomp: &LinuxSeccomp) -> Option<Self> {
         let path = seccomp.listener_path().clone()?;
         Some(Self {
@@ -32,8 +32,8 @@ impl Agent {
         })
     }
 
-    /// Whether somebody listens, without a connection: unix(7) answers a socket of the wrong type
-    /// with `EPROTOTYPE`, and a dead listener with `ECONNREFUSED`.
+    /// Checks that a process listens on the socket, without connecting: unix(7) answers a socket of
+    /// the wrong type with `EPROTOTYPE`, and one without a listener with `ECONNREFUSED`.
     pub(crate) fn probe(&self) -> Result<()> {
         match self.open(SockType::Datagram) {
             Ok(_) | Err(Errno::EPROTOTYPE) => Ok(()),
@@ -41,7 +41,7 @@ impl Agent {
         }
     }
 
-    /// Connects to it.
+    /// Connects to the agent.
     pub(crate) fn connect(&self) -> Result<OwnedFd> {
         self.open(SockType::Stream)
             .with_context(|| origin(&self.path))
@@ -50,7 +50,8 @@ impl Agent {
     fn open(&self, kind: SockType) -> nix::Result<OwnedFd> {
         let address = UnixAddr::new(&self.path)?;
         let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
-        // It holds for connect as well: a queue that is full is not waited for without end.
+        // The time limit holds for connect(2), too, which would otherwise wait forever if the queue
+        // is full.
         setsockopt(&socket, SendTimeout, &TimeVal::seconds(LIMIT_S))?;
         connect(socket.as_raw_fd(), &address)?;
         Ok(socket)

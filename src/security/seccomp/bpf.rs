@@ -1,18 +1,19 @@
 //! Classic BPF (<linux/filter.h>) as seccomp(2) takes it. Programs are written from their end to
-//! their beginning: jumps only go forward, so what is jumped to stands already.
+//! their beginning: jumps only go forward, so the target of a jump has been written before the
+//! jump.
 
 use libc::sock_filter;
 
-/// Where a jump goes: the place of an instruction, counted from the end of the program.
+/// The target of a jump: the index of an instruction, counted from the end of the program.
 pub(super) type Label = usize;
 
-// <linux/bpf_common.h>; libc's are wider than the field.
+// <linux/bpf_common.h>; libc's constants have a wider type than the field.
 const LOAD: u16 = 0x20;
 const AND: u16 = 0x54;
 const JUMP: u16 = 0x05;
 const RETURN: u16 = 0x06;
 
-/// The condition of a jump: how what is loaded compares with the constant.
+/// The condition of a jump: how the loaded word compares with the constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JumpIf {
     Equal = 0x15,
@@ -20,26 +21,26 @@ pub(super) enum JumpIf {
     GreaterOrEqual = 0x35,
 }
 
-/// How far a conditional jump may go, in instructions: what its eight bits hold, less the two
-/// that [`BpfProgram::near`] may put in between.
+/// How far a conditional jump may go, in instructions: the range of its eight bits, less the two
+/// instructions that [`BpfProgram::near`] may insert.
 const NEAR: usize = 253;
 
-/// A program, last instruction first.
+/// A program that is being written, last instruction first.
 #[derive(Debug, Default)]
 pub(super) struct BpfProgram {
     reversed: Vec<sock_filter>,
-    /// The nearest `return` of each value.
+    /// For each value the `return` that is nearest to the beginning.
     returns: Vec<(u32, Label)>,
 }
 
 impl BpfProgram {
-    /// The program in the order in which it runs.
+    /// Returns the program in the order of execution.
     pub(super) fn finish(mut self) -> Vec<sock_filter> {
         self.reversed.reverse();
         self.reversed
     }
 
-    /// `return value`.
+    /// Writes `return value`, or reuses one within reach.
     pub(super) fn ret(&mut self, value: u32) -> Label {
         let known = self.returns.iter().position(|(of, _)| *of == value);
         if let Some(i) = known
@@ -55,12 +56,13 @@ impl BpfProgram {
         label
     }
 
-    /// Loads the word of `struct seccomp_data` at `offset` for what was written last.
+    /// Writes a load of the word of `struct seccomp_data` at `offset`, for the instruction that was
+    /// written last.
     pub(super) fn load(&mut self, offset: u32) -> Label {
         self.push(LOAD, 0, 0, offset)
     }
 
-    /// Loads the word at `offset`, and goes on at `label`.
+    /// Writes a load of the word at `offset` that continues at `label`.
     pub(super) fn load_for(&mut self, offset: u32, label: Label) -> Label {
         let distance = self.distance(label);
         if distance > 0 {
@@ -69,12 +71,13 @@ impl BpfProgram {
         self.load(offset)
     }
 
-    /// Clears the bits that are not in `mask` for what was written last.
+    /// Writes an instruction that clears the bits not in `mask`, for the instruction that was
+    /// written last.
     pub(super) fn and(&mut self, mask: u32) -> Label {
         self.push(AND, 0, 0, mask)
     }
 
-    /// Goes on at `yes` or at `no`.
+    /// Writes a conditional jump to `yes` or `no`.
     pub(super) fn jump(&mut self, condition: JumpIf, value: u32, yes: Label, no: Label) -> Label {
         let yes = self.near(yes);
         let no = self.near(no);
@@ -82,7 +85,7 @@ impl BpfProgram {
         self.push(condition as u16, yes, no, value)
     }
 
-    /// `label`, or something within the reach of a conditional jump that comes to the same.
+    /// Returns `label`, or an equivalent instruction within the reach of a conditional jump.
     fn near(&mut self, label: Label) -> Label {
         let distance = self.distance(label);
         if distance < NEAR {
@@ -96,7 +99,7 @@ impl BpfProgram {
         }
     }
 
-    /// How many instructions stand between the next one to be written and `label`.
+    /// Returns the number of instructions between the next one to be written and `label`.
     fn distance(&self, label: Label) -> usize {
         self.reversed.len() - 1 - label
     }

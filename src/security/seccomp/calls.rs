@@ -1,12 +1,12 @@
-//! The numbers of the system calls. A new call of the kernel is a new line here, in the order of
-//! the names: its numbers stand in `arch/*/entry/syscalls/*.tbl`, `arch/arm/tools/syscall.tbl` and
-//! `scripts/syscall.tbl`. State: Linux 7.1.
+//! The numbers of the system calls, as of Linux 7.1. A new call of the kernel is a new line here,
+//! in the order of the names. The numbers are in the kernel's `arch/*/entry/syscalls/*.tbl`,
+//! `arch/arm/tools/syscall.tbl` and `scripts/syscall.tbl`.
 
-/// A call's name and its numbers on x86_64, x86, x32 (without the bit that marks x32), aarch64
+/// The name of a call and its numbers on x86_64, x86, x32 (without the bit that marks x32), aarch64
 /// and arm; -1 where it does not exist.
 pub(super) type Call = (&'static str, [i32; 5]);
 
-/// The call of that name.
+/// Returns the call of that name.
 pub(super) fn find(name: &str) -> Option<&'static Call> {
     CALLS
         .binary_search_by_key(&name, |call| call.0)
@@ -14,12 +14,14 @@ pub(super) fn find(name: &str) -> Option<&'static Call> {
         .map(|i| &CALLS[i])
 }
 
-/// Whether a kernel of another architecture has a call of that name: profiles are written for all.
+/// Whether a kernel of another architecture has a call of that name; profiles are written for all
+/// architectures.
 pub(super) fn is_elsewhere(name: &str) -> bool {
     ELSEWHERE.binary_search(&name).is_ok()
 }
 
-/// The calls of arc, m68k, mips, powerpc, riscv, s390 and sparc that no architecture above has.
+/// The calls of arc, m68k, mips, powerpc, riscv, s390 and sparc that no architecture in [`CALLS`]
+/// has.
 pub(super) const ELSEWHERE: [&str; 32] = [
     "arc_gettls",
     "arc_settls",
@@ -55,7 +57,7 @@ pub(super) const ELSEWHERE: [&str; 32] = [
     "utrap_install",
 ];
 
-/// What socketcall(2) takes as its first argument, from 1 on.
+/// The calls that socketcall(2) selects by its first argument, which counts from 1.
 const SOCKETCALL: [&str; 20] = [
     "socket",
     "bind",
@@ -79,7 +81,7 @@ const SOCKETCALL: [&str; 20] = [
     "sendmmsg",
 ];
 
-/// What ipc(2) takes as its first argument, in the lower half.
+/// The calls that ipc(2) selects by the lower half of its first argument.
 const IPC: [(&str, u64); 12] = [
     ("semop", 1),
     ("semget", 2),
@@ -95,13 +97,13 @@ const IPC: [(&str, u64); 12] = [
     ("shmctl", 24),
 ];
 
-/// How a 32-bit x86 program can make the call `name` through another one: that one's name, and the
-/// mask and value of its first argument.
+/// Returns how a 32-bit x86 program can make the call `name` through another call: the name of that
+/// one, and the mask and value of its first argument.
 pub(super) fn multiplexed(name: &str) -> Option<(&'static str, u64, u64)> {
     if let Some(i) = SOCKETCALL.iter().position(|call| *call == name) {
         return Some(("socketcall", u64::MAX, i as u64 + 1));
     }
-    // The upper half is a version, which changes nothing about what is called.
+    // The upper half of the argument is a version, which does not change the call.
     let (_, value) = IPC.iter().find(|(call, _)| *call == name)?;
     Some(("ipc", 0xffff, *value))
 }

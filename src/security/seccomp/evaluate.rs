@@ -1,4 +1,4 @@
-//! Running a compiled filter as the kernel would, to know what it says of a call.
+//! Evaluates a compiled filter as the kernel would, to find out its answer to a system call.
 
 use libc::sock_filter;
 
@@ -6,16 +6,16 @@ use crate::security::seccomp::rules::{ARCHITECTURE, ARGUMENTS, NUMBER};
 use crate::security::seccomp::{SeccompFilter, family};
 
 impl SeccompFilter {
-    /// The action (`SECCOMP_RET_*`) for a call of this machine's own architecture by its number,
-    /// whatever its arguments are but for the first, where that is given. `None` if it depends on
-    /// an argument that is not given.
+    /// Returns the action (`SECCOMP_RET_*`) for a call of the native architecture by its number.
+    /// `first` is the first argument, if it is known. `None` if the action depends on an argument
+    /// that is not known.
     pub(crate) fn action_of(&self, number: i64, first: Option<u64>) -> Option<u32> {
         let number = u32::try_from(number).ok()?;
         let arguments = [first, None, None, None, None, None];
         self.verdict(number, &arguments)
     }
 
-    /// The same with whichever arguments are known.
+    /// Returns the action for a call with those arguments that are known.
     pub(super) fn verdict(&self, number: u32, arguments: &[Option<u64>; 6]) -> Option<u32> {
         let architecture = family().first()?.audit;
         let word = |offset| match offset {
@@ -33,7 +33,7 @@ impl SeccompFilter {
             }
         };
         let (mut at, mut accumulator) = (0, 0);
-        // Jumps go forward only, so that every program ends.
+        // Jumps only go forward, so every program ends.
         loop {
             let step = self.program.get(at)?;
             match EvaluationStep::of(step)? {
@@ -50,7 +50,7 @@ impl SeccompFilter {
     }
 }
 
-/// An instruction of the kinds that `bpf.rs` writes.
+/// An instruction of a kind that `bpf.rs` writes.
 #[derive(Clone, Copy)]
 pub(super) enum EvaluationStep {
     Load(u32),

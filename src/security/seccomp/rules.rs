@@ -1,4 +1,4 @@
-//! From the rules of a profile to what becomes of each number of each architecture.
+//! Turns the rules of a profile into an action for each system call number of each architecture.
 
 use std::collections::BTreeMap;
 
@@ -8,30 +8,31 @@ use oci_spec::runtime::{Arch, LinuxSeccompArg, LinuxSeccompOperator};
 use crate::security::seccomp::bpf::{BpfProgram, JumpIf, Label};
 use crate::security::seccomp::calls::{self, Call};
 
-// Where `struct seccomp_data` of <linux/seccomp.h> has what a filter sees, in bytes. The words of
-// an argument stand in the order of a little-endian machine; rt knows no others.
+// The offsets in `struct seccomp_data` of <linux/seccomp.h>, in bytes. The two words of an argument
+// are in the order of a little-endian machine; `rt` supports no others.
 pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
 pub(super) const ARGUMENTS: u32 = 16;
 
-/// What marks a call of x32 (`__X32_SYSCALL_BIT`).
+/// The bit that marks an x32 call (`__X32_SYSCALL_BIT`).
 pub(super) const X32_BIT: u32 = 0x4000_0000;
-/// Numbers that share the upper half count up on their own: those of x32, arm's private ones.
+/// The mask of a block of numbers that grows on its own: x32 and arm's private calls have their own
+/// blocks.
 const BLOCK: u32 = !0xffff;
 
-/// A way to call the kernel.
+/// An architecture with its system call numbers (ABI).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SyscallAbi {
     pub(super) arch: Arch,
-    /// `AUDIT_ARCH_*` of <linux/audit.h>, by which the kernel names it.
+    /// `AUDIT_ARCH_*` of <linux/audit.h>, the kernel's number for it.
     pub(super) audit: u32,
-    /// Where a [`Call`] has its numbers.
+    /// The index of its number in a [`Call`].
     column: usize,
-    /// Added to them.
+    /// The number that is added to those in the table.
     pub(super) base: u32,
-    /// Arguments have 64 bits.
+    /// Whether arguments have 64 bits.
     pub(super) is_wide: bool,
-    /// socketcall(2) and ipc(2) stand for other calls.
+    /// Whether socketcall(2) and ipc(2) make other calls.
     pub(super) multiplexes: bool,
 }
 
@@ -46,7 +47,8 @@ const fn abi(arch: Arch, audit: u32, column: usize, is_wide: bool) -> SyscallAbi
     }
 }
 
-/// The ways to call an x86 kernel, its own first; those of one name of the kernel's side by side.
+/// The ABIs of an x86 kernel, the native one first; those with the same `AUDIT_ARCH_*` are
+/// adjacent.
 pub(super) const X86: [SyscallAbi; 3] = [
     abi(Arch::ScmpArchX86_64, 0xc000_003e, 0, true),
     SyscallAbi {
@@ -59,31 +61,31 @@ pub(super) const X86: [SyscallAbi; 3] = [
     },
 ];
 
-/// The ways to call an arm kernel, its own first.
+/// The ABIs of an arm kernel, the native one first.
 pub(super) const ARM: [SyscallAbi; 2] = [
     abi(Arch::ScmpArchAarch64, 0xc000_00b7, 3, true),
     abi(Arch::ScmpArchArm, 0x4000_0028, 4, false),
 ];
 
-/// A profile with its words resolved. Actions are `SECCOMP_RET_*`.
+/// A profile with its names resolved. Actions are `SECCOMP_RET_*`.
 #[derive(Debug)]
 pub(super) struct SeccompProfile {
     pub(super) default: u32,
-    /// The answer to calls that are newer than every call which the profile knows.
+    /// The action for calls that are newer than all calls that the profile knows.
     pub(super) newer: u32,
     pub(super) entries: Vec<ProfileEntry>,
 }
 
-/// One of `linux.seccomp.syscalls`.
+/// An entry of `linux.seccomp.syscalls`.
 #[derive(Debug)]
 pub(super) struct ProfileEntry {
     pub(super) calls: Vec<&'static Call>,
     pub(super) action: u32,
-    /// The rule holds if all conditions of one of these do.
+    /// The rule applies if all conditions of one alternative are met.
     pub(super) alternatives: Vec<Vec<ArgumentCondition>>,
 }
 
-/// What an argument has to be like.
+/// A condition on an argument.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ArgumentCondition {
     argument: u32,
@@ -93,11 +95,11 @@ pub(super) struct ArgumentCondition {
     mask: u64,
 }
 
-/// What becomes of a range of numbers.
+/// The answer for a range of numbers.
 #[derive(Debug)]
 enum CallVerdict {
     Return(u32),
-    /// The first rule that holds, else the default.
+    /// The first rule whose conditions are met, else the default action.
     Rules(Vec<SeccompRule>),
 }
 
@@ -108,8 +110,8 @@ struct SeccompRule {
     action: u32,
 }
 
-/// The conditions of one entry. As runc and crun have it, two for the same argument are
-/// alternatives.
+/// Returns the conditions of one entry. As in runc and crun, an entry with two conditions on the
+/// same argument makes each of its conditions an alternative.
 pub(super) fn alternatives(arguments: &[LinuxSeccompArg]) -> Vec<Vec<ArgumentCondition>> {
     let all: Vec<ArgumentCondition> = arguments.iter().map(ArgumentCondition::new).collect();
     let twice =
@@ -167,7 +169,7 @@ impl ArgumentCondition {
             (yes, no),
         );
         if !is_wide {
-            // As with libseccomp, of a larger constant the lower half counts.
+            // As in libseccomp, only the lower half of a constant counts.
             return low;
         }
         let upper = (self.mask >> 32, self.value >> 32);
@@ -180,7 +182,7 @@ impl ArgumentCondition {
     }
 }
 
-/// Tests the word at `offset`: the lower halves of mask and value count.
+/// Writes a test of the word at `offset` against the lower halves of mask and value.
 fn word(
     program: &mut BpfProgram,
     test: JumpIf,
@@ -200,22 +202,23 @@ fn word(
 }
 
 impl SyscallAbi {
-    /// The number of a call.
+    /// Returns the number of a call.
     pub(super) fn number(&self, call: &Call) -> Option<u32> {
         u32::try_from(call.1[self.column])
             .ok()
             .map(|number| self.base + number)
     }
 
-    /// The number of the call that stands for `call`, and mask and value of its first argument.
+    /// Returns the number of the call that can make `call`, and the mask and value of its first
+    /// argument.
     fn stands_for(&self, call: &Call) -> Option<(u32, u64, u64)> {
         let (by, mask, value) = calls::multiplexed(call.0).filter(|_| self.multiplexes)?;
         Some((self.number(calls::find(by)?)?, mask, value))
     }
 
-    /// The rules that `entry` has for `call`: by its own number, and by that of the call which
-    /// stands for it. What that one hands on lies in memory, where a filter cannot look: of the
-    /// conditions only those on the other registers are kept, as libseccomp does.
+    /// Adds the rules of `entry` for `call`: for its own number, and for that of the call that can
+    /// make it. The arguments in that case are in memory, where a filter cannot look, so only the
+    /// conditions on registers other than the first are kept, as in libseccomp.
     fn rules(&self, entry: &ProfileEntry, call: &Call, all: &mut BTreeMap<u32, Vec<SeccompRule>>) {
         let keep = |condition: &&ArgumentCondition| !condition.is_always_true(self.is_wide);
         let mut add = |number, conditions| {
@@ -253,15 +256,16 @@ impl SyscallAbi {
 }
 
 impl SeccompProfile {
-    /// The program for the ways to call the kernel that are in `abis`, whose first is native. Any
-    /// other way ends the process.
+    /// Returns the program for the ABIs in `abis`, whose first is the native one. A call of another
+    /// ABI ends the process.
     pub(super) fn program(&self, abis: &[SyscallAbi]) -> Vec<sock_filter> {
         let mut program = BpfProgram::default();
         let mut next = program.ret(libc::SECCOMP_RET_KILL_PROCESS);
-        // The native one is written last, so that it is near to where the program begins.
+        // The native ABI is written last, so that it is near the beginning of the program.
         let mut starts = Vec::new();
         for group in abis.chunk_by(|a, b| a.audit == b.audit).rev() {
-            // Not what was written last, if all calls come to a return that stood already.
+            // `start` need not be the instruction written last: it may be an earlier `return`, if
+            // all calls lead to it.
             let start = self.search(&mut program, &self.ranges(group));
             starts.push((group[0].audit, program.load_for(NUMBER, start)));
         }
@@ -272,15 +276,16 @@ impl SeccompProfile {
         program.finish()
     }
 
-    /// What becomes of every number of an architecture: each range with its first number.
+    /// Returns the answer for every number of an architecture, as ranges with their first number.
     fn ranges(&self, abis: &[SyscallAbi]) -> Vec<(u32, CallVerdict)> {
         let mut rules = BTreeMap::new();
         let mut known = Vec::new();
-        // What becomes of numbers without rules.
+        // The actions for numbers without rules.
         let mut gaps = BTreeMap::from([(0, self.default)]);
         for abi in abis {
             if abi.arch == Arch::ScmpArchX86_64 {
-                // Unless x32 is in the profile as well. -1 is how a tracer skips a call.
+                // x32 calls end the process, unless x32 is in the profile, too. A tracer skips a
+                // call by setting its number to -1, so that number gets the action for newer calls.
                 gaps.insert(X32_BIT, libc::SECCOMP_RET_KILL_PROCESS);
                 gaps.insert(u32::MAX, self.newer);
             }
@@ -293,7 +298,8 @@ impl SeccompProfile {
                         .iter()
                         .filter_map(|call| Some(abi.stands_for(call)?.0)),
                 );
-                // libseccomp refuses such rules, and runc leaves them out: a later one counts.
+                // libseccomp refuses such rules, and runc leaves them out, so a later rule for the
+                // call counts.
                 if entry.action != self.default {
                     entry
                         .calls
@@ -310,7 +316,7 @@ impl SeccompProfile {
         merge(&gaps, rules)
     }
 
-    /// A balanced search through `ranges`, which begin with that of number 0.
+    /// Writes a balanced search through `ranges`, which begin at number 0.
     fn search(&self, program: &mut BpfProgram, ranges: &[(u32, CallVerdict)]) -> Label {
         if let [(_, verdict)] = ranges {
             return self.verdict(program, verdict);
@@ -337,7 +343,7 @@ impl SeccompProfile {
     }
 }
 
-/// The ranges in order, no two neighbours alike.
+/// Returns the ranges in order, with equal neighbours merged.
 fn merge(
     gaps: &BTreeMap<u32, u32>,
     rules: BTreeMap<u32, Vec<SeccompRule>>,
@@ -345,7 +351,7 @@ fn merge(
     let gap = |(start, action): (&u32, &u32)| (*start, CallVerdict::Return(*action));
     let mut ranges: BTreeMap<u32, CallVerdict> = gaps.iter().map(gap).collect();
     for (number, rules) in rules {
-        // What holds without conditions holds, whatever else is said about the call: libseccomp.
+        // As in libseccomp, a rule without conditions wins over all other rules for the call.
         let verdict = match rules.iter().find(|rule| rule.conditions.is_empty()) {
             Some(rule) => CallVerdict::Return(rule.action),
             None => CallVerdict::Rules(rules),

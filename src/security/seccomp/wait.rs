@@ -1,9 +1,9 @@
-//! How a process that is under a filter can wait for somebody without turning in circles, where any
-//! of its system calls may be forbidden: the program is asked which one is not.
+//! Finds a system call with which a process under a filter can wait without a busy loop. Any call
+//! may be forbidden, so the filter itself is evaluated to find one that is not.
 //!
-//! Either it lets a wait through. Or it has some call that an agent is asked about: such a call is
-//! itself a wait, which ends when it is answered. It never comes to be carried out if the one who
-//! answers is a thread of the same process that is not under the filter.
+//! Either the filter allows a call that waits. Or it has a call that an agent is asked about: such
+//! a call waits until it is answered. It is never carried out if the answer comes from a thread of
+//! the same process that is not under the filter.
 
 use libc::sock_filter;
 
@@ -12,28 +12,29 @@ use crate::security::seccomp::evaluate::{EvaluationStep, EvaluationTest};
 use crate::security::seccomp::rules::{ARCHITECTURE, ARGUMENTS, NUMBER, SyscallAbi};
 use crate::security::seccomp::{SeccompFilter, family};
 
-/// A system call of this machine's own architecture.
+/// A system call of the native architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitSyscall {
     pub(crate) number: u32,
     pub(crate) arguments: [u64; 6],
 }
 
-/// What a process under the filter can do until somebody else is ready.
+/// The call with which a process under the filter waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitCall {
-    /// The call is carried out: it is a wait.
+    /// The filter allows the call, which waits by itself.
     Allowed(WaitSyscall),
-    /// The call is not carried out before it is answered.
+    /// The call is not carried out before it is answered, which is the wait.
     Notified(WaitSyscall),
 }
 
-/// No call has it, whatever the kernel: if it were carried out, nothing would happen.
+/// A number that no kernel uses: if the call were carried out, it would have no effect.
 const NO_CALL: u32 = 0x0fff_ffff;
-/// With such arguments nearly every call only fails: no descriptor, no address, no valid flags.
+/// With this value as arguments nearly every call fails: it is no descriptor, no address and no
+/// valid flags.
 const NOTHING: u64 = u64::MAX;
-/// Those that do something nevertheless, if an agent gets to see and lets through what has been
-/// interrupted by a signal: taken if there is nothing else.
+/// Calls that have an effect even with such arguments, if a signal interrupts the wait and an agent
+/// then sees the call and lets it through. They are used only if there is no other call.
 const LAST: [&str; 11] = [
     "alarm",
     "exit",
@@ -47,15 +48,16 @@ const LAST: [&str; 11] = [
     "umask",
     "vhangup",
 ];
-/// Those that must not be carried out: two processes would go on from here, or none.
+/// Calls that must not be carried out: afterwards two processes would continue from here, or none.
 const NEVER: [&str; 4] = ["fork", "restart_syscall", "rt_sigreturn", "vfork"];
 
-/// How many instructions are looked at for one number.
+/// The largest number of instructions that are evaluated for one system call number.
 const STEPS: usize = 1 << 16;
 
 impl SeccompFilter {
-    /// How a process under it can wait; `allowed` is a call that waits. None if every call is
-    /// decided at once, so that nobody can be asked about any.
+    /// Returns the call with which a process under this filter can wait; `allowed` is a call that
+    /// waits by itself. None if the filter decides every call at once, so that no agent can be
+    /// asked about any.
     pub(crate) fn wait(&self, allowed: WaitSyscall) -> Option<WaitCall> {
         let abi = family().first()?;
         if matches!(
@@ -71,7 +73,7 @@ impl SeccompFilter {
             })
         };
         let call = numbers(abi).find_map(notified);
-        // What has been found has to hold when it is run.
+        // The result is verified by evaluating the program with it.
         call.filter(|call| self.verdict_of(*call).map(action) == Some(libc::SECCOMP_RET_USER_NOTIF))
             .map(WaitCall::Notified)
     }
@@ -85,7 +87,7 @@ fn action(verdict: u32) -> u32 {
     verdict & libc::SECCOMP_RET_ACTION_FULL
 }
 
-/// The numbers to ask about, the most harmless first.
+/// Returns the numbers to try, the most harmless first.
 fn numbers(abi: &SyscallAbi) -> impl Iterator<Item = u32> {
     let of = |wanted: fn(&str) -> bool| {
         CALLS
@@ -99,7 +101,7 @@ fn numbers(abi: &SyscallAbi) -> impl Iterator<Item = u32> {
         .chain(of(|name| LAST.contains(&name)))
 }
 
-/// What a way through the program has found out about a word of the arguments.
+/// A condition on a word of the arguments that holds on a path through the program.
 #[derive(Clone, Copy)]
 struct KnownBits {
     word: u32,
@@ -108,7 +110,7 @@ struct KnownBits {
     holds: bool,
 }
 
-/// A way through the program, up to the instruction `at`.
+/// A path through the program, up to the instruction `at`.
 #[derive(Clone)]
 struct CallPath {
     at: usize,
@@ -119,11 +121,11 @@ struct CallPath {
 #[derive(Clone, Copy)]
 enum KnownAccumulator {
     Value(u32),
-    /// A word of the arguments, by its offset, as far as the mask goes.
+    /// A word of the arguments by its offset, masked.
     Word(u32, u32),
 }
 
-/// Arguments with which the agent is asked about the call `number`.
+/// Returns arguments with which the agent is asked about the call `number`.
 fn notified(program: &[sock_filter], abi: &SyscallAbi, number: u32) -> Option<[u64; 6]> {
     let mut paths = vec![CallPath {
         at: 0,
@@ -187,7 +189,7 @@ impl KnownAccumulator {
 }
 
 impl CallPath {
-    /// The same with one thing more that is known, if that can be.
+    /// Returns this path with one more condition, unless no value can meet all of them.
     fn with(&self, known: KnownBits, distance: usize) -> Option<Self> {
         let mut path = self.clone();
         path.at += distance;
@@ -195,7 +197,7 @@ impl CallPath {
         path.word(known.word).is_some().then_some(path)
     }
 
-    /// A value of the word at `offset` that is as the path has found it.
+    /// Returns a value of the word at `offset` that meets all conditions of the path.
     fn word(&self, offset: u32) -> Option<u32> {
         let known = || self.known.iter().filter(|known| known.word == offset);
         let near = known().flat_map(|KnownBits { mask, test, .. }| {
