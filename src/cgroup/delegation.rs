@@ -30,8 +30,8 @@ const FILES: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
 pub(crate) enum Delegation {
     /// The container's own cgroup (config-linux.md "Cgroup ownership").
     Own { uid: u32 },
-    /// A cgroup below it, in which the process starts (`run.oci.delegate-cgroup`); its owner
-    /// becomes the root of the container's user namespace.
+    /// A cgroup below it, in which the process starts (`run.oci.delegate-cgroup`). It is given to
+    /// the user who is root in the container's user namespace.
     Below {
         path: PathBuf,
         owner: Option<[u32; 2]>,

@@ -86,7 +86,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses a limit that is below the memory usage of the cgroup `directory`, if the
+    /// Refuses a limit that is not above the memory usage of the cgroup `directory`, if the
     /// configuration asks for this check.
     pub(super) fn check_usage(&self, directory: &Path) -> Result<()> {
         match self.usage_below {

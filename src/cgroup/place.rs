@@ -30,7 +30,7 @@ impl Cgroup {
     }
 
     /// Decides where the cgroups are that systemd makes; `path` is `slice:prefix:name`. Asks the
-    /// user's systemd manager for its cgroup, unless `rt` runs as root.
+    /// user's systemd manager for its cgroup, unless `rt` runs as root outside of a user namespace.
     pub(crate) fn plan_unit(
         path: Option<&Path>,
         id: &str,

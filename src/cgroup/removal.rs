@@ -16,8 +16,8 @@ impl Cgroup {
         if self.unit.is_some() {
             return self.groups.iter().all(|group| !group.directory.exists());
         }
-        // A cgroup that existed before the container stays, and whether it is empty has to be
-        // looked up.
+        // A cgroup that existed before the container stays. Its processes would have to be read, so
+        // it counts as used.
         let gone = |group: &Group| {
             group.existing != group.directory && group.remove(true, Instant::now()).is_ok()
         };
@@ -28,8 +28,10 @@ impl Cgroup {
 
     /// Removes all cgroups below the container's, its own, and those above that `create` made and
     /// nobody else uses. Waits until `deadline` for processes that are exiting. Missing cgroups are
-    /// no error. A cgroup that existed before the container stays as it is. As long as `create` has
-    /// not succeeded, only empty cgroups are removed, and it is no error if others stay.
+    /// no error. A cgroup that existed before the container stays as it is.
+    ///
+    /// As long as `create` has not succeeded, only empty cgroups are removed, and it is no error if
+    /// others stay.
     pub(crate) fn remove(&self, deadline: Instant) -> Result<()> {
         let owned = bool::from(self.owned.clone());
         if let Some(unit) = self.unit.as_ref().filter(|_| owned && self.unit_exists()) {

@@ -14,7 +14,7 @@ pub(crate) enum HookKind {
     Poststop,
 }
 
-/// The kinds of hooks that `create` runs itself.
+/// The kinds of hooks that the parent runs while it creates or restores a container.
 pub(crate) const CALLERS: [HookKind; 2] = [HookKind::Prestart, HookKind::CreateRuntime];
 
 impl HookKind {

@@ -42,7 +42,7 @@ impl MemoryPolicy {
     /// Checks a policy of the configuration and converts it.
     ///
     /// # Errors
-    /// What the kernel would refuse without saying why (`mpol_new` in mm/mempolicy.c).
+    /// A policy that the kernel would refuse without saying why (`mpol_new` in mm/mempolicy.c).
     pub(crate) fn new(wanted: &LinuxMemoryPolicy) -> Result<Self> {
         let list = wanted.nodes().as_deref().filter(|list| !list.is_empty());
         let nodes = list

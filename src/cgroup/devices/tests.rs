@@ -69,7 +69,7 @@ fn read(text: &str) -> Devices {
     Devices::read(text).unwrap()
 }
 
-/// The group's `devices.list` after `writes`.
+/// Returns the `devices.list` of a cgroup after `writes`.
 fn list(writes: &[Write]) -> String {
     match writes[0].allow {
         true => "a *:* rwm\n".to_owned(),

@@ -1,4 +1,4 @@
-/// A group made of plain files.
+/// Makes a directory of plain files that looks like a cgroup.
 pub(super) fn group(files: &[(&str, &str)]) -> std::path::PathBuf {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -48,7 +48,7 @@ fn docker() -> LinuxSeccomp {
     serde_json::from_str(DOCKER).unwrap()
 }
 
-/// The ways to call the kernel that a profile for `family` lets in.
+/// Returns the ABIs of `family` that the profile includes.
 fn abis(family: &[SyscallAbi], profile: &LinuxSeccomp) -> Vec<SyscallAbi> {
     let asked = profile.architectures().clone().unwrap_or_default();
     let wanted = |abi: &&SyscallAbi| abi.arch == family[0].arch || asked.contains(&abi.arch);
@@ -99,7 +99,8 @@ fn libseccomp_has_the_same_numbers() {
         let numbers = oracle::numbers(abi, &names);
         let mut known = 0;
         for (call, theirs) in calls::CALLS.iter().zip(numbers) {
-            // What it has by way of socketcall or ipc only, or not at all, it gives numbers below 0.
+            // libseccomp has numbers below 0 for calls that exist only through socketcall or ipc,
+            // and for those that do not exist.
             let Ok(theirs) = u32::try_from(theirs) else {
                 continue;
             };
@@ -125,13 +126,13 @@ fn known(profile: &LinuxSeccomp, abi: &SyscallAbi) -> Vec<u32> {
         .collect()
 }
 
-/// Whether the number is above all those of its kind that are known, of which there are some.
+/// Whether the number is above all known ones of its block; false if none is known.
 fn is_newer(known: &[u32], number: u32) -> bool {
     let reached = |other: &u32| number >> 16 == other >> 16 && number <= *other;
     !known.is_empty() && !known.iter().any(reached)
 }
 
-/// Where libseccomp's answer is not what the profile says.
+/// Whether libseccomp is known to give another answer than the profile demands.
 fn is_known_difference(
     profile: &LinuxSeccomp,
     abi: &SyscallAbi,
@@ -143,7 +144,7 @@ fn is_known_difference(
     if abi.multiplexes && name == "ipc" && entered[0] as u32 > 0xffff {
         return true;
     }
-    // libseccomp 2.5 mixes up an order with other comparisons of the same argument.
+    // libseccomp 2.5 confuses an order comparison with other comparisons of the same argument.
     let rules = profile.syscalls().iter().flatten();
     let rules = rules.filter(|entry| entry.names().iter().any(|named| named == name));
     let arguments: Vec<_> = rules
@@ -163,8 +164,8 @@ fn is_known_difference(
         .any(|index| with(index) > 1)
 }
 
-/// Holds our program against the rules, for every call × everything in [`VALUES`]; then the caller
-/// may judge as well: by way of which call was what entered, what came out?
+/// Compares the answers of rt's program with the rules, for every call and all [`VALUES`]. `judge`
+/// can check each answer further: it gets the call, the input of the program, and the answer.
 fn check(
     family: &[SyscallAbi],
     profile: &LinuxSeccomp,
@@ -211,7 +212,7 @@ fn answer(profile: &LinuxSeccomp, architecture: u32, number: u32) -> u32 {
     run(&program(&X86, profile), &entered).0
 }
 
-/// sigpending(2) is the x86's alone, with a number that others have for another call.
+/// Only x86 has sigpending(2), with a number that others have for another call.
 #[test]
 fn an_architecture_without_rules_has_none_of_another_one() {
     for default in [
@@ -251,7 +252,7 @@ fn a_call_of_an_architecture_that_the_profile_does_not_have_ends_the_process() {
         answer(&profile, x32, u32::MAX - 1),
         libc::SECCOMP_RET_KILL_PROCESS
     );
-    // A tracer skips a call so, which must not be the end of anybody.
+    // A tracer skips a call with this number, which must not end the process.
     let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
     assert_eq!(answer(&profile, x86_64, u32::MAX), no_such_call);
 }
