@@ -1,5 +1,5 @@
-//! `events`: prints the resource usage of a container repeatedly, and when a process of it was
-//! killed for lack of memory. Each event is one line of JSON in the format of runc.
+//! `events`: prints the resource usage of a container repeatedly, and an event when it runs out of
+//! memory. Each event is one line of JSON in the format of runc.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -66,8 +66,8 @@ fn follow(container: &Container, init: &OwnedFd, interval: Duration) -> Result<(
     }
 }
 
-/// Waits until init has ended, a process was killed for lack of memory, or `timeout` is over;
-/// returns whether init has ended.
+/// Waits until init has ended, the container has run out of memory, or `timeout` is over. Returns
+/// whether init has ended.
 fn wait(init: &OwnedFd, oom: Option<&OomWatch>, timeout: Duration) -> Result<bool> {
     let mut fds = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
     fds.extend(

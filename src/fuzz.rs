@@ -39,8 +39,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     target(bytes);
 });
 
-/// Plans a configuration that passes the checks; an error is a valid result. Namespaces and sockets
-/// that the bytes name are not opened.
+/// Plans a configuration that passes the checks; an error is a valid result. Nothing that the bytes
+/// name is opened: see [`make_harmless`].
 fn config(bytes: &[u8]) {
     let Ok(mut loaded) = config::parse_spec(bytes) else {
         return;

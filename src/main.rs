@@ -1,4 +1,4 @@
-//! `rt`, an OCI container runtime: one executable without a daemon that reads a bundle and runs its
+//! `rt`, an OCI container runtime: one stateless executable that reads a bundle and runs its
 //! program in a container. `docs/architecture.md` gives an overview of the code.
 //!
 //! The C library calls `entry_point::main` instead of Rust's own start-up code. That reads

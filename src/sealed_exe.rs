@@ -1,10 +1,10 @@
 //! The sealed executable: the write-protected image of `rt` that a command runs from when it forks
-//! into a container. The container can reach the executable of a process that enters it through
-//! `/proc/PID/exe`: the process itself, or another one with `CAP_SYS_PTRACE`. If that were the
-//! host's `rt`, a container could overwrite it (CVE-2019-5736). Therefore such a command first runs
-//! again from an image that cannot be written: an overlay without an upper layer, or else a sealed
-//! memfd. A read-only bind mount is not enough: a process that reaches it can make it writable
-//! again.
+//! into a container. The executable of a process that enters a container can be reached there
+//! through `/proc/PID/exe`: by the process itself, and by another one with `CAP_SYS_PTRACE`. If
+//! that were the host's `rt`, a container could overwrite it (CVE-2019-5736). Therefore such a
+//! command first runs again from an image that cannot be written: an overlay without an upper
+//! layer, or else a sealed memfd. A read-only bind mount is not enough: a process that holds it can
+//! make it writable again.
 
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod entry;

@@ -1,4 +1,4 @@
-//! `update`: changes the limits of a container.
+//! `update`: changes the limits of an existing container.
 
 use std::fs::File;
 use std::io::Read;

@@ -89,7 +89,7 @@ pub(crate) struct Relay {
     /// Whether standard input is a terminal that another process group has at the moment.
     in_background: bool,
     raw: Option<RawMode>,
-    /// Why the client's output could not be written.
+    /// The error of writing the client's output, if there was one.
     failure: Option<Errno>,
 }
 
@@ -130,7 +130,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Gives the client's terminal back.
+    /// Restores the settings of the client's terminal.
     pub(crate) fn suspend(&mut self) {
         self.raw = None;
     }

@@ -1,4 +1,4 @@
-//! Landlock (landlock(7)).
+//! Landlock (landlock(7)): creates rulesets and enforces them.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::null;

@@ -21,7 +21,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
 const KEYCTL_SETPERM: c_long = 5;
 
-/// Which side of [`clone3`] the caller is on.
+/// On which side of a fork ([`clone3`], [`fork_sibling`]) this process is.
 pub(crate) enum Fork {
     Parent { pid: i32, pidfd: OwnedFd },
     Child,
@@ -66,7 +66,7 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork>
     })
 }
 
-/// The flags of [`fork_sibling`].
+/// The flags that [`fork_sibling`] passes to clone(2).
 pub(crate) const SIBLING_FLAGS: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
 
 /// Forks a process that is a child of this process's parent (clone(2) with `CLONE_PARENT`). It
@@ -344,8 +344,8 @@ pub(crate) fn reap_any() -> Result<Option<(i32, ExitStatus)>> {
     Ok((pid != 0).then_some((pid, ended)))
 }
 
-/// Reaps a child like [`reap_any`], and returns its pid and its exit status as shells have it: 128
-/// + the number of the signal that ended it.
+/// Reaps a child like [`reap_any`]. Returns its pid and its exit status as shells have it: 128 plus
+/// the number of the signal that ended it.
 pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
     let code = |status| match status {
         ExitStatus::Exited(status) => status,

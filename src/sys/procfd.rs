@@ -19,7 +19,7 @@ use crate::sys;
 /// The inode number of the root of every procfs (`PROC_ROOT_INO`, <linux/proc_ns.h>).
 const PROC_ROOT_INO: u64 = 1;
 
-/// The option of procfs that takes a pid namespace.
+/// The mount option of procfs that selects a pid namespace, by its descriptor.
 pub(crate) const PID_NAMESPACE: &CStr = c"pidns";
 
 /// A procfs of the pid namespace in which it was opened. Its `self` is correct for every process

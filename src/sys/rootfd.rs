@@ -30,7 +30,7 @@ impl AsFd for RootFd {
     }
 }
 
-/// What to create where a path does not exist yet.
+/// What to create at the end of a path that does not exist yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     Directory,
