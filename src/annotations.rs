@@ -1,23 +1,23 @@
-//! Annotations of crun's (crun(1) "Extensions to OCI") that change what is done: podman's users
-//! have them in their configurations.
+//! Annotations of crun (crun(1) "Extensions to OCI") that change what `rt` does: configurations of
+//! podman's users contain them.
 //!
-//! | `run.oci.…` | what it does | where |
+//! | `run.oci.…` | effect | where |
 //! |---|---|---|
-//! | `keep_original_groups` | the process keeps the caller's groups, unless it is `0` | `init/process.rs` |
-//! | `hooks.stdout` `hooks.stderr` | files that get what hooks write | `container/hooks.rs` |
-//! | `pidfd_receiver` | a socket that gets init's pidfd, as that of `--pidfd-socket` | `create.rs` |
-//! | `systemd.subgroup` | the group within the scope that the container is in | `cgroup.rs` |
-//! | `delegate-cgroup` | the group below the container's that its process starts in | `cgroup/delegation.rs` |
-//! | `seccomp_fail_unknown_syscall` | a name of no system call in a profile is an error, unless it is `0` | `config/check.rs` |
-//! | `seccomp.receiver` | what `linux.seccomp.listenerPath` is, where that is missing | `config.rs` |
-//! | `mount_context_type` | what `linux.mountLabel` is to new file systems, instead of `context` | `plan/mount.rs` |
+//! | `keep_original_groups` | the process keeps the supplementary groups of the engine, unless the value is `0` | `plan.rs`, `init/process.rs` |
+//! | `hooks.stdout` `hooks.stderr` | files to which the output of hooks is written | `container/hooks.rs` |
+//! | `pidfd_receiver` | a socket that receives the pidfd of init, like `--pidfd-socket` | `create.rs` |
+//! | `systemd.subgroup` | the cgroup, below the systemd scope, of the container | `cgroup/place.rs` |
+//! | `delegate-cgroup` | the cgroup, below that of the container, in which its process starts | `cgroup/delegation.rs` |
+//! | `seccomp_fail_unknown_syscall` | an unknown name of a system call in a profile is an error, unless the value is `0` | `config/check.rs` |
+//! | `seccomp.receiver` | the default of `linux.seccomp.listenerPath` | `config.rs` |
+//! | `mount_context_type` | the mount option, instead of `context`, that gives `linux.mountLabel` to new file systems | `plan/mount.rs` |
 
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
-/// Standard output and standard error.
+/// The annotations for standard output and standard error of hooks.
 pub(crate) const HOOK_OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hooks.stderr"];
 pub(crate) const PIDFD: &str = "run.oci.pidfd_receiver";
 pub(crate) const SUBGROUP: &str = "run.oci.systemd.subgroup";
@@ -25,13 +25,14 @@ pub(crate) const DELEGATE: &str = "run.oci.delegate-cgroup";
 pub(crate) const UNKNOWN_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
 pub(crate) const RECEIVER: &str = "run.oci.seccomp.receiver";
 const CONTEXT: &str = "run.oci.mount_context_type";
-/// Without these a container would have a weaker filter than was asked for.
+/// Annotations that are refused: if they were ignored, a container would have a weaker seccomp
+/// filter than was asked for.
 const REFUSED: [&str; 2] = ["run.oci.seccomp_bpf_data", "run.oci.seccomp.plugins"];
 
-/// mount(8) "Filesystem-independent mount options".
+/// The values of `mount_context_type` (mount(8) "Filesystem-independent mount options").
 const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
 
-/// All of them, for `features`.
+/// All supported annotations, for `features`.
 pub(crate) const ALL: [&str; 9] = [
     KEEP_GROUPS,
     HOOK_OUTPUTS[0],
@@ -44,22 +45,23 @@ pub(crate) const ALL: [&str; 9] = [
     CONTEXT,
 ];
 
-/// A map of annotations, of the configuration or of a state.
+/// A map of annotations, of a configuration or of a record.
 pub(crate) trait Annotations {
-    /// The value of `name`.
+    /// Returns the value of `name`.
     fn value(&self, name: &str) -> Option<&str>;
 
-    /// Whether a switch is on.
+    /// Whether `name` is present with another value than `0`.
     fn is_on(&self, name: &str) -> bool {
         self.value(name).is_some_and(|value| value != "0")
     }
 
-    /// Whether the process keeps the caller's supplementary groups.
+    /// Whether the process keeps the supplementary groups of the engine.
     fn keeps_groups(&self) -> bool {
         self.is_on(KEEP_GROUPS)
     }
 
-    /// The absolute path that `name` has as its value, if it has one.
+    /// Returns the value of `name`, which has to be an absolute path; `None` if it is missing or
+    /// empty.
     fn path(&self, name: &str) -> Result<Option<&Path>> {
         let Some(path) = self.value(name).filter(|path| !path.is_empty()) else {
             return Ok(None);
@@ -72,7 +74,11 @@ pub(crate) trait Annotations {
         Ok(Some(Path::new(path)))
     }
 
-    /// The path of a group below another one that `name` has as its value, if it has one.
+    /// Returns the value of `name` as the path of a cgroup relative to another one; `None` if it is
+    /// missing or empty. A leading `/` is ignored.
+    ///
+    /// # Errors
+    /// If the path contains `..` or names no cgroup.
     fn group(&self, name: &str) -> Result<Option<PathBuf>> {
         let Some(text) = self.value(name).filter(|text| !text.is_empty()) else {
             return Ok(None);
@@ -92,7 +98,7 @@ pub(crate) trait Annotations {
         Ok(Some(below))
     }
 
-    /// The option that gives a file system its label.
+    /// Returns the mount option that gives a file system its label: `context` by default.
     fn context_type(&self) -> Result<&'static str> {
         let asked = self.value(CONTEXT).unwrap_or(CONTEXTS[0]);
         let known = CONTEXTS.into_iter().find(|known| *known == asked);
@@ -105,7 +111,7 @@ pub(crate) trait Annotations {
         })
     }
 
-    /// Refuses values that make no sense.
+    /// Checks the values of all annotations in this file, and refuses those of [`REFUSED`].
     fn check(&self) -> Result<()> {
         for name in [HOOK_OUTPUTS[0], HOOK_OUTPUTS[1], PIDFD, RECEIVER] {
             self.path(name)?;
@@ -136,12 +142,12 @@ macro_rules! annotations {
 annotations!(HashMap);
 annotations!(BTreeMap);
 
-/// How errors name an annotation.
+/// Returns the name of an annotation as errors write it.
 pub(crate) fn origin(name: &str) -> String {
     format!("annotations[{name:?}]")
 }
 
-/// Needs a host with version 2 of control groups alone, as `unified` says.
+/// Refuses the annotation `name` unless the host has only cgroup version 2 (`unified`).
 pub(crate) fn needs_v2(name: &str, unified: bool) -> Result<()> {
     unified
         .then_some(())

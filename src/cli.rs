@@ -1,7 +1,8 @@
-//! The command line: runc's commands and options, and the one `match` that leads to the verbs.
+//! The command line: the commands and options of runc, and the calls of the modules that carry the
+//! commands out. Prints the error that ends a command, and returns the exit status.
 //!
-//! Only the parser of the chosen command is built: the whole tree costs more than most of what
-//! the commands do. The help and the errors about unknown commands get the whole tree.
+//! Only the parser of the chosen command is built, because building all of them takes longer than
+//! most commands. The general help and errors about unknown commands need all of them.
 
 pub(crate) mod args;
 mod commands;
@@ -35,27 +36,29 @@ use args::{
 };
 use commands::{chosen, command_line};
 
-/// The status of every error but those of `exec`, as with runc.
+/// The exit status for every error of `rt`, except errors of `exec`, as in runc.
 const FAILED: i32 = 1;
-/// `exec`'s own errors, so that they differ from what the process may answer.
+/// The exit status for errors of `exec`, to differ from the usual statuses of the program.
 const EXEC_FAILED: i32 = 255;
 
-/// How many descriptors from 3 on, without a gap, the caller passed.
+/// Returns how many descriptors, from 3 on and without a gap, the engine has passed.
 fn inherited_fds() -> u32 {
     (3..).take_while(|fd| sys::is_open(*fd)).count() as u32
 }
 
-/// Runs the command line, `again` from the protected image; the exit status.
+/// Runs the command line; returns the exit status. `again` says that this is the second run, from
+/// the sealed executable.
 pub(crate) fn main(again: bool) -> i32 {
     std::panic::set_hook(Box::new(report_panic));
     let args: Vec<OsString> = std::env::args_os().collect();
     let chosen = chosen(&args);
-    // The first act of what forks into a container: see sealed_exe.rs.
+    // Commands that fork into a container first run again from the sealed executable: see
+    // sealed_exe.rs.
     let protected = match chosen {
         Some("create" | "run" | "exec") if !again => sealed_exe::protect(),
         _ => Ok(()),
     };
-    // Nothing of ours is open.
+    // At this point `rt` has opened no descriptor itself.
     let inherited = inherited_fds();
     let failed = if chosen == Some("exec") {
         EXEC_FAILED
@@ -84,7 +87,7 @@ fn tell(line: &str, phase: Option<&str>) {
     let _ = writeln!(std::io::stderr(), "rt: {line}");
 }
 
-/// A fault of our own is one line as well; the process then aborts.
+/// Reports an internal error (a panic) as one line as well; the process then aborts.
 fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let cause = info
@@ -95,8 +98,8 @@ fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
     let _ = writeln!(std::io::stderr(), "rt: internal error at {place}: {cause}");
 }
 
-/// Help goes to standard output; of an error the user gets one line, and so does the log: clients
-/// show its last one.
+/// Prints help to standard output, or reports an error of the command line as one line, also in the
+/// log: engines show its last line. Returns the exit status.
 fn usage(error: &clap::Error, words: &[OsString], failed: i32) -> i32 {
     if matches!(
         error.kind(),
@@ -112,7 +115,7 @@ fn usage(error: &clap::Error, words: &[OsString], failed: i32) -> i32 {
         .collect::<Vec<_>>()
         .join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    // As far as they can be understood.
+    // The global options are parsed as far as possible, for those about the log.
     let global = GlobalArgs::augment_args(Command::new("rt")).ignore_errors(true);
     let global = global
         .allow_external_subcommands(true)
@@ -132,7 +135,8 @@ fn usage(error: &clap::Error, words: &[OsString], failed: i32) -> i32 {
     failed
 }
 
-/// Writes to standard output; a reader that has gone away is an error like any other.
+/// Writes to standard output; returns the exit status, which is 1 for any error, also for `EPIPE`
+/// (the reader has ended).
 fn print(text: &str) -> i32 {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => 0,
@@ -149,7 +153,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     let descriptor = log.descriptor();
     log.install();
     let process = process_file(matches)?;
-    // Whatever the caller left open must not be seen by a container, not for a moment.
+    // A container must not see any descriptor that the engine left open, not even for a moment.
     let extras = passed(matches, inherited_fds)?;
     let first = extras.passed_on().saturating_add(3);
     let kept = descriptor.into_iter().chain(status_fd(matches)).collect();
@@ -202,7 +206,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     }
 }
 
-/// The commands that take a container that is there.
+/// Runs a command about an existing container.
 fn with_container(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
     let id = || IdArgs::from_arg_matches(matches).map(|args| args.id);
     match name {
@@ -225,7 +229,7 @@ fn with_container(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> 
     }
 }
 
-/// `rt spec`, with a network of rt's where one is asked for.
+/// Runs `rt spec`, with a network of `rt` if one is asked for.
 fn write_spec(matches: &ArgMatches, root: impl FnOnce() -> Result<PathBuf>) -> Result<()> {
     let args = SpecArgs::from_arg_matches(matches)?;
     let unified = Cgroup::plan(None, "rt")?.is_unified();
@@ -242,7 +246,7 @@ fn write_spec(matches: &ArgMatches, root: impl FnOnce() -> Result<PathBuf>) -> R
     Ok(())
 }
 
-/// The commands about a container that neither make nor end anything.
+/// Runs a command about an existing container that is not part of the OCI life cycle.
 fn manage(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
     let id = || anyhow::Ok(IdArgs::from_arg_matches(matches)?.id);
     match name {
@@ -266,7 +270,8 @@ fn manage(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
     }
 }
 
-/// What `exec --process` names, which may be a descriptor that the caller passed.
+/// Reads the file that `exec --process` names. It may be a descriptor that the engine passed, so
+/// it is read before these are closed.
 fn process_file(matches: &ArgMatches) -> Result<Option<Vec<u8>>> {
     let exec = matches.subcommand().filter(|(name, _)| *name == "exec");
     let path = exec.and_then(|(_, matches)| matches.get_one::<PathBuf>("process"));
@@ -287,14 +292,14 @@ fn update(root: &Path, args: UpdateArgs) -> Result<()> {
     update::command(root, &args.id, resources, &args.schemata)
 }
 
-/// The descriptor that `checkpoint` tells something to.
+/// Returns the descriptor of `checkpoint --status-fd`.
 fn status_fd(matches: &ArgMatches) -> Option<RawFd> {
     let (_, matches) = matches.subcommand()?;
     let fd = matches.try_get_one("status_fd").ok().flatten().copied();
     fd.filter(|fd| *fd >= 0)
 }
 
-/// The descriptors that the caller passes to the process.
+/// Returns which descriptors of the engine the process gets (`--preserve-fds`, `LISTEN_FDS`).
 fn passed(matches: &ArgMatches, inherited_fds: u32) -> Result<Extras> {
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(Extras::default());
@@ -327,8 +332,8 @@ fn manager(global: &GlobalArgs) -> Result<Manager> {
     }
 }
 
-/// What this program was called as: the name of another runtime, which callers look at and whose
-/// directory they expect, or `rt`.
+/// Returns the name under which this program was called: `runc` or `crun`, because engines look at
+/// the name and expect the directory of that runtime, and otherwise `rt`.
 fn called_as() -> &'static str {
     let path = std::env::args_os()
         .next()
@@ -341,10 +346,10 @@ fn called_as() -> &'static str {
         .unwrap_or("rt")
 }
 
-/// Where the containers' states are.
+/// Returns the directory of all state directories: `--root` or its default.
 fn root(global: &GlobalArgs) -> Result<PathBuf> {
     let root = global.root.clone().map_or_else(default_root, Ok)?;
-    // `delete` would look for containers among all directories of the host.
+    // With `/`, every directory there would count as the state directory of a container.
     ensure!(
         !config::is_root(&std::path::absolute(&root)?),
         "--root: cannot be /"
@@ -352,7 +357,12 @@ fn root(global: &GlobalArgs) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// `$XDG_RUNTIME_DIR/rt` for an ordinary user, also where he is root of a user namespace.
+/// Returns the default of `--root`: `$XDG_RUNTIME_DIR/NAME` if the variable is set and this process
+/// is not root of the host (also for root of a user namespace), otherwise `/run/NAME` for root.
+/// NAME is what [`called_as`] returns.
+///
+/// # Errors
+/// If the variable is not set for an ordinary user.
 fn default_root() -> Result<PathBuf> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match runtime_dir {

@@ -1,6 +1,7 @@
-//! `delete`: takes away what `create` made, from the record alone, whatever became of the
-//! container and however far its creation had come. A record that cannot be read is made up from
-//! what else is known, and none is believed where the host says otherwise: see [`trust`].
+//! `delete`: removes everything that `create` has made. It needs only the record, and works in
+//! every state of the container, also if its creation was never finished. If the record cannot be
+//! read, it is replaced by what is known from elsewhere. What a record says is checked against the
+//! host: see [`trust`].
 
 mod trust;
 
@@ -20,21 +21,23 @@ use crate::{log, process, sys};
 
 pub(crate) use trust::{check_init, own_groups};
 
-/// How long all processes of a container may take to end, and its cgroups to go. `delete --force`
-/// is to end within ten seconds, with time to say what is left.
+/// How long it may take until all processes of a container have ended and its cgroups are removed.
+/// `delete --force` is to end within ten seconds, including the time to report what is left.
 const LIMIT: Duration = Duration::from_secs(9);
-/// How long another command may take before it is held for one that is stuck.
+/// How long another command may hold the lock before it is considered stuck.
 const TURN: Duration = Duration::from_secs(2);
-/// How long a killed process may take before it is asked what keeps it.
+/// How long a killed process usually takes at most to end: the first wait for it, and the longest
+/// pause between two attempts to kill all.
 const USUAL: Duration = Duration::from_millis(100);
 
-/// `rt delete`. With `force` also a running one, and one that does not exist.
+/// Runs `rt delete`. With `force` it also deletes a running container, and succeeds for one that
+/// does not exist.
 pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     let deadline = deadline();
     let locked = match Container::open_locked_by(root, id, Instant::now() + TURN) {
         Err(error) if error.is::<LockBusy>() => {
             if force && let Some(mut container) = Container::find_any(root, id)? {
-                // A create or start that is stuck on this init gives the lock back then.
+                // A `create` or `start` that waits for this init releases the lock when it ends.
                 trust::leave_out_misplaced(&mut container);
                 end_own_init(&container, deadline)?;
             }
@@ -48,7 +51,7 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
         None => return Err(state::missing(id)),
     };
     if container.is_bare {
-        // Of a claim that did not come far, and no container yet.
+        // A `create` has claimed the id and has ended before there was a container.
         container.refuse_strange_files()?;
         container.remove().phase(Phase::State)?;
         return if force {
@@ -65,7 +68,7 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     container.is_damaged |= !misplaced.is_empty();
     if !force {
         let status = match container.status()?.0 {
-            // Of one whose record is lost only the processes tell.
+            // If the record is lost, only its processes show that the container runs.
             _ if container.fault.is_some() && !own_groups(&container).pids()?.is_empty() => {
                 ContainerStatus::Running
             }
@@ -84,12 +87,12 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     clean_up_by(&container, deadline)
 }
 
-/// Ends the init that the record names. False if that is somebody else's.
+/// Ends the init that the record names. False if that process does not belong to the container.
 fn end_own_init(container: &Container, deadline: Instant) -> Result<bool> {
     let Some(init) = container.init()? else {
         return Ok(true);
     };
-    // The container's own processes are found in its cgroups then.
+    // Then the processes of the container are found in its cgroups.
     if check_init(container).is_err() {
         return Ok(false);
     }
@@ -97,12 +100,12 @@ fn end_own_init(container: &Container, deadline: Instant) -> Result<bool> {
     Ok(true)
 }
 
-/// When what is begun now is given up.
+/// Returns the time at which an attempt that begins now is given up.
 pub(crate) fn deadline() -> Instant {
     Instant::now() + LIMIT
 }
 
-/// Kills init and waits for its end.
+/// Kills init and waits for its end, at most for [`LIMIT`].
 pub(crate) fn end(container: &Container, init: &OwnedFd) -> Result<()> {
     end_by(container, init, deadline())
 }
@@ -116,9 +119,9 @@ fn end_by(container: &Container, init: &OwnedFd, deadline: Instant) -> Result<()
     if !is_frozen && has_ended(init, USUAL)? {
         return Ok(());
     }
-    // It may be frozen, by a `pause` that came in between or by the container itself in a group
-    // below, or wait for processes of its pid namespace that are frozen. Or there is a crowd of
-    // them, for which the CPU time that they are allowed is not enough to die.
+    // Init may be frozen, by a `pause` that came in between or by the container itself in a cgroup
+    // below, or it may wait for frozen processes of its pid namespace. Or there are so many
+    // processes that the CPU time of their limit is not enough for them to end.
     let cgroup = own_groups(container);
     let mut pause = Duration::from_millis(5);
     loop {
@@ -149,18 +152,18 @@ fn has_ended(init: &OwnedFd, limit: Duration) -> Result<bool> {
     }
 }
 
-/// Removes what is left once init is gone: other processes, cgroups, what poststop hooks clean up,
-/// the directory, in this order, so that a failure leaves the record for another try.
+/// Removes what is left after the end of init, in this order: other processes, cgroups, what
+/// poststop hooks clean up, the state directory. Thus a failure leaves the record for another try.
 pub(crate) fn clean_up(container: &Container) -> Result<()> {
     clean_up_by(container, deadline())
 }
 
-/// Kills everybody in the container's cgroups and removes them.
+/// Kills all processes in the container's cgroups and removes these.
 fn remove_groups(container: &Container, deadline: Instant) -> Result<()> {
     let cgroup = own_groups(container);
     cgroup.kill(deadline).phase(Phase::Cgroup)?;
-    // An init of which the record does not know has been killed in its groups, or has yet to notice
-    // that its caller is gone; on version 1 it may still have entered them.
+    // An init that is not in the record has been killed in its cgroups, or has not noticed yet that
+    // its parent is gone; on version 1 it may have entered the cgroups after the kill.
     container.wait_for_orphan(deadline)?;
     cgroup.kill(deadline).phase(Phase::Cgroup)?;
     if container.is_damaged
@@ -177,7 +180,7 @@ fn remove_groups(container: &Container, deadline: Instant) -> Result<()> {
 
 fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
     let record = &container.record;
-    // Mostly init was the last one, and the groups just go.
+    // In most cases init was the last process, and the empty cgroups can be removed at once.
     let is_whole = !container.is_damaged && record.init.is_some();
     if !is_whole || !trust::has_own_groups(container) || !record.cgroup.remove_empty() {
         remove_groups(container, deadline)?;
@@ -185,14 +188,14 @@ fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
     if let Some(rdt) = &record.rdt {
         rdt.remove().phase(Phase::Cgroup)?;
     }
-    // Without a first process nothing was there to hook into.
+    // Without an init there was no container for which the hooks could have anything to do.
     if (record.init.is_some() || container.fault.is_some())
         && let Some(mut hooks) = Hooks::of(record)
     {
         if let Err(error) = hooks.open_outputs() {
             log::warn(line(&error));
         }
-        // Before the directory goes, so that a killed `delete` can be tried again.
+        // The hooks run before the directory is removed, so that a killed `delete` can be repeated.
         hooks.run_all(HookKind::Poststop).iter().for_each(log::warn);
     }
     container.remove().phase(Phase::State)?;

@@ -1,4 +1,4 @@
-//! Where the program begins, in place of the standard library's start-up.
+//! The start of the program, in place of the standard library's start-up code.
 #![allow(unsafe_code)]
 
 #[cfg(all(target_env = "gnu", not(any(test, fuzzing))))]
@@ -14,8 +14,8 @@ use nix::sys::stat::Mode;
 
 use crate::{cli, sealed_exe, sys};
 
-/// What the C library calls. Does what Rust's start-up would have done and is needed, besides
-/// [`begin`]: there is enough stack.
+/// The function that the C library calls. Does what is needed of Rust's start-up code, and makes
+/// sure that there is enough stack, before it calls [`begin`].
 #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 #[cfg_attr(
     any(test, fuzzing),
@@ -29,9 +29,9 @@ extern "C" fn main(_count: c_int, args: *mut *mut c_char, env: *mut *mut c_char)
     begin()
 }
 
-/// Runs the command; its exit status. SIGPIPE is ignored, and standard streams that the caller closed
-/// become `/dev/null`, so that no descriptor of ours takes their number and ends up as the output of
-/// a container.
+/// Runs the command; returns its exit status. Before that SIGPIPE is ignored, and `/dev/null` is
+/// opened for each standard stream that the engine closed, so that no descriptor of `rt` gets its
+/// number and becomes the output of a container.
 fn begin() -> c_int {
     if let Err((what, errno)) = prepare() {
         eprintln!("rt: {what}: {}", errno.desc());
@@ -40,13 +40,17 @@ fn begin() -> c_int {
     cli::main(sealed_exe::runs_again())
 }
 
-/// Gives the process what every command counts on; the error is what it is about, and why.
+/// Sets up what every command relies on: standard streams and signal dispositions.
+///
+/// # Errors
+/// What could not be set up, and the cause.
 fn prepare() -> std::result::Result<(), (&'static str, Errno)> {
     open_standard_streams().map_err(|errno| ("/dev/null", errno))?;
-    // A hook need not read its state. If the signal had its default, whether a command goes on or
-    // ends without a word would depend on whether the hook has ended before the state is written.
+    // A hook need not read the state on its standard input. With the default action of SIGPIPE, a
+    // command would end silently whenever such a hook ended before the state was written.
     sys::set_signal_disposition(Signal::SIGPIPE, true).map_err(|errno| ("SIGPIPE", errno))?;
-    // A caller that ignores it would have the kernel reap our children behind our back.
+    // If the engine ignored SIGCHLD, the kernel would reap the children before `rt` can wait for
+    // them.
     sys::set_signal_disposition(Signal::SIGCHLD, false).map_err(|errno| ("SIGCHLD", errno))
 }
 
@@ -62,7 +66,7 @@ fn open_standard_streams() -> Result<()> {
         .iter()
         .filter(|stream| stream.revents & libc::POLLNVAL != 0)
     {
-        // The lowest number that is free is one of the closed ones.
+        // open(2) returns the lowest free number, which is that of a closed stream.
         let null = nix::fcntl::open(c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
         std::mem::forget(null);
     }

@@ -1,6 +1,6 @@
-//! What the user reads when something goes wrong: one line that names the thing to act on and
-//! its cause. Errors travel as [`anyhow::Error`] whose contexts are those nouns; the phase in
-//! which they happened is attached to the chain and shown in the log, not in the line.
+//! Errors as the user reads them: one line that names the thing to act on, and the cause. In the
+//! code they are [`anyhow::Error`]s whose contexts name these things. The phase in which an error
+//! happened is attached to it, and is shown in the log but not in the line.
 
 use std::fmt;
 
@@ -11,25 +11,25 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// Reading and refusing what the caller gave.
+    /// Reading and checking the configuration and the command line.
     Config,
     /// Computing and opening what the container needs, before any side effect.
     Plan,
     /// The state directory.
     State,
-    /// Creating, entering or limiting control groups.
+    /// Creating cgroups, entering them and setting their limits.
     Cgroup,
     /// Creating or joining namespaces.
     Namespaces,
     /// The root file system and everything mounted in it.
     Mounts,
-    /// Programs of the configuration, run at points of the container's life.
+    /// Running the hooks of the configuration.
     Hooks,
     /// The terminal.
     Terminal,
-    /// User, capabilities, limits and the working directory of the process.
+    /// User, capabilities, resource limits and working directory of the process.
     Process,
-    /// The user's program.
+    /// Executing the program of the container.
     Exec,
 }
 
@@ -47,7 +47,7 @@ impl Phase {
         Self::Exec,
     ];
 
-    /// The phase with that number on the wire.
+    /// Returns the phase with that number in a message of the protocol between init and the parent.
     pub(crate) fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|phase| *phase as u8 == number)
     }
@@ -70,8 +70,8 @@ impl fmt::Display for Phase {
     }
 }
 
-/// An error that already is the whole line, together with its phase. It carries what a
-/// container's first process reported across the process boundary.
+/// An error that is a whole line already, together with its phase. Init reports its errors to the
+/// parent in this form.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) phase: Phase,
@@ -86,7 +86,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Attaches the phase to an error on its way up; the innermost phase stands.
+/// Attaches the phase to an error that is passed up. The innermost phase is kept.
 pub(crate) trait InPhase<T> {
     fn phase(self, phase: Phase) -> anyhow::Result<T>;
 }
@@ -107,13 +107,13 @@ impl<T, E: Into<anyhow::Error>> InPhase<T> for Result<T, E> {
     }
 }
 
-/// The phase that the error was attached to, if any.
+/// Returns the phase that was attached to the error, if any.
 pub(crate) fn phase(error: &anyhow::Error) -> Option<Phase> {
     error.downcast_ref::<Failure>().map(|failure| failure.phase)
 }
 
-/// The error as the one line that the user reads: outermost noun first, control characters
-/// escaped so that a hostile file name cannot break the line or the log.
+/// Returns the error as the one line that the user reads: the outermost context comes first, and
+/// control characters are escaped, so that a hostile file name cannot break the line or the log.
 pub(crate) fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -130,7 +130,7 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
     one_line(&text)
 }
 
-/// Escapes control characters, so that nothing that is quoted in `text` breaks the line.
+/// Escapes the control characters in `text`, so that nothing in it breaks the line.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars()
         .flat_map(|c| match c.is_control() {
@@ -140,8 +140,9 @@ pub(crate) fn one_line(text: &str) -> String {
         .collect()
 }
 
-/// An errno as strerror(3) words it, without nix's `ENOENT: ` and std's ` (os error 2)`. nix has
-/// words of its own for some of them.
+/// Returns the text of one error of a chain. For an errno this is the text of strerror(3), without
+/// the `ENOENT: ` of nix and the ` (os error 2)` of the standard library; for some of them nix
+/// would have another text.
 fn describe(cause: &(dyn std::error::Error + 'static)) -> String {
     let errno = cause
         .downcast_ref::<nix::errno::Errno>()

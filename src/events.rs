@@ -1,5 +1,5 @@
-//! `events`: what a container uses, again and again, and when it runs out of memory. A line of
-//! JSON each, in runc's shape.
+//! `events`: prints the resource usage of a container repeatedly, and an event when it runs out of
+//! memory. Each event is one line of JSON in the format of runc.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +16,7 @@ use crate::cgroup::OomWatch;
 use crate::container::state::{Container, ContainerStatus};
 use crate::error::{InPhase, Phase};
 
-/// In runc's order.
+/// One line of output, with the fields in the order of runc.
 #[derive(Debug, Serialize)]
 struct Event<'a> {
     #[serde(rename = "type")]
@@ -26,7 +26,7 @@ struct Event<'a> {
     data: Option<Value>,
 }
 
-/// `rt events`: once with `stats_only`, else until the container ends.
+/// Runs `rt events`: prints the usage once with `stats_only`, otherwise until the container ends.
 pub(crate) fn command(root: &Path, id: &str, interval: Duration, stats_only: bool) -> Result<()> {
     if interval.is_zero() {
         bail!("--interval: must be longer than 0");
@@ -66,14 +66,15 @@ fn follow(container: &Container, init: &OwnedFd, interval: Duration) -> Result<(
     }
 }
 
-/// Whether init has ended; waits for that, for want of memory, or until `timeout` is over.
+/// Waits until init has ended, the container has run out of memory, or `timeout` is over. Returns
+/// whether init has ended.
 fn wait(init: &OwnedFd, oom: Option<&OomWatch>, timeout: Duration) -> Result<bool> {
     let mut fds = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
     fds.extend(
         oom.map(OomWatch::poll)
             .map(|(fd, flags)| PollFd::new(fd, flags)),
     );
-    // Rounded up, or the last millisecond would be spent asking.
+    // Rounded up: otherwise poll(2) would be called with 0 repeatedly for the last millisecond.
     let timeout = (timeout + Duration::from_micros(999)).as_millis();
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     match poll(&mut fds, timeout) {

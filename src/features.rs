@@ -1,5 +1,6 @@
-//! `--version` and `features`: what this version does, as features.md and features-linux.md of
-//! runtime-spec word it. Lists come from the tables that the work is done by, so that none of them can differ.
+//! `--version` and `features`: what this version supports, as the structure of features.md and
+//! features-linux.md of runtime-spec. The lists are made from the tables that the code works with,
+//! so that they cannot differ.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::config::{OCI_VERSION, capabilities, memory_policy, mount_options};
 use crate::security::{landlock, seccomp};
 use crate::{annotations, cgroup, criu, namespace, netns};
 
-/// The structure of features.md. A later version adds to it what it has learnt.
+/// The structure of features.md. Later versions of `rt` may add fields.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Features {
@@ -20,10 +21,10 @@ struct Features {
     hooks: [&'static str; 6],
     mount_options: Vec<&'static str>,
     linux: LinuxFeatures,
-    /// Annotations of a configuration that change what is done; with a dot at the end, all that
-    /// begin so.
+    /// Annotations of a configuration that change what `rt` does. A name with a dot at the end
+    /// stands for all annotations that begin with it.
     potentially_unsafe_config_annotations: Vec<&'static str>,
-    /// What else there is to know.
+    /// Features that runtime-spec has no field for.
     annotations: BTreeMap<&'static str, &'static str>,
 }
 
@@ -68,7 +69,7 @@ struct Enabled {
     enabled: bool,
 }
 
-/// The names of set_mempolicy(2) that are known.
+/// The supported names of modes and flags of set_mempolicy(2).
 #[derive(Debug, Serialize)]
 struct MemoryPolicyFeatures {
     modes: [&'static str; 7],
@@ -87,7 +88,8 @@ struct MountExtensions {
     idmap: Enabled,
 }
 
-/// `rt --version`: the lines that docker reads. The commit is known where the build names it.
+/// Returns the text of `rt --version`, with the lines that docker reads. The commit is included if
+/// the build has set `RT_COMMIT`.
 pub(crate) fn version(name: &str) -> String {
     let mut text = format!("{name} version {}\n", env!("CARGO_PKG_VERSION"));
     if let Some(commit) = option_env!("RT_COMMIT").filter(|commit| !commit.is_empty()) {
@@ -96,7 +98,7 @@ pub(crate) fn version(name: &str) -> String {
     text + &format!("spec: {OCI_VERSION}\n")
 }
 
-/// `rt features`.
+/// Runs `rt features`; returns the text for standard output.
 pub(crate) fn features() -> Result<String> {
     let (mut modes, flags) = memory_policy::names();
     modes.sort_unstable();
@@ -147,10 +149,11 @@ pub(crate) fn features() -> Result<String> {
         .into_iter()
         .chain(annotations::ALL)
         .collect(),
-        // Whatever the kernel of this host can do, as with the other fields.
+        // Whether the kernel of this host supports Landlock does not matter here; of all fields
+        // only `supported_flags` depends on the kernel.
         annotations: BTreeMap::from([
             ("org.rt.landlock", "true"),
-            // Which callers ask for.
+            // Engines look for this one.
             ("org.opencontainers.runc.checkpoint.enabled", "true"),
         ]),
     };

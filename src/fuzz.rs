@@ -1,5 +1,6 @@
-//! What strangers' bytes reach, as functions that neither panic nor hang: for libFuzzer
-//! (`make fuzz`, a program of its own), and for a unit test with changes of `fuzz/seeds`.
+//! The parsers of untrusted input, as functions that take any bytes and must neither panic nor
+//! hang. libFuzzer calls them (`make fuzz`, which builds a separate program), and a unit test calls
+//! them with random changes of the files in `fuzz/seeds`.
 
 use std::path::Path;
 
@@ -15,10 +16,10 @@ use crate::plan::{Extras, Plan, PlanSource};
 use crate::security::landlock;
 use crate::security::seccomp::SeccompFilter;
 
-/// Takes any bytes.
+/// A function that takes any bytes.
 type Target = fn(&[u8]);
 
-/// The targets: their names are those of the directories of seeds.
+/// The targets by name; the directory of a target's seeds has the same name.
 pub(crate) const TARGETS: [(&str, Target); 6] = [
     ("config", config),
     ("mounts", mount_options),
@@ -38,7 +39,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     target(bytes);
 });
 
-/// What passes the checks can be planned or is an error. Nothing is opened that the bytes name.
+/// Plans a configuration that passes the checks; an error is a valid result. Nothing that the bytes
+/// name is opened: see [`make_harmless`].
 fn config(bytes: &[u8]) {
     let Ok(mut loaded) = config::parse_spec(bytes) else {
         return;
@@ -70,7 +72,8 @@ fn make_harmless(spec: &mut Spec) {
     }
 }
 
-/// A profile that passes the checks becomes a program that the kernel takes, or is too long.
+/// Compiles a seccomp profile that passes the checks; if that succeeds, the kernel has to accept
+/// the program.
 fn seccomp(bytes: &[u8]) {
     let before = br#"{"ociVersion":"1.0.0","root":{"path":"r"},"linux":{"seccomp":"#;
     let after = br#","namespaces":[{"type":"mount"}]}}"#;
@@ -91,7 +94,8 @@ fn seccomp(bytes: &[u8]) {
     }
 }
 
-/// As bpf_check_classic() wants it: no jump leaves the program, and the last step ends it.
+/// Checks what bpf_check_classic() of the kernel requires: no jump leaves the program, and its last
+/// instruction returns.
 fn assert_valid(program: &[sock_filter]) {
     const CLASS: u32 = 7;
     for (at, step) in program.iter().enumerate() {
@@ -128,7 +132,8 @@ fn mount_options(bytes: &[u8]) {
     }
 }
 
-/// Whatever is a number on the command line or in the configuration, in words of its own.
+/// Parses lines as users, ids, capabilities and lists of CPUs, which are texts on the command line
+/// or in the configuration.
 fn ids(bytes: &[u8]) {
     for text in String::from_utf8_lossy(bytes).lines() {
         if let Ok(user) = text.parse::<User>() {
@@ -150,7 +155,7 @@ fn ids(bytes: &[u8]) {
     }
 }
 
-/// Lines `name=value`.
+/// Parses lines `name=value` as annotations.
 fn annotations(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let pairs = text.lines().filter_map(|line| line.split_once('='));
@@ -167,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// xorshift64*: the same changes in every run.
+    /// A generator of random numbers (xorshift64*) that gives the same changes in every run.
     struct Random(u64);
 
     impl Random {
@@ -179,7 +184,7 @@ mod tests {
         }
     }
 
-    /// What tends to be forgotten.
+    /// Values that parsers often fail to handle.
     const ODD: [&[u8]; 12] = [
         b"-1",
         b"0",
@@ -215,7 +220,7 @@ mod tests {
         }
     }
 
-    /// Says what broke a target.
+    /// Prints the target and its input if the target panics.
     struct Last<'a>(&'a str, &'a [u8]);
 
     impl Drop for Last<'_> {
@@ -248,7 +253,7 @@ mod tests {
                 .map(|file| std::fs::read(file).unwrap())
                 .collect();
             seeds.iter().for_each(|seed| run(name, target, seed));
-            // As many as two seconds allow, on any machine the same ones in the same order.
+            // At most as many as two seconds allow; the same ones in the same order on any machine.
             let end = Instant::now() + Duration::from_secs(2);
             let mut random = Random(0x9e37_79b9_7f4a_7c15);
             for _ in 0..20_000 {

@@ -1,11 +1,11 @@
-//! Ids of containers, as runc takes them.
+//! The ids of containers, with the rules of runc.
 
 use anyhow::{Result, bail};
 
 /// The longest id, in bytes.
 const ID_MAX: usize = 1024;
 
-/// runc's rule for ids: letters, digits, `_ + - .`, not `.` or `..`, at most 1024 bytes.
+/// Checks an id by the rule of runc: letters, digits, `_ + - .`, not `.` or `..`, 1 to 1024 bytes.
 pub(crate) fn check_id(id: &str) -> Result<()> {
     if id.is_empty() {
         bail!("container id cannot be empty");

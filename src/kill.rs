@@ -1,4 +1,4 @@
-//! `kill`: a signal to init, or to every process of the container.
+//! `kill`: sends a signal to init, or to every process of the container.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::container::state::{self, Container, ContainerStatus};
 use crate::delete::{check_init, own_groups};
 use crate::{log, sys};
 
-/// How long another command may take to finish with a created container.
+/// How long `kill` waits for another command that holds the lock of a created container.
 const TURN: Duration = Duration::from_secs(1);
 
-/// `rt kill`.
+/// Runs `rt kill`: sends `signal` to init, or with `all` to every process of the container.
 pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<()> {
     let signal = parse(signal)?;
     let container = Container::find_any(root, id)?.ok_or_else(|| state::missing(id))?;
@@ -26,12 +26,12 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
     }
     let (status, init) = container.status()?;
     if status == ContainerStatus::Created {
-        // A `create` that is about to let init go would take its end for a failure of its own.
+        // A `create` that has not finished would report the end of init as its own failure.
         container.wait_for_turn(TURN);
     }
     let cgroup = &container.record.cgroup;
-    // Without a pid namespace of its own the other processes outlive init; and to kill a frozen
-    // one is to thaw it.
+    // In a container without its own pid namespace the other processes outlive init. A frozen
+    // process does not act on SIGKILL; `signal_all` thaws the cgroup.
     let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
     let alone = !kinds.contains(CloneFlags::CLONE_NEWPID);
     let Some(init) = init.filter(|_| status != ContainerStatus::Creating) else {
@@ -42,7 +42,7 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
         bail!("{id}: container not running");
     };
     if cgroup.is_nowhere() && (all || alone) {
-        // In a pid namespace of their own all end with init.
+        // With its own pid namespace the container ends as a whole when init is killed.
         if alone || signal != libc::SIGKILL {
             log::warn(format!("{id}: without a cgroup only init can be found"));
         }
@@ -56,7 +56,11 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
     }
 }
 
-/// Where the record cannot be read: everybody in the container's cgroups, if that was asked for.
+/// If the record cannot be read: signals all processes in the container's cgroups, provided that
+/// all were meant (`all` or SIGKILL) and that the cgroups are not used by other processes.
+///
+/// # Errors
+/// Otherwise that the record cannot be read.
 fn by_groups(container: Container, signal: i32, all: bool) -> Result<()> {
     let cgroup = own_groups(&container);
     let is_for_all = all || signal == libc::SIGKILL;
@@ -66,7 +70,8 @@ fn by_groups(container: Container, signal: i32, all: bool) -> Result<()> {
     container.readable().map(drop)
 }
 
-/// A name with or without SIG, or a number; 0 only asks whether there is a process.
+/// Returns the number of a signal: `text` is a name with or without SIG, or a number. The number 0
+/// sends no signal and only checks that there is a process.
 fn parse(text: &str) -> Result<i32> {
     if let Ok(number) = text.parse::<i32>() {
         if (0..=libc::SIGRTMAX()).contains(&number) {
@@ -85,7 +90,7 @@ fn parse(text: &str) -> Result<i32> {
     }
 }
 
-/// `RTMIN`, `RTMIN+3`, `RTMAX-3`, as signal(7) numbers them.
+/// Returns the number of a real-time signal: `RTMIN`, `RTMIN+3` or `RTMAX-3` (signal(7)).
 fn real_time(name: &str) -> Option<i32> {
     let (base, offset) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
         (Some(offset), _) => (libc::SIGRTMIN(), offset),

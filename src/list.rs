@@ -1,4 +1,4 @@
-//! `list` and `state`: what is known of the containers, in runc's formats.
+//! `list` and `state`: show the state of containers in the formats of runc.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,13 +11,13 @@ use crate::container::state::{Container, ContainerStatus};
 use crate::error::line;
 use crate::log;
 
-/// runtime.md's state, with the fields that runc adds.
+/// The state of a container as in runtime.md of runtime-spec, with the fields that runc adds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StateOutput {
     oci_version: String,
     id: String,
-    /// 0 when stopped.
+    /// The pid of init; 0 if it has ended.
     pid: i32,
     status: ContainerStatus,
     bundle: PathBuf,
@@ -50,7 +50,7 @@ impl StateOutput {
     }
 }
 
-/// `rt state`.
+/// Runs `rt state`; returns the text for standard output.
 pub(crate) fn state(root: &Path, id: &str) -> Result<String> {
     let state = StateOutput::of(Container::open(root, id)?)?;
     Ok(serde_json::to_string_pretty(&state)? + "\n")
@@ -66,7 +66,8 @@ pub(crate) enum ListFormat {
     Quiet,
 }
 
-/// `rt list`. A missing root has no containers, unless it was asked for by name.
+/// Runs `rt list`; returns the text for standard output. A missing `root` has no containers, but is
+/// an error if it was given with `--root` (`explicit_root`).
 pub(crate) fn list(root: &Path, explicit_root: bool, format: ListFormat) -> Result<String> {
     let (all, errors) = if root.is_dir() {
         Container::all(root)?
@@ -84,7 +85,7 @@ pub(crate) fn list(root: &Path, explicit_root: bool, format: ListFormat) -> Resu
     }
     let states: Vec<StateOutput> = all.into_iter().filter_map(readable).collect();
     match format {
-        // runc says null where there is none.
+        // runc prints null if there is no container.
         ListFormat::Json if states.is_empty() => Ok("null\n".to_string()),
         ListFormat::Json => Ok(serde_json::to_string(&states)? + "\n"),
         _ => Ok(table(&states)),
@@ -98,7 +99,7 @@ fn readable(container: Container) -> Option<StateOutput> {
         .ok()
 }
 
-/// Names a container that cannot be read: it hides no other.
+/// Warns about a container that cannot be read; the others are listed nevertheless.
 fn complain(error: &Error) {
     log::warn(line(error));
 }
@@ -136,7 +137,8 @@ fn row(state: &StateOutput) -> [String; 6] {
     ]
 }
 
-/// From /etc/passwd itself: a static executable has no name service, and needs none for this.
+/// Returns the name of user `uid`, or `#UID` if there is none. It is read from /etc/passwd, because
+/// a static executable has no name service switch (nsswitch.conf(5)).
 fn user_name(uid: u32) -> String {
     let passwd = std::fs::read_to_string("/etc/passwd")
         .context("/etc/passwd")

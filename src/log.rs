@@ -1,10 +1,10 @@
-//! `--log`, `--log-format` and `--debug`.
+//! The log: `--log`, `--log-format` and `--debug`.
 //!
-//! Clients read the last line of level `error` from the log file and show its
-//! `msg` to their users, so every line goes out in one `write(2)`. Standard error
-//! belongs to the container's user: nothing is written there but warnings, where no
-//! log takes them, and debug output that was asked for; the error itself is printed
-//! by `cli.rs`. Hence a warning is for what is wrong, and not for what is seldom.
+//! Engines read the last line of level `error` from the log file and show its `msg` to their users,
+//! so every line is written with one write(2). Standard error belongs to the user of the container:
+//! without a log file it gets warnings, and debug output if that was asked for. The error that ends
+//! the command is printed by `cli.rs`. Therefore only something that is wrong is a warning, and not
+//! something that is merely unusual.
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
@@ -23,13 +23,13 @@ use crate::error::one_line;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// The word after `--log-format`.
+/// The format of the log, as named after `--log-format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LogFormat {
-    /// `time="…" level=error msg="…"`, as logrus writes it.
+    /// `time="…" level=error msg="…"`, the format of logrus.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -45,7 +45,7 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Where lines go, and which of them.
+/// Where lines are written, in which format, and whether debug lines are.
 #[derive(Debug)]
 pub(crate) struct Log {
     file: Option<File>,
@@ -53,7 +53,7 @@ pub(crate) struct Log {
     debug: bool,
 }
 
-/// A line in the order of keys that logrus writes.
+/// A line, with its keys in the order of logrus.
 #[derive(Serialize)]
 struct Line<'a> {
     level: &'a str,
@@ -64,11 +64,12 @@ struct Line<'a> {
 }
 
 impl Log {
-    /// Opens `path` for appending and creates it where it is missing; crun's `file:` may stand
-    /// before it. Without a path warnings, and with `debug` its lines, go to standard error.
+    /// Opens `path` for appending, and creates it if it is missing. It may have the prefix `file:`,
+    /// as in crun. Without a path, warnings go to standard error, and with `debug` debug lines too.
     ///
     /// # Errors
-    /// `--log PATH: …` when the file cannot be opened, or is crun's word for something else.
+    /// `--log PATH: …` if the file cannot be opened, or if the path begins with `journald:` or
+    /// `syslog:`, which crun supports and `rt` does not.
     pub(crate) fn open(path: Option<&Path>, format: LogFormat, debug: bool) -> Result<Self> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         let file =
@@ -80,37 +81,37 @@ impl Log {
         })
     }
 
-    /// Makes this the log of the process. Only the first call has an effect.
+    /// Makes this the log of the process. Only the first call for a process has an effect.
     pub(crate) fn install(self) {
         let _ = LOG.set(self);
     }
 
-    /// The descriptor of the log file.
+    /// Returns the descriptor of the log file, if there is one.
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         self.file.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// What happened, for somebody who looks for a fault; written with `--debug`.
+    /// Writes what happened, for a person who looks for a fault. Does nothing without `--debug`.
     pub(crate) fn debug(&self, msg: impl Display) {
         if self.debug {
             self.line("debug", &msg.to_string(), None);
         }
     }
 
-    /// Something that was asked for and cannot be had, where the specification
-    /// wants the runtime to go on, or that went wrong and does not end the command.
-    /// Without a log file it is a line of standard error.
+    /// Writes a warning: something went wrong but does not end the command, or something was asked
+    /// for that is not possible, and the specification wants the runtime to continue. Without a log
+    /// file it is a line on standard error.
     pub(crate) fn warn(&self, msg: impl Display) {
         let msg = one_line(&msg.to_string());
         match self.file {
             Some(_) => self.line("warning", &msg, None),
-            // A standard error that cannot be written has no better place either.
+            // If standard error cannot be written, there is no better place for the warning.
             None => drop(io::stderr().write_all(format!("rt: warning: {msg}\n").as_bytes())),
         }
     }
 
-    /// The error that ends the command; `phase` is the step of the command.
-    /// Nothing without a log file: standard error gets it from `main`.
+    /// Writes the error that ends the command; `phase` is the step of the command. Does nothing
+    /// without a log file: `cli.rs` prints the error on standard error.
     pub(crate) fn error(&self, msg: impl Display, phase: Option<&str>) {
         if self.file.is_some() {
             self.line("error", &msg.to_string(), phase);
@@ -126,7 +127,7 @@ impl Log {
             time: &time,
         }
         .format(self.format);
-        // There is no better place to report a log that cannot be written.
+        // If the log cannot be written, there is no better place to report that.
         let _ = match self.file.as_ref() {
             Some(mut file) => file.write_all(line.as_bytes()),
             None => io::stderr().write_all(line.as_bytes()),
@@ -167,21 +168,21 @@ impl Line<'_> {
     }
 }
 
-/// [`Log::debug`] of the installed log; nothing before [`Log::install`].
+/// Calls [`Log::debug`] of the installed log; does nothing before [`Log::install`].
 pub(crate) fn debug(msg: impl Display) {
     if let Some(log) = LOG.get() {
         log.debug(msg);
     }
 }
 
-/// [`Log::warn`] of the installed log.
+/// Calls [`Log::warn`] of the installed log; does nothing before [`Log::install`].
 pub(crate) fn warn(msg: impl Display) {
     if let Some(log) = LOG.get() {
         log.warn(msg);
     }
 }
 
-/// [`Log::error`] of the installed log.
+/// Calls [`Log::error`] of the installed log; does nothing before [`Log::install`].
 pub(crate) fn error(msg: impl Display, phase: Option<&str>) {
     if let Some(log) = LOG.get() {
         log.error(msg, phase);

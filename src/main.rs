@@ -1,8 +1,9 @@
-//! `rt`, an OCI container runtime: one stateless executable that reads a bundle and gives the
-//! process in it its own world. `docs/architecture.md` is the map.
+//! `rt`, an OCI container runtime: one stateless executable that reads a bundle and runs its
+//! program in a container. `docs/architecture.md` gives an overview of the code.
 //!
-//! The C library calls `entry_point::main`: Rust's own start-up reads `/proc/self/maps` and installs
-//! handlers, seventeen system calls twice over, for a stack overflow that would end us anyway.
+//! The C library calls `entry_point::main` instead of Rust's own start-up code. That reads
+//! `/proc/self/maps` and installs handlers for a stack overflow, which would end the process
+//! anyway: seventeen system calls, in each of the two starts of a command.
 #![cfg_attr(not(test), no_main)]
 
 mod annotations;

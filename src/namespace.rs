@@ -1,13 +1,15 @@
-//! The namespaces of a container: which are new, which are joined, and in what order, so that
-//! one clone makes the first process of every combination.
+//! The namespaces of a container: which are new, which are joined, and in what order, so that one
+//! clone creates init for every combination of them. "Before" and "after" in the table mean the
+//! clone; the parent returns to its own namespaces afterwards.
 //!
 //! | kind | new | joined |
 //! |---|---|---|
-//! | pid | at the clone | by the caller before the clone, which goes back afterwards; by a builder |
-//! | time | `unshare` by the caller before the clone (offsets cannot be set later); by init if the user namespace is new | likewise |
-//! | mount, network, uts, ipc | at the clone; with a new user namespace network, uts and ipc after the id maps | by init; by the caller if the user namespace is new |
-//! | cgroup | by init after Go: at the clone it gets the wrong root on v1 | as network |
-//! | user | at the clone, id maps written before Go | by a middle process, see [`Namespaces::clone_in_user`] |
+//! | pid | at the clone | by the parent before; by a builder if there is one |
+//! | time | by the parent before (unshare(2); offsets cannot be set later); by init if the user namespace is new | by the parent before |
+//! | mount | at the clone | by init |
+//! | network, uts, ipc | at the clone; by init after the id maps are written if the user namespace is new | by init; by the parent before if the user namespace is new |
+//! | cgroup | by init after Go: at the clone it would get the wrong root on v1 | by init; by the parent before if the user namespace is new |
+//! | user | at the clone; the parent writes the id maps before Go | by a middle process, see [`Namespaces::clone_in_user`], which joins all other kinds as well |
 
 mod check;
 mod id_map;
@@ -33,37 +35,38 @@ pub(crate) use id_map::{IdMap, user_namespace};
 pub(crate) use middle::answer;
 pub(crate) use owner::is_root_of_host;
 
-/// time_namespaces(7); nix has no name for it.
+/// `CLONE_NEWTIME` (time_namespaces(7)), for which nix has no name.
 pub(crate) const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
-/// What a new user namespace must own, but must not get before its root exists: all flags at
-/// once give an mqueue file system that belongs to the overflow user.
+/// The kinds that a new user namespace must own, but that must not be created before its root
+/// exists: if all are created by one clone, the mqueue file system belongs to the overflow user.
 const AFTER_ID_MAPS: CloneFlags = CloneFlags::CLONE_NEWNET
     .union(CloneFlags::CLONE_NEWUTS)
     .union(CloneFlags::CLONE_NEWIPC);
-/// What a process cannot take on itself, but only its children.
+/// The kinds that only the children of a process get: pid, and time after unshare(2).
 const FOR_CHILDREN: CloneFlags = CloneFlags::CLONE_NEWPID.union(NEWTIME);
 
-/// A namespace that exists already.
+/// A namespace that exists already and is joined.
 #[derive(Debug)]
 struct JoinedNamespace {
     kind: CloneFlags,
     fd: OwnedFd,
-    /// Where the configuration names it, for errors.
+    /// The place in the configuration that names the namespace, for errors.
     origin: String,
 }
 
-/// The namespaces of a process to come.
+/// The namespaces of a process that has yet to be created.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     new: CloneFlags,
     joined: Vec<JoinedNamespace>,
-    /// exec: everything of `container_kinds` is taken from this running process.
+    /// For `exec`: the running process (a pidfd) whose namespaces `container_kinds` are joined.
     container: Option<OwnedFd>,
     container_kinds: CloneFlags,
     uids: IdMap,
     gids: IdMap,
     time_offsets: String,
-    /// The caller is an ordinary user; init, which sees this too, may be root of its namespace.
+    /// Whether the parent runs as an ordinary user. Init reads this as well: it may be root of its
+    /// user namespace then.
     is_ordinary: bool,
 }
 
@@ -93,7 +96,7 @@ impl Namespaces {
         Ok(this)
     }
 
-    /// The namespaces `kinds` of the running process `pidfd`.
+    /// Makes the process join the namespaces `kinds` of the running process `pidfd`.
     pub(crate) fn of_container(pidfd: OwnedFd, kinds: CloneFlags) -> Self {
         Self {
             new: CloneFlags::empty(),
@@ -122,14 +125,16 @@ impl Namespaces {
         if kind == CloneFlags::CLONE_NEWNS && is_own(&fd, "mnt")? {
             bail!("{origin}: is the runtime's own mount namespace");
         }
-        // setns(2) refuses a process's own user namespace, where it has nothing to change.
+        // setns(2) refuses the user namespace in which the process already is: then there is
+        // nothing to join.
         if kind != CloneFlags::CLONE_NEWUSER || !is_own(&fd, "user")? {
             self.joined.push(JoinedNamespace { kind, fd, origin });
         }
         Ok(())
     }
 
-    /// The kinds that differ from the runtime's own; what `exec` has to join.
+    /// Returns the kinds in which the container differs from `rt` itself: those that `exec` has to
+    /// join.
     pub(crate) fn kinds(&self) -> CloneFlags {
         self.new | self.container_kinds | self.joined_kinds()
     }
@@ -140,17 +145,17 @@ impl Namespaces {
             .fold(CloneFlags::empty(), |all, joined| all | joined.kind)
     }
 
-    /// Whether the process gets a user namespace other than the runtime's.
+    /// Whether the process gets another user namespace than that of `rt`.
     pub(crate) fn has_user(&self) -> bool {
         self.kinds().contains(CloneFlags::CLONE_NEWUSER)
     }
 
-    /// Whether a fresh namespace of this kind is made.
+    /// Whether a new namespace of this kind is created.
     pub(crate) fn has_new(&self, kind: CloneFlags) -> bool {
         self.new.contains(kind)
     }
 
-    /// Descriptors that init still needs after the clone.
+    /// Returns the numbers of the descriptors that init still needs after the clone.
     pub(crate) fn descriptors(&self) -> Vec<i32> {
         let container = self.container.iter().map(AsRawFd::as_raw_fd);
         self.joined
@@ -164,7 +169,7 @@ impl Namespaces {
         self.joined.iter().any(|joined| joined.kind == kind)
     }
 
-    /// The namespace of this kind that is joined by path.
+    /// Returns the namespace of this kind that is joined by path, if there is one.
     pub(crate) fn joined(&self, kind: CloneFlags) -> Option<BorrowedFd<'_>> {
         self.joined
             .iter()
@@ -172,8 +177,8 @@ impl Namespaces {
             .map(|joined| joined.fd.as_fd())
     }
 
-    /// In the caller: forks the first process, or the builder that will fork it. On cgroup v2 it is
-    /// born in `cgroup`.
+    /// In the parent: clones init, or the builder that will clone it. On cgroup v2 the new process
+    /// starts in `cgroup`.
     pub(crate) fn clone(&self, cgroup: Option<BorrowedFd<'_>>, has_builder: bool) -> Result<Fork> {
         if self.container.is_some() {
             return sys::clone3(0, cgroup).with_context(|| clone_of(cgroup));
@@ -204,16 +209,16 @@ impl Namespaces {
         Ok(fork)
     }
 
-    /// In the middle process: joins the user namespace and forks init, as a child of the caller.
+    /// In the middle process: joins the user namespace and clones init as a child of the parent.
     fn clone_in_user(&self) -> Result<Fork> {
         hide()?;
-        // Init is seen in a pid namespace that it joins.
+        // Init is visible in a pid namespace that it joins.
         sys::clear_command_line();
         if !self.is_ordinary {
             self.join_kinds((CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWUSER)?;
             self.join_kinds(CloneFlags::CLONE_NEWUSER)?;
         } else {
-            // What an ordinary user may join at all belongs to that user namespace.
+            // An ordinary user may join a namespace only if that user namespace owns it.
             self.join_kinds(CloneFlags::CLONE_NEWUSER)?;
             self.join_kinds((CloneFlags::all() | NEWTIME) - CloneFlags::CLONE_NEWUSER)?;
         }
@@ -226,7 +231,8 @@ impl Namespaces {
 
     fn kinds_joined_before_clone(&self) -> CloneFlags {
         if self.new.contains(CloneFlags::CLONE_NEWUSER) {
-            // Once in the new user namespace, init has no rights over namespaces of the host.
+            // Init is created in the new user namespace and has no rights over namespaces of the
+            // host then.
             FOR_CHILDREN | AFTER_ID_MAPS | CloneFlags::CLONE_NEWCGROUP
         } else {
             FOR_CHILDREN
@@ -269,8 +275,9 @@ impl Namespaces {
         Ok(())
     }
 
-    /// In init, which is confined: an ordinary user could not `exec` into a hidden process while it
-    /// waits for `start`. What else there is in that user namespace came in by the same user.
+    /// In init, after it is confined: makes it visible again (see [`hide`]) if the parent runs as
+    /// an ordinary user, who could not `exec` into a hidden process while it waits for `start`.
+    /// Every other process in that user namespace was started by the same user.
     pub(crate) fn show(&self) -> Result<()> {
         match self.is_ordinary {
             true => prctl::set_dumpable(true).context("PR_SET_DUMPABLE"),
@@ -278,13 +285,13 @@ impl Namespaces {
         }
     }
 
-    /// In init: a new time namespace that the new user namespace owns.
+    /// In init: creates and enters a new time namespace, which the new user namespace owns.
     fn take_time(&self) -> Result<()> {
         if !self.new.contains(NEWTIME) {
             return Ok(());
         }
-        // Of a hidden process the files in /proc belong to the host's root. Nobody else is in
-        // these namespaces yet.
+        // The files in /proc of a hidden process belong to root of the host, so init could not
+        // write its offsets. No other process is in these namespaces yet that could trace it.
         prctl::set_dumpable(true).context("PR_SET_DUMPABLE")?;
         let taken = self.unshare_time().and_then(|()| {
             setns(open_own("time_for_children")?, NEWTIME).context("the new time namespace")
@@ -293,7 +300,8 @@ impl Namespaces {
         taken
     }
 
-    /// Becomes root of the user namespace just entered, or whoever there is in it.
+    /// Becomes root of the user namespace that was just entered, or the first id of the map if that
+    /// has no root. Changes nothing if a namespace that existed already does not have this id.
     fn become_builder(&self) -> Result<()> {
         let (uid, gid) = (
             Uid::from_raw(self.uids.builder()),
@@ -301,14 +309,14 @@ impl Namespaces {
         );
         let changed = setresgid(gid, gid, gid).and_then(|()| setresuid(uid, uid, uid));
         match changed {
-            // A namespace that somebody else has made need not have a root.
+            // A user namespace that exists already need not map a root.
             Err(Errno::EINVAL) if !self.new.contains(CloneFlags::CLONE_NEWUSER) => {}
             result => result.context("root of the user namespace")?,
         }
         hide()
     }
 
-    /// In the caller, between the clone and Go: the id maps of a new user namespace.
+    /// In the parent, between the clone and Go: writes the id maps of a new user namespace.
     pub(crate) fn write_id_maps(&self, pid: i32) -> Result<()> {
         if self.new.contains(CloneFlags::CLONE_NEWUSER) {
             id_map::write(pid, &self.uids, &self.gids)?;
@@ -316,12 +324,12 @@ impl Namespaces {
         Ok(())
     }
 
-    /// In a builder: the pid namespace of the processes that it will clone.
+    /// In a builder: joins the pid namespace for the processes that it will clone.
     pub(crate) fn join_pid(&self) -> Result<()> {
         self.join_kinds(CloneFlags::CLONE_NEWPID)
     }
 
-    /// In init, after Go: everything that was not there at the clone.
+    /// In init, after Go: creates and joins the namespaces that it did not get at the clone.
     pub(crate) fn enter(&self) -> Result<()> {
         if let Some(container) = &self.container {
             if !self.container_kinds.is_empty() {
@@ -349,7 +357,7 @@ impl Namespaces {
     }
 }
 
-/// The caller's own namespaces, to return to after a clone into others.
+/// Namespaces of the parent, to which it returns after a clone into others.
 struct Home(Vec<(CloneFlags, OwnedFd)>);
 
 impl Home {
@@ -371,7 +379,7 @@ impl Home {
     }
 }
 
-/// The kinds and their files below `/proc/self/ns`.
+/// The kinds, and the names of their files below `/proc/self/ns`.
 const FILES: [(CloneFlags, &str); 8] = [
     (CloneFlags::CLONE_NEWUSER, "user"),
     (CloneFlags::CLONE_NEWPID, "pid"),
@@ -398,8 +406,9 @@ fn is_own(fd: &OwnedFd, name: &str) -> Result<bool> {
     Ok((theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino))
 }
 
-/// No process of the container may trace this one or read its memory while it is still on its
-/// way. A change of user sets this to what fs.suid_dumpable says, and exec resets it.
+/// Hides this process: no process of the container may trace it or read its memory before it
+/// executes the program (`PR_SET_DUMPABLE`). A change of user resets the flag to the value of
+/// fs.suid_dumpable, and execve(2) makes the process dumpable again.
 pub(crate) fn hide() -> Result<()> {
     prctl::set_dumpable(false).context("PR_SET_DUMPABLE")
 }
@@ -426,7 +435,7 @@ fn word(kind: CloneFlags) -> &'static str {
     }
 }
 
-/// The name of every kind in `linux.namespaces`: for `features`.
+/// Returns the name of every kind as in `linux.namespaces`, for `features`.
 pub(crate) fn words_of_all() -> impl Iterator<Item = &'static str> {
     FILES.iter().map(|(kind, _)| word(*kind))
 }
@@ -440,7 +449,7 @@ fn words(kinds: CloneFlags) -> String {
     names.join(", ")
 }
 
-/// The lines of time_namespaces(7) `timens_offsets`: clock, seconds, nanoseconds.
+/// Returns the lines for `timens_offsets` (time_namespaces(7)): clock, seconds, nanoseconds.
 fn time_offsets(linux: &Linux) -> String {
     let offsets = linux.time_offsets().iter().flatten();
     offsets
@@ -452,8 +461,8 @@ fn time_offsets(linux: &Linux) -> String {
         .collect()
 }
 
-/// What a clone that fails was for: an ordinary user may not put a process into every group of his
-/// own (cgroups(7) "Delegation containment").
+/// Returns what a failed clone was for, for its error: an ordinary user may not put a process into
+/// every cgroup that the user owns (cgroups(7) "Delegation containment").
 fn clone_of(cgroup: Option<BorrowedFd<'_>>) -> &'static str {
     if cgroup.is_some() {
         "clone into the container's cgroup"

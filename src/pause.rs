@@ -1,4 +1,4 @@
-//! `pause` and `resume`: every process of a container stands still, and goes on.
+//! `pause` and `resume`: freeze and thaw all processes of a container.
 
 use std::path::Path;
 
@@ -8,14 +8,15 @@ use crate::container::state::{Container, ContainerStatus};
 use crate::error::{InPhase, Phase};
 use crate::process;
 
-/// `rt pause`. A container that waits for `start` can be paused as well.
+/// Runs `rt pause`, also for a container that waits for `start`.
 pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     match container.status()?.0 {
         ContainerStatus::Created | ContainerStatus::Running => {
             let cgroup = &container.record.cgroup;
             cgroup.freeze().phase(Phase::Cgroup)?;
-            // It has ended meanwhile, or is about to: who is frozen does not die.
+            // Init may have ended or been killed meanwhile: then the cgroup is thawed again,
+            // because a frozen process does not act on SIGKILL.
             let alive = check_alive(&container);
             alive.or_else(|error| cgroup.thaw().phase(Phase::Cgroup).and(Err(error)))
         }
@@ -39,7 +40,7 @@ fn check_alive(container: &Container) -> Result<()> {
     Ok(())
 }
 
-/// `rt resume`.
+/// Runs `rt resume`.
 pub(crate) fn resume(root: &Path, id: &str) -> Result<()> {
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     match container.status()?.0 {

@@ -1,4 +1,5 @@
-//! Processes by pid and start time: a pid alone may name somebody else by the time it is used.
+//! Processes, identified by pid and start time: when a pid alone is used, it may already belong to
+//! another process.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys;
 
-/// A process: its pid, and its start time in clock ticks after boot
-/// (proc_pid_stat(5) field 22), which a later process of the same pid does not share.
+/// A process: its pid, and its start time in clock ticks after boot (proc_pid_stat(5) field 22),
+/// which differs for a later process with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Process {
@@ -22,7 +23,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The process `pid` as it is now.
+    /// Returns the process that has `pid` now.
     pub(crate) fn now(pid: i32) -> Result<Self> {
         match Self::look(pid)? {
             Some(start_time) => Ok(Self { pid, start_time }),
@@ -30,18 +31,18 @@ impl Process {
         }
     }
 
-    /// A pidfd if the process still lives.
+    /// Returns a pidfd if the process is still alive.
     pub(crate) fn open(self) -> Result<Option<OwnedFd>> {
         let pidfd = match sys::pidfd_open(self.pid) {
             Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
             result => result.with_context(|| format!("process {}", self.pid))?,
         };
-        // Looked at after the open: the pidfd cannot change its process any more.
+        // The start time is read after the open, when the pidfd refers to one process for good.
         let same = Self::look(self.pid)? == Some(self.start_time);
         Ok((same && !has_ended(pidfd.as_fd())?).then_some(pidfd))
     }
 
-    /// When it started, to the second; None where the kernel does not say how long it has been up.
+    /// Returns when the process started, to the second; `None` if the uptime cannot be read.
     pub(crate) fn started(self) -> Option<SystemTime> {
         let uptime = fs::read_to_string("/proc/uptime").ok()?;
         let up = uptime.split('.').next()?.parse().ok()?;
@@ -49,7 +50,8 @@ impl Process {
         boot.checked_add(Duration::from_secs(self.start_time / TICKS))
     }
 
-    /// The start time of `pid`.
+    /// Returns the start time of `pid` in clock ticks after boot; `None` if there is no such
+    /// process.
     fn look(pid: i32) -> Result<Option<u64>> {
         let path = format!("/proc/{pid}/stat");
         match sys::read_file_at(AT_FDCWD, &path) {
@@ -62,10 +64,10 @@ impl Process {
     }
 }
 
-/// USER_HZ, in which the kernel tells times to programs.
+/// Clock ticks per second (`USER_HZ`), the unit in which the kernel gives times to programs.
 const TICKS: u64 = 100;
 
-/// Says why process `pid`, which has been killed, is still there, for the line that names it.
+/// Returns the reason why process `pid`, which has been killed, still exists, for an error line.
 pub(crate) fn what_holds(pid: i32) -> String {
     let Some(fields) = fields(pid) else {
         return "it has just ended".to_owned();
@@ -82,7 +84,7 @@ pub(crate) fn what_holds(pid: i32) -> String {
     }
 }
 
-/// Whether SIGKILL has been sent to a process that has not acted on it yet.
+/// Whether SIGKILL is pending for the process: it was sent, and the process has not acted on it.
 pub(crate) fn is_killed(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = |line: &str| {
@@ -97,7 +99,7 @@ pub(crate) fn is_killed(pid: i32) -> bool {
         .any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0)
 }
 
-/// The fields of `/proc/PID/stat` after the command name.
+/// Returns the fields of `/proc/PID/stat` after the command name.
 fn fields(pid: i32) -> Option<Vec<String>> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let end = stat.iter().rposition(|&byte| byte == b')')?;
@@ -113,7 +115,8 @@ fn is_first(pid: i32) -> bool {
     pids.len() > 1 && pids.last() == Some(&"1")
 }
 
-/// Another process of the pid namespace whose first one `pid` is: that one ends last.
+/// Returns another process of the pid namespace whose first process is `pid`, if there is one: the
+/// first process ends last.
 fn companion(pid: i32) -> Option<String> {
     if !is_first(pid) {
         return None;
@@ -126,14 +129,16 @@ fn companion(pid: i32) -> Option<String> {
     pids.find(|pid| *pid != first && namespace(pid).as_ref() == Some(&own))
 }
 
-/// The command name, field 2, is in parentheses and may hold anything, so count from its end.
+/// Returns the start time from `/proc/PID/stat`. The command name (field 2) is in parentheses and
+/// may contain anything, so fields are counted from its end.
 fn parse_stat(stat: &[u8]) -> Option<u64> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let text = std::str::from_utf8(&stat[end + 1..]).ok()?;
     text.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// A pidfd is readable once every thread of its process has ended, reaped or not.
+/// Whether the process has ended: a pidfd is readable as soon as every thread has ended, even if
+/// the process has not been reaped.
 fn has_ended(pidfd: BorrowedFd<'_>) -> nix::Result<bool> {
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
     Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)

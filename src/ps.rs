@@ -1,4 +1,4 @@
-//! `ps`: the processes of a container, by their pids on the host.
+//! `ps`: shows the processes of a container, with their pids on the host.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,8 @@ use crate::container::state::Container;
 use crate::error::{InPhase, Phase};
 use crate::list::ListFormat;
 
-/// `rt ps`: a JSON array, or what ps(1) prints of them with the options of the caller.
+/// Runs `rt ps`; returns the text for standard output: a JSON array of pids, or the lines about
+/// these pids that ps(1) prints with `options` (`-ef` by default).
 pub(crate) fn ps(root: &Path, id: &str, format: ListFormat, options: &[String]) -> Result<String> {
     let cgroup = Container::open(root, id)?.record.cgroup;
     if cgroup.is_nowhere() {
@@ -32,7 +33,10 @@ pub(crate) fn ps(root: &Path, id: &str, format: ListFormat, options: &[String]) 
     table(&String::from_utf8_lossy(&done.stdout), &pids)
 }
 
-/// The lines of `text` about one of `pids`, with the title.
+/// Returns the title of `text` and its lines about one of `pids`.
+///
+/// # Errors
+/// If the title has no column PID.
 fn table(text: &str, pids: &[i32]) -> Result<String> {
     let mut lines = text.lines();
     let title = lines.next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Terminals: the pair that a container gets, the console socket that its master goes over, and
-//! the relay of a process in the foreground.
+//! Terminals: the pseudoterminal of a container, the console socket to which its master is sent,
+//! and the relay between its master and the standard streams of a command in the foreground.
 
 mod client;
 mod relay;
@@ -26,10 +26,10 @@ pub(crate) use relay::Relay;
 
 /// `DEVPTS_SUPER_MAGIC` of <linux/magic.h>.
 const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
-/// The group that terminals belong to on every distribution.
+/// The id of the group tty, which owns terminals: the same on every distribution.
 const TTY_GROUP: u32 = 5;
 
-/// A new pseudoterminal.
+/// Both ends of a new pseudoterminal.
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) master: OwnedFd,
@@ -37,8 +37,9 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Opens a pair of the devpts at `/dev/pts` below `root`. The peer comes from the master,
-    /// never by its name, which the image could have given to something else (CVE-2025-52565).
+    /// Opens a pseudoterminal of the devpts at `/dev/pts` below `root`, with `size` as rows and
+    /// columns. The peer is opened from the master and never by its path, where the image could
+    /// have put something else (CVE-2025-52565).
     pub(crate) fn open(root: &RootFd, size: Option<(u16, u16)>) -> Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
         let master = root
@@ -58,7 +59,7 @@ impl Pair {
             };
             sys::set_window_size(master.as_fd(), &size).context("process.consoleSize")?;
         }
-        // As runc's: the client's own terminal adds the carriage returns.
+        // As in runc, this terminal adds no carriage returns: the user's own terminal adds them.
         let mut settings = tcgetattr(&peer).context("tcgetattr")?;
         settings.output_flags.remove(OutputFlags::ONLCR);
         tcsetattr(&peer, SetArg::TCSANOW, &settings).context("tcsetattr")?;
@@ -66,21 +67,21 @@ impl Pair {
     }
 }
 
-/// The terminal belongs to the process's user.
+/// Makes the user of the process the owner of the terminal, and tty its group.
 pub(crate) fn give_to(peer: &OwnedFd, uid: u32) -> Result<()> {
     match fchown(
         peer,
         Some(Uid::from_raw(uid)),
         Some(Gid::from_raw(TTY_GROUP)),
     ) {
-        // A user namespace without that group.
+        // The user namespace does not map that group (or the user).
         Ok(()) | Err(Errno::EINVAL | Errno::EPERM) => Ok(()),
         Err(errno) => Err(errno).context("the terminal's owner"),
     }
 }
 
-/// Whether the process's terminal and `--console-socket` go together: it takes the master where
-/// nobody stays to relay it.
+/// Checks that `--console-socket` is given exactly if the process has a terminal and `rt` does not
+/// stay to relay it.
 pub(crate) fn check_console(terminal: bool, detached: bool, socket: Option<&Path>) -> Result<()> {
     match (terminal, detached, socket) {
         (true, true, None) => bail!(
@@ -94,7 +95,8 @@ pub(crate) fn check_console(terminal: bool, detached: bool, socket: Option<&Path
     }
 }
 
-/// The terminal's master goes to the console socket, or stays for the relay.
+/// Sends the master of the terminal to the console socket. Returns the master, for the relay, if
+/// there is no console socket.
 pub(crate) fn hand_over(
     terminal: Option<OwnedFd>,
     console: Option<&DescriptorSocket>,
@@ -105,7 +107,7 @@ pub(crate) fn hand_over(
     }
 }
 
-/// A connection to a socket of the caller's that takes a descriptor.
+/// A connection to a socket of the engine that receives a descriptor.
 #[derive(Debug)]
 pub(crate) struct DescriptorSocket {
     socket: OwnedFd,
@@ -113,7 +115,8 @@ pub(crate) struct DescriptorSocket {
 }
 
 impl DescriptorSocket {
-    /// Connects, before anything is created. `option` is what named the path.
+    /// Connects to the socket at `path`; to be called before anything is created. `option` is the
+    /// option or annotation that named the path, for errors.
     pub(crate) fn connect(path: &Path, option: &str) -> Result<Self> {
         let origin = format!("{option} {}", path.display());
         let address = UnixAddr::new(path).with_context(|| origin.clone())?;
@@ -123,12 +126,12 @@ impl DescriptorSocket {
         Ok(Self { socket, origin })
     }
 
-    /// The same where a path is given.
+    /// Connects like [`Self::connect`] if there is a path.
     pub(crate) fn connect_if(path: Option<&Path>, option: &str) -> Result<Option<Self>> {
         path.map(|path| Self::connect(path, option)).transpose()
     }
 
-    /// Sends `descriptor`, with `name` as the message.
+    /// Sends `descriptor` with `name` as the text of the message.
     pub(crate) fn send(&self, descriptor: BorrowedFd<'_>, name: &str) -> Result<()> {
         let message = [IoSlice::new(name.as_bytes())];
         let fds = [descriptor.as_raw_fd()];

@@ -1,9 +1,10 @@
-//! The image that this process runs from. What enters a container can reach its own executable
-//! through `/proc/self/exe`, also with `CAP_SYS_PTRACE` from a neighbour; were that the host's
-//! `rt`, a container could overwrite it (CVE-2019-5736). So the first act of a command that
-//! forks into a container is to run again from an image that nobody can write: an overlay
-//! superblock without an upper layer, else a sealed memfd. (A read-only bind mount would not do:
-//! its holder can make it writable again.)
+//! The sealed executable: the write-protected image of `rt` that a command runs from when it forks
+//! into a container. The executable of a process that enters a container can be reached there
+//! through `/proc/PID/exe`: by the process itself, and by another one with `CAP_SYS_PTRACE`. If
+//! that were the host's `rt`, a container could overwrite it (CVE-2019-5736). Therefore such a
+//! command first runs again from an image that cannot be written: an overlay without an upper
+//! layer, or else a sealed memfd. A read-only bind mount is not enough: a process that holds it can
+//! make it writable again.
 
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod entry;
@@ -25,13 +26,19 @@ use nix::unistd::execveat;
 use crate::sys;
 
 pub(crate) const SELF: &CStr = c"/proc/self/exe";
-/// Tells the second run that it is one. It holds the pid, which only our own exec keeps, so that
-/// no process started by us, or a caller that passes its environment on, takes it for its own.
+/// The environment variable that tells the second run that it is the second one. Its value is the
+/// pid, which only execve(2) keeps: a process that `rt` has started, and an `rt` whose engine
+/// passes its own environment on, have another pid and ignore the variable.
 pub(crate) const MARK: &str = "_RT_PROTECTED_PID";
-/// A read-only overlay needs two layers. Any directory that does not lie in the first one does.
+/// The second layer: a read-only overlay needs two. Any directory outside of the first layer will
+/// do.
 pub(crate) const SECOND_LAYER: &str = "/sys/fs";
 
-/// Returns in a process whose image is write-protected.
+/// Returns if the image of this process is write-protected; otherwise executes this program again
+/// from one that is, and does not return.
+///
+/// # Errors
+/// If there is neither an overlay nor a sealed copy, or the image cannot be executed.
 pub(crate) fn protect() -> Result<()> {
     if sys::has_verity(SELF) || statfs(SELF).is_ok_and(|fs| is_never_written(fs.filesystem_type()))
     {
@@ -43,19 +50,19 @@ pub(crate) fn protect() -> Result<()> {
     }
 }
 
-/// File systems that the kernel has no way to write to, however they are mounted: EROFS, squashfs,
-/// cramfs and ISO 9660 (<linux/magic.h>).
+/// Whether the kernel cannot write to a file system of this type, however it is mounted: EROFS,
+/// squashfs, cramfs and ISO 9660 (<linux/magic.h>).
 pub(crate) const fn is_never_written(kind: FsType) -> bool {
     matches!(kind.0, 0xe0f5_e1e2 | 0x7371_7368 | 0x28cd_3d45 | 0x9660)
 }
 
-/// Whether this is the second run.
+/// Whether this is the second run, from the sealed executable.
 pub(crate) fn runs_again() -> bool {
     std::env::var(MARK).is_ok_and(|pid| pid == std::process::id().to_string())
 }
 
-/// The executable through an overlay that is mounted nowhere, and two descriptors that the exec
-/// closes by itself.
+/// Opens the executable through a new overlay that is mounted nowhere. Also returns two descriptors
+/// that have to stay open until execve(2), which closes them.
 fn overlay() -> Result<(OwnedFd, [OwnedFd; 2])> {
     let path = PathBuf::from(readlink(SELF)?);
     let (directory, name) = path.parent().zip(path.file_name()).context("no path")?;
@@ -70,7 +77,8 @@ fn overlay() -> Result<(OwnedFd, [OwnedFd; 2])> {
     let mount = sys::fsmount(fs.as_fd(), attributes)?;
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let image = openat(&mount, name, flags, Mode::empty())?;
-    // A layer has no mounts: where one covers the executable alone, this is the file below it.
+    // A layer shows no mounts: if another file is mounted on the executable's path, this is the
+    // file below the mount.
     ensure!(
         identity(&fstat(&image)?) == identity(&stat(SELF)?),
         "another file"
@@ -78,12 +86,13 @@ fn overlay() -> Result<(OwnedFd, [OwnedFd; 2])> {
     Ok((image, [mount, fs]))
 }
 
-/// What an overlay keeps of a file and no two files share: when it changed, and its size.
+/// Returns what identifies a file also through an overlay: the time of its last status change, and
+/// its size.
 fn identity(file: &FileStat) -> (i64, i64, i64) {
     (file.st_ctime, file.st_ctime_nsec, file.st_size)
 }
 
-/// In the list of layers `:` separates and `\` escapes.
+/// Escapes a path for the list of layers, in which `:` separates and `\` escapes.
 fn escape(path: &OsStr) -> Vec<u8> {
     let escaped = |byte: &u8| match byte {
         b':' | b'\\' => vec![b'\\', *byte],
@@ -96,7 +105,8 @@ fn sealed_copy() -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let mut exe = File::from(openat(AT_FDCWD, SELF, flags, Mode::empty())?);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    // Where the kernel insists (vm.memfd_noexec), a memfd must say that it will be executed.
+    // With the sysctl vm.memfd_noexec only a memfd created with MFD_EXEC can be executed; kernels
+    // before Linux 6.3 refuse the flag.
     let copy = memfd_create(c"rt", flags | MFdFlags::from_bits_retain(libc::MFD_EXEC))
         .or_else(|_| memfd_create(c"rt", flags))?;
     let mut copy = File::from(copy);
@@ -106,7 +116,7 @@ fn sealed_copy() -> Result<OwnedFd> {
         | SealFlag::F_SEAL_GROW
         | SealFlag::F_SEAL_WRITE;
     fcntl(&copy, FcntlArg::F_ADD_SEALS(seals))?;
-    // Not executable while it is open for writing (ETXTBSY).
+    // A file cannot be executed while it is open for writing (ETXTBSY).
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     Ok(openat(AT_FDCWD, path.as_str(), flags, Mode::empty())?)

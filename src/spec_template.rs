@@ -1,4 +1,4 @@
-//! `rt spec`: a configuration to start from.
+//! `rt spec`: writes a `config.json` as a template.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -44,7 +44,8 @@ const SYS: &str = r#"
 {"destination":"/sys","type":"sysfs","source":"sysfs",
 "options":["nosuid","noexec","nodev","ro"]},"#;
 
-/// sysfs can be mounted by the owner of the network namespace only.
+/// The mount of `/sys` for an ordinary user: a new sysfs can be mounted only by the owner of the
+/// network namespace, so the host's is bound.
 const ROOTLESS_SYS: &str = r#"
 {"destination":"/sys","type":"none","source":"/sys",
 "options":["rbind","nosuid","noexec","nodev","ro"]},"#;
@@ -65,12 +66,12 @@ const PATHS: &str = r#"],
 }
 }"#;
 
-/// Writes `config.json` into `bundle`: for root, or for an ordinary user alone in a
-/// user namespace. `cgroup_v2` says whether the host has only the unified hierarchy, `network`
-/// what a network asks for.
+/// Writes `config.json` into `bundle`: for root, or with `rootless` for an ordinary user, whose id
+/// is the only one in a user namespace. `cgroup_v2` says that the host has only the unified
+/// hierarchy; `network` has the parts of the configuration that a network needs.
 ///
 /// # Errors
-/// `BUNDLE/config.json: …`, also when it exists.
+/// `BUNDLE/config.json: …` if it cannot be written, `File … exists. Remove it first` if it exists.
 pub(crate) fn spec(
     bundle: &Path,
     rootless: bool,
@@ -120,7 +121,7 @@ fn document(rootless: bool, cgroup_v2: bool) -> String {
     let namespaces = namespaces.collect::<Vec<_>>().join(",");
     [
         PROCESS,
-        // The group tty has no number in a user namespace of one id.
+        // In a user namespace with one id the group tty is not mapped.
         if rootless { "" } else { r#","gid=5""# },
         SHM,
         if rootless { ROOTLESS_SYS } else { SYS },
@@ -133,7 +134,7 @@ fn document(rootless: bool, cgroup_v2: bool) -> String {
     .concat()
 }
 
-/// The document with the network's parts in their places.
+/// Returns the document with the parts of the network inserted.
 fn networked(mut json: String, network: &Parts) -> String {
     const END_OF_MOUNTS: &str = "\n],\n\"linux\":{";
     let mounts = match network.mounts.as_str() {
@@ -153,7 +154,7 @@ fn networked(mut json: String, network: &Parts) -> String {
     const NETWORK: &str = r#"{"type":"network"}"#;
     match &network.namespace {
         NamespaceChoice::New => json,
-        // The pid namespace stands before it.
+        // The comma in front belongs to the pid namespace, which is always the first entry.
         NamespaceChoice::Host => json.replacen(&format!(",{NETWORK}"), "", 1),
         NamespaceChoice::Path(path) => {
             let joined = format!(r#"{{"type":"network","path":"{}"}}"#, path.display());
@@ -162,8 +163,8 @@ fn networked(mut json: String, network: &Parts) -> String {
     }
 }
 
-/// One value a line, tabs in front; line breaks of the source go. Without a detour
-/// over a tree, which would lose the order of the properties.
+/// Returns `json` with one value per line, indented by tabs, without the line breaks of the source.
+/// Works on the text, because a parsed tree would lose the order of the properties.
 fn indent(json: &str) -> String {
     let (mut out, mut depth, mut quoted) = (String::new(), 0, false);
     let line = |out: &mut String, depth| {

@@ -1,6 +1,7 @@
-//! Every `unsafe` block of the crate: the system calls that nix does not wrap, behind safe
-//! signatures. A file descriptor comes out as an [`OwnedFd`] or an error, never as -1.
-//! Here are descriptors; the rest stands by its object.
+//! The system calls that nix does not wrap, behind safe signatures. Outside of `sys` only
+//! `entry_point` and `sealed_exe/entry.rs` have `unsafe` blocks. A new file descriptor is returned
+//! as an [`OwnedFd`] or as an error, never as -1. This file holds the calls about descriptors; the
+//! other calls are in one file for each kind of object (processes, mounts, terminals and so on).
 #![allow(unsafe_code)]
 
 mod bpf;
@@ -40,24 +41,25 @@ pub(crate) use seccomp::*;
 pub(crate) use terminal::*;
 pub(crate) use xattr::*;
 
-/// The strings that execve(2) has put on the stack: null until [`remember_command_line`].
+/// The argument list that execve(2) has put on the stack; null before [`remember_command_line`].
 static ARGUMENTS: AtomicPtr<*mut c_char> = AtomicPtr::new(std::ptr::null_mut());
 static ENVIRONMENT: AtomicPtr<*mut c_char> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Remembers the strings of execve(2), which live as long as the process.
+/// Stores the argument list and the environment of execve(2), which live as long as the process.
 pub(crate) fn remember_command_line(args: *mut *mut c_char, env: *mut *mut c_char) {
     ARGUMENTS.store(args, Ordering::Relaxed);
     ENVIRONMENT.store(env, Ordering::Relaxed);
 }
 
-/// Clears the command line and the environment, as others see them in `/proc/PID/cmdline` and
-/// `/proc/PID/environ`, and as this process would read them. Only in a child that needs neither.
+/// Overwrites the command line and the environment with zeros: both what other processes see in
+/// `/proc/PID/cmdline` and `/proc/PID/environ`, and what this process would read. Only for a child
+/// that needs neither.
 pub(crate) fn clear_command_line() {
     for list in [&ARGUMENTS, &ENVIRONMENT] {
         let mut at = list.load(Ordering::Relaxed);
-        // SAFETY: both lists are those of execve(2): they end with a null, their strings with a
-        // NUL, all lie in this process's own stack for as long as it runs, and nobody borrows
-        // them: the standard library copies what it is asked for.
+        // SAFETY: both lists come from execve(2): each ends with a null pointer and each string
+        // with a NUL, all of them are in this process's own stack for as long as it runs, and
+        // nothing borrows them, because the standard library returns copies.
         unsafe {
             while !at.is_null() && !(*at).is_null() {
                 std::ptr::write_bytes(*at, 0, libc::strlen(*at));
@@ -67,15 +69,16 @@ pub(crate) fn clear_command_line() {
     }
 }
 
-/// close_range(2) of the descriptors `first..=last`.
+/// Closes the descriptors `first..=last` (close_range(2)).
 fn close_range(first: u32, last: u32) -> Result<()> {
-    // SAFETY: close_all_but is called by the child, which closes what its copy of the caller's
-    // objects owned and never runs their destructors, and once at the start of a command, when
-    // only the log and what the caller of `rt` left open exist. close_together owns all of them.
+    // SAFETY: close_all_but is called by child processes, which close what their copies of the
+    // parent's objects own and never run the destructors of these, and once at the start of a
+    // command, when only the log and what the engine left open exist. close_together owns the
+    // descriptors that it closes.
     call(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
-/// Closes every descriptor from `first` on but those in `keep`.
+/// Closes every descriptor from `first` on, except those in `keep`.
 pub(crate) fn close_all_but(mut keep: Vec<RawFd>, mut first: u32) -> Result<()> {
     keep.sort_unstable();
     for fd in keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()) {
@@ -87,7 +90,7 @@ pub(crate) fn close_all_but(mut keep: Vec<RawFd>, mut first: u32) -> Result<()> 
     close_range(first, u32::MAX)
 }
 
-/// Closes `fds` with one close_range(2) for each run of neighbours.
+/// Closes `fds`, with one close_range(2) for each run of consecutive numbers.
 pub(crate) fn close_together(fds: Vec<OwnedFd>) {
     let mut fds: Vec<u32> = fds.into_iter().map(|fd| fd.into_raw_fd() as u32).collect();
     fds.sort_unstable();
@@ -98,11 +101,11 @@ pub(crate) fn close_together(fds: Vec<OwnedFd>) {
 
 /// Whether the inherited descriptor `fd` is open.
 pub(crate) fn is_open(fd: RawFd) -> bool {
-    // SAFETY: F_GETFD reads the descriptor's flags and fails with EBADF where there is none.
+    // SAFETY: F_GETFD reads the descriptor's flags and fails with EBADF if `fd` is not open.
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
 }
 
-/// Brings the interface `name` of this network namespace up (netdevice(7)).
+/// Brings up the interface `name` of this network namespace (netdevice(7)).
 pub(crate) fn bring_interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<()> {
     // SAFETY: ifreq is integers and a union of such, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -125,7 +128,7 @@ pub(crate) fn bring_interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<(
     .map(drop)
 }
 
-/// Whether the file at `path` is protected by fs-verity, so that nobody can change it.
+/// Whether the file at `path` is protected by fs-verity, so that its content cannot be changed.
 pub(crate) fn has_verity(path: &CStr) -> bool {
     // SAFETY: statx is a plain structure of integers; the call fills it.
     let mut data: libc::statx = unsafe { std::mem::zeroed() };
@@ -134,7 +137,7 @@ pub(crate) fn has_verity(path: &CStr) -> bool {
     result == 0 && data.stx_attributes & libc::STATX_ATTR_VERITY as u64 != 0
 }
 
-/// accept4(2), close-on-exec.
+/// Accepts a connection with accept4(2); the new descriptor is close-on-exec.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
     let null = std::ptr::null_mut();
     // SAFETY: null address and length ask for no peer address.
@@ -143,8 +146,11 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
     }))
 }
 
-/// recvmsg(2) of one message into `buffer`: its length (0 = end of file) and the descriptor that
-/// came with it. A message longer than `buffer` is `EMSGSIZE`.
+/// Receives one message into `buffer` (recvmsg(2)). Returns its length (0 = end of file) and the
+/// first descriptor that came with it; further descriptors are closed.
+///
+/// # Errors
+/// `EMSGSIZE` if the message is longer than `buffer`.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -153,7 +159,8 @@ pub(crate) fn receive(
     Ok((length, received.into_iter().next()))
 }
 
-/// [`receive`] with all the descriptors that one message can bring (SCM_MAX_FD of the kernel).
+/// Receives one message like [`receive`], and returns all descriptors that came with it: at most
+/// 253 (`SCM_MAX_FD` of the kernel).
 pub(crate) fn receive_many(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -182,36 +189,36 @@ pub(crate) fn receive_many(
     Ok((message.bytes, received))
 }
 
-/// A copy of `fd` with a number from `first` on, closed by execve(2).
+/// Returns a copy of `fd`, close-on-exec, with the lowest free number from `first` on.
 pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, first: RawFd) -> Result<OwnedFd> {
     // SAFETY: fcntl takes any two integers for this command.
     call_fd(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first).into() })
 }
 
-/// A copy of the descriptor that the caller of the program has passed as `number`, closed by
-/// execve(2).
+/// Returns a copy, close-on-exec, of the descriptor that the engine has passed as `number`.
 pub(crate) fn duplicate(number: RawFd) -> Result<OwnedFd> {
     // SAFETY: fcntl takes any two integers for this command.
     call_fd(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3).into() })
 }
 
-/// dup2(2), to a number that nobody here owns: in a process that is about to execute another
-/// program.
+/// Copies the descriptor `fd` to `number` (dup2(2)). No object of this process may own `number`:
+/// only for a process that is about to execute another program.
 pub(crate) fn duplicate_to(fd: RawFd, number: RawFd) -> Result<()> {
     // SAFETY: dup2 takes any two integers.
     call(unsafe { libc::dup2(fd, number).into() }).map(drop)
 }
 
-/// Takes ownership of the descriptor `fd` that another process put into our shared table.
+/// Takes ownership of the descriptor `fd`, which another process opened in the descriptor table
+/// that this process shares with it.
 pub(crate) fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the caller has read the number from the process that made the descriptor for it,
-    // and that process has ended, so nobody else owns it.
+    // SAFETY: the caller has got the number from the process that opened the descriptor for it,
+    // and that process has ended, so nothing else owns the descriptor.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// The standard streams as something to borrow.
+/// Returns the standard stream `fd` (0, 1 or 2).
 pub(crate) fn stdio(fd: RawFd) -> BorrowedFd<'static> {
     debug_assert!((0..3).contains(&fd));
-    // SAFETY: `main` sees to it that 0, 1 and 2 are open, and nobody closes them.
+    // SAFETY: `entry_point` makes sure that 0, 1 and 2 are open, and they are never closed.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }

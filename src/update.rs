@@ -1,4 +1,4 @@
-//! `update`: new limits for a container.
+//! `update`: changes the limits of an existing container.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,10 +14,10 @@ use crate::container::state::{Container, ContainerRecord, ContainerStatus};
 use crate::error::{InPhase, Phase};
 use crate::{config, log};
 
-/// The longest resources that are read, in bytes.
+/// The largest file of resources that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// `rt update`.
+/// Runs `rt update`. If the limits cannot be set, the schemata of Intel RDT are restored.
 pub(crate) fn command(
     root: &Path,
     id: &str,
@@ -47,13 +47,13 @@ pub(crate) fn command(
     rdt.write(&schema).phase(Phase::Cgroup)?;
     let updated = cgroup.update(resources).phase(Phase::Cgroup);
     updated.inspect_err(|_| {
-        // The error that is under way says more than this one would.
+        // An error of this write is ignored: the first error tells more.
         let _ = rdt.write(&before);
     })
 }
 
-/// The resources in a file, or on standard input if it is `-`: `linux.resources` as in
-/// `config.json`.
+/// Reads resources (an object like `linux.resources` in `config.json`) from `file`, or from
+/// standard input if that is `-`.
 pub(crate) fn read(file: &Path) -> Result<LinuxResources> {
     let read = || {
         let mut bytes = Vec::new();
@@ -85,7 +85,7 @@ pub(crate) struct Schemata {
 }
 
 impl Schemata {
-    /// What is to be written, checked.
+    /// Checks the schemata, and returns the lines to write.
     fn lines(&self) -> Result<String> {
         let mut rdt = LinuxIntelRdt::default();
         rdt.set_l3_cache_schema(self.l3_cache_schema.clone());
@@ -198,7 +198,8 @@ impl From<Values> for LinuxResources {
     }
 }
 
-/// A number of bytes, `64k`, `1.5GiB`; powers of 1024, as with runc and docker.
+/// Parses a size into bytes: a number, or one with a unit such as `64k` or `1.5GiB`. Units are
+/// powers of 1024, as in runc and docker. `-1` is accepted as well.
 fn size(text: &str) -> std::result::Result<i64, String> {
     let wrong = || format!("{text:?} is not a size");
     if text == "-1" {

@@ -1,4 +1,4 @@
-//! The command line of `rt netns`: built from the tables of its options, which annotations share.
+//! The command line of `rt netns`, built from the tables of options that annotations use as well.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::netns::{
     Parts, Verb,
 };
 
-/// Options of which each may be given several times.
+/// Returns the options of a table; each that has a value may be given several times.
 fn options(table: &'static [(&'static str, &'static str, &'static str)]) -> Vec<Arg> {
     let arg = |(name, value, help): &(&'static str, &'static str, &'static str)| {
         let arg = Arg::new(*name).long(*name).help(*help);
@@ -22,8 +22,8 @@ fn options(table: &'static [(&'static str, &'static str, &'static str)]) -> Vec<
     table.iter().map(arg).collect()
 }
 
-/// The options of a container's network, and where networks are: also for `rt spec`, which writes
-/// them into the configuration.
+/// Adds the options of a container's network, and those for the directories of networks. `rt spec`
+/// has them too, and writes them into the configuration.
 pub(super) fn container_options(command: Command) -> Command {
     let path = |long: &'static str, default: &'static str, help: &'static str| {
         let arg = Arg::new(long).long(long).value_name("DIR").help(help);
@@ -93,7 +93,7 @@ pub(super) fn parser(command: Command) -> Command {
     ])
 }
 
-/// The options given: name and value.
+/// Returns the given options of a table, as name and value.
 fn given(matches: &ArgMatches, table: &[(&str, &str, &str)]) -> Options {
     let mut pairs = Vec::new();
     for (name, value, _) in table {
@@ -133,7 +133,8 @@ fn host(matches: &ArgMatches) -> Host {
     }
 }
 
-/// The network that `rt spec` is asked for, if any: the options, and what they mean.
+/// Returns the network that is asked for in `rt spec`, if any: the options, and the parts of the
+/// configuration that they lead to.
 pub(super) fn spec_network(
     matches: &ArgMatches,
     root: impl FnOnce() -> Result<PathBuf>,
@@ -146,7 +147,7 @@ pub(super) fn spec_network(
     Ok(Some((options, parts)))
 }
 
-/// Runs it: the text for standard output.
+/// Runs `rt netns`; returns the text for standard output.
 pub(super) fn dispatch(matches: &ArgMatches) -> Result<String> {
     let host = host(matches);
     let outer = given(matches, &OPTIONS);

@@ -1,6 +1,6 @@
-//! Shell completions and manual pages, made from the definition of the command line. They are
-//! written by a test, so that the packages for it stay out of the program; `make install` takes
-//! them from there.
+//! Shell completions and manual pages, generated from the definition of the command line. A test
+//! writes them, so that the program does not depend on the crates for it; `make install` installs
+//! the files that the test has written.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use clap_mangen::Man;
 
 use super::commands::{COMMANDS, command_line};
 
-/// What clap does not know, for the page of the program.
+/// The sections of the manual page of `rt` that clap cannot generate.
 const FILES_AND_STATUS: &str = r#".SH "EXIT STATUS"
 \fBrun\fR and \fBexec\fR end with the status of the process, or with 128 plus the number of the signal that ended it. An error of
 \fBrt\fR itself is one line on standard error and the status 1, or 255 of \fBexec\fR.
@@ -32,7 +32,7 @@ Sockets of a service manager, which \fBcreate\fR and \fBrun\fR pass to the conta
 Where \fBstart\fR and \fBrun\fR pass on that the container is ready (\fBsd_notify\fR(3)).
 "#;
 
-/// The whole definition, with the names that manual pages have.
+/// Returns the definition of all commands, with the names that manual pages use.
 fn definition() -> Command {
     let mut command = command_line(None).version(env!("CARGO_PKG_VERSION"));
     command = command
@@ -42,7 +42,8 @@ fn definition() -> Command {
     command
 }
 
-/// `share` beside the profile's directory of programs: `target/TRIPLE/release/share`.
+/// Creates and returns the directory for the files: `share` in the directory of the build profile
+/// (`target/TRIPLE/release/share`).
 fn directory() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let directory = own.ancestors().nth(2).unwrap().join("share");
@@ -56,7 +57,7 @@ fn completions(shell: impl Generator) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// Name and text of each page.
+/// Returns the name and the text of each manual page.
 fn pages() -> Vec<(String, String)> {
     let definition = definition();
     let page = |command: Command, more: &str| {
@@ -126,7 +127,7 @@ fn each_command_and_each_option_is_in_the_completions_and_in_a_page() {
     }
 }
 
-/// What bash proposes for the last of `words`.
+/// Returns what bash proposes as completions of the last of `words`.
 fn proposed(script: &Path, words: &[&str]) -> Vec<String> {
     let line = format!(
         "source {}; COMP_WORDS=({}); COMP_CWORD={}; _rt rt \"${{COMP_WORDS[-1]}}\" \

@@ -1,16 +1,18 @@
-//! The words of the command line as clap takes them. Go's flag package, which runc's callers write
-//! for, knows `-option` for `--option` and `--switch=true`; runc takes an empty value for none,
-//! and leaves everything after the id to the program of `exec` and to ps(1).
+//! Rewrites the words of the command line for clap. Engines write them for runc, which uses Go's
+//! flag package: that accepts `-option` for `--option`, and `--switch=true`. runc also treats an
+//! empty value like a missing option, and passes everything after the id to the program of `exec`
+//! and to ps(1).
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::{Arg, ArgAction, Command};
 
-/// A variable of a script that is not set should not decide whose files or rights are meant.
+/// Options whose empty value is kept, so that it is an error: an unset variable in a script should
+/// not select other files or another user than intended.
 const NEVER_EMPTY: [&str; 3] = ["bundle", "root", "user"];
 
-/// The words for `command`, the parser of all of them.
+/// Returns `args` as the words for `command`, the parser of the whole command line.
 pub(super) fn normal(command: &Command, args: &[OsString]) -> Vec<OsString> {
     let mut normal: Vec<OsString> = args.iter().take(1).cloned().collect();
     let mut rest = args.iter().skip(1).peekable();
@@ -60,16 +62,16 @@ pub(super) fn normal(command: &Command, args: &[OsString]) -> Vec<OsString> {
     normal
 }
 
-/// A word that begins with a dash.
+/// What a word that begins with a dash is.
 enum KnownWords<'a> {
-    /// What is left of it: nothing of one that is off.
+    /// A switch, and the word for it: none if the switch is off.
     Switch(Option<OsString>),
     Option {
         arg: &'a Arg,
         long: &'a str,
         value: Option<OsString>,
     },
-    /// Short options, or an unknown one, which is for clap to name.
+    /// Several short options in one word, or an unknown option, about which clap reports an error.
     Cluster { wants_value: bool },
 }
 
@@ -89,7 +91,7 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> KnownWords<'a> {
         };
     };
     let long = arg.get_long().unwrap_or_default();
-    // Of a switch for which off is not the same as nothing.
+    // A switch for which `=false` has another meaning than a missing switch.
     let may_have_value = arg.is_require_equals_set();
     if arg.get_action().takes_values() && !may_have_value {
         return KnownWords::Option { arg, long, value };
@@ -105,7 +107,7 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> KnownWords<'a> {
     }
 }
 
-/// Whether the value of the last one of some short options is the next word.
+/// Whether the next word is the value of the last one of several short options.
 fn wants_value(command: &Command, letters: &[u8]) -> bool {
     let takes = |letter: u8| {
         let same = |arg: &&Arg| arg.get_short() == Some(char::from(letter));

@@ -1,5 +1,6 @@
-//! What a record says is believed as far as the host agrees. It may have been cut by a full disk, come
-//! from somewhere else or been changed: no process and no cgroup of others is touched for it.
+//! Checks a record against the host before anything is killed or removed because of it. A record
+//! may be truncated by a full disk, be copied from elsewhere, or have been changed; no process and
+//! no cgroup that does not belong to the container may be touched because of that.
 
 use std::path::PathBuf;
 
@@ -10,13 +11,15 @@ use crate::cgroup::Cgroup;
 use crate::container::state::{Container, ContainerRecord, CreateProgress};
 use crate::log;
 
-/// Leaves out what cannot be a cgroup at all, so that not even an empty directory of others goes.
+/// Leaves out the cgroups of the record that are in no hierarchy of cgroups, so that no other
+/// directory is removed, even if it is empty. Returns their paths.
 pub(super) fn leave_out_misplaced(container: &mut Container) -> Vec<PathBuf> {
     container.record.cgroup.leave_out_misplaced()
 }
 
-/// The cgroups that are the container's beyond doubt, whose processes may be killed. Where the record
-/// has others, they are those that the copy of the configuration says.
+/// Returns the cgroups that certainly belong to the container, so that their processes may be
+/// killed. If the record has none, or has others, these are replaced by the cgroups that follow
+/// from the copy of the configuration.
 pub(crate) fn own_groups(container: &Container) -> Cgroup {
     let mut cgroup = container.record.cgroup.clone();
     let is_complete = !cgroup.is_nowhere();
@@ -33,8 +36,8 @@ pub(crate) fn own_groups(container: &Container) -> Cgroup {
     }
 }
 
-/// Whether the groups of the record are where the container's have to be, at the first look: below
-/// the usual places by the name of its id, or else as its configuration says.
+/// Whether the cgroups of the record are where those of the container have to be: all have the name
+/// of the container's id, or are where its configuration puts them.
 pub(super) fn has_own_groups(container: &Container) -> bool {
     let ContainerRecord { id, cgroup, .. } = &container.record;
     cgroup.is_named(id)
@@ -44,7 +47,7 @@ pub(super) fn has_own_groups(container: &Container) -> bool {
             .is_empty()
 }
 
-/// Names what the record has and what is not the container's: it is left alone.
+/// Warns about each cgroup in the record that does not belong to the container: it is left alone.
 pub(super) fn warn(container: &Container, misplaced: &[PathBuf]) {
     let id = &container.record.id;
     let foreign = container
@@ -60,8 +63,11 @@ pub(super) fn warn(container: &Container, misplaced: &[PathBuf]) {
     }
 }
 
-/// Refuses a process that the record calls init, and that is somebody else's: it is in none of the
-/// container's cgroups, and not even its root says that it has only left them.
+/// Checks that the process that the record names as init belongs to the container.
+///
+/// # Errors
+/// If it is in none of the container's cgroups, and its root directory is not that of the container
+/// either (a process of the container may have left the cgroups).
 pub(crate) fn check_init(container: &Container) -> Result<()> {
     let record = &container.record;
     let Some(init) = record.init else {
@@ -74,7 +80,8 @@ pub(crate) fn check_init(container: &Container) -> Result<()> {
     };
     let is_known = match own_groups(container).includes(init.pid) {
         Some(true) | None => true,
-        // Until `Go` it is in no group of version 1, and has not even a root of its own.
+        // Before Go init is in no cgroup of version 1, and still has the root directory of the
+        // host.
         Some(false) if record.progress == CreateProgress::Creating => is_runtime(init.pid),
         Some(false) => is_in_rootfs(),
     };
@@ -88,7 +95,8 @@ pub(crate) fn check_init(container: &Container) -> Result<()> {
     Ok(())
 }
 
-/// Whether the process runs the same program as this one, be it from another file.
+/// Whether the process runs the same program as this one, also from another file: both have the
+/// same size.
 fn is_runtime(pid: i32) -> bool {
     let size = |process: &str| Some(stat(&*format!("/proc/{process}/exe")).ok()?.st_size);
     let its = size(&pid.to_string());

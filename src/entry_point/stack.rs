@@ -1,24 +1,25 @@
-//! The stack that the program runs on. The kernel lets the first thread's grow up to the limit that
-//! the caller has set (`ulimit -s`), and ends a process that needs more by SIGSEGV. A limit below
-//! what `rt` needs is the caller's good right: it is meant for the program in the container, which
-//! gets it unchanged. `rt` then runs on memory of its own.
+//! The stack that the program runs on. The kernel lets the stack of the first thread grow up to the
+//! limit that the engine has set (`ulimit -s`), and ends a process that needs more with SIGSEGV.
+//! The engine may set a limit below what `rt` needs: it is meant for the program in the container,
+//! which gets it unchanged. `rt` then runs on a stack that it has mapped itself.
 
 use std::ffi::c_int;
 use std::mem::zeroed;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// What `rt` may need at most, in bytes. Less than the C library takes for "unlimited".
+/// The most that `rt` may need, in bytes. It is less than the size that the C library uses for
+/// "unlimited".
 const ENOUGH: usize = 1 << 20;
-/// Its own stack, in bytes, of which only what is touched takes memory.
+/// The size of the mapped stack, in bytes. Only the pages that are used take memory.
 const SIZE: usize = 8 << 20;
-/// At the end of the own stack, in bytes: a multiple of every page size.
+/// The size of the guard at the end of the mapped stack, in bytes: a multiple of every page size.
 const GUARD: usize = 64 << 10;
 
-/// What [`main`](super::main) returns.
+/// The exit status that [`main`](super::main) returns.
 static STATUS: AtomicI32 = AtomicI32::new(1);
 
-/// Runs the program; its exit status.
+/// Runs [`begin`] on a stack that is large enough, if possible; returns the exit status.
 pub(super) fn run() -> c_int {
     if !is_small() || run_on_own().is_none() {
         begin();
@@ -30,8 +31,8 @@ extern "C" fn begin() {
     STATUS.store(super::begin(), Ordering::Relaxed);
 }
 
-/// Whether the limit is below what may be needed. The C library has read it as the default size of a
-/// thread's stack, so that no system call is made.
+/// Whether the limit of the stack is below [`ENOUGH`]. The C library has read the limit already, as
+/// the default size of a thread's stack, so that no system call is needed.
 fn is_small() -> bool {
     let mut size = usize::MAX;
     // SAFETY: the attributes are written before they are read, both calls succeed for any default,
@@ -46,13 +47,14 @@ fn is_small() -> bool {
     size < ENOUGH
 }
 
-/// Runs [`begin`] on memory of its own; None, and nothing has happened, if there is none.
+/// Runs [`begin`] on a mapped stack. Returns `None`, without having run it, if that cannot be
+/// mapped.
 fn run_on_own() -> Option<()> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-    // SAFETY: a new mapping at an address of the kernel's choice, whose lower end becomes the guard;
-    // it is never unmapped, so that whatever stands in it lives as long as the process. The contexts
-    // outlive the switch: `back` is where `own` ends.
+    // SAFETY: the mapping is new, at an address that the kernel chooses, and its lower end becomes
+    // the guard; it is never unmapped, so that everything on it lives as long as the process. Both
+    // contexts outlive the switch: when `own` ends, `back` continues.
     unsafe {
         let memory = libc::mmap(null_mut(), SIZE, protection, flags, -1, 0);
         if memory == libc::MAP_FAILED || libc::mprotect(memory, GUARD, libc::PROT_NONE) != 0 {

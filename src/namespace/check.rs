@@ -1,4 +1,5 @@
-//! Whether a process that this program has not cloned is where the configuration wants it.
+//! Checks the namespaces of a process that `rt` has not cloned (CRIU has restored it) against the
+//! configuration.
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::CloneFlags;
@@ -8,8 +9,12 @@ use super::id_map::IdMap;
 use super::{FILES, NEWTIME, Namespaces, word};
 
 impl Namespaces {
-    /// Refuses process `pid` if it is, of any of `kinds`, in another namespace than the one that the
-    /// configuration names, or shares ours where it wants a new one, or does not where it wants none.
+    /// Checks the namespaces `kinds` of process `pid`, and the id maps of a new user namespace.
+    ///
+    /// # Errors
+    /// If the process is in another namespace than the one that the configuration names, if it
+    /// shares the namespace of `rt` although the configuration wants a new one, or if it has its
+    /// own although the configuration wants none. If the id maps differ.
     pub(crate) fn check(&self, pid: i32, kinds: CloneFlags) -> Result<()> {
         for (kind, name) in FILES.into_iter().filter(|(kind, _)| kinds.contains(*kind)) {
             let of = |process: &str| {
@@ -27,14 +32,14 @@ impl Namespaces {
                     joined.origin
                 );
             } else if self.has_new(kind) {
-                // Without control groups CRIU makes none.
+                // CRIU creates no cgroup namespace if it does not restore cgroups.
                 let shared = theirs == ours && kind != CloneFlags::CLONE_NEWCGROUP;
                 ensure!(
                     !shared,
                     "linux.namespaces: {word}: the images have none of their own"
                 );
             } else {
-                // It makes one for clocks that do not jump.
+                // CRIU creates a time namespace so that the clocks do not jump.
                 let shared = theirs == ours || kind == NEWTIME;
                 ensure!(
                     shared,
@@ -58,7 +63,7 @@ impl Namespaces {
     }
 }
 
-/// What no two namespaces have in common: namespaces(7).
+/// Returns device and inode, which no two namespaces share (namespaces(7)).
 fn identity(stat: &FileStat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }

@@ -1,6 +1,6 @@
-//! The id maps of a new user namespace: user_namespaces(7) `uid_map`, and who may write what. Root
-//! writes any; an ordinary user his own id, and further ones through newuidmap(1) and
-//! newgidmap(1), which know what `/etc/subuid` and `/etc/subgid` give him.
+//! The id maps of a user namespace (`uid_map` and `gid_map` in user_namespaces(7)). Root may write
+//! any map. An ordinary user may map only the user's own id; further ids need newuidmap(1) and
+//! newgidmap(1), which allow those that `/etc/subuid` and `/etc/subgid` list for the user.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, pipe};
@@ -14,10 +14,10 @@ use oci_spec::runtime::{Hook, LinuxIdMapping};
 use crate::child;
 use crate::sys::{self, Fork};
 
-/// What a helper gets to answer in, in seconds: it may ask a directory service.
+/// The time limit of newuidmap and newgidmap, in seconds: they may ask a directory service.
 const HELPER_LIMIT: i64 = 30;
 
-/// One of the two maps: first id inside, first id outside, count.
+/// One of the two maps, as ranges: first id inside, first id outside, count.
 #[derive(Debug, Default)]
 pub(crate) struct IdMap(Vec<[u32; 3]>);
 
@@ -27,12 +27,12 @@ impl IdMap {
         Self(mappings.iter().flatten().map(numbers).collect())
     }
 
-    /// That of the users of the namespace that process `pid` is in, from outside it.
+    /// Reads the map of users of the user namespace of process `pid`, as seen from outside it.
     pub(crate) fn of_users_of(pid: i32) -> Result<Self> {
         Self::of(pid, 'u')
     }
 
-    /// Those of its users and of its groups.
+    /// Reads the maps of users and of groups of the user namespace of process `pid`.
     pub(super) fn both_of(pid: i32) -> Result<[Self; 2]> {
         Ok([Self::of(pid, 'u')?, Self::of(pid, 'g')?])
     }
@@ -52,14 +52,15 @@ impl IdMap {
         ))
     }
 
-    /// Who init is while it builds the container: root, or the first id if there is no root.
+    /// Returns the id (inside) that init has while it builds the container: 0, or the first id of
+    /// the map if 0 is not the start of a range. 0 for an empty map.
     pub(super) fn builder(&self) -> u32 {
         let mut ids = self.0.iter().map(|[inside, ..]| *inside);
         let first = ids.clone().next().unwrap_or(0);
         if ids.any(|id| id == 0) { 0 } else { first }
     }
 
-    /// What `id` is outside.
+    /// Returns the id outside for `id` inside; `None` if it is not mapped.
     pub(crate) fn outside(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|[inside, outside, count]| {
             let offset = id.checked_sub(*inside).filter(|offset| offset < count)?;
@@ -67,7 +68,7 @@ impl IdMap {
         })
     }
 
-    /// Whether `id` outside is any inside.
+    /// Whether `id` outside is mapped to an id inside.
     pub(crate) fn shows(&self, id: u32) -> bool {
         self.0
             .iter()
@@ -78,7 +79,7 @@ impl IdMap {
         self.0.is_empty()
     }
 
-    /// Whether it has the same ranges, which the kernel may have sorted.
+    /// Whether both maps have the same ranges, in any order: the kernel may have sorted them.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let sorted = |map: &Self| {
             let mut ranges = map.0.clone();
@@ -130,22 +131,23 @@ impl IdMap {
     }
 }
 
-/// In the caller: both maps of the user namespace of process `pid`.
+/// In the parent: writes both maps of the user namespace of process `pid`.
 pub(super) fn write(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<()> {
     uids.write(pid, 'u').context("linux.uidMappings")?;
-    // Since Linux 3.19 a user's own group can be mapped only if no group can be dropped
-    // (CVE-2014-8989).
+    // Since Linux 3.19 an ordinary user can map the user's own group only if setgroups(2) is
+    // denied in the namespace, so that no group can be dropped (CVE-2014-8989).
     if !geteuid().is_root() && gids.is_only(getegid().as_raw()) {
         fs::write(format!("/proc/{pid}/setgroups"), "deny").context("linux.gidMappings")?;
     }
     gids.write(pid, 'g').context("linux.gidMappings")
 }
 
-/// A user namespace with these maps that nobody is in: a mount takes its ids from it.
+/// Creates a user namespace with these maps and without any process, from which a mount takes its
+/// id map.
 pub(crate) fn user_namespace(uids: &IdMap, gids: &IdMap) -> Result<OwnedFd> {
     let (mut reader, writer) = pipe().context("a pipe")?;
     let Fork::Parent { pid, pidfd } = sys::clone3(libc::CLONE_NEWUSER as u64, None)? else {
-        // Until the caller has closed its end, or is gone.
+        // Waits until the parent has closed its end, or has ended.
         drop(writer);
         let _ = reader.read(&mut [0]);
         sys::exit_now(0);

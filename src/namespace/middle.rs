@@ -1,5 +1,6 @@
-//! A user namespace that exists has to be joined before the clone, and nobody comes back from it.
-//! A middle process goes there, forks init as a child of the caller (`CLONE_PARENT`) and ends.
+//! A user namespace that exists has to be joined before the clone, and a process cannot leave it
+//! again. Therefore a middle process joins it, clones init as a child of the parent
+//! (`CLONE_PARENT`), and ends.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -9,9 +10,9 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use crate::sys::{self, Fork};
 
-/// Clones by way of a middle process, which becomes what the child is to be a child of: `clone` is
-/// called in it. It shares the caller's descriptor table, so that init's pidfd is the caller's as
-/// well. `context` says what the clone of the middle process is for.
+/// Clones init through a middle process, which calls `clone`. It shares the parent's descriptor
+/// table, so that the pidfd of init is open in the parent as well. `context` says what the clone of
+/// the middle process was for if it fails.
 pub(super) fn clone_through(
     cgroup: Option<BorrowedFd<'_>>,
     context: impl FnOnce() -> &'static str,
@@ -37,13 +38,18 @@ pub(super) fn clone_through(
     Ok(Fork::Parent { pid, pidfd })
 }
 
-/// What a process that shares our descriptors has written before its end: two numbers, or an error.
+/// Waits for the end of a process that shares this process's descriptor table, and returns the two
+/// numbers that it has written to the pipe.
+///
+/// # Errors
+/// The line that the process has written instead, or that it was killed before it wrote.
 pub(crate) fn answer(
     process: &OwnedFd,
     mut reader: PipeReader,
     writer: PipeWriter,
 ) -> Result<[i32; 2]> {
-    // The table is shared until it ends: only then is the pipe's other end closed in both.
+    // The table is shared until the process ends: if either side closed the pipe's writing end
+    // before, it would be closed in both.
     waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("a helper process")?;
     drop(writer);
     let mut answer = Vec::new();

@@ -1,5 +1,6 @@
-//! The client's side of a foreground `run` or `exec` with a terminal: the standard streams that
-//! the bytes go through, and the terminal that a person may sit at.
+//! The client's side of a foreground command with a terminal: the standard streams of `rt`, through
+//! which the bytes go, and the terminal at which a person may sit. The client is whoever uses these
+//! streams.
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -16,22 +17,22 @@ use nix::unistd::{getpgrp, read, tcgetpgrp, write};
 use crate::sys;
 use crate::sys::rootfd::file_type;
 
-/// What a pipe that is ready takes without a wait, in bytes (`PIPE_BUF`, pipe(7)).
+/// How much a pipe that is ready accepts without blocking, in bytes (`PIPE_BUF`, pipe(7)).
 const PIPE_BUF: usize = 4096;
 
 /// The client's standard streams and terminal.
 #[derive(Debug)]
 pub(crate) struct TerminalClient {
-    /// Whose size the container's terminal takes over: the first of input, output and error that
-    /// is a terminal, else the controlling one.
+    /// The terminal whose size the container's terminal gets: the first of standard input, output
+    /// and error that is a terminal, or else the controlling terminal.
     terminal: Option<OwnedFd>,
     pub(super) input: ClientStream,
     pub(super) output: ClientStream,
 }
 
 impl TerminalClient {
-    /// Opens the client's side. It may go through `/proc` and `/dev/tty`: before anything of a
-    /// container is joined.
+    /// Opens the client's side. To be called before any namespace of a container is joined, because
+    /// it uses `/proc` and `/dev/tty`.
     pub(crate) fn open() -> Result<Self> {
         let standard = (0..3).map(sys::stdio).find(IsTerminal::is_terminal);
         let terminal = match standard {
@@ -45,31 +46,32 @@ impl TerminalClient {
         })
     }
 
-    /// Gives the container's terminal the size of the client's.
+    /// Gives the container's terminal the size of the client's terminal.
     pub(super) fn copy_size(&self, master: BorrowedFd<'_>) {
         let size = self
             .terminal
             .as_ref()
             .and_then(|fd| sys::window_size(fd.as_fd()).ok());
-        // One that nobody has given a size says nothing.
+        // A size of 0 by 0 means that the terminal's size has never been set.
         if let Some(size) = size.filter(|size| size.ws_row != 0 || size.ws_col != 0) {
             let _ = sys::set_window_size(master, &size);
         }
     }
 
-    /// Whether the shell has given the terminal to somebody else: to read from it would be an
-    /// error, and to change it would disturb them.
+    /// Whether another process group has the terminal: then reading from it would be an error, and
+    /// changing it would disturb that process group.
     pub(super) fn is_in_background(&self) -> bool {
         tcgetpgrp(sys::stdio(0)).is_ok_and(|group| group != getpgrp())
     }
 }
 
-/// A standard stream of which no read or write ever waits: the relay would not see signals.
+/// A standard stream whose reads and writes never block, because the relay would not notice signals
+/// meanwhile.
 #[derive(Debug)]
 pub(super) struct ClientStream {
     fd: OwnedFd,
     is_socket: bool,
-    /// The most that one write may hold, in bytes.
+    /// The most bytes that one write may have.
     piece: usize,
 }
 
@@ -80,8 +82,9 @@ impl AsFd for ClientStream {
 }
 
 impl ClientStream {
-    /// A terminal or a pipe is opened a second time: O_NONBLOCK on the description that is there
-    /// would hold for the client as well. Files do not wait, and have a position to keep.
+    /// Opens the standard stream `number`. A terminal or a pipe is opened a second time, because
+    /// O_NONBLOCK on the existing open file description would affect the client as well. A file is
+    /// only duplicated: it never blocks, and its offset has to stay shared.
     fn open(number: i32, mode: OFlag) -> Result<Self> {
         let standard = sys::stdio(number);
         let kind = file_type(standard)?;
@@ -124,15 +127,15 @@ impl ClientStream {
     }
 }
 
-/// Standard input in raw mode, until dropped.
+/// Standard input in raw mode; dropping this restores its settings.
 #[derive(Debug)]
 pub(super) struct RawMode(Termios);
 
-/// How standard input was, for a program that ends without destructors.
+/// The settings of standard input before raw mode, for an end of the program without destructors.
 static BEFORE: OnceLock<libc::termios> = OnceLock::new();
 
 impl RawMode {
-    /// `None` if standard input is not a terminal.
+    /// Sets raw mode; `None` if standard input is not a terminal.
     pub(super) fn enter() -> Result<Option<Self>> {
         let input = sys::stdio(0);
         if !input.is_terminal() {
@@ -142,7 +145,7 @@ impl RawMode {
         let _ = BEFORE.set(before.clone().into());
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
-        // The container's terminal leaves the carriage returns to this one.
+        // The container's terminal adds no carriage returns: this one has to.
         raw.output_flags.insert(OutputFlags::OPOST);
         tcsetattr(input, SetArg::TCSANOW, &raw).context("tcsetattr")?;
         Ok(Some(Self(before)))
@@ -155,7 +158,7 @@ impl Drop for RawMode {
     }
 }
 
-/// Leaves raw mode where no destructor will: on the way to an abort.
+/// Leaves raw mode before an abort, which runs no destructors.
 pub(crate) fn restore_terminal() {
     if let Some(before) = BEFORE.get() {
         let _ = tcsetattr(sys::stdio(0), SetArg::TCSANOW, &Termios::from(*before));

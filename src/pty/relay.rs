@@ -12,10 +12,10 @@ use nix::unistd::{read, write};
 use super::client::{RawMode, TerminalClient};
 use crate::sys;
 
-/// How long the terminal may be silent after the process's end, in milliseconds.
+/// How long to wait for further output after the end of the process, in milliseconds.
 const LEFTOVER_MS: u8 = 100;
 
-/// Bytes on their way from one side to the other.
+/// A buffer for the bytes that go in one direction.
 #[derive(Debug)]
 struct RelayFlow {
     buffer: Box<[u8]>,
@@ -43,7 +43,7 @@ impl RelayFlow {
         self.open && self.is_empty()
     }
 
-    /// Reads what is there; a side that has ended is closed.
+    /// Reads what is available; an end of file closes this direction.
     fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> nix::Result<usize>) -> nix::Result<()> {
         match read(&mut self.buffer) {
             Err(Errno::EINTR | Errno::EAGAIN) => {}
@@ -63,36 +63,39 @@ impl RelayFlow {
         Ok(())
     }
 
-    /// Drops what nobody takes any more.
+    /// Discards the buffer and closes this direction.
     fn close(&mut self) {
         (self.start, self.end, self.open) = (0, 0, false);
     }
 }
 
-/// The relay of a process in the foreground.
+/// The relay between the client and the terminal of a process in the foreground.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    /// `None` once the client takes no output any more: the process is told by a hang-up.
+    /// The master of the container's terminal. `None` after the client's output has failed: closing
+    /// the master tells the process by a hang-up.
     master: Option<OwnedFd>,
-    /// The process's side, held open as long as it lives: it may close its own and open it again,
-    /// which without this one would be the end of the output. `None` after its end.
+    /// The other end of the terminal, held open while the process lives: the process may close all
+    /// its descriptors of the terminal and open it again, and meanwhile reading from the master
+    /// would fail. `None` after the end of the process.
     peer: Option<OwnedFd>,
     client: TerminalClient,
-    /// From the client.
+    /// The bytes from the client to the process.
     input: RelayFlow,
-    /// To the client.
+    /// The bytes from the process to the client.
     output: RelayFlow,
-    /// Whether the last byte that went to the process ended a line.
+    /// Whether the last byte that was sent to the process ended a line.
     at_line_start: bool,
-    /// Whether standard input is a terminal that somebody else uses at the moment.
+    /// Whether standard input is a terminal that another process group has at the moment.
     in_background: bool,
     raw: Option<RawMode>,
-    /// Why the client's output could not be written.
+    /// The error of writing the client's output, if there was one.
     failure: Option<Errno>,
 }
 
 impl Relay {
-    /// The container's terminal takes the size of the client's; nothing is copied yet.
+    /// Creates a relay and gives the container's terminal the size of the client's. Copies nothing
+    /// yet.
     pub(crate) fn new(master: OwnedFd, client: TerminalClient) -> Result<Self> {
         client.copy_size(master.as_fd());
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("the terminal")?;
@@ -109,14 +112,16 @@ impl Relay {
         })
     }
 
-    /// Takes the client's terminal over, at first and after a stop. In the background it waits
-    /// for it as any program does that reads from its terminal: `stop` stops this process.
+    /// Takes over the client's terminal: at the start, and after this process was stopped. In the
+    /// background it calls `stop`, which stops this process: a program that reads from its terminal
+    /// in the background is stopped in the same way.
     pub(crate) fn resume(&mut self, stop: impl FnOnce()) -> Result<()> {
         self.raw = None;
         if self.client.is_in_background() {
             stop();
         }
-        // A process group without a shell is not stopped.
+        // The kernel does not stop a process group without a shell, so this one may still be in the
+        // background.
         self.in_background = self.client.is_in_background();
         if !self.in_background && self.input.open {
             self.raw = RawMode::enter()?;
@@ -125,26 +130,29 @@ impl Relay {
         Ok(())
     }
 
-    /// Gives the client's terminal back.
+    /// Restores the settings of the client's terminal.
     pub(crate) fn suspend(&mut self) {
         self.raw = None;
     }
 
-    /// The client's window has changed.
+    /// Copies the size of the client's terminal, after it has changed.
     pub(crate) fn resize(&self) {
         if let Some(master) = &self.master {
             self.client.copy_size(master.as_fd());
         }
     }
 
-    /// Copies until one of `others` is readable.
+    /// Copies in both directions until one of `others` is readable.
     pub(crate) fn until(&mut self, others: &[BorrowedFd<'_>]) -> Result<()> {
         while !self.step(others)? {}
         Ok(())
     }
 
-    /// After the end of the process: what is still in the terminal. `other` being readable is a
-    /// reason to ask `enough` whether to go on.
+    /// After the end of the process: copies the output that is still in the terminal. When `other`
+    /// is readable, `enough` is called and says whether to stop.
+    ///
+    /// # Errors
+    /// If the output could not be written, except `EPIPE`.
     pub(crate) fn finish(
         mut self,
         other: BorrowedFd<'_>,
@@ -154,7 +162,7 @@ impl Relay {
         self.peer = None;
         while let Some(master) = self.master.as_ref().filter(|_| self.output.open) {
             let master = PollFd::new(master.as_fd(), PollFlags::POLLIN);
-            // A process that was left behind may keep the terminal open for ever.
+            // A process that the program has left behind may keep the terminal open for ever.
             if self.output.is_empty() && poll(&mut [master], PollTimeout::from(LEFTOVER_MS))? == 0 {
                 break;
             }
@@ -163,14 +171,14 @@ impl Relay {
             }
         }
         match self.failure {
-            // A reader that has had enough.
+            // EPIPE: the reader of the output has ended, which is no error.
             None | Some(Errno::EPIPE) => Ok(()),
             Some(errno) => Err(errno).context("standard output"),
         }
     }
 
-    /// One round; true if one of `others` is readable. A side of which nothing is wanted is not
-    /// polled: one that has hung up would be ready for ever.
+    /// Waits once and copies what is possible; true if one of `others` is readable. A descriptor
+    /// that is not needed at the moment is not polled: after a hang-up it would be ready for ever.
     fn step(&mut self, others: &[BorrowedFd<'_>]) -> Result<bool> {
         let mut fds: Vec<_> = others
             .iter()
@@ -230,8 +238,9 @@ impl Relay {
         Ok(others.contains(&true))
     }
 
-    /// The end of the client's input becomes that of the process's: the character that means it,
-    /// if lines are being read; after the start of a line the first one only ends the line.
+    /// After the end of the client's input: ends the input of the process as well. If its terminal
+    /// reads whole lines, this is done with the character for the end of file (`VEOF`); in the
+    /// middle of a line two are needed, because the first one only ends the line.
     fn end_input(&mut self) {
         let settings = self
             .master
@@ -247,11 +256,13 @@ impl Relay {
     }
 }
 
-/// Reads what the process has written. The terminal has hung up (vhangup(2)), or, after the end of
-/// the process, is drained, when another open of its other end fails.
+/// Reads what the process has written. If reading fails without data left, opens the other end
+/// again. If that fails, or is not wanted any more after the end of the process, the output has
+/// ended: the terminal has hung up (vhangup(2)), or is drained.
 fn read_output(output: &mut RelayFlow, peer: &mut Option<OwnedFd>, master: BorrowedFd<'_>) {
     let mut fails = || output.fill(|buffer| read(master, buffer)).is_err();
-    // What fails may be another end than that of the data.
+    // The error may come from another open of the other end than the data: it counts only if no
+    // data is left.
     if fails() && (!has_data(master) || fails()) {
         *peer = peer.as_ref().and_then(|_| sys::terminal_peer(master).ok());
         output.open = peer.is_some();
@@ -267,7 +278,7 @@ fn has_data(master: BorrowedFd<'_>) -> bool {
             .is_some_and(|revents| revents.contains(PollFlags::POLLIN))
 }
 
-/// poll(2) without a time limit: which of them are ready.
+/// Waits without a time limit (poll(2)); returns which of the descriptors are ready.
 fn wait(fds: &mut [PollFd<'_>]) -> Result<Vec<bool>> {
     match poll(fds, PollTimeout::NONE) {
         Err(Errno::EINTR) => return Ok(vec![false; fds.len()]),

@@ -1,14 +1,16 @@
-//! The program's first instructions, before the C library's. A command that forks into a container
-//! starts twice (`sealed_exe.rs`), and a C library begins by asking the processor some eighty times what
-//! it is; under a hypervisor each answer is a trap, half a millisecond altogether. The first of the
-//! two starts is spared that: what leads to the second one in nearly all cases is done here.
+//! The program's first instructions, which run before those of the C library. A command that forks
+//! into a container starts twice (`sealed_exe.rs`). The C library's start-up asks the processor for
+//! its features about eighty times, and under a hypervisor each answer is a trap: half a
+//! millisecond altogether. To save that in the first of the two starts, the usual way to the second
+//! one is here.
 //!
-//! Where anything is out of the ordinary, nothing has happened, and the C library goes on as if it
-//! had come first: `sealed_exe.rs` knows every case.
+//! In any unusual case this code changes nothing, and the C library starts as if it had come first:
+//! `sealed_exe.rs` handles every case.
 //!
-//! Nothing of the C library can be called, not even a memcpy(3) of the compiler's: its functions
-//! have no addresses before it has chosen them for this processor. Hence statics, which nobody has
-//! to clear, and volatile accesses, which no compiler takes for a copy.
+//! No function of the C library can be called, not even a memcpy(3) that the compiler inserts: the
+//! functions have no addresses before the library has chosen them for this processor. Therefore
+//! buffers are statics, which need no clearing, and accesses are volatile, which the compiler does
+//! not turn into a memcpy.
 #![allow(unsafe_code)]
 
 #[cfg(any(test, fuzzing))]
@@ -29,7 +31,7 @@ mod first {
     use crate::sealed_exe::SELF;
     use crate::sealed_exe::is_never_written;
 
-    // `_start` finds the stack and rdx as the kernel, or a dynamic linker, has left them.
+    // `_start` has to find the stack and rdx as the kernel, or a dynamic linker, has left them.
     global_asm!(
         ".globl rt_entry",
         "rt_entry:",
@@ -47,7 +49,7 @@ mod first {
     const WORDS: usize = size_of::<statx>() / 8;
     const PATH_SIZE: usize = PATH_MAX as usize;
     const NAME_SIZE: usize = 256;
-    /// With a `=` and the digits of a pid.
+    /// Room for the mark, a `=`, the digits of a pid and a NUL.
     const MARK_SIZE: usize = MARK.len() + 24;
 
     static mut STREAMS: [pollfd; 3] = [
@@ -67,7 +69,7 @@ mod first {
             revents: 0,
         },
     ];
-    /// Of the executable, and of the image.
+    /// The struct statx of the executable; [`IMAGE`] is that of the image.
     static mut STATUS: [u64; WORDS] = [0; _];
     static mut IMAGE: [u64; WORDS] = [0; _];
     static mut FILE_SYSTEM: [u64; size_of::<statfs>() / 8] = [0; _];
@@ -76,13 +78,13 @@ mod first {
     static mut MARKED: [u8; MARK_SIZE] = [0; _];
     static mut VARIABLES: [*const u8; VARIABLES_MAX + 2] = [null(); _];
 
-    /// Does not return if the protected image takes over.
+    /// Executes the sealed executable if everything is as usual, and does not return then.
     ///
     /// # Safety
     /// `stack` is what execve(2) leaves a new program: argc, argv, a null, envp, a null.
     unsafe extern "C" fn begin(stack: *const usize) {
-        // SAFETY: the words lie one behind the other as the function's contract says, and the
-        // process has one thread, which owns the statics.
+        // SAFETY: the words follow each other as the function's contract says, and the process has
+        // one thread, which owns the statics.
         unsafe {
             let count = *stack;
             let args = stack.add(1).cast::<*const u8>();
@@ -92,14 +94,14 @@ mod first {
         }
     }
 
-    /// Whether one of the arguments is the name of a command that forks into a container. Where it
-    /// is something else, a start too many does no harm.
+    /// Whether one of the arguments is the name of a command that forks into a container. If the
+    /// word means something else there, the second start is unnecessary but harmless.
     unsafe fn forks(args: *const *const u8, count: usize) -> bool {
         let mut at = 1;
         while at < count {
             // SAFETY: `at` is below argc; arguments are NUL-terminated.
             let is = |name: &[u8]| unsafe { begins(*args.add(at), name) == Some(0) };
-            // No table: in a position-independent executable it would hold no addresses yet.
+            // A table of names would contain no addresses yet in a position-independent executable.
             if is(b"create") || is(b"run") || is(b"exec") {
                 return true;
             }
@@ -108,7 +110,7 @@ mod first {
         false
     }
 
-    /// The byte behind `prefix`, if `text` begins with it.
+    /// Returns the byte after `prefix` if `text` begins with `prefix`.
     unsafe fn begins(text: *const u8, prefix: &[u8]) -> Option<u8> {
         let mut at = 0;
         while at < prefix.len() {
@@ -122,10 +124,11 @@ mod first {
         Some(unsafe { read_volatile(text.add(at)) })
     }
 
-    /// A descriptor of ours could get the number of one that is closed.
+    /// Whether the standard streams are open: otherwise a descriptor that is opened here could get
+    /// the number of one of them.
     unsafe fn streams_are_open() -> bool {
         let streams = (&raw mut STREAMS).cast::<pollfd>();
-        // SAFETY: three elements, of which only this thread knows.
+        // SAFETY: the static has three elements, and this is the only thread.
         unsafe {
             let closed = |at| read_volatile(streams.add(at)).revents & POLLNVAL != 0;
             call(libc::SYS_poll, streams.addr(), 3, 0, 0, 0) >= 0
@@ -133,13 +136,14 @@ mod first {
         }
     }
 
-    /// Collects the environment of the second start, if this is the first.
+    /// Collects the environment for the second start. False if this is the second one, or if there
+    /// are too many variables.
     unsafe fn mark(env: *const *const u8) -> bool {
         let all = (&raw mut VARIABLES).cast::<*const u8>();
         let marked = (&raw mut MARKED).cast::<u8>();
         let mut count = 0;
-        // SAFETY: `env` ends with a null, `count` stays below the size of the static, and the mark
-        // with twenty digits below that of its own.
+        // SAFETY: `env` ends with a null, `count` stays below the size of its static, and the mark
+        // with at most twenty digits is shorter than its own static.
         unsafe {
             while !(*env.add(count)).is_null() {
                 if count == VARIABLES_MAX || begins(*env.add(count), MARK.as_bytes()).is_some() {
@@ -159,11 +163,11 @@ mod first {
         true
     }
 
-    /// Copies the bytes; their number.
+    /// Copies the bytes of `from`; returns their number.
     unsafe fn copy(to: *mut u8, from: &[u8]) -> usize {
         let mut at = 0;
         while at < from.len() {
-            // SAFETY: the callers' statics have that much room.
+            // SAFETY: the statics that callers pass have enough room.
             unsafe { write_volatile(to.add(at), from[at]) };
             at += 1;
         }
@@ -177,18 +181,20 @@ mod first {
         }
         let mut at = 0;
         while power > 0 {
-            // SAFETY: as with `copy`; a pid has seven digits at most.
+            // SAFETY: the static that the caller passes has enough room: a pid has at most seven
+            // digits.
             unsafe { write_volatile(to.add(at), b'0' + (number / power % 10) as u8) };
             power /= 10;
             at += 1;
         }
     }
 
-    /// Whether the executable is protected where it is, or nothing is known of it.
+    /// Whether the executable is write-protected already, or this cannot be found out.
     unsafe fn is_protected() -> bool {
         let status = (&raw mut STATUS).cast::<u64>();
         let kind = (&raw mut FILE_SYSTEM).cast::<u64>();
-        // SAFETY: the static has the size of the structure, whose first word is the type.
+        // SAFETY: each static has the size of its structure; the first word of struct statfs is the
+        // type.
         unsafe {
             !look(AT_FDCWD as usize, SELF, 0, status)
                 || read_volatile(status.add(ATTRIBUTES)) & libc::STATX_ATTR_VERITY as u64 != 0
@@ -197,17 +203,18 @@ mod first {
         }
     }
 
-    // Words of struct statx.
+    // Positions in struct statx, in words of eight bytes.
     const ATTRIBUTES: usize = 1;
     const SIZE: usize = 5;
     const CHANGED: usize = 12;
     const CHANGED_NANOSECONDS: usize = 13;
 
-    /// statx(2); `status` has room for the structure.
+    /// Calls statx(2) and returns whether it succeeded; `status` has to have room for the
+    /// structure.
     unsafe fn look(at: usize, path: &CStr, flags: i32, status: *mut u64) -> bool {
         const WANTED: usize = (libc::STATX_SIZE | libc::STATX_CTIME) as usize;
         let path = path.as_ptr().addr();
-        // SAFETY: the path is NUL-terminated, the room is the caller's to prove.
+        // SAFETY: the path is NUL-terminated; the caller guarantees the room.
         unsafe {
             call(
                 libc::SYS_statx,
@@ -220,8 +227,8 @@ mod first {
         }
     }
 
-    /// Whether the image is the executable: a layer has no mounts, and where one covers the
-    /// executable alone, the file below it is seen.
+    /// Whether the image is the executable. A layer shows no mounts: if another file is mounted on
+    /// the executable's path, the image is the file below the mount.
     unsafe fn is_same(image: usize) -> bool {
         let one = (&raw const STATUS).cast::<u64>();
         let other = (&raw mut IMAGE).cast::<u64>();
@@ -235,10 +242,12 @@ mod first {
         }
     }
 
-    /// Makes the list of layers and the name of the executable.
+    /// Fills [`LAYERS`] with the list of layers and [`NAME`] with the name of the executable. False
+    /// if the path is unusual: in the root directory, too long, or with `:` or `\`.
     unsafe fn find() -> bool {
         let (layers, name) = ((&raw mut LAYERS).cast::<u8>(), (&raw mut NAME).cast::<u8>());
-        // SAFETY: all positions are below the length of the path, which is below the statics' sizes.
+        // SAFETY: all positions are below the length of the path, which is below the sizes of the
+        // statics.
         unsafe {
             let size = call(
                 libc::SYS_readlink,
@@ -276,7 +285,8 @@ mod first {
         true
     }
 
-    /// What `sealed_exe.rs` has in words.
+    /// Creates the overlay and executes the image in it, as `overlay` and `run_again` in
+    /// `sealed_exe.rs` do. Returns if that is not necessary or has failed.
     unsafe fn run_again(args: *const *const u8) {
         const CREATE: usize = libc::FSCONFIG_CMD_CREATE as usize;
         const STRING: usize = libc::FSCONFIG_SET_STRING as usize;
@@ -321,12 +331,12 @@ mod first {
         }
     }
 
-    /// A system call, without the C library's errno: the kernel's own result.
+    /// Makes a system call; returns the kernel's own result, an error as its negative number.
     #[allow(clippy::too_many_arguments, reason = "the kernel's")]
     unsafe fn call(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
         let result: isize;
-        // SAFETY: the instruction changes rcx and r11 besides its result; what the kernel does with
-        // the arguments is the caller's to prove.
+        // SAFETY: the instruction changes rcx and r11 in addition to its result; the caller
+        // guarantees that the arguments are valid for the system call.
         unsafe {
             asm!("syscall", inlateout("rax") number as isize => result,
                 in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,

@@ -1,4 +1,4 @@
-//! bpf(2).
+//! bpf(2): loads, attaches and finds the programs that decide about devices in a cgroup.
 
 use std::ffi::c_long;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,20 +17,21 @@ const BPF_OBJ_GET_INFO_BY_FD: c_long = 15;
 const BPF_PROG_QUERY: c_long = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
-/// Programs of the groups above and below run as well.
+/// The programs of the cgroups above and below run as well.
 const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
-/// The new program takes the place of another one.
+/// The new program replaces another one.
 const BPF_F_REPLACE: u32 = 1 << 2;
-/// `BPF_CGROUP_MAX_PROGS` of the kernel: how many programs a group may have.
+/// How many programs a cgroup may have (`BPF_CGROUP_MAX_PROGS` of the kernel).
 const MAX_PROGRAMS: usize = 64;
 
 /// The name of a program, `BPF_OBJ_NAME_LEN` bytes with at least one zero at the end.
 pub(crate) type BpfName = [u8; 16];
 
-/// bpf(2) `BPF_PROG_LOAD` of a program that decides about devices: `instructions` are `struct
-/// bpf_insn` in the byte order of this machine. The verifier refuses what is not safe to run.
+/// Loads a program that decides about devices (bpf(2) `BPF_PROG_LOAD`). `instructions` are
+/// `struct bpf_insn` in the byte order of this machine; the kernel's verifier refuses a program
+/// that is not safe to run.
 pub(crate) fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -> Result<OwnedFd> {
-    /// The first fields of `union bpf_attr` for BPF_PROG_LOAD; the kernel takes the rest as zero.
+    /// The first fields of `union bpf_attr` for BPF_PROG_LOAD; the kernel takes the others as 0.
     #[repr(C)]
     struct BpfLoad {
         prog_type: u32,
@@ -68,9 +69,9 @@ pub(crate) fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -
     })
 }
 
-/// bpf(2) `BPF_PROG_ATTACH` of a device program to the group that the directory `cgroup` is,
-/// beside what is attached there, or in the place of the program `replaced` in one step. The group
-/// keeps the program: `program` may be closed after.
+/// Attaches a device program to the cgroup with the directory `cgroup` (bpf(2) `BPF_PROG_ATTACH`),
+/// in addition to the programs that are attached there, or in place of the program `replaced`, in
+/// one step. The cgroup keeps the program loaded: `program` may be closed afterwards.
 pub(crate) fn bpf_prog_attach_cgroup_device(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
@@ -97,7 +98,7 @@ pub(crate) fn bpf_prog_attach_cgroup_device(
     .map(drop)
 }
 
-/// bpf(2) `BPF_PROG_DETACH` of a device program from a group.
+/// Detaches a device program from a cgroup (bpf(2) `BPF_PROG_DETACH`).
 pub(crate) fn bpf_prog_detach_cgroup_device(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
@@ -107,7 +108,7 @@ pub(crate) fn bpf_prog_detach_cgroup_device(
     numbers(BPF_PROG_DETACH, [cgroup, program, BPF_CGROUP_DEVICE]).map(drop)
 }
 
-/// A command whose attributes are numbers and descriptors alone.
+/// Calls bpf(2) with a command whose attributes are only numbers and descriptors.
 fn numbers<const N: usize>(command: c_long, attributes: [u32; N]) -> Result<c_long> {
     // SAFETY: the kernel only reads `attributes`, which holds no addresses and has the size passed.
     call(unsafe {
@@ -120,11 +121,11 @@ fn numbers<const N: usize>(command: c_long, attributes: [u32; N]) -> Result<c_lo
     })
 }
 
-/// The device program of that name which is attached to the group, if there is one.
+/// Returns the device program called `name` that is attached to the cgroup, if there is one.
 pub(crate) fn bpf_prog_of_cgroup(cgroup: BorrowedFd<'_>, name: BpfName) -> Result<Option<OwnedFd>> {
     for id in query(cgroup)? {
         let program = match numbers(BPF_PROG_GET_FD_BY_ID, [id]) {
-            // Detached since.
+            // It has been detached since the query.
             Err(Errno::ENOENT) => continue,
             result => call_fd(result?)?,
         };
@@ -135,7 +136,7 @@ pub(crate) fn bpf_prog_of_cgroup(cgroup: BorrowedFd<'_>, name: BpfName) -> Resul
     Ok(None)
 }
 
-/// bpf(2) `BPF_PROG_QUERY`: the ids of the device programs of a group.
+/// Returns the ids of the device programs of a cgroup (bpf(2) `BPF_PROG_QUERY`).
 fn query(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>> {
     /// The first fields of `union bpf_attr` for BPF_PROG_QUERY.
     #[repr(C)]
@@ -172,7 +173,7 @@ fn query(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// bpf(2) `BPF_OBJ_GET_INFO_BY_FD`: the name of a program.
+/// Returns the name of a program (bpf(2) `BPF_OBJ_GET_INFO_BY_FD`).
 fn name_of(program: BorrowedFd<'_>) -> Result<BpfName> {
     /// The first fields of `struct bpf_prog_info`.
     #[repr(C)]
@@ -194,8 +195,8 @@ fn name_of(program: BorrowedFd<'_>) -> Result<BpfName> {
         info_len: size_of::<BpfInfo>() as u32,
         info: (&raw mut info) as u64,
     };
-    // SAFETY: the kernel writes at most `info_len` bytes to `info`, which has that size and any
-    // bytes are valid for; zeros in it ask for no further buffer.
+    // SAFETY: the kernel writes at most `info_len` bytes to `info`, which has that size and for
+    // which any bytes are valid; the zeros in it ask for no further buffer.
     call(unsafe {
         let size = size_of::<BpfGet>();
         libc::syscall(

@@ -1,4 +1,4 @@
-//! Listing directories. The standard library's `read_dir` ends the process when close(2) fails, and
+//! Lists directories. The standard library's `read_dir` ends the process if close(2) fails, and
 //! makes it easy to take an error for the end of the list.
 
 use std::ffi::{OsStr, OsString};
@@ -15,14 +15,15 @@ use nix::sys::stat::{Mode, SFlag, fstatat};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DirectoryEntry {
     pub(crate) name: OsString,
-    /// Whether it is a directory itself, and no link to one.
+    /// Whether the entry is a directory itself; false for a symbolic link to one.
     pub(crate) is_directory: bool,
 }
 
 /// Lists the entries of `directory` in no particular order, without `.` and `..`.
 ///
 /// # Errors
-/// Those of open(2), getdents64(2), and of fstatat(2) on a file system that does not tell kinds.
+/// Those of open(2) and getdents64(2), and those of fstatat(2) on a file system that does not
+/// store the kinds of files in its directories.
 pub(crate) fn list_directory(directory: impl AsRef<Path>) -> Result<Vec<DirectoryEntry>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut directory = Dir::open(directory.as_ref(), flags, Mode::empty())?;
@@ -42,7 +43,7 @@ pub(crate) fn list_directory(directory: impl AsRef<Path>) -> Result<Vec<Director
                 Ok(stat) => {
                     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
                 }
-                // Removed since it was listed.
+                // It has been removed since it was listed.
                 Err(Errno::ENOENT) => continue,
                 Err(errno) => return Err(errno),
             },

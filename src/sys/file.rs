@@ -1,6 +1,6 @@
-//! Reading files to their end. Files of procfs and of cgroups come in pieces: a read(2) of
-//! `/proc/PID/mountinfo` ends at a line within about 4 KiB, however large the buffer is, and one of
-//! a FUSE file system may end anywhere. Only a read of no bytes is the end of a file.
+//! Reads files to their end. The kernel gives files of procfs and of cgroups in pieces: a read(2)
+//! of `/proc/PID/mountinfo` ends at the end of a line within about 4 KiB, however large the buffer
+//! is, and a read from a FUSE file system may end anywhere. Only a read of 0 bytes means the end.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -12,10 +12,10 @@ use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 use nix::unistd::read;
 
-/// The first piece that is asked for, in bytes. Each next one doubles what there is.
+/// The first size of the buffer, in bytes. It is doubled whenever it is full.
 const FIRST: usize = 4096;
 
-/// Reads all of the file `name`, relative to `directory`.
+/// Reads the whole file `name`, relative to `directory`.
 pub(crate) fn read_file_at(
     directory: impl AsFd,
     name: &(impl AsRef<Path> + ?Sized),
@@ -24,17 +24,18 @@ pub(crate) fn read_file_at(
     read_all(openat(directory, name.as_ref(), flags, Mode::empty())?)
 }
 
-/// Reads an open file from where it stands to its end.
+/// Reads an open file from its current offset to its end.
 pub(crate) fn read_all(file: impl AsFd) -> Result<Vec<u8>> {
     read_at_most(file, usize::MAX)
 }
 
-/// Reads an open file from where it stands to its end, or the first `limit` bytes of that.
+/// Reads an open file from its current offset to its end, but at most `limit` bytes.
 pub(crate) fn read_at_most(file: impl AsFd, limit: usize) -> Result<Vec<u8>> {
     gather(limit, |buffer, _| read(&file, buffer))
 }
 
-/// Reads an open file from `offset` on, wherever it stands: `limit` bytes, or fewer at its end.
+/// Reads `limit` bytes of an open file from `offset` on (fewer if the file ends before), without
+/// use of its current offset.
 pub(crate) fn read_range(file: impl AsFd, offset: u64, limit: usize) -> Result<Vec<u8>> {
     let place = |length: usize| i64::try_from(offset.saturating_add(length as u64));
     gather(limit, |buffer, length| {
@@ -43,8 +44,8 @@ pub(crate) fn read_range(file: impl AsFd, offset: u64, limit: usize) -> Result<V
     })
 }
 
-/// Collects what `read` gives until it gives nothing or there are `limit` bytes. `read` gets the
-/// place for the next piece, and how many bytes came before. An interrupted one is repeated.
+/// Calls `read` until it returns 0 or `limit` bytes have been read, and returns these bytes. `read`
+/// gets the buffer for the next piece, and how many bytes came before it. `EINTR` repeats the call.
 fn gather(
     limit: usize,
     mut read: impl FnMut(&mut [u8], usize) -> Result<usize>,
@@ -53,7 +54,7 @@ fn gather(
     let mut length = 0;
     while length < limit {
         if length == bytes.len() {
-            // Not on the stack, which may be as small as the caller's limit.
+            // On the heap: the stack may be as small as the engine's limit (`ulimit -s`).
             bytes.resize(length.saturating_mul(2).max(FIRST).min(limit), 0);
         }
         match read(&mut bytes[length..], length) {
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(read_all(&file).unwrap(), whole[10_001..]);
     }
 
-    /// The kernel gives it in several pieces, however large the buffer is.
+    /// The kernel gives `smaps` in several pieces, however large the buffer is.
     #[test]
     fn a_long_file_of_procfs_is_read_whole() {
         let all = read_file_at(nix::fcntl::AT_FDCWD, "/proc/self/smaps").unwrap();

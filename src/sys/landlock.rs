@@ -1,4 +1,4 @@
-//! Landlock (landlock(7)).
+//! Landlock (landlock(7)): creates rulesets and enforces them.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::null;
@@ -12,8 +12,8 @@ const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
 const LANDLOCK_RULE_PATH_BENEATH: u32 = 1;
 const LANDLOCK_RULE_NET_PORT: u32 = 2;
 
-/// `struct landlock_ruleset_attr` as it is since version 6 of the interface: what is denied unless
-/// a rule allows it. An older kernel takes it as long as what it does not know is 0.
+/// What is denied unless a rule allows it: `struct landlock_ruleset_attr` as it is since version 6
+/// of the interface. An older kernel accepts it if the fields that it does not know are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct LandlockRuleset {
@@ -21,7 +21,7 @@ pub(crate) struct LandlockRuleset {
     pub(crate) files: u64,
     /// `LANDLOCK_ACCESS_NET_*`.
     pub(crate) ports: u64,
-    /// `LANDLOCK_SCOPE_*`, which have no rules.
+    /// `LANDLOCK_SCOPE_*`; no rule can allow any of these.
     pub(crate) scopes: u64,
 }
 
@@ -39,7 +39,7 @@ struct NetPort {
     port: u64,
 }
 
-/// The version of the interface, 0 where the kernel has none or it is switched off.
+/// Returns the version of the interface: 0 if the kernel has no Landlock or it is switched off.
 pub(crate) fn landlock_abi() -> i32 {
     let none = null::<LandlockRuleset>();
     // SAFETY: with this flag the kernel reads nothing.
@@ -54,7 +54,7 @@ pub(crate) fn landlock_abi() -> i32 {
     version.map_or(0, |version| version as i32)
 }
 
-/// A set of rules that is still empty.
+/// Creates a ruleset without any rule.
 pub(crate) fn landlock_ruleset(handled: &LandlockRuleset) -> Result<OwnedFd> {
     // SAFETY: the kernel reads as many bytes of `handled` as it is told, which are all integers.
     call_fd(unsafe {
@@ -67,7 +67,7 @@ pub(crate) fn landlock_ruleset(handled: &LandlockRuleset) -> Result<OwnedFd> {
     })
 }
 
-/// Allows `access` to the file, or beneath the directory.
+/// Adds a rule that allows `access` to `file`; if that is a directory, also to everything below it.
 pub(crate) fn landlock_allow_path(
     ruleset: BorrowedFd<'_>,
     file: BorrowedFd<'_>,
@@ -90,7 +90,7 @@ pub(crate) fn landlock_allow_path(
     .map(drop)
 }
 
-/// Allows `access` to the TCP port.
+/// Adds a rule that allows `access` to the TCP port `port`.
 pub(crate) fn landlock_allow_port(ruleset: BorrowedFd<'_>, port: u16, access: u64) -> Result<()> {
     let rule = NetPort {
         access,
@@ -109,9 +109,10 @@ pub(crate) fn landlock_allow_port(ruleset: BorrowedFd<'_>, port: u16, access: u6
     .map(drop)
 }
 
-/// Puts this thread and what it executes under the rules. Takes no_new_privs or CAP_SYS_ADMIN.
+/// Enforces the rules on this thread and on what it executes. The kernel requires no_new_privs or
+/// CAP_SYS_ADMIN.
 pub(crate) fn landlock_restrict(ruleset: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: no memory is handed over.
+    // SAFETY: integers only.
     call(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })
         .map(drop)
 }

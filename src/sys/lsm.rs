@@ -1,4 +1,4 @@
-//! Which security modules the kernel runs with.
+//! Asks the kernel which Linux security modules it uses.
 
 use nix::Result;
 use nix::errno::Errno;
@@ -9,12 +9,12 @@ use super::call::call;
 pub(crate) const LSM_ID_SELINUX: u64 = 101;
 pub(crate) const LSM_ID_APPARMOR: u64 = 104;
 
-/// The same number on every architecture: system calls have one table since Linux 5.1.
+/// The number is the same on every architecture: since Linux 5.1 new calls have one table.
 const SYS_LSM_LIST_MODULES: i64 = 461;
-/// More than the kernel knows; it refuses a list that is too short.
+/// More modules than the kernel knows: it refuses a buffer that is too short for the list.
 const MODULES_MAX: usize = 64;
 
-/// lsm_list_modules(2): the `LSM_ID_*` of the modules that are in force. Linux 6.8.
+/// Returns the `LSM_ID_*` of the active modules (lsm_list_modules(2), since Linux 6.8).
 pub(crate) fn lsm_list_modules() -> Result<Vec<u64>> {
     let mut ids = [0u64; MODULES_MAX];
     let mut size = u32::try_from(size_of_val(&ids)).map_err(|_| Errno::EINVAL)?;

@@ -1,4 +1,4 @@
-//! The mount API by file descriptors.
+//! The mount API that works on file descriptors.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -9,11 +9,11 @@ use super::call::{call, call_fd};
 
 // <linux/fcntl.h>, which libc does not have.
 const AT_RECURSIVE: u32 = 0x8000;
-// <linux/mount.h>, likewise.
+// <linux/mount.h>, which libc does not have.
 const FSPICK_CLOEXEC: u32 = 1;
 const FSPICK_EMPTY_PATH: u32 = 8;
 
-/// open_tree(2).
+/// Opens the mount at `path`, relative to `dir` (open_tree(2)); close-on-exec.
 pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<OwnedFd> {
     // SAFETY: `path` is a NUL-terminated string that outlives the call.
     call_fd(unsafe {
@@ -26,7 +26,7 @@ pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<
     })
 }
 
-/// A detached copy of the mount that `fd` stands on, with everything below if `recursive`.
+/// Returns a detached copy of the mount at `fd`; if `recursive`, with all mounts below it.
 pub(crate) fn clone_mount(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
     open_tree(
@@ -36,12 +36,12 @@ pub(crate) fn clone_mount(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd
     )
 }
 
-/// move_mount(2) of the mount `from` onto the object that `to` refers to.
+/// Attaches or moves the mount `from` onto the object that `to` refers to (move_mount(2)).
 pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     move_mount_at(from, to, c"")
 }
 
-/// move_mount(2) of the mount `from` onto `name` in the directory `to`.
+/// Attaches or moves the mount `from` onto `name` in the directory `to` (move_mount(2)).
 pub(crate) fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let flags = libc::MOVE_MOUNT_F_EMPTY_PATH
         | if name.is_empty() {
@@ -63,9 +63,9 @@ pub(crate) fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CSt
     .map(drop)
 }
 
-/// mount_setattr(2) on the mount `fd` (and all below it if `recursive`): `set` and `clear` are
-/// `MOUNT_ATTR_*`, `propagation` is one of `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`,
-/// `MS_UNBINDABLE` or 0.
+/// Changes attributes of the mount `fd`, and of all mounts below it if `recursive`
+/// (mount_setattr(2)). `set` and `clear` are `MOUNT_ATTR_*`; `propagation` is one of `MS_SHARED`,
+/// `MS_SLAVE`, `MS_PRIVATE` and `MS_UNBINDABLE`, or 0 for no change.
 pub(crate) fn mount_setattr(
     fd: BorrowedFd<'_>,
     recursive: bool,
@@ -76,8 +76,11 @@ pub(crate) fn mount_setattr(
     mount_setattr_at(fd, c"", recursive, [set, clear, propagation, 0])
 }
 
-/// Sets the propagation (`MS_*`) of the mount whose root is at `path` (and of all below it if
-/// `recursive`); `EINVAL` if no mount's root is there.
+/// Sets the propagation (`MS_*`) of the mount whose root is at `path`, and of all mounts below it
+/// if `recursive`.
+///
+/// # Errors
+/// `EINVAL` if `path` is not the root of a mount.
 pub(crate) fn set_propagation(path: &CStr, recursive: bool, propagation: u64) -> Result<()> {
     mount_setattr_at(
         nix::fcntl::AT_FDCWD,
@@ -87,7 +90,7 @@ pub(crate) fn set_propagation(path: &CStr, recursive: bool, propagation: u64) ->
     )
 }
 
-/// `attributes` are attr_set, attr_clr, propagation and userns_fd.
+/// Calls mount_setattr(2). `attributes` are attr_set, attr_clr, propagation and userns_fd.
 fn mount_setattr_at(
     dir: BorrowedFd<'_>,
     path: &CStr,
@@ -100,7 +103,7 @@ fn mount_setattr_at(
         0
     };
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: `attributes` has the layout of struct mount_attr and its size is passed with it;
+    // SAFETY: `attributes` has the layout of struct mount_attr, and its size is passed as well;
     // `path` is NUL-terminated.
     call(unsafe {
         libc::syscall(
@@ -115,21 +118,22 @@ fn mount_setattr_at(
     .map(drop)
 }
 
-/// mount_setattr(2) `MOUNT_ATTR_IDMAP` on the detached mount `fd` (and all below it if
-/// `recursive`): its ids are mapped as in the user namespace `users`.
+/// Maps the ids of the detached mount `fd`, and of all mounts below it if `recursive`, as in the
+/// user namespace `users` (mount_setattr(2) `MOUNT_ATTR_IDMAP`).
 pub(crate) fn map_ids(fd: BorrowedFd<'_>, recursive: bool, users: BorrowedFd<'_>) -> Result<()> {
     let users = users.as_raw_fd() as u64;
     mount_setattr_at(fd, c"", recursive, [libc::MOUNT_ATTR_IDMAP, 0, 0, users])
 }
 
-/// The number in mountinfo of the mount whose root `fd` is; `None` if it is none's.
+/// Returns the id (as in mountinfo) of the mount whose root `fd` is; `None` if `fd` is not the
+/// root of a mount.
 pub(crate) fn id_of_mount_at(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
     let stat = statx(fd)?;
     let is_root = stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
     Ok(is_root.then_some(stat.stx_mnt_id))
 }
 
-/// The number in mountinfo of the mount that `fd` is in.
+/// Returns the id (as in mountinfo) of the mount that `fd` is in.
 pub(crate) fn id_of_mount(fd: BorrowedFd<'_>) -> Result<u64> {
     Ok(statx(fd)?.stx_mnt_id)
 }
@@ -151,20 +155,20 @@ fn statx(fd: BorrowedFd<'_>) -> Result<libc::statx> {
     Ok(stat)
 }
 
-/// fsopen(2).
+/// Begins a new mount of the file system type `file_system` (fsopen(2)).
 pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd> {
     // SAFETY: the name is a NUL-terminated string that outlives the call.
     call_fd(unsafe { libc::syscall(libc::SYS_fsopen, file_system.as_ptr(), libc::FSOPEN_CLOEXEC) })
 }
 
-/// fspick(2): the file system that is mounted at `mount`, to change its options.
+/// Opens the file system that is mounted at `mount`, to change its options (fspick(2)).
 pub(crate) fn fspick(mount: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = FSPICK_EMPTY_PATH | FSPICK_CLOEXEC;
     // SAFETY: the path is NUL-terminated and outlives the call, as the descriptor does.
     call_fd(unsafe { libc::syscall(libc::SYS_fspick, mount.as_raw_fd(), c"".as_ptr(), flags) })
 }
 
-/// fsconfig(2) `FSCONFIG_CMD_RECONFIGURE`: the options given since [`fspick`] take effect.
+/// Applies the options that were set since [`fspick`] (fsconfig(2) `FSCONFIG_CMD_RECONFIGURE`).
 pub(crate) fn reconfigure(fs: BorrowedFd<'_>) -> Result<()> {
     let null = std::ptr::null::<u8>();
     // SAFETY: CMD_RECONFIGURE takes no key and no value.
@@ -175,7 +179,7 @@ pub(crate) fn reconfigure(fs: BorrowedFd<'_>) -> Result<()> {
     .map(drop)
 }
 
-/// fsconfig(2): sets the option `key`, to `value` if it has one.
+/// Sets the option `key`: to `value`, or as a flag if there is no value (fsconfig(2)).
 pub(crate) fn fsconfig(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> Result<()> {
     let (command, value) = match value {
         Some(value) => (libc::FSCONFIG_SET_STRING, value.as_ptr()),
@@ -195,11 +199,11 @@ pub(crate) fn fsconfig(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> 
     .map(drop)
 }
 
-/// fsconfig(2): sets the option `key` to a descriptor.
+/// Sets the option `key` to the descriptor `value` (fsconfig(2) `FSCONFIG_SET_FD`).
 pub(crate) fn fsconfig_fd(fs: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
     let null = std::ptr::null::<u8>();
-    // SAFETY: the key is NUL-terminated and outlives the call, as both descriptors do; SET_FD wants
-    // a null value and the descriptor in its place.
+    // SAFETY: the key is NUL-terminated and outlives the call, as both descriptors do; SET_FD takes
+    // a null value, and the descriptor as the last argument.
     call(unsafe {
         let (fs, value) = (fs.as_raw_fd(), value.as_raw_fd());
         libc::syscall(
@@ -214,7 +218,8 @@ pub(crate) fn fsconfig_fd(fs: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>)
     .map(drop)
 }
 
-/// fsconfig(2) `FSCONFIG_CMD_CREATE`, then fsmount(2) with the attributes `MOUNT_ATTR_*`.
+/// Creates the file system (fsconfig(2) `FSCONFIG_CMD_CREATE`) and returns a detached mount of it
+/// with the attributes `MOUNT_ATTR_*` (fsmount(2)).
 pub(crate) fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
     let null = std::ptr::null::<u8>();
     // SAFETY: CMD_CREATE takes no key and no value.

@@ -1,8 +1,9 @@
-//! Tables of mounts, proc_pid_mountinfo(5): read to their end, parsed by the `procfs` crate.
+//! Tables of mounts (proc_pid_mountinfo(5)), read to their end and parsed by the `procfs` crate.
 //!
-//! The crate's own reader refuses a table in which any path is not UTF-8, and a path that anybody
-//! on the host has mounted something on would decide what works there. So bytes that are not ASCII
-//! become the octal numbers that the kernel writes for a space, and all of them are resolved here.
+//! The crate's own reader refuses a table in which any path is not UTF-8, so that one mount with
+//! such a path, of any user of the host, would make the whole table unreadable. Therefore bytes
+//! that are not ASCII are turned into the octal escapes that the kernel writes for a space, and
+//! all escapes are resolved here.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -15,14 +16,14 @@ use procfs::process::MountInfo;
 
 use crate::sys;
 
-/// The mounts that `process` sees: a pid, or `self`.
+/// Returns the mounts that `process` (a pid, or `self`) sees.
 pub(crate) fn of(process: &str) -> Result<Vec<MountInfo>> {
     let path = format!("/proc/{process}/mountinfo");
     let bytes = sys::read_file_at(AT_FDCWD, &path).with_context(|| path.clone())?;
     parse(&bytes).context(path)
 }
 
-/// The mounts of a table, in its order.
+/// Parses a table; returns its mounts in their order.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<MountInfo>> {
     ascii(bytes)
         .lines()
@@ -43,17 +44,17 @@ fn ascii(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The place of a mount.
+/// Returns the path at which a mount is mounted.
 pub(crate) fn point_of(mount: &MountInfo) -> PathBuf {
     unescaped(mount.mount_point.as_os_str().as_bytes())
 }
 
-/// What of its file system a mount shows.
+/// Returns the path, within its file system, of the directory or file that the mount shows.
 pub(crate) fn root_of(mount: &MountInfo) -> PathBuf {
     unescaped(mount.root.as_bytes())
 }
 
-/// Resolves octal numbers: space, tab, newline, `#` and backslash are written as such.
+/// Resolves octal escapes: the kernel writes space, tab, newline, `#` and backslash as such.
 fn unescaped(text: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,5 @@
-//! Processes: made, signalled, waited for, and what they may do.
+//! Creates processes, signals them and waits for their end, and sets their limits, capabilities,
+//! signal dispositions and keyrings.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -14,27 +15,28 @@ use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use super::call::{call, call_fd};
 
-// libc's is cut off at 32 bits.
+// The constant of libc is cut off at 32 bits.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 // <linux/keyctl.h>, which libc does not have.
 const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
 const KEYCTL_SETPERM: c_long = 5;
 
-/// Which side of [`clone3`] the caller is on.
+/// On which side of a fork ([`clone3`], [`fork_sibling`]) this process is.
 pub(crate) enum Fork {
     Parent { pid: i32, pidfd: OwnedFd },
     Child,
 }
 
-/// clone3(2) without a shared address space: a fork into the namespaces `flags`
-/// (`CLONE_NEW*`, `CLONE_PARENT`, `CLONE_FILES`), on cgroup v2 directly into `cgroup`.
+/// Forks with clone3(2), without a shared address space. `flags` are `CLONE_NEW*` for new
+/// namespaces, `CLONE_PARENT` and `CLONE_FILES`. The child starts in the version 2 `cgroup`, if
+/// there is one.
 pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     let mut pidfd: c_int = -1;
     // SAFETY: clone_args is a plain structure of integers for which zero means "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
-    // With CLONE_PARENT the kernel takes the exit signal of the caller itself.
+    // With CLONE_PARENT the child gets the exit signal of the calling process; the field must be 0.
     args.exit_signal = match flags & libc::CLONE_PARENT as u64 {
         0 => libc::SIGCHLD as u64,
         _ => 0,
@@ -64,16 +66,16 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork>
     })
 }
 
-/// The flags of [`fork_sibling`].
+/// The flags that [`fork_sibling`] passes to clone(2).
 pub(crate) const SIBLING_FLAGS: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
 
-/// clone(2) of a process that is a child of this one's parent (`CLONE_PARENT`), with a copy of all
-/// that this one has. Not clone3(2): it is called under filters of containers, and those that
-/// people use answer `ENOSYS` to clone3, whose flags they cannot look at.
+/// Forks a process that is a child of this process's parent (clone(2) with `CLONE_PARENT`). It
+/// does not use clone3(2), because it is called under the seccomp filters of containers: the common
+/// profiles answer `ENOSYS` to clone3, since a filter cannot look at its flags.
 pub(crate) fn fork_sibling() -> Result<Fork> {
     let mut pidfd: c_int = -1;
-    // SAFETY: as in `clone3`; without a stack of its own the child goes on with its copy of ours.
-    // The third argument takes the pidfd on every architecture, and the rest is not used.
+    // SAFETY: as in `clone3`; without a new stack the child continues on its copy of this one. The
+    // third argument is the place for the pidfd on every architecture, and the rest is not used.
     let pid =
         call(unsafe { libc::syscall(libc::SYS_clone, SIBLING_FLAGS, 0, &raw mut pidfd, 0, 0) })?;
     if pid == 0 {
@@ -87,14 +89,14 @@ pub(crate) fn fork_sibling() -> Result<Fork> {
     })
 }
 
-/// Ends the process at once, without the destructors and exit handlers that belong to the
-/// caller's copy of it.
+/// Ends this process at once (_exit(2)), without destructors and exit handlers: in a forked process
+/// they would act on copies of the parent's objects.
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes any integer and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// execve(2), with everything prepared: when it comes to it nothing is allocated.
+/// An execve(2) with its arguments prepared, so that [`Execution::run`] allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Execution<'a> {
     path: &'a CStr,
@@ -117,7 +119,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Returns only if it failed.
+    /// Executes the program; returns only if that failed.
     pub(crate) fn run(&self) -> Errno {
         // SAFETY: both lists end with a null pointer; the strings that they and `path` point to
         // are borrowed for 'a, which `self` does not outlive.
@@ -126,16 +128,19 @@ impl<'a> Execution<'a> {
     }
 }
 
-/// pidfd_open(2).
+/// Returns a pidfd of process `pid` (pidfd_open(2)).
 pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: integers only.
     call_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
 }
 
-/// pidfd_send_signal(2): `ESRCH` when the process has ended.
+/// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)).
+///
+/// # Errors
+/// `ESRCH` if the process has ended.
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: a null siginfo asks the kernel to fill it in as kill(2) does.
+    // SAFETY: with a null siginfo the kernel fills in the one of kill(2).
     call(unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -156,7 +161,7 @@ struct CapHeader {
 
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// sigaction(2) with one of the two dispositions that run no code.
+/// Ignores `signal`, or sets its default action (sigaction(2)).
 pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()> {
     let handler = if ignore {
         SigHandler::SigIgn
@@ -168,9 +173,9 @@ pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()>
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
-/// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process also where it is the first one of a pid
-/// namespace, which the kernel spares from what it does not handle (pid_namespaces(7)). Programs
-/// that are executed have the default again.
+/// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process, also if it is the first process of a
+/// pid namespace: the kernel does not deliver signals to that one unless it has a handler
+/// (pid_namespaces(7)). execve(2) restores the default action.
 pub(crate) fn end_when_asked() -> Result<()> {
     extern "C" fn end(signal: i32) {
         // SAFETY: _exit(2) is safe in the context of a signal.
@@ -190,10 +195,10 @@ pub(crate) fn end_when_asked() -> Result<()> {
     )
 }
 
-/// Sets the default action for the signal of that number, also for the two that the C library
-/// keeps to itself.
+/// Sets the default action for the signal with that number, also for the two signals that the C
+/// library keeps for itself.
 pub(crate) fn restore_signal(signal: i32) -> Result<()> {
-    // The kernel's sigaction (handler, flags, restorer, mask): all zero is SIG_DFL.
+    // The kernel's struct sigaction (handler, flags, restorer, mask): all zeros mean SIG_DFL.
     let default = [0u64; 4];
     let null = std::ptr::null_mut::<u64>();
     // SAFETY: the kernel reads `default`, which has the size of its structure, and writes nothing
@@ -202,14 +207,14 @@ pub(crate) fn restore_signal(signal: i32) -> Result<()> {
         .map(drop)
 }
 
-/// Raises the hard limit of process `pid` to `hard` if it is lower; the soft one stays.
+/// Raises the hard limit of process `pid` to `hard` if it is lower; does not change the soft limit.
 pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     let null = std::ptr::null();
-    // SAFETY: a null new limit only reads into `limit`, which outlives the call.
+    // SAFETY: without a new limit the call only writes the old one to `limit`, which outlives it.
     Errno::result(unsafe { libc::prlimit(pid, resource as _, null, &raw mut limit) })?;
     if limit.rlim_max >= hard {
         return Ok(());
@@ -222,7 +227,7 @@ pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()>
     .map(drop)
 }
 
-/// setrlimit(2) of `resource` (`RLIMIT_*`) for this process.
+/// Sets the limits of `resource` (`RLIMIT_*`) for this process (setrlimit(2)).
 pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit {
         rlim_cur: soft,
@@ -232,7 +237,8 @@ pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     Errno::result(unsafe { libc::setrlimit(resource as _, &raw const limit) }).map(drop)
 }
 
-/// capset(2) for this thread: the effective, permitted and inheritable sets as bit masks.
+/// Sets the effective, permitted and inheritable capabilities of this thread, as bit masks
+/// (capset(2)).
 pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let header = CapHeader {
         version: CAPABILITY_VERSION_3,
@@ -247,7 +253,7 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result
     call(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
 }
 
-/// The permitted set of this thread as a bit mask (capget(2)).
+/// Returns the permitted capabilities of this thread as a bit mask (capget(2)).
 pub(crate) fn permitted_capabilities() -> Result<u64> {
     let mut header = CapHeader {
         version: CAPABILITY_VERSION_3,
@@ -264,7 +270,7 @@ fn prctl(option: c_int, argument: c_ulong, second: c_ulong) -> Result<c_int> {
     Errno::result(unsafe { libc::prctl(option, argument, second, 0, 0) })
 }
 
-/// Takes `capability` out of the bounding set for good.
+/// Removes `capability` from the bounding set; this cannot be undone.
 pub(crate) fn bounding_drop(capability: u8) -> Result<()> {
     prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
 }
@@ -289,41 +295,44 @@ pub(crate) fn ambient_clear() -> Result<()> {
     .map(drop)
 }
 
-/// The session keyring of that name for this process (keyctl_join_session_keyring(3)), made if
-/// there is none that may be searched; its serial number.
+/// Joins the session keyring `name`, or creates it if there is none that this process may search
+/// (keyctl_join_session_keyring(3)). Returns its serial number.
 pub(crate) fn join_session_keyring(name: &CStr) -> Result<c_long> {
     // SAFETY: the name is a NUL-terminated string that outlives the call.
     call(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
 }
 
-/// keyctl_setperm(3): the rights of who possesses the key and of its user, as `KEY_POS_*` and
-/// `KEY_USR_*`.
+/// Sets the rights on a key for its possessor (`KEY_POS_*`) and its user (`KEY_USR_*`)
+/// (keyctl_setperm(3)).
 pub(crate) fn set_key_permissions(serial: c_long, permissions: u32) -> Result<()> {
     // SAFETY: integers only.
     call(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, permissions) }).map(drop)
 }
 
-/// setdomainname(2).
+/// Sets the NIS domain name of this uts namespace (setdomainname(2)).
 pub(crate) fn set_domain_name(name: &str) -> Result<()> {
     // SAFETY: pointer and length are those of `name`.
     Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
 }
 
-/// The kind of namespace behind `fd` as its `CLONE_NEW*` flag (ioctl_ns(2)); `ENOTTY` if it is
-/// no namespace.
+/// Returns the kind of the namespace behind `fd` as its `CLONE_NEW*` flag (ioctl_ns(2)).
+///
+/// # Errors
+/// `ENOTTY` if `fd` is not a namespace.
 pub(crate) fn namespace_kind(fd: BorrowedFd<'_>) -> Result<i32> {
     // SAFETY: NS_GET_NSTYPE takes no argument.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::NS_GET_NSTYPE as _) })
 }
 
-/// How a process has ended. Real-time signals are among them, which nix has no names for.
+/// How a process has ended. Signals are numbers, because nix has no names for real-time signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
     Exited(i32),
     Signaled(i32),
 }
 
-/// waitpid(2) for any child without waiting: its pid and how it ended. `None`: none has ended yet.
+/// Reaps a child that has ended, without waiting (waitpid(2) with `WNOHANG`). Returns its pid and
+/// how it ended; `None` if no child has ended yet.
 pub(crate) fn reap_any() -> Result<Option<(i32, ExitStatus)>> {
     let mut status: c_int = 0;
     // SAFETY: `status` outlives the call, which writes it.
@@ -335,7 +344,8 @@ pub(crate) fn reap_any() -> Result<Option<(i32, ExitStatus)>> {
     Ok((pid != 0).then_some((pid, ended)))
 }
 
-/// [`reap_any`] with an exit status as shells have it: 128 + the signal.
+/// Reaps a child like [`reap_any`]. Returns its pid and its exit status as shells have it: 128 plus
+/// the number of the signal that ended it.
 pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
     let code = |status| match status {
         ExitStatus::Exited(status) => status,
@@ -344,11 +354,11 @@ pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
     Ok(reap_any()?.map(|(pid, status)| (pid, code(status))))
 }
 
-/// sigwaitinfo(2): waits for one of the blocked signals `set`; its number. (nix's goes by sigwait(3),
-/// whose error is its result, and panics.)
+/// Waits for one of the blocked signals in `set`; returns its number (sigwaitinfo(2)). nix's own
+/// function uses sigwait(3), which returns its error as its result, and panics.
 pub(crate) fn wait_for_signal(set: &SigSet) -> Result<c_int> {
     loop {
-        // SAFETY: the set is only read, and a null siginfo asks for nothing more than the number.
+        // SAFETY: the set is only read; with a null siginfo nothing is written.
         match Errno::result(unsafe { libc::sigwaitinfo(set.as_ref(), std::ptr::null_mut()) }) {
             Err(Errno::EINTR) => {}
             result => return result,
@@ -356,8 +366,10 @@ pub(crate) fn wait_for_signal(set: &SigSet) -> Result<c_int> {
     }
 }
 
-/// Waits for the end of the child `process`, up to `limit` milliseconds, and reaps it. `EAGAIN` if it
-/// has not ended by then.
+/// Waits at most `limit` for the end of the child `process` (a pidfd), and reaps it.
+///
+/// # Errors
+/// `EAGAIN` if it has not ended by then.
 pub(crate) fn reap(process: BorrowedFd<'_>, limit: PollTimeout) -> Result<()> {
     let mut fds = [PollFd::new(process, PollFlags::POLLIN)];
     loop {
@@ -370,14 +382,16 @@ pub(crate) fn reap(process: BorrowedFd<'_>, limit: PollTimeout) -> Result<()> {
     waitid(Id::PIDFd(process), WaitPidFlag::WEXITED).map(drop)
 }
 
-/// kill(2) of a child that has not been reaped; signals without a name in nix as well.
+/// Sends `signal` to a child that has not been reaped (kill(2)); also a real-time signal, for which
+/// nix has no name.
 pub(crate) fn kill(process: nix::unistd::Pid, signal: i32) {
-    // SAFETY: integers only. A process that has ended meanwhile needs no signal.
+    // SAFETY: integers only. The error is ignored: a process that has ended needs no signal.
     unsafe { libc::kill(process.as_raw(), signal) };
 }
 
-/// clock_nanosleep(2), for once or less: every wait looks at a clock or a process again. The standard
-/// library's panics if it fails.
+/// Sleeps for `duration` (clock_nanosleep(2)), or less if a signal comes: every caller waits in a
+/// loop that looks at a clock or a process. The standard library's `sleep` panics if the call
+/// fails.
 pub(crate) fn sleep(duration: Duration) {
     let clock = ClockId::CLOCK_MONOTONIC;
     let _ = clock_nanosleep(

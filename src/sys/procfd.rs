@@ -1,7 +1,7 @@
-//! The host's procfs as a type. A mount on top of `/proc`, or a link in it, cannot redirect what
-//! is written through it: it is an instance of procfs of our own that is attached nowhere, or,
-//! where the kernel does not give us one, `/proc` checked to be the root of a procfs with every
-//! look-up kept below it, on its own mount and free of magic links.
+//! The host's procfs as a type, through which a write cannot be redirected by a mount on `/proc` or
+//! by a link in it. It is a new instance of procfs that is mounted nowhere. If the kernel refuses
+//! that, it is `/proc`, checked to be the root of a procfs, and each look-up has to stay below it,
+//! on the same mount and without magic links.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -19,11 +19,11 @@ use crate::sys;
 /// The inode number of the root of every procfs (`PROC_ROOT_INO`, <linux/proc_ns.h>).
 const PROC_ROOT_INO: u64 = 1;
 
-/// The option of procfs that takes a pid namespace.
+/// The mount option of procfs that selects a pid namespace, by its descriptor.
 pub(crate) const PID_NAMESPACE: &CStr = c"pidns";
 
-/// A procfs of the pid namespace that it was opened in; its `self` is right in every process
-/// that namespace can see, and so in the container's first process.
+/// A procfs of the pid namespace in which it was opened. Its `self` is correct for every process
+/// that is visible in this namespace, and so for init as well.
 #[derive(Debug)]
 pub(crate) struct ProcFd(OwnedFd);
 
@@ -34,8 +34,8 @@ impl AsRawFd for ProcFd {
 }
 
 impl ProcFd {
-    /// A private instance, or the checked `/proc` where a private one is refused (in a container
-    /// whose `/proc` is masked).
+    /// Opens a new instance of procfs, or the checked `/proc` where the kernel refuses a new
+    /// instance (in a container whose `/proc` is masked).
     pub(crate) fn new() -> anyhow::Result<Self> {
         match Self::private() {
             Ok(fd) => Ok(Self(fd)),
@@ -44,7 +44,8 @@ impl ProcFd {
         }
     }
 
-    /// Whether this kernel makes a procfs of a pid namespace that its maker is not in (Linux 6.18).
+    /// Whether this kernel can mount a procfs of another pid namespace than that of the calling
+    /// process (since Linux 6.18).
     pub(crate) fn shows_other_namespaces(namespace: BorrowedFd<'_>) -> bool {
         sys::fsopen(c"proc")
             .and_then(|fs| sys::fsconfig_fd(fs.as_fd(), PID_NAMESPACE, namespace))
@@ -81,7 +82,7 @@ impl ProcFd {
         openat2(&self.0, path, how)
     }
 
-    /// Writes `value` to `path` in one write(2), as the kernel's files want it.
+    /// Writes `value` to `path` in one write(2), as the files of procfs require.
     pub(crate) fn write(&self, path: impl AsRef<Path>, value: &[u8]) -> nix::Result<()> {
         let fd = self.open(path.as_ref(), OFlag::O_WRONLY)?;
         match write(&fd, value)? {

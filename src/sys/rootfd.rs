@@ -1,7 +1,8 @@
-//! A container's root file system as a type. Nothing below it is ever reached by a joined path
-//! string: each look-up goes through openat2(2) with `RESOLVE_IN_ROOT`, so that a symbolic link
-//! of the image cannot lead to the host, and with `RESOLVE_NO_MAGICLINKS`, so that neither can a
-//! link of a mounted procfs.
+//! A container's root file system as a type. No file in it is opened by a path string that is
+//! joined to the path of the root. A look-up uses openat2(2): with `RESOLVE_IN_ROOT`, so that a
+//! symbolic link of the image cannot lead to the host, and with `RESOLVE_NO_MAGICLINKS`, so that a
+//! magic link of a mounted procfs cannot either. Only where something may have to be created on the
+//! way, each component is opened with `O_NOFOLLOW`, and links are resolved here (`RootFd::walk`).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::ffi::{OsStr, OsString};
@@ -13,9 +14,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 
-/// path_resolution(7): the kernel follows at most 40 links; so do we.
+/// How many symbolic links are followed: 40, as in the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;
-/// openat2(2) answers EAGAIN when a rename races with `..`; an attacker may do that forever.
+/// How often a look-up is tried: openat2(2) fails with EAGAIN when a rename races with `..`, which
+/// an attacker may cause for ever.
 const RACES_MAX: usize = 128;
 
 /// The root directory of a container, as an `O_PATH` descriptor.
@@ -28,7 +30,7 @@ impl AsFd for RootFd {
     }
 }
 
-/// What to create where a path does not exist yet.
+/// What to create at the end of a path that does not exist yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     Directory,
@@ -36,7 +38,7 @@ pub(crate) enum Missing {
 }
 
 impl RootFd {
-    /// `fd` is the root directory from now on.
+    /// Makes the directory `fd` the root.
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Self(fd)
     }
@@ -46,7 +48,7 @@ impl RootFd {
         self.resolve(path, flags, ResolveFlag::empty())
     }
 
-    /// Opens `path` below the root where no component may be a symbolic link (`ELOOP`).
+    /// Opens `path` below the root; a symbolic link in any component is an error (`ELOOP`).
     pub(crate) fn open_without_links(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         self.resolve(path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
     }
@@ -70,8 +72,8 @@ impl RootFd {
         Err(Errno::EAGAIN)
     }
 
-    /// The object at `path` as an `O_PATH` descriptor; what is missing of it is created:
-    /// directories with mode 0755, at the end an empty file or a directory.
+    /// Opens the object at `path` with `O_PATH`. Missing directories on the way are created with
+    /// mode 0755, and a missing last component as an empty file or a directory.
     pub(crate) fn open_or_create(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
         match self.open(path, OFlag::O_PATH) {
             Err(Errno::ENOENT) => self.create(path, missing),
@@ -79,8 +81,9 @@ impl RootFd {
         }
     }
 
-    /// Creates `path`, of which something is missing. Mostly that is the last name alone; what
-    /// stands there nevertheless is a dangling link, which the walk follows.
+    /// Creates the missing components of `path` and opens it. In most cases only the last component
+    /// is missing. If something exists there after all, it is a dangling link, which [`Self::walk`]
+    /// follows.
     pub(crate) fn create(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return self.walk(path, missing);
@@ -95,10 +98,9 @@ impl RootFd {
         }
     }
 
-    /// Walks `path` component by component, each step on the descriptor of the last one, and
-    /// creates what is missing. A dangling link leads to where its target is then created, which
-    /// is below the root like everything else: `..` stops at the root and an absolute link
-    /// starts there again.
+    /// Walks `path` component by component, each step from the descriptor of the last one, and
+    /// creates what is missing. The target of a dangling link is created as well, below the root
+    /// like everything else: `..` stops at the root, and an absolute link starts there again.
     fn walk(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
         let mut open: Vec<OwnedFd> = Vec::new();
         let mut todo: Vec<OsString> = components(path);
@@ -118,7 +120,8 @@ impl RootFd {
                         Missing::Directory
                     };
                     match create_one(parent, &name, missing) {
-                        // Somebody was faster: what is there now is looked at like the rest.
+                        // Another process was faster: what exists now is checked like any
+                        // component.
                         Err(Errno::EEXIST) => openat(parent, &*name, flags, Mode::empty())?,
                         result => result?,
                     }
@@ -146,7 +149,7 @@ impl RootFd {
     }
 }
 
-/// The components of `path`, last one first.
+/// Returns the components of `path`, the last one first.
 fn components(path: &Path) -> Vec<OsString> {
     path.components()
         .rev()
@@ -158,8 +161,11 @@ fn components(path: &Path) -> Vec<OsString> {
         .collect()
 }
 
-/// Makes `name` and opens it. `EEXIST`: something stands there, or somebody has put a link in its
-/// place between the two calls.
+/// Creates `name` in `parent` and opens it.
+///
+/// # Errors
+/// `EEXIST` if `name` exists already, or if another process has put a link in its place between the
+/// two calls.
 fn create_one(parent: BorrowedFd<'_>, name: &OsStr, missing: Missing) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_PATH | OFlag::O_CLOEXEC;
     match missing {
@@ -190,12 +196,12 @@ fn create_one(parent: BorrowedFd<'_>, name: &OsStr, missing: Missing) -> nix::Re
     }
 }
 
-/// The `S_IFMT` part of the mode of the object behind `fd`.
+/// Returns the type of the file behind `fd` (the `S_IFMT` part of its mode).
 pub(crate) fn file_type(fd: impl AsFd) -> nix::Result<SFlag> {
     Ok(kind(&fstat(fd)?))
 }
 
-/// The `S_IFMT` part of the mode in `stat`.
+/// Returns the type of file in `stat` (the `S_IFMT` part of its mode).
 pub(crate) fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }

@@ -1,5 +1,5 @@
-//! How the kernel schedules a process: its policy, its place among those that read and write,
-//! its CPUs and the nodes of its memory.
+//! How the kernel schedules a process: its policy, its priority for input and output, its CPUs, and
+//! the nodes that its memory comes from. Also its execution domain.
 
 use std::ffi::c_int;
 
@@ -11,8 +11,8 @@ use super::call::call;
 // <linux/ioprio.h>, which libc does not have.
 const IOPRIO_WHO_PROCESS: c_int = 1;
 
-/// `struct sched_attr` of sched_setattr(2) as it is since Linux 5.3; libc has the older one.
-/// Times are in nanoseconds.
+/// `struct sched_attr` of sched_setattr(2) as it is since Linux 5.3 (libc has the older one). Times
+/// are in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct SchedAttr {
@@ -29,31 +29,33 @@ pub(crate) struct SchedAttr {
     pub(crate) util_max: u32,
 }
 
-/// set_mempolicy(2): the mode `MPOL_*` with its flags, the nodes as bits.
+/// Sets the memory policy of this thread (set_mempolicy(2)): `mode` is `MPOL_*` with its flags,
+/// `nodes` has one bit for each node.
 pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
     let mask = if nodes.is_empty() {
         std::ptr::null()
     } else {
         nodes.as_ptr()
     };
-    // The kernel takes one bit less than it is told.
+    // The kernel reads one bit less than this number.
     let bits = nodes.len() * 64 + 1;
     // SAFETY: the kernel reads `bits - 1` bits, which is the length of `nodes`; null means none.
     call(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }
 
-/// sched_setattr(2) of process `pid`.
+/// Sets the scheduling policy of process `pid` (sched_setattr(2)).
 pub(crate) fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<()> {
     let mut attr = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         ..attr.clone()
     };
-    // SAFETY: the kernel reads as many bytes as `size` says, which is the size of `attr`, and
-    // writes nothing but `size`, where it knows a shorter structure only.
+    // SAFETY: the kernel reads `size` bytes, which is the size of `attr`; it writes only to `size`,
+    // if it knows only a shorter structure.
     call(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw mut attr, 0) }).map(drop)
 }
 
-/// ioprio_set(2) of process `pid`: the class in the bits from 13 on, the level below.
+/// Sets the I/O priority of process `pid` (ioprio_set(2)): the class is in the bits from 13 on, the
+/// level in the bits below.
 pub(crate) fn ioprio_set(pid: i32, priority: u16) -> Result<()> {
     // SAFETY: integers only.
     call(unsafe {
@@ -67,10 +69,10 @@ pub(crate) fn ioprio_set(pid: i32, priority: u16) -> Result<()> {
     .map(drop)
 }
 
-/// sched_setaffinity(2) of this process: the CPUs as bits, the lowest number first.
+/// Sets the CPUs of this process (sched_setaffinity(2)): one bit for each, the lowest number first.
 pub(crate) fn set_affinity(mask: &[u64]) -> Result<()> {
-    // Not the C library's, some versions of which refuse a mask longer than the kernel's.
-    // SAFETY: the kernel reads no more bytes than it is told, which is the length of the mask.
+    // Not the C library's function: some versions refuse a mask that is longer than the kernel's.
+    // SAFETY: the kernel reads at most as many bytes as the size that is passed, that of the mask.
     call(unsafe {
         libc::syscall(
             libc::SYS_sched_setaffinity,
@@ -82,8 +84,8 @@ pub(crate) fn set_affinity(mask: &[u64]) -> Result<()> {
     .map(drop)
 }
 
-/// personality(2): the execution domain of this process.
+/// Sets the execution domain of this process (personality(2)).
 pub(crate) fn set_personality(domain: u32) -> Result<()> {
-    // SAFETY: an integer only. No domain that is set here changes what addresses mean.
+    // SAFETY: an integer only. No domain that is set here changes the meaning of addresses.
     Errno::result(unsafe { libc::personality(domain.into()) }).map(drop)
 }

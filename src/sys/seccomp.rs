@@ -1,4 +1,5 @@
-//! System call filters.
+//! System call filters, the notifications of their agents, and the calls that `init/seccomp.rs`
+//! waits with.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU32;
@@ -9,16 +10,16 @@ use nix::errno::Errno;
 
 use super::call::call;
 
-/// seccomp(2) `SECCOMP_SET_MODE_FILTER` for this thread, with `SECCOMP_FILTER_FLAG_*`; the
-/// listener if `flags` ask for one. The kernel checks the program. Without no_new_privs it takes
-/// CAP_SYS_ADMIN in the user namespace.
+/// Loads a filter for this thread (seccomp(2) `SECCOMP_SET_MODE_FILTER`) with `flags`
+/// (`SECCOMP_FILTER_FLAG_*`). Returns the seccomp notify fd if the flags ask for one. The kernel
+/// checks the program; without no_new_privs it requires CAP_SYS_ADMIN in the user namespace.
 pub(crate) fn set_filter(program: &[sock_filter], flags: u64) -> Result<Option<OwnedFd>> {
     let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
     let program = libc::sock_fprog {
         len: length,
         filter: program.as_ptr().cast_mut(),
     };
-    // SAFETY: the kernel reads `len` instructions at `filter`, which `program` lends until the call
+    // SAFETY: the kernel reads `len` instructions at `filter`, which stay borrowed until the call
     // returns, and writes nothing.
     let fd = call(unsafe {
         libc::syscall(
@@ -29,15 +30,15 @@ pub(crate) fn set_filter(program: &[sock_filter], flags: u64) -> Result<Option<O
         )
     })?;
     let listens = flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0;
-    // SAFETY: with that flag, what a success returns is a new descriptor that nobody owns yet.
+    // SAFETY: with that flag a successful call returns a new descriptor, which nothing owns yet.
     Ok(listens.then(|| unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
 }
 
-/// Whether this kernel knows the flags. Changes nothing: seccomp(2) looks at them first, and
-/// answers `EFAULT` only then.
+/// Whether this kernel knows the flags. Loads no filter: seccomp(2) checks the flags first
+/// (`EINVAL`), and fails with `EFAULT` afterwards.
 pub(crate) fn knows_filter_flags(flags: u64) -> bool {
     let null = std::ptr::null::<libc::sock_fprog>();
-    // SAFETY: the kernel cannot read a program at address 0 and gives up.
+    // SAFETY: the kernel cannot read a program at address 0, so that the call fails.
     let result = call(unsafe {
         libc::syscall(
             libc::SYS_seccomp,
@@ -49,14 +50,14 @@ pub(crate) fn knows_filter_flags(flags: u64) -> bool {
     result != Err(Errno::EINVAL)
 }
 
-/// seccomp_unotify(2) `SECCOMP_IOCTL_NOTIF_RECV`: waits for a call that is notified; its id. One that
-/// has been interrupted meanwhile is passed over.
+/// Waits for a notified system call and returns its id (seccomp_unotify(2)
+/// `SECCOMP_IOCTL_NOTIF_RECV`). Skips a call that has been interrupted before it could be received.
 pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> Result<u64> {
     loop {
-        // SAFETY: the structure is integers, for which zero is valid, and has to be zero.
+        // SAFETY: the structure is integers, for which zero is valid; the kernel requires zeros.
         let mut request: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-        // SAFETY: the number of the operation has the size of the structure, which the kernel fills
-        // and which outlives the call.
+        // SAFETY: the number of the operation contains the size of the structure, which the kernel
+        // fills and which outlives the call.
         let result = call(unsafe {
             libc::ioctl(
                 listener.as_raw_fd(),
@@ -72,7 +73,11 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> Result<u64> {
     }
 }
 
-/// `SECCOMP_IOCTL_NOTIF_SEND`: the call `id` is not carried out. `ENOENT`: it has been interrupted.
+/// Answers the notified call `id` with `EINTR`, so that the kernel does not carry it out
+/// (`SECCOMP_IOCTL_NOTIF_SEND`).
+///
+/// # Errors
+/// `ENOENT` if the call has been interrupted.
 pub(crate) fn refuse_notification(listener: BorrowedFd<'_>, id: u64) -> Result<()> {
     let mut response = libc::seccomp_notif_resp {
         id,
@@ -80,7 +85,8 @@ pub(crate) fn refuse_notification(listener: BorrowedFd<'_>, id: u64) -> Result<(
         error: -libc::EINTR,
         flags: 0,
     };
-    // SAFETY: as above; the kernel only reads it.
+    // SAFETY: the number of the operation contains the size of the structure, which outlives the
+    // call; the kernel only reads it.
     call(unsafe {
         libc::ioctl(
             listener.as_raw_fd(),
@@ -92,7 +98,7 @@ pub(crate) fn refuse_notification(listener: BorrowedFd<'_>, id: u64) -> Result<(
     .map(drop)
 }
 
-/// The number and the arguments of futex(2) that waits as long as `word` is 0.
+/// Returns the number and the arguments of a futex(2) call that waits while `word` is 0.
 pub(crate) fn futex_wait_call(word: &'static AtomicU32) -> (u32, [u64; 6]) {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     (
@@ -101,17 +107,18 @@ pub(crate) fn futex_wait_call(word: &'static AtomicU32) -> (u32, [u64; 6]) {
     )
 }
 
-/// Wakes who waits by [`futex_wait_call`].
+/// Wakes one thread that waits with the call of [`futex_wait_call`] for `word`.
 pub(crate) fn futex_wake(word: &'static AtomicU32) {
     let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-    // SAFETY: the kernel looks for waiters by the address and touches nothing.
+    // SAFETY: the kernel looks for waiters by the address and accesses no memory there.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, 1) };
 }
 
-/// Makes a call that only waits: the one of [`futex_wait_call`], or one that a filter of this thread
-/// has somebody asked about, who refuses it.
+/// Makes a call that only waits: the call of [`futex_wait_call`], or a call that the filter of this
+/// thread notifies and that the receiver of the notification refuses.
 pub(crate) fn call_and_ignore(number: u32, [a, b, c, d, e, f]: [u64; 6]) {
-    // SAFETY: the call is not carried out, or waits for a static. What an agent lets through after a
-    // signal has arguments that are no addresses of this process (`security/seccomp/wait.rs`).
+    // SAFETY: the call is not carried out, or waits for a static. A call that an agent lets through
+    // after a signal has arguments that are no addresses of this process
+    // (`security/seccomp/wait.rs`).
     unsafe { libc::syscall(number.into(), a, b, c, d, e, f) };
 }

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 
 use super::call::call_fd;
 
-/// The other end of the pseudoterminal `master`, without going through its name
-/// (ioctl_tty(2) `TIOCGPTPEER`).
+/// Opens the other end of the pseudoterminal `master` without its path (ioctl_tty(2)
+/// `TIOCGPTPEER`).
 pub(crate) fn terminal_peer(master: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: the argument is an integer of open(2) flags.
@@ -26,11 +26,11 @@ pub(crate) fn unlock_terminal(master: BorrowedFd<'_>) -> Result<()> {
 
 /// Makes `terminal` the controlling terminal of this session (`TIOCSCTTY`).
 pub(crate) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: the argument is the integer 0: do not steal.
+    // SAFETY: the argument is the integer 0: the terminal is not taken from another session.
     Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
 }
 
-/// Rows and columns of `terminal`, in characters.
+/// Returns the rows and columns of `terminal`, in characters (`TIOCGWINSZ`).
 pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> Result<libc::winsize> {
     // SAFETY: winsize is four integers for which zero is valid.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
@@ -39,7 +39,7 @@ pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> Result<libc::winsize> {
     Ok(size)
 }
 
-/// Sets rows and columns of `terminal`.
+/// Sets the rows and columns of `terminal` (`TIOCSWINSZ`).
 pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: &libc::winsize) -> Result<()> {
     // SAFETY: TIOCSWINSZ reads one winsize.
     Errno::result(unsafe {

@@ -8,8 +8,9 @@ use nix::errno::Errno;
 
 use super::call::call;
 
-/// Copies the extended attributes of one open file to another (xattr(7)): file capabilities,
-/// access control lists, the user's own. What the other file system does not take is left out.
+/// Copies the extended attributes of one open file to another (xattr(7)): file capabilities, access
+/// control lists, attributes of the user. Attributes that the file system of `to` refuses
+/// (`ENOTSUP`, `EPERM`) are left out.
 pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let names = match sized(|buffer| list(from, buffer)) {
         Err(Errno::ENOTSUP) => return Ok(()),
@@ -20,7 +21,7 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Resul
             continue;
         };
         let value = match sized(|buffer| get(from, name, buffer)) {
-            // Removed meanwhile.
+            // The attribute has been removed meanwhile.
             Err(Errno::ENODATA) => continue,
             value => value?,
         };
@@ -32,7 +33,10 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Resul
     Ok(())
 }
 
-/// Asks for the length first; an answer that has grown meanwhile is `ERANGE`.
+/// Calls `read` with an empty buffer for the length, then with a buffer of that length.
+///
+/// # Errors
+/// `ERANGE` if the attribute has grown between the two calls.
 fn sized(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
     let length = read(&mut [])?;
     let mut buffer = vec![0; length];
@@ -58,7 +62,7 @@ fn get(file: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> Result<usize> {
     Ok(call(length as _)? as usize)
 }
 
-/// fsetxattr(2); the file is open for more than its path.
+/// Sets an extended attribute (fsetxattr(2)). The kernel refuses a `file` opened with `O_PATH`.
 pub(crate) fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
     let (pointer, length) = (value.as_ptr().cast(), value.len());
     // SAFETY: the name is NUL-terminated, pointer and length are those of `value`.
