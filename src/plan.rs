@@ -45,7 +45,7 @@ use strings::c_string;
 // <sys/personality.h>, which libc does not have.
 const PER_LINUX32: u32 = 8;
 
-/// What init, or a process that joins a container, does after its clone.
+/// The data that init, or a process that joins a container, walks after its clone.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) namespaces: Namespaces,

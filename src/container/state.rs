@@ -81,7 +81,7 @@ pub(crate) struct Container {
     pub(crate) is_bare: bool,
 }
 
-/// What a state directory contains.
+/// The content of a state directory.
 enum FoundContainer {
     Record(Box<ContainerRecord>),
     /// A file that is no record: why it is none, and its bytes.

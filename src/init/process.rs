@@ -62,7 +62,7 @@ pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
 }
 
 /// Sets the CPUs of the program. On version 2 the process is in its cgroup by now, which says which
-/// CPUs there are; version 1 cgroups it enters later.
+/// CPUs there are, unless that was too crowded to clone into. Version 1 cgroups it enters later.
 pub(super) fn take_cpus(plan: &Plan) -> Result<()> {
     match &plan.affinity.last {
         Some(cpus) => {
@@ -418,7 +418,7 @@ impl ReadyProgram<'_> {
         })
     }
 
-    /// Sets the variable that contains this process's own pid, if sockets are passed on.
+    /// Sets `LISTEN_PID` to this process's own pid, if sockets of a service manager are passed on.
     pub(super) fn learn_pid(&mut self) {
         if self.program.has_sockets {
             let own = getpid().to_string();

@@ -21,7 +21,7 @@ const STACK: usize = 256 << 10;
 /// microseconds.
 const LOOK: Duration = Duration::from_micros(100);
 
-/// What the thread under the filter tells the messenger, and the messenger's answer.
+/// What the thread under the filter hands to the messenger, and the messenger's answer.
 static STARTER: OnceLock<(protocol::InitEnd, FilterUser)> = OnceLock::new();
 static LISTENER: OnceLock<OwnedFd> = OnceLock::new();
 static IS_PASSED_ON: AtomicU32 = AtomicU32::new(0);

@@ -62,7 +62,7 @@ pub(crate) enum MountKind {
 /// Which ids an id-mapped mount shows.
 #[derive(Debug)]
 pub(crate) enum MountIds {
-    /// Those of the container's user namespace.
+    /// The ids of the container's user namespace.
     OfContainer,
     Own(IdMap, IdMap),
 }
@@ -72,7 +72,7 @@ pub(crate) enum MountIds {
 pub(crate) struct FileSystem {
     pub(crate) kind: CString,
     pub(crate) source: Option<CString>,
-    /// Where relative paths in its data begin, if it has any.
+    /// The directory at which relative paths in its data begin, if it has any.
     pub(crate) directory: Option<PathBuf>,
 }
 

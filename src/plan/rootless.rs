@@ -1,4 +1,4 @@
-//! What an ordinary user may not have of the host.
+//! Refuses what an ordinary user may not have of the host.
 
 use anyhow::{Result, bail};
 use nix::unistd::geteuid;

@@ -83,9 +83,9 @@ fn io_priority(wanted: &LinuxIOPriority) -> u16 {
 /// The CPUs that a process runs on.
 #[derive(Debug)]
 pub(crate) struct Affinity {
-    /// Before it is in the container's cgroup.
+    /// The CPUs before the process is in the container's cgroup.
     pub(crate) initial: Option<Cpus>,
-    /// From then on. `None`: what the kernel makes of the initial ones.
+    /// The CPUs from then on. `None`: what the kernel makes of the initial ones.
     pub(crate) last: Option<Cpus>,
 }
 
