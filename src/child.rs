@@ -1,4 +1,5 @@
-//! One hook, or another program that is given something to read: started, fed and waited for.
+//! Runs a hook, or another program that is given something to read: starts it, writes its standard
+//! input, and waits for its end or its time limit.
 
 mod interruption;
 mod keeper;
@@ -27,32 +28,33 @@ use crate::sys;
 
 pub(crate) use interruption::{ENDING, Interrupted, Interruption, ending, interrupted};
 
-/// How much of a failed hook's output its error shows, in bytes.
+/// How much of a failed hook's output its error quotes, in bytes.
 const OUTPUT_MAX: usize = 1024;
 
-/// Where hooks run.
+/// Where a hook runs, and what ends it.
 pub(crate) struct RunPlace<'a> {
     pub(crate) cwd: Option<&'a Path>,
-    /// For a hook that says nothing of its environment.
+    /// The environment of a hook that configures none.
     pub(crate) env: &'a [CString],
-    /// A socket whose end is the end of the hook.
+    /// A socket: when its other end closes, the hook is ended.
     pub(crate) peer: Option<BorrowedFd<'a>>,
-    /// What ends the hook when the command is asked to end.
+    /// Ends the hook when the command is asked to end.
     pub(crate) interruption: Option<Interruption>,
-    /// Whether a [keeper] knows what the hook starts.
+    /// Whether the hook has a [keeper], to which everything falls that the hook starts and leaves
+    /// behind.
     pub(crate) has_keeper: bool,
     pub(crate) confinement: Option<&'a Confinement<'a>>,
 }
 
-/// What a hook is put under at the last moment before its program.
+/// The confinement that a hook enters at the last moment before its program.
 pub(crate) struct Confinement<'a> {
-    /// Descriptors that this takes.
+    /// The descriptors that `enter` needs.
     pub(crate) keep: Vec<RawFd>,
     pub(crate) enter: &'a dyn Fn() -> Result<()>,
 }
 
 impl<'a> RunPlace<'a> {
-    /// In the namespaces of the runtime.
+    /// Returns a place in the namespaces of `rt`, with a keeper.
     pub(crate) fn outside(cwd: Option<&'a Path>, env: &'a [CString]) -> Self {
         let interruption = Interruption::of_command();
         Self {
@@ -69,13 +71,14 @@ impl<'a> RunPlace<'a> {
 /// Runs one program with `state` as its standard input, to its end or its time limit.
 ///
 /// # Errors
-/// What became of it, and the end of what it wrote.
+/// The program has failed or was killed. The error says how, and quotes the end of its output.
 pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
     run_to(hook, state, &[None, None], &RunPlace::outside(cwd, &[]))
 }
 
-/// [`run`] with standard output and standard error where `outputs` says, in `place`. At its time
-/// limit the hook ends with all that it has started, and so it does if this process is killed.
+/// Runs one program as [`run`] does, in `place`, with standard output and standard error to
+/// `outputs`. At its time limit, or if this process is killed, a hook with a keeper ends with
+/// everything that it has started; a hook without a keeper ends alone.
 pub(crate) fn run_to(
     hook: &Hook,
     state: &[u8],
@@ -83,7 +86,7 @@ pub(crate) fn run_to(
     place: &RunPlace<'_>,
 ) -> Result<()> {
     let program = ChildProgram::new(hook, place.env)?;
-    // A file takes whatever the hook writes: nobody has to read while it runs.
+    // A memfd takes whatever the hook writes: nobody has to read while it runs.
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
     let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
     fcntl(&state_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("a pipe")?;
@@ -133,8 +136,8 @@ pub(crate) fn run_to(
     }
 }
 
-/// Has the keeper end everything. One that takes too long for that is killed, and so is a hook that
-/// has none.
+/// Tells the keeper to end everything, and kills it if it takes too long for that. Kills a hook
+/// that has no keeper.
 fn end(process: &OwnedFd, is_keeper: bool) {
     if !is_keeper {
         let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
@@ -161,11 +164,11 @@ fn end(process: &OwnedFd, is_keeper: bool) {
 enum ChildOutcome {
     Ended,
     Late,
-    /// The peer has gone.
+    /// The other end of the peer has closed.
     Alone,
 }
 
-/// The wait for a hook.
+/// Everything that the wait for a hook watches.
 struct ChildWait<'a> {
     process: BorrowedFd<'a>,
     peer: Option<BorrowedFd<'a>>,
@@ -174,8 +177,11 @@ struct ChildWait<'a> {
 }
 
 impl ChildWait<'_> {
-    /// Writes the state as the hook reads it, until it is over. A hook may close its standard input
-    /// unread, or never read.
+    /// Writes the state as the hook reads it, and waits until the hook has ended, its time is over
+    /// or the peer has gone. A hook may close its standard input unread, or never read.
+    ///
+    /// # Errors
+    /// The command is asked to end, or a system call fails.
     fn feed(&self, state_end: OwnedFd, mut state: &[u8]) -> Result<ChildOutcome> {
         let mut state_end = Some(state_end);
         loop {
@@ -219,7 +225,7 @@ impl ChildWait<'_> {
             .map(|at| at.saturating_duration_since(Instant::now()))
         {
             None => PollTimeout::NONE,
-            // Rounded up: not to wake just before the deadline again and again.
+            // Rounded up, so that the wait does not end just before the deadline again and again.
             Some(left) => {
                 PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
             }
@@ -231,7 +237,7 @@ fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::new(fd, PollFlags::POLLIN)
 }
 
-/// The end of what the hook wrote.
+/// Returns the end of the hook's output.
 fn last_words(output: &OwnedFd) -> String {
     let length = fstat(output).map_or(0, |stat| stat.st_size);
     let mut bytes = [0; OUTPUT_MAX];
@@ -239,7 +245,7 @@ fn last_words(output: &OwnedFd) -> String {
     String::from_utf8_lossy(&bytes[..read]).trim().to_string()
 }
 
-/// What a hook finds open, and where the error goes if it cannot be executed.
+/// The standard streams of a hook, and where the error goes if it cannot be executed.
 struct ChildStreams<'a> {
     stdin: &'a OwnedFd,
     out: &'a OwnedFd,
@@ -247,7 +253,7 @@ struct ChildStreams<'a> {
     errors: &'a OwnedFd,
 }
 
-/// A hook as execve(2) wants it.
+/// A hook's program, as execve(2) takes it.
 struct ChildProgram {
     path: CString,
     args: Vec<CString>,
@@ -279,9 +285,9 @@ impl ChildProgram {
         })
     }
 
-    /// In the child; the status to end with if the program does not run. What `parent` has open or
-    /// blocked is none of the hook's business, and it does not outlive `parent`, so that a killed
-    /// command leaves nothing behind.
+    /// Runs in the child: executes the program, or returns the status to end with if that fails.
+    /// The program inherits no other descriptor of `parent` and no blocked signal. It does not
+    /// outlive `parent`, so that a killed command leaves nothing behind.
     fn execute(&self, streams: &ChildStreams<'_>, place: &RunPlace<'_>, parent: Pid) -> i32 {
         let prepared = self.prepare(streams, place, parent);
         let executed = prepared.and_then(|()| Ok(execve(&self.path, &self.args, &self.env)?));
@@ -313,7 +319,7 @@ impl ChildProgram {
         sys::set_signal_disposition(Signal::SIGPIPE, false)?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         if let Some(bundle) = place.cwd {
-            // It may be gone by the time of poststop.
+            // The bundle may be gone by the time of poststop.
             chdir(bundle).or_else(|_| chdir("/"))?;
         }
         place

@@ -1,4 +1,5 @@
-//! What is kept of a container between commands, and what every command that deals with one uses.
+//! What is stored of a container between commands, and what the commands that work on a container
+//! share.
 
 pub(crate) mod foreground;
 pub(crate) mod hooks;

@@ -4,12 +4,12 @@
 //! 2. **Plan**: decide and open everything that init will need.
 //! 3. **Claim** the id and record the intent, before any other side effect.
 //! 4. **Cgroup**, then **clone** once.
-//! 5. **Go**, after what only the caller may do.
+//! 5. **Go**, after the parent has done what only it may do.
 //! 6. Init builds the root file system,
 //! 7. confines itself, finds the program and is **ready**.
 //! 8. **Record** the container, and let init go on alone.
 //!
-//! Whatever fails before the end takes everything back: see [`CreateGuard`].
+//! If a step fails, everything that has been made is removed: see [`CreateGuard`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -70,12 +70,12 @@ pub(crate) struct CreatedContainer {
     container: Container,
     pid: Pid,
     init: Rc<OwnedFd>,
-    /// Of its terminal, where no console socket took the master.
+    /// Relays its terminal, if no console socket took the master.
     relay: Option<Relay>,
     notify: Option<NotifyRelay>,
 }
 
-/// What is known before the first side effect.
+/// Everything that is known before the first side effect.
 #[derive(Debug)]
 pub(crate) struct PreparedContainer {
     pub(crate) plan: Plan,
@@ -84,7 +84,7 @@ pub(crate) struct PreparedContainer {
     record: ContainerRecord,
     pub(crate) delegation: Option<Delegation>,
     console: Option<DescriptorSocket>,
-    /// Of the option, and of the annotation.
+    /// The sockets of `--pidfd-socket` and of the annotation.
     pidfd_sockets: Vec<DescriptorSocket>,
 }
 
@@ -93,8 +93,8 @@ pub(crate) fn command(request: &CreateRequest) -> Result<()> {
     create(request, true).map(drop)
 }
 
-/// The eight steps; then init `waits` for `start`, or runs the program. The lock is held until
-/// the container has been recorded.
+/// Performs the eight steps. Then init `waits` for `start`, or goes on to the program. Returns the
+/// lock, so that it is held at least until the container has been recorded.
 fn create(
     request: &CreateRequest,
     waits: bool,
@@ -127,7 +127,7 @@ fn create(
             .phase(Phase::Cgroup)?;
     }
     if let Some(delegation) = &prepared.delegation {
-        // Its cgroup namespace, if it has one, begins at the container's group.
+        // The container's cgroup namespace, if it has one, begins at the container's cgroup.
         let pid = guard.pid()?.as_raw();
         prepared
             .cgroup
@@ -135,7 +135,8 @@ fn create(
             .phase(Phase::Cgroup)?;
     }
     launch::schedule(&prepared.plan, guard.pid()?).phase(Phase::Process)?;
-    // The program may be quick: it finds its terminal's size and its manager's socket as they are.
+    // Before init goes on: a quick program, too, finds the size of its terminal and the socket of
+    // its service manager.
     let relay = prepared.relay(terminal).phase(Phase::Terminal)?;
     let notify = guard.listen(!waits).phase(Phase::Process)?;
     record(&mut guard)
@@ -160,7 +161,8 @@ impl PreparedContainer {
         &self.record.annotations
     }
 
-    /// What stays here to pass on what the terminal's master says, if no console socket took it.
+    /// Passes the terminal's master to the console socket. Returns a relay for it if there is no
+    /// console socket.
     pub(crate) fn relay(&self, terminal: Option<OwnedFd>) -> Result<Option<Relay>> {
         let terminal = pty::hand_over(terminal, self.console.as_ref())?;
         terminal
@@ -169,7 +171,7 @@ impl PreparedContainer {
     }
 }
 
-/// Step 1.
+/// Step 1: reads and checks the configuration.
 pub(crate) fn read(request: &CreateRequest) -> Result<Loaded> {
     check_id(&request.id)?;
     let loaded = config::load(&request.bundle, request.config.as_deref())?;
@@ -190,7 +192,7 @@ pub(crate) fn read(request: &CreateRequest) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// Step 2.
+/// Step 2: plans the container and opens what it needs.
 pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedContainer> {
     let bundle = resolve(&request.bundle)
         .with_context(|| format!("--bundle {}", request.bundle.display()))?;
@@ -250,7 +252,8 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedCo
     })
 }
 
-/// Where init's pidfd goes: what the command line and the annotation name.
+/// Connects to the sockets that get init's pidfd: those that the command line and the annotation
+/// name.
 fn pidfd_sockets(
     request: &CreateRequest,
     annotations: &HashMap<String, String>,
@@ -286,14 +289,15 @@ fn plan_cgroup(
     Ok((cgroup, limits))
 }
 
-/// The absolute path of a directory without links: three system calls, however deep it lies.
+/// Returns the absolute path of a directory, without links, in three system calls however deep it
+/// is.
 fn resolve(directory: &Path) -> Result<PathBuf> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let fd = openat(AT_FDCWD, directory, flags, Mode::empty())?;
     Ok(fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?)
 }
 
-/// Step 3.
+/// Step 3: claims the id, and stores the intent and the configuration.
 pub(crate) fn claim(
     request: &CreateRequest,
     prepared: &PreparedContainer,
@@ -313,13 +317,14 @@ pub(crate) fn claim(
     Ok((guard, lock))
 }
 
-/// Step 4, and what has to happen before Go.
+/// Step 4: makes the cgroups and clones init, and does what has to happen before Go.
 fn clone_init(prepared: &PreparedContainer, guard: &mut CreateGuard) -> Result<ParentEnd> {
     let Some(container) = &mut guard.container else {
         bail!("no container")
     };
     let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
-    // Its socket in the directory tells from here on that the groups are the container's.
+    // From here on the start socket in the state directory says that the cgroups are the
+    // container's.
     let listener = container.listen().phase(Phase::State)?;
     if let Some(rdt) = &mut container.record.rdt {
         rdt.create().phase(Phase::Cgroup)?;
@@ -346,8 +351,8 @@ fn clone_init(prepared: &PreparedContainer, guard: &mut CreateGuard) -> Result<P
     Ok(caller)
 }
 
-/// The hooks that are the caller's, in the middle of step 6. They find the limits set, since they
-/// may change them (device rules of GPUs): says whether that has been done.
+/// Runs the parent's hooks, in the middle of step 6. The limits are set before the hooks run, since
+/// hooks may change them (device rules of GPUs). Returns whether the limits have been set.
 fn run_hooks(
     prepared: &PreparedContainer,
     caller: &ParentEnd,
@@ -375,14 +380,14 @@ fn run_hooks(
     Ok(true)
 }
 
-/// Step 8.
+/// Step 8: records that the container is created.
 pub(crate) fn record(guard: &mut CreateGuard) -> Result<()> {
     let container = guard.container.as_mut().context("no container")?;
     container.record.progress = CreateProgress::Created;
     container.save()
 }
 
-/// And whoever wants to know which process it is hears of it.
+/// Reports init: its pidfd to the pidfd sockets, its pid to `--pid-file`.
 pub(crate) fn tell(
     request: &CreateRequest,
     prepared: &PreparedContainer,
@@ -398,12 +403,13 @@ pub(crate) fn tell(
         .map_or(Ok(()), |path| pid_file::write(path, *pid))
 }
 
-/// Takes everything back, unless released: init first, then what held it.
+/// Removes everything that has been made, unless it is released: first it kills init, then it
+/// cleans up the container.
 #[derive(Debug)]
 pub(crate) struct CreateGuard {
     pub(crate) container: Option<Container>,
     pub(crate) init: Option<(Pid, Rc<OwnedFd>)>,
-    /// Interfaces that were the host's.
+    /// Interfaces that were moved from the host into the container.
     pub(crate) moved: Option<MovedDevice>,
 }
 
@@ -415,7 +421,7 @@ impl CreateGuard {
             .context("no container")
     }
 
-    /// The process that a builder has cloned, if there was one, is init from now on.
+    /// Makes the process that a builder has cloned init from now on, if there was a builder.
     fn take_born(&mut self, caller: &ParentEnd) -> Result<()> {
         let pid = Pid::from_raw(caller.pid());
         if self.pid()? != pid {
@@ -426,7 +432,7 @@ impl CreateGuard {
         Ok(())
     }
 
-    /// Where the container will say that it is ready, if nobody else will `start` it.
+    /// Listens, if `now`, for the container to say that it is ready; otherwise `start` does.
     fn listen(&self, now: bool) -> Result<Option<NotifyRelay>> {
         self.container
             .as_ref()
@@ -434,7 +440,7 @@ impl CreateGuard {
             .map_or(Ok(None), NotifyRelay::listen)
     }
 
-    /// The container stays.
+    /// Keeps the container.
     pub(crate) fn release(
         mut self,
         relay: Option<Relay>,
@@ -470,7 +476,7 @@ impl Drop for CreateGuard {
     }
 }
 
-/// `rt run`: the status of the process, or 0 when detached.
+/// `rt run`. Returns the status of the process, or 0 when detached.
 pub(crate) fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Result<i32> {
     if request.detached {
         let (created, mut caller, lock) = create(request, false)?;
@@ -488,7 +494,8 @@ pub(crate) fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Re
 }
 
 impl CreatedContainer {
-    /// The status of the process when it has ended; the container is then deleted, unless `keep`.
+    /// Waits for the end of the process, and returns its status. The container is then deleted,
+    /// unless `keep`.
     pub(crate) fn wait(self, foreground: &Foreground, lock: StateLock, keep: bool) -> Result<i32> {
         let Self {
             container,
@@ -497,7 +504,7 @@ impl CreatedContainer {
             relay,
             notify,
         } = self;
-        // While it runs, other commands may do what they like with it.
+        // While the container runs, other commands may do what they like with it.
         drop(lock);
         let status = foreground.wait(pid, relay, notify);
         if !keep && let Some(_lock) = container.lock()? {
@@ -510,7 +517,8 @@ impl CreatedContainer {
     }
 }
 
-/// A container that could not be started is of no use to anybody.
+/// Waits until the program runs, and runs the poststart hooks. If that fails, deletes the
+/// container, which is then of no use to anybody.
 fn start_or_delete(created: &CreatedContainer, caller: &mut ParentEnd) -> Result<()> {
     let CreatedContainer {
         container, init, ..

@@ -1,5 +1,6 @@
-//! `exec`: one more process in a container. The same [`init::run`](crate::init::run) as for the
-//! first one, with every namespace joined and no root file system to build.
+//! `exec`: runs one more process in a container. It goes through the same
+//! [`init::run`](crate::init::run) as the first process, with every namespace joined and no root
+//! file system to build.
 
 mod options;
 mod process;
@@ -37,14 +38,14 @@ pub(crate) struct ExecRequest {
     /// `--root`.
     pub(crate) root: PathBuf,
     pub(crate) options: ExecOptions,
-    /// What `--process` names: read before the caller's descriptors are closed, of which it may
-    /// be one.
+    /// The content of the file that `--process` names. It is read before the engine's descriptors
+    /// are closed, since the file may be one of them.
     pub(crate) process: Option<Vec<u8>>,
     /// The descriptors that are passed on.
     pub(crate) extras: Extras,
 }
 
-/// Where the caller wants to hear of the process.
+/// The sockets to which descriptors of the process are sent.
 #[derive(Debug)]
 struct ExecOutlets {
     console: Option<DescriptorSocket>,
@@ -52,7 +53,7 @@ struct ExecOutlets {
     agent: Option<AgentConnection>,
 }
 
-/// `rt exec`: the status of the process, or 0 when detached.
+/// `rt exec`. Returns the status of the process, or 0 when detached.
 pub(crate) fn exec(request: &ExecRequest) -> Result<i32> {
     let options = &request.options;
     let container = Container::open(&request.root, &options.id)?;
@@ -110,7 +111,7 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<i32> {
     caller.start().phase(Phase::Process)?;
     caller.executed(seccomp_agent::taker(outlets.agent, pid.as_raw()))?;
     log::debug(format_args!("{}: the program runs", options.id));
-    // From here on the process may run on without us only if we are detached or killed.
+    // From here on the process outlives `rt` only if `rt` is detached or killed.
     let status = foreground.map_or(Ok(0), |foreground| foreground.wait(pid, relay, None))?;
     guard.release();
     Ok(status)
@@ -127,22 +128,24 @@ impl ExecOutlets {
     }
 }
 
-/// The groups of init, or those that were chosen.
+/// Opens the cgroups of init, or those that the options choose.
 fn open_group(container: &Container, options: &ExecOptions) -> Result<OpenCgroup> {
     let record = &container.record;
-    // Where init is now, which need not be where it was born: a systemd in the container moves.
+    // Init need not be in the cgroup in which it was cloned: a systemd in the container moves
+    // itself.
     let current = Cgroup::of_process(record.init.context("no init")?.pid)?;
     let current = current.where_also(&record.cgroup);
     record.cgroup.choose(current, &options.cgroup)?.open()
 }
 
-/// Init of a container that is in a condition to take one more process.
+/// Returns the pidfd of init, if the container can take one more process.
 fn alive(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
     let id = &container.record.id;
     loop {
         match container.status()? {
             (ContainerStatus::Created | ContainerStatus::Running, Some(init)) => return Ok(init),
-            // Not in the container, where neither we nor a signal to us could end the wait.
+            // The wait is outside the container: inside, neither `rt` nor a signal to it could end
+            // the wait.
             (ContainerStatus::Paused, _) if ignore_paused => sys::sleep(LOOK),
             (ContainerStatus::Paused, _) => {
                 bail!("{id}: cannot exec in a paused container (use --ignore-paused to override)")
@@ -168,7 +171,7 @@ fn plan(request: &ExecRequest, container: &Container, init: OwnedFd) -> Result<P
     let LoadedProcess { process, warnings } = &mut loaded;
     let mut plan = Plan::for_exec(namespaces, process, &container.record, *extras, warnings)?;
     plan.set_filter(container.filter()?);
-    // Of the container's own process `create` has spoken already.
+    // `create` has already given the warnings about the container's own process.
     match options.process {
         Some(_) => loaded.warnings.iter().for_each(log::warn),
         None => loaded.warnings.iter().for_each(log::debug),
@@ -176,11 +179,11 @@ fn plan(request: &ExecRequest, container: &Container, init: OwnedFd) -> Result<P
     Ok(plan)
 }
 
-/// How long a process that was killed is waited for, in milliseconds. In a frozen cgroup it ends
+/// How long to wait for a process that was killed, in milliseconds. In a frozen cgroup it ends only
 /// when that is thawed.
 const KILL_LIMIT_MS: u16 = 2_000;
 
-/// Ends the process if it did not come as far as its program.
+/// Kills the process, unless it has come as far as its program.
 struct ExecGuard(Option<ParentEnd>);
 
 impl ExecGuard {

@@ -1,6 +1,7 @@
-//! The container's first process, and every process that joins a container: the order of
-//! confinement, one line a step. Everything below `src/init/` runs after the clone; it returns
-//! to nobody and ends in the user's program or in [`sys::exit_now`].
+//! Runs init, the first process of a container, and the process of `exec`, from the clone to the
+//! program. [`run`] walks the plan; [`confine`] is the order of confinement, one line for each
+//! step. Everything below `src/init/` runs after the clone. It returns to nobody: it ends by
+//! executing the program, or with [`sys::exit_now`].
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod birth;
@@ -34,14 +35,15 @@ use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::RootFd;
 use crate::{interfaces, namespace, sys};
 
-/// A session keyring of its own for CRIU's worker, from which restored processes have it.
+/// Gives CRIU's worker a fresh session keyring, which the restored processes inherit.
 pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
     let proc = plan.labels().map(|_| ProcFd::new()).transpose()?;
     process::own_keyring(plan, proc.as_ref())
 }
 
-/// Runs the plan to its end. `listener` is where `start` will come. It is open until the program
-/// runs, also where the caller says Start itself: so long the container is *created*.
+/// Runs the plan: confines this process, waits for Detach or Start, and executes the program.
+/// `listener` is the start socket. It stays open until the program runs, also where the parent
+/// sends Start itself: as long as it is open, the container is *created*.
 pub(crate) fn run(
     plan: &Plan,
     mut group: OpenCgroup,
@@ -78,7 +80,8 @@ pub(crate) fn run(
     }
 }
 
-/// Runs the startContainer hooks, which are code of the image, under what holds for the program.
+/// Runs the startContainer hooks. They are code of the image, so the confinement of the program
+/// holds for them, too.
 fn run_start_hooks(
     hooks: &Hooks,
     program: Option<&process::ReadyProgram<'_>>,
@@ -103,12 +106,13 @@ fn run_start_hooks(
         None,
         Some(&confinement),
     )?;
-    // Not before the last hook has been forked by a process that was one thread.
+    // The messenger is a second thread. It is made after the last hook, so that every hook is
+    // forked from a process with one thread.
     program.prepare_filter()
 }
 
-/// The order of confinement. `exec` joins what is there and has no root to build; the rest is
-/// the same for both.
+/// Confines this process, in a fixed order. `exec` joins existing namespaces and has no root file
+/// system to build; everything else is the same for `create` and `exec`.
 fn confine<'a>(
     plan: &'a Plan,
     group: &mut OpenCgroup,
@@ -169,7 +173,8 @@ fn confine<'a>(
     let program = program.transpose()?;
     end_with_caller(plan)?;
     if plan.root.is_some() {
-        // Until the program decides for itself: `kill ID TERM` ends a created container.
+        // Until the program is executed, the signals that ask a process to end do end init, so that
+        // `kill ID TERM` ends a created container.
         sys::end_when_asked()
             .context("sigaction")
             .phase(Phase::Process)?;
@@ -177,8 +182,8 @@ fn confine<'a>(
     Ok(program)
 }
 
-/// Has the confined process where the container sees it, as which it tells the caller that it is
-/// ready.
+/// Makes the confined process visible to the container, and reports Ready to the parent. A builder
+/// clones the process for that, and only the clone returns.
 fn arrive<'a>(
     plan: &Plan,
     mut program: Option<process::ReadyProgram<'a>>,
@@ -206,17 +211,18 @@ fn arrive<'a>(
         }
     }
     if plan.root.is_some() {
-        // While there is somebody to hear of a failure.
+        // Before Ready, so that the parent still learns of a failure.
         plan.namespaces.show().phase(Phase::Process)?;
     }
-    // Not later: the caller may end as soon as it has let go of a process that is ready.
+    // Before Ready: the parent may end as soon as it has released a process that is ready.
     go_on_alone(plan)?;
     caller.ready().phase(Phase::Process)?;
     Ok(program)
 }
 
-/// Has SIGKILL of the caller end this process while it builds where somebody else may stop it, so that
-/// it would not see that its caller is gone. A change of user takes this back.
+/// Makes the kernel kill this process when its parent ends, while it builds in a joined pid
+/// namespace without a builder: a process there may stop it, so that it would not notice the end of
+/// its parent. A change of user clears this setting.
 fn end_with_caller(plan: &Plan) -> Result<()> {
     set_end_with_caller(plan, Some(Signal::SIGKILL))
 }
@@ -235,7 +241,8 @@ fn set_end_with_caller(plan: &Plan, signal: Option<Signal>) -> Result<()> {
         .phase(Phase::Process)
 }
 
-/// Everything is mounted and nothing is sealed: what hooks mount below `root.path` is part of the
+/// Waits for the hooks of the parent, and runs the createContainer hooks. Everything is mounted by
+/// now and nothing is sealed yet, so that what hooks mount below `root.path` is part of the
 /// container.
 fn run_hooks(root: &RootFd, plan: &Plan, caller: &protocol::InitEnd) -> Result<()> {
     if plan.stops_when_mounted() {
@@ -247,7 +254,7 @@ fn run_hooks(root: &RootFd, plan: &Plan, caller: &protocol::InitEnd) -> Result<(
     if hooks.has(&[HookKind::CreateContainer]) {
         fchdir(root).context("root.path").phase(Phase::Hooks)?;
         if plan.has_builder() {
-            // Hooks are in the container's namespaces, as the specification has it.
+            // The specification demands that these hooks run in the container's namespaces.
             plan.namespaces.join_pid().phase(Phase::Namespaces)?;
         }
         hooks.run_inside(HookKind::CreateContainer, &[], Some(caller.as_fd()), None)?;
@@ -265,11 +272,12 @@ fn name_host(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Waits as long as it takes. Whoever connects and goes away without a word has only looked.
+/// Waits for Start on the start socket, however long that takes. A peer that connects and leaves
+/// without a message has only probed the socket.
 fn wait_for_start(listener: Option<&OwnedFd>) -> protocol::InitEnd {
     loop {
         let Some(Ok(connection)) = listener.map(|listener| sys::accept(listener.as_fd())) else {
-            // Nobody could start this container any more.
+            // Without the start socket nobody can start this container any more.
             sys::exit_now(1);
         };
         let starter = protocol::InitEnd::from_connection(connection);
@@ -288,7 +296,7 @@ fn fail(peer: &protocol::InitEnd, error: &anyhow::Error) -> ! {
     sys::exit_now(1)
 }
 
-/// The descriptors that stay open in init.
+/// Returns the descriptors that stay open in init, besides those of its cgroups.
 fn descriptors(plan: &Plan, caller: &protocol::InitEnd, listener: Option<&OwnedFd>) -> Vec<i32> {
     let mut keep = plan.descriptors();
     keep.push(caller.as_raw_fd());

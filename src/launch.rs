@@ -1,5 +1,5 @@
-//! The one clone. `create` and `exec` both go through here: a first process for a plan, and what
-//! only the caller may do to it before it goes on.
+//! Clones init for `create` and the process of `exec`, and does for it what only the parent may do
+//! before it goes on. This is the one place from which a process gets into a container.
 
 mod mount_service;
 
@@ -22,7 +22,7 @@ use crate::plan::Plan;
 use crate::sys::rootfd::kind;
 use crate::sys::{self, Fork};
 
-/// Forks the first process, or its builder, on cgroup v2 into its group. It waits for
+/// Clones init or its builder, on version 2 straight into its cgroup. It waits for
 /// [`ParentEnd::go`].
 pub(crate) fn clone(
     plan: &Plan,
@@ -34,7 +34,8 @@ pub(crate) fn clone(
             .context("process.execCPUAffinity.initial")
             .phase(Phase::Process)?;
     }
-    // Put back when the process has it: an ordinary user may not touch one in a container.
+    // The score is put back when the new process has inherited it: an ordinary user may not change
+    // that of a process in a container.
     let score = plan
         .process
         .as_ref()
@@ -54,7 +55,7 @@ pub(crate) fn clone(
     }
 }
 
-/// What the process itself may not do: id maps, higher limits.
+/// Does what the process itself may not do: writes id maps and raises hard limits.
 pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
     plan.namespaces
         .write_id_maps(pid.as_raw())
@@ -70,13 +71,13 @@ pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
     Ok(())
 }
 
-/// <linux/magic.h>: the pipes that have no name.
+/// <linux/magic.h>: the file system of pipes that have no name.
 const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
 
-/// Gives the caller's pipes to the program's user where init may not: in a user namespace that does
-/// not map their owner. `/dev/stdout` can then be opened again, as it can with runc, whose pipes are
-/// its own. Never a file, not even a FIFO, nor a socket or a device. `pid` is in the container's
-/// user namespace.
+/// Gives the pipes on the standard streams to the program's user where init may not: in a user
+/// namespace that does not map their owner. `/dev/stdout` can then be opened again, as it can with
+/// runc, which makes the pipes itself. A file is never given away, not even a FIFO, nor a socket or
+/// a device. `pid` is a process in the container's user namespace.
 pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
     let program = plan.process.as_ref().filter(|program| !program.terminal);
     let Some(program) = program.filter(|_| plan.namespaces.has_user()) else {
@@ -95,7 +96,7 @@ pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
     if pipes.is_empty() {
         return Ok(());
     }
-    // Nor has an ordinary user a right to, from whom the map may be hidden.
+    // The map may be hidden from an ordinary user, who has no right to give a pipe away either.
     let Ok(users) = IdMap::of_users_of(pid) else {
         return Ok(());
     };
@@ -119,8 +120,9 @@ struct Score {
 }
 
 impl Score {
-    /// Takes the score on for the process to inherit. A procfs to write it through, or any other
-    /// directory of the host's, may not be open when a container sees a process of `exec`.
+    /// Sets the score of this process, for the new process to inherit. The new process cannot set
+    /// its own: neither a procfs to write it through nor any other directory of the host may be
+    /// open when a container sees a process of `exec`.
     fn lend(score: i32) -> Result<Self> {
         let path = "/proc/self/oom_score_adj";
         let mut file = File::options()
@@ -138,14 +140,15 @@ impl Score {
 
 impl Drop for Score {
     fn drop(&mut self) {
-        // Without CAP_SYS_RESOURCE there is no way down from where it was never higher.
+        // A failure is ignored: without CAP_SYS_RESOURCE the kernel may refuse to lower the score
+        // again.
         let _ = self.file.write_all(&self.before);
     }
 }
 
-/// The policy and the priorities of the program. By the caller, since init has no rights on the
-/// host in a user namespace, and after the limits: the cgroup's `cpu.rt_runtime_us` decides
-/// whether there may be a real-time policy.
+/// Sets the scheduling policy and the priorities of the program. The parent does this, since init
+/// has no rights on the host if it is in a user namespace. It comes after the limits: the cgroup's
+/// `cpu.rt_runtime_us` decides whether there may be a real-time policy.
 pub(crate) fn schedule(plan: &Plan, pid: Pid) -> Result<()> {
     let Some(program) = &plan.process else {
         return Ok(());
@@ -160,7 +163,7 @@ pub(crate) fn schedule(plan: &Plan, pid: Pid) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel may have missed, of which it says no more than EPERM (sched(7)).
+/// Returns what the kernel may have missed: it says no more than EPERM (sched(7)).
 fn hint(policy: i32) -> &'static str {
     match policy {
         libc::SCHED_FIFO | libc::SCHED_RR => {

@@ -1,5 +1,5 @@
-//! The configuration decided into data that init only walks. Everything that allocates, can be
-//! computed or must be opened with the caller's rights happens here, before the clone.
+//! Turns the configuration into data that init only walks. Everything that allocates, can be
+//! computed or must be opened with the parent's rights happens here, before the clone.
 
 mod mount;
 mod program;
@@ -45,11 +45,11 @@ use strings::c_string;
 // <sys/personality.h>, which libc does not have.
 const PER_LINUX32: u32 = 8;
 
-/// What the first process of a container, or a process that joins one, does.
+/// The data that init, or a process that joins a container, walks after its clone.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) namespaces: Namespaces,
-    /// `None`: the process joins a container and finds its root there.
+    /// `None`: the process joins a container, which has a root already.
     pub(crate) root: Option<RootfsPlan>,
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
@@ -63,12 +63,12 @@ pub(crate) struct Plan {
     pub(crate) memory_policy: Option<MemoryPolicy>,
     pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) affinity: Affinity,
-    /// The private procfs, where the first process of a container has something to write to it: it
-    /// takes this, to close it before anybody can see it.
+    /// The private procfs, if the process has something to write to it. The process takes it out of
+    /// the plan, to close it before any other process can see it.
     pub(crate) proc: RefCell<Option<ProcFd>>,
     /// How many descriptors from 3 on pass to the program.
     pub(crate) preserve_fds: u32,
-    /// What the caller ignored, and the program must not: the numbers of the signals.
+    /// The numbers of the signals that `rt` ignores and the program must not.
     pub(crate) ignored_signals: Vec<i32>,
 }
 
@@ -78,14 +78,16 @@ pub(crate) struct Extras {
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
     pub(crate) preserve_fds: u32,
-    /// The sockets of a service manager, before those.
+    /// How many sockets of a service manager are passed on, before the descriptors of
+    /// `preserve_fds`.
     pub(crate) listen_fds: u32,
-    /// How many from 3 on the caller really passed.
+    /// How many descriptors from 3 on the engine really passed.
     pub(crate) inherited_fds: u32,
 }
 
 impl Extras {
-    /// Refuses descriptors that the caller did not pass: in their place would be ours.
+    /// Refuses descriptors that the engine did not pass: their numbers would be those of
+    /// descriptors of `rt`.
     pub(crate) fn check(&self) -> Result<()> {
         let Self {
             preserve_fds,
@@ -108,14 +110,14 @@ impl Extras {
         Ok(())
     }
 
-    /// How many descriptors from 3 on reach the program.
+    /// Returns how many descriptors from 3 on reach the program.
     pub(crate) fn passed_on(&self) -> u32 {
         self.listen_fds.saturating_add(self.preserve_fds)
     }
 }
 
 impl Plan {
-    /// The plan of a new container.
+    /// Plans a new container.
     pub(crate) fn for_container(
         source: &PlanSource<'_>,
         cgroup: &Cgroup,
@@ -177,7 +179,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The plan of a process that joins a running container.
+    /// Plans a process that joins a running container.
     pub(crate) fn for_exec(
         namespaces: Namespaces,
         process: &Process,
@@ -208,18 +210,19 @@ impl Plan {
         })
     }
 
-    /// Whether init waits when everything is mounted: for hooks of the caller's, for interfaces
-    /// that go into its network namespace, or for the limits, without which the kernel does not
-    /// know the nodes of the container (`cpuset.mems`).
+    /// Whether init waits when everything is mounted: for hooks of the parent, for interfaces that
+    /// are moved into its network namespace, or for the limits, without which the kernel does not
+    /// know the memory nodes of the container (`cpuset.mems`) that a memory policy needs.
     pub(crate) fn stops_when_mounted(&self) -> bool {
         let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
         hooks || self.memory_policy.is_some() || !self.net_devices.is_empty()
     }
 
-    /// Has a builder take the place of the first process until that is confined, where processes of
-    /// a pid namespace that is joined could see it and have the rights to trace it. Hooks of the
-    /// caller's are told the pid of the first process before it could be there; and a builder
-    /// mounts a procfs of a pid namespace that it is not in (Linux 6.18).
+    /// Lets a builder take the place of init until that is confined, if init joins a pid namespace,
+    /// whose processes could see it and have the rights to trace it. There is no builder with a
+    /// user namespace, nor with hooks of the parent, which are told init's pid before a builder
+    /// could have cloned it, nor on a kernel that cannot mount a procfs of a pid namespace that the
+    /// builder is not in (before Linux 6.18).
     pub(crate) fn decide_builder(&mut self) -> Result<()> {
         let has_user = self.namespaces.has_user();
         let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
@@ -234,29 +237,29 @@ impl Plan {
         Ok(())
     }
 
-    /// The hooks, if there are such that init runs at `start`.
+    /// Returns the hooks if there are startContainer hooks, which init runs at `start`.
     pub(crate) fn start_hooks(&self) -> Option<&Hooks> {
         self.hooks
             .as_ref()
             .filter(|hooks| hooks.has(&[HookKind::StartContainer]))
     }
 
-    /// Whether a builder does what comes before the program: what a container sees from its first
-    /// moment has then the program's rights and no others.
+    /// Whether a builder does everything that comes before the program. A process that the
+    /// container sees then has the program's rights, and no others, from its first moment.
     pub(crate) fn has_builder(&self) -> bool {
         self.root
             .as_ref()
             .is_none_or(|root| root.pid_namespace.is_some())
     }
 
-    /// Whether init copies something of the image into memory (`tmpcopyup`), which may be of any size.
+    /// Whether init copies files of the image into memory (`tmpcopyup`), which may be of any size.
     pub(crate) fn copies_up(&self) -> bool {
         let mut mounts = self.root.iter().flat_map(|root| &root.mounts);
         mounts.any(|mount| mount.options.tmpcopyup)
     }
 
-    /// Tells the program of the `count` sockets that are passed on (sd_listen_fds(3)); their process is
-    /// its own.
+    /// Sets the variables that tell the program of the `count` sockets that are passed on
+    /// (sd_listen_fds(3)). Init adds `LISTEN_PID`, which is its own pid.
     pub(crate) fn announce_sockets(&mut self, count: u32) -> Result<()> {
         let Some(program) = self.process.as_mut().filter(|_| count > 0) else {
             return Ok(());
@@ -269,7 +272,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Has `directory`, which is a mount, mounted where the program finds its service manager's socket.
+    /// Plans that init attaches `directory`, a detached mount, where the program finds its service
+    /// manager's socket.
     pub(crate) fn mount_notify(&mut self, directory: OwnedFd) -> Result<()> {
         let Some(root) = &mut self.root else {
             return Ok(());
@@ -282,13 +286,13 @@ impl Plan {
         Ok(())
     }
 
-    /// What security modules have to put the program under.
+    /// Returns the labels that security modules put on the program, if there are any.
     pub(crate) fn labels(&self) -> Option<&SecurityLabels> {
         let program = self.process.as_ref()?;
         Some(&program.labels).filter(|labels| !labels.is_empty())
     }
 
-    /// The process gets this filter.
+    /// Sets the filter of the process, if there is a process.
     pub(crate) fn set_filter(&mut self, filter: Option<SeccompFilter>) {
         if let Some(program) = &mut self.process {
             program.filter = filter;
@@ -300,7 +304,7 @@ impl Plan {
         self.process.as_ref()?.filter.as_ref()
     }
 
-    /// The descriptors that init needs besides its sockets.
+    /// Returns the descriptors that init needs besides its sockets.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.namespaces.descriptors();
         all.extend(self.proc.borrow().as_ref().map(AsRawFd::as_raw_fd));
@@ -314,12 +318,13 @@ impl Plan {
     }
 }
 
-/// runc's name for the session keyring of a container: exec finds the same one by it.
+/// Returns the name of a container's session keyring, which is runc's. `exec` finds the keyring by
+/// it.
 fn keyring(id: &str) -> Result<CString> {
     c_string(&format!("_ses.{id}"), "container id")
 }
 
-/// What `linux.personality` means to personality(2).
+/// Returns `linux.personality` as personality(2) takes it.
 pub(crate) fn personality(linux: &Linux) -> Option<u32> {
     let domain = linux
         .personality()
@@ -331,7 +336,8 @@ pub(crate) fn personality(linux: &Linux) -> Option<u32> {
     })
 }
 
-/// The mask `SigIgn` of proc_pid_status(5); SIGPIPE is in it, which we ignore ourselves.
+/// Returns the ignored signals, from the mask `SigIgn` of proc_pid_status(5). SIGPIPE is among
+/// them, which `rt` itself ignores.
 fn ignored_signals() -> Result<Vec<i32>> {
     let path = "/proc/self/status";
     let status =

@@ -34,8 +34,8 @@ pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Starts a created container, whose lock is held and whose `init` lives. What comes back is where
-/// it will say that it is ready.
+/// Starts a created container, whose lock is held and whose `init` is alive. Returns the relay on
+/// which the container will say that it is ready, if a service manager wants to hear of it.
 fn start(container: &Container, init: &OwnedFd) -> Result<Option<NotifyRelay>> {
     let id = &container.record.id;
     let Some(connection) = container.connect().phase(Phase::State)? else {
@@ -54,12 +54,13 @@ fn start(container: &Container, init: &OwnedFd) -> Result<Option<NotifyRelay>> {
     Ok(notify)
 }
 
-/// Ends what startContainer hooks have left, one of which has failed or taken too long. In a pid
-/// namespace of its own it has ended with init.
+/// Ends what startContainer hooks have left behind, after one of them has failed or taken too long.
+/// In a pid namespace of its own all that has ended with init.
 fn end_of_hooks(container: &Container, init: &OwnedFd, error: &anyhow::Error) {
     let has_hooks =
         Hooks::of(&container.record).is_some_and(|h| h.has(&[HookKind::StartContainer]));
-    // Anything else than what init has said before it ended leaves it running.
+    // Only a failed hook is handled here, which init has reported before it ended. After other
+    // errors init may still run.
     if !has_hooks || phase(error) != Some(Phase::Hooks) {
         return;
     }
@@ -69,7 +70,7 @@ fn end_of_hooks(container: &Container, init: &OwnedFd, error: &anyhow::Error) {
     }
 }
 
-/// Runs the poststart hooks. One that fails ends the container.
+/// Runs the poststart hooks. If one fails, the container is ended.
 pub(crate) fn poststart(container: &Container, init: &OwnedFd) -> Result<()> {
     let (Some(mut hooks), Some(process)) = (Hooks::of(&container.record), container.record.init)
     else {

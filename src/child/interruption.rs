@@ -1,5 +1,6 @@
-//! Signals that ask a command to end while it still sets things up: whatever holds the set-up, a payload
-//! that stops the process or a hook that hangs, holds nobody for ever.
+//! Signals that ask a command to end while it still sets things up. They end the waits of the
+//! set-up, so that nothing can hold the command for ever, neither a payload that stops the process
+//! nor a hook that hangs.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,9 +18,9 @@ pub(crate) const ENDING: [Signal; 4] = [
     Signal::SIGTERM,
 ];
 
-/// Readable when one of them has come to a command in the foreground.
+/// Becomes readable when one of [`ENDING`] has come to a command in the foreground.
 static INTERRUPTION: OnceLock<SignalFd> = OnceLock::new();
-/// Set when a wait has been given up for one of them.
+/// Set when a wait has been given up because of one of [`ENDING`].
 static INTERRUPTED: OnceLock<Interrupted> = OnceLock::new();
 
 /// The error of a command that a signal has ended while it was still setting things up.
@@ -41,18 +42,19 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// What waits of the set-up have to look at as well: readable when the command is asked to end.
+/// A descriptor that becomes readable when the command is asked to end. The waits of the set-up
+/// have to watch it as well.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interruption(&'static SignalFd);
 
 impl Interruption {
-    /// That of this command; `None` where the signal itself ends it. Only for `rt` itself: a child
-    /// closes the descriptor, whose number may be another one's there.
+    /// Returns that of this command; `None` if the signal itself ends the command. Only for `rt`
+    /// itself: a child closes the descriptor, and its number may be that of another one there.
     pub(crate) fn of_command() -> Option<Self> {
         INTERRUPTION.get().map(Self)
     }
 
-    /// Hears of the signals from here on, which are blocked.
+    /// Receives the signals from here on. They must be blocked.
     pub(crate) fn listen() -> Result<()> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&ending(), flags).context("signalfd")?;
@@ -60,7 +62,7 @@ impl Interruption {
         Ok(())
     }
 
-    /// The error for a wait that a signal has ended.
+    /// Returns the error for a wait that a signal has ended, if one has.
     pub(crate) fn check(self) -> Result<(), Interrupted> {
         let signal = self.0.read_signal().ok().flatten();
         let signal = signal.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok());
@@ -76,7 +78,7 @@ impl AsFd for Interruption {
     }
 }
 
-/// What has ended this command, if it was a signal while it still set things up.
+/// Returns the signal that has ended this command while it still set things up, if one has.
 pub(crate) fn interrupted() -> Option<Interrupted> {
     INTERRUPTED.get().copied()
 }

@@ -1,7 +1,8 @@
-//! The keeper of a hook: a process between `rt` and the hook, to which falls whatever the hook
-//! starts and leaves alone (`PR_SET_CHILD_SUBREAPER`). When it is told to, or when `rt` ends, it ends
-//! the hook and everything that the hook has started, in whatever session that is. When the hook
-//! ends by itself it is gone as well, and what the hook has left in the background stays.
+//! The keeper of a hook: a process between `rt` and the hook, to which everything falls that the
+//! hook starts and leaves behind (`PR_SET_CHILD_SUBREAPER`). When it is told to, or when `rt` ends,
+//! it kills the hook and everything that the hook has started, in whatever session that is. When
+//! the hook ends by itself the keeper ends, too, and what the hook has left in the background
+//! stays.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -16,16 +17,17 @@ use nix::unistd::{Pid, getpid, getppid, write};
 
 use crate::sys::{self, Fork};
 
-/// What tells the keeper to end everything.
+/// The signal that tells the keeper to end everything.
 pub(crate) const END: i32 = libc::SIGTERM;
-/// How long it tries: a killed process may be stuck in the kernel, or multiply.
+/// How long the keeper tries to end everything: a killed process may be stuck in the kernel, and
+/// processes may multiply.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks.
+/// The time between two rounds of killing.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Starts `hook` in a process below a keeper; the keeper as a pidfd, which ends as the hook does.
-/// `hook` gets the pid of its parent; what it returns is its status. What goes wrong in the keeper
-/// is written to `errors`.
+/// Starts `hook` in a process below a keeper. Returns the keeper's pidfd; the keeper ends as the
+/// hook does. `hook` gets the pid of its parent and returns its exit status. A failure in the
+/// keeper is written to `errors`.
 pub(crate) fn start(hook: impl FnOnce(Pid) -> i32, errors: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     fork(|parent| {
         keep(hook, parent, errors.as_raw_fd()).unwrap_or_else(|errno| {
@@ -35,8 +37,8 @@ pub(crate) fn start(hook: impl FnOnce(Pid) -> i32, errors: BorrowedFd<'_>) -> ni
     })
 }
 
-/// Runs `child` in a process of its own; its pidfd. `child` gets the pid of its parent; what it
-/// returns is its status.
+/// Runs `child` in a process of its own. Returns its pidfd. `child` gets the pid of its parent and
+/// returns its exit status.
 pub(crate) fn fork(child: impl FnOnce(Pid) -> i32) -> nix::Result<OwnedFd> {
     let parent = getpid();
     match sys::clone3(0, None)? {
@@ -45,9 +47,9 @@ pub(crate) fn fork(child: impl FnOnce(Pid) -> i32) -> nix::Result<OwnedFd> {
     }
 }
 
-/// In the keeper: the status to end with.
+/// Runs in the keeper. Returns the status to end with.
 fn keep(hook: impl FnOnce(Pid) -> i32, parent: Pid, errors: RawFd) -> nix::Result<i32> {
-    // None of them ends the keeper; two of them are waited for.
+    // No signal ends the keeper. It waits for two of them.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     set_child_subreaper(true)?;
     set_pdeathsig(Signal::SIGTERM)?;
@@ -59,7 +61,7 @@ fn keep(hook: impl FnOnce(Pid) -> i32, parent: Pid, errors: RawFd) -> nix::Resul
         Fork::Child => return Ok(hook(own)),
         Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
-    // Above all the end of the pipe that the hook reads the state from.
+    // This closes above all the keeper's copy of the pipe that the hook reads the state from.
     sys::close_all_but(vec![process.as_raw_fd(), errors], 3)?;
     let mut awaited = SigSet::empty();
     awaited.add(Signal::SIGCHLD);
@@ -71,7 +73,7 @@ fn keep(hook: impl FnOnce(Pid) -> i32, parent: Pid, errors: RawFd) -> nix::Resul
     Ok(ended?.map_or(127, end_alike))
 }
 
-/// Waits for the end of the hook: its status, or none when everything is to end.
+/// Waits for the end of the hook. Returns its status, or `None` if everything is to end.
 fn wait(awaited: &SigSet, hook: i32) -> nix::Result<Option<sys::ExitStatus>> {
     loop {
         if sys::wait_for_signal(awaited)? != libc::SIGCHLD {
@@ -83,7 +85,7 @@ fn wait(awaited: &SigSet, hook: i32) -> nix::Result<Option<sys::ExitStatus>> {
     }
 }
 
-/// Reaps what has ended; the status of the hook if it is among it.
+/// Reaps the children that have ended. Returns the status of the hook if it is one of them.
 fn reap(hook: i32) -> nix::Result<Option<sys::ExitStatus>> {
     loop {
         match sys::reap_any() {
@@ -95,13 +97,14 @@ fn reap(hook: i32) -> nix::Result<Option<sys::ExitStatus>> {
     }
 }
 
-/// Ends as the hook did if that was by a signal; its status otherwise.
+/// Ends this process by the signal that has ended the hook. Returns the hook's status if it was not
+/// a signal.
 fn end_alike(status: sys::ExitStatus) -> i32 {
     let signal = match status {
         sys::ExitStatus::Exited(status) => return status,
         sys::ExitStatus::Signaled(signal) => signal,
     };
-    // The hook has dumped its core, if it was to.
+    // The keeper dumps no core: the hook has, if it was to.
     let _ = set_dumpable(false);
     // If this fails, the keeper ends with the status that a shell would give.
     let _ = sys::restore_signal(signal);
@@ -110,13 +113,13 @@ fn end_alike(status: sys::ExitStatus) -> i32 {
     128 + signal
 }
 
-/// Kills the children until there is none: the children of one that has been killed are the keeper's
-/// from then on.
+/// Kills the children until there are none. The children of a killed process fall to the keeper.
 fn end_all(hook: &OwnedFd) {
     let deadline = Instant::now() + PATIENCE;
     let _ = sys::pidfd_send_signal(hook.as_fd(), libc::SIGKILL);
     loop {
-        // None of them is reaped in between, so that no number becomes another process's.
+        // No child is reaped while the list is worked through, so that no number becomes that of
+        // another process.
         children().iter().for_each(|pid| kill(pid));
         loop {
             match sys::reap_any() {
@@ -132,12 +135,12 @@ fn end_all(hook: &OwnedFd) {
     }
 }
 
-/// The children's names in `/proc`, which in a new container's first process is the host's: there
-/// they are not the pids that this process knows.
+/// Returns the names of the children in `/proc`. In the first process of a new container `/proc` is
+/// the host's, where they are not the pids that this process knows.
 fn children() -> Vec<String> {
     match fs::read_to_string("/proc/thread-self/children") {
         Ok(list) => list.split_ascii_whitespace().map(str::to_owned).collect(),
-        // A kernel without CONFIG_PROC_CHILDREN.
+        // The kernel was built without CONFIG_PROC_CHILDREN.
         Err(_) => children_by_parent().unwrap_or_default(),
     }
 }
@@ -160,7 +163,7 @@ fn children_by_parent() -> Option<Vec<String>> {
 
 fn kill(name: &str) {
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    // The directory is as good as a pidfd.
+    // pidfd_send_signal(2) takes this directory like a pidfd.
     if let Ok(process) = open(format!("/proc/{name}").as_str(), flags, Mode::empty()) {
         let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
     }

@@ -1,8 +1,8 @@
-//! Waiting for a process in the foreground: signals are passed on, children reaped, a terminal
-//! relayed. All signals are blocked *before* the program runs and read from a descriptor, so that
-//! none can be lost between its start and the wait. One that asks `rt` to end while it still sets
-//! things up ends the command: whatever holds the set-up, a payload that stops the process or a
-//! hook that hangs, holds nobody for ever.
+//! Waits for a process in the foreground: passes signals on, reaps children, relays a terminal. All
+//! signals are blocked *before* the program runs and read from a descriptor, so that none can be
+//! lost between its start and the wait. A signal that asks `rt` to end while it still sets things
+//! up ends the command, so that nothing can hold it for ever, neither a payload that stops the
+//! process nor a hook that hangs.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -19,7 +19,8 @@ use crate::container::service::NotifyRelay;
 use crate::pty::Relay;
 use crate::sys;
 
-/// Not pthread_sigmask(3), whose error is its result and is taken for success by nix.
+/// Blocks the signals of `set`. pthread_sigmask(3) is not used, because it returns its error as its
+/// result, which nix takes for success.
 fn block(set: &SigSet) -> Result<()> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(set), None).context("the signal mask")
 }
@@ -36,10 +37,10 @@ pub(crate) struct Foreground {
 }
 
 impl Foreground {
-    /// Blocks every signal, SIGSEGV and the like included: a real fault ends us whatever the mask,
-    /// and one that somebody sends is passed on like any other. What asks `rt` to end is seen by
-    /// [`Interruption`], so that the command can take back what it has made. As a sub-reaper `rt`
-    /// also gets the children that init leaves behind.
+    /// Blocks every signal, SIGSEGV and the like included: a real fault ends `rt` whatever the
+    /// mask, and such a signal from another process is passed on like any other. [`Interruption`]
+    /// sees the signals that ask `rt` to end, so that the command can remove what it has made. As a
+    /// sub-reaper `rt` also gets the children that init leaves behind.
     pub(crate) fn prepare(subreaper: bool) -> Result<Self> {
         block(&SigSet::all())?;
         if subreaper {
@@ -51,11 +52,12 @@ impl Foreground {
         })
     }
 
-    /// Does the same for a command that has nothing to take back: what asks it to end does so at
-    /// once, until [`Self::take_over`].
+    /// Blocks the signals for a command that has nothing to remove: until [`Self::take_over`],
+    /// signals that ask it to end do so at once.
     pub(crate) fn prepare_to_end() -> Result<Self> {
         for signal in ENDING {
-            // Also where the caller ignores it, as shells have jobs in the background ignore SIGINT.
+            // The default action also replaces an inherited "ignore": shells have jobs in the
+            // background ignore SIGINT.
             sys::set_signal_disposition(signal, false).context("sigaction")?;
         }
         let mut set = SigSet::all();
@@ -66,15 +68,16 @@ impl Foreground {
         })
     }
 
-    /// No signal is lost from now on: it is seen by [`Interruption`] until the program runs, and
-    /// passed on to the program then.
+    /// Blocks the signals that ask `rt` to end, so that none is lost from now on. [`Interruption`]
+    /// sees them until the program runs; afterwards they are passed on to the program.
     pub(crate) fn take_over(&self) -> Result<()> {
         block(&ending())?;
         Interruption::listen()?;
         Ok(())
     }
 
-    /// Waits for the end of `process`, a child of ours; its exit status, or 128 + signal.
+    /// Waits for the end of `process`, a child of this process. Returns its exit status, or 128 +
+    /// signal.
     pub(crate) fn wait(
         &self,
         process: Pid,
@@ -93,8 +96,8 @@ impl Foreground {
             }
             self.pass_on(process, relay.as_mut())?;
             let status = reap(process)?;
-            // Also what came before the end. It is this process that its manager watches: it ends
-            // with the container.
+            // This also passes on what came before the end. The manager watches this process, which
+            // ends with the container.
             if notify
                 .as_ref()
                 .is_some_and(|notify| notify.pass_on(std::process::id()))
@@ -135,8 +138,9 @@ impl Foreground {
         Ok(())
     }
 
-    /// The number of the next signal from somebody else. Our own are for a broken pipe, which the
-    /// write has reported, or have done what they were for.
+    /// Returns the number of the next signal from another process. The signals of `rt` itself are
+    /// skipped: they are for a broken pipe, which the write has reported, or have done what they
+    /// were for.
     fn next_signal(&self) -> Result<Option<i32>> {
         while let Some(info) = self.signals.read_signal().context("signalfd")? {
             if info.ssi_signo as i32 == libc::SIGCHLD || info.ssi_pid != std::process::id() {
@@ -146,7 +150,8 @@ impl Foreground {
         Ok(None)
     }
 
-    /// After the end of the process there is nobody to pass a signal on to.
+    /// Whether a signal asks `rt` to end, after the end of the process, when there is nobody to
+    /// pass signals on to.
     fn is_told_to_end(&self) -> Result<bool> {
         while let Some(signal) = self.next_signal()? {
             if ENDING.into_iter().any(|ending| ending as i32 == signal) {
@@ -169,7 +174,7 @@ fn wait_for_one(events: &[BorrowedFd<'_>]) -> Result<()> {
 }
 
 /// Stops this process as `signal` would if it were not blocked. The process in the container has a
-/// session of its own: the client's shell neither stops nor continues it.
+/// session of its own, so that the client's shell neither stops nor continues it.
 fn stop_by(signal: Signal) {
     let mut set = SigSet::empty();
     set.add(signal);
@@ -182,8 +187,10 @@ fn stop_to_read() {
     stop_by(Signal::SIGTTIN);
 }
 
-/// Reaps whatever has ended; the status of `process` if it is among it. That it is no child of
-/// ours any more (`ECHILD`) is an error: its status is lost.
+/// Reaps every child that has ended. Returns the status of `process` if it is one of them.
+///
+/// # Errors
+/// `process` is no child of this process any more (`ECHILD`): its status is lost.
 fn reap(process: Pid) -> Result<Option<i32>> {
     loop {
         match sys::reap_child() {

@@ -1,16 +1,17 @@
 //! Hooks: programs of the configuration that run at six points of a container's life, with its
 //! state on standard input (runtime-spec, config.md "POSIX-platform Hooks").
 //!
-//! | kind | run by | in | when |
+//! | kind | run by | in the namespaces of | when |
 //! |---|---|---|---|
-//! | prestart, createRuntime | `create` | the caller's namespaces | everything is mounted, the root is attached at `root.path` |
-//! | createContainer | init | the container's, with the host's root | after those |
-//! | startContainer | init | the container's | `start`, just before the program |
-//! | poststart | `start` | the caller's | the program runs |
-//! | poststop | `delete` | the caller's | everything else is gone |
+//! | prestart, createRuntime | `create` | `rt` | everything is mounted, the root is attached at `root.path` |
+//! | createContainer | init | the container, with the host's root | after those |
+//! | startContainer | init | the container | `start`, just before the program |
+//! | poststart | `start` | `rt` | the program runs |
+//! | poststop | `delete` | `rt` | everything else is gone |
 //!
-//! Without `env` a hook has the environment of the command that runs it; startContainer has the
-//! program's, and createContainer none, so that nothing of the caller's gets inside.
+//! A hook without `env` has the environment of the command that runs it. Exceptions are
+//! startContainer hooks, which have the program's, and createContainer hooks, which have none, so
+//! that nothing of the engine's environment gets inside.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -31,7 +32,7 @@ use crate::container::state::ContainerRecord;
 use crate::error::{InPhase, Phase, line};
 use crate::sealed_exe;
 
-/// The hooks of a container, and what they are told of it.
+/// The hooks of a container, and what they are told about it.
 #[derive(Debug)]
 pub(crate) struct Hooks {
     hooks: oci_spec::runtime::Hooks,
@@ -39,11 +40,12 @@ pub(crate) struct Hooks {
     id: String,
     bundle: PathBuf,
     annotations: BTreeMap<String, String>,
-    /// Where their standard output and standard error go, if not into the error of one that fails.
+    /// The files for their standard output and standard error. Without a file, the output is quoted
+    /// in the error of a hook that fails.
     outputs: [Option<OwnedFd>; 2],
 }
 
-/// The state of runtime.md.
+/// The state of a container as runtime.md defines it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct HookState<'a> {
@@ -99,14 +101,14 @@ impl Hooks {
         })
     }
 
-    /// Opens the files that get what the hooks write, if there are such.
+    /// Opens the files for the output of the hooks, if the annotations name any.
     pub(crate) fn open_outputs(&mut self) -> Result<()> {
         for (name, output) in annotations::HOOK_OUTPUTS.into_iter().zip(&mut self.outputs) {
             let Some(path) = self.annotations.path(name)? else {
                 continue;
             };
             let context = || format!("{} {}", annotations::origin(name), path.display());
-            // A FIFO that nobody reads is an error and not a wait.
+            // With O_NONBLOCK a FIFO that nobody reads is an error and not a wait.
             let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_CLOEXEC;
             let flags = flags | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
             let fd = open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR).with_context(context)?;
@@ -116,7 +118,7 @@ impl Hooks {
         Ok(())
     }
 
-    /// What has to stay open in init for the hooks that it runs.
+    /// Returns the descriptors that have to stay open in init for the hooks that it runs.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let inside = self.has(&[HookKind::CreateContainer, HookKind::StartContainer]);
         self.outputs
@@ -131,17 +133,18 @@ impl Hooks {
         kinds.iter().any(|kind| !kind.of(&self.hooks).is_empty())
     }
 
-    /// Runs the hooks of `kind` in their order, in the bundle's directory; the first failure is
-    /// the last one run. `pid` is init's as the hook sees it, 0 if there is none.
+    /// Runs the hooks of `kind` in their order, in the bundle's directory, up to the first that
+    /// fails. `pid` is init's as the hook sees it, 0 if there is none.
     pub(crate) fn run(&self, kind: HookKind, pid: i32) -> Result<()> {
         let env = own_environment();
         let place = RunPlace::outside(Some(&self.bundle), &env);
         self.each(kind, pid, &place).collect()
     }
 
-    /// The same from inside the container, in the directory where init is. What has no
-    /// environment of its own gets `env`. A `peer` that goes away while a hook runs ends it; it
-    /// runs under the `confinement`.
+    /// Runs the hooks of `kind` in their order from inside the container, in init's working
+    /// directory, up to the first that fails. A hook that configures no environment gets `env`. If
+    /// the other end of `peer` closes while a hook runs, the hook is ended. The hooks run under the
+    /// `confinement`.
     pub(crate) fn run_inside(
         &self,
         kind: HookKind,
@@ -149,8 +152,9 @@ impl Hooks {
         peer: Option<BorrowedFd<'_>>,
         confinement: Option<&Confinement<'_>>,
     ) -> Result<()> {
-        // In the container's root nothing of the image tells whom to kill, and the calls of a keeper
-        // might not pass the container's filter: what is left ends with init, or by `start`.
+        // startContainer hooks have no keeper: in the container's root nothing of the image can be
+        // trusted to tell whom to kill, and the filter might not allow the keeper's calls. What
+        // such a hook leaves behind ends with init, or is killed by `start`.
         let has_keeper = kind != HookKind::StartContainer;
         let place = RunPlace {
             cwd: None,
@@ -163,7 +167,7 @@ impl Hooks {
         self.each(kind, getpid().as_raw(), &place).collect()
     }
 
-    /// Runs all of `kind`, whatever becomes of each; what became of those that failed.
+    /// Runs every hook of `kind` even if some fail. Returns one error line per failure.
     pub(crate) fn run_all(&self, kind: HookKind) -> Vec<String> {
         let env = own_environment();
         let place = RunPlace::outside(Some(&self.bundle), &env);
@@ -201,7 +205,8 @@ impl Hooks {
     }
 }
 
-/// The environment of this command, which a hook without one inherits from runc and crun as well.
+/// Returns the environment of this command, which a hook without one inherits, as from runc and
+/// crun.
 fn own_environment() -> Vec<CString> {
     let variables = std::env::vars_os().filter(|(name, _)| name != sealed_exe::MARK);
     variables

@@ -1,4 +1,4 @@
-//! `--pid-file`: the bare decimal number of a process, whole or not at all.
+//! `--pid-file`: the bare decimal number of a process, written as a whole or not at all.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
 
-/// Writes `pid` to `path`, beside which a hidden file is made first.
+/// Writes `pid` to a hidden file beside `path`, and renames that to `path`.
 pub(crate) fn write(path: &Path, pid: Pid) -> Result<()> {
     let context = || format!("--pid-file {}", path.display());
     let Some(name) = path.file_name() else {
@@ -17,7 +17,7 @@ pub(crate) fn write(path: &Path, pid: Pid) -> Result<()> {
     let mut hidden = OsString::from(".");
     hidden.push(name);
     let temporary = path.with_file_name(hidden);
-    // A link that stands there is not followed.
+    // An existing file is removed first, so that a link in its place is not followed.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(context)?,
         _ => {}

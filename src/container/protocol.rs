@@ -1,7 +1,7 @@
-//! The whole protocol between the caller and the container's first process, both ends.
+//! The whole protocol between the parent and init, both ends.
 //!
 //! ```text
-//!  caller (create, exec)                         first process (init::run)
+//!  parent (create, exec)                         init (init::run)
 //!    |                                             |
 //!    | clone3 -----------------------------------> |  waits
 //!    | id maps, hard limits                        |
@@ -17,9 +17,9 @@
 //!    | <------------------------------------ Ready |  confined; the executable is found
 //!    | limits, final state, pid file               |
 //!    | Detach (create), Start (run, exec) -------> |
-//!    .                                             |  create: waits on the start listener
-//!  start (create), the caller itself (run, exec)   |
-//!    | Start -------- start listener ------------> |  (create only)
+//!    .                                             |  create: waits on the start socket
+//!  start (create), the parent itself (run, exec)   |
+//!    | Start -------- start socket --------------> |  (create only)
 //!    | <----------------------------- Listener + fd |  (these two with SCMP_ACT_NOTIFY)
 //!    | the agent has it                            |
 //!    | Proceed --------------------------------->  |
@@ -29,16 +29,16 @@
 //!    | <------------------------------------ Failed |  at any point: phase and line; init exits
 //! ```
 //!
-//! Where somebody in the container could see the first process before it is confined, a **builder**
-//! takes its place up to there: a process in the caller's pid namespace. It clones the first
-//! process, which the container sees and which begins with its final rights, as a child of the
-//! caller, and says Born with its pid and pidfd. Then it only watches over it (`init/birth.rs`),
-//! and the caller ends it when the program runs or init waits for `start`.
+//! Where a process of the container could see init before it is confined, a **builder** takes its
+//! place up to there: a process in the parent's pid namespace. It clones init, which the container
+//! sees and which begins with its final rights, as a child of the parent, and sends Born with its
+//! pid and pidfd. After that it only watches over init (`init/birth.rs`). The parent ends the
+//! builder when the program runs or init waits for `start`.
 //!
-//! One `SOCK_SEQPACKET` pair, a message a packet, the first byte its name. The caller waits for
-//! the socket *and* the process, so that nothing hangs when init dies with a copy of the socket
-//! left somewhere. End of file before `Detach` or `Start` makes init exit by itself: a killed `create`
-//! leaves no process.
+//! The channel is one `SOCK_SEQPACKET` pair; each message is one packet, whose first byte is its
+//! name. The parent waits for the socket *and* the process, so that nothing hangs if init dies
+//! while a copy of the socket is open elsewhere. At end of file before `Detach` or `Start` init
+//! exits by itself: a killed `create` leaves no process.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -56,7 +56,7 @@ use crate::child::Interruption;
 use crate::error::{Failure, InPhase, Phase};
 use crate::sys;
 
-/// The longest message, in bytes; a failure's line is cut to fit.
+/// The longest message, in bytes; the line of a failure is cut to fit.
 const MESSAGE_MAX: usize = 4096;
 
 /// The names of the messages.
@@ -96,7 +96,7 @@ impl MessageName {
     ];
 }
 
-/// What came over the socket.
+/// A message that has been received, or the end of file.
 #[derive(Debug)]
 enum ProtocolMessage {
     Point(MessageName),
@@ -109,18 +109,19 @@ enum ProtocolMessage {
     End,
 }
 
-/// Stands for `root.path` among what is lent; other numbers are indexes of `mounts`.
+/// The number that stands for `root.path` in an Ask; other numbers are indexes of `mounts`.
 pub(crate) const ROOT: u32 = u32::MAX;
 
-/// What the caller has for init when it asks.
+/// Opens or makes what init asks its parent for.
 pub(crate) trait LendMounts {
-    /// A descriptor for the process `init`, by the number that it asks for.
+    /// Returns a descriptor for the process `init`, by the number that init asks for.
     fn lend(&self, init: i32, index: u32) -> Result<OwnedFd>;
 }
 
-/// The two ends of a fresh pair: the caller's and init's.
+/// Makes a socket pair. Returns the parent's end and init's.
 pub(crate) fn pair() -> Result<(OwnedFd, InitEnd)> {
-    // Init's is the lower one: with the listener and the groups, what it keeps is one range.
+    // Init's end has the lower number: together with the start socket and the cgroups, the
+    // descriptors that init keeps are one range.
     let (init, caller) = socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
@@ -131,23 +132,23 @@ pub(crate) fn pair() -> Result<(OwnedFd, InitEnd)> {
     Ok((caller, InitEnd { socket: init }))
 }
 
-/// The caller's end, with the process at the other one.
+/// The parent's end, with the process at the other end.
 #[derive(Debug)]
 pub(crate) struct ParentEnd {
     socket: OwnedFd,
     pid: i32,
     process: Rc<OwnedFd>,
-    /// The process begins as a builder.
+    /// Whether the process begins as a builder.
     has_builder: bool,
     builder: Option<BuilderHandle>,
 }
 
-/// A builder that has done its work. Dropped, it is ended.
+/// A builder that has done its work. It is ended when this is dropped.
 #[derive(Debug)]
 struct BuilderHandle(Rc<OwnedFd>);
 
-/// How long a process that was killed is waited for, in milliseconds: in a frozen cgroup it ends
-/// later, and whoever reaps orphans reaps it.
+/// How long to wait for a process that was killed, in milliseconds. In a frozen cgroup it ends
+/// later, and is reaped by the process that orphans fall to.
 const KILL_LIMIT_MS: u16 = 1_000;
 
 impl Drop for BuilderHandle {
@@ -158,7 +159,7 @@ impl Drop for BuilderHandle {
 
 impl Drop for ParentEnd {
     fn drop(&mut self) {
-        // Nobody but us knows yet of what a builder has cloned.
+        // No other process knows yet of the one that the builder has cloned.
         if self.builder.is_some() {
             kill(self.process.as_fd());
         }
@@ -171,7 +172,7 @@ fn kill(process: BorrowedFd<'_>) {
 }
 
 impl ParentEnd {
-    /// `process` is the pidfd of the first process, or of its builder.
+    /// Makes the parent's end. `process` is the pidfd of init, or of its builder.
     pub(crate) fn new(socket: OwnedFd, pid: i32, process: OwnedFd, has_builder: bool) -> Self {
         Self {
             socket,
@@ -182,22 +183,23 @@ impl ParentEnd {
         }
     }
 
-    /// The first process, as a pidfd.
+    /// The pidfd of init; before [`Self::ready`] that of its builder, if it has one.
     pub(crate) fn process(&self) -> &Rc<OwnedFd> {
         &self.process
     }
 
-    /// Its pid, as the caller sees it.
+    /// The pid of that process, as the parent sees it.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Everything that only the caller may do is done.
+    /// Sends Go: everything that only the parent may do is done.
     pub(crate) fn go(&self) -> Result<()> {
         self.send(MessageName::Go)
     }
 
-    /// Everything is mounted, and init waits for the caller's hooks.
+    /// Waits until everything is mounted and init waits for the parent's hooks. Serves mount
+    /// requests meanwhile.
     pub(crate) fn mounted(&self, lender: &impl LendMounts) -> Result<()> {
         match self.lend(lender, "before everything was mounted")? {
             ProtocolMessage::Point(MessageName::Mounted) => Ok(()),
@@ -205,17 +207,18 @@ impl ParentEnd {
         }
     }
 
-    /// The caller's hooks are done.
+    /// Sends Proceed: the parent's hooks are done.
     pub(crate) fn proceed(&self) -> Result<()> {
         self.send(MessageName::Proceed)
     }
 
-    /// Init is confined and waits; its terminal's master if it has one. From now on the process is
-    /// the one that a builder has cloned, if there was a builder.
+    /// Waits until init is confined. Returns the master of its terminal, if it has one. Serves
+    /// mount requests meanwhile. From now on the process is the one that a builder has cloned, if
+    /// there was a builder.
     pub(crate) fn ready(&mut self, lender: &impl LendMounts) -> Result<Option<OwnedFd>> {
         let mut terminal = None;
         let mut is_ready = false;
-        // The process may be quicker than the builder that has cloned it.
+        // The process may report Ready before the builder that has cloned it reports Born.
         while !is_ready || (self.has_builder && self.builder.is_none()) {
             match self.lend(lender, "before it was ready")? {
                 ProtocolMessage::Terminal(fd) => terminal = Some(fd),
@@ -231,20 +234,20 @@ impl ParentEnd {
         Ok(terminal)
     }
 
-    /// Lets init go on alone, to wait for `start`.
+    /// Sends Detach, so that init goes on alone and waits for `start`. Ends the builder.
     pub(crate) fn detach(&mut self) -> Result<()> {
         self.send(MessageName::Detach)?;
         self.builder = None;
         Ok(())
     }
 
-    /// Lets init go on to the program.
+    /// Sends Start, so that init goes on to the program.
     pub(crate) fn start(&self) -> Result<()> {
         self.send(MessageName::Start)
     }
 
-    /// Waits until the program runs, after [`Self::start`]. `agent` gets the listeners of the
-    /// filters of the program and of hooks.
+    /// Waits until the program runs, after [`Self::start`]. `agent` gets the seccomp notify fds of
+    /// the filters of the program and of hooks.
     pub(crate) fn executed(&mut self, mut agent: impl FnMut(OwnedFd) -> Result<()>) -> Result<()> {
         let mut executing = false;
         loop {
@@ -262,7 +265,7 @@ impl ParentEnd {
         }
     }
 
-    /// The next message that asks for nothing.
+    /// Receives the next message, serving the mount requests that come before it.
     fn lend(&self, lender: &impl LendMounts, when: &str) -> Result<ProtocolMessage> {
         loop {
             match self.receive(when)? {
@@ -281,7 +284,8 @@ impl ParentEnd {
 
     fn send_with(&self, name: MessageName, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         match send(self.socket.as_fd(), name, &[], fd) {
-            // Init has died or is dying; what it said before tells more than the broken pipe.
+            // Init has ended or is about to: a failure that it has reported says more than the
+            // broken pipe.
             Err(Errno::EPIPE | Errno::ECONNRESET) => {
                 self.receive("early")?;
                 bail!("the container's first process closed its socket")
@@ -298,7 +302,8 @@ impl ParentEnd {
         }
     }
 
-    /// Init closed its end without a word: says how it ended.
+    /// Returns the error for an init that has closed its end without reporting a failure. It says
+    /// how init ended.
     fn died(&self, when: &str) -> anyhow::Error {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
         let how = match waitid(Id::PIDFd(self.process.as_fd()), flags) {
@@ -313,12 +318,12 @@ impl ParentEnd {
     }
 }
 
-/// What the caller's last word means.
+/// The last message from the parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartCommand {
-    /// `start` will come.
+    /// Wait for `start`.
     Detach,
-    /// The program runs now.
+    /// Execute the program now.
     Start,
 }
 
@@ -341,23 +346,23 @@ impl AsFd for InitEnd {
 }
 
 impl InitEnd {
-    /// An accepted connection of `start` takes the place of the pair.
+    /// Makes an end of an accepted connection of `start`, which takes the place of the pair.
     pub(crate) fn from_connection(socket: OwnedFd) -> Self {
         Self { socket }
     }
 
-    /// Waits for the caller's Go.
+    /// Waits for Go from the parent.
     pub(crate) fn wait_go(&self) -> Result<()> {
         self.wait(MessageName::Go)
     }
 
-    /// Says that everything is mounted, and waits for the caller's hooks.
+    /// Reports that everything is mounted, and waits until the parent's hooks are done.
     pub(crate) fn wait_hooks(&self) -> Result<()> {
         send(self.socket.as_fd(), MessageName::Mounted, &[], None).context("the caller")?;
         self.wait(MessageName::Proceed)
     }
 
-    /// Asks the caller for the descriptor with that number.
+    /// Asks the parent for the descriptor with the number `index`.
     pub(crate) fn borrow(&self, index: u32) -> Result<OwnedFd> {
         send(
             self.socket.as_fd(),
@@ -376,7 +381,7 @@ impl InitEnd {
         }
     }
 
-    /// Hands the terminal's master to the caller.
+    /// Sends the terminal's master to the parent.
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
         send(
             self.socket.as_fd(),
@@ -387,7 +392,8 @@ impl InitEnd {
         .context("the caller")
     }
 
-    /// Hands the process that a builder has cloned to the caller: its pid, as both see it.
+    /// Reports the process that a builder has cloned: its pid, which is the same in the parent's
+    /// view and the builder's, and its pidfd.
     pub(crate) fn born(&self, pid: i32, process: BorrowedFd<'_>) -> Result<()> {
         send(
             self.socket.as_fd(),
@@ -398,12 +404,12 @@ impl InitEnd {
         .context("the caller")
     }
 
-    /// Everything is done but the program itself.
+    /// Reports Ready: everything is done but the program itself.
     pub(crate) fn ready(&self) -> Result<()> {
         send(self.socket.as_fd(), MessageName::Ready, &[], None).context("the caller")
     }
 
-    /// Waits until the caller has recorded the container.
+    /// Waits for Detach or Start, which the parent sends when it has recorded the container.
     pub(crate) fn wait_release(&self) -> Result<StartCommand> {
         match self.wait_for(&[MessageName::Detach, MessageName::Start])? {
             MessageName::Start => Ok(StartCommand::Start),
@@ -418,7 +424,8 @@ impl InitEnd {
         })
     }
 
-    /// Whether the peer said Start; `false` when it went away, as a mere probe does.
+    /// Waits for Start from the peer. Returns `false` if the peer has gone without it, as one does
+    /// that only probes the socket.
     pub(crate) fn wait_start(&self) -> bool {
         matches!(
             receive(self.socket.as_fd(), None),
@@ -426,7 +433,7 @@ impl InitEnd {
         )
     }
 
-    /// Hands over the listener of the filter, and waits until the agent has it.
+    /// Sends the seccomp notify fd of the filter to the parent, and waits until the agent has it.
     pub(crate) fn listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
         send(
             self.socket.as_fd(),
@@ -438,13 +445,13 @@ impl InitEnd {
         self.wait(MessageName::Proceed)
     }
 
-    /// The next thing is execve. Whoever asked for it may be gone by now: the program runs
-    /// nevertheless, as it would a moment later.
+    /// Reports that execve comes next. The peer may be gone by now: the program runs nevertheless,
+    /// as it would a moment later.
     pub(crate) fn executing(&self) {
         let _ = send(self.socket.as_fd(), MessageName::Executing, &[], None);
     }
 
-    /// Reports the failure; there is nobody else to tell if that fails too.
+    /// Reports the failure. If that fails, too, there is nobody else to report it to.
     pub(crate) fn failed(&self, failure: &Failure) {
         let mut payload = vec![failure.phase as u8];
         let room = MESSAGE_MAX - 2;
@@ -465,8 +472,8 @@ impl InitEnd {
     }
 }
 
-/// `start`'s end of the connection to the start listener. `agent` gets the listener of the
-/// program's filter.
+/// Tells init over a connection to the start socket to run the program, and waits until it runs.
+/// `agent` gets the seccomp notify fds of the filters of the program and of hooks.
 pub(crate) fn start(
     socket: BorrowedFd<'_>,
     process: BorrowedFd<'_>,
@@ -523,8 +530,8 @@ fn send(
     }
 }
 
-/// The next message; with `process`, a peer that has ended counts as end of file even if
-/// somebody else still holds a copy of its socket.
+/// Receives the next message. With `process`, a peer that has ended counts as end of file even if
+/// another process still holds a copy of its socket.
 fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<ProtocolMessage> {
     let mut buffer = [0u8; MESSAGE_MAX];
     if let Some(process) = process
@@ -541,15 +548,17 @@ fn receive(socket: BorrowedFd<'_>, process: Option<BorrowedFd<'_>>) -> Result<Pr
     decode(&buffer[..length], fd)
 }
 
-/// Waits for the socket or the end of the process; false if only the latter came. An error if the
-/// command is asked to end before either.
+/// Waits for the socket or the end of the process. Returns `false` if only the process has ended.
+///
+/// # Errors
+/// The command is asked to end before either happens.
 fn wait_readable(
     socket: BorrowedFd<'_>,
     process: BorrowedFd<'_>,
     interruption: Option<Interruption>,
 ) -> Result<bool> {
-    // The process first: if it had ended when it was looked at, all that it ever said is there
-    // when the socket is.
+    // The process is first in the list: if it had ended when poll(2) looked at it, everything that
+    // it ever sent is there when poll(2) looks at the socket.
     let fds = [process, socket]
         .into_iter()
         .chain(interruption.as_ref().map(AsFd::as_fd));

@@ -1,5 +1,6 @@
-//! What the agent of a profile gets to know. Every process that gets the filter has a listener of its
-//! own, which the caller hands over (config-linux.md, "The Container Process State").
+//! Sends seccomp notify fds to the agent of a profile, each with the container process state
+//! (config-linux.md, "The Container Process State"). Every process that gets the filter has a
+//! notify fd of its own, which the parent passes on.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,7 +27,7 @@ struct ProcessState<'a> {
     state: HookState<'a>,
 }
 
-/// A connection to the agent, for one listener.
+/// A connection to the agent, for one seccomp notify fd.
 #[derive(Debug)]
 pub(crate) struct AgentConnection {
     socket: OwnedFd,
@@ -35,8 +36,8 @@ pub(crate) struct AgentConnection {
     status: ContainerStatus,
 }
 
-/// Connects to the container's agent, if it has one, before the process is there or goes on.
-/// `status` is the container's.
+/// Connects to the container's agent, if it has one. `start` and `exec` do so before the process
+/// goes on, `run` right after it has sent Start. `status` is the container's.
 pub(crate) fn connect_of(
     record: &ContainerRecord,
     status: ContainerStatus,
@@ -54,8 +55,8 @@ pub(crate) fn connect_of(
     }))
 }
 
-/// What takes the listeners of the process `pid`: its program's, and before that one of each
-/// startContainer hook. The agent gets each by a connection of its own.
+/// Returns what takes the seccomp notify fds of the process `pid`: its program's, and before that
+/// one of each startContainer hook. The agent gets each by a connection of its own.
 pub(crate) fn taker(agent: Option<AgentConnection>, pid: i32) -> impl FnMut(OwnedFd) -> Result<()> {
     let mut known = agent
         .as_ref()
@@ -73,8 +74,8 @@ pub(crate) fn taker(agent: Option<AgentConnection>, pid: i32) -> impl FnMut(Owne
 }
 
 impl AgentConnection {
-    /// Hands over the listener of the process `pid`. The agent hears of the container what its
-    /// hooks do.
+    /// Sends the seccomp notify fd of the process `pid`. The agent gets the same state of the
+    /// container as hooks do.
     fn pass(self, listener: OwnedFd, pid: i32) -> Result<()> {
         let Self {
             socket,

@@ -1,5 +1,5 @@
-//! What a service manager passes to a service by its environment, and hears from it:
-//! sd_listen_fds(3) and sd_notify(3). A container takes the service's place.
+//! What a service manager passes to a service through the environment, and what it hears from the
+//! service: sd_listen_fds(3) and sd_notify(3). A container takes the place of the service.
 
 use std::fs::{self, Permissions};
 use std::io::IoSlice;
@@ -21,16 +21,17 @@ use nix::unistd::{UnlinkatFlags, pipe2, unlinkat};
 use crate::container::state::{Container, NOTIFY_DIRECTORY, NOTIFY_SOCKET};
 use crate::{error, log, sys};
 
-/// Where a container finds the socket, as with runc.
+/// The directory in which a container finds the socket, the same as with runc.
 pub(crate) const DIRECTORY_INSIDE: &str = "/run/notify";
 /// The longest notification that is read, in bytes; systemd's own limit.
 const MESSAGE_MAX: usize = 4096;
-/// How many of them at a time; as a rule the kernel queues no more (net.unix.max_dgram_qlen).
+/// How many notifications are read at a time; as a rule the kernel queues no more
+/// (net.unix.max_dgram_qlen).
 const MESSAGES_MAX: usize = 512;
 /// How long the manager may take to acknowledge, in milliseconds.
 const BARRIER_MS: u16 = 30_000;
 
-/// How many sockets from descriptor 3 on are meant for us, and so for the container.
+/// Returns how many sockets from descriptor 3 on are meant for `rt`, and so for the container.
 pub(crate) fn listen_fds() -> Result<u32> {
     let own = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     match std::env::var("LISTEN_FDS") {
@@ -41,8 +42,8 @@ pub(crate) fn listen_fds() -> Result<u32> {
     }
 }
 
-/// A connection to the manager's socket, if there is one. The environment may be an old one: a
-/// manager that has gone is no reason not to run the container.
+/// Connects to the manager's socket, if there is one. The environment may be an old one: a manager
+/// that has gone is no reason not to run the container.
 fn manager() -> Result<Option<OwnedFd>> {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
         return Ok(None);
@@ -70,9 +71,9 @@ fn datagram_socket() -> Result<OwnedFd> {
     socket(AddressFamily::Unix, SockType::Datagram, flags, None).context("a socket")
 }
 
-/// Makes the directory in which the socket will be; a copy of its mount, for [`DIRECTORY_INSIDE`],
-/// if there is a manager. It is made here: in a user namespace init has no rights in the state
-/// directory.
+/// Makes the directory in which the socket will be. Returns a copy of its mount for
+/// [`DIRECTORY_INSIDE`], or `None` if there is no manager. The parent does this because init has no
+/// rights in the state directory if it is in a user namespace.
 pub(crate) fn prepare(container: &Container) -> Result<Option<OwnedFd>> {
     if manager()?.is_none() {
         return Ok(None);
@@ -104,7 +105,7 @@ fn open(state: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     openat(state, NOTIFY_DIRECTORY, flags, Mode::empty())
 }
 
-/// The way of a notification from the container to the manager.
+/// Passes notifications from the container on to the manager.
 #[derive(Debug)]
 pub(crate) struct NotifyRelay {
     socket: OwnedFd,
@@ -132,7 +133,8 @@ impl NotifyRelay {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno).context(NOTIFY_SOCKET),
         }
-        // Through the descriptor: the path may be longer than a socket address.
+        // The address goes through the descriptor: the path itself may be longer than a socket
+        // address.
         let path = format!("/proc/self/fd/{}/{NOTIFY_SOCKET}", directory.as_raw_fd());
         let socket = datagram_socket()?;
         bind(socket.as_raw_fd(), &UnixAddr::new(path.as_str())?).context(NOTIFY_SOCKET)?;
@@ -159,11 +161,11 @@ impl NotifyRelay {
         }
     }
 
-    /// Reads what has come. True if the container is ready: the manager has been told so, and that
-    /// `pid` is the process to watch.
+    /// Reads the notifications that have come. Returns `true` if the container is ready; the
+    /// manager has then been told so, and that `pid` is the process to watch.
     pub(crate) fn pass_on(&self, pid: u32) -> bool {
         let mut buffer = [0; MESSAGE_MAX];
-        // A container that floods it does not hold us.
+        // A container that floods the socket does not hold `rt`.
         for _ in 0..MESSAGES_MAX {
             let socket = self.socket.as_raw_fd();
             let Ok(length) = recv(socket, &mut buffer, MsgFlags::MSG_DONTWAIT) else {
@@ -178,8 +180,8 @@ impl NotifyRelay {
         false
     }
 
-    /// sd_notify(3) `BARRIER=1`: who ends before the manager has looked at its message may not be
-    /// known any more as a process of the service.
+    /// Waits until the manager has looked at its message (sd_notify(3) `BARRIER=1`): a process that
+    /// ends before may not be known any more as a process of the service.
     fn wait_for_manager(&self) {
         let Ok((reader, writer)) = pipe2(OFlag::O_CLOEXEC) else {
             return;
@@ -192,7 +194,8 @@ impl NotifyRelay {
         );
     }
 
-    /// The container runs, whether its manager hears of it or not.
+    /// Sends `message` to the manager. A failure is only a warning: the container runs, whether its
+    /// manager hears of it or not.
     fn tell(&self, message: &str, fds: &[i32]) {
         let vector = [IoSlice::new(message.as_bytes())];
         let rights = [ControlMessage::ScmRights(fds)];

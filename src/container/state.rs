@@ -1,17 +1,19 @@
-//! What `rt` knows between two commands: one directory per container below `--root`.
+//! The state directory: what one command leaves for the next, in one directory per container below
+//! `--root`.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | the directory | its mkdir(2) claims the id; a flock(2) on it serialises commands |
-//! | `state.json` | [`ContainerRecord`]: the intent before any other side effect, later pid and phase |
-//! | `config.json` | the configuration as it was then, for `checkpoint` |
+//! | `state.json` | [`ContainerRecord`]: first the intent, later init's pid and the progress |
+//! | `config.json` | a copy of the configuration, for `checkpoint` |
 //! | `process.json` | `process` of the configuration, for `exec` |
 //! | `seccomp.bpf` | the program of the container's filter, for `exec` |
-//! | `start.sock` | the listener that init holds until its program runs |
-//! | `notify` | what the container sees at `/run/notify`, if a service manager wants to hear of it |
+//! | `start.sock` | the start socket, which init holds until its program runs |
+//! | `notify` | what the container sees at `/run/notify`, if a service manager waits for it |
 //!
-//! The status is derived from the live process and never believed: created = init is alive and
-//! the listener answers, running = alive and it does not, paused = frozen, stopped = gone.
+//! The status is not stored but derived from the live process. *Created*: init is alive and the
+//! start socket answers; *running*: init is alive and the socket does not answer; *paused*: the
+//! cgroup is frozen; *stopped*: init is gone.
 
 mod lock;
 mod record;
@@ -50,7 +52,7 @@ const FILTER_FILE: &str = "seccomp.bpf";
 const LISTENER: &str = "start.sock";
 pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
 pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
-/// Every file that may be in a container's directory. The record is the last that goes.
+/// Every file that may be in a state directory.
 const FILES: [&str; 6] = [
     LISTENER,
     CONFIG_FILE,
@@ -59,37 +61,39 @@ const FILES: [&str; 6] = [
     NEW_STATE_FILE,
     STATE_FILE,
 ];
-/// How long a command waits for another one that works on the same container.
+/// How long a command waits for another command that works on the same container.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
-/// How often an id is claimed whose directory is taken away at the same moment.
+/// How often the claim of an id is tried, if its directory is removed at the same moment.
 const CLAIMS: u32 = 20;
 
-/// A container's directory.
+/// A container: its state directory, and the record in it.
 #[derive(Debug)]
 pub(crate) struct Container {
     directory: OwnedFd,
-    /// Where it stands, for errors and for its removal.
+    /// The directory `--root`, for error texts and for the removal.
     root: PathBuf,
     pub(crate) record: ContainerRecord,
-    /// Why the record could not be read, so that it is made of what else is known.
+    /// Why the record could not be read. The record is then made of what else is known.
     pub(crate) fault: Option<Error>,
-    /// The record cannot be read, or what it says of cgroups cannot be so.
+    /// Whether the record cannot be read, or what it says of cgroups cannot be true.
     pub(crate) is_damaged: bool,
-    /// Nothing but the id has been claimed.
+    /// Whether nothing exists but the claim of the id.
     pub(crate) is_bare: bool,
 }
 
-/// What is in a container's directory.
+/// The content of a state directory.
 enum FoundContainer {
     Record(Box<ContainerRecord>),
-    /// Of the file: why it is none, and what it has.
+    /// A file that is no record: why it is none, and its bytes.
     NoRecord(Error, Vec<u8>),
-    /// It is being claimed or removed at this moment, or whoever did that was killed.
+    /// Nothing: the container is being claimed or removed at this moment, or the command that did
+    /// so was killed.
     Nothing,
 }
 
 impl Container {
-    /// The container `id` with the right to change it; what stands in its record then stays true.
+    /// Opens the container `id` and locks it, so that its record stays true. Returns `None` if
+    /// there is no such container.
     pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, StateLock)>> {
         let found = Self::open_locked_by(root, id, Instant::now() + LOCK_LIMIT)?;
         found
@@ -97,8 +101,8 @@ impl Container {
             .transpose()
     }
 
-    /// As [`Self::open_locked`], also without a record that can be read. The lock is waited for until
-    /// `deadline`.
+    /// Opens the container `id` and locks it, even if its record cannot be read. Waits for the lock
+    /// until `deadline`.
     pub(crate) fn open_locked_by(
         root: &Path,
         id: &str,
@@ -114,7 +118,7 @@ impl Container {
         let directory = reopen(&lock.0).context("the state directory")?;
         let found = Self::read(&directory, id)?;
         let container = Self::of(directory, root, id, found).unwrap_or_else(|directory| {
-            // Killed between the claim and the intent: nothing else can exist.
+            // A `create` was killed between the claim and the intent: nothing else can exist.
             let record = ContainerRecord::empty(id);
             Self {
                 directory,
@@ -128,13 +132,13 @@ impl Container {
         Ok(Some((container, lock)))
     }
 
-    /// The container `id`, which must exist, with the right to change it.
+    /// Opens the container `id`, which must exist, and locks it.
     pub(crate) fn open_existing_locked(root: &Path, id: &str) -> Result<(Self, StateLock)> {
         Self::open_locked(root, id)?.ok_or_else(|| missing(id))
     }
 
-    /// The lock once more, of this very container: `None` if it has been removed, whatever has
-    /// its name now.
+    /// Locks this very container once more. Returns `None` if it has been removed, even if another
+    /// container has its name now.
     pub(crate) fn lock(&self) -> Result<Option<StateLock>> {
         match reopen(&self.directory) {
             Err(Errno::ENOENT) => Ok(None),
@@ -150,7 +154,8 @@ impl Container {
         check_id(&record.id)?;
         let path = root.join(&record.id);
         let mut lock = None;
-        // A `delete` may find the directory before it is locked, and take it for a crash's.
+        // A `delete` may find the directory before it is locked, and remove it as the remains of a
+        // killed command.
         for _ in 0..CLAIMS {
             make_directory(root, &record.id)?;
             lock = match open_directory(&path) {
@@ -184,17 +189,17 @@ impl Container {
         }
     }
 
-    /// The container `id`, which must exist.
+    /// Opens the container `id`, which must exist.
     pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
         Self::find(root, id)?.ok_or_else(|| missing(id))
     }
 
-    /// The container `id` if there is one.
+    /// Opens the container `id` if there is one.
     pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
         Self::find_any(root, id)?.map(Self::readable).transpose()
     }
 
-    /// As [`Self::find`], also without a record that can be read.
+    /// Opens the container `id` if there is one, even if its record cannot be read.
     pub(crate) fn find_any(root: &Path, id: &str) -> Result<Option<Self>> {
         check_id(id)?;
         let Some(directory) = existing(&root.join(id))? else {
@@ -211,7 +216,7 @@ impl Container {
         found: FoundContainer,
     ) -> Result<Self, OwnedFd> {
         let (record, fault) = match found {
-            // The directory's name is the id, whatever the file says.
+            // The name of the directory is the id, whatever the file says.
             FoundContainer::Record(record) => (
                 ContainerRecord {
                     id: id.to_owned(),
@@ -234,14 +239,15 @@ impl Container {
             fault,
             is_bare: false,
         };
-        // Bound when the groups have been made, which the record says only later.
+        // The start socket is bound when the cgroups have been made; the record says so only later.
         if container.record.progress == CreateProgress::Creating && container.has_listener() {
             container.record.cgroup.own();
         }
         Ok(container)
     }
 
-    /// The container, or why its record cannot be read and what to do about that.
+    /// Returns the container, or an error with the reason why its record cannot be read and what to
+    /// do about that.
     pub(crate) fn readable(self) -> Result<Self> {
         match self.fault {
             None => Ok(self),
@@ -252,7 +258,7 @@ impl Container {
     fn read(directory: &OwnedFd, id: &str) -> Result<FoundContainer> {
         let read = || sys::read_file_at(directory, STATE_FILE);
         let bytes = match read() {
-            // The record is there before the copy of the configuration and goes after it.
+            // The record is written before the copy of the configuration, and removed after it.
             Err(Errno::ENOENT) if !has_config(directory) => return Ok(FoundContainer::Nothing),
             Err(Errno::ENOENT) => read(),
             result => result,
@@ -270,8 +276,8 @@ impl Container {
         }
     }
 
-    /// Every container below `root`, by id, and a line about each one that cannot be read: it does
-    /// not hide the others.
+    /// Returns every container below `root`, sorted by id, and an error for each one that cannot be
+    /// read: it does not hide the others.
     pub(crate) fn all(root: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
         let (mut all, mut errors) = (Vec::new(), Vec::new());
         let entries = sys::list_directory(root);
@@ -288,13 +294,13 @@ impl Container {
         Ok((all, errors))
     }
 
-    /// Whether some command holds the lock right now.
+    /// Whether a command holds the lock right now.
     fn is_locked(&self) -> bool {
         let again = open_directory(&self.path()).map(File::from);
         again.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Waits until no command holds the lock, or for `limit`.
+    /// Waits until no command holds the lock, but no longer than `limit`.
     pub(crate) fn wait_for_turn(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         while self.is_locked() && Instant::now() < deadline {
@@ -302,7 +308,7 @@ impl Container {
         }
     }
 
-    /// The directory itself.
+    /// The descriptor of the state directory.
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
@@ -318,17 +324,18 @@ impl Container {
         renameat(&self.directory, NEW_STATE_FILE, &self.directory, STATE_FILE).context(STATE_FILE)
     }
 
-    /// Keeps the configuration for `checkpoint`: the file may be another one by then, or gone.
+    /// Stores a copy of the configuration for `checkpoint`: by then the bundle's file may have
+    /// changed or be gone.
     pub(crate) fn save_config(&self, bytes: &[u8]) -> Result<()> {
         self.write(CONFIG_FILE, bytes)
     }
 
-    /// The path of what [`Self::save_config`] kept.
+    /// The path of the copy that [`Self::save_config`] stores.
     pub(crate) fn config(&self) -> PathBuf {
         self.path().join(CONFIG_FILE)
     }
 
-    /// Keeps `process` of the configuration for `exec`.
+    /// Stores `process` of the configuration for `exec`.
     pub(crate) fn save_process(&self, process: Option<&oci_spec::runtime::Process>) -> Result<()> {
         match process {
             Some(process) => self.write(PROCESS_FILE, &serde_json::to_vec(process)?),
@@ -336,13 +343,13 @@ impl Container {
         }
     }
 
-    /// The bytes of what [`Self::save_process`] kept.
+    /// Reads the bytes that [`Self::save_process`] stores.
     pub(crate) fn process(&self) -> Result<Vec<u8>> {
         sys::read_file_at(&self.directory, PROCESS_FILE)
             .with_context(|| format!("{}/{PROCESS_FILE}", self.path().display()))
     }
 
-    /// Keeps the program of the container's filter for `exec`.
+    /// Stores the compiled filter of the container for `exec`.
     pub(crate) fn save_filter(&self, filter: Option<&SeccompFilter>) -> Result<()> {
         match filter {
             Some(filter) => self.write(FILTER_FILE, &filter.to_bytes()),
@@ -350,7 +357,7 @@ impl Container {
         }
     }
 
-    /// The container's filter.
+    /// Reads the filter that [`Self::save_filter`] stores; `None` if the container has none.
     pub(crate) fn filter(&self) -> Result<Option<SeccompFilter>> {
         let Some(terms) = self.record.seccomp.clone() else {
             return Ok(None);
@@ -374,7 +381,7 @@ impl Container {
         Ok(())
     }
 
-    /// A listening socket in the directory; init inherits it and so can be started.
+    /// Makes the start socket in the directory. Init inherits it, and so can be started.
     pub(crate) fn listen(&self) -> Result<OwnedFd> {
         let kind = SockType::SeqPacket;
         let fd =
@@ -384,7 +391,7 @@ impl Container {
         Ok(fd)
     }
 
-    /// A connection to init, which waits; `None` if it does not (any more).
+    /// Connects to the start socket of an init that waits; `None` if init does not wait (any more).
     pub(crate) fn connect(&self) -> Result<Option<OwnedFd>> {
         let fd = connecting(SockType::SeqPacket)?;
         match connect(fd.as_raw_fd(), &self.listener_address()?) {
@@ -394,8 +401,9 @@ impl Container {
         }
     }
 
-    /// Whether init waits for `start`. unix(7): a socket of the wrong type gets EPROTOTYPE from a
-    /// living listener, which does not even notice, and ECONNREFUSED from a dead one.
+    /// Whether init waits for `start`. A connection with a socket of the wrong type gets EPROTOTYPE
+    /// from a living listener, which does not even notice, and ECONNREFUSED from a dead one
+    /// (unix(7)).
     fn waits_for_start(&self) -> Result<bool> {
         let fd = connecting(SockType::Stream)?;
         match connect(fd.as_raw_fd(), &self.listener_address()?) {
@@ -412,7 +420,7 @@ impl Container {
     }
 
     /// Waits for the end of an init that is in no record: it has been killed, or ends by itself as
-    /// soon as it notices that its caller is gone. It holds the listener until then.
+    /// soon as it notices that its parent is gone. Until then it holds the start socket.
     pub(crate) fn wait_for_orphan(&self, deadline: Instant) -> Result<()> {
         while self.waits_for_start().unwrap_or(false) {
             if Instant::now() >= deadline {
@@ -424,18 +432,19 @@ impl Container {
         Ok(())
     }
 
-    /// Through the descriptor: the path may be longer than the 107 bytes of a socket address.
+    /// Returns the address of the start socket, through the descriptor of the directory: the path
+    /// itself may be longer than the 107 bytes of a socket address.
     fn listener_address(&self) -> Result<UnixAddr> {
         let path = format!("/proc/self/fd/{}/{LISTENER}", self.directory.as_raw_fd());
         UnixAddr::new(path.as_str()).context(LISTENER)
     }
 
-    /// Init's pidfd if it lives.
+    /// Returns init's pidfd if init is alive.
     pub(crate) fn init(&self) -> Result<Option<OwnedFd>> {
         self.record.init.map_or(Ok(None), Process::open)
     }
 
-    /// The status now, and init's pidfd if it lives.
+    /// Returns the status now, and init's pidfd if init is alive.
     pub(crate) fn status(&self) -> Result<(ContainerStatus, Option<OwnedFd>)> {
         let init = self.init()?;
         let status = match (&init, self.record.progress) {
@@ -460,12 +469,12 @@ impl Container {
     }
 }
 
-/// In runc's words, which callers look for.
+/// Returns the error for a container that does not exist, in runc's words, which engines look for.
 pub(crate) fn missing(id: &str) -> Error {
     anyhow!("{id}: container does not exist")
 }
 
-/// Removes a container's directory and the files that may be in it, as far as they are there.
+/// Removes a state directory and the files that may be in it, as far as they exist.
 fn remove_directory(path: &Path) -> io::Result<()> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -478,14 +487,15 @@ fn remove_directory(path: &Path) -> io::Result<()> {
         fs::remove_dir(path)
     };
     match remove(&[LISTENER, CONFIG_FILE, PROCESS_FILE, STATE_FILE]) {
-        // The socket for a service manager, and what a killed command did not write to the end.
+        // Only some directories have these: the socket for a service manager, a filter, and a
+        // record that a killed command did not write to the end.
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
             let notify = path.join(NOTIFY_DIRECTORY);
             gone(fs::remove_file(notify.join(NOTIFY_SOCKET)))?;
             gone(fs::remove_dir(notify))?;
             gone(remove(&[FILTER_FILE, NEW_STATE_FILE]))
         }
-        // A damaged disk may have made a directory of the record.
+        // On a damaged disk the record may have become a directory.
         Err(error) if error.kind() == ErrorKind::IsADirectory => {
             gone(fs::remove_dir(path.join(STATE_FILE)))?;
             gone(fs::remove_dir(path))
@@ -494,13 +504,13 @@ fn remove_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the directory of container `id`, which is the claim.
+/// Makes the state directory of container `id`, which is the claim of the id.
 fn make_directory(root: &Path, id: &str) -> Result<()> {
     let path = root.join(id);
     let mut made = mkdirat(AT_FDCWD, &path, Mode::S_IRWXU);
     if made == Err(Errno::ENOENT) {
         let mut all = fs::DirBuilder::new();
-        // Sticky: what cleans up in XDG_RUNTIME_DIR is to leave it alone.
+        // The sticky bit tells programs that clean up XDG_RUNTIME_DIR to leave the directory alone.
         all.recursive(true).mode(0o1700);
         all.create(root)
             .with_context(|| format!("--root {}", root.display()))?;
@@ -526,7 +536,7 @@ fn has_config(directory: &OwnedFd) -> bool {
     .is_ok()
 }
 
-/// That the record of a container cannot be read, and what to do about it.
+/// The error that the record of a container cannot be read, with what to do about it.
 #[derive(Debug)]
 struct UnreadableState(String);
 
@@ -544,13 +554,14 @@ fn is_unreadable(error: &Error) -> bool {
     error.downcast_ref::<UnreadableState>().is_some()
 }
 
-/// Not blocking, so that a full queue is an error and no wait.
+/// Makes a socket for a connection. It does not block, so that a full queue is an error and no
+/// wait.
 fn connecting(kind: SockType) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     socket(AddressFamily::Unix, kind, flags, None).context(LISTENER)
 }
 
-/// The directory of a container, if there is one.
+/// Opens the state directory of a container, if there is one.
 fn existing(path: &Path) -> Result<Option<OwnedFd>> {
     match open_directory(path) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
@@ -558,8 +569,8 @@ fn existing(path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// A second open file description of the same directory, whatever has its name now: neither
-/// holds the other's lock.
+/// Opens a second open file description of the same directory, even if its name leads elsewhere
+/// now. Neither of the two holds the other's lock.
 fn reopen(directory: impl AsFd) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     openat(directory, ".", flags, Mode::empty())

@@ -1,5 +1,5 @@
-//! The process that `exec` runs: the container's own with what the options change of it, or the one
-//! of `--process`, of which runc and crun let no option change anything.
+//! The process that `exec` runs. It is the container's own with what the options change, or the one
+//! of `--process`, in which no option changes anything, as in runc and crun.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use super::{ExecOptions, ExecRequest};
 use crate::config::{self, LoadedProcess};
 use crate::container::state::Container;
 
-/// Decides the process, and refuses what could not be started.
+/// Decides which process to run, and refuses one that could not be started.
 pub(super) fn decide(request: &ExecRequest, container: &Container) -> Result<LoadedProcess> {
     let options = &request.options;
     let loaded = match (&options.process, &request.process) {
@@ -33,8 +33,8 @@ pub(super) fn decide(request: &ExecRequest, container: &Container) -> Result<Loa
     Ok(loaded)
 }
 
-/// What `--process` does not say of capabilities, scheduling, limits, labels and umask is as in the container,
-/// as with runc.
+/// Takes the capabilities, scheduling, limits, labels and umask that `--process` does not name from
+/// the container's own process, as runc does.
 fn inherit(process: &mut Process, own: &Process) {
     let umask = process.user().umask().or(own.user().umask());
     process.user_mut().set_umask(umask);
@@ -113,7 +113,7 @@ fn change_user(process: &mut Process, options: &ExecOptions) {
     }
 }
 
-/// oci-spec's default is not empty.
+/// Returns capability sets that are empty, which oci-spec's default is not.
 fn none() -> LinuxCapabilities {
     let mut none = LinuxCapabilities::default();
     none.set_bounding(None)
@@ -123,8 +123,9 @@ fn none() -> LinuxCapabilities {
     none
 }
 
-/// Never to the inheritable set (CVE-2022-29162); to the ambient one what is inheritable, without
-/// which a process that is not root would not have it.
+/// Adds capabilities, but never to the inheritable set (CVE-2022-29162). Those that are inheritable
+/// already are added to the ambient set as well; otherwise a process that is not root would not
+/// have them.
 fn add(mut sets: LinuxCapabilities, names: &[Capability]) -> LinuxCapabilities {
     let more = |set: &Option<HashSet<Capability>>| {
         Some(

@@ -1,5 +1,6 @@
-//! The words of `exec`'s options about users and capabilities. Whatever is not entirely a number
-//! is an error: a parser that stopped at the colon once made root of user 1 (CVE-2026-30892).
+//! Parses the options of `exec` about users and capabilities. A user or group that is not entirely
+//! a number is an error: a parser that stopped at the colon once made root of user 1
+//! (CVE-2026-30892).
 
 use std::str::FromStr;
 
@@ -26,11 +27,11 @@ impl FromStr for User {
     }
 }
 
-/// The number of a user or group: decimal digits and nothing else.
+/// Parses the number of a user or group: decimal digits and nothing else.
 ///
 /// # Errors
-/// Names are not looked up: an image's passwd is not asked who is who, as with runc. 2^32 - 1 is
-/// no id, setresuid(2) takes it for "unchanged".
+/// The text is a name: as in runc, names are not looked up, so that an image's passwd is not asked
+/// who is who. Or it is 2^32 - 1, which is no id: setresuid(2) takes it for "unchanged".
 pub(crate) fn id(text: &str) -> Result<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     ensure!(digits, "{text:?} is not a number");
@@ -38,7 +39,7 @@ pub(crate) fn id(text: &str) -> Result<u32> {
     id.with_context(|| format!("{text} is larger than {}", u32::MAX - 1))
 }
 
-/// A name with or without `CAP_`, in any case.
+/// Parses the name of a capability, with or without `CAP_`, in any case.
 pub(crate) fn capability(text: &str) -> Result<Capability> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("CAP_").unwrap_or(&name);

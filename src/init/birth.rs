@@ -1,14 +1,14 @@
 //! The builder's last act: it clones the process that the container sees.
 //!
-//! Whatever enters a pid namespace can be traced there by a process with CAP_SYS_PTRACE, and be
-//! stopped by one with CAP_KILL. So everything that takes rights is done by a builder, a process of
-//! the caller's pid namespace: it joins the namespaces of the container or builds its root, becomes
-//! the user and gives its rights up. What it then clones has the program's rights from its first
-//! moment, no descriptor of the host's, and nothing of the caller's words. A tracer finds there
-//! what it would find in the program.
+//! A process that enters a pid namespace can be traced there by a process with CAP_SYS_PTRACE, and
+//! stopped by one with CAP_KILL. So a builder, a process in the parent's pid namespace, does
+//! everything that takes rights: it joins the namespaces of the container or builds its root,
+//! becomes the user and gives up its rights. The process that it then clones has the program's
+//! rights from its first moment, no descriptor of the host, and none of the words of the parent's
+//! command line. A tracer finds in it what it would find in the program.
 //!
-//! The builder then stays for as long as the process can still be stopped half-way. If the caller
-//! ends in that time, also by SIGKILL, the builder kills the process; the caller ends the builder
+//! The builder then stays for as long as the process can still be stopped half-way. If the parent
+//! ends in that time, also by SIGKILL, the builder kills the process. The parent ends the builder
 //! when the program runs or init waits for `start` ([`crate::container::protocol`]).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -24,8 +24,8 @@ use crate::container::protocol;
 use crate::plan::Plan;
 use crate::sys::{self, Fork};
 
-/// Clones the process and returns in it; the builder does not return. `keep` are the descriptors
-/// that the process needs besides its standard streams and those that are passed on.
+/// Clones the process and returns in the clone; the builder does not return. `keep` are the
+/// descriptors that the process needs besides its standard streams and those that are passed on.
 pub(super) fn appear(
     plan: &Plan,
     group: &mut OpenCgroup,
@@ -40,7 +40,7 @@ pub(super) fn appear(
             if caller.born(pid, pidfd.as_fd()).is_ok() {
                 watch_over(&pidfd, parent);
             }
-            // The caller is gone, or has to see that this ends.
+            // The parent is gone, or has to see that the process ends.
             end(&pidfd)
         }
         Fork::Child => {
@@ -58,9 +58,10 @@ pub(super) fn appear(
     }
 }
 
-/// Waits for the end of the caller, to kill `process` then.
+/// Waits for the end of the parent, and then kills `process`.
 fn watch_over(process: &OwnedFd, parent: Pid) -> ! {
-    // Pipes and sockets that the builder held open as well would not end with the process.
+    // Pipes and sockets that the builder also has open would otherwise stay open after the process
+    // has ended.
     let _ = sys::close_all_but(vec![process.as_raw_fd()], 0);
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGTERM);

@@ -1,7 +1,7 @@
-//! `tmpcopyup`: what a new tmpfs covers is copied into it. The image, or a container that writes
-//! to a shared volume at this moment, may be hostile: everything is read through a copy of the
-//! mount where no link is followed and no device can be opened, and what a file is says its
-//! descriptor, not its name.
+//! `tmpcopyup`: copies into a new tmpfs what it will cover. The image, or a container that writes
+//! to a shared volume at this moment, may be hostile. So everything is read through a copy of the
+//! mount where no link is followed and no device can be opened, and the type of a file is taken
+//! from its descriptor, not from its name.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,19 +16,20 @@ use nix::unistd::{Gid, Uid, Whence, fchown, fchownat, ftruncate, lseek, read, sy
 use crate::sys;
 use crate::sys::rootfd::kind;
 
-/// Directories in directories: no more than the stack and a limit of 1024 open files take.
+/// How deep directories may be nested: no deeper than the stack and a limit of 1024 open files
+/// allow.
 const DEPTH_MAX: usize = 128;
-/// Bytes that are read at a time.
+/// How many bytes are read at a time.
 const CHUNK: usize = 64 * 1024;
-/// What a mount that is only read from must not do.
+/// Attributes of the copy of the mount, which is only read from.
 const READING: u64 = libc::MOUNT_ATTR_RDONLY
     | libc::MOUNT_ATTR_NODEV
     | libc::MOUNT_ATTR_NOSYMFOLLOW
     | libc::MOUNT_ATTR_NOSUID
     | libc::MOUNT_ATTR_NOEXEC;
 
-/// Copies what is in the directory `from` into `to`, with modes, owners and extended attributes.
-/// A directory on which something is mounted is copied as it is seen.
+/// Copies the content of the directory `from` into `to`, with modes, owners and extended
+/// attributes. Where something is mounted on a directory, the content of that mount is copied.
 pub(super) fn contents(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let from = sys::clone_mount(from.as_fd(), true)?;
     sys::mount_setattr(from.as_fd(), true, READING, 0, 0)?;
@@ -75,7 +76,7 @@ fn copy(from: &OwnedFd, to: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result
 }
 
 fn file(from: &OwnedFd, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    // O_NONBLOCK: it may have become a fifo.
+    // O_NONBLOCK, because the file may have become a fifo.
     let source = open(from.as_fd(), name, OFlag::O_NONBLOCK)?;
     let stat = fstat(&source)?;
     ensure!(kind(&stat) == SFlag::S_IFREG, "changed while it was copied");
@@ -86,12 +87,12 @@ fn file(from: &OwnedFd, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     make_alike(&source, &target, &stat)
 }
 
-/// Copies the bytes before `size` and none of the holes, which may be of any length.
+/// Copies the bytes before `size`, without the holes, which may be of any length.
 fn data(source: &OwnedFd, target: &OwnedFd, size: i64) -> Result<()> {
     let mut offset = 0;
     while offset < size {
         offset = match lseek(source, offset, Whence::SeekData) {
-            // A hole up to the end.
+            // There is only a hole up to the end.
             Err(Errno::ENXIO) => return Ok(()),
             result => result?,
         };
@@ -101,7 +102,7 @@ fn data(source: &OwnedFd, target: &OwnedFd, size: i64) -> Result<()> {
         while offset < end {
             let length = chunk(source, target, end - offset)?;
             if length == 0 {
-                // Shorter than it was.
+                // The file is shorter than it was.
                 return Ok(());
             }
             offset += length;
@@ -110,7 +111,8 @@ fn data(source: &OwnedFd, target: &OwnedFd, size: i64) -> Result<()> {
     Ok(())
 }
 
-/// Copies at most `length` bytes from where the files stand; how many there were.
+/// Copies at most `length` bytes from the current offset of one file to that of the other. Returns
+/// how many there were.
 fn chunk(source: &OwnedFd, target: &OwnedFd, length: i64) -> Result<i64> {
     let mut buffer = [0u8; CHUNK];
     let length = usize::try_from(length)?.min(CHUNK);
@@ -122,7 +124,8 @@ fn chunk(source: &OwnedFd, target: &OwnedFd, length: i64) -> Result<i64> {
     Ok(i64::try_from(length)?)
 }
 
-/// In this order: a new owner takes the capabilities of a file and its set-id bits away.
+/// Copies owner, extended attributes and mode, in this order: a change of owner removes the
+/// capabilities of a file and its set-id bits.
 fn make_alike(source: &OwnedFd, target: &OwnedFd, stat: &FileStat) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     fchown(target, Some(uid), Some(gid))?;

@@ -1,5 +1,6 @@
-//! `/dev`. What the image has there is hostile: every step is on the directory's descriptor, no
-//! link is followed, and a node that stands there already counts only if it is the right device.
+//! Makes the devices and links of `/dev`. What the image has there is hostile: every step works on
+//! the directory's descriptor, no link is followed, and an existing node counts only if it is the
+//! right device.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,8 +16,8 @@ use crate::plan::{DeviceNode, RootfsPlan};
 use crate::sys;
 use crate::sys::rootfd::{Missing, RootFd, kind};
 
-/// The links that runtime-linux.md wants, and the pseudoterminal multiplexer of this container's
-/// own devpts.
+/// The links that runtime-linux.md demands, and the one to the pseudoterminal multiplexer of the
+/// container's own devpts.
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -34,7 +35,8 @@ pub(super) fn create(root: &RootFd, devices: &[DeviceNode], plan: &RootfsPlan) -
         let parent = directory.as_ref().unwrap_or(&dev);
         let made = match plan.devices_by_bind && device.kind != SFlag::S_IFIFO {
             true => bind(parent, name, device),
-            // In a user namespace, be it only the runtime's own, nobody makes devices.
+            // In a user namespace, even if it is only the one that `rt` runs in, no process can
+            // make devices.
             false => match make(parent, name, device) {
                 Err(error) if error.downcast_ref() == Some(&Errno::EPERM) => {
                     bind(parent, name, device)
@@ -51,7 +53,7 @@ pub(super) fn create(root: &RootFd, devices: &[DeviceNode], plan: &RootfsPlan) -
     Ok(())
 }
 
-/// The container's `/dev`, which must be a directory and no link to one.
+/// Opens or makes the container's `/dev`, which must be a directory and no link to one.
 pub(super) fn directory(root: &RootFd) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
     match root.open_without_links(Path::new("/dev"), flags) {
@@ -64,7 +66,7 @@ pub(super) fn directory(root: &RootFd) -> Result<OwnedFd> {
     .context("/dev")
 }
 
-/// The directory of `path`, `None` for `/dev` itself, and the last name.
+/// Returns the directory of `path`, `None` for `/dev` itself, and the last name.
 fn locate<'a>(root: &RootFd, path: &'a Path) -> Result<(Option<OwnedFd>, &'a OsStr)> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         bail!("not the path of a device");
@@ -89,11 +91,11 @@ fn make(parent: &OwnedFd, name: &OsStr, device: &DeviceNode) -> Result<()> {
         made = mknodat(parent, name, device.kind, mode, device.number);
     }
     match made {
-        // Without CAP_MKNOD: the host is a container itself.
+        // CAP_MKNOD is missing: the host is a container itself.
         Err(Errno::EPERM) => return bind(parent, name, device),
         made => made?,
     }
-    // Only ever of the node just made: nothing that stood there before changes its owner.
+    // Only the node that was just made changes its owner, never a file that was there before.
     if (device.uid, device.gid) != (0, 0) {
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         fchownat(
@@ -107,7 +109,7 @@ fn make(parent: &OwnedFd, name: &OsStr, device: &DeviceNode) -> Result<()> {
     Ok(())
 }
 
-/// Binds the host's device, which is what it claims to be, onto an empty file.
+/// Binds the host's device onto an empty file, if it is the device that its name promises.
 fn bind(parent: &OwnedFd, name: &OsStr, device: &DeviceNode) -> Result<()> {
     let host = openat(AT_FDCWD, &device.path, no_follow(), Mode::empty()).context("on the host")?;
     if !is(&fstat(&host)?, device) {
@@ -118,7 +120,8 @@ fn bind(parent: &OwnedFd, name: &OsStr, device: &DeviceNode) -> Result<()> {
     Ok(sys::move_mount(tree.as_fd(), target.as_fd())?)
 }
 
-/// An empty file at `name` to mount something on; a link or a directory there is in the way.
+/// Makes an empty file at `name` to mount something on, or opens the file that is there. A link is
+/// replaced; a directory is an error.
 pub(super) fn empty_file(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
     let mode = Mode::from_bits_truncate(0o666);
     match mknodat(parent, name, SFlag::S_IFREG, mode, 0) {
@@ -144,7 +147,7 @@ fn link(dev: &OwnedFd, name: &str, target: &str) -> Result<()> {
     if readlinkat(dev, name).is_ok_and(|existing| existing == target) {
         return Ok(());
     }
-    // What a mount of the configuration put there is meant to be there.
+    // A mount of the configuration is here, and is meant to be.
     match unlinkat(dev, name, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::EBUSY | Errno::EISDIR) => Ok(()),
         result => {

@@ -1,6 +1,7 @@
-//! Why a program could not be executed: the errno of execve(2) does not say which of several
-//! files it is about. All of this happens after the failure; where nothing can be read, the plain
-//! text stands alone. The kernel's rules are those of `fs/binfmt_script.c` and `fs/binfmt_elf.c`.
+//! Finds out why a program could not be executed: the errno of execve(2) does not say which of
+//! several files it is about. All of this happens after the failure; if the files cannot be read,
+//! the error has the text of the errno only. The kernel's rules are those of `fs/binfmt_script.c`
+//! and `fs/binfmt_elf.c`.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -16,14 +17,14 @@ use super::rootfs;
 use crate::sys;
 use crate::sys::rootfd::{RootFd, kind};
 
-/// What the kernel looks at to know the format, in bytes (`BINPRM_BUF_SIZE`).
+/// How much of a file the kernel reads to recognise its format, in bytes (`BINPRM_BUF_SIZE`).
 const HEAD: usize = 256;
-/// So many files are looked at: the program, interpreters of interpreters, a loader.
+/// How many files are examined at most: the program, interpreters of interpreters, a loader.
 const DEPTH: usize = 6;
-/// More of a table of program headers is not read, in bytes; the kernel's limit.
+/// How much of a table of program headers is read at most, in bytes; the kernel's limit.
 const HEADERS_MAX: usize = 65536;
 
-/// The loader's path is not longer, in bytes (`PATH_MAX`).
+/// The greatest length of a loader's path, in bytes (`PATH_MAX`).
 const LOADER_MAX: usize = 4096;
 
 /// elf(5): values of `e_type` and `p_type`.
@@ -45,8 +46,9 @@ const MACHINES: [(u64, &str); 10] = [
     (258, "loongarch64"),
 ];
 
-/// The error of a program that cannot be executed, in the lower-case words that docker and podman
-/// look for. `name` is what the configuration calls it, `path` where it was found, from the root.
+/// Returns the error for a program that cannot be executed, in the lower-case words that docker and
+/// podman look for. `name` is the program's name in the configuration, `path` the file that was
+/// found, as a path from the root.
 pub(super) fn refusal(name: &str, path: &Path, errno: Errno) -> anyhow::Error {
     let text = match errno {
         Errno::EACCES => "permission denied".to_string(),
@@ -63,7 +65,8 @@ pub(super) fn refusal(name: &str, path: &Path, errno: Errno) -> anyhow::Error {
     }
 }
 
-/// What is wrong with the file or with what it needs; `None` where nothing strikes the eye.
+/// Returns what is wrong with the file or with another file that it needs; `None` if nothing wrong
+/// is found.
 fn fault(root: &RootFd, path: &Path, depth: usize) -> Option<String> {
     let stat = match root.open(path, OFlag::O_PATH) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Some("missing".to_string()),
@@ -77,7 +80,7 @@ fn fault(root: &RootFd, path: &Path, depth: usize) -> Option<String> {
     if stat.st_mode & 0o111 == 0 {
         return Some("no execute permission".to_string());
     }
-    // What was looked at may have been replaced: a fifo there must not be waited for.
+    // The file may have been replaced since it was examined: opening a fifo must not block.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = root.open(path, flags).ok()?;
     let head = sys::read_range(&file, 0, HEAD).ok()?;
@@ -113,8 +116,8 @@ struct ProgramNeeds {
     path: Vec<u8>,
 }
 
-/// The interpreter of a script whose first line begins behind the `#!`. `is_cut`: the file goes on
-/// where the kernel stops to read.
+/// Returns the interpreter of a script. `head` begins behind the `#!` of its first line. `is_cut`
+/// says that the file may go on where the kernel stops reading.
 fn interpreter(head: &[u8], is_cut: bool) -> Result<ProgramNeeds, String> {
     let begin = head
         .iter()
@@ -131,7 +134,7 @@ fn interpreter(head: &[u8], is_cut: bool) -> Result<ProgramNeeds, String> {
     }
 }
 
-/// The loader of a dynamic program; `None` where there is none and nothing is wrong.
+/// Returns the loader of a dynamic program; `None` if it has none and nothing is wrong.
 fn loader(file: &OwnedFd, head: &[u8]) -> Option<Result<ProgramNeeds, String>> {
     let elf = ElfHeader {
         is_wide: *head.get(4)? == 2,
@@ -162,7 +165,9 @@ fn loader(file: &OwnedFd, head: &[u8]) -> Option<Result<ProgramNeeds, String>> {
     }))
 }
 
-/// The kernels of two architectures also run the programs of their 32-bit forerunners.
+/// Whether this kernel runs programs for `machine`. A 64-bit kernel also runs programs of its
+/// 32-bit forerunner: on aarch64 those of arm, elsewhere those of the architecture whose name its
+/// own name begins with (x86_64 and x86).
 fn runs_here(machine: u64) -> bool {
     let name = MACHINES
         .iter()
@@ -172,9 +177,9 @@ fn runs_here(machine: u64) -> bool {
     here.starts_with(name) && !name.is_empty() || matches!((here, name), ("aarch64", "arm"))
 }
 
-/// Where the numbers of an ELF file stand.
+/// The format of an ELF file, which says where its numbers stand.
 struct ElfHeader {
-    /// 64 bits.
+    /// Whether the file is a 64-bit one.
     is_wide: bool,
     is_big_endian: bool,
 }
@@ -189,7 +194,8 @@ impl ElfHeader {
         })
     }
 
-    /// Offset of the table in the file, size of an entry, their number.
+    /// Returns the table of program headers: its offset in the file, the size of an entry in bytes,
+    /// and the number of entries.
     fn program_headers(&self, head: &[u8]) -> Option<(u64, usize, usize)> {
         let (offset, size, count) = match self.is_wide {
             true => (
@@ -206,7 +212,7 @@ impl ElfHeader {
         (size > 0).then_some((offset, size as usize, count as usize))
     }
 
-    /// Offset and length of the loader's path, if this header is about it.
+    /// Returns offset and length of the loader's path, if this header is about it.
     fn loader(&self, header: &[u8]) -> Option<(u64, usize)> {
         if self.field(header, 0, 4)? != PT_INTERP {
             return None;

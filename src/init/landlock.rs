@@ -1,5 +1,5 @@
-//! Landlock: the rules are made when the program's root can be seen, and hold from just before the
-//! filter.
+//! Landlock: the rules are made as soon as the program's root can be seen, and applied just before
+//! the filter.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,7 +11,7 @@ use crate::security::landlock::{LandlockRules, origin, rights_of};
 use crate::sys;
 use crate::sys::rootfd::{RootFd, file_type};
 
-/// The rules; execve closes them.
+/// Makes the ruleset. execve closes its descriptor.
 pub(super) fn rules(landlock: &LandlockRules, root: &RootFd) -> Result<OwnedFd> {
     let ruleset = sys::landlock_ruleset(&landlock.handled).with_context(origin)?;
     for (path, rights) in &landlock.paths {
@@ -28,7 +28,7 @@ pub(super) fn rules(landlock: &LandlockRules, root: &RootFd) -> Result<OwnedFd> 
     Ok(ruleset)
 }
 
-/// From here to execve nothing is looked up any more.
+/// Puts this process under the ruleset. No path is looked up between this and execve.
 pub(super) fn restrict(ruleset: &OwnedFd) -> Result<()> {
     sys::landlock_restrict(ruleset.as_fd()).with_context(origin)
 }

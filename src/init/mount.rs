@@ -1,5 +1,5 @@
-//! One entry of `mounts`: made detached, given its attributes, and only then moved onto a target
-//! that was resolved once to a descriptor below the root.
+//! Mounts one entry of `mounts`. A mount is made detached and given its attributes; only then is it
+//! moved onto its target, which was resolved once, to a descriptor below the root.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +21,8 @@ use crate::sys;
 use crate::sys::procfd::PID_NAMESPACE;
 use crate::sys::rootfd::{Missing, RootFd, file_type};
 
-/// Attributes of the tmpfs that holds the hierarchies of version 1, whatever they have themselves.
+/// Attributes that the tmpfs with the version 1 hierarchies always has, whatever the hierarchies
+/// have.
 const PLAIN: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
 /// Mounts `entry` below `root`.
@@ -55,7 +56,7 @@ pub(super) fn mount(
     Ok(())
 }
 
-/// Makes what is mounted at `path` read-only.
+/// Makes the mount at `path` read-only.
 pub(super) fn make_read_only(root: &RootFd, path: &Path) -> Result<()> {
     let fd = root.open(path, OFlag::O_PATH)?;
     sys::mount_setattr(fd.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0)?;
@@ -66,7 +67,8 @@ fn source_of(path: &Path) -> String {
     format!("source {}", path.display())
 }
 
-/// The source of a bind mount, which the root of a user namespace may not be able to reach.
+/// Opens the source of a bind mount. Borrows it from the parent if the root of a user namespace may
+/// not reach it.
 fn open(source: &Path, entry: &MountPoint, caller: &protocol::InitEnd) -> Result<OwnedFd> {
     match nix::fcntl::open(source, entry.options.source_flags(), Mode::empty()) {
         Err(Errno::EACCES) => caller.borrow(entry.index),
@@ -74,13 +76,14 @@ fn open(source: &Path, entry: &MountPoint, caller: &protocol::InitEnd) -> Result
     }
 }
 
-/// A detached copy of the mount that `found` is in.
+/// Makes a detached bind mount of `found`, with the mounts below it if the entry says so.
 fn copy_of(found: &OwnedFd, entry: &MountPoint) -> nix::Result<OwnedFd> {
     let recursive = entry.options.bind == mount_options::Bind::Recursive;
     sys::clone_mount(found.as_fd(), recursive)
 }
 
-/// Makes at `path` a link as `found` is one, unless there is the same one already.
+/// Makes a symbolic link at `path` that leads where the link `found` leads. If the same link is
+/// there already, it stays.
 fn copy_link(root: &RootFd, path: &Path, found: &OwnedFd) -> Result<()> {
     let leads_to = readlinkat(found, "")?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -114,8 +117,9 @@ fn bind(root: &RootFd, entry: &MountPoint, tree: OwnedFd) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-/// The object at `path`, also if that is a link. Those of kernel file systems are magic (proc(5)
-/// `/proc/PID/exe`), and what covers one would be taken for the kernel's word.
+/// Opens the object at `path` without following a link there, or creates it. File systems of the
+/// kernel are refused: their links are magic (proc(5) `/proc/PID/exe`), and what covers one would
+/// be taken for the kernel's own answer.
 fn link_or_create(root: &RootFd, path: &Path, missing: Missing) -> Result<OwnedFd> {
     let found = match root.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
         Err(Errno::ENOENT) => return Ok(root.create(path, missing)?),
@@ -130,8 +134,8 @@ fn link_or_create(root: &RootFd, path: &Path, missing: Missing) -> Result<OwnedF
     Ok(found)
 }
 
-/// Onto what is of another kind move_mount(2) says EINVAL and mount(2) said ENOTDIR, which dockerd
-/// looks for.
+/// Moves `tree` onto `target`. If only one of them is a directory, the error is ENOTDIR, as it was
+/// with mount(2), since dockerd looks for it; move_mount(2) returns EINVAL.
 fn put(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
     let is_directory = |fd| anyhow::Ok(file_type(fd)? == SFlag::S_IFDIR);
     match sys::move_mount(tree.as_fd(), target.as_fd()) {
@@ -147,11 +151,13 @@ fn put(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Of a mount that has some already: as `mount -o bind` or `mount -o remount,bind`.
+/// Sets the attributes of a mount that has some already, as `mount -o bind` and `mount -o
+/// remount,bind` do.
 fn set_attributes(tree: &OwnedFd, options: &MountOptions) -> Result<()> {
     if let Some((set, clear)) = options.bind_attr() {
         match sys::mount_setattr(tree.as_fd(), false, set, clear, 0) {
-            // In a user namespace what the host had set is locked and stays as it is.
+            // In a user namespace the attributes that the host has set are locked and stay as they
+            // are.
             Err(Errno::EPERM) => {
                 let source = mount_options::statfs_attr(fstatfs(tree)?.flags().bits());
                 let (set, clear) = options.bind_attr_locked(source)?;
@@ -177,7 +183,7 @@ fn propagate(mounted: BorrowedFd<'_>, options: &MountOptions) -> Result<()> {
     Ok(())
 }
 
-/// As `mount -o remount`: what is not named stays as it is.
+/// Changes an existing mount as `mount -o remount` does: attributes that are not named stay.
 fn remount(root: &RootFd, entry: &MountPoint, file_system: bool) -> Result<OwnedFd> {
     let mounted = root.open(&entry.destination, OFlag::O_PATH)?;
     match change(&mounted, &now(entry), file_system) {
@@ -238,14 +244,15 @@ fn file_system(
     Ok(mounted)
 }
 
-/// A file system that takes no context has a root that takes a label.
+/// Labels the root directory of a file system that takes no `context` option.
 fn label_root(mounted: &OwnedFd, label: &CStr) -> nix::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = openat(mounted, ".", flags, Mode::empty())?;
     sys::set_attribute(root.as_fd(), c"security.selinux", label.to_bytes())
 }
 
-/// Where a file system goes, and for a tmpfs the mode that it takes from there.
+/// Opens or makes the mount point of a file system. Returns it, and for a tmpfs the mode that it
+/// takes from there.
 fn target(root: &RootFd, entry: &MountPoint, kind: &CStr) -> Result<(OwnedFd, Option<CString>)> {
     let path = &entry.destination;
     if kind == c"proc" || kind == c"sysfs" {
@@ -265,7 +272,7 @@ fn target(root: &RootFd, entry: &MountPoint, kind: &CStr) -> Result<(OwnedFd, Op
     }
 }
 
-/// Its options, but for what comes only when the root is complete.
+/// Returns the options of the entry without those that are set only when the root is complete.
 fn now(entry: &MountPoint) -> MountOptions {
     let mut options = entry.options.clone();
     if entry.is_late_read_only() {
@@ -275,7 +282,7 @@ fn now(entry: &MountPoint) -> MountOptions {
     options
 }
 
-/// Flags of the superblock and the file system's own options.
+/// Configures the flags of the superblock and the file system's own options.
 fn configure_all(fs: &OwnedFd, options: &MountOptions) -> Result<()> {
     for flag in &options.sb_flags {
         configure(fs, &CString::new(*flag)?, None)?;
@@ -287,8 +294,9 @@ fn configure_all(fs: &OwnedFd, options: &MountOptions) -> Result<()> {
     Ok(())
 }
 
-/// procfs and sysfs go onto real directories only: through a link of the image they could end up
-/// elsewhere and `/proc` itself be anything (CVE-2019-19921).
+/// Opens or makes a mount point that must be a real directory, reached without links. Through a
+/// link of the image procfs and sysfs could end up elsewhere, and `/proc` itself could be anything
+/// (CVE-2019-19921).
 fn plain_directory(root: &RootFd, path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
     match root.open_without_links(path, flags) {
@@ -300,7 +308,8 @@ fn plain_directory(root: &RootFd, path: &Path) -> Result<OwnedFd> {
     }
 }
 
-/// A tmpfs without a mode takes that of the directory that it covers, as runc's does.
+/// Returns the mode for a tmpfs that is configured without one: that of the directory that it
+/// covers, as in runc.
 fn mode_of(below: &OwnedFd, options: &MountOptions) -> Result<Option<CString>> {
     if options.data.iter().any(|(key, _)| key == "mode") {
         return Ok(None);
@@ -311,7 +320,7 @@ fn mode_of(below: &OwnedFd, options: &MountOptions) -> Result<Option<CString>> {
     ))?))
 }
 
-/// fsopen(2) with the source that mountinfo will show.
+/// Opens a file system context (fsopen(2)), with the source that mountinfo will show.
 fn context_of(kind: &CStr, source: Option<&CStr>) -> Result<OwnedFd> {
     let fs = match sys::fsopen(kind) {
         Err(Errno::ENODEV) => bail!("unknown file system type {:?}", kind.to_string_lossy()),
@@ -329,7 +338,8 @@ fn configure(fs: &OwnedFd, key: &CStr, value: Option<&CStr>) -> Result<()> {
         .with_context(|| format!("option {}", key.to_string_lossy()))
 }
 
-/// The kernel says more than an errno through the context: "e tmpfs: Bad value for 'size'".
+/// Adds the kernel's message to an errno, which the file system context returns, for example "e
+/// tmpfs: Bad value for 'size'".
 fn explain(fs: &OwnedFd, errno: Errno) -> anyhow::Error {
     let mut buffer = [0u8; 256];
     match read(fs, &mut buffer) {
@@ -341,15 +351,17 @@ fn explain(fs: &OwnedFd, errno: Errno) -> anyhow::Error {
     }
 }
 
-/// The container's own groups: on v2 its directory, on v1 and hybrid a tmpfs with a directory for
-/// each v1 hierarchy. A bind of the group shows the same as a mount of the hierarchy from inside
-/// a cgroup namespace, and no more than that without one. As with runc, `ro` is for the
-/// hierarchies and not for the tmpfs.
+/// Mounts the container's own cgroups: on version 2 the directory of its cgroup, on version 1 and
+/// hybrid hosts a tmpfs with a directory for each version 1 hierarchy. A bind mount of the cgroup
+/// shows the same as a mount of the hierarchy from inside a cgroup namespace, and no more than that
+/// where there is no such namespace. As in runc, `ro` applies to the hierarchies and not to the
+/// tmpfs.
 fn cgroup(root: &RootFd, entry: &MountPoint, plan: &RootfsPlan) -> Result<()> {
     let cgroups = &plan.cgroups;
     let target = plain_directory(root, &entry.destination)?;
     let options = &entry.options;
-    // The runtime's own group is not the container's to change (CVE-2023-25809).
+    // A container without cgroups of its own sees those of `rt`, and must not change them
+    // (CVE-2023-25809).
     let attributes = options.attr_set
         | if cgroups.borrowed {
             libc::MOUNT_ATTR_RDONLY
@@ -386,11 +398,11 @@ fn cgroup(root: &RootFd, entry: &MountPoint, plan: &RootfsPlan) -> Result<()> {
 fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path) -> Result<()> {
     let tree = clone_group(directory)?;
     mkdirat(tmpfs, name, Mode::from_bits_truncate(0o755))?;
-    // The names of co-mounted controllers lead to their hierarchy: cpu -> cpu,cpuacct.
+    // Each name of a co-mounted controller is a link to the hierarchy: cpu -> cpu,cpuacct.
     for controller in name.split(',').filter(|controller| *controller != name) {
         symlinkat(name, tmpfs, controller)?;
     }
-    // By name: this tmpfs is a moment old, and nobody else is in this mount namespace.
+    // A path is safe here: this tmpfs is new, and no other process is in this mount namespace.
     sys::move_mount_at(tree.as_fd(), tmpfs.as_fd(), &CString::new(name)?)?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Paths that are hidden, read-only or written: `linux.maskedPaths`, `linux.readonlyPaths` and
-//! `linux.sysctl`.
+//! Hides paths, makes paths read-only, and writes sysctls: `linux.maskedPaths`,
+//! `linux.readonlyPaths` and `linux.sysctl`.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use crate::sys;
 use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::{RootFd, file_type, kind};
 
-/// Mounts what is at each path over itself, read-only. A path that does not exist is skipped.
+/// Mounts each path over itself, read-only. A path that does not exist is skipped.
 pub(super) fn make_read_only(root: &RootFd, paths: &[PathBuf]) -> Result<()> {
     for (i, path) in paths.iter().enumerate() {
         let context = || format!("linux.readonlyPaths[{i}] {}", path.display());
@@ -33,8 +33,8 @@ fn cover_with_read_only_copy(target: BorrowedFd<'_>) -> nix::Result<()> {
     sys::move_mount(tree.as_fd(), target)
 }
 
-/// Covers each path: a file with the host's `/dev/null`, a directory with an empty read-only
-/// tmpfs, of which there is one for all of them.
+/// Covers each path: a file with the host's `/dev/null`, a directory with an empty read-only tmpfs.
+/// All directories share one tmpfs.
 pub(super) fn mask(root: &RootFd, plan: &RootfsPlan) -> Result<()> {
     let (mut null, mut empty) = (None, None);
     let tmpfs = || empty_tmpfs(plan.label.as_deref());
@@ -57,7 +57,8 @@ pub(super) fn cover(target: &OwnedFd) -> Result<()> {
     Ok(sys::move_mount(empty_tmpfs(None)?.as_fd(), target.as_fd())?)
 }
 
-/// The first cover is made, each further one is a copy of the first, which is in place by then.
+/// Covers `target`. The first cover is made; each further one is a copy of the first, which is
+/// attached by then.
 fn cover_with(
     first: &mut Option<OwnedFd>,
     make: impl Fn() -> Result<OwnedFd>,
@@ -74,8 +75,8 @@ fn cover_with(
     Ok(())
 }
 
-/// The host's `/dev/null`, not the image's, which could be anything (CVE-2025-31133). Init's
-/// root is still the host's.
+/// Makes a detached mount of the host's `/dev/null`, since the image's could be anything
+/// (CVE-2025-31133). The root of init is still the host's.
 fn host_null() -> Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::AT_SYMLINK_NOFOLLOW as u32;
     let tree = sys::open_tree(AT_FDCWD, c"/dev/null", flags).context("the host's /dev/null")?;
@@ -104,8 +105,8 @@ fn existing(root: &RootFd, path: &Path) -> nix::Result<Option<OwnedFd>> {
     }
 }
 
-/// Writes `linux.sysctl` through the private procfs: whatever is mounted at `/proc` sees nothing
-/// of it.
+/// Writes `linux.sysctl` through the private procfs, so that nothing mounted at `/proc` gets to see
+/// it.
 pub(super) fn set_sysctls(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
     let Some(proc) = proc else { return Ok(()) };
     for (path, value) in &plan.sysctls {

@@ -1,4 +1,5 @@
-//! The process itself: what it leaves behind of the caller, who it becomes, and its program.
+//! What init does to itself: it drops what it has inherited from the parent, becomes the user,
+//! gives up its rights, and executes the program.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
@@ -29,28 +30,28 @@ use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::{RootFd, kind};
 use crate::{namespace, sys};
 
-/// More of `/etc/passwd` is not read, in bytes.
+/// How much of `/etc/passwd` is read at most, in bytes.
 const PASSWD_MAX: usize = 1 << 20;
-/// What the kernel gives a session keyring (all to the possessor; view, read and link to its
-/// user), and search.
+/// Permissions of a new session keyring: those that the kernel gives it (all to the possessor;
+/// view, read and link to its user), and search for its user.
 const KEYRING_PERMISSIONS: u32 = 0x3f1b_0000;
 /// <linux/capability.h>, which libc does not have.
 const CAP_SETGID: u64 = 6;
 
-/// The program, found, in a process that is confined.
+/// The program, already looked up, in a process that is confined.
 #[derive(Debug)]
 pub(super) struct ReadyProgram<'a> {
     program: &'a ProgramPlan,
     path: CString,
     env: Vec<CString>,
-    /// What [`landlock`] puts it under.
+    /// The ruleset of [`landlock`].
     rules: Option<OwnedFd>,
-    /// It is under its filter already.
+    /// Whether this process is under its filter already.
     is_filtered: bool,
 }
 
-/// Drops what belongs to the caller: every descriptor but `keep` and those that
-/// are passed on, its signal mask, and what it ignored.
+/// Drops what this process has inherited from the parent: every descriptor but `keep` and those
+/// that are passed on to the program, the signal mask, and the signals that are ignored.
 pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
     sys::close_all_but(keep, 3 + plan.preserve_fds).context("close_range")?;
     for signal in &plan.ignored_signals {
@@ -60,7 +61,8 @@ pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None).context("the signal mask")
 }
 
-/// The CPUs of the program, now that its cgroup says which there are.
+/// Sets the CPUs of the program. On version 2 the process is in its cgroup by now, which says which
+/// CPUs there are, unless that was too crowded to clone into. Version 1 cgroups it enters later.
 pub(super) fn take_cpus(plan: &Plan) -> Result<()> {
     match &plan.affinity.last {
         Some(cpus) => {
@@ -70,8 +72,9 @@ pub(super) fn take_cpus(plan: &Plan) -> Result<()> {
     }
 }
 
-/// What the next execve leads into. Of no effect before it, so that it may come before
-/// no_new_privs and the end of all rights. Hooks in the container run under it, too, as with runc.
+/// Sets the labels that the process takes on with its next execve, and closes the procfs. They have
+/// no effect before, so that they may be set before no_new_privs and before all rights are gone.
+/// startContainer hooks run under them, too, as in runc.
 pub(super) fn label(plan: &Plan, proc: Option<ProcFd>) -> Result<()> {
     match (plan.labels(), proc) {
         (Some(labels), Some(proc)) => labels.set(&proc),
@@ -79,7 +82,7 @@ pub(super) fn label(plan: &Plan, proc: Option<ProcFd>) -> Result<()> {
     }
 }
 
-/// A session of its own.
+/// Starts a new session, which this process leads.
 pub(super) fn lead_session() -> Result<()> {
     setsid().context("setsid").map(drop)
 }
@@ -93,7 +96,8 @@ pub(super) fn own_keyring(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
         .map_or(Ok(()), |name| join_keyring(name, plan.root.is_some()))
 }
 
-/// By its name `exec` finds the keyring of the container, but only what may be searched is found.
+/// Joins the session keyring `name`. `exec` finds the container's keyring by its name, but only one
+/// that may be searched, so that a `new` one gets that permission.
 fn join_keyring(name: &CStr, new: bool) -> Result<()> {
     let join = || -> nix::Result<()> {
         let serial = sys::join_session_keyring(name)?;
@@ -104,13 +108,14 @@ fn join_keyring(name: &CStr, new: bool) -> Result<()> {
         }
     };
     match join() {
-        // A kernel without keyrings, or an outer seccomp filter that has none.
+        // The kernel has no keyrings, or an outer seccomp filter refuses them.
         Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         Err(errno) => Err(errno).context("a session keyring (--no-new-keyring)"),
     }
 }
 
-/// Everything that the process gives up or becomes, as late as its rights allow.
+/// Gives up what the program may not have, becomes the user, and looks the program up. Each step
+/// comes as late as its rights allow.
 pub(super) fn confine<'a>(program: &'a ProgramPlan, root: &RootFd) -> Result<ReadyProgram<'a>> {
     let entered = enter_directory(program, root);
     let env = environment(program, root);
@@ -134,7 +139,7 @@ pub(super) fn confine<'a>(program: &'a ProgramPlan, root: &RootFd) -> Result<Rea
             .phase(Phase::Process)?;
     }
     become_user(program).phase(Phase::Process)?;
-    // On some file systems only the user may enter what root may not (FUSE, NFS).
+    // On some file systems (FUSE, NFS) the user may enter directories that root may not.
     entered
         .or_else(|_| enter_directory(program, root))
         .phase(Phase::Process)?;
@@ -148,8 +153,8 @@ pub(super) fn confine<'a>(program: &'a ProgramPlan, root: &RootFd) -> Result<Rea
     })
 }
 
-/// The look-up cannot leave the root and follows no magic link, so that the directory is never
-/// one that leaked from the host (CVE-2024-21626).
+/// Enters the working directory of the program. The look-up cannot leave the root and follows no
+/// magic link, so that the directory is never one that leaked from the host (CVE-2024-21626).
 fn enter_directory(program: &ProgramPlan, root: &RootFd) -> Result<()> {
     let context = || format!("process.cwd {}", program.cwd.display());
     if program.cwd == Path::new("/") {
@@ -160,10 +165,10 @@ fn enter_directory(program: &ProgramPlan, root: &RootFd) -> Result<()> {
     fchdir(directory).with_context(context)
 }
 
-/// Pipes and files that the caller made belong to the user from now on, as with runc, so that
-/// `/dev/stdout` can be opened again. Never a device (CVE-2026-88264), nor what is only read: who
-/// redirects a file of his own into a container does not give it away. The host's null device gives
-/// way to the container's, so that nothing of the host's file systems stays open.
+/// Gives the standard streams to the program's user, as runc does, so that `/dev/stdout` can be
+/// opened again. A device is never given away (CVE-2026-88264), nor a file that is open for reading
+/// only: users who redirect a file of theirs into a container do not give it away. The host's null
+/// device is replaced with the container's, so that nothing of the host's file systems stays open.
 fn own_standard_streams(program: &ProgramPlan, root: &RootFd) -> Result<()> {
     let mut null = None;
     for fd in 0..3 {
@@ -210,10 +215,11 @@ fn is_null_device(stat: &FileStat) -> bool {
     kind(stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3)
 }
 
-/// The container's, unless it has something else in its place.
+/// Opens the container's `/dev/null`. `None` if it has something else in its place.
 fn null_device(root: &RootFd) -> Option<OwnedFd> {
     let path = Path::new("/dev/null");
-    // Not every file may be opened to look what it is.
+    // The file is examined before it is opened: not every file may be opened only to see what it
+    // is.
     let found = root.open_without_links(path, OFlag::O_PATH).ok()?;
     fstat(&found).ok().filter(is_null_device)?;
     let device = root
@@ -239,9 +245,9 @@ fn become_user(program: &ProgramPlan) -> Result<()> {
     namespace::hide()
 }
 
-/// With the right to set groups the kernel refuses only where user_namespaces(7) `setgroups` says
-/// "deny", as it must if an ordinary user maps nothing but his own group. There no group can be
-/// dropped either.
+/// Sets the supplementary groups. A process with CAP_SETGID gets EPERM only in a user namespace
+/// whose `/proc/PID/setgroups` says "deny" (user_namespaces(7)), as it must if an ordinary user
+/// maps no group but their own. No group can be dropped there either.
 fn set_groups(program: &ProgramPlan) -> Result<()> {
     let groups: Vec<Gid> = program.groups.iter().copied().map(Gid::from_raw).collect();
     match setgroups(&groups) {
@@ -259,7 +265,7 @@ fn drop_bounding(keep: u64) -> nix::Result<()> {
     for capability in 0..64u8 {
         if keep & 1 << capability == 0 {
             match sys::bounding_drop(capability) {
-                // Beyond the last capability of this kernel.
+                // The number is beyond the last capability of this kernel.
                 Err(Errno::EINVAL) => break,
                 result => result?,
             }
@@ -268,8 +274,9 @@ fn drop_bounding(keep: u64) -> nix::Result<()> {
     Ok(())
 }
 
-/// The capability that a filter and Landlock take without no_new_privs. It stays until execve,
-/// which makes the program's sets from the other ones: not one call of ours has to pass the filter.
+/// Returns CAP_SYS_ADMIN if a filter or Landlock rules are to be loaded without no_new_privs, which
+/// takes it. It stays until execve, which computes the program's sets from the other sets, so that
+/// no call of `rt` to drop it has to pass the filter.
 fn to_load(program: &ProgramPlan) -> u64 {
     let confines_itself = program.filter.is_some() || program.landlock.is_some();
     match confines_itself && !program.no_new_privileges {
@@ -291,7 +298,8 @@ fn set_capabilities(sets: &Capabilities, more: u64) -> nix::Result<()> {
     Ok(())
 }
 
-/// The environment as configured; HOME from the container's passwd where it is missing.
+/// Returns the environment as configured, with HOME from the container's passwd where it is
+/// missing.
 fn environment(program: &ProgramPlan, root: &RootFd) -> Vec<CString> {
     let mut env = program.env.clone();
     if program.wants_home {
@@ -301,7 +309,8 @@ fn environment(program: &ProgramPlan, root: &RootFd) -> Vec<CString> {
     env
 }
 
-/// The directory of the first entry for `uid`; anything odd about the file means there is none.
+/// Returns the home directory in the first entry for `uid`. `None` if there is no such entry, or if
+/// anything is odd about the file.
 fn home_of(uid: u32, root: &RootFd) -> Option<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = root.open(Path::new("/etc/passwd"), flags).ok()?;
@@ -323,8 +332,8 @@ fn find_home(passwd: &[u8], uid: u32) -> Option<&[u8]> {
     })
 }
 
-/// The program's path as execve will take it. The texts are those that docker and podman turn
-/// into exit status 127 and 126: no error about something else may have them in it.
+/// Returns the program's path as execve takes it. The texts of the errors are those that docker and
+/// podman turn into exit status 127 and 126: no error about something else may contain them.
 fn find_executable(program: &ProgramPlan) -> Result<CString> {
     let Some(name) = program.args.first() else {
         bail!("process.args: empty")
@@ -353,7 +362,8 @@ fn find_executable(program: &ProgramPlan) -> Result<CString> {
     }
 }
 
-/// A path that begins in the working directory.
+/// Returns `path`, which is relative to the working directory unless it is absolute, as a path from
+/// the root.
 fn from_root(program: &ProgramPlan, path: &CStr) -> PathBuf {
     program.cwd.join(OsStr::from_bytes(path.to_bytes()))
 }
@@ -371,12 +381,12 @@ impl ReadyProgram<'_> {
         &self.env
     }
 
-    /// The descriptor that it needs up to its program.
+    /// The descriptor that has to stay open until the program is executed.
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         self.rules.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// Makes the second thread that a filter with an agent takes.
+    /// Makes the messenger, the second thread that a filter with an agent needs.
     pub(super) fn prepare_filter(&self) -> Result<()> {
         self.filter()
             .map_or(Ok(()), seccomp::prepare)
@@ -388,8 +398,8 @@ impl ReadyProgram<'_> {
         self.program.filter.as_ref().filter(|_| !self.is_filtered)
     }
 
-    /// In a process that is about to be a startContainer hook, which is code of the image: what
-    /// holds for the program holds for it as well.
+    /// Confines a process that is about to execute a startContainer hook. The hook is code of the
+    /// image, so the limits, Landlock rules and filter of the program hold for it as well.
     pub(super) fn confine_hook(&self, starter: &protocol::InitEnd) -> Result<()> {
         if let Some(filter) = self.filter() {
             seccomp::prepare(filter)?;
@@ -408,7 +418,7 @@ impl ReadyProgram<'_> {
         })
     }
 
-    /// Sets what the environment has of the process's own pid.
+    /// Sets `LISTEN_PID` to this process's own pid, if sockets of a service manager are passed on.
     pub(super) fn learn_pid(&mut self) {
         if self.program.has_sockets {
             let own = getpid().to_string();
@@ -417,8 +427,8 @@ impl ReadyProgram<'_> {
         }
     }
 
-    /// In a builder: puts this process, and so the one that it will clone, under Landlock and the
-    /// filter, and takes the capability away that only they need. A filter that stops one of the
+    /// Runs in a builder: puts this process, and so the process that it will clone, under Landlock
+    /// and the filter, and drops the capability that only they need. A filter that stops one of the
     /// calls that are still to come is left for the last moment before execve(2).
     pub(super) fn restrict_early(&mut self) -> Result<()> {
         if let Some(rules) = self.rules.take() {
@@ -441,7 +451,8 @@ impl ReadyProgram<'_> {
         }
     }
 
-    /// The limits, which hold for us as well, Landlock, the filter and the program.
+    /// Sets the limits, which from then on hold for init, too, applies Landlock and the filter, and
+    /// executes the program.
     pub(super) fn execute(self, starter: &protocol::InitEnd) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
         self.set_limits().phase(Phase::Process)?;

@@ -18,13 +18,14 @@ use crate::plan::{ProgramPlan, RootfsPlan};
 use crate::sys::rootfd::{Missing, RootFd};
 use crate::sys::{self, mount_table};
 
-/// The root that everything works on in a process that joins a container: the one it is in.
+/// Opens the root directory of this process. For a process that joins a container, it is the root
+/// that everything works on.
 pub(super) fn current() -> Result<RootFd> {
     Ok(RootFd::new(open_root().context("/")?))
 }
 
-/// The root that everything below works on: a fresh mount of `root.path`, attached there so that
-/// hooks find it.
+/// Makes the root that everything below works on: a fresh mount of `root.path`, attached there so
+/// that hooks find it.
 pub(super) fn open(plan: &RootfsPlan, caller: &protocol::InitEnd) -> Result<RootFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     part_from_host(plan).context("linux.rootfsPropagation")?;
@@ -38,9 +39,10 @@ pub(super) fn open(plan: &RootfsPlan, caller: &protocol::InitEnd) -> Result<Root
     Ok(RootFd::new(tree))
 }
 
-/// No mount of ours may reach the host, whatever is shared there, and whatever the root is to be
-/// in the end. Only with `shared` do bind mounts stay in their peer groups; then the mount that
-/// the root is attached to leaves its own.
+/// Sets the propagation of the host's mounts, so that no mount of init reaches the host, whatever
+/// is shared there and whatever propagation the root is to have in the end. Only with `shared` do
+/// bind mounts stay in their peer groups; in that case the mount that the root is attached to
+/// becomes private.
 fn part_from_host(plan: &RootfsPlan) -> Result<()> {
     let root = Path::new("/");
     match plan.propagation {
@@ -59,9 +61,9 @@ fn part_from_host(plan: &RootfsPlan) -> Result<()> {
     }
 }
 
-/// Mounts and devices.
+/// Makes the mounts and the devices.
 pub(super) fn furnish(root: &RootFd, plan: &RootfsPlan, caller: &protocol::InitEnd) -> Result<()> {
-    // Modes below are meant as they are given.
+    // The modes below are exact: the umask must not change them.
     umask(Mode::empty());
     for mount_point in &plan.mounts {
         mount::mount(root, mount_point, plan, caller)
@@ -80,8 +82,8 @@ pub(super) fn furnish(root: &RootFd, plan: &RootfsPlan, caller: &protocol::InitE
     Ok(())
 }
 
-/// Everything that ends the construction: paths that are hidden or read-only, and the root as
-/// `/`. The process's directory is made while the root can still be written.
+/// Completes the root file system: hides paths, makes paths read-only, and makes the root `/`. The
+/// process's directory is made while the root can still be written.
 pub(super) fn seal(root: &RootFd, plan: &RootfsPlan, program: Option<&ProgramPlan>) -> Result<()> {
     paths::make_read_only(root, &plan.read_only)?;
     paths::mask(root, plan)?;
@@ -110,8 +112,8 @@ pub(super) fn seal(root: &RootFd, plan: &RootfsPlan, program: Option<&ProgramPla
     Ok(())
 }
 
-/// pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one for a moment
-/// and is then unmounted.
+/// Makes the root `/` with pivot_root(2), as `pivot_root(".", ".")`: the old root lies on top of
+/// the new one for a moment, and is then unmounted.
 fn pivot(root: &RootFd, plan: &RootfsPlan) -> Result<()> {
     let shared = plan
         .propagation
@@ -121,16 +123,17 @@ fn pivot(root: &RootFd, plan: &RootfsPlan) -> Result<()> {
     fchdir(root)?;
     pivot_root(".", ".").context("pivot_root")?;
     if let Some(old) = old {
-        // Unmounting must not travel to the host: part_from_host has left its mounts shared.
+        // The unmount must not propagate to the host: `part_from_host` has left its mounts shared.
         sys::mount_setattr(old.as_fd(), true, 0, 0, libc::MS_SLAVE).context("the old root")?;
     }
     umount2(".", MntFlags::MNT_DETACH).context("the old root")?;
     chdir("/").context("/")
 }
 
-/// `--no-pivot`, for a host whose root is a ramfs, which cannot be pivoted away from. The old root
-/// stays in the namespace, but nothing that is mounted on it: a whole procfs or sysfs, wherever it
-/// is, would let a container with a user namespace mount another one without the masks.
+/// Makes the root `/` without pivot_root(2) (`--no-pivot`), for a host whose root is a ramfs, which
+/// cannot be pivoted away from. The old root stays in the namespace, but nothing that is mounted on
+/// it does: a whole procfs or sysfs, wherever it is, would let a container with a user namespace
+/// mount another one without the masks.
 fn move_root(root: &RootFd) -> Result<()> {
     let path = "/proc/self/mountinfo";
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -146,7 +149,8 @@ fn move_root(root: &RootFd) -> Result<()> {
     chdir("/").context("/")
 }
 
-/// Unmounts what is mounted on the `old` root, the working directory, but the mount `own`.
+/// Unmounts everything that is mounted on the `old` root, except the mount `own`. The old root must
+/// be the working directory.
 fn unmount_all_but(own: u64, table: &OwnedFd, old: &OwnedFd) -> Result<()> {
     let below = sys::id_of_mount(old.as_fd())?;
     loop {
@@ -158,7 +162,7 @@ fn unmount_all_but(own: u64, table: &OwnedFd, old: &OwnedFd) -> Result<()> {
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         match umount2(&relative(&mount_table::point_of(last)), flags) {
             Ok(()) => {}
-            // In a user namespace the host's mounts are locked together.
+            // In a user namespace the host's mounts are locked together and cannot be unmounted.
             Err(Errno::EINVAL) => return cover_kernels_views(&mounts, own),
             Err(errno) => {
                 return Err(errno).with_context(|| last.mount_point.display().to_string());
@@ -167,14 +171,14 @@ fn unmount_all_but(own: u64, table: &OwnedFd, old: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Covers every procfs and sysfs of the host's, the working directory being its root. To a user
-/// namespace below the container's, the covers are locked as well.
+/// Covers every procfs and sysfs of the host. The host's root must be the working directory. In a
+/// user namespace below the container's, the covers are locked as well.
 ///
 /// # Errors
-/// One of them cannot be reached, since something else is mounted over it.
+/// A procfs or sysfs cannot be reached, because something else is mounted over it.
 fn cover_kernels_views(mounts: &[MountInfo], own: u64) -> Result<()> {
     let is_view = |mount: &&MountInfo| {
-        // Part of one does not count.
+        // A mount of only a part of one does not count.
         matches!(&*mount.fs_type, "proc" | "sysfs") && mount_table::root_of(mount) == Path::new("/")
     };
     for mount in mounts
@@ -195,7 +199,7 @@ fn cover_kernels_views(mounts: &[MountInfo], own: u64) -> Result<()> {
     Ok(())
 }
 
-/// Whether a mount is the mount `own` or somewhere below it.
+/// Whether `mount` is the mount `own` or somewhere below it.
 fn is_below(mount: &MountInfo, own: u64, mounts: &[MountInfo]) -> bool {
     let mut at = Some(mount);
     while let Some(mount) = at {
@@ -209,7 +213,7 @@ fn is_below(mount: &MountInfo, own: u64, mounts: &[MountInfo]) -> bool {
     false
 }
 
-/// The place of a mount, from the root as the working directory.
+/// Returns the path of a mount relative to the root, which is the working directory.
 fn relative(place: &Path) -> PathBuf {
     Path::new(".").join(place.strip_prefix("/").unwrap_or(place))
 }
@@ -227,11 +231,11 @@ fn set_propagation(path: &Path, flag: u64, recursive: bool) -> nix::Result<()> {
     sys::set_propagation(&path_string(path)?, recursive, flag)
 }
 
-/// The mount that `path` lies in becomes private: what is attached there stays here.
+/// Makes the mount that `path` lies in private: what is attached there does not propagate.
 fn make_parent_private(path: &Path) -> Result<()> {
     for ancestor in path.ancestors() {
         match set_propagation(ancestor, libc::MS_PRIVATE, false) {
-            // Not the root of a mount: look further up.
+            // The path is not the root of a mount: look further up.
             Err(Errno::EINVAL) => {}
             result => return result.with_context(|| ancestor.display().to_string()),
         }

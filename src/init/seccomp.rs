@@ -1,5 +1,6 @@
-//! The filter, the last thing before the program: what a profile forbids it forbids the program
-//! only.
+//! Loads the seccomp filter, the last thing before the program: what a profile forbids is then
+//! forbidden to the program only. With an agent, a second thread, the messenger, hands the seccomp
+//! notify fd over, because the thread under the filter may be unable to.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -14,17 +15,19 @@ use crate::security::seccomp::SeccompFilter;
 use crate::security::seccomp::wait::{WaitCall, WaitSyscall};
 use crate::sys;
 
-/// What the second thread needs for its stack, in bytes.
+/// The size of the messenger's stack, in bytes.
 const STACK: usize = 256 << 10;
-/// Between two looks whether the filter is loaded, which takes the kernel some microseconds.
+/// The time between two checks whether the filter is loaded, which takes the kernel some
+/// microseconds.
 const LOOK: Duration = Duration::from_micros(100);
 
-/// From the thread that is under the filter to the one that is not, and back.
+/// What the thread under the filter hands to the messenger, and the messenger's answer.
 static STARTER: OnceLock<(protocol::InitEnd, FilterUser)> = OnceLock::new();
 static LISTENER: OnceLock<OwnedFd> = OnceLock::new();
 static IS_PASSED_ON: AtomicU32 = AtomicU32::new(0);
 
-/// What a builder still calls under the filter, and the process that it clones, up to execve(2).
+/// The system calls that a builder, and the process that it clones, still make under the filter, up
+/// to execve(2).
 const CALLS: [i64; 24] = [
     libc::SYS_accept4,
     libc::SYS_brk,
@@ -51,7 +54,8 @@ const CALLS: [i64; 24] = [
     libc::SYS_setsid,
     libc::SYS_write,
 ];
-/// What is called to find out why a program could not be executed. An error is good enough.
+/// The system calls that find out why a program could not be executed. A filter may refuse them
+/// with an error.
 const CALLS_AFTER_FAILURE: [i64; 5] = [
     libc::SYS_fstat,
     libc::SYS_newfstatat,
@@ -60,8 +64,8 @@ const CALLS_AFTER_FAILURE: [i64; 5] = [
     libc::SYS_pread64,
 ];
 
-/// Whether the process may come under the filter before it is cloned: no call that `rt` still makes
-/// is stopped or told to an agent.
+/// Whether the filter may be loaded before the process is cloned: it neither stops a call that `rt`
+/// still makes, nor notifies an agent of it.
 pub(super) fn may_come_early(filter: &SeccompFilter) -> bool {
     let is_allowed = |call: &i64| filter.action_of(*call, None) == Some(libc::SECCOMP_RET_ALLOW);
     let is_survived = |call: &i64| {
@@ -77,29 +81,29 @@ pub(super) fn may_come_early(filter: &SeccompFilter) -> bool {
         && CALLS_AFTER_FAILURE.iter().all(is_survived)
 }
 
-/// Whose filter it is.
+/// Which program will run under the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FilterUser {
     Program,
-    /// A startContainer hook, after which the program is still to come.
+    /// A startContainer hook; the program is still to come.
     Hook,
 }
 
-/// Makes the messenger of a filter that has a listener, before the limits are set: none of them has
-/// room for it.
+/// Makes the messenger of a filter with an agent. This comes before the limits are set, which have
+/// no room for a thread of `rt`.
 pub(super) fn prepare(filter: &SeccompFilter) -> Result<()> {
     if filter.has_listener() {
         let wait = wait(filter)?;
         let thread = thread::Builder::new()
             .stack_size(STACK)
             .spawn(move || messenger(wait));
-        // Neither waited for nor taken apart: either takes system calls.
+        // The handle is neither joined nor dropped: both make system calls.
         std::mem::forget(thread.context("a thread for linux.seccomp.listenerPath")?);
     }
     Ok(())
 }
 
-/// How the thread under the filter waits for the messenger.
+/// Returns the system call in which the thread under the filter waits for the messenger.
 fn wait(filter: &SeccompFilter) -> Result<WaitCall> {
     let (number, arguments) = sys::futex_wait_call(&IS_PASSED_ON);
     filter.wait(WaitSyscall { number, arguments }).context(
@@ -108,25 +112,25 @@ fn wait(filter: &SeccompFilter) -> Result<WaitCall> {
     )
 }
 
-/// Whoever gets the listener to its agent: not the thread that loads the filter, whose every call
-/// may be forbidden by then, or wait for the very agent that has not got the listener yet. The
-/// filter holds for that thread alone.
+/// Hands the seccomp notify fd to the parent, which passes it to the agent. The thread that loads
+/// the filter cannot do so: by then each of its calls may be forbidden, or wait for the very agent
+/// that does not have the notify fd yet. The filter holds for that thread alone.
 fn messenger(wait: WaitCall) -> ! {
     let (starter, who) = STARTER.wait();
-    // By now the other thread can make no call that would wake this one.
+    // From now on the other thread can make no call that would wake this one.
     let listener = loop {
         match LISTENER.get() {
             Some(listener) => break listener.as_fd(),
             None => sys::sleep(LOOK),
         }
     };
-    // Before the agent could see it.
+    // The notification is received before the agent could see it.
     let question = match wait {
         WaitCall::Notified(_) => sys::receive_notification(listener).ok(),
         WaitCall::Allowed(_) => None,
     };
     if starter.listener(listener).is_err() {
-        // Nobody is left who would answer for this process.
+        // Nobody is left to answer the calls of this process.
         sys::exit_now(1);
     }
     who.executing(starter);
@@ -135,14 +139,16 @@ fn messenger(wait: WaitCall) -> ! {
         WaitCall::Notified(_) => answer(listener, question),
         WaitCall::Allowed(_) => sys::futex_wake(&IS_PASSED_ON),
     }
-    // The program ends it. To end by itself would take calls while execve(2) runs.
+    // execve(2) of the program ends this thread. To end by itself it would have to make system
+    // calls while execve(2) runs.
     loop {
         thread::park();
     }
 }
 
-/// Lets the call go on in which the other thread waits. If a signal has interrupted it, it is made
-/// again, and whoever hears of that first answers it.
+/// Ends the call in which the other thread waits. If a signal has interrupted that call, it is made
+/// and notified again, and the agent or this thread, whichever receives the notification first,
+/// answers it.
 fn answer(listener: BorrowedFd<'_>, mut question: Option<u64>) {
     while let Some(id) = question {
         match sys::refuse_notification(listener, id) {
@@ -152,8 +158,8 @@ fn answer(listener: BorrowedFd<'_>, mut question: Option<u64>) {
     }
 }
 
-/// Loads a filter that was [prepared](prepare) for. From here to execve(2) there is no system call
-/// but the one in which this thread waits.
+/// Loads a filter that was [prepared](prepare) for. From here to execve(2) this thread makes no
+/// system call but the one in which it waits.
 pub(super) fn load(
     filter: &SeccompFilter,
     starter: &protocol::InitEnd,
@@ -172,7 +178,8 @@ pub(super) fn load(
     if let Some(listener) = listener {
         let _ = LISTENER.set(listener);
     }
-    // As long as the caller and the agent need; if they go away, the messenger ends us both.
+    // The wait lasts as long as the parent and the agent take. If they go away, the messenger ends
+    // the process.
     while IS_PASSED_ON.load(Ordering::Acquire) == 0 {
         sys::call_and_ignore(call.number, call.arguments);
     }

@@ -1,4 +1,4 @@
-//! The terminal of the process: a pair of the container's own devpts.
+//! Makes the terminal of the process: a pair of the container's own devpts.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -41,7 +41,7 @@ fn bind(peer: &OwnedFd, target: &OwnedFd) -> Result<()> {
 }
 
 impl Terminal {
-    /// Makes it the standard streams, and hands the master over.
+    /// Makes the terminal the standard streams, and sends its master to the parent.
     pub(super) fn take(self, caller: &protocol::InitEnd) -> Result<()> {
         pty::give_to(&self.pair.peer, self.uid)?;
         caller.terminal(self.pair.master.as_fd())?;
@@ -52,7 +52,7 @@ impl Terminal {
     }
 }
 
-/// Makes the terminal that is the standard input the controlling one of this process, which leads a
+/// Makes the terminal on standard input the controlling terminal of this process, which must lead a
 /// session that has none.
 pub(super) fn control() -> Result<()> {
     sys::set_controlling_terminal(sys::stdio(0)).context("TIOCSCTTY")

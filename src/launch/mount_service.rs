@@ -1,10 +1,10 @@
-//! What init cannot have by itself, and gets from the caller when it asks: a path below a
-//! directory that the root of its user namespace may not enter, and a mount with ids of its own,
-//! which takes rights over the file system.
+//! Serves the mount requests of init. It asks its parent for what it may not open or make itself: a
+//! path below a directory that the root of its user namespace may not enter, and an id-mapped
+//! mount, which takes rights over the file system.
 //!
-//! A process of the caller's does it in init's mount namespace. There, unlike in the host's, the
-//! attributes of each mount are locked for a user namespace: a read-only mount of the host does
-//! not become writable by way of a container (mount_namespaces(7)).
+//! The lender, a process of the parent, does this in init's mount namespace. There, unlike in the
+//! host's, the attributes of each mount are locked for a user namespace: a read-only mount of the
+//! host does not become writable by way of a container (mount_namespaces(7)).
 
 use std::fs::File;
 use std::io::Write;
@@ -60,7 +60,7 @@ fn open_path(path: &Path, flags: OFlag) -> Result<OwnedFd> {
     Ok(open(path, flags, Mode::empty())?)
 }
 
-/// A detached copy of the mount whose ids are mapped as in the user namespace `users`.
+/// Makes a detached copy of the mount, with ids mapped as in the user namespace `users`.
 fn with_ids(entry: &MountPoint, source: &Path, users: BorrowedFd<'_>) -> Result<OwnedFd> {
     let source = open_path(source, entry.options.source_flags())?;
     let tree = sys::clone_mount(source.as_fd(), entry.options.bind == Bind::Recursive)?;
@@ -73,11 +73,12 @@ fn with_ids(entry: &MountPoint, source: &Path, users: BorrowedFd<'_>) -> Result<
     Ok(tree)
 }
 
-/// Runs `work` in the mount namespace of process `init`.
+/// Runs `work` in a lender, in the mount namespace of the process `init`. Returns the descriptor
+/// that it makes.
 fn in_mounts_of(init: i32, work: impl FnOnce() -> Result<OwnedFd>) -> Result<OwnedFd> {
     let (reader, mut writer) = std::io::pipe().context("a pipe")?;
     let init = sys::pidfd_open(init).context("the container's first process")?;
-    // It shares our descriptors: what it opens is open here.
+    // The lender shares the descriptor table with this process: what it opens is open here.
     let helper = match sys::clone3(libc::CLONE_FILES as u64, None).context("clone")? {
         Fork::Parent { pidfd, .. } => pidfd,
         Fork::Child => {

@@ -14,8 +14,8 @@ use crate::config::mount_options::{self, Bind, MountOptions};
 use crate::namespace::IdMap;
 use crate::security::lsm;
 
-/// What of `/proc` may be something else: files that lxcfs makes for a container. Everything else
-/// there is the kernel's word, to the container and to whoever looks into it.
+/// The paths in `/proc` that a mount may cover: files that lxcfs makes for a container. Everything
+/// else there has to be the kernel's own answer, for the container and for whoever looks into it.
 const OF_PROC: [&str; 10] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -28,7 +28,7 @@ const OF_PROC: [&str; 10] = [
     "/proc/sys/kernel/ns_last_pid",
     "/proc/uptime",
 ];
-/// fsconfig(2) takes no longer value, in bytes.
+/// The longest value that fsconfig(2) takes, in bytes.
 const VALUE_MAX: usize = 255;
 
 /// One entry of `mounts`.
@@ -36,7 +36,7 @@ const VALUE_MAX: usize = 255;
 pub(crate) struct MountPoint {
     /// `mounts[3] /data`, for errors.
     pub(crate) origin: String,
-    /// Its place in `mounts`.
+    /// Its index in `mounts`.
     pub(crate) index: u32,
     pub(crate) destination: PathBuf,
     pub(crate) what: MountKind,
@@ -52,7 +52,8 @@ pub(crate) enum MountKind {
     },
     Cgroup,
     FileSystem(FileSystem),
-    /// The mount that is there already, and its file system as well.
+    /// A change of the mount that is there already, and with `file_system` of its file system as
+    /// well.
     Remount {
         file_system: bool,
     },
@@ -61,23 +62,24 @@ pub(crate) enum MountKind {
 /// Which ids an id-mapped mount shows.
 #[derive(Debug)]
 pub(crate) enum MountIds {
-    /// Those of the container's user namespace.
+    /// The ids of the container's user namespace.
     OfContainer,
     Own(IdMap, IdMap),
 }
 
-/// A file system of its own.
+/// A new file system.
 #[derive(Debug)]
 pub(crate) struct FileSystem {
     pub(crate) kind: CString,
     pub(crate) source: Option<CString>,
-    /// Where relative paths in its data begin, if it has any.
+    /// The directory at which relative paths in its data begin, if it has any.
     pub(crate) directory: Option<PathBuf>,
 }
 
 impl MountPoint {
-    /// Whether it becomes read-only only when the root is complete: `/dev`, which is filled after
-    /// it is mounted, and every tmpfs, which further mounts may need a directory in.
+    /// Whether the mount becomes read-only only when the root is complete. These are `/dev`, which
+    /// is filled after it is mounted, and every tmpfs, in which further mounts may need a
+    /// directory.
     pub(crate) fn is_late_read_only(&self) -> bool {
         let late = match &self.what {
             MountKind::FileSystem(fs) => fs.kind.as_c_str() == c"tmpfs" || self.is_dev(),
@@ -92,7 +94,7 @@ impl MountPoint {
     }
 }
 
-/// `label` is the context of new file systems.
+/// Plans the entries of `mounts`. `label` is the context of new file systems.
 pub(super) fn mount_points(
     spec: &Spec,
     bundle: &Path,
@@ -114,7 +116,7 @@ pub(super) fn mount_points(
         .collect()
 }
 
-/// What the mount says itself goes first.
+/// Adds the label as a context option, unless the mount has such an option itself.
 fn add_context(
     options: &mut MountOptions,
     fs: &FileSystem,
@@ -169,7 +171,8 @@ fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
     })
 }
 
-/// Nothing but a procfs on `/proc`, and little in it, in the words of runc.
+/// Refuses anything but a procfs on `/proc`, and most mounts inside it. The errors are in the words
+/// of runc.
 fn check_proc(destination: &Path, what: &MountKind, options: &MountOptions) -> Result<()> {
     let path = clean(destination);
     if !path.starts_with("/proc") {
@@ -185,9 +188,9 @@ fn check_proc(destination: &Path, what: &MountKind, options: &MountOptions) -> R
     }
     let is_proc = match what {
         MountKind::FileSystem(fs) => fs.kind.as_c_str() == c"proc",
-        // A link could lead anywhere, whatever is there now.
+        // The link could lead anywhere by the time of the mount, whatever is there now.
         MountKind::Bind { .. } if options.minds_links() => false,
-        // A source that is not there is told later.
+        // A missing source is reported later.
         MountKind::Bind { source, .. } => {
             statfs(source).map_or(true, |fs| fs.filesystem_type() == PROC_SUPER_MAGIC)
         }
@@ -252,8 +255,8 @@ fn file_system(
     })
 }
 
-/// A list of layers that is too long for one value becomes a value a layer, which Linux 6.7 and
-/// later take; behind an empty one come those that hold data only
+/// Splits a list of layers that is too long for one value into a value for each layer, which Linux
+/// 6.7 and later take. The layers behind an empty one are those that hold data only
 /// (`Documentation/filesystems/overlayfs.rst`).
 fn layers((name, value): (String, Option<String>)) -> Vec<(String, Option<String>)> {
     let list = value
@@ -281,7 +284,7 @@ fn layers((name, value): (String, Option<String>)) -> Vec<(String, Option<String
     }
 }
 
-/// Whether an option of an overlay has a path, or a list with one, that is not absolute.
+/// Whether an option of an overlay contains a path that is not absolute, alone or in a list.
 fn names_relative((name, value): &(String, Option<String>)) -> bool {
     let value = value.as_deref().unwrap_or_default();
     let relative = |path: &str| !path.is_empty() && !path.starts_with('/');

@@ -24,9 +24,9 @@ pub(crate) struct ProgramPlan {
     /// Never empty.
     pub(crate) args: Vec<CString>,
     pub(crate) env: Vec<CString>,
-    /// Directories to look in.
+    /// The directories in which the program is looked up.
     pub(crate) path: String,
-    /// HOME is absent or empty, and taken from the container's passwd.
+    /// Whether HOME is absent or empty, and therefore taken from the container's passwd.
     pub(crate) wants_home: bool,
     pub(crate) cwd: PathBuf,
     pub(crate) terminal: bool,
@@ -35,20 +35,21 @@ pub(crate) struct ProgramPlan {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
-    /// It keeps the caller's in their place.
+    /// Whether the program keeps the groups of the parent in place of `groups`.
     pub(crate) keeps_groups: bool,
-    /// `None`: of the caller's with `exec`, 022 in a new container.
+    /// `None`: that of the parent with `exec`, 022 in a new container.
     pub(crate) umask: Option<u32>,
     pub(crate) capabilities: Capabilities,
     pub(crate) no_new_privileges: bool,
-    /// What security modules put it under.
+    /// The labels that security modules put on the program.
     pub(crate) labels: SecurityLabels,
     pub(crate) oom_score_adj: Option<i32>,
     /// The execution domain, as personality(2) takes it.
     pub(crate) personality: Option<u32>,
     pub(crate) scheduling: Scheduling,
     pub(crate) rlimits: Vec<ResourceLimit>,
-    /// Sockets of a service manager are passed on: `LISTEN_PID` is the process's own.
+    /// Whether sockets of a service manager are passed on: `LISTEN_PID` is then the process's own
+    /// pid.
     pub(crate) has_sockets: bool,
     pub(crate) landlock: Option<LandlockRules>,
     pub(crate) filter: Option<SeccompFilter>,
@@ -127,13 +128,13 @@ impl ProgramPlan {
 }
 
 impl ProgramPlan {
-    /// Sets a variable of the environment, whatever the configuration has made of it.
+    /// Sets a variable of the environment, in place of any setting in the configuration.
     pub(crate) fn set_variable(&mut self, name: &str, value: &[u8]) -> Result<()> {
         set_variable(&mut self.env, name, value).with_context(|| name.to_string())
     }
 }
 
-/// Appends `name=value` in the place of every setting of that variable.
+/// Appends `name=value`, and removes every other setting of that variable.
 pub(crate) fn set_variable(env: &mut Vec<CString>, name: &str, value: &[u8]) -> Result<()> {
     let start = [name.as_bytes(), b"="].concat();
     env.retain(|entry| !entry.as_bytes().starts_with(&start));
@@ -141,8 +142,8 @@ pub(crate) fn set_variable(env: &mut Vec<CString>, name: &str, value: &[u8]) -> 
     Ok(())
 }
 
-/// The capabilities that can be given, and the number of the last one: what this process holds,
-/// but everything that the kernel knows inside another user namespace.
+/// Returns the capabilities that can be given to the program, and the number of the last one. These
+/// are the ones that this process holds, but in another user namespace all that the kernel knows.
 fn grantable(has_user: bool) -> Result<(u64, u8)> {
     if !has_user {
         let held = sys::permitted_capabilities().context("capget")?;
@@ -153,7 +154,7 @@ fn grantable(has_user: bool) -> Result<(u64, u8)> {
     Ok((u64::MAX, last.trim().parse().context(path)?))
 }
 
-/// Of several settings of one variable the last one counts; the order is that of the first.
+/// Returns the last setting of each variable, in the order of these last settings.
 fn last_wins(env: &[String]) -> Vec<&str> {
     let name = |entry: &str| {
         entry

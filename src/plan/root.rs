@@ -27,13 +27,14 @@ pub(crate) struct RootfsPlan {
     /// `linux.rootfsPropagation`.
     pub(crate) propagation: Option<Propagation>,
     pub(crate) mounts: Vec<MountPoint>,
-    /// The context of the file systems that are made here, where the kernel has SELinux.
+    /// The SELinux context of new file systems, if the kernel has SELinux.
     pub(crate) label: Option<CString>,
-    /// `None`: `/dev` is bound from elsewhere and is left alone.
+    /// `None`: `/dev` is a bind mount and is left alone.
     pub(crate) devices: Option<Vec<DeviceNode>>,
-    /// A user namespace may not make device nodes: the host's are bound.
+    /// Whether the host's device nodes are bound, because a user namespace may not make any.
     pub(crate) devices_by_bind: bool,
-    /// The kernel shows its memory: `/dev/core` leads there, as with runc.
+    /// Whether the kernel shows its memory (`/proc/kcore`). `/dev/core` then leads there, as with
+    /// runc.
     pub(crate) has_kcore: bool,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) read_only: Vec<PathBuf>,
@@ -41,17 +42,17 @@ pub(crate) struct RootfsPlan {
     pub(crate) cgroups: CgroupMounts,
     /// The detached mount with the socket of sd_notify(3).
     pub(crate) notify: Option<OwnedFd>,
-    /// The pid namespace that a procfs shows, where it is not that of the process that mounts it.
+    /// The pid namespace that a procfs shows, if it is not that of the process that mounts it.
     pub(crate) pid_namespace: Option<OwnedFd>,
 }
 
-/// The container's groups as a `cgroup` mount shows them.
+/// The container's cgroups, as a `cgroup` mount shows them.
 #[derive(Debug)]
 pub(crate) struct CgroupMounts {
     pub(crate) unified: bool,
-    /// They are the runtime's own, for a container that has none.
+    /// Whether they are the cgroups of `rt`, because the container has none.
     pub(crate) borrowed: bool,
-    /// Directory name below the mount point, and the group's directory on the host.
+    /// The name of the directory below the mount point, and the cgroup's directory on the host.
     pub(crate) groups: Vec<(String, PathBuf)>,
 }
 
@@ -65,13 +66,13 @@ pub(crate) struct DeviceNode {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Of `linux.devices`: another file in its place is an error. The place of a default device
-    /// is the runtime's, whatever the image has put there.
+    /// Whether the device is from `linux.devices`: another file in its place is then an error. A
+    /// default device replaces whatever the image has put in its place.
     pub(crate) configured: bool,
 }
 
 impl RootfsPlan {
-    /// The root of the container `source`; `has_user`: in a user namespace.
+    /// Plans the root of the container `source`. `has_user` says that it is in a user namespace.
     pub(crate) fn new(
         source: &PlanSource<'_>,
         linux: &Linux,
@@ -83,7 +84,8 @@ impl RootfsPlan {
         let read_only = paths(linux.readonly_paths());
         let label = lsm::mount_label(linux)?;
         let propagation = linux.rootfs_propagation().as_deref();
-        // A private root can be moved away from what MS_MOVE has put over the host's.
+        // A private root can be moved again: away from the host's root, over which MS_MOVE has put
+        // it.
         if let (true, Some(word @ ("private" | "rprivate"))) = (no_pivot, propagation) {
             bail!("linux.rootfsPropagation: {word} is not safe without pivot_root (--no-pivot)");
         }
@@ -94,7 +96,8 @@ impl RootfsPlan {
             .unwrap_or(false);
         Ok(Self {
             path: source.rootfs.to_owned(),
-            // A copy mounted over the root would be seen by nobody.
+            // `/` in `linux.readonlyPaths` makes the root itself read-only: nobody would see a copy
+            // that is mounted over it.
             readonly: readonly || read_only.iter().any(|path| is_root(path)),
             no_pivot,
             propagation: propagation.and_then(mount_options::propagation),
@@ -126,7 +129,7 @@ impl CgroupMounts {
         let cgroup = if borrowed { &own } else { cgroup };
         let groups = cgroup
             .groups()
-            // As runc: a hybrid host's version 2 tree is not shown.
+            // As in runc, the version 2 tree of a hybrid host is not shown.
             .filter(|group| cgroup.is_unified() || !group.is_v2)
             .map(|group| (group.name.to_string(), group.directory.to_owned()))
             .collect();
@@ -142,7 +145,8 @@ fn paths(list: &Option<Vec<String>>) -> Vec<PathBuf> {
     list.iter().flatten().map(PathBuf::from).collect()
 }
 
-/// The devices that config-linux.md wants in every container, then those of the configuration.
+/// Returns the devices that config-linux.md demands in every container, then those of the
+/// configuration. `None` if `/dev` is a bind mount.
 fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<DeviceNode>> {
     let bound = |mount: &Mount| {
         let options = mount.options().as_deref().unwrap_or_default();
@@ -154,7 +158,7 @@ fn devices(spec: &Spec, linux: &Linux) -> Option<Vec<DeviceNode>> {
         return None;
     }
     let configured = linux.devices().iter().flatten().filter_map(device);
-    // The multiplexer is that of the container's own devpts, as with runc.
+    // `/dev/ptmx` is left out: as in runc, the multiplexer is that of the container's own devpts.
     let configured: Vec<DeviceNode> = configured
         .filter(|device| device.path != Path::new("/dev/ptmx"))
         .collect();

@@ -1,4 +1,4 @@
-//! What an ordinary user, and root of a user namespace, who is one, may not have of the host.
+//! Refuses what an ordinary user may not have of the host.
 
 use anyhow::{Result, bail};
 use nix::unistd::geteuid;
@@ -8,7 +8,8 @@ use super::mount::{MountKind, MountPoint};
 use super::root::RootfsPlan;
 use crate::namespace::Namespaces;
 
-/// Refuses what an ordinary user cannot have at all.
+/// Refuses what an ordinary user cannot have at all. Nothing is refused to root, nor to root of a
+/// user namespace.
 pub(crate) fn check(namespaces: &Namespaces, root: &RootfsPlan, linux: &Linux) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());

@@ -11,10 +11,10 @@ use crate::sys::SchedAttr;
 
 /// Bits below the class in a priority of ioprio_set(2) (`IOPRIO_CLASS_SHIFT`).
 const CLASS_SHIFT: u16 = 13;
-/// Reserved in <linux/sched.h>; Linux has never had it.
+/// A policy that <linux/sched.h> reserves; Linux has never had it.
 const SCHED_ISO: i32 = 4;
 
-/// What the caller asks of the kernel for init, to which it may not be allowed.
+/// What the parent sets for init, which may not be allowed to.
 #[derive(Debug)]
 pub(crate) struct Scheduling {
     pub(crate) scheduler: Option<SchedAttr>,
@@ -83,14 +83,14 @@ fn io_priority(wanted: &LinuxIOPriority) -> u16 {
 /// The CPUs that a process runs on.
 #[derive(Debug)]
 pub(crate) struct Affinity {
-    /// Before it is in the container's cgroup.
+    /// The CPUs before the process is in the container's cgroup.
     pub(crate) initial: Option<Cpus>,
-    /// From then on; `None`: what the kernel makes of the initial ones.
+    /// The CPUs from then on. `None`: what the kernel makes of the initial ones.
     pub(crate) last: Option<Cpus>,
 }
 
 impl Affinity {
-    /// Not what the caller of `rt` happens to be bound to, but every CPU that the cpuset has.
+    /// Returns every CPU that the cpuset has, even if the engine happens to be bound to fewer.
     pub(super) fn all() -> Self {
         Self {
             initial: None,
@@ -98,7 +98,8 @@ impl Affinity {
         }
     }
 
-    /// `process.execCPUAffinity`, which is for the processes of `exec` alone.
+    /// Returns `process.execCPUAffinity`, which is for the processes of `exec` alone, or every CPU
+    /// if it names none.
     pub(super) fn of_exec(process: &Process) -> Result<Self> {
         let Some(wanted) = process.exec_cpu_affinity() else {
             return Ok(Self::all());

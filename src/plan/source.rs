@@ -4,7 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::Spec;
 
-/// Where a container comes from.
+/// The configuration and the directories from which a container is planned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlanSource<'a> {
     pub(crate) spec: &'a Spec,

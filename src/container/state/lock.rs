@@ -1,4 +1,5 @@
-//! The right to change a container, which one command at a time has (flock(2) of its directory).
+//! The lock of a container, by which one command at a time has the right to change it (flock(2) of
+//! its state directory).
 
 use std::fs::{self, File, TryLockError};
 use std::os::fd::OwnedFd;
@@ -9,13 +10,13 @@ use nix::sys::stat::fstat;
 
 use crate::sys;
 
-/// The exclusive right to change a container, until dropped: an open file description of its
+/// The exclusive right to change a container, until dropped. It is an open file description of its
 /// own, so that closing it is all that is needed.
 #[derive(Debug)]
 pub(crate) struct StateLock(pub(super) File);
 
-/// Waits, up to `deadline`, until no other command works on the container (flock(2)). `None` if it
-/// was removed meanwhile: the directory has no name any more.
+/// Waits, up to `deadline`, until no other command works on the container (flock(2)). Returns
+/// `None` if the container was removed meanwhile: the directory has no name any more.
 pub(super) fn lock_by(
     directory: OwnedFd,
     id: &str,
@@ -40,7 +41,7 @@ pub(super) fn lock_by(
     Ok((fstat(&lock.0)?.st_nlink != 0).then_some(lock))
 }
 
-/// The process that has locked `directory` (proc_locks(5)).
+/// Returns the pid of the process that has locked `directory` (proc_locks(5)).
 fn holder(directory: &File) -> Option<i32> {
     let inode = format!(":{}", fstat(directory).ok()?.st_ino);
     let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -58,7 +59,7 @@ fn holder(directory: &File) -> Option<i32> {
         .find_map(fields)
 }
 
-/// That another command holds the lock.
+/// The error that another command holds the lock.
 #[derive(Debug)]
 pub(crate) struct LockBusy {
     id: String,

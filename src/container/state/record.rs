@@ -1,4 +1,4 @@
-//! What stands in `state.json`.
+//! The record of a container: what `state.json` contains.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub(crate) enum CreateProgress {
     Created,
 }
 
-/// The status of runtime-spec's state, plus `paused` as runc has it.
+/// The status in runtime-spec's state, and `paused`, which runc has added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ContainerStatus {
@@ -48,11 +48,11 @@ impl std::fmt::Display for ContainerStatus {
     }
 }
 
-/// Everything that is remembered of a container.
+/// Everything that `rt` remembers of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ContainerRecord {
-    /// Of the state, not of the configuration.
+    /// The version of the specification for the state, not that of the configuration.
     pub(crate) oci_version: String,
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
@@ -81,13 +81,14 @@ pub(crate) struct ContainerRecord {
     pub(crate) memory_policy: Option<MemoryPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rdt: Option<Rdt>,
-    /// What belongs to the filter of its processes, if they have one.
+    /// What belongs to the filter of the container's processes, if they have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seccomp: Option<seccomp::FilterTerms>,
 }
 
 impl ContainerRecord {
-    /// The intent to create `id` from `spec`; the places are still to be filled in.
+    /// Returns the record of the intent to create `id` from `spec`. Paths, cgroups and namespaces
+    /// are still to be filled in.
     pub(crate) fn new(id: &str, spec: &Spec) -> Self {
         let annotations = spec.annotations().iter().flatten();
         Self {

@@ -1,4 +1,4 @@
-//! What can be known of a container whose record cannot be read: enough to take it away.
+//! Finds out what can be known of a container whose record cannot be read: enough to remove it.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -19,8 +19,8 @@ use crate::container::state::{
 };
 use crate::sys;
 
-/// What matters here of the copy of `config.json`. What is not as it should be is as good as absent:
-/// nothing is created from it.
+/// The part of the copy of `config.json` that matters here. Invalid values count as absent: nothing
+/// is created from them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ConfigCopy {
@@ -50,8 +50,8 @@ impl ConfigCopy {
 }
 
 impl ContainerRecord {
-    /// The record of container `id` from what is left: `bytes` of a record that was cut, and the copy
-    /// of the configuration beside it.
+    /// Makes a record of container `id` from what is left: `bytes`, a record that was cut, and the
+    /// copy of the configuration beside it.
     pub(super) fn of_remains(directory: &OwnedFd, id: &str, bytes: &[u8]) -> Self {
         let copy = ConfigCopy::read(directory).unwrap_or_default();
         let hooks = copy.hooks.clone();
@@ -70,8 +70,8 @@ impl ContainerRecord {
     }
 }
 
-/// The value of a key of a JSON object that need not be complete. A key in a string has its quotes
-/// escaped, so that it is never found.
+/// Returns the value of a key of a JSON object that need not be complete. A key inside a string has
+/// its quotes escaped, so that it is never found.
 fn field<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Option<T> {
     let text = std::str::from_utf8(bytes).ok()?;
     let name = format!("{key:?}:");
@@ -85,31 +85,32 @@ fn field<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Option<T> {
     })
 }
 
-/// The container's groups by what the configuration says of their place.
+/// Returns the container's cgroups at the place that the configuration names.
 fn groups(directory: &OwnedFd, id: &str, copy: &ConfigCopy) -> Cgroup {
     let stat = |name: &str| fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok();
-    // It is written once, when the id has just been claimed.
+    // The copy is written once, when the id has just been claimed.
     let config = stat(CONFIG_FILE).map(|stat| Duration::from_secs(stat.st_mtime.unsigned_abs()));
     let claimed = config.map_or(SystemTime::now(), |since| SystemTime::UNIX_EPOCH + since);
-    // It is there as soon as the groups have been made.
+    // The start socket exists as soon as the cgroups have been made.
     let is_made = stat(LISTENER).is_some();
     Cgroup::of_remains(copy.groups_path().map(Path::new), id, claimed, is_made)
 }
 
 impl Container {
-    /// Where its groups have to be by its configuration; by its id alone where the copy is lost.
+    /// Returns where the container's cgroups have to be by its configuration, or by its id alone if
+    /// the copy is lost.
     pub(crate) fn expected_groups(&self) -> Expected {
         let copy = ConfigCopy::read(&self.directory).unwrap_or_default();
         Expected::new(copy.groups_path(), &self.record.id)
     }
 
-    /// The groups by the configuration, whatever the record says.
+    /// Returns the container's cgroups by the configuration, whatever the record says.
     pub(crate) fn groups_by_config(&self) -> Cgroup {
         let copy = ConfigCopy::read(&self.directory).unwrap_or_default();
         groups(&self.directory, &self.record.id, &copy)
     }
 
-    /// Refuses a directory with files that `rt` does not make: it is none of a container.
+    /// Refuses a directory with files that `rt` does not make: it is not a container's.
     pub(crate) fn refuse_strange_files(&self) -> Result<()> {
         let context = || self.path().display().to_string();
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

@@ -35,7 +35,7 @@ const NOT_ON_V2: [(&str, &str); 2] = [
     ),
 ];
 
-/// The groups on a host with version 2 alone, or with every controller on version 1.
+/// The cgroups on a host with version 2 alone, or with every controller on version 1.
 fn groups(unified: bool) -> Cgroup {
     let all = "pids,memory,cpu,cpuset,blkio,hugetlb,devices";
     let controllers = if unified { "" } else { all };
