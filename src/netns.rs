@@ -1,5 +1,6 @@
 //! `rt netns` gives a container interfaces, addresses, ports and names. It is an OCI hook and a
-//! command for people. Nothing else of `rt` calls it, and it serves the containers of any runtime.
+//! command for people. No other command of `rt` runs it, and it serves the containers of any
+//! runtime.
 //!
 //! The files from top to bottom; no file imports one above it:
 //!

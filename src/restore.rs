@@ -256,7 +256,7 @@ struct RestoredContainer<'a> {
 }
 
 impl RestoredContainer<'_> {
-    /// Records the first process, and gives it its network and runs the hooks. The process and its
+    /// Records the first process, sets up its network, and runs the hooks. The process and its
     /// namespaces exist, but nothing is in them yet.
     fn set_up(&mut self, pid: i32) -> Result<()> {
         let Self {

@@ -73,7 +73,7 @@ impl CriuCommonOptions {
     /// Returns which cgroups are kept, or none if it is `impossible` to keep any.
     ///
     /// # Errors
-    /// It is impossible, and `--manage-cgroups-mode` asks for cgroups to be kept.
+    /// `impossible` is true, and `--manage-cgroups-mode` asks for cgroups to be kept.
     pub(crate) fn groups(&self, impossible: bool) -> Result<CgroupMode> {
         let mode = self.manage_cgroups_mode;
         let kept = !matches!(mode, CgroupMode::Default | CgroupMode::Ignore);

@@ -1,4 +1,5 @@
-//! One `criu swrk`: started, asked, answered and waited for.
+//! One `criu swrk`: starts it, sends it a request, answers when it asks back, and waits for its
+//! end.
 
 use std::convert::Infallible;
 use std::fs;

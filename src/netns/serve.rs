@@ -9,7 +9,7 @@
 //!     "hello"            ───────────────────────▶
 //!              ◀──────────────────── "ok" or "new" (knows nothing yet)
 //!     "add ID\ntcp A:P…" + sockets ─────────────▶ reads the record, holds the sockets
-//!     "more ID\ntcp …" + sockets ──────────────▶ holds these, too
+//!     "more ID\ntcp …" + sockets ───────────────▶ holds these, too
 //!     "dns" + sockets    ───────────────────────▶ answers on them
 //!     "ready"            ───────────────────────▶ knows all that it should
 //!     "del ID"           ───────────────────────▶ forgets both
@@ -31,7 +31,7 @@
 //! | `resolve.rs` `carry.rs` | the loop's parts for questions and for published ports |
 //! | `dns.rs` `stream.rs` `message.rs` `resolver_socket.rs` | names: answers, TCP, bytes, sockets |
 //! | `relay.rs` | connections and datagrams that are relayed |
-//! | `client.rs` `budget.rs` `inbox.rs` | what counts as a client, how much it may have, its queue |
+//! | `client.rs` `budget.rs` `inbox.rs` | what counts as a client, how much it may have, its turn |
 //! | `cgroup.rs` | the helper's cgroup |
 
 mod budget;

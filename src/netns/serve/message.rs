@@ -20,7 +20,7 @@ pub(super) const REFUSED: u8 = 5;
 /// The question of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
-    /// In lower case, without the final dot.
+    /// The name in lower case, without the final dot.
     pub(super) name: String,
     pub(super) kind: u16,
     /// Where the question ends in the message.
