@@ -25,7 +25,7 @@ use crate::plan::{PlanSource, RootfsPlan};
 use crate::{config, delete, log, sys};
 
 const LOG: &str = "dump.log";
-/// Where the standard streams led to, among the images: as runc has it.
+/// The file among the images that says where the standard streams led to; runc has the same one.
 pub(crate) const DESCRIPTORS: &str = "descriptors.json";
 
 /// Options of `checkpoint`.
@@ -73,7 +73,7 @@ fn page_server(text: &str) -> Result<PageServer, String> {
     })
 }
 
-/// `rt checkpoint`.
+/// Executes `rt checkpoint`.
 pub(crate) fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
     let id = &options.id;
     let (container, _lock) = Container::open_existing_locked(root, id)?;
@@ -90,7 +90,7 @@ pub(crate) fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
     ensure!(!service::is_prepared(&container), "{id}: {manager}");
     let dumped = dump(&container, options).phase(Phase::Process);
     if dumped.is_err() && status == ContainerStatus::Running {
-        // CRIU may have been killed in the middle of it.
+        // CRIU may have been killed while the container was frozen.
         container.record.cgroup.thaw().phase(Phase::Cgroup)?;
     }
     dumped?;
@@ -98,7 +98,8 @@ pub(crate) fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
     if options.leave_running || options.pre_dump {
         return Ok(());
     }
-    // As runc: nothing is left of it that one could start.
+    // A container with a checkpoint is removed, as runc does: nothing is left that could be
+    // started.
     delete::end(&container, &init)?;
     delete::clean_up(&container)
 }
@@ -123,7 +124,7 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
         false,
     )?;
     lost::check(&spec, &root)?;
-    // It would dump every group of the host, and make them again.
+    // In the root cgroup CRIU would dump every cgroup of the host, and make them again.
     let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
     let groups = options
         .common
@@ -162,14 +163,14 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
             }
         }
     });
-    // Also after an error: it lets the container go on.
+    // CRIU is waited for after an error, too: it lets the container go on.
     let ended = worker.finish();
     done?;
-    // After a pre-dump it would go on to the next one, and takes the end of us for an error.
+    // After a pre-dump CRIU expects another one, and takes the closed socket for an error.
     if options.pre_dump { Ok(()) } else { ended }
 }
 
-/// The part of CRIU's request that the record and the options say.
+/// Returns the part of CRIU's request that the record and the options determine.
 fn dump_request(
     record: &ContainerRecord,
     options: &CheckpointOptions,
@@ -198,9 +199,9 @@ fn dump_request(
 /// Starts CRIU in a session of its own, without the streams of this command.
 fn start(program: &CriuProgram, images: &ImagesDirectory) -> Result<CriuWorker> {
     CriuWorker::start(program, 0, None, || {
-        // A Ctrl-C is for us: without it the processes would stay frozen.
+        // A Ctrl-C must not reach CRIU: without CRIU the processes would stay frozen.
         setsid()?;
-        // What it has to say stands in its log.
+        // CRIU writes its messages to its log.
         let null = File::options()
             .read(true)
             .write(true)
@@ -213,7 +214,8 @@ fn start(program: &CriuProgram, images: &ImagesDirectory) -> Result<CriuWorker> 
     })
 }
 
-/// Those that the container has joined: they must be there at the restore.
+/// Returns the namespaces that the container has joined and that CRIU leaves alone: they must exist
+/// at the restore.
 fn external_namespaces(spec: &Spec, pid: i32) -> Result<Vec<String>> {
     let namespaces = spec
         .linux()
@@ -231,7 +233,8 @@ fn external_namespaces(spec: &Spec, pid: i32) -> Result<Vec<String>> {
         .collect()
 }
 
-/// The kernel's name of a namespace that CRIU can leave alone, and what runc's images call it.
+/// Returns the kernel's name of a namespace that CRIU can leave alone, and its name in runc's
+/// images.
 pub(crate) fn external_key(kind: LinuxNamespaceType) -> Option<(&'static str, &'static str)> {
     match kind {
         LinuxNamespaceType::Network => Some(("net", "extRootNetNS")),
@@ -253,8 +256,8 @@ fn save_descriptors(images: &ImagesDirectory, pid: i32) -> Result<()> {
 }
 
 impl CheckpointOptions {
-    /// What `--status-fd` names. It is not opened anew: a socket cannot be, and a FIFO would be
-    /// waited for.
+    /// Returns a duplicate of the descriptor that `--status-fd` names. It is not opened anew: a
+    /// socket cannot be opened, and opening a FIFO would wait for its other end.
     fn status(&self) -> Result<Option<File>> {
         if self.status_fd < 0 {
             return Ok(None);

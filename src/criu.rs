@@ -1,16 +1,16 @@
-//! CRIU, which takes a tree of processes apart into files and puts it together again. There is one
-//! `criu swrk` for each request; it is spoken to over a socket, in the messages of its `rpc.proto`
-//! (criu.org/RPC), and asks back at points of its work.
+//! Runs CRIU, which writes a tree of processes to files and restores it from them. Each request
+//! starts one `criu swrk`, which is spoken to over a socket, in the messages of its `rpc.proto`
+//! (criu.org/RPC), and which asks back at certain points of its work.
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | `rpc` | the messages |
 //! | `worker` | one `criu swrk` |
-//! | `external` `mounts` | mounts of the container whose source is the host's |
-//! | `lost` `seen` | what is refused: settings that CRIU does not keep, mounts that are not the container's |
+//! | `external` `mounts` | mounts of the container whose source is on the host |
+//! | `lost` `seen` | what is refused: settings that CRIU does not keep, unknown mounts of the host |
 //! | `notes` | what the images do not say |
-//! | `program` | which file CRIU is |
-//! | `options` | what `checkpoint` and `restore` have in common on the command line |
+//! | `program` | finds the executable of CRIU |
+//! | `options` | the options that `checkpoint` and `restore` share |
 
 mod external;
 pub(crate) mod lost;
@@ -31,7 +31,8 @@ pub(crate) use options::{CONFIG, CriuCommonOptions, ImagesDirectory};
 pub(crate) use program::CriuProgram;
 pub(crate) use worker::CriuWorker;
 
-/// The places that the groups of process `pid` have, for what was dumped to go there.
+/// Returns the cgroups of process `pid`, one entry for each controller. A restore tells CRIU to put
+/// the dumped cgroups there.
 pub(crate) fn cgroup_roots(pid: i32) -> Result<Vec<rpc::CgroupRoot>> {
     let path = format!("/proc/{pid}/cgroup");
     let text = fs::read_to_string(&path).context(path)?;

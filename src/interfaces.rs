@@ -13,8 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use crate::namespace::Namespaces;
 use crate::sys;
 
-/// Brings `lo` up where the network namespace is new; podman's pods and `--network none` count
-/// on it.
+/// Brings `lo` up if the network namespace is new; podman's pods and `--network none` count on it.
 pub(crate) fn bring_loopback_up(namespaces: &Namespaces) -> Result<()> {
     if !namespaces.has_new(CloneFlags::CLONE_NEWNET) {
         return Ok(());
@@ -22,7 +21,7 @@ pub(crate) fn bring_loopback_up(namespaces: &Namespaces) -> Result<()> {
     bring_up().context("lo")
 }
 
-/// Brings `lo` up in the network namespace of process `pid`, and does `more` there.
+/// Brings `lo` up in the network namespace of process `pid`, and calls `more` there.
 pub(crate) fn bring_loopback_up_of(pid: i32, more: impl FnOnce() -> Result<()>) -> Result<()> {
     let open = |path: &str| File::open(path).context(path.to_owned());
     let (home, target) = (

@@ -1,5 +1,5 @@
 //! Netlink (netlink(7)): messages, and a socket that sends them and reads the answers. The kernel
-//! handles a request while it is being sent, so that no answer is ever waited for.
+//! handles a request while it is being sent, so its answers are there at once and nothing waits.
 
 pub(crate) mod address;
 pub(crate) mod link;
@@ -28,12 +28,12 @@ pub(crate) const REPLACE: u16 = 0x100;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 
-/// One message: a header, that of its family, attributes.
+/// One message: the header of netlink, the header of its family, and attributes.
 #[derive(Clone, Debug)]
 pub(crate) struct NetlinkMessage(Vec<u8>);
 
 impl NetlinkMessage {
-    /// A request of type `kind`; `family` is the family's own header.
+    /// Returns a request of type `kind`; `family` is the family's own header.
     pub(crate) fn new(kind: u16, flags: u16, family: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
@@ -52,12 +52,12 @@ impl NetlinkMessage {
         self
     }
 
-    /// In the byte order of this machine, as rtnetlink has it.
+    /// Adds an attribute in the byte order of this machine, which rtnetlink uses.
     pub(crate) fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
-    /// In network byte order, as nfnetlink has it.
+    /// Adds an attribute in network byte order, which nfnetlink uses.
     pub(crate) fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
@@ -68,7 +68,7 @@ impl NetlinkMessage {
         self.bytes(kind, &bytes)
     }
 
-    /// An attribute made of attributes.
+    /// Adds an attribute that contains the attributes which `fill` adds.
     pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let start = self.0.len();
         self.bytes(kind | NESTED, &[]);
@@ -78,14 +78,14 @@ impl NetlinkMessage {
         self
     }
 
-    /// Bytes of a header within an attribute.
+    /// Adds the bytes of a header within an attribute.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         pad(&mut self.0);
         self
     }
 
-    /// All attributes, without the header.
+    /// Returns everything that follows the header of netlink.
     pub(crate) fn body(&self) -> &[u8] {
         &self.0[HEADER..]
     }
@@ -114,7 +114,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// The attributes in `bytes`: kind and value.
+/// Returns the kind and the value of each attribute in `bytes`.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(bytes, 0)?);
@@ -127,14 +127,14 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-/// The value of the attribute `kind` among those in `bytes`.
+/// Returns the value of the attribute `kind` among those in `bytes`.
 pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes)
         .find(|(found, _)| *found == kind)
         .map(|(_, value)| value)
 }
 
-/// An attribute's value as a string, up to its end or the first zero.
+/// Returns an attribute's value as a string, up to its end or the first zero.
 pub(crate) fn text(bytes: &[u8]) -> &str {
     let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     std::str::from_utf8(bytes).unwrap_or_default()
@@ -148,12 +148,12 @@ pub(crate) struct NetlinkSocket {
 }
 
 impl NetlinkSocket {
-    /// rtnetlink(7).
+    /// Opens a socket for rtnetlink(7).
     pub(crate) fn route() -> Result<Self> {
         Self::new(SockProtocol::NetlinkRoute)
     }
 
-    /// nfnetlink: nf_tables and conntrack.
+    /// Opens a socket for nfnetlink: nf_tables and conntrack.
     pub(crate) fn netfilter() -> Result<Self> {
         Self::new(SockProtocol::NetlinkNetFilter)
     }
@@ -166,7 +166,8 @@ impl NetlinkSocket {
 
     fn send(&self, bytes: &[u8]) -> Result<()> {
         match send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()) {
-            // Larger than the buffer: only whoever has CAP_NET_ADMIN may go beyond rmem_max.
+            // The message is larger than the send buffer. Only CAP_NET_ADMIN allows a buffer beyond
+            // wmem_max.
             Err(Errno::EMSGSIZE) => {
                 setsockopt(&self.fd, sockopt::SndBufForce, &(bytes.len() * 2 + 4096))?;
                 send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)
@@ -175,7 +176,7 @@ impl NetlinkSocket {
         }
     }
 
-    /// One request, done or refused.
+    /// Sends a request and returns whether the kernel has done or refused it.
     pub(crate) fn request(&mut self, mut message: NetlinkMessage) -> Result<()> {
         message.want_ack();
         self.sequence += 1;
@@ -183,7 +184,7 @@ impl NetlinkSocket {
         self.answers(|_, _| {})
     }
 
-    /// One request whose answers are handed to `each`, type and payload.
+    /// Sends a request and hands the type and the payload of each answer to `each`.
     pub(crate) fn query(
         &mut self,
         mut message: NetlinkMessage,
@@ -194,8 +195,10 @@ impl NetlinkSocket {
         self.answers(each)
     }
 
-    /// All of `messages` or none of them (nfnetlink). The error is that of the first one refused,
-    /// with its place.
+    /// Sends `messages` to nf_tables as one batch: the kernel does all of them or none.
+    ///
+    /// # Errors
+    /// The error of the first message that was refused, with its place among `messages`.
     pub(crate) fn batch(
         &mut self,
         mut messages: Vec<NetlinkMessage>,
@@ -263,7 +266,7 @@ impl NetlinkSocket {
         result
     }
 
-    /// Hands every message that is there to `each`, until that says `false`.
+    /// Hands every message that is there to `each`, until it returns `false`.
     fn receive(&self, mut each: impl FnMut(u16, u32, &[u8]) -> bool) -> Result<()> {
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -291,7 +294,8 @@ impl NetlinkSocket {
     }
 }
 
-/// A refusal that stands for a message already; the place 0 with EIO means that none has come.
+/// Whether `result` is the refusal of a message already. Place 0 with EIO means that no answer has
+/// come.
 fn is_refused(result: &std::result::Result<(), (usize, Errno)>) -> bool {
     matches!(result, Err(refused) if *refused != (0, Errno::EIO))
 }

@@ -1,7 +1,8 @@
-//! `rt netns` gives a container interfaces, addresses, ports and names. It is a hook of the OCI's and a
-//! command for people; nothing else of `rt` calls it, and it serves the containers of any runtime.
+//! `rt netns` gives a container interfaces, addresses, ports and names. It is an OCI hook and a
+//! command for people. No other command of `rt` runs it, and it serves the containers of any
+//! runtime.
 //!
-//! From the top, and no file imports one above it:
+//! The files from top to bottom; no file imports one above it:
 //!
 //! | file | what it is |
 //! |---|---|
@@ -10,17 +11,17 @@
 //! | `attach.rs` `allocator.rs` `detach.rs` | `add`; which address is free; `del` |
 //! | `firewall.rs` `firewall/` | which packets pass |
 //! | `serve.rs` `serve/` | the helper process: names and relays |
-//! | `bridge.rs` `point.rs` | the host's end, links of two |
-//! | `ours.rs` `target.rs` | which interfaces of the host are ours; a container's namespace |
-//! | `remains.rs` `in_use.rs` | what cannot be read; the networks in use |
-//! | `entry.rs` `lease.rs` | the records that there are; who has which address |
-//! | `store.rs` `file.rs` | what is remembered under a lock; its files |
-//! | `record.rs` | what is remembered of one container |
-//! | `ports.rs` `conntrack.rs` | published ports, held; connections that are forgotten |
-//! | `network.rs` `description.rs` | networks, and what stands in their files |
-//! | `request.rs` `publish.rs` | wishes of containers (pure) |
+//! | `bridge.rs` `point.rs` | the host's bridge; point-to-point links |
+//! | `ours.rs` `target.rs` | the host's interfaces that `rt` has made; a container's namespace |
+//! | `remains.rs` `in_use.rs` | containers with unreadable records; the networks in use |
+//! | `entry.rs` `lease.rs` | all network records; which container has which address |
+//! | `store.rs` `file.rs` | the directory of all records, under a lock; its files |
+//! | `record.rs` | the network record of one container |
+//! | `ports.rs` `conntrack.rs` | sockets that hold published ports; forgetting old connections |
+//! | `network.rs` `description.rs` | networks; the contents of their files |
+//! | `request.rs` `publish.rs` | what containers ask for (pure) |
 //! | `hosts.rs` `resolv_conf.rs` | a container's files |
-//! | `host.rs` `interface.rs` `sysctl.rs` | directories, names of interfaces, settings of the kernel |
+//! | `host.rs` `interface.rs` `sysctl.rs` | directories; names of interfaces; kernel settings |
 
 mod allocator;
 mod attach;
@@ -60,7 +61,8 @@ pub(crate) use host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 pub(crate) use request::NetworkRequest;
 pub(crate) use request::{ANNOTATION, OPTIONS, Options};
 
-/// For [`crate::fuzz`]: what comes from containers and from the kernel. The first byte says which.
+/// Parses arbitrary bytes, for [`crate::fuzz`], as input from containers or from the kernel. The
+/// first byte chooses the parser.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_anything(bytes: &[u8]) {
     match bytes.split_first() {

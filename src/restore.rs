@@ -1,5 +1,6 @@
-//! `restore`: a container from its checkpoint. It is `create` with CRIU in the place of init: the
-//! steps 1 to 3 and 8 are the same ones (see `create.rs`), and so is what takes everything back.
+//! `restore` makes a container from its checkpoint. It is `create` with CRIU in the place of init:
+//! steps 1 to 3 and 8 are the same (see `create.rs`), and so is the guard that takes everything
+//! back after a failure.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -69,7 +70,7 @@ pub(crate) struct RestoreOptions {
     pub(crate) id: String,
 }
 
-/// `rt restore`: the status of the process, or 0 when detached.
+/// Executes `rt restore`. Returns the status of the process, or 0 when detached.
 pub(crate) fn command(request: &CreateRequest, options: &RestoreOptions) -> Result<i32> {
     ensure!(
         is_root_of_host(),
@@ -149,7 +150,7 @@ fn restore(
     Ok((guard.release(relay, None)?, lock))
 }
 
-/// CRIU's own file of options, which CRIU would look for with another `/tmp`.
+/// Opens the file with options of CRIU. CRIU itself would look for it with another `/tmp`.
 fn open_criu_options(asked: &rpc::CriuOptions) -> Result<Option<File>> {
     let Some(path) = &asked.config_file else {
         return Ok(None);
@@ -158,7 +159,7 @@ fn open_criu_options(asked: &rpc::CriuOptions) -> Result<Option<File>> {
     file.context("criu's options").map(Some)
 }
 
-/// Step 4: CRIU in the container's groups, where what it makes stays.
+/// Step 4: starts CRIU in the container's cgroups, in which the processes that it makes stay.
 fn start(
     program: &CriuProgram,
     prepared: &PreparedContainer,
@@ -182,7 +183,7 @@ fn start(
     let worker = CriuWorker::start(program, libc::CLONE_NEWNS as u64, directory, || {
         set_pdeathsig(Signal::SIGKILL)?;
         ensure!(getppid() == parent, "rt has ended");
-        // Of the caller's keyring nothing is for the container.
+        // Gives CRIU a fresh session keyring, which the restored processes inherit.
         init::own_keyring(&prepared.plan)?;
         let mut group = group.born();
         group
@@ -211,7 +212,7 @@ fn root(prepared: &PreparedContainer) -> Result<&RootfsPlan> {
     prepared.plan.root.as_ref().context("no root")
 }
 
-/// What CRIU is told, but for what the worker has.
+/// Returns CRIU's request without the parts that depend on the worker.
 fn asked(
     prepared: &PreparedContainer,
     options: &RestoreOptions,
@@ -229,12 +230,12 @@ fn asked(
     })
 }
 
-/// How CRIU finds a file of ours, which has another `/tmp`.
+/// Returns the path at which CRIU, which has another `/tmp`, finds a file that `rt` has open.
 fn path_of(file: &File) -> String {
     format!("/proc/{}/fd/{}", getpid(), file.as_raw_fd())
 }
 
-/// Our own standard streams where the container's were pipes.
+/// Returns the standard streams of `rt` for those of the container that were pipes.
 fn pipes(images: &ImagesDirectory) -> Result<impl Iterator<Item = InheritFd> + use<>> {
     let names = serde_json::from_slice::<Vec<String>>(&images.read(DESCRIPTORS)?);
     let names = names.context(DESCRIPTORS)?;
@@ -244,18 +245,19 @@ fn pipes(images: &ImagesDirectory) -> Result<impl Iterator<Item = InheritFd> + u
     Ok(pipes.map(|(fd, key)| InheritFd { key, fd }))
 }
 
-/// What becomes of the images.
+/// The container while CRIU makes it from the images.
 struct RestoredContainer<'a> {
     request: &'a CreateRequest,
     prepared: &'a PreparedContainer,
     guard: &'a mut CreateGuard,
-    /// Masters of those that are in the images without one.
+    /// Masters of the terminals whose master is not in the images.
     terminals: Vec<OwnedFd>,
     relay: Option<Relay>,
 }
 
 impl RestoredContainer<'_> {
-    /// The first process and its namespaces are there, nothing is in them yet.
+    /// Records the first process, sets up its network, and runs the hooks. The process and its
+    /// namespaces exist, but nothing is in them yet.
     fn set_up(&mut self, pid: i32) -> Result<()> {
         let Self {
             prepared, guard, ..
@@ -274,7 +276,7 @@ impl RestoredContainer<'_> {
             interfaces::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
         }
         if !plan.net_devices.is_empty() {
-            // Those of a namespace that was joined are in it since the container was created.
+            // The devices of a joined namespace can be in it since the container was created.
             let moved = match plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
                 true => MovedDevice::all(&plan.net_devices, pid),
                 false => MovedDevice::missing(&plan.net_devices, pid),
@@ -284,8 +286,8 @@ impl RestoredContainer<'_> {
         let Some(hooks) = plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS)) else {
             return Ok(());
         };
-        // They find the rules for devices set, since they may change them. Other limits would be
-        // CRIU's own.
+        // The hooks find the device rules set, since they may change them. Other limits would apply
+        // to CRIU itself.
         prepared
             .cgroup
             .apply(&prepared.limits.of_devices())
@@ -295,7 +297,8 @@ impl RestoredContainer<'_> {
             .try_for_each(|kind| hooks.run(kind, pid))
     }
 
-    /// All processes are there, and none of them goes on yet: what fails here ends them all.
+    /// Checks the container and completes it. All processes exist and none of them continues yet: a
+    /// failure here ends them all.
     fn complete(&mut self, pid: i32) -> Result<()> {
         self.check_terminals().phase(Phase::Terminal)?;
         let Self {
@@ -313,7 +316,7 @@ impl RestoredContainer<'_> {
         seen::check(root(prepared)?, pid).phase(Phase::Mounts)?;
         launch::give_pipes(plan, pid).phase(Phase::Process)?;
         let container = guard.container.as_mut().context("no container")?;
-        // CRIU makes one for clocks that do not jump.
+        // CRIU makes a time namespace, so that clocks do not jump.
         let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));
         if time(&pid.to_string())? != time("self")? {
             container.record.namespaces |= libc::CLONE_NEWTIME;
@@ -336,7 +339,8 @@ impl RestoredContainer<'_> {
         create::tell(self.request, prepared, guard).phase(Phase::State)
     }
 
-    /// One, or none. The program may have let go of the one that it had.
+    /// Refuses more terminals in the images than the configuration has: one or none. There may be
+    /// fewer, since the program may have closed its terminal.
     fn check_terminals(&self) -> Result<()> {
         let program = self.prepared.plan.process.as_ref();
         let wanted = usize::from(program.is_some_and(|program| program.terminal));
@@ -349,7 +353,8 @@ impl RestoredContainer<'_> {
     }
 }
 
-/// Those that are of the network namespace, which CRIU does not keep. In it.
+/// Writes the sysctls of the network namespace, which CRIU does not keep. The calling process must
+/// be in that namespace.
 fn network_sysctls(all: &[(PathBuf, String)]) -> Result<()> {
     for (path, value) in all.iter().filter(|(path, _)| path.starts_with("sys/net")) {
         let path = Path::new("/proc").join(path);
@@ -361,7 +366,7 @@ fn network_sysctls(all: &[(PathBuf, String)]) -> Result<()> {
 /// Namespaces that the configuration names by their path.
 #[derive(Debug, Default)]
 struct JoinedByPath {
-    /// Those that were left alone at the checkpoint, and what the images call them.
+    /// Namespaces that CRIU left alone at the checkpoint; `keys` has their names in the images.
     external: Vec<OwnedFd>,
     keys: Vec<&'static str>,
     others: Vec<(LinuxNamespaceType, File)>,
@@ -406,7 +411,8 @@ impl JoinedByPath {
         })
     }
 
-    /// `first` is the index of the first one among what the worker inherits.
+    /// Returns the external namespaces as descriptors of the worker; `first` is the index of the
+    /// first one among those that the worker inherits.
     fn inherited(&self, first: usize) -> impl Iterator<Item = InheritFd> {
         let fds = (first..).map(CriuWorker::inherited);
         fds.zip(&self.keys).map(|(fd, key)| InheritFd {

@@ -1,4 +1,4 @@
-//! Mounts of the container whose source is the host's, as the configuration has them.
+//! Mounts of the container whose source is on the host, as the configuration describes them.
 
 use std::ffi::CStr;
 use std::fs;
@@ -7,23 +7,24 @@ use std::path::{Path, PathBuf};
 use crate::config::mount_options::{Bind, MountOptions};
 use crate::plan::{MountKind, MountPoint, RootfsPlan};
 
-/// The name of what hides files, as runc's images have it.
+/// The name that mounts which hide files have in the images; runc uses it, too.
 pub(super) const MASK: &str = "/dev/null";
 
-/// A mount, by its place in the container.
+/// A mount of something that is on the host.
 #[derive(Debug)]
 pub(super) struct ExternalSource<'a> {
     pub(super) destination: PathBuf,
-    /// In the images.
+    /// Its name in the images.
     pub(super) name: String,
     pub(super) source: PathBuf,
-    /// With what is mounted below the source.
+    /// Whether the mounts below the source come along.
     pub(super) recursive: bool,
-    /// Of its own entry and those that change it, in their order.
+    /// The options of its own entry and of the entries that remount it, in their order.
     options: Vec<&'a MountOptions>,
-    /// Whatever the options say.
+    /// Whether it is read-only, whatever the options say.
     readonly: bool,
-    /// In a user namespace, which keeps what the source has.
+    /// Whether the container has a user namespace, in which a mount keeps the attributes of its
+    /// source.
     pub(super) locked: bool,
 }
 
@@ -40,8 +41,8 @@ impl<'a> ExternalSource<'a> {
         }
     }
 
-    /// The `MOUNT_ATTR_*` that it has if what it shows has these: of the mount itself, or of one
-    /// `below` it.
+    /// Returns the `MOUNT_ATTR_*` that the mount has if its source has the attributes `source`;
+    /// with `below`, those of a mount below it.
     pub(super) fn attributes(&self, source: u64, below: bool) -> u64 {
         let mut attributes = source;
         for options in &self.options {
@@ -62,7 +63,7 @@ impl<'a> ExternalSource<'a> {
     }
 }
 
-/// Those that a container with this root has, if all of them come to be.
+/// Returns the external mounts that a container with this root has, if all of them can be made.
 pub(super) fn of(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
     let external =
         |destination: &Path, source: &Path| ExternalSource::new(root, destination, source);
@@ -105,7 +106,7 @@ pub(super) fn of(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
     all
 }
 
-/// What of the host they show, links resolved, and the root.
+/// Returns the external mounts whose source exists, with its links resolved, and the root.
 pub(super) fn sources(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
     let mut all = of(root);
     all.retain_mut(|external| match fs::canonicalize(&external.source) {
@@ -133,7 +134,7 @@ pub(super) fn sources(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
     all
 }
 
-/// Where the container has file systems of its own, and of which kind.
+/// Returns the places and kinds of the container's own file systems.
 pub(super) fn file_systems(root: &RootfsPlan) -> impl Iterator<Item = (&Path, &CStr)> {
     root.mounts.iter().filter_map(|mount| match &mount.what {
         MountKind::FileSystem(fs) => Some((&*mount.destination, &*fs.kind)),
@@ -143,7 +144,7 @@ pub(super) fn file_systems(root: &RootfsPlan) -> impl Iterator<Item = (&Path, &C
 
 #[cfg(test)]
 impl ExternalSource<'_> {
-    /// Without options.
+    /// Returns a mount of `source` without options.
     pub(super) fn plain(source: &str, recursive: bool) -> Self {
         Self {
             destination: "/".into(),

@@ -1,4 +1,4 @@
-//! What a container would lose by a checkpoint and a restore without anybody saying so.
+//! Settings that a container would silently lose by a checkpoint and a restore.
 
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::Spec;
@@ -7,7 +7,8 @@ use crate::annotations;
 use crate::plan::{MountKind, RootfsPlan, personality};
 use crate::security::{landlock, seccomp};
 
-/// Refuses it, at both ends.
+/// Refuses a configuration with a setting that CRIU does not keep. Both `checkpoint` and `restore`
+/// call it.
 pub(crate) fn check(spec: &Spec, root: &RootfsPlan) -> Result<()> {
     let lost = |what: &str| bail!("{what}: criu does not keep it");
     for mount in &root.mounts {

@@ -1,5 +1,5 @@
-//! Mounts of the container whose source is not the container's: CRIU does not dump them, it is
-//! told at the restore what of this host takes their place.
+//! Mounts of the container whose source is not in the container. CRIU does not dump them; at the
+//! restore it is told which files of this host take their place.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,11 +19,13 @@ use crate::plan::{MountKind, RootfsPlan};
 use crate::sys::rootfd::{Missing, RootFd, file_type};
 use crate::sys::{self, mount_table};
 
-/// For a dump: those that process `pid` has, by where they really are.
+/// Returns, for a dump, the external mounts that process `pid` has, by the places where they really
+/// are.
 ///
 /// # Errors
-/// One shows something else than its source, or gives more rights than the configuration: it has
-/// been moved or mounted again, and would be restored as what it is not, or refused then.
+/// A mount shows something else than its source, or gives more rights than the configuration: it
+/// has been moved or mounted again. It would be restored as something else, or be refused at the
+/// restore.
 pub(crate) fn dumped(root: &RootfsPlan, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = seen::root_of(pid)?;
     let host = HostMounts::of(root, pid, false)?;
@@ -56,7 +58,8 @@ pub(crate) fn dumped(root: &RootfsPlan, pid: i32) -> Result<Vec<ExternalMount>> 
             continue;
         };
         let point = mount_table::point_of(mount);
-        // CRIU knows them by their places alone.
+        // CRIU knows mounts by their mount points alone, so every mount at this point must show the
+        // source.
         for other in mounted
             .iter()
             .filter(|other| mount_table::point_of(other) == point)
@@ -76,7 +79,7 @@ pub(crate) fn dumped(root: &RootfsPlan, pid: i32) -> Result<Vec<ExternalMount>> 
     Ok(all)
 }
 
-/// Those of them that hide a file.
+/// Returns the places of those mounts that hide a file.
 pub(crate) fn masked(mounts: &[ExternalMount]) -> Vec<PathBuf> {
     mounts
         .iter()
@@ -85,7 +88,7 @@ pub(crate) fn masked(mounts: &[ExternalMount]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// For a restore.
+/// Returns, for a restore, the source on this host for each name in the images.
 pub(crate) fn restored(root: &RootfsPlan) -> Vec<ExternalMount> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     of(root)
@@ -97,9 +100,10 @@ pub(crate) fn restored(root: &RootfsPlan) -> Vec<ExternalMount> {
         .collect()
 }
 
-/// In the worker, in a mount namespace of its own: makes the root a mount, which CRIU wants, and
-/// what is missing of the places for mounts in it. `masked` are the files that were: without them
-/// it takes all that the configuration has. `program` stays where it is found.
+/// Prepares the root for CRIU. Runs in the worker, in a mount namespace of its own. Makes the root
+/// a mount, as CRIU requires, and makes the missing places for mounts in it. `masked` are the files
+/// that were masked at the checkpoint; if that is not known, all masked paths of the configuration
+/// count. The path of `program` stays visible.
 pub(crate) fn prepare(
     root: &RootfsPlan,
     masked: Option<&[PathBuf]>,
@@ -116,13 +120,15 @@ pub(crate) fn prepare(
     sys::move_mount(tree.as_fd(), below.as_fd()).with_context(context)?;
     let inside = RootFd::new(directory().with_context(context)?);
     if root.readonly {
-        // Where CRIU puts the old root; if it is missing it makes one, which it then cannot.
+        // CRIU puts the old root there. It would make a missing directory itself, which fails in a
+        // read-only root.
         inside
             .open_or_create(Path::new("/tmp"), Missing::Directory)
             .with_context(context)?;
     }
     make_places(&inside, root, masked.unwrap_or(&root.masked))?;
-    // CRIU makes a directory there, open to everybody, and a killed one leaves it.
+    // CRIU makes a directory in /tmp that is open to everybody, and leaves it there if it is
+    // killed. A tmpfs of its own keeps it off the host's /tmp.
     let temporary = &fs::canonicalize("/tmp").context("/tmp")?;
     let is_source = |external: &ExternalSource<'_>| external.source.starts_with(temporary);
     if !program.is_below(temporary) && !sources(root).iter().any(is_source) {
@@ -140,10 +146,11 @@ pub(crate) fn prepare(
 }
 
 fn make_places(inside: &RootFd, root: &RootfsPlan, masked: &[PathBuf]) -> Result<()> {
-    // In a mount there may be the place for another one.
+    // A mount may contain the place for another one, so binds are mounted until all places exist.
     let mut mounts = Vec::new();
     for mount in &root.mounts {
-        // What is in a tmpfs was dumped with it, and the others have their own.
+        // The contents of a tmpfs were dumped with it, and other file systems have contents of
+        // their own.
         if is_within(root, &mount.destination) {
             continue;
         }
@@ -161,7 +168,7 @@ fn make_places(inside: &RootFd, root: &RootfsPlan, masked: &[PathBuf]) -> Result
         }
     }
     for path in masked.iter().filter(|path| !is_within(root, path)) {
-        // What it hides has gone since, and CRIU needs something to hide.
+        // The file to hide may have gone since, and CRIU needs one that it can hide.
         inside
             .open_or_create(path, Missing::File)
             .with_context(|| path.display().to_string())?;
@@ -173,7 +180,7 @@ fn make_places(inside: &RootFd, root: &RootfsPlan, masked: &[PathBuf]) -> Result
     Ok(())
 }
 
-/// Whether `path` is in a file system of the container's own.
+/// Whether `path` is below the mount point of a file system of the container's own.
 fn is_within(root: &RootfsPlan, path: &Path) -> bool {
     root.mounts.iter().any(|mount| {
         let own = matches!(mount.what, MountKind::FileSystem(_) | MountKind::Cgroup);

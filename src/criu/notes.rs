@@ -1,4 +1,4 @@
-//! What the images do not say.
+//! What `restore` needs to know about a checkpoint and CRIU's images do not say.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::options::ImagesDirectory;
 
-/// Beside the images. Those of another runtime have none.
+/// The file among the images. A checkpoint of another runtime has none.
 const FILE: &str = "rt.json";
 
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct CheckpointNotes {
-    /// Control groups were left alone, and are to be.
+    /// Whether cgroups were left alone at the checkpoint; `restore` then leaves them alone, too.
     #[serde(default)]
     pub(crate) ignores_groups: bool,
-    /// Files that were masked; `None` if nobody knows.
+    /// Files that were masked; `None` if that is not known.
     pub(crate) masked: Option<Vec<PathBuf>>,
 }
 

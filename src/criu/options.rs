@@ -13,14 +13,15 @@ use clap::Args;
 use super::rpc::{self, CgroupMode};
 use super::worker::CriuWorker;
 
-/// Where the images are if nobody says so, as with runc.
+/// The directory of the images without `--image-path`; it is runc's default, too.
 const DEFAULT_IMAGES: &str = "checkpoint";
-/// Names CRIU's file of options for a container.
+/// The annotation that names a file with options of CRIU for the container.
 pub(crate) const CONFIG: &str = "org.criu.config";
-/// CRIU's options for all of them; the second one is for who comes from runc.
+/// Files with options of CRIU for all containers, of which the first that exists counts. The second
+/// one is for hosts that come from runc.
 const CONFIGS: [&str; 2] = ["/etc/criu/rt.conf", "/etc/criu/runc.conf"];
 
-/// Nobody waits for a FIFO, and no link leads elsewhere.
+/// Flags of open(2) with which `rt` waits for no FIFO and follows no link.
 const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
 
 #[derive(Debug, Args)]
@@ -69,10 +70,10 @@ fn mode(word: &str) -> Result<CgroupMode, String> {
 }
 
 impl CriuCommonOptions {
-    /// What is kept of control groups, or nothing where it is `impossible` to keep any.
+    /// Returns which cgroups are kept, or none if it is `impossible` to keep any.
     ///
     /// # Errors
-    /// Another mode was asked for.
+    /// `impossible` is true, and `--manage-cgroups-mode` asks for cgroups to be kept.
     pub(crate) fn groups(&self, impossible: bool) -> Result<CgroupMode> {
         let mode = self.manage_cgroups_mode;
         let kept = !matches!(mode, CgroupMode::Default | CgroupMode::Ignore);
@@ -83,7 +84,7 @@ impl CriuCommonOptions {
         Ok(if impossible { CgroupMode::Ignore } else { mode })
     }
 
-    /// The options of a request that writes `log`.
+    /// Returns the options of a request for which CRIU writes `log`.
     pub(crate) fn request(
         &self,
         images: &ImagesDirectory,
@@ -101,7 +102,7 @@ impl CriuCommonOptions {
             shell_job: Some(self.shell_job),
             file_locks: Some(self.file_locks),
             manage_cgroups_mode: Some(self.manage_cgroups_mode.into()),
-            // What is in a network is made by hooks, and not by this program.
+            // Hooks, not `rt`, make what is in a network namespace.
             empty_ns: Some(libc::CLONE_NEWNET as u32),
             orphan_pts_master: Some(true),
             auto_dedup: Some(self.auto_dedup),
@@ -112,7 +113,8 @@ impl CriuCommonOptions {
     }
 }
 
-/// The file of options: the container's own, or one for all; an empty annotation means none.
+/// Returns the file with options of CRIU: the container's own, or one for all containers. An empty
+/// annotation means none.
 fn config(annotations: &BTreeMap<String, String>) -> Option<String> {
     match annotations.get(CONFIG) {
         Some(own) => Some(own.clone()).filter(|path| !path.is_empty()),
@@ -123,7 +125,7 @@ fn config(annotations: &BTreeMap<String, String>) -> Option<String> {
     }
 }
 
-/// The directories of a checkpoint.
+/// The directory of a checkpoint's images, and CRIU's work directory if that is another one.
 #[derive(Debug)]
 pub(crate) struct ImagesDirectory {
     path: PathBuf,
@@ -131,14 +133,14 @@ pub(crate) struct ImagesDirectory {
 }
 
 impl ImagesDirectory {
-    /// Those of a checkpoint to be: they are made if they are not there.
+    /// Returns the directories for a new checkpoint. Missing ones are made.
     pub(crate) fn make(common: &CriuCommonOptions) -> Result<Self> {
         let images = Self::of(common);
         make(&images.path).with_context(|| format!("--image-path {}", images.path.display()))?;
         images.checked()
     }
 
-    /// Those of a checkpoint that there is.
+    /// Returns the directories of an existing checkpoint. A missing work directory is made.
     pub(crate) fn existing(common: &CriuCommonOptions) -> Result<Self> {
         Self::of(common).checked()
     }
@@ -161,7 +163,7 @@ impl ImagesDirectory {
         self.open().map(|_| self)
     }
 
-    /// What a worker inherits first.
+    /// Opens the directories: they are the first descriptors that a worker inherits.
     pub(crate) fn open(&self) -> Result<Vec<OwnedFd>> {
         let named = |name: &'static str, path: &Path| {
             open(path).with_context(|| format!("{name} {}", path.display()))
@@ -176,9 +178,9 @@ impl ImagesDirectory {
         Ok(all)
     }
 
-    /// Lets the processes of this group find the images: CRIU opens some of them as root of the
-    /// container's user namespace. They cannot list the directory or write to it, and nobody else
-    /// gets in. It stays so.
+    /// Lets processes with the gid `group` find the images: CRIU opens some of them as root of the
+    /// container's user namespace. These processes can neither list the directory nor write to it,
+    /// and nobody else gets access. The directory stays like this after the restore.
     pub(crate) fn let_in(&self, group: u32) -> Result<()> {
         let let_in = || -> io::Result<()> {
             let directory = File::from(open(&self.path)?);
@@ -195,12 +197,13 @@ impl ImagesDirectory {
         let_in().with_context(|| format!("--image-path {}", self.path.display()))
     }
 
-    /// How many those are.
+    /// Returns how many descriptors [`ImagesDirectory::open`] opens.
     pub(crate) fn count(&self) -> usize {
         1 + usize::from(self.work.is_some())
     }
 
-    /// Writes a file among the images, of which nothing may stand there but a file.
+    /// Writes the file `name` among the images. Neither follows a link of that name nor waits for a
+    /// FIFO.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path.join(name);
         let mut options = File::options();
@@ -216,7 +219,7 @@ impl ImagesDirectory {
             .with_context(|| path.display().to_string())
     }
 
-    /// A file among the images.
+    /// Reads the file `name` among the images, with the same care.
     pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path.join(name);
         let read = || -> io::Result<Vec<u8>> {
@@ -231,12 +234,13 @@ impl ImagesDirectory {
         read().with_context(|| path.display().to_string())
     }
 
-    /// Where CRIU writes its log.
+    /// Returns the path at which CRIU writes the log `name`.
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.work.as_ref().unwrap_or(&self.path).join(name)
     }
 
-    /// Refuses a directory for the images before that is not one: it is relative to this one.
+    /// Refuses a `--parent-path`, the directory of the images before, that is not relative to this
+    /// one or is not a directory.
     pub(crate) fn check_parent(&self, parent: &Path) -> Result<()> {
         if parent.is_absolute() {
             bail!(

@@ -1,6 +1,6 @@
-//! Where CRIU is. It is looked up once, before anything is made and as long as all of the host's
-//! directories show: `restore` starts it in a mount namespace in which `/tmp` is another one, and
-//! what a search found there could be a different program from the one of the checkpoint, or none.
+//! Finds the executable of CRIU. It is looked up once, before anything is made and while all
+//! directories of the host are visible. `restore` starts CRIU in a mount namespace with another
+//! `/tmp`: a search there could find a different program from the one of the checkpoint, or none.
 
 use std::convert::Infallible;
 use std::env;
@@ -20,7 +20,7 @@ use crate::sys;
 use crate::sys::rootfd::file_type;
 
 const NAME: &str = "criu";
-/// What execvp(3) takes for `PATH` where there is none.
+/// The search path that execvp(3) uses if `PATH` is not set.
 const USUAL_PATH: &str = "/bin:/usr/bin";
 
 /// The CRIU that `PATH` names, open.
@@ -31,7 +31,7 @@ pub(crate) struct CriuProgram {
 }
 
 impl CriuProgram {
-    /// Finds the first executable file of that name, as execvp(3) does.
+    /// Finds the first executable file `criu` in `PATH`, as execvp(3) does.
     pub(crate) fn find() -> Result<Self> {
         Self::find_in(&env::var_os("PATH").unwrap_or_else(|| USUAL_PATH.into()))
     }
@@ -39,7 +39,7 @@ impl CriuProgram {
     fn find_in(path: &OsStr) -> Result<Self> {
         let mut refused = None;
         for directory in env::split_paths(path) {
-            // An empty one is the working directory.
+            // An empty entry of `PATH` means the working directory.
             let path = Path::new(".").join(directory).join(NAME);
             let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
             let Ok(file) = open(&path, flags, Mode::empty()) else {
@@ -61,7 +61,7 @@ impl CriuProgram {
         }
     }
 
-    /// Whether it is found in the directory `place`, or is there where links lead.
+    /// Whether the program was found below the directory `place`, or links lead from it to there.
     pub(super) fn is_below(&self, place: &Path) -> bool {
         let real = fs::canonicalize(&self.path);
         let directory = self
@@ -74,7 +74,7 @@ impl CriuProgram {
             .any(|path| path.starts_with(place))
     }
 
-    /// The same with a descriptor from `first` on.
+    /// Returns the same program with a descriptor whose number is at least `first`.
     pub(super) fn moved_above(&self, first: RawFd) -> Result<Self> {
         let file = sys::duplicate_above(self.file.as_fd(), first).context(NAME)?;
         Ok(Self {
@@ -83,8 +83,8 @@ impl CriuProgram {
         })
     }
 
-    /// Becomes this program: by its path, which a script may need to find what is beside it, or if
-    /// something hides that, by the descriptor.
+    /// Executes this program in the current process. It is executed by its path, which a script may
+    /// need to find the files beside it, or by the descriptor if something hides the path.
     pub(super) fn execute(&self, arguments: &[CString]) -> Result<Infallible> {
         let own = fstat(&self.file).context("criu")?;
         let is_same = stat(&self.path)

@@ -1,4 +1,4 @@
-//! The messages of CRIU's `rpc.proto`, as far as they are used: the numbers are the protocol.
+//! The messages of CRIU's `rpc.proto`, as far as `rt` uses them. The numbers are the protocol's.
 
 use prost::{Enumeration, Message};
 
@@ -13,7 +13,7 @@ pub(crate) enum RequestKind {
     Notify = 6,
 }
 
-/// `criu_cg_mode`: what is restored of control groups.
+/// `criu_cg_mode`: which cgroups and properties of cgroups are restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
 #[repr(i32)]
 pub(crate) enum CgroupMode {
@@ -38,7 +38,7 @@ pub(crate) struct CriuRequest {
 /// `criu_opts`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct CriuOptions {
-    /// A descriptor of the process that asks, like `work_dir_fd`.
+    /// The number of a descriptor of the process that made the socket, like `work_dir_fd`.
     #[prost(int32, required, tag = "1")]
     pub(crate) images_dir_fd: i32,
     #[prost(int32, optional, tag = "2")]
@@ -87,7 +87,7 @@ pub(crate) struct CriuOptions {
     pub(crate) manage_cgroups_mode: Option<i32>,
     #[prost(string, repeated, tag = "37")]
     pub(crate) external: Vec<String>,
-    /// `CLONE_NEW*`.
+    /// A set of `CLONE_NEW*` flags.
     #[prost(uint32, optional, tag = "38")]
     pub(crate) empty_ns: Option<u32>,
     #[prost(message, repeated, tag = "39")]
@@ -117,8 +117,8 @@ pub(crate) struct PageServer {
     pub(crate) port: Option<i32>,
 }
 
-/// `ext_mount_map`: at a dump from the place in the container to a name, at a restore from that
-/// name to a path of the host's.
+/// `ext_mount_map`: at a dump it maps a place in the container to a name, at a restore that name to
+/// a path on the host.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ExternalMount {
     #[prost(string, required, tag = "1")]
@@ -127,7 +127,7 @@ pub(crate) struct ExternalMount {
     pub(crate) value: String,
 }
 
-/// `cgroup_root`: where what was dumped of a hierarchy goes.
+/// `cgroup_root`: where the dumped cgroups of a hierarchy go.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct CgroupRoot {
     #[prost(string, optional, tag = "1")]
@@ -136,7 +136,7 @@ pub(crate) struct CgroupRoot {
     pub(crate) path: String,
 }
 
-/// `inherit_fd`: a descriptor that CRIU has, in the place of the file `key`.
+/// `inherit_fd`: a descriptor of CRIU that takes the place of the dumped file `key`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct InheritFd {
     #[prost(string, required, tag = "1")]

@@ -1,6 +1,7 @@
-//! What a restored container sees of the host. CRIU makes a mount of something below the root again
-//! by its path, in a namespace that has the host's root: a link that has come there since the
-//! checkpoint leads out of the container's. So it is looked at before anything of it goes on.
+//! Checks what a restored container sees of the host. CRIU repeats a mount of something below the
+//! container's root by its path, in a mount namespace that has the host's root. A link that was put
+//! there since the checkpoint would therefore lead out of the container's root. So the mounts are
+//! checked before any restored process continues.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -20,14 +21,14 @@ use crate::plan::RootfsPlan;
 use crate::sys::rootfd::RootFd;
 use crate::sys::{self, Fork, mount_table};
 
-/// A part of a file system of the host's.
+/// A part of a file system of the host.
 #[derive(Debug)]
 struct HostPlace {
     device: String,
     root: PathBuf,
-    /// In the container.
+    /// Where it is mounted in the container.
     destination: PathBuf,
-    /// The rights that a mount of it takes away, of [`TAKING`].
+    /// The attributes of [`TAKING`] that a mount of it must have.
     taken: u64,
 }
 
@@ -37,7 +38,7 @@ impl HostPlace {
     }
 }
 
-/// Attributes of mounts that take rights away, and their names in mountinfo.
+/// Mount attributes that take rights away, with their names in mountinfo.
 const TAKING: [(u64, &str); 4] = [
     (libc::MOUNT_ATTR_RDONLY, "ro"),
     (libc::MOUNT_ATTR_NOSUID, "nosuid"),
@@ -52,7 +53,7 @@ fn taken(mount: &MountInfo) -> u64 {
     given.fold(0, |all, (attribute, _)| all | attribute)
 }
 
-/// The host, and what of it the configuration gives to the container.
+/// The host's mounts, and the parts of them that the configuration gives to the container.
 pub(super) struct HostMounts<'a> {
     mounts: Vec<MountInfo>,
     places: Vec<HostPlace>,
@@ -60,15 +61,16 @@ pub(super) struct HostMounts<'a> {
 }
 
 impl<'a> HostMounts<'a> {
-    /// For the container whose first process is `init`. `whole`: a mount takes away what its source
-    /// does, too, which may have changed since.
+    /// Reads the mounts for the container whose first process is `init`. With `whole`, a mount must
+    /// also have the attributes that its source has on the host now, which may have changed since
+    /// the container was created.
     pub(super) fn of(root: &'a RootfsPlan, init: i32, whole: bool) -> Result<Self> {
         let mounts = mount_table::of("self")?;
         let inside = root_of(init)?;
         let mounted = mount_table::of(&init.to_string())?;
         let mut places = Vec::new();
         for mut external in external::sources(root) {
-            // By way of links of the image, such as /var/run.
+            // The destination may lead through links of the image, such as /var/run.
             if let Ok(found) = inside.open(&external.destination, OFlag::O_PATH)
                 && let Some(mount) = mount_at(&mounted, &found)?
             {
@@ -84,7 +86,7 @@ impl<'a> HostMounts<'a> {
         })
     }
 
-    /// Whether `mount` shows `source`, and all of it.
+    /// Whether `mount` shows exactly `source`, neither more nor only a part of it.
     pub(super) fn is_all_of(&self, source: &Path, mount: &MountInfo) -> Result<bool> {
         let path = fs::canonicalize(source).with_context(|| source.display().to_string())?;
         let id = id_of_mount(&path).with_context(|| source.display().to_string())?;
@@ -94,8 +96,9 @@ impl<'a> HostMounts<'a> {
         Ok(own.majmin == mount.majmin && root == mount_table::root_of(mount))
     }
 
-    /// What `mount` is to take away and does not, of [`TAKING`]. The container may have moved it:
-    /// then it may be any of those that show the same.
+    /// Returns the attributes of [`TAKING`] that `mount` must have and lacks. The container may
+    /// have moved the mount: if the configuration has nothing at its mount point, the attributes of
+    /// every entry that shows the same part of the file system count.
     fn lacking(&self, mount: &MountInfo) -> u64 {
         let point = mount_table::point_of(mount);
         let places = self.places.iter().filter(|place| place.shows(mount));
@@ -104,8 +107,9 @@ impl<'a> HostMounts<'a> {
         own.map_or_else(all, |place| place.taken) & !taken(mount)
     }
 
-    /// Refuses a mount that shows something of the host's that is neither of the root file system
-    /// nor named by the configuration, or that gives more rights than it.
+    /// Refuses a mount that shows a part of the host that neither belongs to the root file system
+    /// nor is named by the configuration. Refuses a mount that gives more rights than the
+    /// configuration or the host gives there, too.
     pub(super) fn check(&self, mount: &MountInfo) -> Result<()> {
         self.check_attributes(mount)?;
         let is_hosts = self.mounts.iter().any(|other| other.majmin == mount.majmin);
@@ -141,9 +145,9 @@ impl<'a> HostMounts<'a> {
         )
     }
 
-    /// Has the mounts of process `pid` take away what they are to, as far as that can be done: CRIU
-    /// takes the attributes of one for set if another one of the same file system has them
-    /// (`do_bind_mount` of its `mount.c`), and the images may have others.
+    /// Sets the attributes that the mounts of process `pid` must have, as far as that is possible.
+    /// CRIU takes the attributes of a mount for set if another mount of the same file system has
+    /// them (`do_bind_mount` of its `mount.c`), and the images may name other attributes.
     fn set_attributes(&self, pid: i32, mounts: &[MountInfo]) -> Result<()> {
         if mounts.iter().all(|mount| self.lacking(mount) == 0) {
             return Ok(());
@@ -154,7 +158,7 @@ impl<'a> HostMounts<'a> {
             Fork::Parent { pid, pidfd } => (pid, pidfd),
             Fork::Child => {
                 if setns(namespace, CloneFlags::CLONE_NEWNS).is_ok() {
-                    // What cannot be done is seen afterwards.
+                    // The check afterwards finds a mount for which this fails.
                     mounts
                         .iter()
                         .for_each(|mount| drop(set(mount, self.lacking(mount))));
@@ -168,7 +172,8 @@ impl<'a> HostMounts<'a> {
     }
 }
 
-/// In its mount namespace. What cannot be reached by its place stays as it is.
+/// Adds `attributes` to `mount`. The calling process must be in the mount namespace of `mount`. If
+/// its mount point leads to another mount, which covers it, it is left as it is.
 fn set(mount: &MountInfo, attributes: u64) -> Result<()> {
     if attributes == 0 {
         return Ok(());
@@ -182,7 +187,7 @@ fn set(mount: &MountInfo, attributes: u64) -> Result<()> {
     Ok(())
 }
 
-/// File systems of which the whole host has one.
+/// File systems that have one instance for the whole host.
 const SINGLE: [&str; 10] = [
     "binfmt_misc",
     "configfs",
@@ -196,12 +201,13 @@ const SINGLE: [&str; 10] = [
     "tracefs",
 ];
 
-/// [`HostMounts::check`] of all mounts of the processes from `init` on.
+/// Checks all mounts of `init` and its descendants with [`HostMounts::check`], after it has set
+/// missing attributes.
 pub(crate) fn check(root: &RootfsPlan, init: i32) -> Result<()> {
     let host = HostMounts::of(root, init, true)?;
     let mut all = Vec::new();
     descendants(init, &mut all)?;
-    // One look for each mount namespace.
+    // Each mount namespace is checked once.
     let mut looked = BTreeSet::new();
     for pid in all {
         let Some(namespace) = of_living(namespace(pid, "mnt"))? else {
@@ -220,7 +226,8 @@ pub(crate) fn check(root: &RootfsPlan, init: i32) -> Result<()> {
     Ok(())
 }
 
-/// `None` of a process that has ended, and be it that nobody has waited for it yet.
+/// Turns the error about a process that has ended, even if nobody has waited for it yet, into
+/// `None`.
 fn of_living<T>(result: Result<T>) -> Result<Option<T>> {
     let ended = |errno: Errno| matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::EINVAL);
     match result {
@@ -241,7 +248,8 @@ fn namespace(pid: impl Display, kind: &str) -> Result<u64> {
     Ok(stat(path.as_str()).context(path)?.st_ino)
 }
 
-/// The process and all below it: what CRIU has made. None of them runs yet.
+/// Appends process `pid` and all its descendants to `all`: the processes that CRIU has made. None
+/// of them runs yet.
 fn descendants(pid: i32, all: &mut Vec<i32>) -> Result<()> {
     all.push(pid);
     let path = format!("/proc/{pid}/task");
@@ -262,8 +270,9 @@ fn descendants(pid: i32, all: &mut Vec<i32>) -> Result<()> {
     Ok(())
 }
 
-/// The file systems of the configuration that are the host's, since there is one for all, or one
-/// for each namespace and the container is in the host's.
+/// Returns the kinds of file systems of the configuration whose instance is the host's: kinds with
+/// one instance for the whole host, and kinds with one for each namespace if the container is in
+/// the host's namespace.
 fn known_kinds(root: &RootfsPlan, init: i32) -> Result<BTreeSet<&str>> {
     let of_namespaces = [("proc", "pid"), ("sysfs", "net"), ("mqueue", "ipc")];
     let mut known = BTreeSet::new();
@@ -280,8 +289,8 @@ fn known_kinds(root: &RootfsPlan, init: i32) -> Result<BTreeSet<&str>> {
     Ok(known)
 }
 
-/// What of the host a mount shows: of the mount that its source is in, and if it is recursive of
-/// those below.
+/// Returns the parts of the host that `external` shows: of the mount that its source is in and, if
+/// it is recursive, of the mounts below.
 fn shown(host: &[MountInfo], external: &ExternalSource<'_>, whole: bool) -> Result<Vec<HostPlace>> {
     let id = id_of_mount(&external.source)?;
     Ok(places(host, external, id, whole))
@@ -292,12 +301,12 @@ fn id_of_mount(path: &Path) -> Result<u64> {
     Ok(sys::id_of_mount(open(path, flags, Mode::empty())?.as_fd())?)
 }
 
-/// The mount `id`, which `path` is in, and what of its file system is there.
+/// Returns mount `id`, which `path` is in, and the place of `path` in its file system.
 fn at<'a>(host: &'a [MountInfo], path: &Path, id: u64) -> Option<(&'a MountInfo, PathBuf)> {
     let own = host.iter().find(|mount| mount.mnt_id as u64 == id)?;
     let below = path.strip_prefix(mount_table::point_of(own)).ok()?;
     let root = mount_table::root_of(own);
-    // With nothing to join it would get a slash at its end.
+    // `join` with an empty path would add a slash at the end.
     Some((
         own,
         if below.as_os_str().is_empty() {
@@ -335,7 +344,7 @@ fn places(
     own.into_iter().chain(below).collect()
 }
 
-/// The root of process `pid`.
+/// Opens the root of process `pid`.
 pub(super) fn root_of(pid: i32) -> Result<RootFd> {
     let path = format!("/proc/{pid}/root");
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -344,7 +353,7 @@ pub(super) fn root_of(pid: i32) -> Result<RootFd> {
     ))
 }
 
-/// Of the mounts of a process the one that a file is in.
+/// Returns the mount, of those of a process, that `file` is in.
 pub(super) fn mount_at<'a>(
     mounted: &'a [MountInfo],
     file: &OwnedFd,

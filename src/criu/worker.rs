@@ -1,4 +1,5 @@
-//! One `criu swrk`: started, asked, answered and waited for.
+//! One `criu swrk`: starts it, sends it a request, answers when it asks back, and waits for its
+//! end.
 
 use std::convert::Infallible;
 use std::fs;
@@ -22,21 +23,21 @@ use super::rpc::{CriuNotify, CriuOptions, CriuRequest, CriuResponse, RequestKind
 use crate::error::line;
 use crate::sys::{self, Fork};
 
-/// Where a worker finds its socket; what it inherits comes behind it.
+/// The descriptor at which a worker finds its socket; the descriptors that it inherits follow.
 const SOCKET: RawFd = 3;
-/// All that it inherits is below.
+/// The numbers of all inherited descriptors are below this one.
 const INHERITED_MAX: RawFd = 64;
 /// CRIU's own limit for a message, in bytes.
 const MESSAGE_MAX: usize = 64 * 1024;
-/// How long it may take to take back what it has made, in milliseconds.
+/// How long CRIU may take to undo what it has made, in milliseconds.
 const END_MS: u16 = 10_000;
-/// How many of the errors in its log are quoted.
+/// How many of the errors in CRIU's log are quoted.
 const CAUSES_MAX: usize = 2;
 
 /// A worker that waits for its request.
 #[derive(Debug)]
 pub(crate) struct CriuWorker {
-    /// From its start until its end is waited for.
+    /// Open from the start of `criu swrk` until [`CriuWorker::finish`].
     socket: Option<OwnedFd>,
     process: OwnedFd,
     ended: bool,
@@ -44,8 +45,9 @@ pub(crate) struct CriuWorker {
 }
 
 impl CriuWorker {
-    /// Starts `program` as `criu swrk` in new namespaces of the kinds `flags`. What `prepare` does
-    /// is done in it first, and what it returns are its descriptors from [`CriuWorker::inherited`] on.
+    /// Starts `program` as `criu swrk` in new namespaces of the kinds `flags`, and in `cgroup` if
+    /// there is one. The child first runs `prepare`. It inherits the descriptors that `prepare`
+    /// returns, with the numbers that [`CriuWorker::inherited`] gives.
     pub(crate) fn start(
         program: &CriuProgram,
         flags: u64,
@@ -53,7 +55,7 @@ impl CriuWorker {
         prepare: impl FnOnce() -> Result<Vec<OwnedFd>>,
     ) -> Result<Self> {
         let (reports, end) = pair().context("a socket")?;
-        // Not in the place of what the worker inherits.
+        // The number of this descriptor must not be one of those that the worker inherits.
         let reporter = sys::duplicate_above(end.as_fd(), INHERITED_MAX).context("a socket")?;
         drop(end);
         let (pid, process) = match sys::clone3(flags, cgroup).context("clone3")? {
@@ -82,15 +84,17 @@ impl CriuWorker {
         }
     }
 
-    /// The number that the descriptor `index` of [`CriuWorker::start`] has in the worker.
+    /// Returns the number in the worker of the descriptor `index`, of those that the worker
+    /// inherits (see [`CriuWorker::start`]).
     pub(crate) fn inherited(index: usize) -> i32 {
         SOCKET + 1 + index as i32
     }
 
-    /// Has it done. `answer` is asked at each point at which CRIU asks back.
+    /// Sends a request and waits until CRIU has finished it. Calls `answer` at each point at which
+    /// CRIU asks back.
     ///
     /// # Errors
-    /// What `answer` has failed of, or what CRIU says here and in its `log`.
+    /// The error of `answer`, or what CRIU says in its response and in its `log`.
     pub(crate) fn request(
         &mut self,
         kind: RequestKind,
@@ -140,14 +144,15 @@ impl CriuWorker {
         }
     }
 
-    /// After a refusal it ends all that it has made, and takes its directory in `/tmp` away.
+    /// Waits until CRIU has ended, or for [`END_MS`]: after a refusal it ends all processes that it
+    /// has made, and removes its directory in `/tmp`.
     fn let_end(&self) {
         let mut end = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
         while poll(&mut end, END_MS) == Err(Errno::EINTR) {}
     }
 
-    /// The next message; none of any length if it has ended, whoever else holds its socket: what
-    /// it has forked does.
+    /// Receives the next message. Its length is 0 if CRIU has ended, even if processes that CRIU
+    /// has forked still hold its socket.
     fn receive(&self, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
         let socket = self.socket()?.as_fd();
         loop {
@@ -160,7 +165,7 @@ impl CriuWorker {
             match fds.map(|fd| fd.any().unwrap_or(true)) {
                 [true, _] => {
                     return match sys::receive(socket, buffer) {
-                        // It has ended and left a request of ours unread.
+                        // CRIU has ended without reading a request of `rt`.
                         Err(Errno::ECONNRESET) => Ok((0, None)),
                         result => result.context("criu"),
                     };
@@ -174,7 +179,7 @@ impl CriuWorker {
     fn send(&self, request: &CriuRequest) -> Result<()> {
         let bytes = request.encode_to_vec();
         match send(self.socket()?.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
-            // It has ended: how, is said by who waits for its answer.
+            // CRIU has ended; the code that waits for its answer reports how.
             Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             result => result.map(drop).context("criu"),
         }
@@ -184,7 +189,10 @@ impl CriuWorker {
         self.socket.as_ref().context("criu has ended")
     }
 
-    /// Waits for its end, which comes by itself when the socket is closed, and is to be a good one.
+    /// Closes the socket, upon which CRIU ends by itself, and waits for its end.
+    ///
+    /// # Errors
+    /// CRIU has ended with a status other than 0, or by a signal.
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.socket = None;
         match self.reap()? {
@@ -211,7 +219,7 @@ impl Drop for CriuWorker {
     }
 }
 
-/// The end of a child.
+/// Waits for the end of a child process.
 pub(super) fn wait_for(process: BorrowedFd<'_>) -> nix::Result<WaitStatus> {
     loop {
         match waitid(Id::PIDFd(process), WaitPidFlag::WEXITED) {
@@ -221,7 +229,7 @@ pub(super) fn wait_for(process: BorrowedFd<'_>) -> nix::Result<WaitStatus> {
     }
 }
 
-/// In runc's words.
+/// Turns the response to a failed request into an error, in the words that runc uses.
 fn finished(response: &CriuResponse) -> Result<()> {
     let kind = match response.kind() {
         RequestKind::PreDump => "PRE_DUMP".to_owned(),
@@ -244,9 +252,10 @@ fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     )
 }
 
-/// In the worker: its descriptors in their places, and on to the program. It makes the socket,
-/// since CRIU looks for the directories of the images among the descriptors of who has made it,
-/// and they have to be of its own mount namespace. Our end goes to `reporter`.
+/// Executes CRIU in the worker, with the inherited descriptors in their places. Makes the socket in
+/// the worker, since CRIU looks for the directories of the images among the descriptors of the
+/// process that made the socket, and these have to be of CRIU's own mount namespace. Sends the
+/// parent's end of the socket to `reporter`.
 fn execute(program: &CriuProgram, inherited: &[OwnedFd], reporter: &OwnedFd) -> Result<Infallible> {
     let (ours, socket) = pair().context("a socket")?;
     let fds = [ours.as_raw_fd()];
@@ -259,7 +268,7 @@ fn execute(program: &CriuProgram, inherited: &[OwnedFd], reporter: &OwnedFd) -> 
         flags,
         None,
     )?;
-    // Out of the way of the numbers that they are to have.
+    // The descriptors first move away from the numbers that they are to get.
     let away = |fd: &OwnedFd| sys::duplicate_above(fd.as_fd(), INHERITED_MAX);
     let all: Vec<_> = [&socket]
         .into_iter()
@@ -281,7 +290,7 @@ fn execute(program: &CriuProgram, inherited: &[OwnedFd], reporter: &OwnedFd) -> 
     program.execute(&arguments)
 }
 
-/// With what CRIU says of it in its log.
+/// Adds the first errors in CRIU's log, and the path of the log, to `error`.
 fn explain(error: &anyhow::Error, log: &Path) -> anyhow::Error {
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text.unwrap_or_default();
@@ -289,7 +298,8 @@ fn explain(error: &anyhow::Error, log: &Path) -> anyhow::Error {
         .lines()
         .filter_map(|line| line.split_once("Error (")?.1.split_once("): "));
     let errors = errors.map(|(_, cause)| cause.trim());
-    // It does without more files, and the last one says no more than that all has failed.
+    // CRIU works without a higher RLIMIT_NOFILE, too, and the line with "FAILED." only says that
+    // the whole request has failed.
     let causes =
         errors.filter(|c| !c.contains("Can't setup RLIMIT_NOFILE") && !c.ends_with("FAILED."));
     let causes: String = causes

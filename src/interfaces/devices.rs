@@ -1,6 +1,6 @@
 //! `linux.netDevices`: interfaces of the host that move into the container (config-linux.md
-//! "Network Devices"). The kernel keeps the name, the MAC and the MTU of what it moves, and forgets
-//! its addresses. At the end of the namespace it is the kernel that gives a physical one back.
+//! "Network Devices"). The kernel keeps the name, the MAC and the MTU of an interface that moves,
+//! and forgets its addresses. When the namespace ends the kernel gives a physical interface back.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,16 +12,16 @@ use oci_spec::runtime::Linux;
 use crate::log;
 use crate::netlink::link::{InterfaceAddress, RouteNetlink};
 
-/// One entry.
+/// One entry of `linux.netDevices`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NetDevice {
     name: String,
-    /// In the container; with `%d` the kernel chooses a number.
+    /// The name in the container; with `%d` the kernel chooses a number.
     new_name: String,
 }
 
 impl NetDevice {
-    /// All entries, by name.
+    /// Returns all entries, sorted by name.
     pub(crate) fn all(linux: &Linux) -> Vec<Self> {
         let devices = linux.net_devices().iter().flatten();
         let mut all: Vec<_> = devices
@@ -37,7 +37,7 @@ impl NetDevice {
         all
     }
 
-    /// Whether it can have this name in the container.
+    /// Whether the device can have this name in the container.
     fn may_be(&self, name: &str) -> bool {
         let Some((before, after)) = self.new_name.split_once("%d") else {
             return self.new_name == name;
@@ -49,7 +49,8 @@ impl NetDevice {
     }
 }
 
-/// Devices that are in the container. Dropped, they go back: it has not come into being.
+/// Devices that have moved into the container. Drop moves them back, because the container has not
+/// come into being; [`MovedDevice::keep`] leaves them there.
 #[derive(Debug)]
 pub(crate) struct MovedDevice {
     /// The network namespaces of the runtime and of the container.
@@ -61,16 +62,17 @@ pub(crate) struct MovedDevice {
 #[derive(Debug)]
 struct InContainer {
     name: String,
-    /// Not known yet, or it has not come as far.
+    /// Its index in the container; `None` if that is not known yet, or if it has not moved.
     index: Option<u32>,
-    /// Whom the container had before it.
+    /// The names of the interfaces that the container had before this one.
     others: Vec<String>,
     was_up: bool,
     addresses: Vec<InterfaceAddress>,
 }
 
 impl InContainer {
-    /// Its name and its number there. Before the next one moves it is the only new one.
+    /// Returns the name and the index of the device in the container. Before the next device moves
+    /// it is the only new interface there.
     fn find(&self, there: &mut RouteNetlink) -> Result<Option<(String, u32)>> {
         let Some(name) = there
             .names()?
@@ -115,12 +117,12 @@ impl MovedDevice {
         Self::all(&missing, pid)
     }
 
-    /// They stay where they are.
+    /// Leaves the devices in the container.
     pub(crate) fn keep(mut self) {
         self.devices.clear();
     }
 
-    /// rtnetlink of the container's namespace.
+    /// Opens rtnetlink in the container's network namespace.
     fn inside(&self) -> Result<RouteNetlink> {
         setns(&self.target, CloneFlags::CLONE_NEWNET).context("the container's network")?;
         let links = RouteNetlink::here();
@@ -150,7 +152,7 @@ impl MovedDevice {
         let Some(last) = self.devices.last_mut() else {
             return Ok(());
         };
-        // It may be there, whatever the answer says.
+        // It is in `devices` already: it may have moved even if the kernel answers with an error.
         here.move_to(link.index, self.target.as_raw_fd(), &device.new_name)?;
         let (name, index) = last.find(there)?.context("it has vanished on the way")?;
         last.index = Some(index);

@@ -1,4 +1,4 @@
-//! Addresses: subnets in CIDR notation, and what follows from an address. Pure.
+//! Subnets in CIDR notation, hardware addresses, and what follows from them. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,7 +15,7 @@ pub(crate) struct Cidr {
     pub(crate) prefix: u8,
 }
 
-/// The address as a number, so that one arithmetic does for both families.
+/// Returns the address as a number, so that the same arithmetic serves both families.
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_bits()),
@@ -23,7 +23,7 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// 32 or 128.
+/// Returns the length of an address of this family in bits: 32 or 128.
 pub(crate) fn width(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
@@ -43,7 +43,7 @@ impl Cidr {
         }
     }
 
-    /// Ones where hosts of the network differ.
+    /// Returns the mask whose bits are one where the hosts of the network differ.
     fn host_mask(self) -> u128 {
         match u32::from(width(self.address) - self.prefix) {
             128 => u128::MAX,
@@ -51,27 +51,27 @@ impl Cidr {
         }
     }
 
-    /// The address of the network itself.
+    /// Returns the address of the network itself.
     pub(crate) fn network(self) -> IpAddr {
         self.with(bits(self.address) & !self.host_mask())
     }
 
-    /// The highest address: the broadcast address in IPv4.
+    /// Returns the highest address, which is the broadcast address in IPv4.
     pub(crate) fn last(self) -> IpAddr {
         self.with(bits(self.address) | self.host_mask())
     }
 
-    /// The `n`-th address of the network, from its own address on.
+    /// Returns the `n`-th address of the network; 0 is the network's own address.
     pub(crate) fn nth(self, n: u128) -> IpAddr {
         self.with(bits(self.network()) + (n & self.host_mask()))
     }
 
-    /// Which one of the network's addresses `address` is.
+    /// Returns the place of `address` among the addresses of the network, from 0 on.
     pub(crate) fn position(self, address: IpAddr) -> u128 {
         bits(address) & self.host_mask()
     }
 
-    /// How many addresses the network has beyond its first.
+    /// Returns how many addresses the network has beyond its first.
     pub(crate) fn size(self) -> u128 {
         self.host_mask()
     }
@@ -85,7 +85,7 @@ impl Cidr {
         self.contains(other.network()) || other.contains(self.network())
     }
 
-    /// Whether this is a network's address and no host's.
+    /// Whether this is the address of a network, and not of a host in one.
     pub(crate) fn is_network(self) -> bool {
         self.host_mask() > 1 && self.address == self.network()
     }
@@ -132,7 +132,7 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// An address's bytes in network order.
+/// Returns the bytes of an address in network byte order.
 pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -146,8 +146,8 @@ pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
 pub(crate) struct Mac(pub(crate) [u8; 6]);
 
 impl Mac {
-    /// Docker's rule: `02:42` and the IPv4 address. A neighbour's cache then stays right when an
-    /// address is used again.
+    /// Returns `02:42` followed by the IPv4 address, which is docker's rule. The cache of a
+    /// neighbour then stays right when the address is used again.
     pub(crate) fn of(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([0x02, 0x42, a, b, c, d])
@@ -175,7 +175,7 @@ impl FromStr for Mac {
             })
             .collect();
         match bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) {
-            // The lowest bit of the first byte is for groups.
+            // The lowest bit of the first byte marks a multicast address.
             Some(bytes) if bytes[0] & 1 == 0 && bytes != [0; 6] => Ok(Self(bytes)),
             _ => bail!("{text:?}: not a hardware address, such as 02:42:ac:14:00:02"),
         }

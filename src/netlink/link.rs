@@ -41,7 +41,7 @@ const IFA_BROADCAST: u16 = 4;
 const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_PERMANENT: u32 = 0x80;
-/// What the kernel finds out: permanent, secondary, tentative, a duplicate, deprecated.
+/// The flags that the kernel sets itself: permanent, secondary, tentative, a duplicate, deprecated.
 const IFA_F_OF_KERNEL: u32 = IFA_F_PERMANENT | 0x01 | 0x40 | 0x08 | 0x20;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -57,7 +57,7 @@ const RTPROT_BOOT: u8 = 3;
 const RT_TABLE_MAIN: u8 = 254;
 const RTN_UNICAST: u8 = 1;
 
-/// A veth pair, or a bridge, is made with these.
+/// The properties of a new bridge, or of one end of a new veth pair.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewLink<'a> {
     pub(crate) name: &'a str,
@@ -78,11 +78,12 @@ pub(crate) struct NetworkLink {
     pub(crate) master: u32,
     /// A text for people and programs, which stays with the interface.
     pub(crate) alias: String,
-    /// The number that this namespace has for that of the other end, if it is another one.
+    /// The number that this namespace has for the namespace of the other end, if that is another
+    /// one.
     pub(crate) peer_namespace: Option<u32>,
 }
 
-/// A route as far as it says who is where.
+/// A route: the destination, and the interface that it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) to: Cidr,
@@ -91,14 +92,14 @@ pub(crate) struct Route {
     pub(crate) main: bool,
 }
 
-/// An address as the kernel tells it: a header and attributes.
+/// An address as the kernel describes it: a header and attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InterfaceAddress {
     payload: Vec<u8>,
     flags: u32,
 }
 
-/// rtnetlink of one network namespace.
+/// A socket for the rtnetlink of one network namespace.
 #[derive(Debug)]
 pub(crate) struct RouteNetlink(NetlinkSocket);
 
@@ -131,12 +132,12 @@ fn family(address: IpAddr) -> u8 {
 }
 
 impl RouteNetlink {
-    /// Of the namespace that the caller is in.
+    /// Opens rtnetlink of the network namespace that the calling thread is in.
     pub(crate) fn here() -> Result<Self> {
         Ok(Self(NetlinkSocket::route().context("netlink")?))
     }
 
-    /// The interface of that name, if there is one.
+    /// Returns the interface of that name, if there is one.
     pub(crate) fn find(&mut self, name: &str) -> Result<Option<NetworkLink>> {
         let mut message = NetlinkMessage::new(RTM_GETLINK, 0, &info(0, false));
         message.string(IFLA_IFNAME, name);
@@ -148,7 +149,7 @@ impl RouteNetlink {
         }
     }
 
-    /// Every interface.
+    /// Returns every interface.
     pub(crate) fn all(&mut self) -> Result<Vec<NetworkLink>> {
         let mut all = Vec::new();
         let message = NetlinkMessage::new(RTM_GETLINK, DUMP, &info(0, false));
@@ -158,12 +159,12 @@ impl RouteNetlink {
         Ok(all)
     }
 
-    /// The names of all interfaces.
+    /// Returns the names of all interfaces.
     pub(crate) fn names(&mut self) -> Result<Vec<String>> {
         Ok(self.all()?.into_iter().map(|link| link.name).collect())
     }
 
-    /// The number that this namespace has for `other`, if it has one.
+    /// Returns the number that this namespace has for `other`, if it has one.
     pub(crate) fn number_of(&mut self, other: BorrowedFd<'_>) -> Result<Option<u32>> {
         let mut message = NetlinkMessage::new(RTM_GETNSID, 0, &[0; 4]);
         message.u32(NETNSA_FD, other.as_raw_fd() as u32);
@@ -189,8 +190,8 @@ impl RouteNetlink {
         self.0.request(message)
     }
 
-    /// A pair: `here` in this namespace and at once a port of the bridge `master` if that is not 0,
-    /// `there` in the namespace `target`.
+    /// Adds a veth pair: `here` in this namespace, and at once a port of the bridge `master` unless
+    /// that is 0; `there` in the namespace `target`.
     pub(crate) fn add_pair(
         &mut self,
         here: NewLink<'_>,
@@ -227,8 +228,8 @@ impl RouteNetlink {
         self.0.request(message)
     }
 
-    /// Frames may leave the bridge's port that they came from: where the bridge's own traffic goes
-    /// through the packet filter, a container's packets to its own published port do.
+    /// Lets frames leave the bridge port that they came from. If bridged traffic goes through the
+    /// packet filter, the packets of a container to its own published port do that.
     pub(crate) fn hairpin(&mut self, index: u32) -> nix::Result<()> {
         let mut header = info(index, false);
         header[0] = libc::AF_BRIDGE as u8;
@@ -249,7 +250,7 @@ impl RouteNetlink {
         }
     }
 
-    /// Moves the interface into the namespace `target`, a descriptor, where it has another name.
+    /// Moves the interface into the namespace `target`, a descriptor, and renames it to `name`.
     pub(crate) fn move_to(&mut self, index: u32, target: RawFd, name: &str) -> nix::Result<()> {
         let mut message = NetlinkMessage::new(RTM_NEWLINK, 0, &info(index, false));
         message
@@ -258,13 +259,13 @@ impl RouteNetlink {
         self.0.request(message)
     }
 
-    /// The addresses of the interface that are permanent and of global scope.
+    /// Returns the addresses of the interface that are permanent and of global scope.
     pub(crate) fn permanent_addresses(&mut self, index: u32) -> Result<Vec<InterfaceAddress>> {
         let mut found = Vec::new();
         let message = NetlinkMessage::new(RTM_GETADDR, DUMP, &[0; 8]);
         let each = |_, payload: &[u8]| {
             let bytes = payload.get(8..).unwrap_or_default();
-            // The eight flags of the header are all in the attribute.
+            // IFA_FLAGS contains the eight flags of the header, too.
             let flags = attribute(bytes, IFA_FLAGS)
                 .and_then(|value| u32_at(value, 0))
                 .unwrap_or(0);
@@ -280,7 +281,8 @@ impl RouteNetlink {
         Ok(found)
     }
 
-    /// Gives an interface an address of another one; its label follows the change of the name.
+    /// Gives an interface an address that another interface has or had. If the label of the address
+    /// begins with that one's name, it gets the new name.
     pub(crate) fn add_permanent(
         &mut self,
         address: &InterfaceAddress,
@@ -308,7 +310,8 @@ impl RouteNetlink {
         self.0.request(message)
     }
 
-    /// Without the search for duplicates: the address is ours, and used at once.
+    /// Adds an address without duplicate address detection: the address is assigned by `rt`, and
+    /// used at once.
     pub(crate) fn add_address(&mut self, index: u32, address: Cidr) -> nix::Result<()> {
         let ip = address.address;
         let mut header = [family(ip), address.prefix, IFA_F_NODAD, 0, 0, 0, 0, 0];
@@ -323,7 +326,7 @@ impl RouteNetlink {
         self.0.request(message)
     }
 
-    /// The addresses of the interface.
+    /// Returns all addresses of the interface.
     pub(crate) fn addresses(&mut self, index: u32) -> Result<Vec<Cidr>> {
         let mut found = Vec::new();
         let message = NetlinkMessage::new(RTM_GETADDR, DUMP, &[0; 8]);
@@ -345,7 +348,7 @@ impl RouteNetlink {
         Ok(found)
     }
 
-    /// A route to `to` over `index`: by way of `gateway`, or directly on the link.
+    /// Adds a route to `to` over the interface `index`: through `gateway`, or directly on the link.
     pub(crate) fn add_route(
         &mut self,
         to: Cidr,
@@ -372,7 +375,8 @@ impl RouteNetlink {
             0,
             0,
         ];
-        // A route of one host is of a link between two points: it takes nobody else's place.
+        // A route without a gateway leads to the one host of a point-to-point link. It must not
+        // replace a route that is there.
         let flag = if gateway.is_some() { REPLACE } else { EXCL };
         let mut message = NetlinkMessage::new(RTM_NEWROUTE, CREATE | flag, &header);
         if to.prefix > 0 {
@@ -388,8 +392,8 @@ impl RouteNetlink {
         self.0.request(message)
     }
 
-    /// Every network that this namespace has a route to in the main table, without the default
-    /// routes.
+    /// Returns every network to which this namespace has a route in the main table, without the
+    /// default routes.
     pub(crate) fn routes(&mut self) -> Result<Vec<Cidr>> {
         let all = self.all_routes()?;
         Ok(all
@@ -399,7 +403,7 @@ impl RouteNetlink {
             .collect())
     }
 
-    /// Every route of every table, without the default routes.
+    /// Returns every route of every table, without the default routes.
     pub(crate) fn all_routes(&mut self) -> Result<Vec<Route>> {
         let mut found = Vec::new();
         let message = NetlinkMessage::new(RTM_GETROUTE, DUMP, &[0; 12]);
@@ -425,7 +429,8 @@ impl RouteNetlink {
     }
 }
 
-/// For [`crate::fuzz`]: a message about an interface, and nested attributes.
+/// Parses arbitrary bytes, for [`crate::fuzz`], as a message about an interface, and as nested
+/// attributes.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_anything(payload: &[u8]) {
     let _ = parse(payload);

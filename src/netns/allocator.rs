@@ -1,4 +1,5 @@
-//! Which address a container gets: one that is free, or that a container which is gone has left.
+//! Chooses the address of a container: one that is free, or that a container which is gone has
+//! left.
 
 use std::net::IpAddr;
 
@@ -11,8 +12,8 @@ use super::network::Network;
 use super::store::Store;
 use crate::netlink::address::Cidr;
 
-/// An IPv4 address in the network: `wanted`, or the next free one after the one given last, so
-/// that an address is not used again at once.
+/// Returns an IPv4 address in the network: `wanted`, or the next free one after the one given last,
+/// so that an address is not used again at once.
 pub(super) fn choose(store: &Store, network: &Network, wanted: Option<IpAddr>) -> Result<Cidr> {
     let prefix = network.gateway.prefix;
     if let Some(address) = wanted {
@@ -40,7 +41,8 @@ pub(super) fn choose(store: &Store, network: &Network, wanted: Option<IpAddr>) -
     )
 }
 
-/// An IPv6 address: `wanted`, or the one with the same place in its subnet as the IPv4 address.
+/// Returns an IPv6 address: `wanted`, or the one with the same place in its subnet as the IPv4
+/// address has.
 pub(super) fn choose6(
     store: &Store,
     network: &Network,
@@ -59,7 +61,7 @@ pub(super) fn choose6(
         Some(address) => address,
         None => loop {
             let address = gateway.nth(position);
-            // Somebody may have asked for this very one.
+            // Another container may have asked for this address.
             if address != gateway.address && holder(store, network, address)?.is_none() {
                 break address;
             }
@@ -109,22 +111,22 @@ fn check(network: &Network, subnet: Cidr, address: IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// Who has the address. A container that is gone has none: it is cleaned up here.
+/// Returns which container has the address. A container that is gone has none: it is removed here.
 fn holder(store: &Store, network: &Network, address: IpAddr) -> Result<Option<String>> {
     let id = match store.holder(&network.name, address)? {
         Lease::Free => return Ok(None),
         Lease::Held(id) => id,
-        // Whoever has it may live.
+        // The container that has it may be alive.
         Lease::Bad => return Ok(Some("a lease that cannot be read".to_owned())),
     };
     match store.entry(&id)? {
         Some(RecordEntry::Whole(record)) if record.is_alive()? => Ok(Some(id)),
         Some(RecordEntry::Whole(record)) => {
             detach(store, &record)?;
-            // Its address may stand in no record of its own: the file was edited.
+            // Its record may not name the address, if the file was edited.
             store.release(&network.name, address, &id).map(|()| None)
         }
-        // Whether it lives is not known.
+        // It is not known whether the container is alive.
         Some(RecordEntry::Unreadable(_)) => Ok(Some(id)),
         None => store.release(&network.name, address, &id).map(|()| None),
     }

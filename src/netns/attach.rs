@@ -1,5 +1,5 @@
-//! `add`: a container gets its interfaces. Everything that `del` will have to know is written down
-//! before anything is made; what fails is taken back.
+//! `add` gives a container its interfaces. Everything that `del` will need is recorded before
+//! anything is made. After an error everything is taken back.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ use super::{
 use crate::netlink::address::{Cidr, Mac};
 use crate::netlink::link::{NewLink, RouteNetlink};
 
-/// Gives the container `id` in `target` what is wanted.
+/// Gives the container `id`, whose namespace is `target`, the network that `request` asks for.
 pub(super) fn attach(
     host: &Host,
     id: &str,
@@ -57,7 +57,7 @@ pub(super) fn attach(
         .save(&record)
         .and_then(|()| work.make(&mut record, &held));
     if let Err(error) = result {
-        // The first error is the one to be told; what is left then is left to `del`.
+        // The first error is the one to report. What cannot be taken back here is left to `del`.
         let _ = detach(&store, &record);
         return Err(error);
     }
@@ -68,12 +68,12 @@ struct Attach<'a> {
     store: &'a Store,
     target: &'a Target,
     request: &'a NetworkRequest,
-    /// In the order of the interfaces.
+    /// The networks, in the order of the interfaces.
     networks: Vec<Network>,
 }
 
 impl<'a> Attach<'a> {
-    /// The networks to be attached to; none for the mode `none`.
+    /// Returns the networks to attach the container to; none for the mode `none`.
     fn wanted(&self) -> Result<Vec<&'a str>> {
         let mut names = Vec::new();
         for name in &self.request.networks {
@@ -94,7 +94,7 @@ impl<'a> Attach<'a> {
         Ok(names)
     }
 
-    /// Everything decided; nothing made yet.
+    /// Decides everything, before anything is made.
     fn plan(&self, id: &str) -> Result<NetworkRecord> {
         let request = self.request;
         let mut names = Vec::new();
@@ -144,7 +144,7 @@ impl<'a> Attach<'a> {
 
     fn endpoint(&self, id: &str, at: usize) -> Result<Endpoint> {
         let network = &self.networks[at];
-        // What is asked for of one address goes to the first network.
+        // Options for a single interface apply to that of the first network.
         let first = self.request;
         let ip = first.ip.filter(|_| at == 0).map(IpAddr::V4);
         let ip6 = first.ip6.filter(|_| at == 0).map(IpAddr::V6);
@@ -168,7 +168,7 @@ impl<'a> Attach<'a> {
         })
     }
 
-    /// The linked containers that are in the network: their host interfaces and ports.
+    /// Returns the linked containers that are in the network: their host interfaces and ports.
     fn links(&self, network: &str) -> Result<Vec<(String, Vec<Range>)>> {
         let mut links = Vec::new();
         for link in &self.request.links {
@@ -186,12 +186,12 @@ impl<'a> Attach<'a> {
         Ok(links)
     }
 
-    /// The network that publishes ports: the first one that is not internal.
+    /// Returns the place of the network that publishes ports: the first one that is not internal.
     fn publishing(&self) -> Option<usize> {
         self.networks.iter().position(|network| !network.internal)
     }
 
-    /// What goes into the container's files and does not depend on other containers.
+    /// Writes those lines of the container's files that do not depend on other containers.
     fn files(&self, record: &NetworkRecord) -> Result<()> {
         let Some(files) = &record.files else {
             return Ok(());
@@ -226,7 +226,7 @@ impl<'a> Attach<'a> {
         hosts::update(files, "resolv.conf", hosts::BASE, &text)
     }
 
-    /// Ports are published once.
+    /// Decides the ports to publish, all in one network, and holds them.
     fn publish(&self, record: &mut NetworkRecord) -> Result<Vec<Held>> {
         let mut wanted = self.request.publish.clone();
         if self.request.publish_all {
@@ -263,8 +263,8 @@ impl<'a> Attach<'a> {
         Ok(held)
     }
 
-    /// Holds the ports. If one is taken, what containers that are gone still hold is given back, and
-    /// it is tried once more.
+    /// Holds the ports. If one is taken, the containers that are gone are removed, which closes the
+    /// ports that they still hold, and `rt` tries once more.
     fn hold(&self, publish: &mut Publish, v4: IpAddr, v6: Option<IpAddr>) -> Result<Vec<Held>> {
         let wanted = *publish;
         let error = match ports::hold(publish, v4, v6) {
@@ -323,7 +323,7 @@ impl<'a> Attach<'a> {
         self.store.save(record)
     }
 
-    /// The bridge's index; made with the first container.
+    /// Returns the index of the bridge, which is made with the first container.
     fn bridge(&self, network: &Network, here: &mut RouteNetlink) -> Result<u32> {
         if self.store.active(&network.name)?.is_none() {
             let made_bridge = here.find(&network.bridge)?.is_none();
@@ -372,7 +372,7 @@ impl<'a> Attach<'a> {
         bridge::raise_port(outer.name, &ours::alias(&network.name, id), here)
     }
 
-    /// What happens in the container's namespace.
+    /// Configures the interfaces in the container's namespace.
     fn inside(&self, record: &NetworkRecord) -> Result<()> {
         self.target.inside(|| {
             let mut links = RouteNetlink::here()?;
@@ -388,7 +388,8 @@ impl<'a> Attach<'a> {
     }
 }
 
-/// The container's end: addresses, up, routes. The first network's gateway leads to the world.
+/// Configures the container's end: addresses, up, routes. The default route leads to the gateway of
+/// the first network.
 fn configure(
     links: &mut RouteNetlink,
     network: &Network,
@@ -399,7 +400,7 @@ fn configure(
     let link = links.find(name)?.context("missing")?;
     if endpoint.address6.is_some() {
         sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0").context("disable_ipv6")?;
-        // Its routes are ours to give; a neighbour's advertisement shall not change them.
+        // `rt` sets the routes; a neighbour's advertisement must not change them.
         let _ = sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0");
     }
     links
@@ -431,7 +432,7 @@ fn configure(
     Ok(())
 }
 
-/// Ids of docker and podman are known by their first twelve digits.
+/// Returns the first twelve digits of an id of docker's or podman's, by which it is known.
 fn short(id: &str) -> Option<String> {
     let hex = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     hex.then(|| id[..12].to_owned())

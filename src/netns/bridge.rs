@@ -1,4 +1,4 @@
-//! A network's bridge on the host.
+//! The bridge of a network on the host.
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -10,8 +10,8 @@ use crate::log;
 use crate::netlink::address::Mac;
 use crate::netlink::link::{NetworkLink, NewLink, RouteNetlink};
 
-/// The index of the network's bridge, which is made, given its address and brought up as far as
-/// that has not been done.
+/// Returns the index of the network's bridge. The bridge is made, given its addresses and brought
+/// up, as far as that has not been done.
 pub(super) fn ensure(network: &Network, here: &mut RouteNetlink) -> Result<u32> {
     let link = match here.find(&network.bridge)? {
         Some(link) if link.kind == "bridge" => link,
@@ -45,7 +45,7 @@ fn make(network: &Network, here: &mut RouteNetlink) -> Result<NetworkLink> {
             );
         }
     }
-    // Fixed, or it would change with each port.
+    // The hardware address is fixed, or it would change with each port.
     let mac = match network.gateway.address {
         std::net::IpAddr::V4(address) => Some(Mac::of(address)),
         std::net::IpAddr::V6(_) => None,
@@ -96,7 +96,8 @@ fn addresses(network: &Network, link: &NetworkLink, here: &mut RouteNetlink) -> 
     Ok(())
 }
 
-/// Without it no packet leaves the bridge for another network. It is said, and stays.
+/// Turns on forwarding, without which no packet leaves the bridge for another network. This is
+/// logged, and stays on.
 pub(super) fn forward(network: &Network) -> Result<()> {
     if network.internal {
         return Ok(());
@@ -114,7 +115,8 @@ pub(super) fn forward(network: &Network) -> Result<()> {
     if network.gateway6.is_none() {
         return Ok(());
     }
-    // A host that forwards ignores the advertisements that its own route came by, unless told.
+    // A host that forwards ignores router advertisements, by which its own route may have come,
+    // unless accept_ra is 2.
     if sysctl::get("ipv6/conf/all/forwarding").as_deref() == Some("0") {
         for name in RouteNetlink::here()?.names()? {
             let accept = format!("ipv6/conf/{name}/accept_ra");
@@ -126,11 +128,12 @@ pub(super) fn forward(network: &Network) -> Result<()> {
     switch("ipv6/conf/all/forwarding")
 }
 
-/// The host's end of a container's pair: a port of the bridge and nothing else. It is up before
-/// the container starts, so that there is a carrier.
+/// Brings up the host's end of a container's pair, which is a port of the bridge and nothing else.
+/// It is up before the container starts, so that there is a carrier.
 pub(super) fn raise_port(name: &str, alias: &str, here: &mut RouteNetlink) -> Result<()> {
     let link = here.find(name)?.with_context(|| name.to_owned())?;
-    // No address of its own, and no ear for router advertisements. There may be no IPv6 at all.
+    // It gets no address of its own and ignores router advertisements. Errors are ignored, since
+    // the kernel may have no IPv6.
     let _ = sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
     let _ = sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0");
     let filtered = [

@@ -1,4 +1,4 @@
-//! The verbs of `rt netns`, and the hook.
+//! The commands of `rt netns`, and the hook.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,20 +23,21 @@ use crate::log;
 use crate::netlink::address::Cidr;
 use crate::netlink::link::RouteNetlink;
 
-/// A state on standard input is not longer than this, in bytes.
+/// The longest state that is read from standard input, in bytes.
 const STATE_MAX: u64 = 1 << 20;
 
-/// The namespace that `add` is told.
+/// The network namespace that is named on the command line of `add`.
 #[derive(Clone, Debug)]
 pub(crate) enum NamespacePlace {
     Pid(i32),
     Path(PathBuf),
 }
 
-/// What is to be done.
+/// A command of `rt netns` with its arguments.
 #[derive(Debug)]
 pub(crate) enum Verb {
-    /// As the OCI's hooks `createRuntime` and `poststop`: the state on standard input says it.
+    /// The OCI hooks `createRuntime` and `poststop`: the state on standard input says which one it
+    /// is.
     Hook(Options),
     Add {
         id: String,
@@ -64,19 +65,20 @@ pub(crate) enum Verb {
     Rm {
         name: String,
     },
-    /// The helper process.
+    /// Runs the helper process.
     Serve {
         name: String,
     },
 }
 
-/// Does it; the text is for standard output.
+/// Executes the command. Returns the text for standard output.
 pub(crate) fn run(host: &Host, verb: Verb) -> Result<String> {
     match verb {
         Verb::Hook(options) => hook(host, &options),
         Verb::Add { id, place, options } => {
             let mut request = NetworkRequest::new(pairs(&options))?;
-            // By hand, and with rights to write anywhere: links on the way are taken here only.
+            // The person who types this command may write anywhere anyway. Only here are links in
+            // the path followed.
             if let Some(files) = request.files {
                 let context = || format!("files: {}", files.display());
                 fs::create_dir_all(&files).with_context(context)?;
@@ -101,7 +103,7 @@ fn pairs(options: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
         .map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
-/// runtime-spec's state, as far as it matters here.
+/// The state of a container as the runtime-spec defines it, as far as it is needed here.
 #[derive(Deserialize)]
 struct StateInput {
     id: String,
@@ -148,7 +150,7 @@ fn add(host: &Host, id: &str, place: &NamespacePlace, request: NetworkRequest) -
     attach::attach(host, id, &target, &request).map(|_| String::new())
 }
 
-/// A second time is no error.
+/// Removes the network of a container. A second call is no error.
 fn del(host: &Host, id: &str) -> Result<String> {
     check_id(id)?;
     let store = Store::lock(host)?;
@@ -156,7 +158,7 @@ fn del(host: &Host, id: &str) -> Result<String> {
     Ok(String::new())
 }
 
-/// Removes everything of a container, whatever its record is.
+/// Removes everything of a container, whatever the state of its record.
 fn remove(store: &Store, id: &str) -> Result<()> {
     match store.entry(id)? {
         Some(RecordEntry::Whole(record)) => detach::detach(store, &record),
@@ -165,8 +167,8 @@ fn remove(store: &Store, id: &str) -> Result<()> {
     }
 }
 
-/// Removes what containers that are gone have left, and what no record can be read of. One that
-/// cannot be removed keeps nobody else's from being so.
+/// Removes what containers that are gone have left, and containers whose record cannot be read. An
+/// error with one container does not keep the others from being removed.
 fn prune(host: &Host) -> Result<String> {
     let store = Store::lock(host)?;
     let (mut removed, mut first) = (String::new(), None);
@@ -192,7 +194,7 @@ fn prune(host: &Host) -> Result<String> {
     }
 }
 
-/// Says what is not as it should be; with `repair` it is put right.
+/// Reports what is not as it should be; with `repair` it is repaired first.
 fn check(host: &Host, repair: bool) -> Result<String> {
     let report = if repair { prune(host)? } else { String::new() };
     let store = Store::lock(host)?;
@@ -227,7 +229,7 @@ fn check(host: &Host, repair: bool) -> Result<String> {
         };
         match result {
             Ok(found) => faults.extend(found),
-            // One network's fault is no reason to leave the others.
+            // An error with one network must not keep the others from being looked at.
             Err(error) => faults.push(format!("{name}: {}", crate::error::line(&error))),
         }
     }
@@ -238,7 +240,7 @@ fn check(host: &Host, repair: bool) -> Result<String> {
     }
 }
 
-/// What is wrong with a network.
+/// Returns what is wrong with a network.
 fn look_at(store: &Store, in_use: InUse) -> Result<Vec<String>> {
     let name = &in_use.network.name;
     let mut faults: Vec<_> = in_use.error.iter().map(crate::error::line).collect();
@@ -250,7 +252,7 @@ fn look_at(store: &Store, in_use: InUse) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// Makes everything of a network anew; what is left that cannot be.
+/// Makes everything of a network anew. Returns the faults that cannot be repaired.
 fn put_right(store: &Store, in_use: InUse, here: &mut RouteNetlink) -> Result<Vec<String>> {
     let InUse {
         network,
@@ -278,7 +280,8 @@ fn put_right(store: &Store, in_use: InUse, here: &mut RouteNetlink) -> Result<Ve
     Ok(vec![])
 }
 
-/// Options of `create`: those that are not words take JSON's `true` and `false` or a number.
+/// The options of `create`: name, placeholder of the value, help. Values that are no words are
+/// JSON's `true` and `false` or a number.
 pub(crate) const NETWORK_OPTIONS: [(&str, &str, &str); 15] = [
     (
         "bridge",
@@ -402,7 +405,7 @@ fn create(host: &Host, name: &str, options: &[(String, String)]) -> Result<Strin
     Ok(String::new())
 }
 
-/// The first of 172.21.0.0/16 … 172.31.0.0/16 and 192.168.0.0/20 … that nothing uses.
+/// Returns the first of 172.21.0.0/16 … 172.31.0.0/16 and 192.168.0.0/20 … that nothing uses.
 fn free_subnet(host: &Host) -> Result<Cidr> {
     let mut used = RouteNetlink::here()?.routes()?;
     for name in Network::names(&host.networks)? {

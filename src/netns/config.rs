@@ -1,5 +1,5 @@
 //! What `rt spec` writes into a configuration for a container with a network: the two hooks, the
-//! wishes as annotations, and three files beside the configuration that are bound into the
+//! options as annotations, and three files beside the configuration that are bound into the
 //! container.
 
 use std::fs::{self, OpenOptions};
@@ -12,7 +12,7 @@ use super::host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 use super::request::{ANNOTATION, NetworkRequest};
 use crate::container::state::Container;
 
-/// The directory of the bundle with the three files, if nothing else is said.
+/// The directory in the bundle with the three files, unless an option names another.
 const FILES: &str = "etc";
 const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
@@ -30,13 +30,13 @@ pub(crate) enum NamespaceChoice {
 pub(crate) struct Parts {
     pub(crate) namespace: NamespaceChoice,
     pub(crate) hostname: Option<String>,
-    /// More mounts, without brackets.
+    /// More mounts, as a JSON array without its brackets.
     pub(crate) mounts: String,
     /// More properties.
     pub(crate) properties: String,
 }
 
-/// What the options mean for the configuration in `bundle`; `root` is where containers' states are.
+/// Returns what the options mean for a configuration; `root` is where containers' states are.
 pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> Result<Parts> {
     let request = NetworkRequest::new(options.iter().map(|(name, value)| (&**name, &**value)))?;
     let hostname = request.hostname.clone();
@@ -74,7 +74,7 @@ pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> R
     })
 }
 
-/// Refuses what the hook would: a directory that is not in the bundle.
+/// Refuses a directory that is not in the bundle, which the hook would refuse later.
 fn check_files(files: &Path) -> Result<()> {
     let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     match files.components().all(is_plain) {
@@ -145,8 +145,8 @@ fn properties(host: &Host, options: &[(String, String)], files: &Path) -> Result
     Ok(text)
 }
 
-/// Makes the files that are to be bound, as far as they are missing: they have to be there before
-/// the container is.
+/// Makes the files that are to be bound, if they are missing: they have to exist before the
+/// container does.
 pub(crate) fn make_files(bundle: &Path, options: &[(String, String)]) -> Result<()> {
     let files = options.iter().rev().find(|(name, _)| name == "files");
     let directory = bundle.join(files.map_or(FILES, |(_, value)| value));

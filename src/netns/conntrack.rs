@@ -1,5 +1,5 @@
-//! Connections that the kernel remembers. One of UDP that began before a port was published, or
-//! lives on after it, would keep its packets on the old way for ever.
+//! Connections that the kernel remembers. A UDP connection that began before a port was published,
+//! or that outlives it, would keep sending its packets to the old target.
 
 use std::net::IpAddr;
 
@@ -17,11 +17,11 @@ const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 
-/// An entry's original tuple as the kernel wrote it, and its family.
+/// The family of an entry, and its original tuple as the kernel wrote it.
 type Entry = (u8, Vec<u8>);
 
-/// Forgets the UDP (and SCTP) connections to published ports, on whatever address of the host, and
-/// no others. Where the kernel has no connection tracking there are none.
+/// Makes the kernel forget the UDP and SCTP connections to published ports, on every address of the
+/// host, and no others. A kernel without connection tracking has none.
 pub(super) fn flush(publish: &[Publish], addresses: &[IpAddr]) -> nix::Result<()> {
     if publish
         .iter()
@@ -57,8 +57,8 @@ pub(super) fn flush(publish: &[Publish], addresses: &[IpAddr]) -> nix::Result<()
     Ok(())
 }
 
-/// The entry if it went to one of the ports, and to one of the host's addresses or on to one of
-/// the container's.
+/// Returns the entry if it went to one of the ports, and either to an address of the host or on to
+/// one of the container's.
 fn stale(payload: &[u8], publish: &[Publish], addresses: &[IpAddr]) -> Option<Entry> {
     let attributes = payload.get(4..)?;
     let tuple = attribute(attributes, CTA_TUPLE_ORIG)?;
@@ -73,13 +73,13 @@ fn stale(payload: &[u8], publish: &[Publish], addresses: &[IpAddr]) -> Option<En
                 .bind
                 .is_none_or(|bind| bind.is_unspecified() || bind == destination)
     });
-    // A connection that only passes through the host to the same port elsewhere is another's:
-    // there the answers come from where the packets went, which is not here.
+    // A connection that only passes through the host, to the same port of another machine, stays:
+    // its answers come from that machine, so neither condition is true.
     let here = addresses.contains(&source) || super::ports::is_local(destination);
     (hit && here).then(|| (payload[0], tuple.to_vec()))
 }
 
-/// Source, destination, protocol and destination port of a tuple.
+/// Returns source, destination, protocol and destination port of a tuple.
 fn parse(tuple: &[u8]) -> Option<(IpAddr, IpAddr, u8, u16)> {
     let ip = attribute(tuple, CTA_TUPLE_IP)?;
     let address = |v4: u16, v6: u16| -> Option<IpAddr> {

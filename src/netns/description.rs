@@ -1,4 +1,4 @@
-//! What stands in a network's file.
+//! The content of a network's file.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::netlink::address::Cidr;
 
-/// Who translates and filters packets.
+/// What translates and filters packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Driver {
-    /// nf_tables by netlink, in tables of our own.
+    /// nf_tables by netlink, in tables of its own.
     #[default]
     Nftables,
     /// The `iptables` commands, for hosts whose tools expect them.
     Iptables,
-    /// Nobody: published ports go through the helper process.
+    /// Nothing: published ports go through the helper process.
     None,
 }
 
@@ -34,18 +34,18 @@ impl FromStr for Driver {
     }
 }
 
-/// Who serves published ports on 127.0.0.1.
+/// What serves published ports on 127.0.0.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Localhost {
-    /// The kernel, with `route_localnet` on our bridge.
+    /// The kernel, with `route_localnet` on the bridge.
     #[default]
     Kernel,
     /// The helper process.
     Proxy,
 }
 
-/// What stands in a network's file; docker's words for the same are understood.
+/// The content of a network's file. Docker's names for the same options are understood, too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Config {
@@ -77,12 +77,12 @@ pub(super) struct Config {
     pub(super) resolver: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dns: Option<Vec<IpAddr>>,
-    /// `kernel` or `proxy`: who serves published ports on 127.0.0.1.
+    /// `kernel` or `proxy`: what serves published ports on 127.0.0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) localhost: Option<Localhost>,
 }
 
-/// Refuses what the driver cannot keep.
+/// Refuses options that the driver cannot implement.
 pub(super) fn check_driver(config: &Config) -> Result<()> {
     let driver = config.driver.unwrap_or_default();
     if config.icc == Some(false) && driver != Driver::Nftables {
@@ -106,8 +106,9 @@ pub(super) fn check_driver(config: &Config) -> Result<()> {
     }
 }
 
-/// Who serves 127.0.0.1. The kernel's way needs `route_localnet`, and that needs rules which keep
-/// containers from the host's own loopback services, so that nobody has it without need.
+/// Returns what serves 127.0.0.1. The kernel can only do it with `route_localnet`, which needs
+/// rules that keep containers from the host's own loopback services. So it is on only where it is
+/// needed.
 pub(super) fn localhost(config: &Config, internal: bool) -> Localhost {
     match config.driver {
         Some(Driver::None) => Localhost::Proxy,

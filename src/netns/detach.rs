@@ -1,5 +1,5 @@
-//! `del`: takes away what stands in a record, as far as it is there, whatever became of the
-//! container and however far `add` had come.
+//! `del` removes what a record names, as far as it exists, whatever became of the container and
+//! however far `add` had come.
 
 use anyhow::{Context, Error, Result};
 
@@ -10,7 +10,7 @@ use super::{conntrack, firewall, hosts, ours, point, serve};
 use crate::log;
 use crate::netlink::link::RouteNetlink;
 
-/// Removes everything of a container. It goes on after an error; the record stays then, so that
+/// Removes everything of a container. It continues after an error. The record then stays, so that
 /// another try can find the rest.
 pub(super) fn detach(store: &Store, record: &NetworkRecord) -> Result<()> {
     let mut first = None;
@@ -46,14 +46,15 @@ pub(super) fn detach(store: &Store, record: &NetworkRecord) -> Result<()> {
     }
 }
 
-/// The container's files keep what is not ours. The bundle may be gone, and a container that has
-/// made something else of its files keeps nobody from removing its network.
+/// Removes the lines of `label` from the container's files, and keeps all others. The bundle may be
+/// gone. A container that has made something else of its files must not prevent the removal of its
+/// network, so errors are only logged.
 fn clear_files(record: &NetworkRecord, label: &str) {
     let Some(files) = record.files.as_ref().filter(|files| files.is_dir()) else {
         return;
     };
     for name in ["hosts", "resolv.conf"] {
-        // An `add` that is taken back has said itself what is wrong with them.
+        // If an `add` is taken back, it has reported itself what is wrong with the files.
         if let Err(error) = hosts::update(files, name, label, "")
             && record.complete
         {
@@ -67,7 +68,7 @@ fn firewall_remove(store: &Store, record: &NetworkRecord, endpoint: &Endpoint) -
         return Ok(());
     };
     match in_use.error {
-        // What the elements were is not known.
+        // It is not known which elements the container had.
         Some(_) => firewall::forget(store, &record.id)?,
         None => firewall::remove(store, &in_use.network, endpoint, record)?,
     }
@@ -75,7 +76,7 @@ fn firewall_remove(store: &Store, record: &NetworkRecord, endpoint: &Endpoint) -
     conntrack::flush(&endpoint.publish, &addresses).context("conntrack")
 }
 
-/// The end of a network that nobody is in any more.
+/// Removes a network in which no container is left.
 pub(super) fn retire(store: &Store, name: &str, here: &mut RouteNetlink) -> Result<()> {
     if !store.is_empty(name)? {
         return Ok(());
@@ -91,13 +92,13 @@ pub(super) fn retire(store: &Store, name: &str, here: &mut RouteNetlink) -> Resu
     store.deactivate(name)
 }
 
-/// `del` of an id without a record that can be read: everything that names the id is removed. If
-/// there is no record at all, that is what `add` can have left before it wrote one.
+/// Removes everything that names the id: this is `del` without a record that can be read. If there
+/// is no record at all, that is what `add` may have left before it wrote one.
 pub(super) fn sweep(store: &Store, id: &str, had_record: bool) -> Result<()> {
     let mut here = RouteNetlink::here()?;
     let before = here.all()?.len();
     ours::remove_all(store, &mut here, id)?;
-    // Its elements are not known: all others are put in anew.
+    // It is not known which elements the container had: those of all others are added anew.
     let was_known = had_record || here.all()?.len() != before;
     if was_known {
         firewall::forget(store, id)?;
@@ -112,7 +113,7 @@ pub(super) fn sweep(store: &Store, id: &str, had_record: bool) -> Result<()> {
             }
         }
     }
-    // The record goes before the networks, whose end asks who is left.
+    // The record is removed before the networks, which end only if no container is left.
     store.forget(id)?;
     for network in store.active_names()? {
         retire(store, &network, &mut here)?;
@@ -120,8 +121,8 @@ pub(super) fn sweep(store: &Store, id: &str, had_record: bool) -> Result<()> {
     Ok(())
 }
 
-/// What `prune` and `check --repair` do about files that are none of ours, and about interfaces
-/// and leases of containers of which nothing is remembered.
+/// Removes files that are not `rt`'s, and interfaces and leases of containers of which no record
+/// exists; puts missing leases back. `prune` and `check --repair` do this.
 pub(super) fn tidy(store: &Store) -> Result<()> {
     let mut here = RouteNetlink::here()?;
     let orphans = ours::orphans(store, &mut here)?;

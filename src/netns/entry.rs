@@ -1,5 +1,5 @@
-//! What stands in the places of containers' records. A record that cannot be read or believed stops
-//! nobody else.
+//! The network records of containers, as their files are. A record that cannot be read or believed
+//! stops no other container.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,7 +14,7 @@ use super::record::{NetworkRecord, check_record};
 use super::store::Store;
 use crate::id::check_id;
 
-/// What stands in the place of a record.
+/// The content of a record's file.
 #[derive(Debug)]
 pub(super) enum RecordEntry {
     Whole(Box<NetworkRecord>),
@@ -27,7 +27,7 @@ impl Store {
         container(self.directory(), id)
     }
 
-    /// The container's record, if there is one that can be read and believed.
+    /// Returns the container's record, if there is one that can be read and believed.
     pub(super) fn record(&self, id: &str) -> Result<Option<NetworkRecord>> {
         match self.entry(id)? {
             Some(RecordEntry::Whole(record)) => Ok(Some(*record)),
@@ -35,10 +35,10 @@ impl Store {
         }
     }
 
-    /// What stands in the container's place.
+    /// Returns the content of the container's file.
     ///
     /// # Errors
-    /// Where another try may find out.
+    /// The file could not be read this time, and another try may succeed.
     pub(super) fn entry(&self, id: &str) -> Result<Option<RecordEntry>> {
         let path = self.container(id);
         let Some(read) = read_entry::<NetworkRecord>(&path)? else {
@@ -58,8 +58,8 @@ impl Store {
         }))
     }
 
-    /// An address of the record's that somebody else holds, and who: to take the record's word would
-    /// take it from him.
+    /// Returns an address of the record that another container holds, and that container: believing
+    /// the record would take the address from it.
     fn foreign_lease(&self, record: &NetworkRecord) -> Result<Option<(IpAddr, String)>> {
         for endpoint in &record.endpoints {
             for address in endpoint.addresses() {
@@ -89,7 +89,7 @@ impl Store {
         }
     }
 
-    /// The ids of all containers with a record.
+    /// Returns the ids of all containers with a record.
     pub(super) fn ids(&self) -> Result<Vec<String>> {
         let names = names(&self.directory().join("containers"))?;
         Ok(names
@@ -99,7 +99,7 @@ impl Store {
             .collect())
     }
 
-    /// All records that can be read.
+    /// Returns all records that can be read.
     pub(super) fn records(&self) -> Result<Vec<NetworkRecord>> {
         let ids = self.ids()?;
         ids.iter()
@@ -107,7 +107,7 @@ impl Store {
             .collect()
     }
 
-    /// The records that cannot be read: id and reason.
+    /// Returns the records that cannot be read: id and reason.
     pub(super) fn unreadable(&self) -> Result<Vec<(String, Error)>> {
         let mut all = Vec::new();
         for id in self.ids()? {
@@ -123,7 +123,7 @@ fn container(directory: &Path, id: &str) -> PathBuf {
     directory.join("containers").join(format!("{id}.json"))
 }
 
-/// The record of a container; without the lock it may be about to change.
+/// Returns the record of a container. Without the lock it may be about to change.
 pub(super) fn read_record(directory: &Path, id: &str) -> Result<Option<NetworkRecord>> {
     check_id(id)?;
     let path = container(directory, id);

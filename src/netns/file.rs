@@ -1,4 +1,5 @@
-//! Files of the state directory: read without trust in what stands there, replaced in one step.
+//! The files below `/run/rt-netns`. They are read without trust in their content, and replaced in
+//! one step.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -12,18 +13,17 @@ use serde::de::DeserializeOwned;
 
 use crate::sys;
 
-/// No file of ours is larger, in bytes.
+/// The largest file that is read, in bytes; no file that `rt` writes is larger.
 const SIZE_MAX: u64 = 64 << 20;
 
-/// Reads a file's JSON: nothing if there is no file, and an error within if what is there is no
-/// such file.
+/// Reads the JSON of a file: `None` if there is no file, and an inner error if it is no such file.
 ///
 /// # Errors
-/// Where another try may find out.
+/// The file could not be read this time, and another try may succeed.
 pub(super) fn read_entry<T: DeserializeOwned>(path: &Path) -> Result<Option<Result<T>>> {
     let context = || path.display().to_string();
     let mut options = OpenOptions::new();
-    // A pipe in its place would be waited for.
+    // Without O_NONBLOCK, opening a FIFO in its place would wait.
     options
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
@@ -50,7 +50,7 @@ pub(super) fn read_entry<T: DeserializeOwned>(path: &Path) -> Result<Option<Resu
     Ok(Some(serde_json::from_slice(&bytes).map_err(Error::from)))
 }
 
-/// Makes a directory that is not there, for root only.
+/// Makes a directory if it is missing, for root only.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(_) => Ok(()),
@@ -58,7 +58,7 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Where a file is written before it takes its name.
+/// Returns the path at which a file is written before it is renamed.
 pub(super) fn new_name(path: &Path) -> PathBuf {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -74,7 +74,7 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
         .with_context(|| path.display().to_string())
 }
 
-/// The result of a removal, where something that is gone already is none the worse.
+/// Returns the result of a removal; it is no error if the file is gone already.
 pub(super) fn gone(result: io::Result<()>, path: &Path) -> Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -82,7 +82,7 @@ pub(super) fn gone(result: io::Result<()>, path: &Path) -> Result<()> {
     }
 }
 
-/// The names of a directory's entries, in order.
+/// Returns the names of a directory's entries, sorted.
 pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
     let entries = match sys::list_directory(directory) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => vec![],

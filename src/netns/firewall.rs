@@ -1,5 +1,5 @@
-//! Which packets pass, and with which addresses. The driver is chosen by the network; rules that
-//! other programs made are met in `foreign.rs`.
+//! Which packets pass, and with which addresses. The network chooses the driver; `foreign.rs` deals
+//! with the rules of other programs.
 
 mod encode;
 mod foreign;
@@ -16,7 +16,7 @@ use super::network::Network;
 use super::record::{Endpoint, NetworkRecord};
 use super::store::Store;
 
-/// A container's part in a network, everything in one step. Idempotent.
+/// Adds the rules for a container in a network, in one step. Idempotent.
 pub(super) fn add(store: &Store, network: &Network, record: &NetworkRecord) -> Result<()> {
     match network.driver {
         Driver::Nftables => nft::add(store, network, record)?,
@@ -26,7 +26,7 @@ pub(super) fn add(store: &Store, network: &Network, record: &NetworkRecord) -> R
     foreign::open(&network.bridge, network.driver)
 }
 
-/// Takes it away again, as far as it is there.
+/// Removes the rules for a container in a network, as far as they exist.
 pub(super) fn remove(
     store: &Store,
     network: &Network,
@@ -40,7 +40,7 @@ pub(super) fn remove(
     }
 }
 
-/// Takes away what a container of which nothing is known has, by putting in what all others have.
+/// Removes the rules for a container of which nothing is known, by making those of all others anew.
 pub(super) fn forget(store: &Store, id: &str) -> Result<()> {
     let in_use = store.all_in_use()?;
     let has = |driver| {
@@ -57,7 +57,7 @@ pub(super) fn forget(store: &Store, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// The end of a network.
+/// Removes the rules for a network that ends.
 pub(super) fn end(store: &Store, network: &InUse) -> Result<()> {
     let name = &network.network.name;
     let mut others = store.all_in_use()?;
@@ -80,7 +80,7 @@ pub(super) fn end(store: &Store, network: &InUse) -> Result<()> {
     }
 }
 
-/// What is wrong with the driver's tables.
+/// Returns what is wrong with the driver's tables.
 pub(super) fn check(store: &Store, network: &Network) -> Result<Option<String>> {
     match network.driver {
         Driver::Nftables => nft::check(store),
@@ -88,7 +88,7 @@ pub(super) fn check(store: &Store, network: &Network) -> Result<Option<String>> 
     }
 }
 
-/// Makes everything again from the records.
+/// Makes all rules of the driver anew from the records.
 pub(super) fn repair(store: &Store, network: &Network) -> Result<()> {
     match network.driver {
         Driver::Nftables => nft::rebuild(store, "")?,

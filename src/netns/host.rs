@@ -1,13 +1,13 @@
-//! Where on this host the networks are: their descriptions, and what is remembered of them.
+//! Where on this host networks are described, and where their state is stored.
 
 use std::path::PathBuf;
 
-/// Where networks are described, unless an option says something else.
+/// The directory with descriptions of networks, unless an option names another.
 pub(crate) const DEFAULT_NETWORKS: &str = "/etc/rt/networks";
-/// Where they are remembered.
+/// The directory with the state of networks, unless an option names another.
 pub(crate) const DEFAULT_STATE: &str = "/run/rt-netns";
 
-/// Where networks are described and remembered.
+/// The directories of networks: their descriptions and their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) networks: PathBuf,

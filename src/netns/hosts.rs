@@ -13,9 +13,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 
-/// The label of the lines in a container's files that no network gives.
+/// The label of those lines in a container's files that belong to no network.
 pub(super) const BASE: &str = "container";
-/// More than this is not read: the container can write what it likes.
+/// The largest file that is read, in bytes: the container can write what it likes.
 const SIZE_MAX: u64 = 1 << 20;
 
 fn markers(label: &str) -> (String, String) {
@@ -25,12 +25,12 @@ fn markers(label: &str) -> (String, String) {
     )
 }
 
-/// `old` with `block` between the markers of `label`, or without both if it is empty.
+/// Returns `old` with `block` between the markers of `label`, or without both if `block` is empty.
 fn replaced(old: &str, label: &str, block: &str) -> String {
     let (begin, end) = markers(label);
     let (before, after) = match old.find(&begin).map(|at| (at, old[at..].find(&end))) {
         Some((at, Some(length))) => (&old[..at], &old[at + length + end.len()..]),
-        // The end has been edited away: where our lines ended nobody knows.
+        // Somebody has removed the end marker, so nobody knows where the lines of `rt` ended.
         Some((at, None)) => (&old[..at], &old[at + begin.len()..]),
         None => (old, ""),
     };
@@ -61,7 +61,7 @@ fn open(path: &Path, more: OFlag) -> Result<File, Errno> {
     .map(File::from)
 }
 
-/// Makes the directory, of which no part may be a symbolic link.
+/// Makes the directory. No part of its path may be a symbolic link.
 pub(super) fn make_directory(path: &Path) -> Result<()> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
@@ -83,12 +83,11 @@ pub(super) fn make_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The directory of a container's files: below the bundle, or below `state`, but not among our own
-/// files there.
+/// Returns the directory of a container's files: below the bundle, or below `state`, but not among
+/// the records there.
 ///
 /// # Errors
-/// If `files` is anywhere else. Who writes the annotation may be somebody who may only run
-/// containers.
+/// `files` is anywhere else. The annotation may come from a user who may only run containers.
 pub(super) fn directory(bundle: &Path, state: &Path, files: &Path) -> Result<PathBuf> {
     let refused = || {
         anyhow!(
@@ -123,11 +122,11 @@ pub(super) fn directory(bundle: &Path, state: &Path, files: &Path) -> Result<Pat
     if !rest.components().all(is_plain) || !base.is_absolute() {
         return Err(refused());
     }
-    // Without the dots, which no part of the path may be.
+    // Leaves out every `.`, which `make_directory` refuses.
     Ok(base.join(rest).components().collect())
 }
 
-/// Puts `block` into the file `name` of `directory`. With an empty one our lines go.
+/// Puts `block` into the file `name` of `directory`. An empty block removes the lines of `label`.
 pub(super) fn update(directory: &Path, name: &str, label: &str, block: &str) -> Result<()> {
     let path = directory.join(name);
     let create = if block.is_empty() {
@@ -141,7 +140,7 @@ pub(super) fn update(directory: &Path, name: &str, label: &str, block: &str) -> 
     }
 }
 
-/// The whole file, for the host name.
+/// Replaces the whole file, which is for the host name.
 pub(super) fn set(directory: &Path, name: &str, text: &str) -> Result<()> {
     let path = directory.join(name);
     rewrite(&path, OFlag::O_CREAT, |_| text.to_owned()).with_context(|| path.display().to_string())
@@ -167,7 +166,7 @@ fn rewrite(path: &Path, create: OFlag, change: impl FnOnce(&str) -> String) -> R
     Ok(())
 }
 
-/// One line of `/etc/hosts`.
+/// Returns one line of `/etc/hosts`.
 pub(super) fn line(address: IpAddr, names: &[String]) -> String {
     format!("{address}\t{}\n", names.join(" "))
 }

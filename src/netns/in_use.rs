@@ -1,5 +1,5 @@
-//! The networks in use, as they were made. One whose file cannot be read is taken for what it most
-//! likely was, and is open to nobody.
+//! The networks in use, as they were made. If the file of a network in use cannot be read, the
+//! network is taken for what its description says; without a description it is closed to everybody.
 
 use anyhow::{Context, Error, Result, anyhow};
 
@@ -22,14 +22,14 @@ pub(super) struct InUse {
 }
 
 impl InUse {
-    /// Whether this driver has to do with the network.
+    /// Whether this driver has rules for the network.
     pub(super) fn is_of(&self, driver: Driver) -> bool {
         self.network.driver == driver || self.is_closed
     }
 }
 
 impl Store {
-    /// The network, if it is in use.
+    /// Returns the network, if it is in use.
     pub(super) fn in_use(&self, name: &str) -> Result<Option<InUse>> {
         let directory = self.network(name);
         let context = || directory.display().to_string();
@@ -56,7 +56,7 @@ impl Store {
             Some(network) => network,
             None => self.closed(name)?,
         };
-        // Whether the bridge is ours is seen by its address when it is removed.
+        // `ours::remove_bridge` recognises a bridge that `rt` has made by its address.
         Ok(Some(InUse {
             network,
             made_bridge: true,
@@ -65,7 +65,7 @@ impl Store {
         }))
     }
 
-    /// All networks in use.
+    /// Returns all networks in use.
     pub(super) fn all_in_use(&self) -> Result<Vec<InUse>> {
         let names = self.active_names()?;
         names
@@ -74,7 +74,7 @@ impl Store {
             .collect()
     }
 
-    /// A network of which nothing is known but what the kernel has: it has no way out.
+    /// Returns a network of which nothing is known but what the kernel has: it has no way out.
     fn closed(&self, name: &str) -> Result<Network> {
         let mut here = RouteNetlink::here()?;
         let all = here.all()?;
@@ -97,7 +97,7 @@ impl Store {
     }
 }
 
-/// The network as it is in use, or else as its file has it.
+/// Returns the network as it is in use, or else as its file describes it.
 pub(super) fn load(store: &Store, host: &Host, name: &str) -> Result<Network> {
     check_name(name)?;
     match store.in_use(name)? {

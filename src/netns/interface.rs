@@ -1,14 +1,15 @@
-//! Names of interfaces. Those of the host's that lead to containers are hashes of who is at their
-//! ends. Pure.
+//! Names of interfaces. The host's interfaces that lead to containers are named by hashes of what
+//! is at their ends. Pure.
 
 use anyhow::{Result, bail};
 
 /// IFNAMSIZ of `<net/if.h>` without the final zero.
 pub(super) const INTERFACE_MAX: usize = 15;
-/// How many links of a container whose record cannot be read are looked for.
+/// How many point-to-point links are looked for if the record of a container cannot be read.
 pub(super) const POINTS_MAX: usize = 16;
 
-/// dev_valid_name() of the kernel; `rt` alone is a word of nft's.
+/// Refuses a name that dev_valid_name() of the kernel refuses, or that has unusual characters, or
+/// is `rt`, which is a word of nft's.
 pub(super) fn check_interface(name: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     let bad = name.is_empty() || name.len() > INTERFACE_MAX || [".", "..", "rt"].contains(&name);
@@ -18,14 +19,15 @@ pub(super) fn check_interface(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// FNV-1a: names of interfaces are made from longer ones with it.
+/// Returns the FNV-1a hash. Names of interfaces are made from longer names with it.
 pub(super) fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     })
 }
 
-/// The same for every time that the container joins the network.
+/// Returns the name of the host's end of the container's interface in the network. It is the same
+/// each time that the container joins the network.
 pub(super) fn host_interface(id: &str, network: &str) -> String {
     format!(
         "rtv{:012x}",
@@ -33,7 +35,7 @@ pub(super) fn host_interface(id: &str, network: &str) -> String {
     )
 }
 
-/// The name of the peer's end of the `at`-th link of container `id`.
+/// Returns the name of the peer's end of the `at`-th link of container `id`.
 pub(super) fn peer_interface(peer: &str, id: &str, at: usize) -> String {
     format!(
         "rtp{:012x}",
@@ -41,7 +43,7 @@ pub(super) fn peer_interface(peer: &str, id: &str, at: usize) -> String {
     )
 }
 
-/// Whether the name is of the form that the host's interfaces of ours have.
+/// Whether the name has the form of [`host_interface`].
 pub(super) fn is_hash(name: &str) -> bool {
     let digits = name.strip_prefix("rtv").unwrap_or_default();
     digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())

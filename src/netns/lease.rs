@@ -1,4 +1,4 @@
-//! Who has which address. Under the store's lock.
+//! The leases: which container has which address. All of this happens under the store's lock.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,12 +14,12 @@ use super::store::Store;
 use crate::id::check_id;
 use crate::sys;
 
-/// Who has an address.
+/// What is known of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lease {
     Free,
     Held(String),
-    /// What stands there is no lease.
+    /// The file in its place is no lease.
     Bad,
 }
 
@@ -30,7 +30,7 @@ impl Store {
             .join(address.to_string())
     }
 
-    /// Who holds the address.
+    /// Returns which container holds the address.
     pub(super) fn holder(&self, network: &str, address: IpAddr) -> Result<Lease> {
         let path = self.lease(network, address);
         match fs::read_link(&path) {
@@ -52,7 +52,7 @@ impl Store {
         symlink(id, &path).with_context(|| path.display().to_string())
     }
 
-    /// Gives the address back if it is this container's, or if what stands there is nobody's.
+    /// Gives the address back if this container holds it, or if the file in its place is no lease.
     pub(super) fn release(&self, network: &str, address: IpAddr, id: &str) -> Result<()> {
         match self.holder(network, address)? {
             Lease::Held(holder) if holder != id => Ok(()),
@@ -71,7 +71,7 @@ impl Store {
         }
     }
 
-    /// Every address given in the network, with its holder.
+    /// Returns every address that a container holds in the network, with its holder.
     pub(super) fn leases(&self, network: &str) -> Result<Vec<(IpAddr, String)>> {
         let mut leases = Vec::new();
         for name in self.lease_names(network)? {
@@ -88,7 +88,7 @@ impl Store {
         names(&self.network(network).join("leases"))
     }
 
-    /// Removes what stands among the leases of a network and is none.
+    /// Removes every file among the leases of a network that is no lease.
     pub(super) fn remove_bad_leases(&self, network: &str) -> Result<()> {
         for name in self.lease_names(network)? {
             let good = match name.parse::<IpAddr>() {
@@ -105,8 +105,8 @@ impl Store {
         Ok(())
     }
 
-    /// Whether nobody has an address in the network. Mostly the first file that is looked at says
-    /// that somebody has.
+    /// Whether no container has an address in the network. Usually the first file shows that one
+    /// has.
     pub(super) fn is_empty(&self, network: &str) -> Result<bool> {
         let path = self.network(network).join("leases");
         let entries = match sys::list_directory(&path) {

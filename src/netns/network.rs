@@ -1,5 +1,5 @@
-//! Networks: a file in `/etc/rt/networks` each, and one that is built in. What the file leaves open
-//! is decided here.
+//! Networks. A file in `/etc/rt/networks` describes each, and one is built in. What the file leaves
+//! open is decided here.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -31,10 +31,10 @@ pub(super) struct Network {
     pub(super) bridge: String,
     /// The host's address on the bridge.
     pub(super) gateway: Cidr,
-    /// Where containers' addresses are taken from.
+    /// The range from which containers get their addresses.
     pub(super) range: Cidr,
     pub(super) gateway6: Option<Cidr>,
-    /// In bytes; 0 is the kernel's choice.
+    /// The MTU of the interfaces in bytes; 0 leaves the choice to the kernel.
     pub(super) mtu: u32,
     pub(super) icc: bool,
     pub(super) internal: bool,
@@ -45,7 +45,7 @@ pub(super) struct Network {
     pub(super) localhost: Localhost,
 }
 
-/// For [`crate::fuzz`]: a network's file.
+/// Parses arbitrary bytes, for [`crate::fuzz`], as the file of a network.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_anything(json: &[u8]) {
     let Ok(config) = serde_json::from_slice(json) else {
@@ -65,7 +65,7 @@ pub(super) fn read_anything(json: &[u8]) {
 }
 
 impl Network {
-    /// The network `name` as its file below `directory` has it.
+    /// Returns the network `name` as its file below `directory` describes it.
     pub(super) fn load(directory: &Path, name: &str) -> Result<Self> {
         check_name(name)?;
         let path = directory.join(format!("{name}.json"));
@@ -87,7 +87,8 @@ impl Network {
         Self::decide(name, config).with_context(|| path.display().to_string())
     }
 
-    /// The names of all networks: the files below `directory` and the one that is built in.
+    /// Returns the names of all networks: the files below `directory`, and the one that is built
+    /// in.
     pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
         let mut names = vec![DEFAULT.to_owned()];
         match sys::list_directory(directory) {
@@ -111,7 +112,10 @@ impl Network {
         Ok(names)
     }
 
-    /// What a file means, or why it means nothing.
+    /// Decides what a file means.
+    ///
+    /// # Errors
+    /// The file is contradictory or incomplete.
     pub(super) fn decide(name: &str, config: Config) -> Result<Self> {
         let subnet = match (config.subnet, config.gateway) {
             (Some(subnet), _) => subnet,
@@ -166,8 +170,8 @@ impl Network {
         })
     }
 
-    /// A network of which nothing is known but its bridge and the host's addresses there: it is
-    /// internal and its members are apart, so that nothing is let through by mistake.
+    /// Returns a network of which nothing is known but its bridge and the host's addresses there.
+    /// It is internal and its members are apart, so that nothing is let through by mistake.
     pub(super) fn closed(name: &str, bridge: String, addresses: &[Cidr]) -> Self {
         let is_local = |ip| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         let global = addresses
@@ -194,13 +198,13 @@ impl Network {
         }
     }
 
-    /// The host's addresses on the bridge.
+    /// Returns the host's addresses on the bridge.
     pub(super) fn gateways(&self) -> impl Iterator<Item = Cidr> {
         std::iter::once(self.gateway).chain(self.gateway6)
     }
 }
 
-/// The host's address in an IPv6 subnet: its first one, unless the file names another.
+/// Returns the host's address in an IPv6 subnet: its first one, unless the file names another.
 fn gateway6(subnet: Cidr) -> Cidr {
     match subnet.address == subnet.network() {
         true => Cidr {
@@ -257,7 +261,7 @@ pub(super) fn default_bridge(name: &str) -> String {
     }
 }
 
-/// What may be a network's name; the modes that are none are not.
+/// Refuses what cannot be the name of a network, and the names of the modes, which are no networks.
 pub(super) fn check_name(name: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     let reserved = ["host", "none", "container", "bridge"].contains(&name);

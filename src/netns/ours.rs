@@ -1,6 +1,7 @@
-//! Which interfaces of the host are ours. The names of those that lead to containers are hashes,
-//! and somebody who chooses the id of a container, or an interface's name, may aim at one. So each
-//! has an alias with the names that the hash is of, and is removed for its own container only.
+//! The interfaces of the host that `rt` has made. Those that lead to containers have hashes for
+//! names, and somebody who chooses the id of a container, or the name of an interface, may aim at
+//! one. So each has an alias with the names from which the hash is made, and is removed only for
+//! its own container.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -24,15 +25,16 @@ use crate::sys;
 const ALIAS_MAX: usize = 255;
 const PREFIX: &str = "rt netns ";
 
-/// The alias of the interface that leads from `network`, or from the point `network`, to `id`.
+/// Returns the alias of the interface that leads to `id` from `network`, or from the peer `network`
+/// of a point-to-point link.
 pub(super) fn alias(network: &str, id: &str) -> String {
     let mut alias = format!("{PREFIX}{network} {id}");
-    // Ids have no other characters than ASCII's.
+    // Ids have ASCII characters only, so this cuts none in two.
     alias.truncate(ALIAS_MAX);
     alias
 }
 
-/// The network and the id in an alias of ours; of a long id its beginning.
+/// Returns the network and the id in an alias of `rt`; of a long id, its beginning.
 fn parse_alias(alias: &str) -> Option<(&str, &str)> {
     alias.strip_prefix(PREFIX)?.split_once(' ')
 }
@@ -52,7 +54,7 @@ fn is_of_another(store: &Store, name: &str, id: &str) -> Result<bool> {
     }))
 }
 
-/// Removes the interface `name` as far as it is the one that leads from `network` to `id`.
+/// Removes the interface `name` if it is the one that leads from `network` to `id`.
 pub(super) fn remove(
     store: &Store,
     here: &mut RouteNetlink,
@@ -63,7 +65,7 @@ pub(super) fn remove(
         return Ok(());
     };
     let is_ours = match link.alias.as_str() {
-        // It was never finished, or an earlier version has made it.
+        // An `add` that did not finish, or an earlier version of `rt`, has made it.
         "" => link.peer_namespace.is_some() && !is_of_another(store, name, id)?,
         other => other == alias(network, id),
     };
@@ -73,7 +75,7 @@ pub(super) fn remove(
     here.remove(name)
 }
 
-/// Removes every interface of the host that says of itself that it leads to `id`.
+/// Removes every interface of the host whose alias says that it leads to `id`.
 pub(super) fn remove_all(store: &Store, here: &mut RouteNetlink, id: &str) -> Result<()> {
     for link in here.all()?.iter().filter(|link| link.kind == "veth") {
         if let Some((network, _)) = parse_alias(&link.alias)
@@ -82,7 +84,7 @@ pub(super) fn remove_all(store: &Store, here: &mut RouteNetlink, id: &str) -> Re
             here.remove(&link.name)?;
         }
     }
-    // Those of an earlier version say nothing.
+    // The interfaces of an earlier version have no alias.
     for network in store.active_names()? {
         remove(store, here, &host_interface(id, &network), (&network, id))?;
     }
@@ -92,11 +94,11 @@ pub(super) fn remove_all(store: &Store, here: &mut RouteNetlink, id: &str) -> Re
     })
 }
 
-/// Makes room for an interface of container `id`: one of that name which a crash has left is
-/// removed.
+/// Makes room for an interface of container `id`: removes one of that name which a crash has left.
 ///
 /// # Errors
-/// If it belongs to another container, to a process, or is no such interface at all.
+/// The interface belongs to another container, leads to a namespace with a process, or is no such
+/// interface at all.
 pub(super) fn make_room(
     store: &Store,
     here: &mut RouteNetlink,
@@ -158,8 +160,8 @@ fn has_process(here: &mut RouteNetlink, number: u32) -> Result<bool> {
     Ok(false)
 }
 
-/// The interfaces of ours that lead to containers of which nothing is remembered and that have no
-/// process: name, network, id.
+/// Returns the names of the interfaces made by `rt` that lead to containers of which no record
+/// exists and which have no process.
 pub(super) fn orphans(store: &Store, here: &mut RouteNetlink) -> Result<Vec<String>> {
     let mut known = HashSet::new();
     for record in store.records_and_remains("")? {
@@ -191,7 +193,7 @@ pub(super) fn orphans(store: &Store, here: &mut RouteNetlink) -> Result<Vec<Stri
     Ok(orphans)
 }
 
-/// Whether the bridge is one that we have made: its hardware address is of ours.
+/// Whether `rt` has made the bridge: then its hardware address follows from the gateway's.
 pub(super) fn is_bridge(link: &NetworkLink, network: &Network) -> bool {
     let own = match network.gateway.address {
         IpAddr::V4(address) => Some(Mac::of(address)),
@@ -200,7 +202,7 @@ pub(super) fn is_bridge(link: &NetworkLink, network: &Network) -> bool {
     link.kind == "bridge" && link.mac == own
 }
 
-/// Removes a network's bridge if it is one that we have made.
+/// Removes the bridge of a network if `rt` has made it.
 pub(super) fn remove_bridge(here: &mut RouteNetlink, network: &Network) -> Result<()> {
     match here.find(&network.bridge)? {
         Some(link) if is_bridge(&link, network) => here.remove(&network.bridge),

@@ -1,5 +1,5 @@
-//! Point-to-point links: a veth pair between two containers, or a container and the host, with an
-//! address and a route of one host each.
+//! Point-to-point links: a veth pair between two containers, or between a container and the host.
+//! Each end has an address, and a route to the one address of the other end.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -16,7 +16,7 @@ use super::target::Target;
 use crate::netlink::address::Cidr;
 use crate::netlink::link::{NewLink, RouteNetlink};
 
-/// The links decided: names of both ends. The peer must be there.
+/// Decides the links and the names of their ends. The peer must exist.
 pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<Vec<Point>> {
     let mut points = Vec::new();
     for (at, link) in wanted.iter().enumerate() {
@@ -41,9 +41,9 @@ pub(super) fn plan(store: &Store, id: &str, wanted: &[PointToPoint]) -> Result<V
     Ok(points)
 }
 
-/// Refuses addresses that the peer's namespace, in which this runs, has or reaches elsewhere: who
-/// asks for the link would have packets that are for somebody else. The peer's own end may have
-/// the same address in several links.
+/// Refuses addresses that the peer's namespace, in which this runs, has itself or reaches
+/// elsewhere: the container that asks for the link would get packets that are for others. The
+/// peer's own end may have the same address in several links.
 fn check_routes(store: &Store, link: &PointToPoint) -> Result<()> {
     let mut here = RouteNetlink::here()?;
     let mut ends = Vec::new();
@@ -55,7 +55,7 @@ fn check_routes(store: &Store, link: &PointToPoint) -> Result<()> {
         }
     }
     for route in here.all_routes()? {
-        // Two halves of everything are how some write a default route.
+        // Some programs write a default route as two routes to one half of all addresses each.
         if route.to.prefix <= 1 {
             continue;
         }
@@ -77,7 +77,7 @@ fn check_routes(store: &Store, link: &PointToPoint) -> Result<()> {
     [link.own, link.its].into_iter().try_for_each(check_unicast)
 }
 
-/// Refuses what is no address of one host.
+/// Refuses an address that is not the address of one host.
 fn check_unicast(address: IpAddr) -> Result<()> {
     let special = match address {
         IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[0] == 0,
@@ -148,7 +148,7 @@ pub(super) fn make(store: &Store, target: &Target, record: &NetworkRecord) -> Re
     Ok(())
 }
 
-/// One end: its own address alone, and the other one's beyond the link.
+/// Configures one end: its own address alone, and a route to the other end's address over the link.
 fn end(
     links: &mut RouteNetlink,
     name: &str,
@@ -168,7 +168,7 @@ fn end(
         .context("route")
 }
 
-/// Removes one end: the other one goes with it. A container that is gone has taken its ends along.
+/// Removes one end, and the other one with it. If a container has gone, so have its ends.
 pub(super) fn remove(
     store: &Store,
     record: &NetworkRecord,
@@ -179,7 +179,8 @@ pub(super) fn remove(
     if point.peer == "host" {
         return ours::remove(store, here, &point.peer_interface, whose);
     }
-    // The peer's end has a name that is nobody else's; the own one's may be anybody's.
+    // The name of the peer's end is unique. The name of the container's own end is not: it may
+    // belong to another interface.
     let peer = match store.record(&point.peer)? {
         Some(peer) => Target::of_record(&peer)?,
         None => None,
@@ -201,7 +202,7 @@ pub(super) fn remove(
 
 fn remove_veth(name: &str) -> Result<()> {
     let mut links = RouteNetlink::here()?;
-    // Another interface may have had the name before.
+    // The name may belong to another interface that was there before.
     let is_veth = links.find(name)?.is_some_and(|link| link.kind == "veth");
     if is_veth { links.remove(name) } else { Ok(()) }
 }

@@ -1,5 +1,6 @@
-//! Published ports are held by sockets, so that two that want the same one meet an error, and so
-//! that what the kernel's way does not serve arrives at the helper process.
+//! Sockets that hold published ports, so that a second container that wants the same port gets an
+//! error, and so that packets which the kernel's translation does not serve arrive at the helper
+//! process.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,11 +22,13 @@ pub(super) struct Held {
     pub(super) socket: OwnedFd,
     pub(super) protocol: Protocol,
     pub(super) to: SocketAddr,
-    /// From clients with an IPv6 address, where one socket hears both and the target is another one.
+    /// The target for clients with an IPv6 address, if one socket serves both families and this
+    /// target is another one.
     pub(super) to6: Option<SocketAddr>,
 }
 
-/// Binds everything that `publish` asks for; a host port 0 becomes the one that is given.
+/// Binds all ports that `publish` asks for. Host port 0 is replaced by the port that the kernel
+/// chooses.
 pub(super) fn hold(publish: &mut Publish, to: IpAddr, to6: Option<IpAddr>) -> Result<Vec<Held>> {
     allow_many();
     let protocol = publish.to.protocol;
@@ -37,13 +40,13 @@ pub(super) fn hold(publish: &mut Publish, to: IpAddr, to6: Option<IpAddr>) -> Re
             host => host + n,
         };
         let socket = match open_at(publish.bind, host, protocol) {
-            // No SCTP: then nobody else can have the port either.
+            // Without SCTP in the kernel nobody else can have the port either.
             Err((_, Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT))
                 if protocol == Protocol::Sctp =>
             {
                 continue;
             }
-            // No IPv6: the same.
+            // Without IPv6 in the kernel nobody else can have the port either.
             Err((at, Errno::EAFNOSUPPORT)) if at.is_ipv6() => continue,
             Err((at, errno)) => return Err(errno).with_context(|| name(at, protocol)),
             Ok(socket) => socket,
@@ -64,7 +67,7 @@ pub(super) fn hold(publish: &mut Publish, to: IpAddr, to6: Option<IpAddr>) -> Re
     Ok(held)
 }
 
-/// Each port takes a descriptor, and a shell gives few.
+/// Raises the limit of open files, since each port takes a descriptor and a shell allows few.
 fn allow_many() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -80,8 +83,11 @@ fn name(at: SocketAddr, protocol: Protocol) -> String {
     format!("publish: {at}/{}", protocol.name())
 }
 
-/// A socket on the address, or on every one of both families: one does for both, since there may be
-/// as many ports as descriptors. Where it fails the address is said that it was meant for.
+/// Opens a socket on the address, or on every address of both families. One socket serves both,
+/// since there may be as many ports as descriptors.
+///
+/// # Errors
+/// The error of the socket, with the address that it was meant for.
 fn open_at(
     bind: Option<IpAddr>,
     port: u16,
@@ -138,7 +144,7 @@ fn number(socket: &OwnedFd) -> Result<u16> {
         .ok_or_else(|| anyhow!("getsockname: not an address"))
 }
 
-/// Whether the address is one of this host's.
+/// Whether the address belongs to this host.
 pub(super) fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Ports and ranges of them that are published, in docker's words. Pure.
+//! Published ports and ranges of ports, in docker's syntax. Pure.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-/// What ports are of.
+/// A protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Protocol {
@@ -75,10 +75,10 @@ impl FromStr for Range {
     }
 }
 
-/// A published range. Host port 0 is one that is free.
+/// A published range of ports. Host port 0 stands for a free port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Publish {
-    /// Every address of the host if missing.
+    /// The address of the host; every address if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bind: Option<IpAddr>,
     pub(crate) host: u16,
@@ -132,7 +132,7 @@ fn port(text: &str) -> Result<u16> {
     }
 }
 
-/// `80` or `8000-8010`: the first and how many.
+/// Parses `80` or `8000-8010` into the first port and the number of ports.
 fn ports(text: &str) -> Result<(u16, u16)> {
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (port(first)?, port(last)?),
@@ -141,7 +141,7 @@ fn ports(text: &str) -> Result<(u16, u16)> {
     if last < first {
         bail!("{text:?}: the range ends before it begins");
     }
-    // 1-65535 has as many as fit.
+    // The longest range, 1-65535, has as many ports as fit into the type.
     Ok((first, last - first + 1))
 }
 
@@ -152,7 +152,7 @@ fn split_protocol(text: &str) -> Result<(&str, Protocol)> {
     }
 }
 
-/// The parts between colons; an IPv6 address in brackets is one, without them.
+/// Returns the parts between colons. An IPv6 address in brackets is one part, without the brackets.
 pub(super) fn split_colons(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -165,7 +165,7 @@ pub(super) fn split_colons(text: &str) -> Vec<&str> {
             match after.strip_prefix(':') {
                 Some(after) => rest = after,
                 None if after.is_empty() => return parts,
-                // Whatever this is, it is nothing that anybody takes.
+                // No caller takes an empty list.
                 None => return vec![],
             }
         } else if let Some((part, after)) = rest.split_once(':') {
@@ -178,7 +178,7 @@ pub(super) fn split_colons(text: &str) -> Vec<&str> {
     }
 }
 
-/// An address; the error says what is none.
+/// Parses an address; the error quotes what is none.
 pub(super) fn address<T: FromStr>(value: &str) -> Result<T> {
     value
         .parse()

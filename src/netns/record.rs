@@ -1,4 +1,4 @@
-//! What is remembered of one container: its namespace, its ends, its names.
+//! The network record of one container: its namespace, its ends, its names.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -20,7 +20,7 @@ use crate::process::Process;
 /// The network namespace of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NamespaceIdentity {
-    /// Where it is bound, unless it lives by its process alone.
+    /// The path at which it is bound; `None` if only a process keeps it alive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) path: Option<PathBuf>,
     pub(super) device: u64,
@@ -40,7 +40,7 @@ pub(super) struct Endpoint {
     pub(super) address6: Option<Cidr>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) publish: Vec<Publish>,
-    /// Of the linked containers in this network: host interface, and ports (all if none).
+    /// The linked containers in this network: host interface, and ports (all if none).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) links: Vec<(String, Vec<Range>)>,
 }
@@ -51,14 +51,14 @@ impl Endpoint {
     }
 }
 
-/// One end of a point-to-point link.
+/// A point-to-point link of the container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Point {
     pub(super) peer: String,
     pub(super) interface: String,
     pub(super) own: IpAddr,
     pub(super) its: IpAddr,
-    /// The other end's name, in the host's namespace if the peer is the host.
+    /// The name of the other end, which is in the host's namespace if the peer is the host.
     pub(super) peer_interface: String,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Point {
 #[serde(rename_all = "camelCase")]
 pub(super) struct NetworkRecord {
     pub(super) id: String,
-    /// Whether `add` has come to its end.
+    /// Whether `add` has completed.
     pub(super) complete: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) process: Option<Process>,
@@ -88,7 +88,8 @@ pub(super) struct NetworkRecord {
 }
 
 impl NetworkRecord {
-    /// Whether the container's process lives, or its namespace is still where it was.
+    /// Whether the container's process is alive or, if the record names none, its namespace is
+    /// still at its path.
     pub(super) fn is_alive(&self) -> Result<bool> {
         if let Some(process) = self.process {
             return Ok(process.open()?.is_some());
@@ -109,7 +110,7 @@ impl NetworkRecord {
         }
     }
 
-    /// The ports that the container serves, as far as it is known.
+    /// Returns the ports that the container serves, as far as they are known.
     pub(super) fn ports(&self) -> Vec<Range> {
         let published = self
             .endpoints
@@ -120,8 +121,8 @@ impl NetworkRecord {
     }
 }
 
-/// Refuses a record that is not the one of container `id`: what it names would be taken from
-/// somebody else.
+/// Refuses a record that cannot be that of container `id`: what it names would be removed from
+/// another container.
 pub(super) fn check_record(id: &str, record: &NetworkRecord) -> Result<()> {
     check_id(id)?;
     if record.id != id {

@@ -1,5 +1,5 @@
-//! What has to be thought of a container whose record cannot be read: an empty, cut or foreign file.
-//! It opens nothing, and is found for its removal by what does not stand in it: the name of the
+//! What is assumed of a container whose record cannot be read: an empty, cut or foreign file. It
+//! opens nothing in the firewall. For its removal it is found by other traces: the name of the
 //! file, the leases, the interfaces.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,8 +13,8 @@ use super::store::Store;
 use crate::netlink::address::{Cidr, Mac};
 
 impl Store {
-    /// What has to be thought of a container whose record cannot be read: it may be in every
-    /// network, and nothing is published or linked.
+    /// Returns the record that is assumed for a container whose record cannot be read: it may be in
+    /// every network, and nothing is published or linked.
     fn remains(&self, id: &str) -> Result<NetworkRecord> {
         let mut endpoints = Vec::new();
         for network in self.active_names()? {
@@ -55,7 +55,7 @@ impl Store {
         })
     }
 
-    /// Every container's part in the firewall but that of `without`.
+    /// Returns the records of all containers but `without`, as the firewall needs them.
     pub(super) fn records_and_remains(&self, without: &str) -> Result<Vec<NetworkRecord>> {
         let mut all = Vec::new();
         for id in self.ids()?.into_iter().filter(|id| id != without) {

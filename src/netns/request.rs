@@ -1,5 +1,5 @@
-//! What a container wants of its network: options of `rt netns add` and `rt spec`, or annotations
-//! `org.rt.network.*` that say the same.
+//! What a container asks of its network: options of `rt netns add` and `rt spec`, or annotations
+//! `org.rt.network.*` with the same meaning.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use super::publish::{Publish, Range, address, split_colons};
 use crate::id::check_id;
 use crate::netlink::address::Mac;
 
-/// Before the name of an option, an annotation's key.
+/// The prefix of an annotation's key, before the name of the option.
 pub(crate) const ANNOTATION: &str = "org.rt.network.";
 
-/// The options: name, what stands for the value in the help, the help.
+/// The options: name, placeholder of the value in the help, the help.
 pub(crate) const OPTIONS: [(&str, &str, &str); 17] = [
     (
         "network",
@@ -72,17 +72,17 @@ pub(crate) const OPTIONS: [(&str, &str, &str); 17] = [
     ),
 ];
 
-/// Options given: name and value.
+/// The options that were given: name and value.
 pub(crate) type Options = Vec<(String, String)>;
 
-/// Another container whose ports may be reached, under this name.
+/// Another container whose ports the container may reach, under this name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LinkTo {
     pub(crate) id: String,
     pub(crate) name: String,
 }
 
-/// A veth pair of its own to `peer`, a container or `host`.
+/// A veth pair that leads to `peer` alone, a container or `host`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PointToPoint {
     pub(crate) peer: String,
@@ -91,7 +91,7 @@ pub(crate) struct PointToPoint {
     pub(crate) interface: Option<String>,
 }
 
-/// Everything that can be wanted.
+/// Everything that a container can ask for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NetworkRequest {
     pub(crate) networks: Vec<String>,
@@ -104,7 +104,7 @@ pub(crate) struct NetworkRequest {
     pub(crate) dns: Vec<IpAddr>,
     pub(crate) dns_search: Vec<String>,
     pub(crate) dns_options: Vec<String>,
-    /// `None` is the host itself.
+    /// More lines for `/etc/hosts`; `None` is the host itself.
     pub(crate) hosts: Vec<(String, Option<IpAddr>)>,
     pub(crate) aliases: Vec<String>,
     pub(crate) hostname: Option<String>,
@@ -115,8 +115,8 @@ pub(crate) struct NetworkRequest {
 }
 
 impl NetworkRequest {
-    /// From options and their values; several values of one may stand in a list with commas or
-    /// white space between them.
+    /// Makes a request from options and their values. A value may be a list, with commas or white
+    /// space between its items.
     pub(crate) fn new<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {
         let mut request = Self::default();
         for (name, values) in pairs {
@@ -177,7 +177,7 @@ fn flag(value: &str) -> Result<bool> {
         .map_err(|_| anyhow!("{value:?}: not true or false"))
 }
 
-/// What may stand in a file of words without changing its meaning.
+/// Returns the value if it can be a word of a configuration file without changing its meaning.
 fn printable(value: &str) -> Result<String> {
     match value.len() <= 255
         && value
@@ -189,7 +189,8 @@ fn printable(value: &str) -> Result<String> {
     }
 }
 
-/// A name for the resolver and `/etc/hosts`: an id of a container is one as well.
+/// Returns the value if it is a name for the resolver and `/etc/hosts`. An id of a container is
+/// one, too.
 pub(crate) fn domain(value: &str) -> Result<String> {
     let label = |label: &str| {
         let good = |c: char| c.is_ascii_alphanumeric() || "_-+".contains(c);
@@ -226,7 +227,7 @@ fn link(value: &str) -> Result<LinkTo> {
     })
 }
 
-/// `PEER:OWN:ITS[:INTERFACE]`, IPv6 addresses in brackets.
+/// Parses `PEER:OWN:ITS[:INTERFACE]`, with IPv6 addresses in brackets.
 fn point_to_point(value: &str) -> Result<PointToPoint> {
     let parts = split_colons(value);
     let (peer, own, its, name) = match parts[..] {

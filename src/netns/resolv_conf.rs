@@ -1,9 +1,9 @@
-//! `/etc/resolv.conf`: the host's is read, a container's is written.
+//! `/etc/resolv.conf`: reads the host's, and writes a container's.
 
 use std::fs;
 use std::net::IpAddr;
 
-/// Addresses that name servers have in this host's `/etc/resolv.conf`.
+/// Returns the addresses of the name servers in this host's `/etc/resolv.conf`.
 pub(super) fn host_servers() -> Vec<IpAddr> {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     servers_in(&text)
@@ -17,7 +17,7 @@ fn servers_in(text: &str) -> Vec<IpAddr> {
     text.lines().filter_map(server).collect()
 }
 
-/// The text of a container's.
+/// Returns the text of a container's `/etc/resolv.conf`.
 pub(super) fn text(servers: &[IpAddr], search: &[String], options: &[String]) -> String {
     let mut text: String = servers
         .iter()

@@ -15,7 +15,7 @@ use super::store::Store;
 use crate::id::check_id;
 use crate::log;
 
-/// Every container with its networks.
+/// Returns every container with its networks.
 pub(super) fn list(host: &Host, json: bool) -> Result<String> {
     let store = Store::lock(host)?;
     let mut records = Vec::new();
@@ -95,7 +95,7 @@ fn status(record: &NetworkRecord) -> Result<&'static str> {
     })
 }
 
-/// As docker's `ps` writes it: `0.0.0.0:8080->80/tcp`.
+/// Returns a published port in the form of docker's `ps`: `0.0.0.0:8080->80/tcp`.
 fn port(publish: &Publish) -> String {
     let range = |first: u16| match publish.to.count {
         1 => first.to_string(),
@@ -156,7 +156,7 @@ fn network(store: &Store, network: &Network) -> Result<Value> {
     }))
 }
 
-/// A container, or else a network.
+/// Describes a container or, if there is none of that name, a network.
 pub(super) fn inspect(host: &Host, name: &str, json: bool) -> Result<String> {
     let store = Store::lock(host)?;
     let entry = if check_id(name).is_ok() {
@@ -187,7 +187,7 @@ fn pretty(value: &Value) -> Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-/// One line a value, indented; what is not there is left out.
+/// Writes one line for each value, indented. Missing values are left out.
 fn outline(text: &mut String, value: &Value, depth: usize) {
     let Value::Object(object) = value else { return };
     for (key, value) in object {

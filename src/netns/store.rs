@@ -1,16 +1,16 @@
-//! What is remembered of networks and containers, below `/run/rt-netns`, which a reboot empties.
+//! What `rt netns` stores of networks and containers below `/run/rt-netns`, which a reboot empties.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `lock` | flock(2) on it serialises everything that changes something |
-//! | `containers/ID.json` | a record (`record.rs`): all that `del` needs, written before anything is made |
+//! | `containers/ID.json` | all that `del` needs, written before anything is made (`record.rs`) |
 //! | `networks/NAME/network.json` | [`Active`]: the network as it was made |
 //! | `networks/NAME/leases/ADDRESS` | a symbolic link whose target is the id of the holder |
 //! | `networks/NAME/last` | the address given last |
 //! | `networks/NAME/serve.sock` | where the network's helper process listens |
 //!
-//! A record whose container is gone binds nothing: its address is free, and `prune` removes it.
-//! What cannot be read is met in `entry.rs`, `in_use.rs` and `remains.rs`.
+//! A record whose container is gone reserves nothing: its address is free, and `prune` removes it.
+//! `entry.rs`, `in_use.rs` and `remains.rs` deal with files that cannot be read.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -29,7 +29,7 @@ use super::network::check_name;
 use crate::sys;
 
 const ACTIVE: &str = "network.json";
-/// How long a command waits for another one.
+/// How long a command waits for the lock.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
 
 /// A network in use.
@@ -37,22 +37,22 @@ const LOCK_LIMIT: Duration = Duration::from_secs(30);
 #[serde(rename_all = "camelCase")]
 pub(super) struct Active {
     pub(super) config: Config,
-    /// Whether the bridge is ours to remove.
+    /// Whether `rt` has made the bridge, and is to remove it.
     pub(super) made_bridge: bool,
 }
 
-/// The directory, locked.
+/// The directory, with its lock held.
 #[derive(Debug)]
 pub(super) struct Store {
     directory: PathBuf,
-    /// Where networks are described.
+    /// The directory in which networks are described.
     networks: PathBuf,
     /// Held until this is dropped.
     _lock: File,
 }
 
 impl Store {
-    /// Waits, up to a limit, until no other command works on the networks.
+    /// Locks the directory. Waits, up to a limit, until no other command works on the networks.
     pub(super) fn lock(host: &Host) -> Result<Self> {
         let directory = host.state.as_path();
         let context = || directory.display().to_string();
@@ -89,7 +89,7 @@ impl Store {
         &self.directory
     }
 
-    /// Where networks are described.
+    /// Returns the directory in which networks are described.
     pub(super) fn networks(&self) -> &Path {
         &self.networks
     }
@@ -98,14 +98,14 @@ impl Store {
         network(&self.directory, name)
     }
 
-    /// The network's file, or why it cannot be read.
+    /// Returns the network's file, or why it cannot be read.
     pub(super) fn active(&self, network: &str) -> Result<Option<Result<Active>>> {
         let path = self.network(network).join(ACTIVE);
         let read = read_entry(&path)?;
         Ok(read.map(|active| active.with_context(|| path.display().to_string())))
     }
 
-    /// The names of the networks that are in use.
+    /// Returns the names of the networks that are in use.
     pub(super) fn active_names(&self) -> Result<Vec<String>> {
         let mut names = names(&self.directory.join("networks"))?;
         names.retain(|name| check_name(name).is_ok());
@@ -147,7 +147,7 @@ fn network(directory: &Path, name: &str) -> PathBuf {
     directory.join("networks").join(name)
 }
 
-/// The network as it was made, read without the lock.
+/// Returns the network as it was made, read without the lock.
 pub(super) fn read_active(directory: &Path, name: &str) -> Result<Option<Active>> {
     let path = network(directory, name).join(ACTIVE);
     read_entry(&path)?

@@ -1,4 +1,4 @@
-//! The network namespace of a container, entered for a moment and left again.
+//! The network namespace of a container, entered for a moment by a thread of its own.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,10 +12,10 @@ use nix::sched::{CloneFlags, setns};
 use super::record::{NamespaceIdentity, NetworkRecord};
 use crate::process::Process;
 
-/// Where the caller's own namespace is; of the thread, since tests give each its own.
+/// The network namespace of the calling thread, since tests give each thread its own.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// A network namespace that is not the caller's own.
+/// A network namespace that is not the calling thread's.
 #[derive(Debug)]
 pub(super) struct Target {
     namespace: File,
@@ -24,7 +24,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// That of a process.
+    /// Opens the network namespace of a process.
     pub(super) fn of_process(pid: i32) -> Result<Self> {
         let process = Process::now(pid)?;
         let path = format!("/proc/{pid}/ns/net");
@@ -40,9 +40,9 @@ impl Target {
         .foreign(&path)
     }
 
-    /// One that is bound to a path.
+    /// Opens the network namespace that is bound to a path.
     pub(super) fn at(path: &Path) -> Result<Self> {
-        // A pipe of that name would be waited for.
+        // Without O_NONBLOCK, opening a FIFO of that name would wait.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
         let namespace = options
@@ -57,7 +57,7 @@ impl Target {
         .foreign(&name)
     }
 
-    /// That of a container with a record, if it lives.
+    /// Opens the network namespace of a container with a record, if it is alive.
     pub(super) fn of_record(record: &NetworkRecord) -> Result<Option<Self>> {
         if !record.is_alive()? {
             return Ok(None);
@@ -70,7 +70,7 @@ impl Target {
         Ok((target.identity()? == record.namespace).then_some(target))
     }
 
-    /// The host's own interfaces must never be taken for a container's.
+    /// Refuses the host's own namespace, whose interfaces must never be taken for a container's.
     fn foreign(self, name: &str) -> Result<Self> {
         let own = fs::metadata(OWN).context(OWN)?;
         let namespace = self.identity()?;
@@ -93,8 +93,8 @@ impl Target {
         self.namespace.as_fd()
     }
 
-    /// Runs `work` there, in a thread of its own: the caller's never leaves the host, so that there
-    /// is no way back that could fail.
+    /// Runs `work` in the namespace, on a thread of its own. The calling thread never leaves the
+    /// host's namespace, so that there is no way back that could fail.
     pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let work = || {
             setns(&self.namespace, CloneFlags::CLONE_NEWNET).context("setns")?;

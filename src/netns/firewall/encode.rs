@@ -1,5 +1,5 @@
-//! Tables, sets, chains and rules as nf_tables understands them: attributes of
-//! `<linux/netfilter/nf_tables.h>`, types of sets as nft(8) writes them down for itself.
+//! Tables, sets, chains and rules in the form that nf_tables understands: attributes of
+//! `<linux/netfilter/nf_tables.h>`, and types of sets as nft(8) records them for itself.
 
 use crate::netlink::{APPEND, CREATE, NetlinkMessage};
 
@@ -54,7 +54,8 @@ pub(super) enum NftField {
 }
 
 impl NftField {
-    /// The number that nft(8) has for the type, so that it can print what it did not make.
+    /// Returns the number that nft(8) has for the type, so that it can print sets which it did not
+    /// make.
     fn number(self) -> u32 {
         match self {
             Self::Ip => 7,
@@ -65,7 +66,7 @@ impl NftField {
         }
     }
 
-    /// In bytes, of which a concatenation takes whole words.
+    /// Returns the length in bytes. In a concatenation a field takes whole words of 4 bytes.
     fn length(self) -> u32 {
         match self {
             Self::Protocol => 1,
@@ -117,13 +118,14 @@ impl NftSet {
         }
         message.be32(10, id);
         if self.key.contains(&NftField::Interface) {
-            // For nft(8), which takes names for big-endian numbers otherwise: byte order, host.
+            // Tells nft(8) that the byte order is the host's; it takes names for big-endian numbers
+            // otherwise.
             message.bytes(13, &[0, 4, 1, 0, 0, 0]);
         }
         message
     }
 
-    /// A message about elements: none at all means every one of the set.
+    /// Returns a message about elements. No element at all means every element of the set.
     pub(super) fn elements(
         &self,
         kind: u8,
@@ -162,7 +164,7 @@ pub(super) struct NftElement {
     pub(super) value: Vec<u8>,
 }
 
-/// The fields one after the other, each in whole words if there are several.
+/// Joins the fields, each padded to whole words if there are several.
 pub(super) fn concat(fields: &[&[u8]]) -> Vec<u8> {
     match fields {
         [one] => one.to_vec(),
@@ -174,7 +176,7 @@ pub(super) fn concat(fields: &[&[u8]]) -> Vec<u8> {
     }
 }
 
-/// A name as the kernel compares it.
+/// Returns the name of an interface in the form in which the kernel compares it.
 pub(super) fn interface(name: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
     for (to, from) in bytes.iter_mut().zip(name.bytes()) {
@@ -183,7 +185,7 @@ pub(super) fn interface(name: &str) -> [u8; 16] {
     bytes
 }
 
-/// Where a base chain hangs: type, hook number, priority.
+/// Where a base chain is attached: type, hook number, priority.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NftHook(pub(super) &'static str, pub(super) u32, pub(super) i32);
 
@@ -204,7 +206,7 @@ pub(super) fn chain(
     message
 }
 
-/// What a rule ends with.
+/// The verdict that a rule ends with.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NftVerdict {
     Accept,
@@ -214,12 +216,13 @@ pub(super) enum NftVerdict {
     Goto(&'static str),
 }
 
-// Registers: the first of four words of 16 bytes in all; the words are numbered from 8.
+// Registers of 16 bytes. Each consists of four words, and the words are numbered from 8.
 pub(super) const R1: u32 = 1;
 pub(super) const R2: u32 = 2;
 pub(super) const WORD: u32 = 8;
 
-/// A key of `meta` and the offset and length of header fields.
+/// The key of `meta` for the incoming interface; the other keys follow, then the headers that
+/// `payload` reads from.
 pub(super) const IIFNAME: u32 = 6;
 pub(super) const OIFNAME: u32 = 7;
 pub(super) const NFPROTO: u32 = 15;
@@ -290,7 +293,7 @@ impl NftRule {
         self.meta(key, R1).lookup(set, true)
     }
 
-    /// The incoming and the outgoing interface as a pair.
+    /// Matches if the pair of the incoming and the outgoing interface is in `set`.
     pub(super) fn pair(self, set: &str) -> Self {
         self.meta(IIFNAME, R1).meta(OIFNAME, R2).lookup(set, false)
     }
@@ -334,7 +337,8 @@ impl NftRule {
         })
     }
 
-    /// The rule at the end of its chain, or with a comment at its beginning.
+    /// Returns a message that adds the rule at the end of its chain, or with a comment at its
+    /// beginning.
     pub(super) fn create(
         &self,
         family: NftFamily,

@@ -1,8 +1,9 @@
-//! Chains that other programs made (docker, ufw, firewalld). A packet has to pass every chain of a
-//! hook, and one whose policy is to drop, or which ends with a reject, stops ours whatever our own
-//! tables say. There, and only there, rules that accept our bridge are put first: in docker's
-//! `DOCKER-USER` where that exists. They are written as iptables writes them, so that
-//! `iptables -S` goes on showing its tables, carry a comment, and go with the bridge.
+//! Chains that other programs have made (docker, ufw, firewalld). A packet has to pass every chain
+//! of a hook. A chain whose policy is to drop, or which ends with a reject, stops the packets of
+//! containers whatever the tables of `rt` say. There, and only there, `rt` puts rules first that
+//! accept its bridge: in docker's `DOCKER-USER` if that exists. They are written as iptables writes
+//! them, so that `iptables -S` can still show its tables. They carry a comment, and are removed
+//! with the bridge.
 
 use std::fs;
 
@@ -22,7 +23,7 @@ const FORWARD: u32 = 2;
 const INPUT: u32 = 1;
 const DOCKER: &str = "DOCKER-USER";
 
-/// A chain of somebody else's that filters what is forwarded or comes in.
+/// A chain of another program that filters packets which are forwarded or come in.
 #[derive(Debug)]
 struct ForeignChain {
     family: NftFamily,
@@ -32,7 +33,7 @@ struct ForeignChain {
     drops: bool,
 }
 
-/// A rule as far as it matters here.
+/// A rule in such a chain, as far as it is needed here.
 struct ForeignChains {
     handle: Vec<u8>,
     comment: Vec<u8>,
@@ -44,8 +45,8 @@ fn comment(bridge: &str) -> String {
     format!("rt netns {bridge}")
 }
 
-/// Opens every chain that would stop the bridge's packets. The driver of iptables has its own
-/// accepting and dropping rules in `FORWARD`, which must not be overtaken.
+/// Opens every chain that would stop the bridge's packets. The driver iptables has accepting and
+/// dropping rules of its own in `FORWARD`, before which no other rule may be put.
 pub(super) fn open(bridge: &str, driver: Driver) -> Result<()> {
     let mut socket = NetlinkSocket::netfilter().context("nf_tables")?;
     let (chains, docker) = chains(&mut socket)?;
@@ -74,7 +75,7 @@ pub(super) fn open(bridge: &str, driver: Driver) -> Result<()> {
     legacy(bridge, true, driver == Driver::Iptables)
 }
 
-/// Takes the rules out again.
+/// Removes the rules that [`open`] has put into the chains.
 pub(super) fn close(bridge: &str) -> Result<()> {
     let mut socket = NetlinkSocket::netfilter().context("nf_tables")?;
     let (chains, docker) = chains(&mut socket)?;
@@ -191,7 +192,7 @@ fn expression(bytes: &[u8]) -> String {
     }
 }
 
-/// Whether the rule stops every packet that comes to it.
+/// Whether the rule stops every packet that reaches it.
 fn ends_all(rule: &ForeignChains) -> bool {
     let end = |name: &String| name == "drop" || name == "reject";
     let harmless = |name: &String| name == "counter" || name == "log" || end(name);
@@ -203,8 +204,9 @@ fn is_ours(rule: &ForeignChains, comment: &str) -> bool {
     rule.comment.get(2..).map(text) == Some(comment)
 }
 
-/// What is let through: everything that is forwarded from and to the bridge, since our own table
-/// decides about that, but of what comes in only names, answers, and neighbours.
+/// Returns the rules that accept packets in the chain. Everything that is forwarded from or to the
+/// bridge is accepted, since the table of `rt` decides about that. Of the packets that come in only
+/// questions for names, answers, and ICMPv6 (for neighbour discovery) are accepted.
 fn accepting(bridge: &str, chain: &ForeignChain) -> Vec<NftRule> {
     let from = |key| {
         NftRule::default()
@@ -222,7 +224,7 @@ fn accepting(bridge: &str, chain: &ForeignChain) -> Vec<NftRule> {
     if chain.family != IPV4 {
         rules.push(from(IIFNAME).protocol(58));
     }
-    // iptables shows a connection's state only where it is its own match.
+    // iptables can show the state of a connection only if it is written as its own match.
     rules.push(match chain.family {
         INET => from(IIFNAME).established(),
         _ => from(IIFNAME).established_match(),
@@ -230,13 +232,14 @@ fn accepting(bridge: &str, chain: &ForeignChain) -> Vec<NftRule> {
     rules.into_iter().map(accept).collect()
 }
 
-/// With the final zero, which makes it a name and no beginning of one.
+/// Returns the name with its final zero, which makes it a whole name instead of the beginning of
+/// one.
 fn name(bridge: &str) -> Vec<u8> {
     interface(bridge)[..=bridge.len()].to_vec()
 }
 
-/// The tables of iptables-legacy, which nf_tables does not show. They exist only where somebody
-/// has used that program.
+/// Adds or removes the rules in the tables of iptables-legacy, which nf_tables does not show. They
+/// exist only if somebody has used that program.
 fn legacy(bridge: &str, add: bool, input_only: bool) -> Result<()> {
     for (file, program) in [
         ("/proc/net/ip_tables_names", "iptables-legacy"),

@@ -1,6 +1,6 @@
-//! The driver that runs the `iptables` commands, for hosts whose tools and people look there: its
-//! result reads like docker's. The chains are ours and made anew from the records each time, in
-//! one `iptables-restore`; what leads to them is inserted once.
+//! The driver that runs the `iptables` commands, for hosts whose tools and people look there. Its
+//! result reads like docker's. The chains of `rt` are made anew from the records each time, in one
+//! `iptables-restore`; the rules that lead to them are inserted once.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
@@ -22,18 +22,19 @@ const DNAT: &str = "RT";
 const POSTROUTING: &str = "RT-POSTROUTING";
 const FORWARD: &str = "RT-FORWARD";
 const INPUT: &str = "RT-INPUT";
-/// The user's: it is looked at first and never touched.
+/// The user's chain: packets come to it first, and `rt` never changes it.
 const USER: &str = "RT-USER";
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Chains of ours: table, name, and the rules that lead there.
+/// The chains of `rt`: table, name, and the rules that lead there.
 const CHAINS: [(&str, &str, &[&str]); 8] = [
     ("raw", RAW, &["PREROUTING"]),
-    // What must not pass, in a table that no rule of the filter's can accept it before.
+    // Packets that must not pass are dropped in the table mangle, where no rule of the table filter
+    // can accept them before.
     ("mangle", INPUT, &["INPUT"]),
     ("mangle", FORWARD, &["FORWARD"]),
-    // On 127.0.0.1 only the host itself is served (moby#45610).
+    // Ports on 127.0.0.1 serve the host itself only (moby#45610).
     (
         "nat",
         DNAT,
@@ -48,7 +49,7 @@ const CHAINS: [(&str, &str, &[&str]); 8] = [
     ("filter", INPUT, &["INPUT"]),
 ];
 
-/// The commands of one family.
+/// The commands for one address family.
 #[derive(Clone, Copy)]
 struct Family {
     program: &'static str,
@@ -72,12 +73,12 @@ const FAMILIES: [Family; 2] = [
     },
 ];
 
-/// Makes everything from the records, but for the container `without`.
+/// Makes all rules from the records, except those of the container `without`.
 pub(super) fn rebuild(store: &Store, without: &str) -> Result<()> {
     restore(&networks(store)?, &store.records_and_remains(without)?)
 }
 
-/// The same without a network that ends.
+/// Makes all rules from the records, except those of `network`, which ends.
 pub(super) fn retire(store: &Store, network: &str) -> Result<()> {
     let mut networks = networks(store)?;
     networks.retain(|one| one.name != network);
@@ -113,7 +114,7 @@ fn networks(store: &Store) -> Result<Vec<Network>> {
     Ok(networks.into_iter().map(|one| one.network).collect())
 }
 
-/// Removes all of it, but for the user's chain if there is something in it.
+/// Removes all chains, except the user's if there is something in it.
 pub(super) fn end() -> Result<()> {
     for family in FAMILIES {
         for (table, chain, jumps) in CHAINS {
@@ -143,7 +144,7 @@ impl Family {
         if run(self.program, &words, "").is_ok() == wanted {
             return Ok(());
         }
-        // Rules of the administrator's own stay first where addresses are translated.
+        // In the table nat the administrator's own rules stay first.
         words[3] = match (wanted, table) {
             (false, _) => "-D",
             (true, "nat") => "-A",
@@ -152,13 +153,13 @@ impl Family {
         run(self.program, &words, "").map(drop)
     }
 
-    /// The input of `iptables-restore`: a chain that is declared is emptied.
+    /// Returns the input of `iptables-restore`, which empties each chain that it declares.
     fn tables(self, networks: &[Network], endpoints: &[&Endpoint]) -> String {
         let mut text = format!("*raw\n:{RAW} - [0:0]\n");
         self.raw(&mut text, networks);
         for endpoint in endpoints {
-            // Frames to a bridge's own addresses are handed to its port, behind the back of every
-            // rule that names the bridge.
+            // A bridge delivers frames to addresses of its own on the port at which they arrive,
+            // where no rule that names the bridge matches.
             let _ = writeln!(text, "-A {RAW} -i {} -j DROP", endpoint.host_interface);
         }
         let _ = write!(
@@ -187,15 +188,15 @@ impl Family {
         text + "COMMIT\n"
     }
 
-    /// Whether there is something to say. An internal network without IPv6 addresses has a
-    /// link-local one all the same, as far as the host has IPv6.
+    /// Whether the family has anything to filter. An internal network without IPv6 addresses still
+    /// has a link-local one if the host has IPv6.
     fn is_needed(self, networks: &[Network]) -> bool {
         let here = |network: &Network| network.gateway6.is_some() || network.internal;
         self.v4 || Path::new("/proc/net/if_inet6").exists() && networks.iter().any(here)
     }
 
-    /// Sources and destinations that no packet of a container has, and the gateways' addresses,
-    /// which are not the neighbours'.
+    /// Writes the rules that drop sources and destinations that no packet of a container has, and
+    /// packets of neighbours to the gateways' addresses.
     fn raw(self, text: &mut String, networks: &[Network]) {
         let mut rule = |rule: String| {
             let _ = writeln!(text, "-A {RAW} {rule}");
@@ -207,8 +208,8 @@ impl Family {
             if !network.internal {
                 continue;
             }
-            // Two containers that play the host before connection tracking, where it sees bridged
-            // packets, would make a connection that passes for one of the host's.
+            // If connection tracking sees bridged packets, two containers that pose as the host
+            // before it could make a connection that passes for one of the host's.
             let from_this_host = "-m addrtype --src-type LOCAL";
             match self.v4 {
                 true => rule(format!("-i {bridge} {from_this_host} -j DROP")),
@@ -222,7 +223,7 @@ impl Family {
                     ));
                 }
             }
-            // The answers that the input hook lets in come by the way on which the questions went.
+            // Answers, which the input hook lets in, must arrive where the host's questions left.
             rule(format!(
                 "-i {bridge} -m addrtype --dst-type LOCAL -m rpfilter --invert -j DROP"
             ));
@@ -238,7 +239,7 @@ impl Family {
         }
     }
 
-    /// A network's resolver is its members' alone.
+    /// Writes the rules that let only the members of a network ask its resolver.
     fn resolvers(self, text: &mut String, networks: &[Network]) {
         for network in networks {
             let Some(Cidr { address, .. }) = self.gateway(network) else {
@@ -254,8 +255,8 @@ impl Family {
         }
     }
 
-    /// What an internal network reaches of the host: its own resolver, the signs of life of its
-    /// gateway, and answers to what the host has begun; and nothing beyond the host.
+    /// Writes the rules for an internal network. Of the host it reaches its own resolver, its
+    /// gateway by ICMP, and what the host has begun; beyond the host it reaches nothing.
     fn internal(self, text: &mut String, network: &Network) {
         let bridge = &network.bridge;
         let mut rule = |rule: String| {
@@ -263,7 +264,7 @@ impl Family {
         };
         let icmp = if self.v4 { "icmp" } else { "icmpv6" };
         if !self.v4 {
-            // Neighbour discovery, which IPv6 has for ARP.
+            // Neighbour discovery, which IPv6 uses instead of ARP.
             for kind in [135, 136] {
                 rule(format!(
                     "{INPUT} -i {bridge} -p {icmp} --icmpv6-type {kind} -j RETURN"
@@ -322,7 +323,8 @@ impl Family {
         }
     }
 
-    /// The match of the address that a port is published on; `None` if the helper process serves it.
+    /// Returns the match for the address that a port is published on; `None` if the helper process
+    /// serves it.
     fn bind(self, network: &Network, publish: &Publish) -> Option<String> {
         let kernel = self.v4 && network.localhost == Localhost::Kernel;
         match publish.bind {
@@ -399,7 +401,10 @@ impl Family {
     }
 }
 
-/// Runs a command with `input`: its output. An error is what it says.
+/// Runs a command with `input` and returns its output.
+///
+/// # Errors
+/// The command fails: with what it says on standard error.
 pub(super) fn run(program: &str, words: &[&str], input: &str) -> Result<String> {
     let mut command = Command::new(program);
     // A hook's environment is mostly empty.
@@ -416,7 +421,8 @@ pub(super) fn run(program: &str, words: &[&str], input: &str) -> Result<String> 
         result => result.with_context(|| program.to_owned())?,
     };
     if let Some(mut stdin) = child.stdin.take() {
-        // It may end before it has read everything, and says why.
+        // The command may end before it has read everything; its exit status and its output say
+        // why.
         let _ = stdin.write_all(input.as_bytes());
     }
     let done = child

@@ -1,5 +1,5 @@
-//! What a rule looks at in a packet: headers, connections, routes. Each method appends expressions
-//! of nf_tables that go on to the next one only if the packet matches.
+//! The conditions of rules: headers, connections and routes of a packet. Each method appends
+//! expressions of nf_tables that continue with the next one only if the packet matches.
 
 use super::encode::{
     IIFNAME, IPV6, L4PROTO, LINK, NETWORK, NFPROTO, NftFamily, NftRule, OIFNAME, R1, R2, TRANSPORT,
@@ -10,7 +10,7 @@ use super::encode::{
 const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
 const FIB_INPUT: u32 = 8;
-/// Only whether there is such a route: 1 or 0.
+/// The result is only whether there is such a route: 1 or 0.
 const FIB_PRESENT: u32 = 32;
 const FIB_INTERFACE: u32 = 1;
 const FIB_TYPE: u32 = 3;
@@ -29,13 +29,13 @@ impl NftRule {
         .cmp(R1, false, &[0; 4])
     }
 
-    /// A packet of a connection that is known, or of one that belongs to such.
+    /// Matches a packet of a known connection, or of one that is related to a known one.
     pub(super) fn established(self) -> Self {
         self.ct(0, 2 | 4)
     }
 
-    /// The same as iptables writes it: `-m conntrack --ctstate RELATED,ESTABLISHED`, revision 3 of
-    /// `<linux/netfilter/xt_conntrack.h>`.
+    /// Matches a packet of a known or related connection, written as iptables writes it: `-m
+    /// conntrack --ctstate RELATED,ESTABLISHED`, revision 3 of `<linux/netfilter/xt_conntrack.h>`.
     pub(super) fn established_match(self) -> Self {
         let mut info = [0; 168];
         // match_flags: the state; state_mask: bit 1 is ESTABLISHED, bit 2 RELATED.
@@ -46,7 +46,7 @@ impl NftRule {
         })
     }
 
-    /// A packet of a connection whose destination was translated.
+    /// Matches a packet of a connection whose destination was translated.
     pub(super) fn translated(self) -> Self {
         self.ct(2, 0x20)
     }
@@ -61,14 +61,14 @@ impl NftRule {
         direction.cmp(R1, true, &[1])
     }
 
-    /// Asks the routing table: `flags` say about what, `result` is what is wanted to know.
+    /// Asks the routing table: `flags` select what it is asked about, `result` what is to be known.
     fn fib(self, result: u32, flags: u32) -> Self {
         self.push("fib", |m| {
             m.be32(1, R1).be32(2, result).be32(3, flags);
         })
     }
 
-    /// A packet to an address of this host.
+    /// Matches a packet to an address of this host.
     pub(super) fn for_this_host(self) -> Self {
         self.fib(FIB_TYPE, FIB_DESTINATION)
             .cmp(R1, true, &RTN_LOCAL)
@@ -85,8 +85,8 @@ impl NftRule {
             .cmp(R1, true, &RTN_LOCAL)
     }
 
-    /// Matches an IPv6 source that is not of its link only: hosts on different links may have the
-    /// same one.
+    /// Matches an IPv6 source that is not link-local: hosts on different links may have the same
+    /// link-local address.
     pub(super) fn not_link_local(self) -> Self {
         let prefix = self.payload(NETWORK, 8, 2, R1).mask(R1, &[0xff, 0xc0]);
         prefix.cmp(R1, false, &[0xfe, 0x80])
@@ -99,7 +99,8 @@ impl NftRule {
             .cmp(R1, true, &[0; 4])
     }
 
-    /// Matches the incoming interface and the destination as a pair.
+    /// Matches if the pair of the incoming interface and the destination is in `set`, or with
+    /// `invert` if it is not.
     pub(super) fn at_interface(self, family: NftFamily, set: &str, invert: bool) -> Self {
         let rule = match family {
             IPV6 => self.ipv6().payload(NETWORK, 24, 16, R2),
@@ -116,7 +117,7 @@ impl NftRule {
         self.meta(NFPROTO, R1).cmp(R1, true, &[10])
     }
 
-    /// Matches every protocol but IPv4, ARP and IPv6, among them what stands behind a VLAN tag.
+    /// Matches every protocol but IPv4, ARP and IPv6, and so all that follows a VLAN tag, too.
     pub(super) fn other_ether_type(self) -> Self {
         let kind = self.payload(LINK, 12, 2, R1);
         ETHER_TYPES.iter().fold(kind, |rule, known| {
@@ -129,7 +130,7 @@ impl NftRule {
             .cmp(R1, true, &kind.to_be_bytes())
     }
 
-    /// The IPv4 destination in 127.0.0.0/8.
+    /// Matches an IPv4 destination in 127.0.0.0/8.
     pub(super) fn for_loopback4(self) -> Self {
         self.ipv4()
             .payload(NETWORK, 16, 1, R1)
@@ -185,7 +186,8 @@ impl NftRule {
         .lookup(set, false)
     }
 
-    /// The pair with the protocol and the destination port, or the source port.
+    /// Matches if the pair of interfaces is in `set` together with the protocol and the destination
+    /// port, or with `source` the source port.
     pub(super) fn pair_port(self, set: &str, source: bool) -> Self {
         let offset = if source { 0 } else { 2 };
         self.meta(IIFNAME, R1)
@@ -210,7 +212,7 @@ impl NftRule {
             .cmp(R1, true, &port.to_be_bytes())
     }
 
-    /// TCP, and not the first packet of a connection.
+    /// Matches TCP, but not the first packet of a connection.
     pub(super) fn tcp_reply(self) -> Self {
         self.protocol(6)
             .payload(TRANSPORT, 13, 1, R1)
@@ -218,8 +220,8 @@ impl NftRule {
             .cmp(R1, false, &[2])
     }
 
-    /// Translates the destination to what `map` has for protocol and port, or for address,
-    /// protocol and port.
+    /// Translates the destination to the address and port that `map` has for protocol and port, or
+    /// with `by_address` for address, protocol and port.
     pub(super) fn translate(self, family: NftFamily, map: &str, by_address: bool) -> Self {
         let rule = match (by_address, family) {
             (false, _) => self.meta(L4PROTO, R1).payload(TRANSPORT, 2, 2, WORD + 1),

@@ -1,12 +1,12 @@
-//! The driver for nf_tables: two tables of our own, `inet rtnet` and `bridge rtnet`.
+//! The driver for nf_tables: the tables `inet rtnet` and `bridge rtnet`, which belong to `rt`.
 //!
-//! The rules never change. What containers and networks come and go with are elements of sets and
-//! maps, so that one more costs the same whatever is there already, and all of it is one
-//! transaction. The tables are not called `rt`, a keyword of nft(8): a saved ruleset could not be
+//! The rules never change. Containers and networks that come and go change only elements of sets
+//! and maps, all in one transaction, so that one more costs the same however many there are. The
+//! tables are not called `rt`, since that is a keyword of nft(8): a saved ruleset could not be
 //! loaded.
 //!
-//! Translation has a priority right after that of iptables and other tables, so that rules
-//! that somebody else made go first.
+//! The translation has a priority right after that of iptables and other tables, so that the rules
+//! of others apply first.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,8 @@ use crate::netlink::{DUMP, NetlinkMessage, NetlinkSocket, attribute, text};
 
 /// The name of both tables.
 pub(super) const TABLE: &str = "rtnet";
-/// An attribute's length has 16 bits, and an element takes less than 100 bytes.
+/// How many elements one message has: the length of an attribute has 16 bits, and an element takes
+/// less than 100 bytes.
 const ELEMENTS_MAX: usize = 500;
 
 fn find(family: NftFamily, name: &str) -> Option<&'static NftSet> {
@@ -44,7 +45,7 @@ fn element(set: &'static str, key: &[&[u8]]) -> NftElement {
     }
 }
 
-/// A network's elements.
+/// Returns the elements of a network.
 fn of_network(network: &Network) -> Vec<NftElement> {
     let bridge = interface(&network.bridge);
     let mut all = vec![
@@ -73,7 +74,7 @@ fn of_network(network: &Network) -> Vec<NftElement> {
     all
 }
 
-/// A container's elements in a network.
+/// Returns the elements of a container in a network.
 fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<NftElement> {
     let own = interface(&endpoint.host_interface);
     let mut all = vec![element("ports", &[&own]), element("host_ends", &[&own])];
@@ -120,7 +121,8 @@ fn of_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<NftElement> {
     all
 }
 
-/// The `n`-th port of a published range. What is missing here the helper process serves.
+/// Adds the elements for the `n`-th port of a published range. The helper process serves the
+/// addresses that have no element here.
 fn published(
     all: &mut Vec<NftElement>,
     network: &Network,
@@ -181,7 +183,7 @@ fn family_of(name: &str) -> NftFamily {
     }
 }
 
-/// Messages that add or delete the elements, set by set.
+/// Returns messages that add or delete the elements, set by set.
 fn messages(kind: u8, elements: &[NftElement]) -> Vec<NetlinkMessage> {
     let mut messages = Vec::new();
     for set in &SETS {
@@ -203,8 +205,9 @@ fn commit(messages: Vec<NetlinkMessage>) -> Result<(), Errno> {
         .map_err(|(_, errno)| errno)
 }
 
-/// For what takes something away. To close such a socket is to wait until the kernel has freed it,
-/// 10 ms and more, in which the interface can go as well: it stays open to the end of the process.
+/// Calls `work`, which removes something, with a socket that stays open to the end of the process.
+/// Closing such a socket waits until the kernel has freed what was removed, 10 ms and more, in
+/// which the interface can be removed as well.
 fn with_socket<T>(work: impl FnOnce(&mut NetlinkSocket) -> Result<T>) -> Result<T> {
     let mut socket = NetlinkSocket::netfilter().context("nf_tables")?;
     let result = work(&mut socket);
@@ -212,7 +215,7 @@ fn with_socket<T>(work: impl FnOnce(&mut NetlinkSocket) -> Result<T>) -> Result<
     result
 }
 
-/// Whether it was there.
+/// Sends messages that delete something. Returns whether it was there.
 fn take_away(socket: &mut NetlinkSocket, messages: Vec<NetlinkMessage>) -> Result<bool> {
     match socket.batch(messages) {
         Ok(()) => Ok(true),
@@ -232,19 +235,19 @@ pub(super) fn add(store: &Store, network: &Network, record: &NetworkRecord) -> R
     }
     match commit(messages(NEWSETELEM, &elements)) {
         Ok(()) => Ok(()),
-        // The tables are not there, or a port is still somebody else's.
+        // The tables do not exist, or a port still belongs to another container.
         Err(Errno::ENOENT | Errno::EBUSY | Errno::EEXIST) => rebuild(store, ""),
         Err(errno) => Err(errno).context("nf_tables"),
     }
 }
 
-/// Makes the tables what the records say, but that of the container `without`, whatever has
-/// happened to them, in one step.
+/// Makes the tables match the records, except that of the container `without`, in one step and
+/// whatever has happened to the tables.
 pub(super) fn rebuild(store: &Store, without: &str) -> Result<()> {
     make(&wanted(store, without, "")?)
 }
 
-/// The same without a network that ends.
+/// Makes the tables match the records, except for `network`, which ends.
 pub(super) fn retire(store: &Store, network: &str) -> Result<()> {
     make(&wanted(store, "", network)?)
 }
@@ -271,7 +274,11 @@ fn make(elements: &[NftElement]) -> Result<()> {
     commit(all).context("nf_tables")
 }
 
-/// The elements of all networks and containers of this driver but two.
+/// Returns the elements of all networks and containers of this driver, except those of `container`
+/// and of `network`.
+///
+/// # Errors
+/// Two containers publish the same port.
 fn wanted(store: &Store, container: &str, network: &str) -> Result<Vec<NftElement>> {
     let mut networks = store.all_in_use()?;
     networks.retain(|one| one.is_of(Driver::Nftables) && one.network.name != network);
@@ -308,14 +315,15 @@ pub(super) fn remove(
     record: &NetworkRecord,
 ) -> Result<()> {
     delete(&of_endpoint(network, endpoint))?;
-    // One that was never finished may have had a key of somebody else's.
+    // A record that never completed may have claimed a port of another container: restore the
+    // others' elements.
     if record.complete || store.ids()?.len() < 2 {
         return Ok(());
     }
     restore(store, &record.id)
 }
 
-/// Puts the elements of everybody but `id` back where the tables are there.
+/// Puts the elements of all containers but `id` back, if the tables exist.
 fn restore(store: &Store, id: &str) -> Result<()> {
     match commit(messages(NEWSETELEM, &wanted(store, id, "")?)) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -326,7 +334,7 @@ fn restore(store: &Store, id: &str) -> Result<()> {
 fn delete(elements: &[NftElement]) -> Result<()> {
     with_socket(|socket| {
         if !take_away(socket, messages(DELSETELEM, elements))? {
-            // Some are gone already: the others one by one.
+            // Some are gone already, so the others are deleted one by one.
             for element in elements {
                 take_away(socket, messages(DELSETELEM, std::slice::from_ref(element)))?;
             }
@@ -346,7 +354,7 @@ pub(super) fn end(network: &Network, last: bool) -> Result<()> {
     })
 }
 
-/// Whether the user's chain is in use: then the tables stay.
+/// Whether the user's chain has rules: then the tables stay.
 fn has_user_rules() -> Result<bool> {
     let mut request = message(GETRULE, DUMP, INET);
     request.string(1, TABLE).string(2, USER);
@@ -357,8 +365,8 @@ fn has_user_rules() -> Result<bool> {
     }
 }
 
-/// Whether every rule and element is there. Deleting what is wanted is tried and taken back: the
-/// batch ends with a message that is refused.
+/// Returns what is wrong with the tables: a missing rule or element. Deleting every wanted element
+/// is tried and taken back: the batch ends with a message that the kernel refuses.
 pub(super) fn check(store: &Store) -> Result<Option<String>> {
     let mut socket = NetlinkSocket::netfilter().context("nf_tables")?;
     let all = rules();

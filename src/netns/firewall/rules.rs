@@ -1,11 +1,11 @@
-//! The rules of our tables for nf_tables, which never change, and the sets that they look into.
+//! The rules of `rt`'s tables for nf_tables, which never change, and the sets that they look up.
 
 use super::encode::{
     BRIDGE, IIFNAME, INET, IPV4, IPV6, NftFamily, NftField, NftHook, NftRule, NftSet, NftVerdict,
     OIFNAME, R1, interface,
 };
 
-/// The chain that is the user's: it is looked at first and never touched.
+/// The user's chain: packets come to it first, and `rt` never changes it.
 pub(super) const USER: &str = "user";
 
 use NftField::{Interface, Ip, Ip6, Port, Protocol};
@@ -29,7 +29,7 @@ const fn map(name: &'static str, key: &'static [NftField], value: &'static [NftF
 }
 
 pub(super) const SETS: [NftSet; 24] = [
-    // Of networks, by their bridges.
+    // Networks, by their bridges.
     set(INET, "bridges", &[Interface]),
     set(INET, "pairs", &[Interface, Interface]),
     set(INET, "masq_bridges", &[Interface]),
@@ -39,18 +39,18 @@ pub(super) const SETS: [NftSet; 24] = [
     set(INET, "gateways6", &[Ip6]),
     set(INET, "own_gateways4", &[Interface, Ip]),
     set(INET, "own_gateways6", &[Interface, Ip6]),
-    // Of containers.
+    // Containers.
     set(INET, "members4", &[Ip]),
     set(INET, "members6", &[Ip6]),
     set(INET, "host_ends", &[Interface]),
-    // Published on every address, on those that 127.0.0.1 stands for, on one address.
+    // Ports published on every address, on those that 127.0.0.1 stands for, on one address.
     map("any4", &[Protocol, Port], &[Ip, Port]),
     map("any6", &[Protocol, Port], &[Ip6, Port]),
     map("local4", &[Protocol, Port], &[Ip, Port]),
     map("at4", &[Ip, Protocol, Port], &[Ip, Port]),
     map("at6", &[Ip6, Protocol, Port], &[Ip6, Port]),
-    // Ports of bridges: all; those of internal networks; those of networks without icc; who may
-    // reach whom there.
+    // Ports of bridges: all; those of internal networks; those of networks without icc; which of
+    // those may reach which.
     set(BRIDGE, "ports", &[Interface]),
     set(BRIDGE, "internal_ports", &[Interface]),
     set(BRIDGE, "apart", &[Interface]),
@@ -68,7 +68,7 @@ pub(super) const SETS: [NftSet; 24] = [
     ),
 ];
 
-/// Every chain of ours but the user's: family, name, hook. The hooks are numbered as in
+/// Every chain of `rt` except the user's: family, name, hook. The hooks are numbered as in
 /// `<linux/netfilter.h>` and `<linux/netfilter_bridge.h>`.
 pub(super) const CHAINS: [(NftFamily, &str, Option<NftHook>); 12] = [
     (INET, "published", None),
@@ -85,11 +85,12 @@ pub(super) const CHAINS: [(NftFamily, &str, Option<NftHook>); 12] = [
     (BRIDGE, "forward", Some(NftHook("filter", 2, 0))),
 ];
 
-/// All rules, in their order: family, chain, rule.
+/// Returns all rules, in their order: family, chain, rule.
 pub(super) fn rules() -> Vec<(NftFamily, &'static str, NftRule)> {
     let mut rules = published_rules();
     rules.extend(source_rules().into_iter().map(|rule| inet("raw", rule)));
-    // The host's addresses on the bridges are the containers', not the neighbours'.
+    // The host's addresses on the bridges are for containers and the host itself; packets of
+    // neighbours to them are dropped.
     for (family, set) in [(IPV4, "gateways4"), (IPV6, "gateways6")] {
         let outside = NftRule::default().not_interface(IIFNAME, "bridges");
         let outside = outside.meta(IIFNAME, R1).cmp(R1, false, &interface("lo"));
@@ -121,7 +122,7 @@ fn inet(chain: &'static str, rule: NftRule) -> (NftFamily, &'static str, NftRule
     (INET, chain, rule)
 }
 
-/// Packets to published ports get the containers' addresses.
+/// Returns the rules that give packets to published ports the containers' addresses.
 fn published_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
     let rule = NftRule::default;
     vec![
@@ -134,7 +135,8 @@ fn published_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
     ]
 }
 
-/// Which packets look for a published port, and which ones leave with another source address.
+/// Returns the rules that say which packets look for a published port, and which ones leave with
+/// another source address.
 fn nat_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
     let rule = NftRule::default;
     let published = || {
@@ -143,7 +145,7 @@ fn nat_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
             .verdict(NftVerdict::Jump("published"))
     };
     let mut rules = vec![
-        // A port published on 127.0.0.1 is no neighbour's (moby#45610).
+        // A port that is published on 127.0.0.1 must not be reached by neighbours (moby#45610).
         inet(
             "prerouting",
             rule().for_loopback4().verdict(NftVerdict::Return),
@@ -171,7 +173,8 @@ fn nat_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
                 .masquerade(),
         ),
     ];
-    // A container's packets to a published port: the answer has to come back this way.
+    // The packets of a container to a published port get the host's address, since the answer has
+    // to come back through the host.
     for (family, set) in [(IPV4, "members4"), (IPV6, "members6")] {
         let back = rule()
             .translated()
@@ -182,26 +185,28 @@ fn nat_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
     rules
 }
 
-/// CVE-2020-13401: nobody in a container tells the host, or another container, where to route.
+/// Matches IPv6 router advertisements, by which a container could tell the host, or another
+/// container, where to route (CVE-2020-13401).
 fn advertisement() -> NftRule {
     NftRule::default().icmp_type(134)
 }
 
-/// Sources and destinations that no packet of a container has.
+/// Returns the rules that drop packets with sources or destinations that no packet of a container
+/// has.
 fn source_rules() -> Vec<NftRule> {
     let bridges = || NftRule::default().interface(IIFNAME, "bridges");
     let internal = || NftRule::default().interface(IIFNAME, "internal_bridges");
-    // route_localnet is on: what is for 127.0.0.1, or from there, comes from this host only
+    // With route_localnet on, packets to or from 127.0.0.0/8 may come from this host only
     // (CVE-2020-8558).
     let rules = [
-        // A bridge hands frames to addresses of its own kind (01:80:C2:00:00:0E) to its port,
-        // behind the back of every rule that names the bridge.
+        // A bridge delivers frames to addresses of its own kind (01:80:C2:00:00:0E) on the port at
+        // which they arrive, where no rule that names the bridge matches.
         NftRule::default().interface(IIFNAME, "host_ends"),
         bridges().for_loopback4(),
         bridges().loopback4_source(),
         bridges().loopback6_source(),
-        // Two containers that play the host before connection tracking, where it sees bridged
-        // packets, would make a connection that the input hook takes for one of the host's.
+        // If connection tracking sees bridged packets, two containers that pose as the host before
+        // it could make a connection that the input hook takes for one of the host's.
         internal().ipv4().source_is_local(),
         internal().ipv6().not_link_local().source_is_local(),
         internal().ipv6().source_is_of_interface(),
@@ -212,8 +217,9 @@ fn source_rules() -> Vec<NftRule> {
         .collect()
 }
 
-/// What reaches the host itself. From an internal network that is nothing but its own resolver,
-/// the signs of life of its gateway, and answers to what the host has begun.
+/// Returns the rules for packets to the host itself. From an internal network only these get
+/// through: questions to the network's own resolver, ICMP to its gateway, and answers to what the
+/// host has begun.
 fn input_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
     let rule = NftRule::default;
     let mut rules = vec![
@@ -230,7 +236,7 @@ fn input_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
                 .verdict(NftVerdict::Goto("internal")),
         ),
     ];
-    // A network's resolver is its members' alone.
+    // Only the members of a network may ask its resolver.
     for (family, gateways, own) in [
         (IPV4, "gateways4", "own_gateways4"),
         (IPV6, "gateways6", "own_gateways6"),
@@ -253,11 +259,11 @@ fn input_rules() -> Vec<(NftFamily, &'static str, NftRule)> {
         .collect()
 }
 
-/// What passes from an internal network to the host.
+/// Returns the rules for packets from an internal network to the host.
 fn internal_rules() -> Vec<(&'static str, NftRule)> {
     let rule = NftRule::default;
     let mut rules = Vec::new();
-    // Neighbour discovery, which IPv6 has for ARP, begins before there is a source address.
+    // Neighbour discovery, which IPv6 uses instead of ARP, begins before there is a source address.
     for kind in [135, 136] {
         rules.push((
             "internal",
@@ -294,7 +300,7 @@ fn forward_rules() -> Vec<NftRule> {
     let rule = NftRule::default;
     vec![
         rule().verdict(NftVerdict::Jump(USER)),
-        // Bridged packets come by where bridge-nf-call-iptables is 1.
+        // Bridged packets pass this chain if bridge-nf-call-iptables is 1.
         rule().pair("pairs").verdict(NftVerdict::Accept),
         rule()
             .interface(IIFNAME, "internal_bridges")
@@ -308,14 +314,15 @@ fn forward_rules() -> Vec<NftRule> {
             .interface(IIFNAME, "open_bridges")
             .interface(OIFNAME, "open_bridges")
             .verdict(NftVerdict::Accept),
-        // Other networks, and neighbours with a route to the subnet.
+        // The rest comes from other networks, or from neighbours with a route to the subnet.
         rule()
             .interface(OIFNAME, "bridges")
             .verdict(NftVerdict::Drop),
     ]
 }
 
-/// Without connection tracking, which bridges need not have.
+/// Returns the rules for bridged packets. They use no connection tracking, since the kernel may
+/// have none for bridges.
 fn bridge_rules() -> Vec<NftRule> {
     let rule = NftRule::default;
     let port = || rule().interface(IIFNAME, "ports");

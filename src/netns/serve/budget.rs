@@ -1,10 +1,11 @@
 //! How much of the helper process one client or one container may have. Pure.
 //!
-//! Each [`WorkKind`] of work has a budget of its own, so that connections that do nothing take no
-//! question's place. Within a kind every client has a share, and so has every container that the
-//! work is for. A newcomer beyond a share takes the place of what has been quiet for longest in
-//! that share; one that finds the whole budget spent takes it from the client that has most. So a
-//! client with little always gets in, and only those who have much lose anything.
+//! Each [`WorkKind`] has a budget of its own, so that idle connections leave room for questions.
+//! Within a kind every client has a share, and so has every container that the work is for. New
+//! work beyond a client's share ends the work of that client that has been quiet for longest.
+//! Beyond a container's share, and if the whole budget is spent, it ends the quietest work of the
+//! client that has most there. So a client with little always gets in, and only clients that have
+//! much lose anything.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,28 +14,29 @@ use std::time::{Duration, Instant};
 
 use super::client::{ClientAddress, KINDS, WorkKind};
 
-/// The descriptors that are for clients, of those that the process may have: two of five.
+/// The highest number of descriptors for clients, who get two of five that the process may have.
 const CLIENTS_MAX: usize = 32 * 1024;
-/// Descriptors that are for neither clients nor ports: commands, the resolver's sockets, files.
+/// Descriptors for neither clients nor ports: for commands, the resolver's sockets and files.
 const SPARE: usize = 64;
-/// A connection that has carried something within this time is not ended for another one of the
-/// same client.
+/// A connection that has carried something within this time is not ended to make room for another
+/// one of the same client.
 const QUIET: Duration = Duration::from_secs(30);
-/// What happens more often than this does not change who has been quiet for longest.
+/// The shortest time between two updates of a source's place: what it carries in between does not
+/// change which source has been quiet for longest.
 const GRAIN: Duration = Duration::from_millis(500);
 
-/// Within what a client has its share: all of a kind, or what is for one container.
+/// Where a client has its share: in all work of a kind, or in the work for one container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scope {
     All,
     Container(Rc<str>),
 }
 
-/// What a client has in a scope.
+/// Names the work of one kind that one client has in a scope.
 type Account = (WorkKind, Scope, ClientAddress);
 
-/// An account's place among those of its scope: by how much it has, and by how long the quietest of
-/// that has been quiet. The one to take from comes last.
+/// An account's place among the accounts of its scope: by how much it has, then by how long its
+/// quietest work has been quiet. The account to take from comes last.
 type Rank = (WorkKind, Scope, usize, Reverse<u64>, ClientAddress);
 
 #[derive(Debug)]
@@ -42,7 +44,7 @@ struct Charge {
     kind: WorkKind,
     client: ClientAddress,
     container: Option<Rc<str>>,
-    /// Its place among all: what was in use last has the highest.
+    /// Its place among all charges: the charge that was in use last has the highest.
     stamp: u64,
     used: Instant,
 }
@@ -56,23 +58,23 @@ impl Charge {
     }
 }
 
-/// Whether something more can be had.
+/// Whether there is room for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     Free,
-    /// When the source with this number has ended.
+    /// There is room once the source with this number has ended.
     Instead(u64),
     None,
 }
 
-/// What everybody has. Sources are known by their numbers.
+/// What all clients have. Sources are known by their numbers.
 #[derive(Debug)]
 pub(super) struct Budgets {
     /// How many descriptors are for clients, and how many for ports.
     clients: usize,
     ports: usize,
     charges: BTreeMap<u64, Charge>,
-    /// Numbers by stamp, what has been quiet for longest first.
+    /// Numbers by stamp; the first has been quiet for longest.
     accounts: BTreeMap<Account, BTreeMap<u64, u64>>,
     ranks: BTreeSet<Rank>,
     counts: BTreeMap<(WorkKind, Scope), usize>,
@@ -80,7 +82,7 @@ pub(super) struct Budgets {
 }
 
 impl Budgets {
-    /// The budgets of a process that may have that many descriptors.
+    /// Returns the budgets of a process that may have that many descriptors.
     pub(super) fn new(descriptors: usize) -> Self {
         let clients = (descriptors / 5 * 2).min(CLIENTS_MAX);
         Self {
@@ -94,13 +96,13 @@ impl Budgets {
         }
     }
 
-    /// How many published ports can be held.
+    /// Returns how many published ports can be held.
     pub(super) fn ports(&self) -> usize {
         self.ports
     }
 
-    /// How many of the kind there may be at once. Together they need as many descriptors as there
-    /// are for clients: connections take two, and the rest one.
+    /// Returns how many sources of the kind there may be at once. Together they need as many
+    /// descriptors as there are for clients: connections take two, the rest one.
     fn total(&self, kind: WorkKind) -> usize {
         match kind {
             WorkKind::UdpQuery
@@ -115,7 +117,7 @@ impl Budgets {
         self.counts.get(&(kind, scope)).copied().unwrap_or(0)
     }
 
-    /// What has been quiet for longest of what the client with most has.
+    /// Returns the source to end in the scope: the quietest one of the client that has most.
     fn to_take(&self, kind: WorkKind, scope: Scope) -> Option<u64> {
         let least = ClientAddress::Member("".into());
         let end = (kind, scope.clone(), usize::MAX, Reverse(0), least);
@@ -131,7 +133,7 @@ impl Budgets {
         Some(*number)
     }
 
-    /// Whether `client` may have one more of the kind; it is for `container` if that is said.
+    /// Whether `client` may have one more source of the kind, for `container` if that is given.
     pub(super) fn room(
         &self,
         kind: WorkKind,
@@ -164,7 +166,7 @@ impl Budgets {
         instead(self.to_take(kind, Scope::All))
     }
 
-    /// Charges the client, and the container, for the source.
+    /// Charges the source to the client, and to the container if there is one.
     pub(super) fn charge(
         &mut self,
         number: u64,
@@ -211,7 +213,7 @@ impl Budgets {
         }
     }
 
-    /// The source has ended.
+    /// Takes off the charge of a source that has ended.
     pub(super) fn release(&mut self, number: u64) {
         let Some(charge) = self.charges.remove(&number) else {
             return;
@@ -230,7 +232,7 @@ impl Budgets {
         }
     }
 
-    /// Charges the source as another kind, for the same client and container.
+    /// Changes the kind of a source's charge; the client and the container stay the same.
     pub(super) fn change(&mut self, number: u64, kind: WorkKind) {
         if let Some(charge) = self.charges.get(&number) {
             let (client, container) = (charge.client.clone(), charge.container.clone());
@@ -238,7 +240,7 @@ impl Budgets {
         }
     }
 
-    /// The kind, the client and the container that a source is charged to.
+    /// Returns the kind, the client and the container that a source is charged to.
     pub(super) fn charged(
         &self,
         number: u64,
@@ -247,7 +249,7 @@ impl Budgets {
         Some((charge.kind, charge.client.clone(), charge.container.clone()))
     }
 
-    /// The source has carried something.
+    /// Notes that the source has carried something.
     pub(super) fn touch(&mut self, number: u64) {
         let Some(charge) = self.charges.get_mut(&number) else {
             return;
@@ -267,14 +269,14 @@ impl Budgets {
         }
     }
 
-    /// Whether there is anything of the kinds that `limit` has a time for.
+    /// Whether there is a source of a kind for which `is_meant` is true.
     pub(super) fn has(&self, is_meant: impl Fn(WorkKind) -> bool) -> bool {
         KINDS
             .iter()
             .any(|kind| is_meant(*kind) && self.count(*kind, Scope::All) > 0)
     }
 
-    /// The sources that have been quiet for longer than their kind may be.
+    /// Returns the sources that have been quiet for longer than `limit` has for their kind.
     pub(super) fn late(&self, limit: impl Fn(WorkKind) -> Option<Duration>) -> Vec<u64> {
         let is_late =
             |charge: &Charge| limit(charge.kind).is_some_and(|limit| charge.used.elapsed() > limit);
@@ -282,7 +284,7 @@ impl Budgets {
         late.map(|(number, _)| *number).collect()
     }
 
-    /// The sources whose work is for this container.
+    /// Returns the sources whose work is for this container.
     pub(super) fn of_container(&self, id: &str) -> Vec<u64> {
         let is_its = |charge: &Charge| charge.container.as_deref() == Some(id);
         let all = self.charges.iter().filter(|(_, charge)| is_its(charge));
@@ -300,7 +302,7 @@ mod tests {
         ClientAddress::at(Ipv6Addr::new(0x2001, 0xdb8, n, 0, 0, 0, 0, 1).into())
     }
 
-    /// What has ended for it, if anything has.
+    /// Adds a source; returns the one that ended to make room, if any.
     fn one_more(
         budgets: &mut Budgets,
         number: u64,

@@ -1,4 +1,4 @@
-//! Published ports: connections and datagrams that arrive at the helper process go on from here.
+//! Published ports: relays the connections and datagrams that arrive at the helper process.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
@@ -10,7 +10,7 @@ use super::server::HelperServer;
 use super::source::{EDGES, Published, Source, TURN};
 
 impl HelperServer {
-    /// Who comes from the address: a container of this network, or somebody else.
+    /// Returns the client that has the address: a container of this network, or another address.
     fn client(&self, from: SocketAddr) -> ClientAddress {
         let member = self.names.member(from.ip()).map(ClientAddress::Member);
         member.unwrap_or_else(|| ClientAddress::at(from.ip()))
@@ -22,7 +22,7 @@ impl HelperServer {
                 return;
             };
             let client = self.client(from);
-            // Whoever has no room left is told so at once.
+            // Without room the connection is closed at once.
             if self.make_room(WorkKind::Relay, &client, Some(&published.container))
                 && let Ok(stream) = relay::RelayStream::new(stream, published.target(from))
             {
@@ -74,13 +74,13 @@ impl HelperServer {
         Some(number)
     }
 
-    /// Sends a client's datagram on. One that answers what it was answered has that address: it is
-    /// no longer counted among those that may be forged.
+    /// Sends a client's datagram on. A client that sends something after an answer really has its
+    /// address, and no longer counts among those that may be forged.
     fn send_on(&mut self, number: u64, datagram: &[u8]) {
         let Some(Source::Flow(flow)) = self.sources.get(&number) else {
             return;
         };
-        // As lost as on any other way.
+        // A datagram that cannot be sent is lost, which clients of UDP have to expect.
         let _ = flow.socket.send(datagram);
         let answered = flow.answered;
         self.budgets.touch(number);
@@ -100,7 +100,7 @@ impl HelperServer {
             let Ok(length) = flow.socket.recv(&mut buffer) else {
                 return;
             };
-            // If the port is not held any more the flow ends with it.
+            // If the port is no longer held, the flow ends with it.
             if let Some(Source::Udp(held, _)) = self.sources.get(&flow.held) {
                 let _ = held.send_to(&buffer[..length], flow.client);
             }

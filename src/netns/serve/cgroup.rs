@@ -1,5 +1,5 @@
-//! The helper's place among control groups: its own, and not the container's whose hook started
-//! it, or the container's end would be the helper's.
+//! The cgroup of the helper. It must not stay in the cgroup of the container whose hook started it,
+//! since the end of the container would kill it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ use crate::sys;
 const ROOT: &str = "/sys/fs/cgroup";
 const GROUP: &str = "rt-netns";
 
-/// The group in the one hierarchy, or in each of the old ones.
+/// Returns the helper's cgroup of version 2, or those of each hierarchy of version 1.
 fn groups() -> Vec<PathBuf> {
     let root = PathBuf::from(ROOT);
     if root.join("cgroup.procs").exists() {
         return vec![root.join(GROUP)];
     }
     let entries = sys::list_directory(&root).unwrap_or_default().into_iter();
-    // cpu and cpuacct are often links to one hierarchy.
+    // cpu and cpuacct are often links to one hierarchy, and count once.
     let real = entries.filter(|entry| entry.is_directory);
     real.map(|entry| root.join(entry.name).join(GROUP))
         .collect()
 }
 
-/// This process leaves for the helper's groups; where that is not allowed it stays where it is.
+/// Moves this process into the helper's cgroups. If that is not allowed, it stays where it is.
 pub(super) fn enter() {
     for group in groups() {
         if !make_and_go(&group, go) {
@@ -31,7 +31,8 @@ pub(super) fn enter() {
     }
 }
 
-/// Again if need be: a helper that leaves may remove the group while there is nobody in it yet.
+/// Makes the cgroup and moves into it, several times if need be: another helper that leaves may
+/// remove the cgroup while it is still empty.
 fn make_and_go(group: &Path, go: impl Fn(&Path) -> bool) -> bool {
     (0..5).any(|_| {
         make(group);
@@ -41,7 +42,7 @@ fn make_and_go(group: &Path, go: impl Fn(&Path) -> bool) -> bool {
 
 fn make(group: &Path) {
     let _ = fs::create_dir(group);
-    // A cpuset has nothing to begin with, and takes nobody then.
+    // A new cpuset of version 1 is empty, and takes no process until it has CPUs and memory nodes.
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if let Some(parent) = group.parent()
             && let Ok(value) = fs::read(parent.join(file))
@@ -51,7 +52,8 @@ fn make(group: &Path) {
     }
 }
 
-/// Back to the roots and the groups removed, unless there are other helpers in them.
+/// Moves this process into the root cgroups and removes the helper's cgroups, unless other helpers
+/// are in them.
 pub(super) fn leave() {
     for group in groups() {
         let _ = group.parent().map(go);
@@ -59,8 +61,9 @@ pub(super) fn leave() {
     }
 }
 
-/// Says whether this process, of one thread, is in the group now. To move any other one, or by
-/// `cgroup.procs` of a v1 hierarchy, the kernel would first stop every fork and exit of the host.
+/// Moves this process, which has one thread, into the cgroup. Returns whether it is there. To move
+/// another process, or to use `cgroup.procs` of a version 1 hierarchy, the kernel would first stop
+/// every fork and exit of the host.
 fn go(group: &Path) -> bool {
     let tasks = group.join("tasks");
     let list = if tasks.exists() {

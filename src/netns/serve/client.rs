@@ -3,16 +3,17 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 
-/// What is budgeted.
+/// The kinds of work that have a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WorkKind {
     /// A question over UDP that another server has been asked.
     UdpQuery,
     /// A connection to the resolver.
     TcpQuery,
-    /// A UDP client of a published port that has not answered an answer yet: its address may be forged.
+    /// A UDP client of a published port that has not yet sent anything after an answer: its address
+    /// may be forged.
     FirstDatagrams,
-    /// A UDP client of a published port that has.
+    /// A UDP client of a published port that has sent something after an answer.
     UdpFlow,
     /// A connection to a published port.
     Relay,
@@ -27,12 +28,12 @@ pub(super) const KINDS: [WorkKind; 5] = [
     WorkKind::Relay,
 ];
 
-/// Who counts as one.
+/// What counts as one client.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ClientAddress {
     /// A container of the network, whichever of its addresses it uses.
     Member(Rc<str>),
-    /// An IPv4 address, or an IPv6 prefix of 64 bits: a host has a whole one to choose from.
+    /// An IPv4 address, or an IPv6 prefix of 64 bits, since one host can use a whole prefix.
     Address(IpAddr),
 }
 

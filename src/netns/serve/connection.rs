@@ -1,4 +1,4 @@
-//! The commands' end of the connection to a helper.
+//! The end of the connection to a helper that a command has.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -18,14 +18,14 @@ use super::super::ports::Held;
 pub(super) const SOCKET: &str = "serve.sock";
 /// How long the helper may take for an answer, in seconds.
 const ANSWER_LIMIT: i64 = 10;
-/// SCM_MAX_FD of the kernel is 253.
+/// How many sockets one message takes; the kernel allows 253 (SCM_MAX_FD).
 const SOCKETS_MAX: usize = 200;
 
 /// A connection to a helper.
 pub(super) struct Connection(OwnedFd);
 
 impl Connection {
-    /// To the helper whose socket is in the directory, if one listens there.
+    /// Connects to the helper whose socket is in the directory, if one listens there.
     pub(super) fn open(directory: &Path) -> Result<Option<Self>> {
         let fd = seqpacket()?;
         match at(directory, |address| connect(fd.as_raw_fd(), address))? {
@@ -39,7 +39,7 @@ impl Connection {
         Ok(Some(Self(fd)))
     }
 
-    /// Sends a message with sockets and gives the answer; empty if the helper has ended.
+    /// Sends a message with sockets. Returns the answer, which is empty if the helper has ended.
     pub(super) fn ask(&self, text: &str, sockets: &[RawFd]) -> Result<String> {
         let part = [std::io::IoSlice::new(text.as_bytes())];
         let rights = [ControlMessage::ScmRights(sockets)];
@@ -62,7 +62,10 @@ impl Connection {
         }
     }
 
-    /// Sends a message with sockets that has to be answered by "ok".
+    /// Sends a message with sockets.
+    ///
+    /// # Errors
+    /// The answer is not "ok", or the helper has ended.
     pub(super) fn tell(&self, text: &str, sockets: &[RawFd]) -> Result<()> {
         match self.ask(text, sockets)?.as_str() {
             "ok" => Ok(()),
@@ -71,7 +74,7 @@ impl Connection {
         }
     }
 
-    /// Tells it of a container and its held ports, in as many messages as they need.
+    /// Tells the helper about a container and its held ports, in as many messages as they need.
     pub(super) fn add(&self, id: &str, held: &[Held]) -> Result<()> {
         let mut first = true;
         for part in held.chunks(SOCKETS_MAX) {
@@ -104,7 +107,7 @@ impl Connection {
     }
 }
 
-/// A socket that keeps messages apart.
+/// Returns a Unix socket that keeps messages apart (SOCK_SEQPACKET).
 pub(super) fn seqpacket() -> Result<OwnedFd> {
     socket(
         AddressFamily::Unix,
@@ -115,7 +118,8 @@ pub(super) fn seqpacket() -> Result<OwnedFd> {
     .context(SOCKET)
 }
 
-/// The socket's address by way of a descriptor: a path may be too long for one.
+/// Calls `work` with the address of the socket in `directory`. The address goes through a
+/// descriptor of the directory, since a path may be too long for an address.
 pub(super) fn at<T>(directory: &Path, work: impl FnOnce(&UnixAddr) -> T) -> Result<T> {
     let open = fs::File::open(directory).with_context(|| directory.display().to_string())?;
     let path = format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd());

@@ -1,4 +1,4 @@
-//! What the helper does at the word of `add` and `del`.
+//! What the helper does for the messages of `add` and `del`.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -18,7 +18,8 @@ use crate::sys;
 const MESSAGE_MAX: usize = 32 * 1024;
 
 impl HelperServer {
-    /// One message of `add` or `del`; `None` when it has gone, `Some(false)` to end.
+    /// Answers one message of a command. `None` when the command has closed the connection,
+    /// `Some(false)` if the helper is to end.
     pub(super) fn command(&mut self, fd: &OwnedFd) -> Option<bool> {
         let mut buffer = vec![0; MESSAGE_MAX];
         let (length, sockets) = sys::receive_many(fd.as_fd(), &mut buffer).ok()?;
@@ -37,7 +38,7 @@ impl HelperServer {
             .map(|_| true)
     }
 
-    /// The answer, or `None` to end.
+    /// Does what the message says. Returns the answer, or `None` if the helper is to end.
     fn obey(&mut self, text: &str, sockets: Vec<OwnedFd>) -> Result<Option<&'static str>> {
         let mut lines = text.lines();
         let (verb, id) = match lines.next().unwrap_or_default().split_once(' ') {
@@ -67,7 +68,8 @@ impl HelperServer {
             }
             "end" => {
                 cgroup::leave();
-                // Before the connection of who waits for it.
+                // The sockets are closed before the connection of the command that waits for the
+                // end.
                 self.sources.clear();
                 return Ok(None);
             }
@@ -76,7 +78,7 @@ impl HelperServer {
         Ok(Some("ok"))
     }
 
-    /// UDP and TCP sockets in turn.
+    /// Replaces the resolver's sockets. `sockets` are UDP and TCP in turn.
     fn resolve(&mut self, sockets: Vec<OwnedFd>) -> Result<()> {
         let old = |source: &Source| matches!(source, Source::Resolver(_) | Source::ResolverTcp(_));
         self.sources.retain(|_, source| !old(source));
@@ -90,7 +92,7 @@ impl HelperServer {
         Ok(())
     }
 
-    /// The resolver's sockets are bound to a bridge, which may have been made anew.
+    /// Binds the resolver's sockets to the bridge again, which may have been made anew.
     fn follow_bridge(&self) {
         for source in self.sources.values() {
             match source {
@@ -103,7 +105,7 @@ impl HelperServer {
 
     fn hold_all(&mut self, id: &str, sockets: Vec<OwnedFd>, lines: Vec<&str>) -> Result<()> {
         let held: usize = self.held.values().map(Vec::len).sum();
-        // The kernel leaves out what would be above the limit.
+        // The kernel leaves out the descriptors beyond the limit of open files.
         if sockets.len() != lines.len() || held + sockets.len() > self.budgets.ports() {
             bail!(
                 "publish: the limit of open files allows {} ports",
@@ -140,8 +142,8 @@ impl HelperServer {
         Ok(())
     }
 
-    /// Lets go of a container's ports and names, and ends what was relayed to it: its address may
-    /// soon be another's.
+    /// Closes a container's ports, forgets its names, and ends what is relayed to it: its address
+    /// may soon be another container's.
     fn forget(&mut self, id: &str) {
         for number in self.held.remove(id).into_iter().flatten() {
             self.sources.remove(&number);

@@ -1,6 +1,6 @@
-//! The resolver: names, aliases and addresses of the network's containers; everything else is
-//! passed on to other servers and never answered from memory. An internal network passes nothing
-//! on (CVE-2024-29018).
+//! The resolver: it answers for names, aliases and addresses of the network's containers.
+//! Everything else is passed on to other servers and never answered from memory. An internal
+//! network passes nothing on (CVE-2024-29018).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -14,12 +14,13 @@ use super::super::resolv_conf::host_servers;
 use super::inbox::Asker;
 use super::message::{self, FoundName, NAME_ERROR, Question, SERVER_FAILURE};
 
-/// How long one server may take.
+/// How long one server may take to answer.
 const SERVER_LIMIT: Duration = Duration::from_millis(2500);
-/// Above this many members of a network `/etc/hosts` lists links only: names are the resolver's.
+/// In a network with more members than this, `/etc/hosts` lists only linked containers; the
+/// resolver answers for the other names.
 const HOSTS_MAX: usize = 32;
 
-/// What the resolver knows.
+/// The network and the containers for which the resolver answers.
 #[derive(Debug)]
 pub(super) struct Names {
     pub(super) network: Network,
@@ -28,10 +29,10 @@ pub(super) struct Names {
     holders: BTreeMap<IpAddr, Rc<str>>,
 }
 
-/// What becomes of a query.
+/// What to do with a query.
 pub(super) enum Next {
     Answer(Vec<u8>),
-    /// To be asked elsewhere.
+    /// Another server has to be asked.
     Forward,
     Ignore,
 }
@@ -61,7 +62,7 @@ impl Names {
         self.members.remove(id);
     }
 
-    /// The container of this network that has the address.
+    /// Returns the container of this network that has the address.
     pub(super) fn member(&self, address: IpAddr) -> Asker {
         self.holders.get(&address.to_canonical()).cloned()
     }
@@ -116,7 +117,7 @@ impl Names {
         }
     }
 
-    /// Whom to ask: the network's servers, or the host's.
+    /// Returns the servers to ask: the network's, or else the host's.
     pub(super) fn servers(&self) -> Vec<SocketAddr> {
         let servers = match &self.network.config.dns {
             Some(servers) => servers.clone(),
@@ -130,7 +131,7 @@ impl Names {
             .collect()
     }
 
-    /// Brings the containers' files up to date after `id` has come or gone.
+    /// Updates the containers' `/etc/hosts` after container `id` has come or gone.
     pub(super) fn write_hosts(&self, id: &str) {
         let few = self.members.len() <= HOSTS_MAX;
         for (own, record) in &self.members {
@@ -176,7 +177,7 @@ impl Names {
     }
 }
 
-/// A query that another server has been asked, over UDP.
+/// A query that has been passed on to another server over UDP.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) socket: UdpSocket,
@@ -189,7 +190,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Asks the first server; `None` if there is none.
+    /// Asks the first server that can be asked; `None` if there is none.
     pub(super) fn new(names: &Names, query: &[u8], client: SocketAddr, via: u64) -> Option<Self> {
         let mut servers = names.servers();
         servers.reverse();
@@ -205,7 +206,8 @@ impl Pending {
         })
     }
 
-    /// A socket of its own for each query: its port is one more thing that a forger has to guess.
+    /// Asks the next server, the last of `servers`. Each query has a socket of its own: its port is
+    /// one more thing that a forger has to guess.
     pub(super) fn ask(servers: &mut Vec<SocketAddr>, query: &[u8]) -> Option<UdpSocket> {
         while let Some(server) = servers.pop() {
             let own: SocketAddr = match server {
@@ -224,7 +226,7 @@ impl Pending {
         None
     }
 
-    /// The answer, if it has come, for the client.
+    /// Returns the answer for the client, if it has come.
     pub(super) fn answer(&self) -> Option<Vec<u8>> {
         answer_to(&self.query, &self.socket).ok()?
     }
@@ -245,13 +247,13 @@ impl Pending {
         }
     }
 
-    /// What the client gets if nobody answers.
+    /// Returns the answer for the client if no server answers.
     pub(super) fn failure(&self) -> Vec<u8> {
         message::empty(&self.query, SERVER_FAILURE)
     }
 }
 
-/// What a server has answered over UDP; `None` for what is no answer to the query.
+/// Receives an answer over UDP; `None` for a datagram that is no answer to the query.
 pub(super) fn answer_to(query: &[u8], socket: &UdpSocket) -> std::io::Result<Option<Vec<u8>>> {
     let mut buffer = [0; 65_535];
     let length = socket.recv(&mut buffer)?;

@@ -1,4 +1,4 @@
-//! The helper's one loop.
+//! The event loop of the helper, the only one that it has.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -16,18 +16,19 @@ use super::source::Source;
 use super::{cgroup, stream};
 use crate::sys;
 
-/// How often it is looked for what is late: where that is soon, and where it is not.
+/// How often the helper looks for sources that are late: with short limits, and with only relays,
+/// whose limit is long.
 const TICK: Duration = Duration::from_secs(1);
 const SLOW_TICK: Duration = Duration::from_secs(60);
-/// A UDP client that is silent for so long is forgotten.
+/// A UDP client that sends and gets nothing for so long is forgotten.
 const FLOW_LIMIT: Duration = Duration::from_secs(90);
 /// A connection that carries nothing for so long ends (RFC 5382, REQ-5).
 const RELAY_LIMIT: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
-/// So many waits in a row may fail, with a pause after each.
+/// So many calls of epoll_wait(2) in a row may fail, with a pause after each.
 const FAILURES_MAX: u32 = 100;
 const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Serves until it is told to end. Standard input is the socket to listen at.
+/// Serves until a command tells it to end. Standard input is the socket to listen at.
 pub(crate) fn serve(state: &Path, name: &str) -> Result<()> {
     cgroup::enter();
     let Some(active) = read_active(state, name)? else {
@@ -42,7 +43,7 @@ pub(crate) fn serve(state: &Path, name: &str) -> Result<()> {
     server.run()
 }
 
-/// How long what is charged to somebody may be quiet.
+/// Returns how long a source of this kind may be quiet.
 fn limit(kind: WorkKind) -> Option<Duration> {
     match kind {
         // A question has a limit for each server that is asked.
@@ -60,7 +61,7 @@ impl HelperServer {
         loop {
             let count = match self.epoll.wait(&mut events, self.timeout()) {
                 Err(Errno::EINTR) => 0,
-                // One failure takes names and relays from nobody; one that stays ends the process.
+                // A single failure must not end names and relays; a lasting one ends the process.
                 Err(_) if failures < FAILURES_MAX => {
                     failures += 1;
                     sys::sleep(FAILURE_PAUSE);
@@ -102,7 +103,7 @@ impl HelperServer {
         tick.unwrap_or(EpollTimeout::NONE)
     }
 
-    /// How often it has to be looked for what is late, if anything can be.
+    /// Returns how often the helper has to look for late sources; `None` if there can be none.
     fn tick(&self) -> Option<Duration> {
         if self.budgets.has(|kind| kind != WorkKind::Relay) {
             return Some(TICK);
@@ -110,7 +111,8 @@ impl HelperServer {
         self.budgets.has(|_| true).then_some(SLOW_TICK)
     }
 
-    /// Does what the source is ready for, and puts it back if it goes on; `false` at the end of all.
+    /// Does what the source is ready for, and puts it back unless it has ended. Returns `false` if
+    /// the helper is to end.
     fn handle(&mut self, number: u64, source: Source) -> bool {
         let back = match source {
             Source::Listener(fd) => {
@@ -156,7 +158,7 @@ impl HelperServer {
         true
     }
 
-    /// Ends what is late.
+    /// Ends the sources that are late, and asks the next server where one has not answered.
     fn expire(&mut self) {
         self.looked = Instant::now();
         for number in self.budgets.late(limit) {

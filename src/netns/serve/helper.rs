@@ -1,4 +1,5 @@
-//! A network's helper as the commands see it: it is started, told who comes and goes, and ended.
+//! The helper of a network as the commands see it: they start it, tell it which containers come and
+//! go, and end it.
 
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -15,12 +16,12 @@ use super::resolver_socket::resolver_sockets;
 use super::start::start;
 use crate::{log, sys};
 
-/// How often it is tried to open what a helper that was killed has not closed yet, and how long
-/// it is waited in between.
+/// How often `rt` tries to open a socket that a killed helper has not closed yet, and how long it
+/// waits between two tries.
 const CLOSE_TRIES: usize = 80;
 const CLOSE_PAUSE: Duration = Duration::from_millis(25);
 
-/// Tells the network's helper of a container, and starts the helper if there is none.
+/// Tells the helper of the network about a container, and starts the helper if it does not run.
 pub(crate) fn add(
     store: &Store,
     network: &Network,
@@ -35,17 +36,17 @@ pub(crate) fn repair(store: &Store, network: &Network) -> Result<()> {
     ensure(store, network, None).map(drop)
 }
 
-/// The network's helper, started if need be: with everything that it should know, but for the
-/// container `except`.
+/// Returns a connection to the helper of the network. If it does not run it is started and told all
+/// that it should know, except the container `except`.
 fn ensure(store: &Store, network: &Network, except: Option<&str>) -> Result<Connection> {
     let directory = store.network(&network.name);
     if let Some(connection) = Connection::open(&directory)? {
         match connection.ask("hello", &[])?.as_str() {
             "ok" => return Ok(connection),
-            // Somebody was killed while introducing it. What it has got of its sockets would be in
-            // the way of the same ones again.
+            // A command was killed while it introduced this helper. The sockets that the helper has
+            // got would be in the way of opening them again, so it ends.
             "new" => connection.finish()?,
-            // It ends, or is not ours.
+            // It is about to end, or is not a helper of `rt`.
             _ => {}
         }
     }
@@ -55,9 +56,9 @@ fn ensure(store: &Store, network: &Network, except: Option<&str>) -> Result<Conn
     introduce(store, network, connection, except, was_there)
 }
 
-/// A new helper learns what it is there for. It knows the members before it answers their questions,
-/// which it would refuse otherwise. If another one `was_there`, that one may be about to close its
-/// sockets.
+/// Tells a new helper about the containers, the ports and the resolver. It knows the members before
+/// it answers questions, since it refuses the questions of others. If another helper `was_there`,
+/// that one may be about to close its sockets.
 fn introduce(
     store: &Store,
     network: &Network,
@@ -92,8 +93,8 @@ fn introduce(
     Ok(connection)
 }
 
-/// The record of a container that lives. One that cannot be read is no reason for the others to do
-/// without names and ports.
+/// Returns the network record of the container if it is alive. A record that cannot be read must
+/// not keep the other containers from names and ports.
 fn living(store: &Store, id: &str) -> Option<NetworkRecord> {
     let record = || -> Result<Option<NetworkRecord>> {
         let Some(record) = store.record(id)? else {
@@ -107,8 +108,8 @@ fn living(store: &Store, id: &str) -> Option<NetworkRecord> {
     })
 }
 
-/// The ports that were held before the helper was killed. One that somebody else has taken since
-/// then is lost to him on the helper's way; the kernel's way goes first anyhow.
+/// Opens the ports again that the helper before had held. If another program has taken one since,
+/// the helper does not serve it; the kernel's translation comes before that program anyhow.
 fn held_again(endpoint: &Endpoint, tries: usize) -> Vec<Held> {
     let mut all = Vec::new();
     let v6 = endpoint.address6.map(|cidr| cidr.address);
@@ -122,7 +123,7 @@ fn held_again(endpoint: &Endpoint, tries: usize) -> Vec<Held> {
     all
 }
 
-/// Tries again as long as an address is in use.
+/// Calls `work` again as long as an address is in use, `tries` times at most.
 fn while_in_use<T>(tries: usize, work: impl Fn() -> Result<T>) -> Result<T> {
     let in_use = |error: &anyhow::Error| error.downcast_ref() == Some(&Errno::EADDRINUSE);
     for _ in 1..tries {

@@ -1,16 +1,16 @@
 //! Questions over UDP that wait for their turn. All containers share one socket, which is emptied
-//! at once; then they are served in turn, so that who asks most waits most. Pure.
+//! at once. Then they are served in turn, so that a container that asks more waits longer. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// How many questions of one container wait; more of them are lost, as on any full way.
+/// How many questions of one container wait. More are lost, which clients of UDP have to expect.
 const EACH_MAX: usize = 64;
-/// Beyond so many in all, one of each container waits.
+/// When so many wait in all, one question of each container still may.
 const ALL_MAX: usize = 8192;
 
-/// The container that asks; `None` for whoever is no member of the network.
+/// The container that asks; `None` for an address that no member of the network has.
 pub(super) type Asker = Option<Rc<str>>;
 
 /// A question that has arrived.
@@ -25,7 +25,7 @@ pub(super) struct InboxQuestion {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     waiting: BTreeMap<Asker, VecDeque<InboxQuestion>>,
-    /// Whose turn comes when: everybody with something that waits, once.
+    /// The askers with waiting questions, each once, in the order of their turns.
     turns: VecDeque<Asker>,
     count: usize,
 }
@@ -35,7 +35,7 @@ impl Inbox {
         self.count == 0
     }
 
-    /// Lets a question wait; where there is no room it is lost.
+    /// Lets a question wait; if there is no room it is lost.
     pub(super) fn push(&mut self, asker: &Asker, asked: impl FnOnce() -> InboxQuestion) {
         let waiting = self.waiting.entry(asker.clone()).or_default();
         if waiting.len() >= EACH_MAX || (self.count >= ALL_MAX && !waiting.is_empty()) {
@@ -48,7 +48,7 @@ impl Inbox {
         self.count += 1;
     }
 
-    /// The next question of the container whose turn it is.
+    /// Takes the next question of the container whose turn it is.
     pub(super) fn pop(&mut self) -> Option<(Asker, InboxQuestion)> {
         let asker = self.turns.pop_front()?;
         let waiting = self.waiting.get_mut(&asker)?;

@@ -1,4 +1,4 @@
-//! DNS messages (RFC 1035), as much as it takes to answer for names and addresses. Pure.
+//! DNS messages (RFC 1035), as far as it takes to answer for names and addresses. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,18 +17,18 @@ pub(super) const NAME_ERROR: u8 = 3;
 pub(super) const NOT_IMPLEMENTED: u8 = 4;
 pub(super) const REFUSED: u8 = 5;
 
-/// What a query asks.
+/// The question of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
-    /// In lower case, without the final dot.
+    /// The name in lower case, without the final dot.
     pub(super) name: String,
     pub(super) kind: u16,
     /// Where the question ends in the message.
     end: usize,
 }
 
-/// The one question of a query; `Err` is the code to answer with, `None` if there is nothing to
-/// be answered at all.
+/// Returns the one question of a query. `Err` is the code to answer with, `None` means that there
+/// must be no answer.
 pub(super) fn question(query: &[u8]) -> Option<Result<Question, u8>> {
     let header = query.get(..HEADER)?;
     // An answer to an answer might go on for ever.
@@ -52,7 +52,7 @@ fn parse(query: &[u8]) -> Option<Question> {
         match length {
             0 => break,
             1..=63 => {}
-            // Pointers have nothing to point at yet.
+            // A compression pointer, which has nothing to point at yet.
             _ => return None,
         }
         let label = query.get(at..at + length)?;
@@ -60,7 +60,7 @@ fn parse(query: &[u8]) -> Option<Question> {
         if !name.is_empty() {
             name.push('.');
         }
-        // What is no text matches no name of ours, and is passed on as it came.
+        // Bytes that are no text match no container's name, and the query is passed on as it came.
         name.extend(label.iter().map(|byte| match byte {
             b'.' => '\0',
             byte => char::from(byte.to_ascii_lowercase()),
@@ -78,7 +78,7 @@ fn parse(query: &[u8]) -> Option<Question> {
     })
 }
 
-/// A response without records.
+/// Returns a response without records.
 pub(super) fn empty(query: &[u8], code: u8) -> Vec<u8> {
     let end = match question(query) {
         Some(Ok(question)) => question.end,
@@ -86,7 +86,7 @@ pub(super) fn empty(query: &[u8], code: u8) -> Vec<u8> {
     };
     let mut response = query.get(..end).unwrap_or_default().to_vec();
     response.resize(end, 0);
-    // A response, recursion desired as asked, recursion available.
+    // The flags: a response, recursion desired as in the query, recursion available.
     response[2] = 0x80 | response[2] & 0x79;
     response[3] = 0x80 | code;
     response[4..6].copy_from_slice(&u16::from(end > HEADER).to_be_bytes());
@@ -94,11 +94,11 @@ pub(super) fn empty(query: &[u8], code: u8) -> Vec<u8> {
     response
 }
 
-/// The response with addresses of the family that was asked for, or with a name. They are good
-/// for this moment only: the time to live is 0.
+/// Returns the response with the addresses of the family that was asked for, or with a name. The
+/// time to live is 0, since they may change at any time.
 pub(super) fn answer(query: &[u8], question: &Question, found: &[FoundName<'_>]) -> Vec<u8> {
     let mut response = empty(query, NO_ERROR);
-    // Ours, and not somebody's who told us.
+    // The answer is authoritative.
     response[2] |= 0x04;
     let mut count = 0_u16;
     for one in found {
@@ -110,7 +110,7 @@ pub(super) fn answer(query: &[u8], question: &Question, found: &[FoundName<'_>])
         if question.kind != kind && question.kind != ANY {
             continue;
         }
-        // The name is that of the question.
+        // A pointer to the name in the question.
         response.extend_from_slice(&[0xc0, HEADER as u8]);
         response.extend_from_slice(&kind.to_be_bytes());
         response.extend_from_slice(&INTERNET.to_be_bytes());
@@ -123,7 +123,7 @@ pub(super) fn answer(query: &[u8], question: &Question, found: &[FoundName<'_>])
     response
 }
 
-/// What stands in an answer.
+/// The data of a record in an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FoundName<'a> {
     Address(IpAddr),
@@ -140,7 +140,7 @@ fn encode(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// The address that a name below `in-addr.arpa` or `ip6.arpa` stands for.
+/// Returns the address that a name below `in-addr.arpa` or `ip6.arpa` stands for.
 pub(super) fn reverse(name: &str) -> Option<IpAddr> {
     if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
         let bytes: Vec<u8> = labels
@@ -159,7 +159,7 @@ pub(super) fn reverse(name: &str) -> Option<IpAddr> {
     Some(Ipv6Addr::from_bits(u128::from_str_radix(&digits, 16).ok()?).into())
 }
 
-/// For [`crate::fuzz`]: a query, and what is answered to it.
+/// Parses arbitrary bytes, for [`crate::fuzz`], as a query, and makes an answer.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_anything(query: &[u8]) {
     match question(query) {

@@ -1,5 +1,6 @@
-//! Connections and datagrams that the kernel's way does not serve, carried over: from ::1, to an
-//! IPv6 address of the host for a container without one, or where nobody translates.
+//! Relays connections and datagrams that the kernel's translation does not serve: from ::1, to an
+//! IPv6 address of the host for a container without one, or where the network's driver translates
+//! nothing.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,13 +14,13 @@ use nix::sys::socket::{
 };
 use nix::unistd::{pipe2, read};
 
-/// As much as a pipe holds.
+/// The size of a pipe, in bytes.
 const CHUNK: usize = 64 * 1024;
 /// How many chunks go one way before it is another connection's turn.
 const TURN: usize = 8;
 
-/// The pipe that the bytes of all connections go through, so that none is copied. It is empty
-/// between two uses.
+/// The pipe through which the bytes of all connections go, so that the kernel need not copy them.
+/// It is empty between two uses.
 #[derive(Debug)]
 pub(super) struct Pipe {
     out: OwnedFd,
@@ -32,7 +33,8 @@ impl Pipe {
         Ok(Self { out, into })
     }
 
-    /// Moves what is there: how much, and what `to` did not take of it.
+    /// Moves the bytes that are there. Returns how many there were, and those that `to` did not
+    /// take.
     fn carry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(usize, Vec<u8>)> {
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
         let length = splice(from, None, &self.into, None, CHUNK, flags)?;
@@ -42,7 +44,7 @@ impl Pipe {
                 Ok(moved) if moved > 0 => rest -= moved,
                 Ok(_) | Err(Errno::EAGAIN) => break,
                 Err(errno) => {
-                    // What is in it is nobody else's to read.
+                    // The bytes left in the pipe must not reach another connection.
                     *self = Self::new()?;
                     return Err(errno);
                 }
@@ -66,23 +68,23 @@ impl Pipe {
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pumped {
-    /// It waits for one of its ends.
+    /// It waits for one of its two sockets.
     Waits,
-    /// There is more, after the others' turn.
+    /// There is more to move, after the other sources' turns.
     Again,
     Ended,
 }
 
-/// One way of a connection.
+/// One direction of a connection.
 #[derive(Debug, Default)]
 struct Way {
-    /// What the far end did not take yet.
+    /// The bytes that the receiving socket has not taken yet.
     left: Vec<u8>,
     ended: bool,
 }
 
 impl Way {
-    /// Moves what can be moved in one turn, and says whether there may be more.
+    /// Moves what can be moved in one turn. Returns whether there may be more.
     fn pump(&mut self, pipe: &mut Pipe, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<bool> {
         for _ in 0..TURN {
             if !self.flush(to)? {
@@ -94,7 +96,7 @@ impl Way {
             match pipe.carry(from, to) {
                 Ok((0, _)) => {
                     self.ended = true;
-                    // The other way may go on for long.
+                    // The other direction may go on for long.
                     return match shutdown(to.as_raw(), Shutdown::Write) {
                         Ok(()) | Err(Errno::ENOTCONN) => Ok(false),
                         Err(errno) => Err(errno),
@@ -108,7 +110,7 @@ impl Way {
         Ok(true)
     }
 
-    /// Whether nothing is left.
+    /// Sends the bytes that are left. Returns whether all are sent.
     fn flush(&mut self, to: BorrowedFd<'_>) -> Result<bool> {
         while !self.left.is_empty() {
             match send(
@@ -121,13 +123,13 @@ impl Way {
                 Err(errno) => return Err(errno),
             }
         }
-        // A connection that has nothing to say keeps no memory for it.
+        // An idle connection keeps no memory for a buffer.
         self.left = Vec::new();
         Ok(true)
     }
 }
 
-/// The number that old calls want.
+/// The number of a descriptor, for calls of nix that take one.
 trait AsRaw {
     fn as_raw(&self) -> i32;
 }
@@ -138,7 +140,7 @@ impl AsRaw for BorrowedFd<'_> {
     }
 }
 
-/// A TCP connection and its continuation to the container.
+/// A TCP connection of a client, and the one to the container that continues it.
 #[derive(Debug)]
 pub(super) struct RelayStream {
     pub(super) client: OwnedFd,
@@ -164,7 +166,7 @@ impl RelayStream {
         })
     }
 
-    /// Goes on as far as it can in one turn.
+    /// Moves bytes in both directions, as far as one turn allows.
     pub(super) fn pump(&mut self, pipe: &mut Pipe) -> Pumped {
         let (client, target) = (self.client.as_fd(), self.target.as_fd());
         let up = self.up.pump(pipe, client, target);
@@ -178,7 +180,7 @@ impl RelayStream {
     }
 }
 
-/// A TCP connection that is being made.
+/// Starts a TCP connection to `to`, without waiting for it.
 pub(super) fn connecting(to: SocketAddr) -> Result<OwnedFd> {
     let family = if to.is_ipv4() {
         AddressFamily::Inet
@@ -193,12 +195,12 @@ pub(super) fn connecting(to: SocketAddr) -> Result<OwnedFd> {
     }
 }
 
-/// The datagrams of one client.
+/// The datagrams between one client and a container.
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) socket: UdpSocket,
     pub(super) client: SocketAddr,
-    /// The source through which the client came.
+    /// The source of the published port at which the client's datagrams arrive.
     pub(super) held: u64,
     /// Whether the container has answered.
     pub(super) answered: bool,

@@ -1,4 +1,4 @@
-//! The resolver's part of the loop: questions come in, are answered in turn, or asked elsewhere.
+//! The resolver's part of the event loop: questions arrive, and are answered in turn or passed on.
 
 use std::net::{TcpListener, UdpSocket};
 use std::rc::Rc;
@@ -13,8 +13,9 @@ use super::server::HelperServer;
 use super::source::{EDGES, Source, TURN};
 use super::stream::{self, Step};
 
-/// How many questions are taken from a socket before something else is looked at. To take one is
-/// little work: the socket, which all share, has to be emptied sooner than one of them can fill it.
+/// How many questions are taken from a socket before it is another source's turn. To take one is
+/// little work, and all containers share the socket: it has to be emptied faster than one container
+/// can fill it.
 const TAKEN_MAX: usize = 512;
 
 impl HelperServer {
@@ -48,7 +49,7 @@ impl HelperServer {
 
     fn answer(&mut self, asker: Option<Rc<str>>, asked: &InboxQuestion) -> Option<Vec<u8>> {
         let Some(member) = asker else {
-            // Names of this network are its members' affair.
+            // Only members of this network may ask for its names.
             let is_question = message::question(&asked.query).is_some();
             return is_question.then(|| message::empty(&asked.query, REFUSED));
         };
@@ -89,7 +90,7 @@ impl HelperServer {
             };
             match pending.next() {
                 Ok(pending) => {
-                    // One that could not be watched is late again.
+                    // If it cannot be watched it gets late, and the next server is asked.
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
                     let _ = self.epoll.add(&pending.socket, event);
                     self.sources.insert(number, Source::Pending(pending));

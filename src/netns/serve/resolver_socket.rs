@@ -1,4 +1,4 @@
-//! The sockets that questions arrive at: a command opens them, and the helper answers on them.
+//! The sockets at which questions arrive. A command opens them, and the helper answers on them.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -11,12 +11,12 @@ use nix::sys::socket::{
 
 use super::super::network::Network;
 
-/// What may wait in the kernel for the resolver, in bytes: some thousand questions.
+/// The size of the buffer in which questions wait in the kernel, in bytes: some thousand questions.
 const RESOLVER_BUFFER: usize = 4 << 20;
-/// How many connections may wait there.
+/// How many TCP connections may wait in the kernel.
 const RESOLVER_BACKLOG: i32 = 1024;
 
-/// UDP and TCP on each of the gateway's addresses.
+/// Opens a UDP and a TCP socket on each of the network's gateway addresses.
 pub(super) fn resolver_sockets(network: &Network) -> Result<Vec<OwnedFd>> {
     const PORT: u16 = 53;
     let mut sockets = Vec::new();
@@ -34,8 +34,8 @@ pub(super) fn resolver_sockets(network: &Network) -> Result<Vec<OwnedFd>> {
     Ok(sockets)
 }
 
-/// One that hears nothing but what comes by the network's bridge: from other interfaces somebody
-/// could ask with a member's address.
+/// Opens one socket, which receives only what comes in through the bridge of the network. Through
+/// another interface somebody could ask with the address of a member.
 fn resolver_socket(network: &Network, address: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() {
         AddressFamily::Inet
@@ -49,7 +49,7 @@ fn resolver_socket(network: &Network, address: SocketAddr, kind: SockType) -> ni
     if is_stream {
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     } else if setsockopt(&fd, sockopt::RcvBufForce, &RESOLVER_BUFFER).is_err() {
-        // Less will do: it is a matter of how long a flood may last.
+        // A smaller buffer will do: it only has to be enough for a shorter flood.
         let _ = setsockopt(&fd, sockopt::RcvBuf, &RESOLVER_BUFFER);
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
@@ -61,7 +61,7 @@ fn resolver_socket(network: &Network, address: SocketAddr, kind: SockType) -> ni
 
 /// Binds a resolver's socket to the bridge again, which may have been removed and made anew.
 pub(super) fn bind_to_bridge(socket: &impl AsFd, network: &Network) {
-    // Without a bridge there is nobody to be heard.
+    // Without a bridge nobody can ask, so an error does not matter.
     let _ = setsockopt(
         &socket.as_fd(),
         sockopt::BindToDevice,

@@ -1,4 +1,4 @@
-//! What the helper has: its sources, each with a number, and what is charged for them.
+//! The state of the helper: its sources, each with a number, and what is charged for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,21 +24,22 @@ pub(super) struct HelperServer {
     pub(super) epoll: Epoll,
     pub(super) sources: BTreeMap<u64, Source>,
     next: u64,
-    /// By container.
+    /// The sources of held ports, by container.
     pub(super) held: BTreeMap<String, Vec<u64>>,
     pub(super) flows: BTreeMap<(u64, SocketAddr), u64>,
     pub(super) names: Names,
     pub(super) inbox: Inbox,
     pub(super) budgets: Budgets,
     pub(super) pipe: Pipe,
-    /// The sources that have more to do than they had time for.
+    /// The sources that had more to do when their turn ended.
     pub(super) again: BTreeSet<u64>,
     pub(super) ready: bool,
-    /// When it was last looked for what is late.
+    /// When sources that have been quiet for too long were last looked for.
     pub(super) looked: Instant,
 }
 
-/// How many descriptors this process may have: as many as it can be allowed.
+/// Raises the soft limit of open descriptors to the hard limit. Returns how many this process may
+/// have.
 fn descriptors() -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return 1024;
@@ -48,7 +49,7 @@ fn descriptors() -> usize {
 }
 
 impl HelperServer {
-    /// A server of the network that knows nobody yet.
+    /// Returns the state of a helper of the network that knows no container yet.
     pub(super) fn new(state: &Path, network: Network) -> Result<Self> {
         Ok(Self {
             state: state.to_owned(),
@@ -67,7 +68,7 @@ impl HelperServer {
         })
     }
 
-    /// Adds a source and gives its number.
+    /// Adds a source and returns its number.
     pub(super) fn watch(&mut self, source: Source, flags: EpollFlags) -> Result<u64> {
         self.next += 1;
         let event = EpollEvent::new(flags, self.next);
@@ -92,8 +93,8 @@ impl HelperServer {
         Ok(self.next)
     }
 
-    /// Adds a source that is charged to the client, and to the container that it is for; what it
-    /// takes the place of ends.
+    /// Adds a source that is charged to the client, and to the container that it is for.
+    /// `make_room` must have made room for it.
     pub(super) fn watch_for(
         &mut self,
         (kind, client): (WorkKind, ClientAddress),
@@ -107,7 +108,8 @@ impl HelperServer {
         Some(number)
     }
 
-    /// Makes room for one more of the kind. `false` if there is none.
+    /// Makes room for one more source of the kind, if need be by ending another one. `false` if
+    /// there is none.
     pub(super) fn make_room(
         &mut self,
         kind: WorkKind,
@@ -124,7 +126,7 @@ impl HelperServer {
         }
     }
 
-    /// Ends a source. A question that it was is answered.
+    /// Ends a source. If it is a question, the client gets an answer that says so.
     pub(super) fn end(&mut self, number: u64) {
         self.budgets.release(number);
         match self.sources.remove(&number) {
@@ -136,7 +138,7 @@ impl HelperServer {
         }
     }
 
-    /// Answers a question at the source it came by, if that is still there.
+    /// Sends an answer from the socket at which the question arrived, if that is still open.
     pub(super) fn reply(&self, via: u64, answer: &[u8], client: SocketAddr) {
         if let Some(Source::Resolver(socket)) = self.sources.get(&via) {
             let _ = socket.send_to(answer, client);

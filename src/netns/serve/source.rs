@@ -1,4 +1,4 @@
-//! What the helper waits for.
+//! The sources of events that the helper waits for.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -12,12 +12,12 @@ use super::stream;
 
 /// How many connections or datagrams of one socket are taken before it is another one's turn.
 pub(super) const TURN: usize = 64;
-/// What is watched for every change, once.
+/// The flags of a socket that is watched edge-triggered: each change is reported once.
 pub(super) const EDGES: EpollFlags = EpollFlags::EPOLLIN
     .union(EpollFlags::EPOLLOUT)
     .union(EpollFlags::EPOLLET);
 
-/// What the loop waits for, and what belongs to it.
+/// One source of events, with the data that belongs to it.
 pub(super) enum Source {
     Listener(OwnedFd),
     Commander(OwnedFd),
@@ -33,12 +33,12 @@ pub(super) enum Source {
     Query(stream::Stream),
 }
 
-/// Where what arrives at a port goes.
+/// The container's address to which a published port leads.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub(super) container: Rc<str>,
     pub(super) to: SocketAddr,
-    /// From clients with an IPv6 address, if that is another one.
+    /// The target for clients with an IPv6 address, if it is another one.
     pub(super) to6: Option<SocketAddr>,
 }
 

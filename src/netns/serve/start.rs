@@ -1,4 +1,5 @@
-//! A helper process begins: this program again, with the socket to listen at as its standard input.
+//! Starts a helper process: `rt` executes itself again, with the socket to listen at as its
+//! standard input.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -18,7 +19,7 @@ use super::super::store::Store;
 use super::connection::{SOCKET, at, seqpacket};
 use crate::sys::{self, Fork};
 
-/// Starts the network's helper, which knows nothing yet.
+/// Starts the helper of the network, which knows no container yet.
 pub(super) fn start(store: &Store, network: &Network) -> Result<()> {
     let directory = store.network(&network.name);
     match fs::remove_file(directory.join(SOCKET)) {
@@ -45,14 +46,15 @@ pub(super) fn start(store: &Store, network: &Network) -> Result<()> {
             let _ = become_helper(&listener, &null, &args);
             sys::exit_now(127)
         }
-        // It goes on when this command ends. One that could not be executed has closed the
-        // listener, which whoever connects is told.
+        // The helper goes on after this command has ended. If it cannot be executed, the listener
+        // is closed, and connecting to it fails.
         Fork::Parent { .. } => Ok(()),
     }
 }
 
-/// Executes this program again, in the child, with the listener as its standard input. What the
-/// command has open, blocks or ignores is none of its business.
+/// Executes this program again in the child, with the listener as its standard input. The helper
+/// inherits no other descriptors, and neither the signal mask nor the ignored SIGPIPE of the
+/// command.
 fn become_helper(listener: &OwnedFd, null: &OwnedFd, args: &[CString]) -> nix::Result<Infallible> {
     dup2_stdin(listener)?;
     dup2_stdout(null)?;

@@ -1,4 +1,4 @@
-//! Questions over TCP: a client's connection, and the server that is asked for it.
+//! Questions over TCP: the connection of a client, and the server that is asked for the client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -13,29 +13,31 @@ use super::relay;
 pub(super) const STREAM_LIMIT: Duration = Duration::from_secs(10);
 /// How many questions of one TCP connection are answered before it is another one's turn.
 const TURN: usize = 8;
-/// A client that does not read its answers is asked for no more questions.
+/// As long as more bytes of answers than this wait for a client to read them, no more of its
+/// questions are answered.
 const OUTPUT_MAX: usize = 64 * 1024;
-/// A query is longer only by mistake.
+/// The longest input that may wait without a whole query in it, in bytes; a query is longer only by
+/// mistake.
 const QUERY_MAX: usize = 4096;
 
-/// A client over TCP, and the server that it is asked for at the moment.
+/// A client over TCP, and the server that is asked for it at the moment.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) client: TcpStream,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// Whether the client has said all that it has to say.
+    /// Whether the client has closed its direction of the connection.
     ended: bool,
     server: Option<Server>,
 }
 
-/// A question that other servers are asked for a client over TCP: over TCP as well, since the answer
-/// may be long, and over UDP where a server does not speak it.
+/// A question that other servers are asked for a client over TCP. They are asked over TCP first,
+/// since the answer may be long, then over UDP, since a server may not speak TCP.
 #[derive(Debug)]
 struct Server {
     query: Vec<u8>,
     asked: Asked,
-    /// Who can still be asked, the next one last.
+    /// The servers that can still be asked; the next one is the last.
     others: Vec<(Over, SocketAddr)>,
 }
 
@@ -55,7 +57,7 @@ enum Asked {
     Udp(UdpSocket),
 }
 
-/// What a socket's buffers did.
+/// How reading from a socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moved {
     Ended,
@@ -65,11 +67,11 @@ enum Moved {
 /// How far a client over TCP has come.
 #[derive(Debug)]
 pub(super) enum Step<'a> {
-    /// It waits for one of its ends.
+    /// It waits for the client or for the server.
     Waits,
-    /// There is more, after the others' turn.
+    /// There is more to do, after the other sources' turns.
     Again,
-    /// It waits for a server that has been asked at this moment.
+    /// It waits for a server that has just been asked, on this descriptor.
     Asks(BorrowedFd<'a>),
 }
 
@@ -85,7 +87,7 @@ impl Stream {
         })
     }
 
-    /// Goes on as far as it can in one turn. `None` at its end.
+    /// Answers questions as far as one turn allows. `None` when the connection is to end.
     pub(super) fn pump(&mut self, names: &Names) -> Option<Step<'_>> {
         for _ in 0..TURN {
             flush(&mut self.client, &mut self.output)?;
@@ -133,7 +135,7 @@ impl Stream {
 }
 
 impl Server {
-    /// Asks the first server that can be.
+    /// Asks the first server that can be reached.
     fn ask(names: &Names, query: &[u8]) -> Option<Self> {
         let mut servers = names.servers();
         servers.reverse();
@@ -182,7 +184,7 @@ impl Server {
         }
     }
 
-    /// The answer if it has come; the outer `None` if none can come.
+    /// Returns the answer if it has come. The outer `None` means that no answer can come.
     fn pump(&mut self) -> Option<Option<Vec<u8>>> {
         match &mut self.asked {
             Asked::Tcp {
@@ -209,7 +211,7 @@ impl Server {
     }
 }
 
-/// Messages over TCP begin with their length.
+/// Takes the first whole message out of `input`. Over TCP a message begins with its length.
 fn take(input: &mut Vec<u8>) -> Option<Vec<u8>> {
     let length = usize::from(u16::from_be_bytes(input.get(..2)?.try_into().ok()?));
     let message = input.get(2..2 + length)?.to_vec();
@@ -222,7 +224,7 @@ fn put(output: &mut Vec<u8>, message: &[u8]) {
     output.extend_from_slice(message);
 }
 
-/// Reads what is there, up to `limit`; `None` for a broken connection.
+/// Reads the bytes that are there, up to `limit`. `None` for a broken connection.
 fn fill(socket: &mut TcpStream, input: &mut Vec<u8>, limit: usize) -> Option<Moved> {
     let mut buffer = [0; 4096];
     while input.len() < limit {
