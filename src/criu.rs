@@ -7,7 +7,7 @@
 //! | `rpc` | the messages |
 //! | `worker` | one `criu swrk` |
 //! | `external` `mounts` | mounts of the container whose source is on the host |
-//! | `lost` `seen` | what is refused: settings that CRIU does not keep, unknown mounts of the host |
+//! | `lost` `seen` | what is refused: settings that CRIU loses, unknown mounts of the host |
 //! | `notes` | what the images do not say |
 //! | `program` | finds the executable of CRIU |
 //! | `options` | the options that `checkpoint` and `restore` share |

@@ -20,7 +20,7 @@ const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NamespaceChoice {
     New,
-    /// The host's: none is asked for.
+    /// The host's: the configuration asks for none.
     Host,
     Path(PathBuf),
 }
@@ -74,7 +74,8 @@ pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> R
     })
 }
 
-/// Refuses a directory that is not in the bundle, which the hook would refuse later.
+/// Refuses a directory that is not a relative path within the bundle. The hook is less strict: it
+/// takes an absolute path to such a directory, too.
 fn check_files(files: &Path) -> Result<()> {
     let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     match files.components().all(is_plain) {

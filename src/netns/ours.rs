@@ -39,7 +39,7 @@ fn parse_alias(alias: &str) -> Option<(&str, &str)> {
     alias.strip_prefix(PREFIX)?.split_once(' ')
 }
 
-/// Whether an interface of this name, in this network, belongs to another container than `id`.
+/// Whether the interface of this name belongs to a container other than `id`.
 fn is_of_another(store: &Store, name: &str, id: &str) -> Result<bool> {
     let others = store.records_and_remains(id)?;
     Ok(others.iter().any(|record| {

@@ -62,7 +62,7 @@ pub(super) struct Point {
     pub(super) peer_interface: String,
 }
 
-/// Everything about a container's network.
+/// The network record of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NetworkRecord {

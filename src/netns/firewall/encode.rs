@@ -3,7 +3,7 @@
 
 use crate::netlink::{APPEND, CREATE, NetlinkMessage};
 
-// Message types, below the number of the subsystem.
+// Message types: the low byte; the high byte is the number of the subsystem.
 pub(super) const NEWTABLE: u8 = 0;
 pub(super) const DELTABLE: u8 = 2;
 pub(super) const NEWCHAIN: u8 = 3;

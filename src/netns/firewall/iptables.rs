@@ -208,8 +208,8 @@ impl Family {
             if !network.internal {
                 continue;
             }
-            // If connection tracking sees bridged packets, two containers that pose as the host
-            // before it could make a connection that passes for one of the host's.
+            // Dropped before connection tracking: where that sees bridged packets, two containers
+            // that pose as the host would make a connection that passes for one of the host's.
             let from_this_host = "-m addrtype --src-type LOCAL";
             match self.v4 {
                 true => rule(format!("-i {bridge} {from_this_host} -j DROP")),
@@ -255,8 +255,8 @@ impl Family {
         }
     }
 
-    /// Writes the rules for an internal network. Of the host it reaches its own resolver, its
-    /// gateway by ICMP, and what the host has begun; beyond the host it reaches nothing.
+    /// Writes the rules for an internal network. Of the host it reaches its own resolver, and its
+    /// gateway by ICMP; it may answer what the host has begun. Beyond the host it reaches nothing.
     fn internal(self, text: &mut String, network: &Network) {
         let bridge = &network.bridge;
         let mut rule = |rule: String| {

@@ -205,8 +205,8 @@ fn source_rules() -> Vec<NftRule> {
         bridges().for_loopback4(),
         bridges().loopback4_source(),
         bridges().loopback6_source(),
-        // If connection tracking sees bridged packets, two containers that pose as the host before
-        // it could make a connection that the input hook takes for one of the host's.
+        // Dropped before connection tracking: where that sees bridged packets, two containers that
+        // pose as the host would make a connection that the input hook takes for one of the host's.
         internal().ipv4().source_is_local(),
         internal().ipv6().not_link_local().source_is_local(),
         internal().ipv6().source_is_of_interface(),

@@ -126,7 +126,8 @@ impl HelperServer {
         }
     }
 
-    /// Ends a source. If it is a question, the client gets an answer that says so.
+    /// Ends a source. If it is a question that waits for another server, the client gets a server
+    /// failure as its answer.
     pub(super) fn end(&mut self, number: u64) {
         self.budgets.release(number);
         match self.sources.remove(&number) {
