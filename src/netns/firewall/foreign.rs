@@ -34,7 +34,7 @@ struct ForeignChain {
 }
 
 /// A rule in such a chain, as far as it is needed here.
-struct ForeignChains {
+struct ForeignRule {
     handle: Vec<u8>,
     comment: Vec<u8>,
     /// The names of its expressions; `drop` is a verdict.
@@ -153,11 +153,7 @@ fn be32(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
-fn rules(
-    socket: &mut NetlinkSocket,
-    chain: &ForeignChain,
-    name: &str,
-) -> Result<Vec<ForeignChains>> {
+fn rules(socket: &mut NetlinkSocket, chain: &ForeignChain, name: &str) -> Result<Vec<ForeignRule>> {
     let mut found = Vec::new();
     let mut request = message(GETRULE, DUMP, chain.family);
     request.string(1, &chain.table).string(2, name);
@@ -167,7 +163,7 @@ fn rules(
         let same = |kind, value: &str| attribute(bytes, kind).map(text) == Some(value);
         if same(1, &chain.table) && same(2, name) {
             let list = attribute(bytes, 4).unwrap_or_default();
-            found.push(ForeignChains {
+            found.push(ForeignRule {
                 handle: attribute(bytes, 3).unwrap_or_default().to_vec(),
                 comment: attribute(bytes, 7).unwrap_or_default().to_vec(),
                 expressions: attributes(list).map(|(_, one)| expression(one)).collect(),
@@ -193,13 +189,13 @@ fn expression(bytes: &[u8]) -> String {
 }
 
 /// Whether the rule stops every packet that reaches it.
-fn ends_all(rule: &ForeignChains) -> bool {
+fn ends_all(rule: &ForeignRule) -> bool {
     let end = |name: &String| name == "drop" || name == "reject";
     let harmless = |name: &String| name == "counter" || name == "log" || end(name);
     rule.expressions.iter().any(end) && rule.expressions.iter().all(harmless)
 }
 
-fn is_ours(rule: &ForeignChains, comment: &str) -> bool {
+fn is_ours(rule: &ForeignRule, comment: &str) -> bool {
     // Type, length, text, zero.
     rule.comment.get(2..).map(text) == Some(comment)
 }

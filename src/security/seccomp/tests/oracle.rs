@@ -16,7 +16,8 @@ use crate::security::seccomp::tests::model::alternatives;
 
 /// The lines that answer `questions`.
 fn ask(questions: String) -> Vec<String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/seccomp/tests/libseccomp.c");
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/security/seccomp/tests/libseccomp.c");
     let program = std::env::temp_dir().join(format!("rt-libseccomp-{}", nix::unistd::gettid()));
     let compiled = Command::new("cc")
         .arg(source)
