@@ -7,7 +7,6 @@ mod process;
 pub(crate) mod user;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -23,27 +22,14 @@ use crate::container::seccomp_agent::{self, AgentConnection};
 use crate::container::state::{Container, ContainerStatus};
 use crate::error::{InPhase, Phase};
 use crate::namespace::Namespaces;
-use crate::plan::{Extras, Plan};
+use crate::plan::Plan;
 use crate::pty::{self, DescriptorSocket, Relay, TerminalClient};
 use crate::{launch, log, sys};
 
-pub(crate) use options::ExecOptions;
+pub(crate) use options::{ExecOptions, ExecRequest};
 
 /// How often `--ignore-paused` looks whether the container has been resumed.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// What the command line asks for.
-#[derive(Debug)]
-pub(crate) struct ExecRequest {
-    /// `--root`.
-    pub(crate) root: PathBuf,
-    pub(crate) options: ExecOptions,
-    /// The content of the file that `--process` names. It is read before the engine's descriptors
-    /// are closed, since the file may be one of them.
-    pub(crate) process: Option<Vec<u8>>,
-    /// The descriptors that are passed on.
-    pub(crate) extras: Extras,
-}
 
 /// The sockets to which descriptors of the process are sent.
 #[derive(Debug)]

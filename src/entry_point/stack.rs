@@ -28,7 +28,7 @@ pub(super) fn run() -> c_int {
 }
 
 extern "C" fn begin() {
-    STATUS.store(super::begin(), Ordering::Relaxed);
+    STATUS.store(super::command::run(), Ordering::Relaxed);
 }
 
 /// Whether the limit of the stack is below [`ENOUGH`]. The C library has read the limit already, as

@@ -7,6 +7,7 @@ use oci_spec::runtime::Capability;
 
 use super::user;
 use crate::cgroup::SubGroup;
+use crate::plan::Extras;
 
 /// Options of `exec`. They stand before the command: everything after its name belongs to it.
 #[derive(Debug, Args)]
@@ -72,4 +73,17 @@ pub(crate) struct ExecOptions {
         trailing_var_arg = true
     )]
     pub(crate) args: Vec<String>,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct ExecRequest {
+    /// `--root`.
+    pub(crate) root: PathBuf,
+    pub(crate) options: ExecOptions,
+    /// The content of the file that `--process` names. It is read before the engine's descriptors
+    /// are closed, since the file may be one of them.
+    pub(crate) process: Option<Vec<u8>>,
+    /// The descriptors that are passed on.
+    pub(crate) extras: Extras,
 }

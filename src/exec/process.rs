@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 
-use super::{ExecOptions, ExecRequest};
+use super::options::{ExecOptions, ExecRequest};
 use crate::config::{self, LoadedProcess};
 use crate::container::state::Container;
 
