@@ -16,7 +16,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::Signal;
 use nix::sys::stat::fstat;
 use nix::sys::uio::pread;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -316,8 +316,7 @@ impl ChildProgram {
                 .flat_map(|confinement| &confinement.keep),
         );
         sys::close_all_but(keep, 3)?;
-        sys::set_signal_disposition(Signal::SIGPIPE, false)?;
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        sys::reset_signals()?;
         if let Some(bundle) = place.cwd {
             // The bundle may be gone by the time of poststop.
             chdir(bundle).or_else(|_| chdir("/"))?;

@@ -2,13 +2,12 @@
 //! than the length of a path or the number of open files allows, so one descriptor moves through
 //! the tree, and no paths are used.
 
-use std::ffi::CString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::Result;
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::{Mode, fstat};
@@ -27,36 +26,25 @@ pub(super) fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENODEV | Errno::ENOTDIR)
 }
 
-fn sub_groups(group: BorrowedFd<'_>) -> Result<Vec<CString>> {
+fn sub_groups(group: BorrowedFd<'_>) -> Result<Vec<OsString>> {
     // A directory has a link from above, one from its `.`, and one from the `..` of each directory
     // below.
     if fstat(group)?.st_nlink == 2 {
         return Ok(vec![]);
     }
-    // A new descriptor, since reading moves its position.
-    let mut dir = Dir::from_fd(file::open_at(group, ".", DIRECTORY)?)?;
-    let mut names = Vec::new();
-    for entry in dir.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if entry.file_type() == Some(Type::Directory) && name != c"." && name != c".." {
-            names.push(name.to_owned());
-        }
-    }
-    Ok(names)
+    let entries = sys::list_open_directory(group)?.into_iter();
+    Ok(entries
+        .filter(|entry| entry.is_directory)
+        .map(|entry| entry.name)
+        .collect())
 }
 
 fn parent(group: &OwnedFd) -> Result<OwnedFd> {
     file::open_at(group, "..", DIRECTORY)
 }
 
-fn child(group: &OwnedFd, name: &CString) -> Result<OwnedFd> {
-    nix::fcntl::openat(
-        group,
-        name.as_c_str(),
-        DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+fn child(group: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
+    nix::fcntl::openat(group, name, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Calls `visit` with `top` and every cgroup below it, each after the one above it. A missing
@@ -152,7 +140,7 @@ fn remove_below(top: &Path) -> Result<()> {
     let mut busy = Ok(());
     // For every level: the name of the cgroup that was entered, and its siblings that are still to
     // be done.
-    let mut levels = vec![(CString::default(), sub_groups(here.as_fd())?)];
+    let mut levels = vec![(OsString::new(), sub_groups(here.as_fd())?)];
     while let Some((_, waiting)) = levels.last_mut() {
         let Some(name) = waiting.pop() else {
             // This level is done: go up, and remove the cgroup that was just left.
@@ -160,13 +148,13 @@ fn remove_below(top: &Path) -> Result<()> {
                 break;
             };
             here = parent(&here)?;
-            match unlinkat(&here, name.as_c_str(), UnlinkatFlags::RemoveDir) {
+            match unlinkat(&here, name.as_os_str(), UnlinkatFlags::RemoveDir) {
                 Err(errno) if !is_gone(errno) => busy = Err(errno),
                 _ => {}
             }
             continue;
         };
-        match unlinkat(&here, name.as_c_str(), UnlinkatFlags::RemoveDir) {
+        match unlinkat(&here, name.as_os_str(), UnlinkatFlags::RemoveDir) {
             Err(Errno::EBUSY | Errno::ENOTEMPTY) => match child(&here, &name) {
                 Ok(group) => {
                     here = group;

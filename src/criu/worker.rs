@@ -10,7 +10,6 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, socketpair,
 };
@@ -279,8 +278,7 @@ fn execute(program: &CriuProgram, inherited: &[OwnedFd], reporter: &OwnedFd) -> 
     for (number, fd) in (SOCKET..).zip(&all) {
         sys::duplicate_to(fd.as_raw_fd(), number)?;
     }
-    sys::set_signal_disposition(Signal::SIGPIPE, false)?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    sys::reset_signals()?;
     let socket = SOCKET.to_string();
     let arguments = [
         c"criu".to_owned(),

@@ -2,6 +2,7 @@
 //! makes it easy to take an error for the end of the list.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -10,6 +11,10 @@ use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstatat};
+
+const FLAGS: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
 
 /// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +30,16 @@ pub(crate) struct DirectoryEntry {
 /// Those of open(2) and getdents64(2), and those of fstatat(2) on a file system that does not
 /// store the kinds of files in its directories.
 pub(crate) fn list_directory(directory: impl AsRef<Path>) -> Result<Vec<DirectoryEntry>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut directory = Dir::open(directory.as_ref(), flags, Mode::empty())?;
+    list(Dir::open(directory.as_ref(), FLAGS, Mode::empty())?)
+}
+
+/// Lists the entries of an open directory, as [`list_directory`] does. The position of the
+/// descriptor stays where it is.
+pub(crate) fn list_open_directory(directory: impl AsFd) -> Result<Vec<DirectoryEntry>> {
+    list(Dir::openat(directory, ".", FLAGS, Mode::empty())?)
+}
+
+fn list(mut directory: Dir) -> Result<Vec<DirectoryEntry>> {
     let mut found = Vec::new();
     for entry in directory.iter() {
         let entry = entry?;

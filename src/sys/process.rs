@@ -8,7 +8,9 @@ use std::time::Duration;
 use nix::Result;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
+};
 use nix::sys::time::TimeSpec;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
@@ -171,6 +173,13 @@ pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()>
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: neither disposition is a function that could run in a signal's context.
     unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// Undoes for a program that is about to be executed what `rt` has set for itself: the ignored
+/// SIGPIPE and the signal mask.
+pub(crate) fn reset_signals() -> Result<()> {
+    set_signal_disposition(Signal::SIGPIPE, false)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
 /// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process, also if it is the first process of a

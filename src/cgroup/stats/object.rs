@@ -17,6 +17,20 @@ pub(super) fn put(object: &mut Object, name: &str, value: Option<impl Into<Value
     }
 }
 
+/// Returns `{"usage", "throttling"}` for the processor. `table` is `cpu.stat`, and `throttled` the
+/// time in nanoseconds for which processes were throttled.
+pub(super) fn processor(usage: Object, table: &Object, throttled: u64) -> Object {
+    let mut throttling = Object::new();
+    put(&mut throttling, "periods", Some(count(table, "nr_periods")));
+    let periods = count(table, "nr_throttled");
+    put(&mut throttling, "throttledPeriods", Some(periods));
+    put(&mut throttling, "throttledTime", Some(throttled));
+    let mut object = Object::new();
+    put(&mut object, "usage", Some(usage));
+    put(&mut object, "throttling", Some(throttling));
+    object
+}
+
 /// Returns `{"limit", "usage", "max", "failcnt"}` for memory.
 pub(super) fn entry(limit: u64, usage: u64, max: u64, failures: u64) -> Value {
     let pairs = [

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::files::{Files, page_sizes};
-use super::object::{Object, count, disk, entry, put};
+use super::object::{Object, count, disk, entry, processor, put};
 
 /// `cpuacct` has the CPU time used; `cpu` has the throttling.
 pub(super) fn cpu(acct: Files<'_>, cpu: Option<Files<'_>>) -> Object {
@@ -25,26 +25,7 @@ pub(super) fn cpu(acct: Files<'_>, cpu: Option<Files<'_>>) -> Object {
     let table = cpu
         .and_then(|cpu| cpu.table("cpu.stat"))
         .unwrap_or_default();
-    let mut throttling = Object::new();
-    put(
-        &mut throttling,
-        "periods",
-        Some(count(&table, "nr_periods")),
-    );
-    put(
-        &mut throttling,
-        "throttledPeriods",
-        Some(count(&table, "nr_throttled")),
-    );
-    put(
-        &mut throttling,
-        "throttledTime",
-        Some(count(&table, "throttled_time")),
-    );
-    let mut object = Object::new();
-    put(&mut object, "usage", Some(usage));
-    put(&mut object, "throttling", Some(throttling));
-    object
+    processor(usage, &table, count(&table, "throttled_time"))
 }
 
 pub(super) fn cpuset(files: Files<'_>) -> Object {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::files::{Files, page_sizes};
-use super::object::{Object, count, disk, entry, put};
+use super::object::{Object, count, disk, entry, processor, put};
 
 /// `cpu.stat` exists even without the controller.
 pub(super) fn cpu(files: Files<'_>) -> Object {
@@ -13,26 +13,7 @@ pub(super) fn cpu(files: Files<'_>) -> Object {
     put(&mut usage, "total", nanoseconds("usage_usec"));
     put(&mut usage, "kernel", nanoseconds("system_usec"));
     put(&mut usage, "user", nanoseconds("user_usec"));
-    let mut throttling = Object::new();
-    put(
-        &mut throttling,
-        "periods",
-        Some(count(&table, "nr_periods")),
-    );
-    put(
-        &mut throttling,
-        "throttledPeriods",
-        Some(count(&table, "nr_throttled")),
-    );
-    put(
-        &mut throttling,
-        "throttledTime",
-        nanoseconds("throttled_usec"),
-    );
-    let mut object = Object::new();
-    put(&mut object, "usage", Some(usage));
-    put(&mut object, "throttling", Some(throttling));
-    object
+    processor(usage, &table, count(&table, "throttled_usec") * 1000)
 }
 
 pub(super) fn cpuset(files: Files<'_>) -> Object {

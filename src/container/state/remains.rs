@@ -6,9 +6,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use nix::dir::Dir;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, fstatat};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 use oci_spec::runtime::Hooks;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -113,17 +112,9 @@ impl Container {
     /// Refuses a directory with files that `rt` does not make: it is not a container's.
     pub(crate) fn refuse_strange_files(&self) -> Result<()> {
         let context = || self.path().display().to_string();
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut directory =
-            Dir::openat(&self.directory, ".", flags, Mode::empty()).with_context(context)?;
-        for entry in directory.iter() {
-            let name = entry
-                .with_context(context)?
-                .file_name()
-                .to_string_lossy()
-                .into_owned();
-            let known = [".", "..", NOTIFY_DIRECTORY];
-            if !FILES.contains(&&*name) && !known.contains(&&*name) {
+        for entry in sys::list_open_directory(&self.directory).with_context(context)? {
+            let name = entry.name.to_string_lossy();
+            if !FILES.contains(&&*name) && *name != *NOTIFY_DIRECTORY {
                 bail!(
                     "{}: {name:?} is not a container's, nothing is removed",
                     context()

@@ -9,7 +9,6 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::socket::{Backlog, bind, listen};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setpgid};
@@ -62,7 +61,6 @@ fn become_helper(listener: &OwnedFd, null: &OwnedFd, args: &[CString]) -> nix::R
     sys::close_all_but(vec![], 3)?;
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     chdir("/")?;
-    sys::set_signal_disposition(Signal::SIGPIPE, false)?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    sys::reset_signals()?;
     execve(c"/proc/self/exe", args, &[] as &[CString])
 }
