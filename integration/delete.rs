@@ -9,12 +9,14 @@ mod records;
 mod strangers;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Bundle, Container, View, processes_of};
+use crate::harness::{Bundle, Container, View, processes_of, reap, until};
 
 /// A process of the host that has nothing to do with any container.
 #[derive(Debug)]
@@ -84,4 +86,26 @@ fn delete_all(c: &Container) {
     c.delete_force();
     c.bundle.leftovers().assert_none_since();
     assert_eq!(processes(c), [""; 0]);
+}
+
+/// While the first process of a pid namespace ends, it waits for everything in the namespace, also
+/// for what somebody outside has started there and does not reap.
+#[test]
+fn a_created_container_whose_init_is_killed_and_still_ends_never_seems_to_run() {
+    let c = Bundle::busybox().args(["true"]).create();
+    let script = "sleep 1000 & echo $!; exec sleep 1001";
+    let mut enter = Command::new("nsenter");
+    enter.args(["-t", &c.pid().to_string(), "-p", "-F", "sh", "-c", script]);
+    let mut parent = Stranger(enter.stdout(Stdio::piped()).spawn().unwrap());
+    let mut pid = String::new();
+    BufReader::new(parent.0.stdout.as_mut().unwrap()).read_line(&mut pid).unwrap();
+    c.rt(["kill", &c.id, "KILL"]).run().success();
+    until("init ends", || c.status() != "created");
+    assert_eq!(c.status(), "stopped");
+    c.rt(["start", &c.id]).run().failure();
+    let stuck = format!("process {} does not wait for process", parent.pid());
+    c.rt(["delete", &c.id]).run().failure().one_line().says(&["does not end", &stuck]);
+    drop(parent);
+    reap(pid.trim().parse().unwrap(), Duration::from_secs(10));
+    c.delete();
 }

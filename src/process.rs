@@ -42,6 +42,17 @@ impl Process {
         Ok((same && !has_ended(pidfd.as_fd())?).then_some(pidfd))
     }
 
+    /// Whether the process is ending: its last thread has begun to exit and has closed its
+    /// descriptors, but its pidfd does not report the end yet. The first process of a pid namespace
+    /// stays like this until everything in the namespace has ended (pid_namespaces(7)).
+    pub(crate) fn is_ending(self) -> bool {
+        let number = |fields: &[String], index: usize| fields.get(index)?.parse::<u64>().ok();
+        fields(self.pid).is_some_and(|fields| {
+            let flags = number(&fields, FLAGS_FIELD).unwrap_or(0);
+            flags & PF_EXITING != 0 && number(&fields, THREADS_FIELD) == Some(1)
+        })
+    }
+
     /// Returns when the process started, to the second; `None` if the uptime cannot be read.
     pub(crate) fn started(self) -> Option<SystemTime> {
         let uptime = fs::read_to_string("/proc/uptime").ok()?;
@@ -67,6 +78,13 @@ impl Process {
 /// Clock ticks per second (`USER_HZ`), the unit in which the kernel gives times to programs.
 const TICKS: u64 = 100;
 
+/// `PF_EXITING` of <linux/sched.h>, in the flags of `/proc/PID/stat`.
+const PF_EXITING: u64 = 0x4;
+/// The places of the flags and of the number of threads among [`fields`]: fields 9 and 20 of
+/// proc_pid_stat(5).
+const FLAGS_FIELD: usize = 6;
+const THREADS_FIELD: usize = 17;
+
 /// Returns the reason why process `pid`, which has been killed, still exists, for an error line.
 pub(crate) fn what_holds(pid: i32) -> String {
     let Some(fields) = fields(pid) else {
@@ -78,9 +96,20 @@ pub(crate) fn what_holds(pid: i32) -> String {
             format!("process {parent} does not wait for it")
         }
         _ => match companion(pid) {
-            Some(other) => format!("process {other} of its pid namespace is still there"),
+            Some(other) => what_keeps(other),
             None => "it is stuck in the kernel".to_owned(),
         },
+    }
+}
+
+/// Returns why process `pid` is still in the pid namespace whose first process ends.
+fn what_keeps(pid: i32) -> String {
+    let fields = fields(pid).unwrap_or_default();
+    match (fields.first().map(String::as_str), fields.get(1)) {
+        (Some("Z"), Some(parent)) => {
+            format!("process {parent} does not wait for process {pid} of its pid namespace")
+        }
+        _ => format!("process {pid} of its pid namespace is still there"),
     }
 }
 
@@ -117,16 +146,15 @@ fn is_first(pid: i32) -> bool {
 
 /// Returns another process of the pid namespace whose first process is `pid`, if there is one: the
 /// first process ends last.
-fn companion(pid: i32) -> Option<String> {
+fn companion(pid: i32) -> Option<i32> {
     if !is_first(pid) {
         return None;
     }
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let (first, own) = (pid.to_string(), namespace(&pid.to_string())?);
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(pid)?;
     let entries = sys::list_directory("/proc").ok()?.into_iter();
-    let names = entries.filter_map(|entry| entry.name.into_string().ok());
-    let mut pids = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-    pids.find(|pid| *pid != first && namespace(pid).as_ref() == Some(&own))
+    let mut pids = entries.filter_map(|entry| entry.name.to_str()?.parse().ok());
+    pids.find(|other| *other != pid && namespace(*other).as_ref() == Some(&own))
 }
 
 /// Returns the start time from `/proc/PID/stat`. The command name (field 2) is in parentheses and

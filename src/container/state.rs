@@ -13,7 +13,7 @@
 //!
 //! The status is not stored but derived from the live process. *Created*: init is alive and the
 //! start socket answers; *running*: init is alive and the socket does not answer; *paused*: the
-//! cgroup is frozen; *stopped*: init is gone.
+//! cgroup is frozen; *stopped*: init is gone, or has begun to exit.
 
 mod lock;
 mod record;
@@ -456,6 +456,13 @@ impl Container {
             }
             (Some(_), CreateProgress::Created) if self.waits_for_start()? => {
                 ContainerStatus::Created
+            }
+            // A killed init has closed the start socket before its end shows: that it has run the
+            // program must not be taken from the socket.
+            (Some(_), CreateProgress::Created)
+                if self.record.init.is_some_and(Process::is_ending) =>
+            {
+                ContainerStatus::Stopped
             }
             (Some(_), CreateProgress::Created) => ContainerStatus::Running,
         };
