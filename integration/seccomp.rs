@@ -355,6 +355,23 @@ fn without_an_agent_nothing_is_created_and_nothing_started() {
     profile_at(profile, "/no/such").refused().says(&["listenerPath", "No such file or directory"]);
 }
 
+/// The agent is there when the container is planned, and gone before its program is to run.
+#[test]
+fn without_an_agent_run_leaves_nothing_and_runs_nothing() {
+    let bundle = Bundle::busybox().writable().script("echo program > /ran");
+    let (_agent, profile) = asking(&bundle, notify());
+    let rm = json!({ "path": "/bin/rm", "args": ["rm", agent::socket(&bundle)] });
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", "echo hook > /ran"] });
+    let bundle = bundle.filter(profile).config(|c| {
+        c["hooks"] = json!({ "createRuntime": [rm], "startContainer": [hook] });
+    });
+    let (id, ran) = (bundle.id(), bundle.rootfs().join("ran"));
+    let done = bundle.launch(&["run"], &id).run();
+    let done = done.says(&["linux.seccomp.listenerPath", "No such file or directory"]);
+    assert!(!ran.exists(), "{done}");
+    bundle.rt(["state", &id]).run().says(&["does not exist"]);
+}
+
 fn profile_at(mut profile: Value, path: &str) -> Bundle {
     profile["listenerPath"] = json!(path);
     Bundle::busybox().filter(profile)

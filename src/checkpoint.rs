@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -100,7 +100,7 @@ pub(crate) fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
     }
     // A container with a checkpoint is removed, as runc does: nothing is left that could be
     // started.
-    delete::end(&container, &init)?;
+    delete::end_init(&container, init.as_fd())?;
     delete::clean_up(&container)
 }
 
@@ -126,7 +126,7 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
     lost::check(&spec, &root)?;
     // In the root cgroup CRIU would dump every cgroup of the host, and make them again.
     let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
-    let groups = options
+    let cgroup_mode = options
         .common
         .groups(at_top || record.cgroup.is_nowhere())?;
     let mut server = options.status()?;
@@ -134,12 +134,12 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
     let images = ImagesDirectory::make(&options.common)?;
     let mut request = dump_request(record, options, &images)?;
     request.external = external_namespaces(&spec, pid)?;
-    request.manage_cgroups_mode = Some(groups.into());
+    request.manage_cgroups_mode = Some(cgroup_mode.into());
     if !options.pre_dump {
         request.external_mounts = mounts::dumped(&root, pid)?;
         save_descriptors(&images, pid)?;
         let masked = Some(mounts::masked(&request.external_mounts));
-        let ignores_groups = groups == CgroupMode::Ignore;
+        let ignores_groups = cgroup_mode == CgroupMode::Ignore;
         let notes = CheckpointNotes {
             ignores_groups,
             masked,

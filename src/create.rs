@@ -9,292 +9,112 @@
 //! 7. confines itself, finds the program and is **ready**.
 //! 8. **Record** the container, and let init go on alone.
 //!
-//! If a step fails, everything that has been made is removed: see [`CreateGuard`].
+//! Each stage that `create` goes through is a type that undoes what has been made so far when it is
+//! dropped: [`ClaimedContainer`] after step 3, [`CreatedContainer`] after the clone, and
+//! [`RunningContainer`] when the program runs, until it is kept.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+mod preparation;
 
-use anyhow::{Context, Result, bail};
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::Mode;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
-use oci_spec::runtime::{Linux, Spec};
+use std::os::fd::{AsFd, OwnedFd};
 
-use crate::annotations::{self, Annotations as _};
-use crate::cgroup::{Cgroup, Delegation, Limits, Manager};
+use anyhow::Result;
+
+use crate::cgroup::OpenCgroup;
+use crate::config::Loaded;
 use crate::config::hooks::CALLERS;
-use crate::config::{self, Loaded};
 use crate::container::foreground::Foreground;
 use crate::container::hooks::Hooks;
-use crate::container::protocol::ParentEnd;
+use crate::container::pid_file;
+use crate::container::protocol::{ClonedProcess, ParentEnd};
+use crate::container::seccomp_agent::{AgentConnection, notify_fd_sender};
 use crate::container::service::{self, NotifyRelay};
-use crate::container::state::{
-    Container, ContainerRecord, ContainerStatus, CreateProgress, StateLock,
-};
-use crate::container::{pid_file, seccomp_agent};
-use crate::error::{InPhase, Phase};
-use crate::id::check_id;
+use crate::container::state::{Container, ContainerStatus, CreateProgress, StateLock};
+use crate::error::{InPhase, Phase, line};
 use crate::interfaces::devices::MovedDevice;
-use crate::namespace::is_root_of_host;
-use crate::plan::{self, Extras, Plan, PlanSource};
-use crate::process::Process;
-use crate::pty::{self, DescriptorSocket, Relay, TerminalClient};
-use crate::rdt::Rdt;
-use crate::{delete, launch, log, start, sys};
+use crate::pty::Relay;
+use crate::{delete, launch, log, start};
 
-/// What the command line asks for.
+pub(crate) use preparation::{CreateRequest, PreparedContainer, load_config, prepare};
+
+/// A container that is not complete yet. When it is dropped, everything that belongs to it is
+/// removed, unless it has been kept.
 #[derive(Debug)]
-pub(crate) struct CreateRequest {
-    /// `--root`.
-    pub(crate) root: PathBuf,
-    pub(crate) id: String,
-    pub(crate) bundle: PathBuf,
-    pub(crate) config: Option<PathBuf>,
-    pub(crate) console_socket: Option<PathBuf>,
-    pub(crate) pid_file: Option<PathBuf>,
-    pub(crate) pidfd_socket: Option<PathBuf>,
-    pub(crate) extras: Extras,
-    /// `--systemd-cgroup` or `--cgroup-manager`.
-    pub(crate) manager: Manager,
-    /// Whether `rt` returns before the container ends, so that nobody relays its terminal.
-    pub(crate) detached: bool,
+pub(crate) struct IncompleteContainer {
+    pub(crate) container: Container,
+    /// Interfaces that were moved from the host into the container. They are the last to be undone:
+    /// they return when the container is gone.
+    pub(crate) moved: Option<MovedDevice>,
+    is_kept: bool,
 }
 
-/// A container whose init waits for `start`, or is on its way to the program.
+impl IncompleteContainer {
+    fn keep(&mut self) {
+        self.is_kept = true;
+        if let Some(moved) = self.moved.take() {
+            moved.keep();
+        }
+    }
+}
+
+impl Drop for IncompleteContainer {
+    fn drop(&mut self) {
+        if !self.is_kept
+            && let Err(error) = delete::clean_up(&self.container)
+        {
+            log::warn(format!("cleaning up: {}", line(&error)));
+        }
+    }
+}
+
+/// The stage after step 3: the id is claimed, and nothing runs yet. The lock outlives the removal.
 #[derive(Debug)]
-pub(crate) struct CreatedContainer {
-    container: Container,
-    pid: Pid,
-    init: Rc<OwnedFd>,
-    /// Relays its terminal, if no console socket took the master.
+pub(crate) struct ClaimedContainer {
+    pub(crate) incomplete: IncompleteContainer,
+    lock: StateLock,
+}
+
+/// The stage from the clone on: init exists. It is killed before the container is removed.
+#[derive(Debug)]
+struct CreatedContainer {
+    parent: ParentEnd,
+    claimed: ClaimedContainer,
+    /// Relays the terminal, if no console socket took the master.
+    relay: Option<Relay>,
+}
+
+/// The stage in which the program runs. It is killed before the container is removed.
+#[derive(Debug)]
+pub(crate) struct RunningContainer {
+    process: ClonedProcess,
+    claimed: ClaimedContainer,
     relay: Option<Relay>,
     notify: Option<NotifyRelay>,
 }
 
-/// Everything that is known before the first side effect.
-#[derive(Debug)]
-pub(crate) struct PreparedContainer {
-    pub(crate) plan: Plan,
-    pub(crate) cgroup: Cgroup,
-    pub(crate) limits: Limits,
-    record: ContainerRecord,
-    pub(crate) delegation: Option<Delegation>,
-    console: Option<DescriptorSocket>,
-    /// The sockets of `--pidfd-socket` and of the annotation.
-    pidfd_sockets: Vec<DescriptorSocket>,
-}
-
 /// `rt create`.
 pub(crate) fn command(request: &CreateRequest) -> Result<()> {
-    create(request, true).map(drop)
+    let (prepared, mut created) = create(request)?;
+    created.record(request, &prepared)?;
+    log::debug(format_args!(
+        "{}: created, init waits for start",
+        request.id
+    ));
+    created.parent.detach().phase(Phase::Process)?;
+    created.claimed.incomplete.keep();
+    Ok(())
 }
 
-/// Performs the eight steps. Then init `waits` for `start`, or goes on to the program. Returns the
-/// lock, so that it is held at least until the container has been recorded.
-fn create(
-    request: &CreateRequest,
-    waits: bool,
-) -> Result<(CreatedContainer, ParentEnd, StateLock)> {
+/// Performs the steps 1 to 7: init is confined, and nothing is recorded of that yet.
+fn create(request: &CreateRequest) -> Result<(PreparedContainer, CreatedContainer)> {
     let done = |what: &str| log::debug(format_args!("{}: {what}", request.id));
-    let loaded = read(request).phase(Phase::Config)?; // 1
+    let loaded = load_config(request).phase(Phase::Config)?; // 1
     done("config.json is read and checked");
     let mut prepared = prepare(request, &loaded.spec).phase(Phase::Plan)?; // 2
-    let (mut guard, lock) = claim(request, &prepared, &loaded).phase(Phase::State)?; // 3
-    let notify = guard.container.as_ref().map(service::prepare);
-    if let Some(directory) = notify.transpose().phase(Phase::State)?.flatten() {
-        prepared.plan.mount_notify(directory).phase(Phase::State)?;
-    }
+    let claimed = claim_for_init(request, &mut prepared, &loaded).phase(Phase::State)?; // 3
     done("everything is planned, the state directory is made");
-    let mut caller = clone_init(&prepared, &mut guard)?; // 4
-    log::debug(format_args!(
-        "{}: init is process {} in its cgroup",
-        request.id,
-        guard.pid()?
-    ));
-    caller.go().phase(Phase::Process)?; // 5
-    let limited = run_hooks(&prepared, &caller, &mut guard)?;
-    let terminal = caller.ready(&prepared.plan)?; // 6 and 7 are init's
-    guard.take_born(&caller).phase(Phase::State)?;
+    let created = start_init(&prepared, claimed).phase(Phase::Process)?; // 4 to 7
     done("the root file system is complete, init is confined");
-    if !limited {
-        prepared
-            .cgroup
-            .apply(&prepared.limits)
-            .phase(Phase::Cgroup)?;
-    }
-    if let Some(delegation) = &prepared.delegation {
-        // The container's cgroup namespace, if it has one, begins at the container's cgroup.
-        let pid = guard.pid()?.as_raw();
-        prepared
-            .cgroup
-            .delegate(delegation, pid)
-            .phase(Phase::Cgroup)?;
-    }
-    launch::schedule(&prepared.plan, guard.pid()?).phase(Phase::Process)?;
-    // Before init goes on: a quick program, too, finds the size of its terminal and the socket of
-    // its service manager.
-    let relay = prepared.relay(terminal).phase(Phase::Terminal)?;
-    let notify = guard.listen(!waits).phase(Phase::Process)?;
-    record(&mut guard)
-        .and_then(|()| tell(request, &prepared, &guard))
-        .phase(Phase::State)?; // 8
-    done(if waits {
-        "created, init waits for start"
-    } else {
-        "created, init goes on"
-    });
-    let released = if waits {
-        caller.detach()
-    } else {
-        caller.start()
-    };
-    released.phase(Phase::Process)?;
-    Ok((guard.release(relay, notify)?, caller, lock))
-}
-
-impl PreparedContainer {
-    pub(crate) fn annotations(&self) -> &BTreeMap<String, String> {
-        &self.record.annotations
-    }
-
-    /// Passes the terminal's master to the console socket. Returns a relay for it if there is no
-    /// console socket.
-    pub(crate) fn relay(&self, terminal: Option<OwnedFd>) -> Result<Option<Relay>> {
-        let terminal = pty::hand_over(terminal, self.console.as_ref())?;
-        terminal
-            .map(|master| Relay::new(master, TerminalClient::open()?))
-            .transpose()
-    }
-}
-
-/// Step 1: reads and checks the configuration.
-pub(crate) fn read(request: &CreateRequest) -> Result<Loaded> {
-    check_id(&request.id)?;
-    let loaded = config::load(&request.bundle, request.config.as_deref())?;
-    config::check(&loaded.spec)?;
-    loaded.warnings.iter().for_each(log::warn);
-    let terminal = loaded
-        .spec
-        .process()
-        .as_ref()
-        .and_then(|p| p.terminal())
-        .unwrap_or(false);
-    pty::check_console(
-        terminal,
-        request.detached,
-        request.console_socket.as_deref(),
-    )?;
-    request.extras.check()?;
-    Ok(loaded)
-}
-
-/// Step 2: plans the container and opens what it needs.
-pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedContainer> {
-    let bundle = resolve(&request.bundle)
-        .with_context(|| format!("--bundle {}", request.bundle.display()))?;
-    let rootfs = spec
-        .root()
-        .as_ref()
-        .map(|root| bundle.join(root.path()))
-        .unwrap_or_default();
-    let rootfs = resolve(&rootfs).with_context(|| format!("root.path {}", rootfs.display()))?;
-    let linux = spec.linux().as_ref();
-    let none = HashMap::new();
-    let annotations = spec.annotations().as_ref().unwrap_or(&none);
-    let (cgroup, limits) = plan_cgroup(request, linux, annotations)?;
-    let delegation = Delegation::plan(spec, annotations, &cgroup)?;
-    let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
-    let rdt = rdt
-        .map(|wanted| Rdt::plan(wanted, &request.id))
-        .transpose()?;
-    let mut warnings = Vec::new();
-    let container = PlanSource {
-        spec,
-        bundle: &bundle,
-        rootfs: &rootfs,
-        id: &request.id,
-    };
-    let mut plan = Plan::for_container(&container, &cgroup, request.extras, &mut warnings)?;
-    warnings.iter().for_each(log::warn);
-    let console = request.console_socket.as_deref();
-    let console = DescriptorSocket::connect_if(console, "--console-socket")?;
-    let pidfd_sockets = pidfd_sockets(request, annotations)?;
-    let record = ContainerRecord {
-        cgroup: cgroup.clone(),
-        namespaces: plan.namespaces.kinds().bits(),
-        keyring: plan.keyring.is_some(),
-        personality: linux.and_then(plan::personality),
-        memory_policy: plan.memory_policy.clone(),
-        rdt,
-        seccomp: plan.filter().map(|filter| filter.terms.clone()),
-        bundle,
-        rootfs,
-        ..ContainerRecord::new(&request.id, spec)
-    };
-    plan.hooks = Hooks::of(&record);
-    plan.announce_sockets(request.extras.listen_fds)?;
-    if let Some(hooks) = &mut plan.hooks {
-        hooks.open_outputs()?;
-    }
-    plan.decide_builder()?;
-    Ok(PreparedContainer {
-        plan,
-        cgroup,
-        limits,
-        record,
-        delegation,
-        console,
-        pidfd_sockets,
-    })
-}
-
-/// Connects to the sockets that get init's pidfd: those that the command line and the annotation
-/// name.
-fn pidfd_sockets(
-    request: &CreateRequest,
-    annotations: &HashMap<String, String>,
-) -> Result<Vec<DescriptorSocket>> {
-    let asked = request.pidfd_socket.as_deref();
-    let asked = DescriptorSocket::connect_if(asked, "--pidfd-socket")?;
-    let mut sockets = Vec::from_iter(asked);
-    if let Some(path) = annotations.path(annotations::PIDFD)? {
-        let origin = annotations::origin(annotations::PIDFD);
-        sockets.push(DescriptorSocket::connect(path, &origin)?);
-    }
-    Ok(sockets)
-}
-
-fn plan_cgroup(
-    request: &CreateRequest,
-    linux: Option<&Linux>,
-    annotations: &HashMap<String, String>,
-) -> Result<(Cgroup, Limits)> {
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let mut cgroup = match request.manager {
-        Manager::Cgroupfs | Manager::Disabled => Cgroup::plan(path, &request.id)?,
-        Manager::Systemd => Cgroup::plan_unit(path, &request.id, annotations)?,
-    };
-    let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let mut limits = Limits::from_spec(resources, &cgroup)?;
-    if request.manager == Manager::Disabled {
-        cgroup.leave_out_all(&mut limits)?;
-    } else if !is_root_of_host() {
-        cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
-    }
-    cgroup.prepare(&limits)?;
-    Ok((cgroup, limits))
-}
-
-/// Returns the absolute path of a directory, without links, in three system calls however deep it
-/// is.
-fn resolve(directory: &Path) -> Result<PathBuf> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let fd = openat(AT_FDCWD, directory, flags, Mode::empty())?;
-    Ok(fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?)
+    Ok((prepared, created))
 }
 
 /// Step 3: claims the id, and stores the intent and the configuration.
@@ -302,236 +122,291 @@ pub(crate) fn claim(
     request: &CreateRequest,
     prepared: &PreparedContainer,
     loaded: &Loaded,
-) -> Result<(CreateGuard, StateLock)> {
+) -> Result<ClaimedContainer> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
-    let guard = CreateGuard {
-        container: Some(container),
-        init: None,
+    let incomplete = IncompleteContainer {
+        container,
         moved: None,
+        is_kept: false,
     };
-    if let Some(container) = &guard.container {
-        container.save_config(&loaded.bytes)?;
-        container.save_process(loaded.spec.process().as_ref())?;
-        container.save_filter(prepared.plan.filter())?;
+    let claimed = ClaimedContainer { incomplete, lock };
+    let container = claimed.container();
+    container.save_config(&loaded.bytes)?;
+    container.save_process(loaded.spec.process().as_ref())?;
+    container.save_filter(prepared.plan.filter())?;
+    Ok(claimed)
+}
+
+/// Step 3, with the directory for the socket of a service manager, if there is one.
+fn claim_for_init(
+    request: &CreateRequest,
+    prepared: &mut PreparedContainer,
+    loaded: &Loaded,
+) -> Result<ClaimedContainer> {
+    let claimed = claim(request, prepared, loaded)?;
+    if let Some(directory) = service::prepare(claimed.container())? {
+        prepared.plan.mount_notify(directory)?;
     }
-    Ok((guard, lock))
+    Ok(claimed)
+}
+
+/// Steps 4 to 7: clones init, and waits until it is confined.
+fn start_init(prepared: &PreparedContainer, claimed: ClaimedContainer) -> Result<CreatedContainer> {
+    let mut created = clone_init(prepared, claimed)?; // 4
+    let id = &created.claimed.container().record.id;
+    let pid = created.init().pid();
+    log::debug(format_args!("{id}: init is process {pid} in its cgroup"));
+    created.confine(prepared)?; // 5 to 7
+    Ok(created)
 }
 
 /// Step 4: makes the cgroups and clones init, and does what has to happen before Go.
-fn clone_init(prepared: &PreparedContainer, guard: &mut CreateGuard) -> Result<ParentEnd> {
-    let Some(container) = &mut guard.container else {
-        bail!("no container")
+fn clone_init(
+    prepared: &PreparedContainer,
+    mut claimed: ClaimedContainer,
+) -> Result<CreatedContainer> {
+    let container = claimed.container_mut();
+    let (cgroup, listener) = make_cgroups(prepared, container).phase(Phase::Cgroup)?;
+    let parent = launch::clone(&prepared.plan, cgroup, Some(listener))?;
+    let mut created = CreatedContainer {
+        parent,
+        claimed,
+        relay: None,
     };
-    let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
-    // From here on the start socket in the state directory says that the cgroups are the
-    // container's.
-    let listener = container.listen().phase(Phase::State)?;
-    if let Some(rdt) = &mut container.record.rdt {
-        rdt.create().phase(Phase::Cgroup)?;
-    }
-    let (pid, caller) = launch::clone(&prepared.plan, group, Some(listener))?;
-    guard.init = Some((pid, caller.process().clone()));
-    container.record.init = Some(Process::now(pid.as_raw()).phase(Phase::State)?);
-    container.save().phase(Phase::State)?;
+    let pid = created.parent.process().pid();
+    let container = created.claimed.container_mut();
+    container.set_init(pid)?;
+    container.save()?;
+    let rdt = container.record.rdt.as_ref();
     prepared
-        .cgroup
-        .start_unit(pid.as_raw())
+        .enter_cgroups(rdt, pid.as_raw())
         .phase(Phase::Cgroup)?;
-    if let Some(rdt) = &container.record.rdt {
-        rdt.enter(pid.as_raw()).phase(Phase::Cgroup)?;
-    }
     launch::prepare(&prepared.plan, pid)?;
-    launch::give_pipes(&prepared.plan, pid.as_raw()).phase(Phase::Process)?;
+    launch::give_pipes(&prepared.plan, pid)?;
     if prepared.plan.copies_up() {
         prepared
             .cgroup
             .apply_memory(&prepared.limits)
             .phase(Phase::Cgroup)?;
     }
-    Ok(caller)
+    Ok(created)
 }
 
-/// Runs the parent's hooks, in the middle of step 6. The limits are set before the hooks run, since
-/// hooks may change them (device rules of GPUs). Returns whether the limits have been set.
-fn run_hooks(
+/// Makes the cgroups, the start socket and the class of Intel RDT.
+fn make_cgroups(
     prepared: &PreparedContainer,
-    caller: &ParentEnd,
-    guard: &mut CreateGuard,
-) -> Result<bool> {
-    if !prepared.plan.stops_when_mounted() {
-        return Ok(false);
+    container: &mut Container,
+) -> Result<(OpenCgroup, OwnedFd)> {
+    let cgroup = prepared.cgroup.create()?;
+    // From here on the start socket in the state directory says that the cgroups are the
+    // container's.
+    let listener = container.listen().phase(Phase::State)?;
+    if let Some(rdt) = &mut container.record.rdt {
+        rdt.create()?;
     }
-    let pid = guard.pid()?.as_raw();
-    caller.mounted(&prepared.plan).phase(Phase::Hooks)?;
-    prepared
-        .cgroup
-        .apply(&prepared.limits)
-        .phase(Phase::Cgroup)?;
-    let devices = &prepared.plan.net_devices;
-    if !devices.is_empty() {
-        guard.moved = Some(MovedDevice::all(devices, pid).phase(Phase::Namespaces)?);
-    }
-    if let Some(hooks) = &prepared.plan.hooks {
-        CALLERS
-            .into_iter()
-            .try_for_each(|kind| hooks.run(kind, pid))?;
-    }
-    caller.proceed().phase(Phase::Hooks)?;
-    Ok(true)
+    Ok((cgroup, listener))
 }
 
-/// Step 8: records that the container is created.
-pub(crate) fn record(guard: &mut CreateGuard) -> Result<()> {
-    let container = guard.container.as_mut().context("no container")?;
-    container.record.progress = CreateProgress::Created;
-    container.save()
-}
-
-/// Reports init: its pidfd to the pidfd sockets, its pid to `--pid-file`.
-pub(crate) fn tell(
-    request: &CreateRequest,
-    prepared: &PreparedContainer,
-    guard: &CreateGuard,
-) -> Result<()> {
-    let (pid, pidfd) = guard.init.as_ref().context("no container")?;
-    for socket in &prepared.pidfd_sockets {
-        socket.send(pidfd.as_fd(), "pidfd")?;
-    }
-    request
-        .pid_file
-        .as_ref()
-        .map_or(Ok(()), |path| pid_file::write(path, *pid))
-}
-
-/// Removes everything that has been made, unless it is released: first it kills init, then it
-/// cleans up the container.
-#[derive(Debug)]
-pub(crate) struct CreateGuard {
-    pub(crate) container: Option<Container>,
-    pub(crate) init: Option<(Pid, Rc<OwnedFd>)>,
-    /// Interfaces that were moved from the host into the container.
-    pub(crate) moved: Option<MovedDevice>,
-}
-
-impl CreateGuard {
-    fn pid(&self) -> Result<Pid> {
-        self.init
-            .as_ref()
-            .map(|(pid, _)| *pid)
-            .context("no container")
+impl CreatedContainer {
+    fn init(&self) -> &ClonedProcess {
+        self.parent.process()
     }
 
-    /// Makes the process that a builder has cloned init from now on, if there was a builder.
-    fn take_born(&mut self, caller: &ParentEnd) -> Result<()> {
-        let pid = Pid::from_raw(caller.pid());
-        if self.pid()? != pid {
-            self.init = Some((pid, caller.process().clone()));
-            let container = self.container.as_mut().context("no container")?;
-            container.record.init = Some(Process::now(caller.pid())?);
+    /// Steps 5 to 7: init builds the root file system and confines itself. Sets the limits of the
+    /// container meanwhile, or when that is done.
+    fn confine(&mut self, prepared: &PreparedContainer) -> Result<()> {
+        self.parent.go()?;
+        let is_limited = prepared.plan.stops_when_mounted();
+        if is_limited {
+            self.run_hooks(prepared).phase(Phase::Hooks)?;
         }
+        let terminal = self.parent.ready(&prepared.plan)?;
+        let pid = self.init().pid();
+        if prepared.plan.has_builder() {
+            let container = self.claimed.container_mut();
+            container.set_init(pid)?;
+        }
+        set_limits(prepared, pid.as_raw(), is_limited).phase(Phase::Cgroup)?;
+        launch::schedule(&prepared.plan, pid)?;
+        // Before init goes on: a quick program, too, finds the size of its terminal.
+        self.relay = prepared.relay(terminal).phase(Phase::Terminal)?;
         Ok(())
     }
 
-    /// Listens, if `now`, for the container to say that it is ready; otherwise `start` does.
-    fn listen(&self, now: bool) -> Result<Option<NotifyRelay>> {
-        self.container
-            .as_ref()
-            .filter(|_| now)
-            .map_or(Ok(None), NotifyRelay::listen)
+    /// Runs the parent's hooks, in the middle of step 6. The limits are set before the hooks run,
+    /// since hooks may change them (device rules of GPUs).
+    fn run_hooks(&mut self, prepared: &PreparedContainer) -> Result<()> {
+        let plan = &prepared.plan;
+        let pid = self.init().pid().as_raw();
+        self.parent.mounted(plan)?;
+        prepared
+            .cgroup
+            .apply(&prepared.limits)
+            .phase(Phase::Cgroup)?;
+        if !plan.net_devices.is_empty() {
+            let moved = MovedDevice::all(&plan.net_devices, pid).phase(Phase::Namespaces)?;
+            self.claimed.incomplete.moved = Some(moved);
+        }
+        if let Some(hooks) = &plan.hooks {
+            run_parent_hooks(hooks, pid)?;
+        }
+        self.parent.proceed()
     }
 
-    /// Keeps the container.
-    pub(crate) fn release(
+    /// Step 8: records that the container is created, and reports init.
+    fn record(&mut self, request: &CreateRequest, prepared: &PreparedContainer) -> Result<()> {
+        self.claimed
+            .record()
+            .and_then(|()| report_init(request, prepared, self.init()))
+            .phase(Phase::State)
+    }
+
+    /// Lets init go on to the program, and waits until that runs.
+    fn start(
         mut self,
-        relay: Option<Relay>,
-        notify: Option<NotifyRelay>,
-    ) -> Result<CreatedContainer> {
-        if let Some(moved) = self.moved.take() {
-            moved.keep();
-        }
-        match (self.container.take(), self.init.take()) {
-            (Some(container), Some((pid, init))) => Ok(CreatedContainer {
-                container,
-                pid,
-                init,
-                relay,
-                notify,
-            }),
-            _ => bail!("no container"),
-        }
+        request: &CreateRequest,
+        prepared: PreparedContainer,
+    ) -> Result<RunningContainer> {
+        // Before init goes on: a quick program, too, finds the socket of its service manager.
+        let notify = NotifyRelay::listen(self.claimed.container())?;
+        self.record(request, &prepared)?;
+        drop(prepared);
+        let record = &self.claimed.container().record;
+        let agent = AgentConnection::connect(record, ContainerStatus::Created)?;
+        log::debug(format_args!("{}: created, init goes on", request.id));
+        self.parent.start()?;
+        let sender = notify_fd_sender(agent, self.init().pid().as_raw());
+        let process = self.parent.wait_program(sender)?;
+        let mut running = RunningContainer {
+            process,
+            claimed: self.claimed,
+            relay: self.relay,
+            notify,
+        };
+        let container = running.claimed.container();
+        start::poststart(container, running.process.as_fd())?;
+        running.keep();
+        Ok(running)
     }
 }
 
-impl Drop for CreateGuard {
-    fn drop(&mut self) {
-        if let Some((_, pidfd)) = &self.init {
-            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            let _ = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED);
-        }
-        if let Some(container) = &self.container
-            && let Err(error) = delete::clean_up(container)
-        {
-            log::warn(format!("cleaning up: {}", crate::error::line(&error)));
-        }
+/// Runs the hooks that the parent runs before the container is created.
+pub(crate) fn run_parent_hooks(hooks: &Hooks, pid: i32) -> Result<()> {
+    CALLERS
+        .into_iter()
+        .try_for_each(|kind| hooks.run(kind, pid))
+}
+
+/// Sets the limits of the container, unless that is done already, and gives it its cgroup.
+fn set_limits(prepared: &PreparedContainer, pid: i32, is_limited: bool) -> Result<()> {
+    if !is_limited {
+        prepared.cgroup.apply(&prepared.limits)?;
+    }
+    match &prepared.delegation {
+        // The container's cgroup namespace, if it has one, begins at the container's cgroup.
+        Some(delegation) => prepared.cgroup.delegate(delegation, pid),
+        None => Ok(()),
+    }
+}
+
+impl ClaimedContainer {
+    pub(crate) fn container(&self) -> &Container {
+        &self.incomplete.container
+    }
+
+    pub(crate) fn container_mut(&mut self) -> &mut Container {
+        &mut self.incomplete.container
+    }
+
+    /// Records that the container is created.
+    pub(crate) fn record(&mut self) -> Result<()> {
+        let container = &mut self.incomplete.container;
+        container.record.progress = CreateProgress::Created;
+        container.save()
+    }
+
+    /// Keeps the container, in which `process` runs.
+    pub(crate) fn run(self, process: ClonedProcess, relay: Option<Relay>) -> RunningContainer {
+        let mut running = RunningContainer {
+            process,
+            claimed: self,
+            relay,
+            notify: None,
+        };
+        running.keep();
+        running
+    }
+}
+
+/// Reports init: its pidfd to the pidfd sockets, its pid to `--pid-file`.
+pub(crate) fn report_init(
+    request: &CreateRequest,
+    prepared: &PreparedContainer,
+    init: &ClonedProcess,
+) -> Result<()> {
+    for socket in &prepared.pidfd_sockets {
+        socket.send(init.as_fd(), "pidfd")?;
+    }
+    match &request.pid_file {
+        Some(path) => pid_file::write(path, init.pid()),
+        None => Ok(()),
     }
 }
 
 /// `rt run`. Returns the status of the process, or 0 when detached.
 pub(crate) fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Result<i32> {
-    if request.detached {
-        let (created, mut caller, lock) = create(request, false)?;
-        start_or_delete(&created, &mut caller)?;
-        drop(lock);
-        if let Some(notify) = &created.notify {
-            notify.wait(created.init.as_fd(), created.pid.as_raw())?;
-        }
-        return Ok(0);
+    let foreground = match request.detached {
+        true => None,
+        false => Some(Foreground::prepare(!no_subreaper)?),
+    };
+    let (prepared, created) = create(request)?;
+    let running = created.start(request, prepared).phase(Phase::Process)?;
+    match foreground {
+        Some(foreground) => running.wait(&foreground, keep),
+        None => running.wait_ready().map(|()| 0),
     }
-    let foreground = Foreground::prepare(!no_subreaper)?;
-    let (created, mut caller, lock) = create(request, false)?;
-    start_or_delete(&created, &mut caller)?;
-    created.wait(&foreground, lock, keep)
 }
 
-impl CreatedContainer {
+impl RunningContainer {
+    fn keep(&mut self) {
+        self.process.release();
+        self.claimed.incomplete.keep();
+    }
+
+    /// Waits until the container has said that it is ready, if a service manager wants to hear it.
+    fn wait_ready(self) -> Result<()> {
+        let Self {
+            process,
+            claimed,
+            notify,
+            ..
+        } = self;
+        drop(claimed);
+        match notify {
+            Some(notify) => notify.wait(process.as_fd(), process.pid().as_raw()),
+            None => Ok(()),
+        }
+    }
+
     /// Waits for the end of the process, and returns its status. The container is then deleted,
     /// unless `keep`.
-    pub(crate) fn wait(self, foreground: &Foreground, lock: StateLock, keep: bool) -> Result<i32> {
+    pub(crate) fn wait(self, foreground: &Foreground, keep: bool) -> Result<i32> {
         let Self {
-            container,
-            pid,
-            init,
+            process,
+            claimed: ClaimedContainer { incomplete, lock },
             relay,
             notify,
         } = self;
         // While the container runs, other commands may do what they like with it.
         drop(lock);
-        let status = foreground.wait(pid, relay, notify);
+        let status = foreground.wait(process.pid(), relay, notify);
+        let container = &incomplete.container;
         if !keep && let Some(_lock) = container.lock()? {
             if status.is_err() {
-                delete::end(&container, &init)?;
+                delete::end_init(container, process.as_fd())?;
             }
-            delete::clean_up(&container)?;
+            delete::clean_up(container)?;
         }
         status
     }
-}
-
-/// Waits until the program runs, and runs the poststart hooks. If that fails, deletes the
-/// container, which is then of no use to anybody.
-fn start_or_delete(created: &CreatedContainer, caller: &mut ParentEnd) -> Result<()> {
-    let CreatedContainer {
-        container, init, ..
-    } = created;
-    let agent = seccomp_agent::connect_of(&container.record, ContainerStatus::Created);
-    let run = agent.phase(Phase::Process).and_then(|agent| {
-        caller.executed(seccomp_agent::taker(agent, created.pid.as_raw()))?;
-        start::poststart(container, init)
-    });
-    run.inspect_err(|_| {
-        let ended = delete::end(container, init);
-        if let Err(error) = ended.and_then(|()| delete::clean_up(container)) {
-            log::warn(format!("cleaning up: {}", crate::error::line(&error)));
-        }
-    })
 }

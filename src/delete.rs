@@ -5,7 +5,7 @@
 
 mod trust;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,10 @@ use crate::config::hooks::HookKind;
 use crate::container::hooks::Hooks;
 use crate::container::state::{self, Container, ContainerStatus, LockBusy};
 use crate::error::{InPhase, Phase, line};
+use crate::rdt::Rdt;
 use crate::{log, process, sys};
 
-pub(crate) use trust::{check_init, own_groups};
+pub(crate) use trust::{check_init, own_cgroups};
 
 /// How long it may take until all processes of a container have ended and its cgroups are removed.
 /// `delete --force` is to end within ten seconds, including the time to report what is left.
@@ -53,7 +54,7 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     if container.is_bare {
         // A `create` has claimed the id and has ended before there was a container.
         container.refuse_strange_files()?;
-        container.remove().phase(Phase::State)?;
+        container.remove()?;
         return if force {
             Ok(())
         } else {
@@ -69,7 +70,7 @@ pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     if !force {
         let status = match container.status()?.0 {
             // If the record is lost, only its processes show that the container runs.
-            _ if container.fault.is_some() && !own_groups(&container).pids()?.is_empty() => {
+            _ if container.fault.is_some() && !own_cgroups(&container).pids()?.is_empty() => {
                 ContainerStatus::Running
             }
             status => status,
@@ -96,7 +97,7 @@ fn end_own_init(container: &Container, deadline: Instant) -> Result<bool> {
     if check_init(container).is_err() {
         return Ok(false);
     }
-    end_by(container, &init, deadline)?;
+    end_init_by(container, init.as_fd(), deadline)?;
     Ok(true)
 }
 
@@ -106,12 +107,12 @@ pub(crate) fn deadline() -> Instant {
 }
 
 /// Kills init and waits for its end, at most for [`LIMIT`].
-pub(crate) fn end(container: &Container, init: &OwnedFd) -> Result<()> {
-    end_by(container, init, deadline())
+pub(crate) fn end_init(container: &Container, init: BorrowedFd<'_>) -> Result<()> {
+    end_init_by(container, init, deadline())
 }
 
-fn end_by(container: &Container, init: &OwnedFd, deadline: Instant) -> Result<()> {
-    match sys::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
+fn end_init_by(container: &Container, init: BorrowedFd<'_>, deadline: Instant) -> Result<()> {
+    match sys::pidfd_send_signal(init, libc::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => return Err(errno.into()),
     }
@@ -122,7 +123,7 @@ fn end_by(container: &Container, init: &OwnedFd, deadline: Instant) -> Result<()
     // Init may be frozen, by a `pause` that came in between or by the container itself in a cgroup
     // below, or it may wait for frozen processes of its pid namespace. Or there are so many
     // processes that the CPU time of their limit is not enough for them to end.
-    let cgroup = own_groups(container);
+    let cgroup = own_cgroups(container);
     let mut pause = Duration::from_millis(5);
     loop {
         cgroup.strike().phase(Phase::Cgroup)?;
@@ -143,9 +144,9 @@ fn end_by(container: &Container, init: &OwnedFd, deadline: Instant) -> Result<()
     }
 }
 
-fn has_ended(init: &OwnedFd, limit: Duration) -> Result<bool> {
+fn has_ended(init: BorrowedFd<'_>, limit: Duration) -> Result<bool> {
     let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO);
-    match poll(&mut [PollFd::new(init.as_fd(), PollFlags::POLLIN)], limit) {
+    match poll(&mut [PollFd::new(init, PollFlags::POLLIN)], limit) {
         Ok(ready) => Ok(ready > 0),
         Err(Errno::EINTR) => Ok(false),
         Err(errno) => Err(errno.into()),
@@ -158,14 +159,25 @@ pub(crate) fn clean_up(container: &Container) -> Result<()> {
     clean_up_by(container, deadline())
 }
 
+/// Removes the cgroups and the class of Intel RDT.
+fn remove_cgroups(container: &Container, deadline: Instant) -> Result<()> {
+    let record = &container.record;
+    // In most cases init was the last process, and the empty cgroups can be removed at once.
+    let is_whole = !container.is_damaged && record.init.is_some();
+    if !is_whole || !trust::has_own_cgroups(container) || !record.cgroup.remove_empty() {
+        kill_and_remove_cgroups(container, deadline)?;
+    }
+    record.rdt.as_ref().map_or(Ok(()), Rdt::remove)
+}
+
 /// Kills all processes in the container's cgroups and removes these.
-fn remove_groups(container: &Container, deadline: Instant) -> Result<()> {
-    let cgroup = own_groups(container);
-    cgroup.kill(deadline).phase(Phase::Cgroup)?;
+fn kill_and_remove_cgroups(container: &Container, deadline: Instant) -> Result<()> {
+    let cgroup = own_cgroups(container);
+    cgroup.kill(deadline)?;
     // An init that is not in the record has been killed in its cgroups, or has not noticed yet that
     // its parent is gone; on version 1 it may have entered the cgroups after the kill.
     container.wait_for_orphan(deadline)?;
-    cgroup.kill(deadline).phase(Phase::Cgroup)?;
+    cgroup.kill(deadline)?;
     if container.is_damaged
         && let Some(directory) = cgroup.used_by_others()?
     {
@@ -175,19 +187,12 @@ fn remove_groups(container: &Container, deadline: Instant) -> Result<()> {
             directory.display()
         );
     }
-    cgroup.remove(deadline).phase(Phase::Cgroup)
+    cgroup.remove(deadline)
 }
 
 fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
     let record = &container.record;
-    // In most cases init was the last process, and the empty cgroups can be removed at once.
-    let is_whole = !container.is_damaged && record.init.is_some();
-    if !is_whole || !trust::has_own_groups(container) || !record.cgroup.remove_empty() {
-        remove_groups(container, deadline)?;
-    }
-    if let Some(rdt) = &record.rdt {
-        rdt.remove().phase(Phase::Cgroup)?;
-    }
+    remove_cgroups(container, deadline).phase(Phase::Cgroup)?;
     // Without an init there was no container for which the hooks could have anything to do.
     if (record.init.is_some() || container.fault.is_some())
         && let Some(mut hooks) = Hooks::of(record)
@@ -198,7 +203,7 @@ fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
         // The hooks run before the directory is removed, so that a killed `delete` can be repeated.
         hooks.run_all(HookKind::Poststop).iter().for_each(log::warn);
     }
-    container.remove().phase(Phase::State)?;
+    container.remove()?;
     log::debug(format_args!(
         "{}: cgroups and state directory are removed",
         record.id

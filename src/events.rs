@@ -31,7 +31,7 @@ pub(crate) fn command(root: &Path, id: &str, interval: Duration, stats_only: boo
     if interval.is_zero() {
         bail!("--interval: must be longer than 0");
     }
-    let container = Container::open(root, id)?;
+    let container = Container::open_existing(root, id)?;
     let (status, init) = container.status()?;
     let Some(init) = init.filter(|_| status != ContainerStatus::Creating) else {
         bail!("container with id {id} is not running");

@@ -17,9 +17,8 @@ use crate::cgroup::{Cgroup, OpenCgroup};
 use crate::config::LoadedProcess;
 use crate::container::foreground::Foreground;
 use crate::container::pid_file;
-use crate::container::protocol::ParentEnd;
-use crate::container::seccomp_agent::{self, AgentConnection};
-use crate::container::state::{Container, ContainerStatus};
+use crate::container::seccomp_agent::{AgentConnection, notify_fd_sender};
+use crate::container::state::{Container, ContainerRecord, ContainerStatus};
 use crate::error::{InPhase, Phase};
 use crate::namespace::Namespaces;
 use crate::plan::Plan;
@@ -33,42 +32,52 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// The sockets to which descriptors of the process are sent.
 #[derive(Debug)]
-struct ExecOutlets {
+struct ExecOutlets<'a> {
     console: Option<DescriptorSocket>,
     pidfd: Option<DescriptorSocket>,
-    agent: Option<AgentConnection>,
+    agent: Option<AgentConnection<'a>>,
 }
 
 /// `rt exec`. Returns the status of the process, or 0 when detached.
 pub(crate) fn exec(request: &ExecRequest) -> Result<i32> {
     let options = &request.options;
-    let container = Container::open(&request.root, &options.id)?;
+    let container = Container::open_existing(&request.root, &options.id)?;
     let foreground = (!options.detach)
         .then(Foreground::prepare_to_end)
         .transpose()?;
     let init = alive(&container, options.ignore_paused)?;
-    let plan = plan(request, &container, init).phase(Phase::Plan)?;
-    let outlets = ExecOutlets::open(options, &container).phase(Phase::Plan)?;
-    let relayed = foreground.is_some() && plan.process.as_ref().is_some_and(|p| p.terminal);
-    let client = relayed
+    let (plan, outlets) = prepare(request, &container, init).phase(Phase::Plan)?;
+    run_program(options, &container, foreground.as_ref(), &plan, outlets).phase(Phase::Process)
+}
+
+/// Runs the planned process, and waits for its end in the foreground.
+fn run_program(
+    options: &ExecOptions,
+    container: &Container,
+    foreground: Option<&Foreground>,
+    plan: &Plan,
+    outlets: ExecOutlets<'_>,
+) -> Result<i32> {
+    let has_terminal = plan.process.as_ref().is_some_and(|p| p.terminal);
+    let client = (foreground.is_some() && has_terminal)
         .then(TerminalClient::open)
         .transpose()
         .phase(Phase::Terminal)?;
-    let mut group = open_group(&container, options).phase(Phase::Cgroup)?;
-    let late_entry = group.leave_crowded().phase(Phase::Cgroup)?;
+    let mut cgroup = open_cgroup(&container.record, options).phase(Phase::Cgroup)?;
+    let late_entry = cgroup.leave_crowded().phase(Phase::Cgroup)?;
     if let Some(init) = &container.record.init {
-        launch::give_pipes(&plan, init.pid).phase(Phase::Process)?;
+        launch::give_pipes(plan, Pid::from_raw(init.pid))?;
     }
-    let (builder, caller) = launch::clone(&plan, group, None)?;
-    let mut guard = ExecGuard(Some(caller));
-    let caller = guard.caller()?;
+    let mut parent = launch::clone(plan, cgroup, None)?;
+    let builder = parent.process().pid();
     if let Some(rdt) = &container.record.rdt {
         rdt.enter(builder.as_raw()).phase(Phase::Cgroup)?;
     }
-    launch::prepare(&plan, builder)?;
-    caller.go().phase(Phase::Process)?;
-    let terminal = caller.ready(&plan)?;
-    let pid = Pid::from_raw(caller.pid());
+    launch::prepare(plan, builder)?;
+    parent.go()?;
+    let terminal = parent.ready(plan)?;
+    let process = parent.process();
+    let pid = process.pid();
     if let Some(entry) = late_entry {
         entry.admit(pid.as_raw()).phase(Phase::Cgroup)?;
     }
@@ -76,51 +85,57 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<i32> {
         "{}: the process is {pid}, confined",
         options.id
     ));
-    launch::schedule(&plan, pid).phase(Phase::Process)?;
-    let terminal = pty::hand_over(terminal, outlets.console.as_ref()).phase(Phase::Terminal)?;
+    launch::schedule(plan, pid)?;
+    let relay = outlets.relay(terminal, client).phase(Phase::Terminal)?;
     if let Some(socket) = &outlets.pidfd {
-        socket
-            .send(caller.process().as_fd(), "pidfd")
-            .phase(Phase::Process)?;
+        socket.send(process.as_fd(), "pidfd")?;
     }
     if let Some(path) = &options.pid_file {
-        pid_file::write(path, pid).phase(Phase::Process)?;
+        pid_file::write(path, pid)?;
     }
-    let relay = terminal
-        .zip(client)
-        .map(|(master, client)| Relay::new(master, client));
-    let relay = relay.transpose().phase(Phase::Terminal)?;
-    foreground
-        .as_ref()
-        .map_or(Ok(()), Foreground::take_over)
-        .phase(Phase::Process)?;
-    caller.start().phase(Phase::Process)?;
-    caller.executed(seccomp_agent::taker(outlets.agent, pid.as_raw()))?;
+    if let Some(foreground) = foreground {
+        foreground.take_over()?;
+    }
+    parent.start()?;
+    let mut process = parent.wait_program(notify_fd_sender(outlets.agent, pid.as_raw()))?;
     log::debug(format_args!("{}: the program runs", options.id));
     // From here on the process outlives `rt` only if `rt` is detached or killed.
     let status = foreground.map_or(Ok(0), |foreground| foreground.wait(pid, relay, None))?;
-    guard.release();
+    process.release();
     Ok(status)
 }
 
-impl ExecOutlets {
-    fn open(options: &ExecOptions, container: &Container) -> Result<Self> {
+impl<'a> ExecOutlets<'a> {
+    fn connect(options: &ExecOptions, record: &'a ContainerRecord) -> Result<Self> {
         let connect = DescriptorSocket::connect_if;
         Ok(Self {
             console: connect(options.console_socket.as_deref(), "--console-socket")?,
             pidfd: connect(options.pidfd_socket.as_deref(), "--pidfd-socket")?,
-            agent: seccomp_agent::connect_of(&container.record, ContainerStatus::Running)?,
+            agent: AgentConnection::connect(record, ContainerStatus::Running)?,
         })
+    }
+
+    /// Passes the terminal's master to the console socket. Returns a relay for it if there is no
+    /// console socket.
+    fn relay(
+        &self,
+        terminal: Option<OwnedFd>,
+        client: Option<TerminalClient>,
+    ) -> Result<Option<Relay>> {
+        let terminal = pty::hand_over(terminal, self.console.as_ref())?;
+        terminal
+            .zip(client)
+            .map(|(master, client)| Relay::new(master, client))
+            .transpose()
     }
 }
 
 /// Opens the cgroups of init, or those that the options choose.
-fn open_group(container: &Container, options: &ExecOptions) -> Result<OpenCgroup> {
-    let record = &container.record;
+fn open_cgroup(record: &ContainerRecord, options: &ExecOptions) -> Result<OpenCgroup> {
     // Init need not be in the cgroup in which it was cloned: a systemd in the container moves
     // itself.
-    let current = Cgroup::of_process(record.init.context("no init")?.pid)?;
-    let current = current.where_also(&record.cgroup);
+    let init = record.init.context("no init")?;
+    let current = Cgroup::of_process(init.pid)?.where_also(&record.cgroup);
     record.cgroup.choose(current, &options.cgroup)?.open()
 }
 
@@ -144,6 +159,17 @@ fn alive(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
     }
 }
 
+/// Plans the process and connects to the sockets that it needs.
+fn prepare<'a>(
+    request: &ExecRequest,
+    container: &'a Container,
+    init: OwnedFd,
+) -> Result<(Plan, ExecOutlets<'a>)> {
+    let plan = plan(request, container, init)?;
+    let outlets = ExecOutlets::connect(&request.options, &container.record)?;
+    Ok((plan, outlets))
+}
+
 fn plan(request: &ExecRequest, container: &Container, init: OwnedFd) -> Result<Plan> {
     let ExecRequest {
         options, extras, ..
@@ -163,30 +189,4 @@ fn plan(request: &ExecRequest, container: &Container, init: OwnedFd) -> Result<P
         None => loaded.warnings.iter().for_each(log::debug),
     }
     Ok(plan)
-}
-
-/// How long to wait for a process that was killed, in milliseconds. In a frozen cgroup it ends only
-/// when that is thawed.
-const KILL_LIMIT_MS: u16 = 2_000;
-
-/// Kills the process, unless it has come as far as its program.
-struct ExecGuard(Option<ParentEnd>);
-
-impl ExecGuard {
-    fn caller(&mut self) -> Result<&mut ParentEnd> {
-        self.0.as_mut().context("no process")
-    }
-
-    fn release(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for ExecGuard {
-    fn drop(&mut self) {
-        if let Some(caller) = &self.0 {
-            let _ = sys::pidfd_send_signal(caller.process().as_fd(), libc::SIGKILL);
-            let _ = sys::reap(caller.process().as_fd(), KILL_LIMIT_MS.into());
-        }
-    }
 }

@@ -28,12 +28,15 @@ use crate::cgroup::OpenCgroup;
 use crate::child::Confinement;
 use crate::config::hooks::HookKind;
 use crate::container::hooks::Hooks;
-use crate::container::protocol::{self, StartCommand};
+use crate::container::protocol::{InitEnd, StartCommand};
 use crate::error::{Failure, InPhase, Phase, line, phase};
 use crate::plan::Plan;
 use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::RootFd;
 use crate::{interfaces, namespace, sys};
+
+use process::ReadyProgram;
+use terminal::Terminal;
 
 /// Gives CRIU's worker a fresh session keyring, which the restored processes inherit.
 pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
@@ -46,24 +49,24 @@ pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
 /// sends Start itself: as long as it is open, the container is *created*.
 pub(crate) fn run(
     plan: &Plan,
-    mut group: OpenCgroup,
-    caller: protocol::InitEnd,
+    mut cgroup: OpenCgroup,
+    parent: InitEnd,
     listener: Option<OwnedFd>,
 ) -> ! {
-    let confined = confine(plan, &mut group, &caller, listener.as_ref());
+    let confined = confine(plan, &mut cgroup, &parent, listener.as_ref());
     let program = match confined
-        .and_then(|program| arrive(plan, program, &mut group, &caller, listener.as_ref()))
+        .and_then(|program| arrive(plan, program, &mut cgroup, &parent, listener.as_ref()))
     {
         Ok(program) => program,
-        Err(error) => fail(&caller, &error),
+        Err(error) => fail(&parent, &error),
     };
-    let starter = match caller.wait_release().phase(Phase::Process) {
-        Ok(StartCommand::Start) => caller,
+    let starter = match parent.wait_release() {
+        Ok(StartCommand::Start) => parent,
         Ok(StartCommand::Detach) => {
-            drop(caller);
+            drop(parent);
             wait_for_start(listener.as_ref())
         }
-        Err(error) => fail(&caller, &error),
+        Err(error) => fail(&parent, &error),
     };
     if let Some(hooks) = plan.start_hooks()
         && let Err(error) = run_start_hooks(hooks, program.as_ref(), &starter)
@@ -84,8 +87,8 @@ pub(crate) fn run(
 /// holds for them, too.
 fn run_start_hooks(
     hooks: &Hooks,
-    program: Option<&process::ReadyProgram<'_>>,
-    starter: &protocol::InitEnd,
+    program: Option<&ReadyProgram<'_>>,
+    starter: &InitEnd,
 ) -> Result<()> {
     let Some(program) = program else {
         return hooks.run_inside(HookKind::StartContainer, &[], None, None);
@@ -115,94 +118,96 @@ fn run_start_hooks(
 /// system to build; everything else is the same for `create` and `exec`.
 fn confine<'a>(
     plan: &'a Plan,
-    group: &mut OpenCgroup,
-    caller: &protocol::InitEnd,
+    cgroup: &mut OpenCgroup,
+    parent: &InitEnd,
     listener: Option<&OwnedFd>,
-) -> Result<Option<process::ReadyProgram<'a>>> {
+) -> Result<Option<ReadyProgram<'a>>> {
     sys::clear_command_line();
-    let mut keep = descriptors(plan, caller, listener);
-    keep.extend(group.descriptors());
-    process::leave_the_caller(plan, keep).phase(Phase::Process)?;
-    caller.wait_go().phase(Phase::Process)?;
-    process::take_cpus(plan).phase(Phase::Process)?;
-    namespace::hide().phase(Phase::Process)?;
-    group.enter().phase(Phase::Cgroup)?;
-    if !plan.has_builder() {
-        group.enter_pids().phase(Phase::Cgroup)?;
-    }
+    let mut keep = descriptors(plan, parent, listener);
+    keep.extend(cgroup.descriptors());
+    process::leave_parent(plan, keep)?;
+    parent.wait_go()?;
+    process::take_cpus(plan)?;
+    namespace::hide()?;
+    enter_cgroups(plan, cgroup).phase(Phase::Cgroup)?;
     plan.namespaces.enter().phase(Phase::Namespaces)?;
-    end_with_caller(plan)?;
+    end_with_parent(plan)?;
     let proc = plan.proc.take();
-    process::lead_session().phase(Phase::Process)?;
-    process::own_keyring(plan, proc.as_ref()).phase(Phase::Process)?;
-    let root = match &plan.root {
-        Some(root) => rootfs::open(root, caller),
-        None => rootfs::current(),
-    };
-    let root = root.phase(Phase::Mounts)?;
-    if let Some(root_plan) = &plan.root {
-        rootfs::furnish(&root, root_plan, caller).phase(Phase::Mounts)?;
-        run_hooks(&root, plan, caller)?;
+    process::lead_session()?;
+    process::own_keyring(plan, proc.as_ref())?;
+    let root = build_root(plan, parent).phase(Phase::Mounts)?;
+    if plan.root.is_some() {
+        run_hooks(&root, plan, parent).phase(Phase::Hooks)?;
     }
-    let terminal = terminal::open(&root, plan).phase(Phase::Terminal)?;
+    let terminal = Terminal::open_wanted(&root, plan).phase(Phase::Terminal)?;
     if let Some(root_plan) = &plan.root {
-        name_host(plan).phase(Phase::Namespaces)?;
-        interfaces::bring_loopback_up(&plan.namespaces).phase(Phase::Namespaces)?;
-        paths::set_sysctls(plan, proc.as_ref()).phase(Phase::Namespaces)?;
+        set_up_namespaces(plan, proc.as_ref()).phase(Phase::Namespaces)?;
         rootfs::seal(&root, root_plan, plan.process.as_ref()).phase(Phase::Mounts)?;
     }
     if let Some(terminal) = terminal {
-        terminal.take(caller).phase(Phase::Terminal)?;
-        if !plan.has_builder() {
-            terminal::control().phase(Phase::Terminal)?;
-        }
+        terminal.hand_over(plan, parent).phase(Phase::Terminal)?;
     }
     if let Some(policy) = &plan.memory_policy {
-        sys::set_mempolicy(policy.mode, &policy.nodes)
-            .context("linux.memoryPolicy")
-            .phase(Phase::Process)?;
+        sys::set_mempolicy(policy.mode, &policy.nodes).context("linux.memoryPolicy")?;
     }
     if plan.has_builder() {
         plan.namespaces.join_pid().phase(Phase::Namespaces)?;
     }
-    process::label(plan, proc).phase(Phase::Process)?;
-    let program = plan
-        .process
-        .as_ref()
-        .map(|program| process::confine(program, &root));
-    let program = program.transpose()?;
-    end_with_caller(plan)?;
+    process::label(plan, proc)?;
+    let program = match &plan.process {
+        Some(program) => Some(process::confine(program, &root)?),
+        None => None,
+    };
+    end_with_parent(plan)?;
     if plan.root.is_some() {
         // Until the program is executed, the signals that ask a process to end do end init, so that
         // `kill ID TERM` ends a created container.
-        sys::end_when_asked()
-            .context("sigaction")
-            .phase(Phase::Process)?;
+        sys::end_when_asked().context("sigaction")?;
     }
     Ok(program)
+}
+
+/// Enters the cgroups that the process was not cloned into. A builder stays outside of the one that
+/// counts processes.
+fn enter_cgroups(plan: &Plan, cgroup: &mut OpenCgroup) -> Result<()> {
+    cgroup.enter()?;
+    match plan.has_builder() {
+        true => Ok(()),
+        false => cgroup.enter_pids(),
+    }
+}
+
+/// Builds the root file system, if the plan has one, up to the hooks. Returns the root.
+fn build_root(plan: &Plan, parent: &InitEnd) -> Result<RootFd> {
+    let Some(root_plan) = &plan.root else {
+        return rootfs::current();
+    };
+    let root = rootfs::open(root_plan, parent)?;
+    rootfs::furnish(&root, root_plan, parent)?;
+    Ok(root)
 }
 
 /// Makes the confined process visible to the container, and reports Ready to the parent. A builder
 /// clones the process for that, and only the clone returns.
 fn arrive<'a>(
     plan: &Plan,
-    mut program: Option<process::ReadyProgram<'a>>,
-    group: &mut OpenCgroup,
-    caller: &protocol::InitEnd,
+    mut program: Option<ReadyProgram<'a>>,
+    cgroup: &mut OpenCgroup,
+    parent: &InitEnd,
     listener: Option<&OwnedFd>,
-) -> Result<Option<process::ReadyProgram<'a>>> {
+) -> Result<Option<ReadyProgram<'a>>> {
     if plan.has_builder() {
         let hooks = plan.start_hooks();
         let mut keep: Vec<_> = hooks.iter().flat_map(|hooks| hooks.descriptors()).collect();
-        keep.push(caller.as_raw_fd());
+        keep.push(parent.as_raw_fd());
         keep.extend(listener.map(AsRawFd::as_raw_fd));
         if let Some(program) = &mut program {
             if hooks.is_none() {
-                program.restrict_early().phase(Phase::Process)?;
+                program.restrict_early()?;
             }
             keep.extend(program.descriptor());
         }
-        birth::appear(plan, group, caller, keep).phase(Phase::Process)?;
+        birth::appear(plan, cgroup, parent, keep)?;
     }
     if let Some(program) = &mut program {
         program.learn_pid();
@@ -212,82 +217,83 @@ fn arrive<'a>(
     }
     if plan.root.is_some() {
         // Before Ready, so that the parent still learns of a failure.
-        plan.namespaces.show().phase(Phase::Process)?;
+        plan.namespaces.show()?;
     }
     // Before Ready: the parent may end as soon as it has released a process that is ready.
     go_on_alone(plan)?;
-    caller.ready().phase(Phase::Process)?;
+    parent.ready()?;
     Ok(program)
 }
 
 /// Makes the kernel kill this process when its parent ends, while it builds in a joined pid
 /// namespace without a builder: a process there may stop it, so that it would not notice the end of
 /// its parent. A change of user clears this setting.
-fn end_with_caller(plan: &Plan) -> Result<()> {
-    set_end_with_caller(plan, Some(Signal::SIGKILL))
+fn end_with_parent(plan: &Plan) -> Result<()> {
+    set_end_with_parent(plan, Some(Signal::SIGKILL))
 }
 
 fn go_on_alone(plan: &Plan) -> Result<()> {
-    set_end_with_caller(plan, None)
+    set_end_with_parent(plan, None)
 }
 
-fn set_end_with_caller(plan: &Plan, signal: Option<Signal>) -> Result<()> {
+fn set_end_with_parent(plan: &Plan, signal: Option<Signal>) -> Result<()> {
     let is_seen = plan.namespaces.joined(CloneFlags::CLONE_NEWPID).is_some();
     if !is_seen || plan.has_builder() {
         return Ok(());
     }
-    set_pdeathsig(signal)
-        .context("PR_SET_PDEATHSIG")
-        .phase(Phase::Process)
+    set_pdeathsig(signal).context("PR_SET_PDEATHSIG")
 }
 
 /// Waits for the hooks of the parent, and runs the createContainer hooks. Everything is mounted by
 /// now and nothing is sealed yet, so that what hooks mount below `root.path` is part of the
 /// container.
-fn run_hooks(root: &RootFd, plan: &Plan, caller: &protocol::InitEnd) -> Result<()> {
+fn run_hooks(root: &RootFd, plan: &Plan, parent: &InitEnd) -> Result<()> {
     if plan.stops_when_mounted() {
-        caller.wait_hooks().phase(Phase::Hooks)?;
+        parent.wait_hooks()?;
     }
     let Some(hooks) = &plan.hooks else {
         return Ok(());
     };
     if hooks.has(&[HookKind::CreateContainer]) {
-        fchdir(root).context("root.path").phase(Phase::Hooks)?;
+        fchdir(root).context("root.path")?;
         if plan.has_builder() {
             // The specification demands that these hooks run in the container's namespaces.
             plan.namespaces.join_pid().phase(Phase::Namespaces)?;
         }
-        hooks.run_inside(HookKind::CreateContainer, &[], Some(caller.as_fd()), None)?;
+        hooks.run_inside(HookKind::CreateContainer, &[], Some(parent.as_fd()), None)?;
     }
     Ok(())
 }
 
-fn name_host(plan: &Plan) -> Result<()> {
+/// Sets the names of the host, the loopback interface and the sysctls of the namespaces.
+fn set_up_namespaces(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
     if let Some(name) = &plan.hostname {
         sethostname(name).context("hostname")?;
     }
     if let Some(name) = &plan.domainname {
         sys::set_domain_name(name).context("domainname")?;
     }
-    Ok(())
+    interfaces::bring_loopback_up(&plan.namespaces)?;
+    paths::set_sysctls(plan, proc)
 }
 
 /// Waits for Start on the start socket, however long that takes. A peer that connects and leaves
 /// without a message has only probed the socket.
-fn wait_for_start(listener: Option<&OwnedFd>) -> protocol::InitEnd {
+fn wait_for_start(listener: Option<&OwnedFd>) -> InitEnd {
     loop {
         let Some(Ok(connection)) = listener.map(|listener| sys::accept(listener.as_fd())) else {
             // Without the start socket nobody can start this container any more.
             sys::exit_now(1);
         };
-        let starter = protocol::InitEnd::from_connection(connection);
+        let starter = InitEnd::from_connection(connection);
         if starter.wait_start() {
             return starter;
         }
     }
 }
 
-fn fail(peer: &protocol::InitEnd, error: &anyhow::Error) -> ! {
+/// Reports the error to the peer, in the phase `process` unless it has another one, and exits.
+fn fail(peer: &InitEnd, error: &anyhow::Error) -> ! {
     let phase = phase(error).unwrap_or(Phase::Process);
     peer.failed(&Failure {
         phase,
@@ -297,9 +303,9 @@ fn fail(peer: &protocol::InitEnd, error: &anyhow::Error) -> ! {
 }
 
 /// Returns the descriptors that stay open in init, besides those of its cgroups.
-fn descriptors(plan: &Plan, caller: &protocol::InitEnd, listener: Option<&OwnedFd>) -> Vec<i32> {
+fn descriptors(plan: &Plan, parent: &InitEnd, listener: Option<&OwnedFd>) -> Vec<i32> {
     let mut keep = plan.descriptors();
-    keep.push(caller.as_raw_fd());
+    keep.push(parent.as_raw_fd());
     keep.extend(listener.map(AsRawFd::as_raw_fd));
     keep
 }

@@ -11,7 +11,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
 use crate::container::state::{self, Container, ContainerStatus};
-use crate::delete::{check_init, own_groups};
+use crate::delete::{check_init, own_cgroups};
 use crate::{log, sys};
 
 /// How long `kill` waits for another command that holds the lock of a created container.
@@ -37,7 +37,7 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
     let Some(init) = init.filter(|_| status != ContainerStatus::Creating) else {
         let outlived = signal == libc::SIGKILL && alone && !cgroup.pids()?.is_empty();
         if all || outlived {
-            return own_groups(&container).signal_all(signal);
+            return own_cgroups(&container).signal_all(signal);
         }
         bail!("{id}: container not running");
     };
@@ -47,7 +47,7 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
             log::warn(format!("{id}: without a cgroup only init can be found"));
         }
     } else if all || (signal == libc::SIGKILL && (alone || status == ContainerStatus::Paused)) {
-        return own_groups(&container).signal_all(signal);
+        return own_cgroups(&container).signal_all(signal);
     }
     check_init(&container)?;
     match sys::pidfd_send_signal(init.as_fd(), signal) {
@@ -62,7 +62,7 @@ pub(crate) fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<
 /// # Errors
 /// Otherwise that the record cannot be read.
 fn by_groups(container: Container, signal: i32, all: bool) -> Result<()> {
-    let cgroup = own_groups(&container);
+    let cgroup = own_cgroups(&container);
     let is_for_all = all || signal == libc::SIGKILL;
     if is_for_all && cgroup.used_by_others()?.is_none() && !cgroup.pids()?.is_empty() {
         return cgroup.signal_all(signal);

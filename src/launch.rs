@@ -14,7 +14,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Pid, Uid, fchown};
 
 use crate::cgroup::OpenCgroup;
-use crate::container::protocol::{self, ParentEnd};
+use crate::container::protocol::{self, ClonedProcess, ParentEnd};
 use crate::error::{InPhase, Phase};
 use crate::init;
 use crate::namespace::IdMap;
@@ -26,47 +26,37 @@ use crate::sys::{self, Fork};
 /// [`ParentEnd::go`].
 pub(crate) fn clone(
     plan: &Plan,
-    group: OpenCgroup,
+    cgroup: OpenCgroup,
     listener: Option<OwnedFd>,
-) -> Result<(Pid, ParentEnd)> {
+) -> Result<ParentEnd> {
     if let Some(cpus) = &plan.affinity.initial {
-        sys::set_affinity(cpus.mask())
-            .context("process.execCPUAffinity.initial")
-            .phase(Phase::Process)?;
+        sys::set_affinity(cpus.mask()).context("process.execCPUAffinity.initial")?;
     }
     // The score is put back when the new process has inherited it: an ordinary user may not change
     // that of a process in a container.
-    let score = plan
-        .process
-        .as_ref()
-        .and_then(|program| program.oom_score_adj);
-    let _score = score.map(Score::lend).transpose().phase(Phase::Process)?;
-    let (socket, init_end) = protocol::pair()?;
-    match plan
-        .namespaces
-        .clone(group.clone_into(), plan.has_builder())
-        .phase(Phase::Namespaces)?
-    {
-        Fork::Child => init::run(plan, group.born(), init_end, listener),
-        Fork::Parent { pid, pidfd } => Ok((
-            Pid::from_raw(pid),
-            ParentEnd::new(socket, pid, pidfd, plan.has_builder()),
-        )),
+    let program = plan.process.as_ref();
+    let score = program.and_then(|program| program.oom_score_adj);
+    let _score = score.map(Score::lend).transpose()?;
+    let (socket, init_end) = protocol::make_pair()?;
+    let has_builder = plan.has_builder();
+    let cloned = plan.namespaces.clone(cgroup.clone_into(), has_builder);
+    match cloned.phase(Phase::Namespaces)? {
+        Fork::Child => init::run(plan, cgroup.born(), init_end, listener),
+        Fork::Parent { pid, pidfd } => {
+            let process = ClonedProcess::new(pid, pidfd);
+            Ok(ParentEnd::new(socket, process, has_builder))
+        }
     }
 }
 
 /// Does what the process itself may not do: writes id maps and raises hard limits.
 pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
-    plan.namespaces
-        .write_id_maps(pid.as_raw())
-        .phase(Phase::Namespaces)?;
-    let Some(program) = &plan.process else {
-        return Ok(());
-    };
-    for limit in &program.rlimits {
-        sys::raise_hard_limit(pid.as_raw(), limit.resource, limit.hard)
-            .with_context(|| limit.origin.clone())
-            .phase(Phase::Process)?;
+    let pid = pid.as_raw();
+    let namespaces = &plan.namespaces;
+    namespaces.write_id_maps(pid).phase(Phase::Namespaces)?;
+    for limit in plan.process.iter().flat_map(|program| &program.rlimits) {
+        sys::raise_hard_limit(pid, limit.resource, limit.hard)
+            .with_context(|| limit.origin.clone())?;
     }
     Ok(())
 }
@@ -78,7 +68,7 @@ const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
 /// namespace that does not map their owner. `/dev/stdout` can then be opened again, as it can with
 /// runc, which makes the pipes itself. A file is never given away, not even a FIFO, nor a socket or
 /// a device. `pid` is a process in the container's user namespace.
-pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
+pub(crate) fn give_pipes(plan: &Plan, pid: Pid) -> Result<()> {
     let program = plan.process.as_ref().filter(|program| !program.terminal);
     let Some(program) = program.filter(|_| plan.namespaces.has_user()) else {
         return Ok(());
@@ -97,7 +87,7 @@ pub(crate) fn give_pipes(plan: &Plan, pid: i32) -> Result<()> {
         return Ok(());
     }
     // The map may be hidden from an ordinary user, who has no right to give a pipe away either.
-    let Ok(users) = IdMap::of_users_of(pid) else {
+    let Ok(users) = IdMap::of_users_of(pid.as_raw()) else {
         return Ok(());
     };
     let Some(owner) = users.outside(program.uid).map(Uid::from_raw) else {

@@ -52,7 +52,7 @@ impl StateOutput {
 
 /// Runs `rt state`; returns the text for standard output.
 pub(crate) fn state(root: &Path, id: &str) -> Result<String> {
-    let state = StateOutput::of(Container::open(root, id)?)?;
+    let state = StateOutput::of(Container::open_existing(root, id)?)?;
     Ok(serde_json::to_string_pretty(&state)? + "\n")
 }
 

@@ -5,7 +5,6 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -15,12 +14,15 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use crate::cgroup::Delegation;
+use crate::cgroup::{Delegation, OpenCgroup};
 use crate::checkpoint::{DESCRIPTORS, external_key};
+use crate::config::Loaded;
 use crate::config::hooks::CALLERS;
 use crate::container::foreground::Foreground;
-use crate::container::state::StateLock;
-use crate::create::{self, CreateGuard, CreateRequest, CreatedContainer, PreparedContainer};
+use crate::container::hooks::Hooks;
+use crate::container::protocol::ClonedProcess;
+use crate::container::state::ContainerRecord;
+use crate::create::{self, ClaimedContainer, CreateRequest, PreparedContainer, RunningContainer};
 use crate::criu::rpc::{self, InheritFd, JoinNamespace, RequestKind};
 use crate::criu::{
     self, CheckpointNotes, CriuCommonOptions, CriuProgram, CriuWorker, ImagesDirectory, lost,
@@ -30,7 +32,6 @@ use crate::error::{InPhase, Phase};
 use crate::interfaces::devices::MovedDevice;
 use crate::namespace::{IdMap, NEWTIME, is_root_of_host};
 use crate::plan::RootfsPlan;
-use crate::process::Process;
 use crate::pty::Relay;
 use crate::{init, interfaces, launch, log, sys};
 
@@ -76,59 +77,57 @@ pub(crate) fn command(request: &CreateRequest, options: &RestoreOptions) -> Resu
         is_root_of_host(),
         "restore: only root of the host may do that"
     );
-    if request.detached {
-        return restore(request, options).map(|_| 0);
+    let foreground = match request.detached {
+        true => None,
+        false => Some(Foreground::prepare(!options.no_subreaper)?),
+    };
+    let restored = restore(request, options).phase(Phase::Process)?;
+    match foreground {
+        Some(foreground) => restored.wait(&foreground, false),
+        None => Ok(0),
     }
-    let foreground = Foreground::prepare(!options.no_subreaper)?;
-    let (restored, lock) = restore(request, options)?;
-    restored.wait(&foreground, lock, false)
 }
 
-fn restore(
-    request: &CreateRequest,
-    options: &RestoreOptions,
-) -> Result<(CreatedContainer, StateLock)> {
-    let program = CriuProgram::find().phase(Phase::Process)?;
-    let images = ImagesDirectory::existing(&options.common).phase(Phase::Config)?;
-    let pipes = pipes(&images).phase(Phase::Config)?;
-    let notes = CheckpointNotes::read(&images).phase(Phase::Config)?;
-    let loaded = create::read(request).phase(Phase::Config)?;
+fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<RunningContainer> {
+    let program = CriuProgram::find()?;
+    let (checkpoint, loaded) = load(request, options).phase(Phase::Config)?;
+    let images = &checkpoint.images;
     let spec = &loaded.spec;
-    let prepared = create::prepare(request, spec).phase(Phase::Plan)?;
-    lost::check(spec, root(&prepared)?).phase(Phase::Plan)?;
-    let groups = options
+    let prepared = prepare(request, spec).phase(Phase::Plan)?;
+    let ignores_cgroups = checkpoint.notes.ignores_groups || prepared.cgroup.is_nowhere();
+    let cgroup_mode = options
         .common
-        .groups(notes.ignores_groups || prepared.cgroup.is_nowhere());
-    let groups = groups.phase(Phase::Config)?;
-    let joined = JoinedByPath::open(spec).phase(Phase::Namespaces)?;
-    let owner = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| IdMap::new(linux.gid_mappings()).outside(0));
+        .groups(ignores_cgroups)
+        .phase(Phase::Config)?;
+    let joined = JoinedByPath::open_all(spec).phase(Phase::Namespaces)?;
+    let linux = spec.linux().as_ref();
+    let owner = linux.and_then(|linux| IdMap::new(linux.gid_mappings()).outside(0));
     owner
         .map_or(Ok(()), |root| images.let_in(root))
         .phase(Phase::Plan)?;
-    let (mut guard, lock) = create::claim(request, &prepared, &loaded).phase(Phase::State)?;
-    let inside = (notes.masked.as_deref(), &*joined.external);
-    let mut worker = start(&program, &prepared, &mut guard, &images, inside)?;
-    let inherit_fds = joined.inherited(images.count()).chain(pipes).collect();
-    let mut asked = rpc::CriuOptions {
-        inherit_fds,
-        join_ns: joined.others().collect(),
-        manage_cgroups_mode: Some(groups.into()),
-        cgroup_roots: criu::cgroup_roots(worker.pid).phase(Phase::Cgroup)?,
-        ..asked(&prepared, options, &images)?
-    };
-    let config = open_criu_options(&asked).phase(Phase::Config)?;
-    asked.config_file = config.as_ref().map(path_of);
     let mut restored = RestoredContainer {
+        init: None,
+        claimed: create::claim(request, &prepared, &loaded).phase(Phase::State)?,
         request,
         prepared: &prepared,
-        guard: &mut guard,
         terminals: vec![],
         relay: None,
     };
-    let done = worker.request(
+    let mut worker = restored.start_criu(&program, &checkpoint, &joined.external)?;
+    let inherit_fds = joined
+        .inherited(images.count())
+        .chain(checkpoint.pipes())
+        .collect();
+    let mut asked = rpc::CriuOptions {
+        inherit_fds,
+        join_ns: joined.others().collect(),
+        manage_cgroups_mode: Some(cgroup_mode.into()),
+        cgroup_roots: criu::cgroup_roots(worker.pid).phase(Phase::Cgroup)?,
+        ..asked(&prepared, options, images)?
+    };
+    let config = open_criu_options(&asked).phase(Phase::Config)?;
+    asked.config_file = config.as_ref().map(path_of);
+    worker.request(
         RequestKind::Restore,
         asked,
         &images.log(LOG),
@@ -141,13 +140,52 @@ fn restore(
             }
             _ => Ok(()),
         },
-    );
-    let relay = restored.relay;
-    done.phase(Phase::Process)?;
-    worker.finish().phase(Phase::Process)?;
-    create::record(&mut guard).phase(Phase::State)?;
+    )?;
+    worker.finish()?;
+    restored.claimed.record()?;
     log::debug(format_args!("{}: restored", request.id));
-    Ok((guard.release(relay, None)?, lock))
+    let init = restored.init.context("CRIU has named no first process")?;
+    Ok(restored.claimed.run(init, restored.relay))
+}
+
+/// A checkpoint that is read from its directory.
+struct Checkpoint {
+    images: ImagesDirectory,
+    notes: CheckpointNotes,
+    /// The names of the files that were the standard streams of the container.
+    streams: Vec<String>,
+}
+
+impl Checkpoint {
+    fn load(options: &CriuCommonOptions) -> Result<Self> {
+        let images = ImagesDirectory::existing(options)?;
+        let streams = serde_json::from_slice(&images.read(DESCRIPTORS)?).context(DESCRIPTORS)?;
+        let notes = CheckpointNotes::read(&images)?;
+        Ok(Self {
+            images,
+            notes,
+            streams,
+        })
+    }
+
+    /// Returns the standard streams of `rt` for those of the container that were pipes.
+    fn pipes(&self) -> impl Iterator<Item = InheritFd> {
+        let streams = (0..3).zip(self.streams.iter().cloned());
+        let pipes = streams.filter(|(_, name)| name.starts_with("pipe:"));
+        pipes.map(|(fd, key)| InheritFd { key, fd })
+    }
+}
+
+fn load(request: &CreateRequest, options: &RestoreOptions) -> Result<(Checkpoint, Loaded)> {
+    let checkpoint = Checkpoint::load(&options.common)?;
+    Ok((checkpoint, create::load_config(request)?))
+}
+
+/// Plans the container, and refuses what a checkpoint loses.
+fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedContainer> {
+    let prepared = create::prepare(request, spec)?;
+    lost::check(spec, root(&prepared)?)?;
+    Ok(prepared)
 }
 
 /// Opens the file with options of CRIU. CRIU itself would look for it with another `/tmp`.
@@ -159,53 +197,12 @@ fn open_criu_options(asked: &rpc::CriuOptions) -> Result<Option<File>> {
     file.context("criu's options").map(Some)
 }
 
-/// Step 4: starts CRIU in the container's cgroups, in which the processes that it makes stay.
-fn start(
-    program: &CriuProgram,
-    prepared: &PreparedContainer,
-    guard: &mut CreateGuard,
-    images: &ImagesDirectory,
-    (masked, joined): (Option<&[PathBuf]>, &[OwnedFd]),
-) -> Result<CriuWorker> {
-    let root = root(prepared)?;
-    let group = prepared.cgroup.create().phase(Phase::Cgroup)?;
-    let container = guard.container.as_mut().context("no container")?;
-    if let Some(rdt) = &mut container.record.rdt {
-        rdt.create().phase(Phase::Cgroup)?;
+fn make_cgroups(prepared: &PreparedContainer, record: &mut ContainerRecord) -> Result<OpenCgroup> {
+    let cgroup = prepared.cgroup.create()?;
+    if let Some(rdt) = &mut record.rdt {
+        rdt.create()?;
     }
-    container.save().phase(Phase::State)?;
-    let directory = group
-        .clone_into()
-        .map(|fd| fd.try_clone_to_owned())
-        .transpose()?;
-    let directory = directory.as_ref().map(AsFd::as_fd);
-    let parent = getpid();
-    let worker = CriuWorker::start(program, libc::CLONE_NEWNS as u64, directory, || {
-        set_pdeathsig(Signal::SIGKILL)?;
-        ensure!(getppid() == parent, "rt has ended");
-        // Gives CRIU a fresh session keyring, which the restored processes inherit.
-        init::own_keyring(&prepared.plan)?;
-        let mut group = group.born();
-        group
-            .enter()
-            .and_then(|()| group.enter_pids())
-            .phase(Phase::Cgroup)?;
-        let mut inherited = images.open()?;
-        mounts::prepare(root, masked, program).phase(Phase::Mounts)?;
-        for namespace in joined {
-            inherited.push(namespace.try_clone()?);
-        }
-        Ok(inherited)
-    })
-    .phase(Phase::Process)?;
-    prepared
-        .cgroup
-        .start_unit(worker.pid)
-        .phase(Phase::Cgroup)?;
-    if let Some(rdt) = &container.record.rdt {
-        rdt.enter(worker.pid).phase(Phase::Cgroup)?;
-    }
-    Ok(worker)
+    Ok(cgroup)
 }
 
 fn root(prepared: &PreparedContainer) -> Result<&RootfsPlan> {
@@ -235,108 +232,141 @@ fn path_of(file: &File) -> String {
     format!("/proc/{}/fd/{}", getpid(), file.as_raw_fd())
 }
 
-/// Returns the standard streams of `rt` for those of the container that were pipes.
-fn pipes(images: &ImagesDirectory) -> Result<impl Iterator<Item = InheritFd> + use<>> {
-    let names = serde_json::from_slice::<Vec<String>>(&images.read(DESCRIPTORS)?);
-    let names = names.context(DESCRIPTORS)?;
-    let pipes = (0..3)
-        .zip(names)
-        .filter(|(_, name)| name.starts_with("pipe:"));
-    Ok(pipes.map(|(fd, key)| InheritFd { key, fd }))
-}
-
-/// The container while CRIU makes it from the images.
+/// The container while CRIU makes it from the images. When it is dropped, the first process is
+/// killed, and then the container is removed.
 struct RestoredContainer<'a> {
+    /// The first process, from the moment at which CRIU has named it.
+    init: Option<ClonedProcess>,
+    claimed: ClaimedContainer,
     request: &'a CreateRequest,
     prepared: &'a PreparedContainer,
-    guard: &'a mut CreateGuard,
     /// Masters of the terminals whose master is not in the images.
     terminals: Vec<OwnedFd>,
     relay: Option<Relay>,
 }
 
 impl RestoredContainer<'_> {
+    /// Step 4: starts CRIU in the container's cgroups, in which the processes that it makes stay.
+    fn start_criu(
+        &mut self,
+        program: &CriuProgram,
+        checkpoint: &Checkpoint,
+        joined: &[OwnedFd],
+    ) -> Result<CriuWorker> {
+        let prepared = self.prepared;
+        let root = root(prepared)?;
+        let masked = checkpoint.notes.masked.as_deref();
+        let container = self.claimed.container_mut();
+        let cgroup = make_cgroups(prepared, &mut container.record).phase(Phase::Cgroup)?;
+        container.save()?;
+        let directory = cgroup
+            .clone_into()
+            .map(|fd| fd.try_clone_to_owned())
+            .transpose()?;
+        let directory = directory.as_ref().map(AsFd::as_fd);
+        let parent = getpid();
+        let worker = CriuWorker::start(program, libc::CLONE_NEWNS as u64, directory, || {
+            set_pdeathsig(Signal::SIGKILL)?;
+            ensure!(getppid() == parent, "rt has ended");
+            // Gives CRIU a fresh session keyring, which the restored processes inherit.
+            init::own_keyring(&prepared.plan)?;
+            let mut cgroup = cgroup.born();
+            cgroup
+                .enter()
+                .and_then(|()| cgroup.enter_pids())
+                .phase(Phase::Cgroup)?;
+            let mut inherited = checkpoint.images.open()?;
+            mounts::prepare(root, masked, program).phase(Phase::Mounts)?;
+            for namespace in joined {
+                inherited.push(namespace.try_clone()?);
+            }
+            Ok(inherited)
+        })?;
+        let rdt = container.record.rdt.as_ref();
+        let entered = prepared.enter_cgroups(rdt, worker.pid);
+        entered.phase(Phase::Cgroup)?;
+        Ok(worker)
+    }
+
     /// Records the first process, sets up its network, and runs the hooks. The process and its
     /// namespaces exist, but nothing is in them yet.
     fn set_up(&mut self, pid: i32) -> Result<()> {
-        let Self {
-            prepared, guard, ..
-        } = self;
-        let plan = &prepared.plan;
         let pidfd = sys::pidfd_open(pid).context("the restored process")?;
-        guard.init = Some((Pid::from_raw(pid), Rc::new(pidfd)));
-        let container = guard.container.as_mut().context("no container")?;
-        container.record.init = Some(Process::now(pid)?);
-        container.save().phase(Phase::State)?;
-        plan.namespaces
-            .check(pid, CloneFlags::CLONE_NEWNET)
-            .phase(Phase::Namespaces)?;
-        if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
-            let sysctls = || network_sysctls(&plan.sysctls);
-            interfaces::bring_loopback_up_of(pid, sysctls).phase(Phase::Namespaces)?;
-        }
-        if !plan.net_devices.is_empty() {
-            // The devices of a joined namespace can be in it since the container was created.
-            let moved = match plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
-                true => MovedDevice::all(&plan.net_devices, pid),
-                false => MovedDevice::missing(&plan.net_devices, pid),
-            };
-            guard.moved = Some(moved.phase(Phase::Namespaces)?);
-        }
-        let Some(hooks) = plan.hooks.as_ref().filter(|hooks| hooks.has(&CALLERS)) else {
+        self.init = Some(ClonedProcess::new(pid, pidfd));
+        let container = self.claimed.container_mut();
+        container.set_init(Pid::from_raw(pid))?;
+        container.save()?;
+        self.set_up_network(pid).phase(Phase::Namespaces)?;
+        let Some(hooks) = self.parent_hooks() else {
             return Ok(());
         };
         // The hooks find the device rules set, since they may change them. Other limits would apply
         // to CRIU itself.
-        prepared
-            .cgroup
-            .apply(&prepared.limits.of_devices())
-            .phase(Phase::Cgroup)?;
-        CALLERS
-            .into_iter()
-            .try_for_each(|kind| hooks.run(kind, pid))
+        let devices = self.prepared.limits.of_devices();
+        self.prepared.cgroup.apply(&devices).phase(Phase::Cgroup)?;
+        create::run_parent_hooks(hooks, pid)
+    }
+
+    fn set_up_network(&mut self, pid: i32) -> Result<()> {
+        let plan = &self.prepared.plan;
+        plan.namespaces.check(pid, CloneFlags::CLONE_NEWNET)?;
+        let is_new = plan.namespaces.has_new(CloneFlags::CLONE_NEWNET);
+        if is_new {
+            let sysctls = || network_sysctls(&plan.sysctls);
+            interfaces::bring_loopback_up_of(pid, sysctls)?;
+        }
+        if !plan.net_devices.is_empty() {
+            // The devices of a joined namespace can be in it since the container was created.
+            let moved = match is_new {
+                true => MovedDevice::all(&plan.net_devices, pid),
+                false => MovedDevice::missing(&plan.net_devices, pid),
+            };
+            self.claimed.incomplete.moved = Some(moved?);
+        }
+        Ok(())
+    }
+
+    /// The hooks, if the parent runs any of them.
+    fn parent_hooks(&self) -> Option<&Hooks> {
+        let hooks = self.prepared.plan.hooks.as_ref();
+        hooks.filter(|hooks| hooks.has(&CALLERS))
     }
 
     /// Checks the container and completes it. All processes exist and none of them continues yet: a
     /// failure here ends them all.
     fn complete(&mut self, pid: i32) -> Result<()> {
+        let init = self.init.as_ref().context("no first process")?;
+        let PreparedContainer { plan, .. } = self.prepared;
         self.check_terminals().phase(Phase::Terminal)?;
-        let Self {
-            prepared, guard, ..
-        } = self;
-        let PreparedContainer {
-            plan,
-            cgroup,
-            limits,
-            ..
-        } = prepared;
         plan.namespaces
             .check(pid, CloneFlags::all() | NEWTIME)
             .phase(Phase::Namespaces)?;
-        seen::check(root(prepared)?, pid).phase(Phase::Mounts)?;
-        launch::give_pipes(plan, pid).phase(Phase::Process)?;
-        let container = guard.container.as_mut().context("no container")?;
+        seen::check(root(self.prepared)?, pid).phase(Phase::Mounts)?;
+        launch::give_pipes(plan, init.pid())?;
+        let container = self.claimed.container_mut();
         // CRIU makes a time namespace, so that clocks do not jump.
         let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));
         if time(&pid.to_string())? != time("self")? {
             container.record.namespaces |= libc::CLONE_NEWTIME;
         }
-        container.save().phase(Phase::State)?;
-        let with_hooks = plan.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
-        let rest = if with_hooks {
-            limits.without_devices()
-        } else {
-            limits.clone()
-        };
-        cgroup.apply(&rest).phase(Phase::Cgroup)?;
-        if let Some(own @ Delegation::Own { .. }) = &prepared.delegation {
-            cgroup.delegate(own, pid).phase(Phase::Cgroup)?;
+        container.save()?;
+        self.set_limits(pid).phase(Phase::Cgroup)?;
+        launch::schedule(plan, init.pid())?;
+        let relay = self.prepared.relay(self.terminals.pop());
+        self.relay = relay.phase(Phase::Terminal)?;
+        create::report_init(self.request, self.prepared, init).phase(Phase::State)
+    }
+
+    fn set_limits(&self, pid: i32) -> Result<()> {
+        let PreparedContainer { cgroup, limits, .. } = self.prepared;
+        match self.parent_hooks() {
+            Some(_) => cgroup.apply(&limits.without_devices())?,
+            None => cgroup.apply(limits)?,
         }
-        launch::schedule(plan, Pid::from_raw(pid)).phase(Phase::Process)?;
-        self.relay = prepared
-            .relay(self.terminals.pop())
-            .phase(Phase::Terminal)?;
-        create::tell(self.request, prepared, guard).phase(Phase::State)
+        match &self.prepared.delegation {
+            Some(own @ Delegation::Own { .. }) => cgroup.delegate(own, pid),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses more terminals in the images than the configuration has: one or none. There may be
@@ -373,7 +403,7 @@ struct JoinedByPath {
 }
 
 impl JoinedByPath {
-    fn open(spec: &Spec) -> Result<Self> {
+    fn open_all(spec: &Spec) -> Result<Self> {
         let mut joined = Self::default();
         let all = spec
             .linux()

@@ -42,15 +42,16 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 
 use crate::child::Interruption;
 use crate::error::{Failure, InPhase, Phase};
@@ -119,78 +120,92 @@ pub(crate) trait LendMounts {
 }
 
 /// Makes a socket pair. Returns the parent's end and init's.
-pub(crate) fn pair() -> Result<(OwnedFd, InitEnd)> {
+pub(crate) fn make_pair() -> Result<(OwnedFd, InitEnd)> {
     // Init's end has the lower number: together with the start socket and the cgroups, the
     // descriptors that init keeps are one range.
-    let (init, caller) = socketpair(
+    let (init, parent) = socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
         None,
         SockFlag::SOCK_CLOEXEC,
     )
     .context("a socket pair")?;
-    Ok((caller, InitEnd { socket: init }))
+    Ok((parent, InitEnd { socket: init }))
 }
 
-/// The parent's end, with the process at the other end.
+/// How long to wait for a process that was killed, in milliseconds. In a frozen cgroup it ends only
+/// when that is thawed, and is then reaped by the process that orphans fall to.
+const KILL_LIMIT_MS: u16 = 2_000;
+
+/// A child of `rt` that is killed and reaped when this is dropped, unless it has been released.
 #[derive(Debug)]
-pub(crate) struct ParentEnd {
-    socket: OwnedFd,
-    pid: i32,
-    process: Rc<OwnedFd>,
-    /// Whether the process begins as a builder.
-    has_builder: bool,
-    builder: Option<BuilderHandle>,
+pub(crate) struct ClonedProcess {
+    pid: Pid,
+    pidfd: OwnedFd,
+    is_released: bool,
 }
 
-/// A builder that has done its work. It is ended when this is dropped.
-#[derive(Debug)]
-struct BuilderHandle(Rc<OwnedFd>);
+impl ClonedProcess {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd) -> Self {
+        Self {
+            pid: Pid::from_raw(pid),
+            pidfd,
+            is_released: false,
+        }
+    }
 
-/// How long to wait for a process that was killed, in milliseconds. In a frozen cgroup it ends
-/// later, and is reaped by the process that orphans fall to.
-const KILL_LIMIT_MS: u16 = 1_000;
+    /// The pid as the parent sees it.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
 
-impl Drop for BuilderHandle {
-    fn drop(&mut self) {
-        kill(self.0.as_fd());
+    /// Lets the process outlive this handle.
+    pub(crate) fn release(&mut self) {
+        self.is_released = true;
     }
 }
 
-impl Drop for ParentEnd {
+impl AsFd for ClonedProcess {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for ClonedProcess {
     fn drop(&mut self) {
-        // No other process knows yet of the one that the builder has cloned.
-        if self.builder.is_some() {
-            kill(self.process.as_fd());
+        if !self.is_released {
+            let _ = sys::pidfd_send_signal(self.as_fd(), libc::SIGKILL);
+            let _ = sys::reap(self.as_fd(), KILL_LIMIT_MS.into());
         }
     }
 }
 
-fn kill(process: BorrowedFd<'_>) {
-    let _ = sys::pidfd_send_signal(process, libc::SIGKILL);
-    let _ = sys::reap(process, KILL_LIMIT_MS.into());
+/// The parent's end, with the process at the other end. When it is dropped, it kills that process,
+/// and then the builder.
+#[derive(Debug)]
+pub(crate) struct ParentEnd {
+    socket: OwnedFd,
+    process: ClonedProcess,
+    /// Whether the process is a builder that has not cloned init yet.
+    is_builder: bool,
+    /// The builder that has cloned init and watches over it.
+    builder: Option<ClonedProcess>,
 }
 
 impl ParentEnd {
-    /// Makes the parent's end. `process` is the pidfd of init, or of its builder.
-    pub(crate) fn new(socket: OwnedFd, pid: i32, process: OwnedFd, has_builder: bool) -> Self {
+    /// Makes the parent's end. `process` is init, or its builder.
+    pub(crate) fn new(socket: OwnedFd, process: ClonedProcess, is_builder: bool) -> Self {
         Self {
             socket,
-            pid,
-            process: Rc::new(process),
-            has_builder,
+            process,
+            is_builder,
             builder: None,
         }
     }
 
-    /// The pidfd of init; before [`Self::ready`] that of its builder, if it has one.
-    pub(crate) fn process(&self) -> &Rc<OwnedFd> {
+    /// Init; before [`Self::ready`] its builder, if it has one.
+    pub(crate) fn process(&self) -> &ClonedProcess {
         &self.process
-    }
-
-    /// The pid of that process, as the parent sees it.
-    pub(crate) fn pid(&self) -> i32 {
-        self.pid
     }
 
     /// Sends Go: everything that only the parent may do is done.
@@ -219,13 +234,13 @@ impl ParentEnd {
         let mut terminal = None;
         let mut is_ready = false;
         // The process may report Ready before the builder that has cloned it reports Born.
-        while !is_ready || (self.has_builder && self.builder.is_none()) {
+        while !is_ready || self.is_builder {
             match self.lend(lender, "before it was ready")? {
                 ProtocolMessage::Terminal(fd) => terminal = Some(fd),
                 ProtocolMessage::Born(pid, process) => {
-                    let builder = std::mem::replace(&mut self.process, Rc::new(process));
-                    self.builder = Some(BuilderHandle(builder));
-                    self.pid = pid;
+                    let init = ClonedProcess::new(pid, process);
+                    self.builder = Some(std::mem::replace(&mut self.process, init));
+                    self.is_builder = false;
                 }
                 ProtocolMessage::Point(MessageName::Ready) => is_ready = true,
                 other => bail!("the container's first process answered {other:?}"),
@@ -235,9 +250,9 @@ impl ParentEnd {
     }
 
     /// Sends Detach, so that init goes on alone and waits for `start`. Ends the builder.
-    pub(crate) fn detach(&mut self) -> Result<()> {
+    pub(crate) fn detach(mut self) -> Result<()> {
         self.send(MessageName::Detach)?;
-        self.builder = None;
+        self.process.release();
         Ok(())
     }
 
@@ -246,22 +261,16 @@ impl ParentEnd {
         self.send(MessageName::Start)
     }
 
-    /// Waits until the program runs, after [`Self::start`]. `agent` gets the seccomp notify fds of
-    /// the filters of the program and of hooks.
-    pub(crate) fn executed(&mut self, mut agent: impl FnMut(OwnedFd) -> Result<()>) -> Result<()> {
-        let mut executing = false;
-        loop {
-            match receive(self.socket.as_fd(), Some(self.process.as_fd()))? {
-                ProtocolMessage::Listener(fd) => pass_on(self.socket.as_fd(), fd, &mut agent)?,
-                ProtocolMessage::Point(MessageName::Executing) => executing = true,
-                ProtocolMessage::Failed(failure) => return Err(failure.into()),
-                ProtocolMessage::End if executing => {
-                    self.builder = None;
-                    return Ok(());
-                }
-                ProtocolMessage::End => return Err(self.died("before the program ran")),
-                other => bail!("the container's first process answered {other:?}"),
-            }
+    /// Waits until the program runs, after [`Self::start`], and ends the builder. Returns the
+    /// process of the program. `agent` gets the seccomp notify fds of the filters of the program
+    /// and of hooks.
+    pub(crate) fn wait_program(
+        self,
+        agent: impl FnMut(OwnedFd) -> Result<()>,
+    ) -> Result<ClonedProcess> {
+        match runs_program(self.socket.as_fd(), self.process.as_fd(), agent)? {
+            true => Ok(self.process),
+            false => Err(self.died("before the program ran")),
         }
     }
 
@@ -270,7 +279,9 @@ impl ParentEnd {
         loop {
             match self.receive(when)? {
                 ProtocolMessage::Ask(index) => {
-                    let fd = lender.lend(self.pid, index).phase(Phase::Mounts)?;
+                    let fd = lender
+                        .lend(self.process.pid.as_raw(), index)
+                        .phase(Phase::Mounts)?;
                     self.send_with(MessageName::Lend, Some(fd.as_fd()))?;
                 }
                 message => return Ok(message),
@@ -308,7 +319,7 @@ impl ParentEnd {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
         let how = match waitid(Id::PIDFd(self.process.as_fd()), flags) {
             Ok(WaitStatus::Exited(_, status)) => format!("exited with status {status}"),
-            Ok(WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)) => {
+            Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) => {
                 "was killed (if not by you: out of memory?)".to_string()
             }
             Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),
@@ -358,19 +369,13 @@ impl InitEnd {
 
     /// Reports that everything is mounted, and waits until the parent's hooks are done.
     pub(crate) fn wait_hooks(&self) -> Result<()> {
-        send(self.socket.as_fd(), MessageName::Mounted, &[], None).context("the caller")?;
+        self.send(MessageName::Mounted, &[], None)?;
         self.wait(MessageName::Proceed)
     }
 
     /// Asks the parent for the descriptor with the number `index`.
     pub(crate) fn borrow(&self, index: u32) -> Result<OwnedFd> {
-        send(
-            self.socket.as_fd(),
-            MessageName::Ask,
-            &index.to_ne_bytes(),
-            None,
-        )
-        .context("the caller")?;
+        self.send(MessageName::Ask, &index.to_ne_bytes(), None)?;
         match receive(self.socket.as_fd(), None)? {
             ProtocolMessage::Lent(fd) => Ok(fd),
             ProtocolMessage::End => bail!("the caller is gone"),
@@ -383,30 +388,18 @@ impl InitEnd {
 
     /// Sends the terminal's master to the parent.
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
-        send(
-            self.socket.as_fd(),
-            MessageName::Terminal,
-            &[],
-            Some(master),
-        )
-        .context("the caller")
+        self.send(MessageName::Terminal, &[], Some(master))
     }
 
     /// Reports the process that a builder has cloned: its pid, which is the same in the parent's
     /// view and the builder's, and its pidfd.
     pub(crate) fn born(&self, pid: i32, process: BorrowedFd<'_>) -> Result<()> {
-        send(
-            self.socket.as_fd(),
-            MessageName::Born,
-            &pid.to_ne_bytes(),
-            Some(process),
-        )
-        .context("the caller")
+        self.send(MessageName::Born, &pid.to_ne_bytes(), Some(process))
     }
 
     /// Reports Ready: everything is done but the program itself.
     pub(crate) fn ready(&self) -> Result<()> {
-        send(self.socket.as_fd(), MessageName::Ready, &[], None).context("the caller")
+        self.send(MessageName::Ready, &[], None)
     }
 
     /// Waits for Detach or Start, which the parent sends when it has recorded the container.
@@ -435,20 +428,14 @@ impl InitEnd {
 
     /// Sends the seccomp notify fd of the filter to the parent, and waits until the agent has it.
     pub(crate) fn listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
-        send(
-            self.socket.as_fd(),
-            MessageName::Listener,
-            &[],
-            Some(listener),
-        )
-        .context("the caller")?;
+        self.send(MessageName::Listener, &[], Some(listener))?;
         self.wait(MessageName::Proceed)
     }
 
     /// Reports that execve comes next. The peer may be gone by now: the program runs nevertheless,
     /// as it would a moment later.
     pub(crate) fn executing(&self) {
-        let _ = send(self.socket.as_fd(), MessageName::Executing, &[], None);
+        let _ = self.send(MessageName::Executing, &[], None);
     }
 
     /// Reports the failure. If that fails, too, there is nobody else to report it to.
@@ -456,7 +443,11 @@ impl InitEnd {
         let mut payload = vec![failure.phase as u8];
         let room = MESSAGE_MAX - 2;
         payload.extend(failure.line.bytes().take(room));
-        let _ = send(self.socket.as_fd(), MessageName::Failed, &payload, None);
+        let _ = self.send(MessageName::Failed, &payload, None);
+    }
+
+    fn send(&self, name: MessageName, payload: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        send(self.as_fd(), name, payload, fd).context("the caller")
     }
 
     fn wait(&self, name: MessageName) -> Result<()> {
@@ -477,27 +468,35 @@ impl InitEnd {
 pub(crate) fn start(
     socket: BorrowedFd<'_>,
     process: BorrowedFd<'_>,
-    mut agent: impl FnMut(OwnedFd) -> Result<()>,
+    agent: impl FnMut(OwnedFd) -> Result<()>,
 ) -> Result<()> {
+    let running = "cannot start an already running container";
     match send(socket, MessageName::Start, &[], None) {
-        Err(Errno::EPIPE | Errno::ECONNRESET) => bail!("cannot start an already running container"),
+        Err(Errno::EPIPE | Errno::ECONNRESET) => bail!(running),
         result => result.context("the start listener")?,
     }
-    let mut executing = false;
+    match runs_program(socket, process, agent) {
+        Ok(true) => Ok(()),
+        Ok(false) => bail!("the container's first process died before the program ran"),
+        Err(error) if error.downcast_ref() == Some(&Errno::ECONNRESET) => bail!(running),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until the program runs. Returns `false` if init has ended before.
+fn runs_program(
+    socket: BorrowedFd<'_>,
+    process: BorrowedFd<'_>,
+    mut agent: impl FnMut(OwnedFd) -> Result<()>,
+) -> Result<bool> {
+    let mut is_executing = false;
     loop {
-        match receive(socket, Some(process)) {
-            Ok(ProtocolMessage::Listener(fd)) => pass_on(socket, fd, &mut agent)?,
-            Ok(ProtocolMessage::Point(MessageName::Executing)) => executing = true,
-            Ok(ProtocolMessage::Failed(failure)) => return Err(failure.into()),
-            Ok(ProtocolMessage::End) if executing => return Ok(()),
-            Ok(ProtocolMessage::End) => {
-                bail!("the container's first process died before the program ran")
-            }
-            Ok(other) => bail!("the container's first process answered {other:?}"),
-            Err(error) if error.downcast_ref() == Some(&Errno::ECONNRESET) => {
-                bail!("cannot start an already running container")
-            }
-            Err(error) => return Err(error),
+        match receive(socket, Some(process))? {
+            ProtocolMessage::Listener(fd) => pass_on(socket, fd, &mut agent)?,
+            ProtocolMessage::Point(MessageName::Executing) => is_executing = true,
+            ProtocolMessage::Failed(failure) => return Err(failure.into()),
+            ProtocolMessage::End => return Ok(is_executing),
+            other => bail!("the container's first process answered {other:?}"),
         }
     }
 }
@@ -611,12 +610,12 @@ mod tests {
 
     #[test]
     fn a_failure_crosses_the_socket_whole() {
-        let (caller, init) = pair().unwrap();
+        let (parent, init) = make_pair().unwrap();
         init.failed(&Failure {
             phase: Phase::Mounts,
             line: "mounts[3] /data: gone".into(),
         });
-        match receive(caller.as_fd(), None).unwrap() {
+        match receive(parent.as_fd(), None).unwrap() {
             ProtocolMessage::Failed(failure) => {
                 assert_eq!(failure.phase, Phase::Mounts);
                 assert_eq!(failure.line, "mounts[3] /data: gone");
@@ -627,21 +626,21 @@ mod tests {
 
     #[test]
     fn a_long_failure_is_cut_to_one_message() {
-        let (caller, init) = pair().unwrap();
+        let (parent, init) = make_pair().unwrap();
         init.failed(&Failure {
             phase: Phase::Exec,
             line: "x".repeat(100_000),
         });
         assert!(matches!(
-            receive(caller.as_fd(), None).unwrap(),
+            receive(parent.as_fd(), None).unwrap(),
             ProtocolMessage::Failed(_)
         ));
     }
 
     #[test]
-    fn a_caller_that_is_gone_ends_the_wait() {
-        let (caller, init) = pair().unwrap();
-        drop(caller);
+    fn a_parent_that_is_gone_ends_the_wait() {
+        let (parent, init) = make_pair().unwrap();
+        drop(parent);
         assert!(init.wait_go().is_err());
     }
 

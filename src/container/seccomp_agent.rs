@@ -27,89 +27,77 @@ struct ProcessState<'a> {
     state: HookState<'a>,
 }
 
-/// A connection to the agent, for one seccomp notify fd.
+/// The container's agent, with an open connection for the first seccomp notify fd.
 #[derive(Debug)]
-pub(crate) struct AgentConnection {
-    socket: OwnedFd,
-    agent: Agent,
-    record: ContainerRecord,
+pub(crate) struct AgentConnection<'a> {
+    agent: &'a Agent,
+    record: &'a ContainerRecord,
     status: ContainerStatus,
+    /// The connection for the next seccomp notify fd, if it has been made.
+    socket: Option<OwnedFd>,
 }
 
-/// Connects to the container's agent, if it has one. `start` and `exec` do so before the process
-/// goes on, `run` right after it has sent Start. `status` is the container's.
-pub(crate) fn connect_of(
-    record: &ContainerRecord,
-    status: ContainerStatus,
-) -> Result<Option<AgentConnection>> {
-    let agent = record
-        .seccomp
-        .as_ref()
-        .and_then(|terms| terms.agent.as_ref());
-    let Some(agent) = agent else { return Ok(None) };
-    Ok(Some(AgentConnection {
-        socket: agent.connect()?,
-        record: record.clone(),
-        agent: agent.clone(),
-        status,
-    }))
-}
-
-/// Returns what takes the seccomp notify fds of the process `pid`: its program's, and before that
-/// one of each startContainer hook. The agent gets each by a connection of its own.
-pub(crate) fn taker(agent: Option<AgentConnection>, pid: i32) -> impl FnMut(OwnedFd) -> Result<()> {
-    let mut known = agent
-        .as_ref()
-        .map(|connection| (connection.record.clone(), connection.status));
-    let mut first = agent;
-    move |listener| {
-        let connection = match (first.take(), &mut known) {
-            (None, Some((record, status))) => connect_of(record, *status)?,
-            (first, _) => first,
+impl<'a> AgentConnection<'a> {
+    /// Connects to the container's agent, if it has one, before the process goes on. `status` is
+    /// the container's.
+    pub(crate) fn connect(
+        record: &'a ContainerRecord,
+        status: ContainerStatus,
+    ) -> Result<Option<Self>> {
+        let terms = record.seccomp.as_ref();
+        let Some(agent) = terms.and_then(|terms| terms.agent.as_ref()) else {
+            return Ok(None);
         };
-        connection
-            .context("a listener without an agent")?
-            .pass(listener, pid)
-    }
-}
-
-impl AgentConnection {
-    /// Sends the seccomp notify fd of the process `pid`. The agent gets the same state of the
-    /// container as hooks do.
-    fn pass(self, listener: OwnedFd, pid: i32) -> Result<()> {
-        let Self {
-            socket,
+        Ok(Some(Self {
             agent,
             record,
             status,
-        } = self;
-        let status = status.to_string();
+            socket: Some(agent.connect()?),
+        }))
+    }
+
+    /// Sends the seccomp notify fd of the process `pid`, over a connection of its own. The agent
+    /// gets the same state of the container as hooks do.
+    fn send(&mut self, notify_fd: &OwnedFd, pid: i32) -> Result<()> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => self.agent.connect()?,
+        };
+        let status = self.status.to_string();
+        let init = self.record.init.map_or(0, |init| init.pid);
         let document = serde_json::to_vec(&ProcessState {
             oci_version: OCI_VERSION,
             fds: ["seccompFd"],
             pid,
-            metadata: agent.metadata.as_deref(),
-            state: HookState::of(&record, &status, record.init.map_or(0, |init| init.pid)),
+            metadata: self.agent.metadata.as_deref(),
+            state: HookState::of(self.record, &status, init),
         })?;
-        let fds = [listener.as_raw_fd()];
+        let fds = [notify_fd.as_raw_fd()];
         let mut rights = vec![ControlMessage::ScmRights(&fds)];
         let mut rest = document.as_slice();
         while !rest.is_empty() {
             let flags = MsgFlags::MSG_NOSIGNAL;
-            match sendmsg::<()>(
-                socket.as_raw_fd(),
-                &[IoSlice::new(rest)],
-                &rights,
-                flags,
-                None,
-            ) {
+            let vector = [IoSlice::new(rest)];
+            match sendmsg::<()>(socket.as_raw_fd(), &vector, &rights, flags, None) {
                 Ok(sent) => rest = &rest[sent..],
                 Err(Errno::EINTR) => continue,
-                Err(Errno::EAGAIN) => bail!("{}: does not read", origin(&agent.path)),
-                Err(errno) => return Err(errno).with_context(|| origin(&agent.path)),
+                Err(Errno::EAGAIN) => bail!("{}: does not read", origin(&self.agent.path)),
+                Err(errno) => return Err(errno).with_context(|| origin(&self.agent.path)),
             }
             rights.clear();
         }
         Ok(())
+    }
+}
+
+/// Returns the function that sends the seccomp notify fds of the process `pid` to the agent: its
+/// program's, and before that one of each startContainer hook.
+pub(crate) fn notify_fd_sender(
+    mut agent: Option<AgentConnection<'_>>,
+    pid: i32,
+) -> impl FnMut(OwnedFd) -> Result<()> {
+    move |notify_fd| {
+        let agent = agent.as_mut().context("a listener without an agent")?;
+        agent.send(&notify_fd, pid)
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn prepare(container: &Container) -> Result<Option<OwnedFd>> {
         Mode::from_bits_truncate(0o755),
     )
     .with_context(context)?;
-    let directory = open(container.directory())?;
+    let directory = open_directory(container.directory())?;
     let tree = sys::clone_mount(directory.as_fd(), false).with_context(context)?;
     let set = libc::MOUNT_ATTR_RDONLY
         | libc::MOUNT_ATTR_NOSUID
@@ -97,10 +97,10 @@ pub(crate) fn prepare(container: &Container) -> Result<Option<OwnedFd>> {
 
 /// Whether the container has a socket for its manager.
 pub(crate) fn is_prepared(container: &Container) -> bool {
-    open(container.directory()).is_ok()
+    open_directory(container.directory()).is_ok()
 }
 
-fn open(state: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+fn open_directory(state: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     openat(state, NOTIFY_DIRECTORY, flags, Mode::empty())
 }
@@ -125,7 +125,7 @@ impl NotifyRelay {
         let Some(manager) = manager()? else {
             return Ok(None);
         };
-        let directory = match open(container.directory()) {
+        let directory = match open_directory(container.directory()) {
             Err(Errno::ENOENT) => return Ok(None),
             result => result.context(NOTIFY_DIRECTORY)?,
         };

@@ -33,8 +33,9 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{AccessFlags, faccessat, write};
+use nix::unistd::{AccessFlags, Pid, faccessat, write};
 
+use crate::error::{InPhase, Phase};
 use crate::id::check_id;
 use crate::process::Process;
 use crate::security::seccomp::SeccompFilter;
@@ -117,7 +118,7 @@ impl Container {
         };
         let directory = reopen(&lock.0).context("the state directory")?;
         let found = Self::read(&directory, id)?;
-        let container = Self::of(directory, root, id, found).unwrap_or_else(|directory| {
+        let container = Self::from_found(directory, root, id, found).unwrap_or_else(|directory| {
             // A `create` was killed between the claim and the intent: nothing else can exist.
             let record = ContainerRecord::empty(id);
             Self {
@@ -190,12 +191,12 @@ impl Container {
     }
 
     /// Opens the container `id`, which must exist.
-    pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
-        Self::find(root, id)?.ok_or_else(|| missing(id))
+    pub(crate) fn open_existing(root: &Path, id: &str) -> Result<Self> {
+        Self::find_readable(root, id)?.ok_or_else(|| missing(id))
     }
 
     /// Opens the container `id` if there is one.
-    pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
+    pub(crate) fn find_readable(root: &Path, id: &str) -> Result<Option<Self>> {
         Self::find_any(root, id)?.map(Self::readable).transpose()
     }
 
@@ -206,10 +207,10 @@ impl Container {
             return Ok(None);
         };
         let found = Self::read(&directory, id)?;
-        Ok(Self::of(directory, root, id, found).ok())
+        Ok(Self::from_found(directory, root, id, found).ok())
     }
 
-    fn of(
+    fn from_found(
         directory: OwnedFd,
         root: &Path,
         id: &str,
@@ -225,7 +226,7 @@ impl Container {
                 None,
             ),
             FoundContainer::NoRecord(fault, bytes) => (
-                ContainerRecord::of_remains(&directory, id, &bytes),
+                ContainerRecord::from_remains(&directory, id, &bytes),
                 Some(fault),
             ),
             FoundContainer::Nothing => return Err(directory),
@@ -285,7 +286,7 @@ impl Container {
             let Some(id) = entry.name.to_str().filter(|id| check_id(id).is_ok()) else {
                 continue;
             };
-            match Self::find(root, id) {
+            match Self::find_readable(root, id) {
                 Ok(found) => all.extend(found),
                 Err(error) => errors.push(error),
             }
@@ -319,6 +320,10 @@ impl Container {
 
     /// Replaces `state.json` in one step.
     pub(crate) fn save(&self) -> Result<()> {
+        self.replace_record().phase(Phase::State)
+    }
+
+    fn replace_record(&self) -> Result<()> {
         let bytes = serde_json::to_vec(&self.record)?;
         self.write(NEW_STATE_FILE, &bytes)?;
         renameat(&self.directory, NEW_STATE_FILE, &self.directory, STATE_FILE).context(STATE_FILE)
@@ -383,12 +388,8 @@ impl Container {
 
     /// Makes the start socket in the directory. Init inherits it, and so can be started.
     pub(crate) fn listen(&self) -> Result<OwnedFd> {
-        let kind = SockType::SeqPacket;
-        let fd =
-            socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).context(LISTENER)?;
-        bind(fd.as_raw_fd(), &self.listener_address()?).context(LISTENER)?;
-        listen(&fd, Backlog::new(8)?).context(LISTENER)?;
-        Ok(fd)
+        let address = self.listener_address()?;
+        listen_at(&address).context(LISTENER)
     }
 
     /// Connects to the start socket of an init that waits; `None` if init does not wait (any more).
@@ -439,6 +440,13 @@ impl Container {
         UnixAddr::new(path.as_str()).context(LISTENER)
     }
 
+    /// Makes the process `pid` the init of the record.
+    pub(crate) fn set_init(&mut self, pid: Pid) -> Result<()> {
+        let process = Process::now(pid.as_raw()).phase(Phase::State)?;
+        self.record.init = Some(process);
+        Ok(())
+    }
+
     /// Returns init's pidfd if init is alive.
     pub(crate) fn init(&self) -> Result<Option<OwnedFd>> {
         self.record.init.map_or(Ok(None), Process::open)
@@ -472,7 +480,9 @@ impl Container {
     /// Removes the directory. The lock must be held.
     pub(crate) fn remove(&self) -> Result<()> {
         let path = self.path();
-        remove_directory(&path).with_context(|| path.display().to_string())
+        remove_directory(&path)
+            .with_context(|| path.display().to_string())
+            .phase(Phase::State)
     }
 }
 
@@ -527,7 +537,10 @@ fn make_directory(root: &Path, id: &str) -> Result<()> {
         return made.with_context(|| path.display().to_string());
     }
     let exists = "container with given ID already exists";
-    match Container::find(root, id).err().filter(is_unreadable) {
+    match Container::find_readable(root, id)
+        .err()
+        .filter(is_unreadable)
+    {
         Some(error) => Err(error.context(exists)),
         None => bail!("{id}: {exists}"),
     }
@@ -559,6 +572,14 @@ impl std::fmt::Display for UnreadableState {
 
 fn is_unreadable(error: &Error) -> bool {
     error.downcast_ref::<UnreadableState>().is_some()
+}
+
+fn listen_at(address: &UnixAddr) -> nix::Result<OwnedFd> {
+    let kind = SockType::SeqPacket;
+    let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(fd.as_raw_fd(), address)?;
+    listen(&fd, Backlog::new(8)?)?;
+    Ok(fd)
 }
 
 /// Makes a socket for a connection. It does not block, so that a full queue is an error and no

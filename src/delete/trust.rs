@@ -20,14 +20,14 @@ pub(super) fn leave_out_misplaced(container: &mut Container) -> Vec<PathBuf> {
 /// Returns the cgroups that certainly belong to the container, so that their processes may be
 /// killed. If the record has none, or has others, these are replaced by the cgroups that follow
 /// from the copy of the configuration.
-pub(crate) fn own_groups(container: &Container) -> Cgroup {
+pub(crate) fn own_cgroups(container: &Container) -> Cgroup {
     let mut cgroup = container.record.cgroup.clone();
     let is_complete = !cgroup.is_nowhere();
-    let expected = container.expected_groups();
+    let expected = container.expected_cgroups();
     if cgroup.leave_out_foreign(&expected).is_empty() && is_complete {
         return cgroup;
     }
-    let mut by_config = container.groups_by_config();
+    let mut by_config = container.cgroups_by_config();
     by_config.leave_out_foreign(&expected);
     if cgroup.is_nowhere() {
         by_config
@@ -38,12 +38,12 @@ pub(crate) fn own_groups(container: &Container) -> Cgroup {
 
 /// Whether the cgroups of the record are where those of the container have to be: all have the name
 /// of the container's id, or are where its configuration puts them.
-pub(super) fn has_own_groups(container: &Container) -> bool {
+pub(super) fn has_own_cgroups(container: &Container) -> bool {
     let ContainerRecord { id, cgroup, .. } = &container.record;
     cgroup.is_named(id)
         || cgroup
             .clone()
-            .leave_out_foreign(&container.expected_groups())
+            .leave_out_foreign(&container.expected_cgroups())
             .is_empty()
 }
 
@@ -54,7 +54,7 @@ pub(super) fn warn(container: &Container, misplaced: &[PathBuf]) {
         .record
         .cgroup
         .clone()
-        .leave_out_foreign(&container.expected_groups());
+        .leave_out_foreign(&container.expected_cgroups());
     for directory in misplaced.iter().chain(&foreign) {
         log::warn(format!(
             "{id}: not its cgroup, left alone: {}",
@@ -78,7 +78,7 @@ pub(crate) fn check_init(container: &Container) -> Result<()> {
         let own = root(&format!("/proc/{}/root/.", init.pid));
         own.is_some() && own == record.rootfs.to_str().and_then(root)
     };
-    let is_known = match own_groups(container).includes(init.pid) {
+    let is_known = match own_cgroups(container).includes(init.pid) {
         Some(true) | None => true,
         // Before Go init is in no cgroup of version 1, and still has the root directory of the
         // host.

@@ -95,8 +95,11 @@ fn change(process: &mut Process, options: &ExecOptions) {
     }
     change_user(process, options);
     if !options.cap.is_empty() {
-        let capabilities = process.capabilities().clone().unwrap_or_else(none);
-        process.set_capabilities(Some(add(capabilities, &options.cap)));
+        let capabilities = process
+            .capabilities()
+            .clone()
+            .unwrap_or_else(no_capabilities);
+        process.set_capabilities(Some(add_capabilities(capabilities, &options.cap)));
     }
 }
 
@@ -114,7 +117,7 @@ fn change_user(process: &mut Process, options: &ExecOptions) {
 }
 
 /// Returns capability sets that are empty, which oci-spec's default is not.
-fn none() -> LinuxCapabilities {
+fn no_capabilities() -> LinuxCapabilities {
     let mut none = LinuxCapabilities::default();
     none.set_bounding(None)
         .set_effective(None)
@@ -126,7 +129,7 @@ fn none() -> LinuxCapabilities {
 /// Adds capabilities, but never to the inheritable set (CVE-2022-29162). Those that are inheritable
 /// already are added to the ambient set as well; otherwise a process that is not root would not
 /// have them.
-fn add(mut sets: LinuxCapabilities, names: &[Capability]) -> LinuxCapabilities {
+fn add_capabilities(mut sets: LinuxCapabilities, names: &[Capability]) -> LinuxCapabilities {
     let more = |set: &Option<HashSet<Capability>>| {
         Some(
             set.iter()

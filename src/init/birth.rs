@@ -20,7 +20,7 @@ use nix::unistd::{Pid, getppid};
 
 use super::{process, terminal};
 use crate::cgroup::OpenCgroup;
-use crate::container::protocol;
+use crate::container::protocol::InitEnd;
 use crate::plan::Plan;
 use crate::sys::{self, Fork};
 
@@ -28,30 +28,30 @@ use crate::sys::{self, Fork};
 /// descriptors that the process needs besides its standard streams and those that are passed on.
 pub(super) fn appear(
     plan: &Plan,
-    group: &mut OpenCgroup,
-    caller: &protocol::InitEnd,
+    cgroup: &mut OpenCgroup,
+    parent_end: &InitEnd,
     mut keep: Vec<i32>,
 ) -> Result<()> {
-    keep.extend(group.descriptors());
+    keep.extend(cgroup.descriptors());
     sys::close_all_but(keep, 3 + plan.preserve_fds).context("close_range")?;
     let parent = getppid();
     match sys::fork_sibling().context("clone")? {
         Fork::Parent { pid, pidfd } => {
-            if caller.born(pid, pidfd.as_fd()).is_ok() {
+            if parent_end.born(pid, pidfd.as_fd()).is_ok() {
                 watch_over(&pidfd, parent);
             }
             // The parent is gone, or has to see that the process ends.
-            end(&pidfd)
+            kill_and_exit(&pidfd)
         }
         Fork::Child => {
-            group.enter_pids()?;
+            cgroup.enter_pids()?;
             process::lead_session()?;
             if plan
                 .process
                 .as_ref()
                 .is_some_and(|program| program.terminal)
             {
-                terminal::control()?;
+                terminal::control_terminal()?;
             }
             Ok(())
         }
@@ -69,10 +69,10 @@ fn watch_over(process: &OwnedFd, parent: Pid) -> ! {
     if waits && getppid() == parent {
         let _ = sys::wait_for_signal(&ends);
     }
-    end(process)
+    kill_and_exit(process)
 }
 
-fn end(process: &OwnedFd) -> ! {
+fn kill_and_exit(process: &OwnedFd) -> ! {
     let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
     sys::exit_now(1)
 }

@@ -52,7 +52,7 @@ pub(super) struct ReadyProgram<'a> {
 
 /// Drops what this process has inherited from the parent: every descriptor but `keep` and those
 /// that are passed on to the program, the signal mask, and the signals that are ignored.
-pub(super) fn leave_the_caller(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
+pub(super) fn leave_parent(plan: &Plan, keep: Vec<RawFd>) -> Result<()> {
     sys::close_all_but(keep, 3 + plan.preserve_fds).context("close_range")?;
     for signal in &plan.ignored_signals {
         sys::restore_signal(*signal).with_context(|| format!("signal {signal}"))?;
@@ -123,26 +123,20 @@ pub(super) fn confine<'a>(program: &'a ProgramPlan, root: &RootFd) -> Result<Rea
         .landlock
         .as_ref()
         .map(|wanted| landlock::rules(wanted, root));
-    let rules = rules.transpose().phase(Phase::Process)?;
-    own_standard_streams(program, root).phase(Phase::Process)?;
+    let rules = rules.transpose()?;
+    own_standard_streams(program, root)?;
     if let Some(mask) = program.umask {
         umask(Mode::from_bits_truncate(mask));
     }
     if let Some(domain) = program.personality {
-        sys::set_personality(domain)
-            .context("linux.personality")
-            .phase(Phase::Process)?;
+        sys::set_personality(domain).context("linux.personality")?;
     }
     if program.no_new_privileges {
-        prctl::set_no_new_privs()
-            .context("process.noNewPrivileges")
-            .phase(Phase::Process)?;
+        prctl::set_no_new_privs().context("process.noNewPrivileges")?;
     }
-    become_user(program).phase(Phase::Process)?;
+    become_user(program)?;
     // On some file systems (FUSE, NFS) the user may enter directories that root may not.
-    entered
-        .or_else(|_| enter_directory(program, root))
-        .phase(Phase::Process)?;
+    entered.or_else(|_| enter_directory(program, root))?;
     let path = find_executable(program).phase(Phase::Exec)?;
     Ok(ReadyProgram {
         program,
@@ -388,9 +382,7 @@ impl ReadyProgram<'_> {
 
     /// Makes the messenger, the second thread that a filter with an agent needs.
     pub(super) fn prepare_filter(&self) -> Result<()> {
-        self.filter()
-            .map_or(Ok(()), seccomp::prepare)
-            .phase(Phase::Process)
+        self.filter().map_or(Ok(()), seccomp::prepare)
     }
 
     /// The filter, if this process is not under it yet.
@@ -455,13 +447,13 @@ impl ReadyProgram<'_> {
     /// executes the program.
     pub(super) fn execute(self, starter: &protocol::InitEnd) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
-        self.set_limits().phase(Phase::Process)?;
+        self.set_limits()?;
         if let Some(rules) = &self.rules {
-            landlock::restrict(rules).phase(Phase::Process)?;
+            landlock::restrict(rules)?;
         }
         match self.filter() {
             Some(filter) => {
-                seccomp::load(filter, starter, FilterUser::Program).phase(Phase::Process)?;
+                seccomp::load(filter, starter, FilterUser::Program)?;
             }
             None => starter.executing(),
         }

@@ -86,7 +86,7 @@ fn check_files(files: &Path) -> Result<()> {
 
 fn of_container(root: &Path, id: &str) -> Result<PathBuf> {
     let context = || format!("network: container:{id}");
-    let container = Container::open(root, id).with_context(context)?;
+    let container = Container::open_existing(root, id).with_context(context)?;
     match container.status()? {
         (_, Some(_)) => {}
         (status, None) => bail!("network: container:{id}: {status}"),

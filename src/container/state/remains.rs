@@ -39,7 +39,7 @@ impl ConfigCopy {
         serde_json::from_slice(&sys::read_file_at(directory, CONFIG_FILE).ok()?).ok()
     }
 
-    fn groups_path(&self) -> Option<&str> {
+    fn cgroups_path(&self) -> Option<&str> {
         self.linux
             .as_ref()?
             .cgroups_path
@@ -51,7 +51,7 @@ impl ConfigCopy {
 impl ContainerRecord {
     /// Makes a record of container `id` from what is left: `bytes`, a record that was cut, and the
     /// copy of the configuration beside it.
-    pub(super) fn of_remains(directory: &OwnedFd, id: &str, bytes: &[u8]) -> Self {
+    pub(super) fn from_remains(directory: &OwnedFd, id: &str, bytes: &[u8]) -> Self {
         let copy = ConfigCopy::read(directory).unwrap_or_default();
         let hooks = copy.hooks.clone();
         Self {
@@ -63,7 +63,8 @@ impl ContainerRecord {
             init: field(bytes, "init"),
             namespaces: field(bytes, "namespaces").unwrap_or_default(),
             rdt: field(bytes, "rdt"),
-            cgroup: field(bytes, "cgroup").unwrap_or_else(|| groups(directory, id, &copy)),
+            cgroup: field(bytes, "cgroup")
+                .unwrap_or_else(|| cgroups_of_remains(directory, id, &copy)),
             ..Self::empty(id)
         }
     }
@@ -85,28 +86,28 @@ fn field<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Option<T> {
 }
 
 /// Returns the container's cgroups at the place that the configuration names.
-fn groups(directory: &OwnedFd, id: &str, copy: &ConfigCopy) -> Cgroup {
+fn cgroups_of_remains(directory: &OwnedFd, id: &str, copy: &ConfigCopy) -> Cgroup {
     let stat = |name: &str| fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok();
     // The copy is written once, when the id has just been claimed.
     let config = stat(CONFIG_FILE).map(|stat| Duration::from_secs(stat.st_mtime.unsigned_abs()));
     let claimed = config.map_or(SystemTime::now(), |since| SystemTime::UNIX_EPOCH + since);
     // The start socket exists as soon as the cgroups have been made.
     let is_made = stat(LISTENER).is_some();
-    Cgroup::of_remains(copy.groups_path().map(Path::new), id, claimed, is_made)
+    Cgroup::of_remains(copy.cgroups_path().map(Path::new), id, claimed, is_made)
 }
 
 impl Container {
     /// Returns where the container's cgroups have to be by its configuration, or by its id alone if
     /// the copy is lost.
-    pub(crate) fn expected_groups(&self) -> Expected {
+    pub(crate) fn expected_cgroups(&self) -> Expected {
         let copy = ConfigCopy::read(&self.directory).unwrap_or_default();
-        Expected::new(copy.groups_path(), &self.record.id)
+        Expected::new(copy.cgroups_path(), &self.record.id)
     }
 
     /// Returns the container's cgroups by the configuration, whatever the record says.
-    pub(crate) fn groups_by_config(&self) -> Cgroup {
+    pub(crate) fn cgroups_by_config(&self) -> Cgroup {
         let copy = ConfigCopy::read(&self.directory).unwrap_or_default();
-        groups(&self.directory, &self.record.id, &copy)
+        cgroups_of_remains(&self.directory, &self.record.id, &copy)
     }
 
     /// Refuses a directory with files that `rt` does not make: it is not a container's.

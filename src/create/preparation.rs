@@ -1,0 +1,200 @@
+//! Steps 1 and 2 of `create`: the configuration is read and checked, and everything is planned and
+//! opened that the container needs. Nothing has a side effect yet.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use oci_spec::runtime::{Linux, Spec};
+
+use crate::annotations::{self, Annotations as _};
+use crate::cgroup::{Cgroup, Delegation, Limits, Manager};
+use crate::config::{self, Loaded};
+use crate::container::hooks::Hooks;
+use crate::container::state::ContainerRecord;
+use crate::id::check_id;
+use crate::log;
+use crate::namespace::is_root_of_host;
+use crate::plan::{self, Extras, Plan, PlanSource};
+use crate::pty::{self, DescriptorSocket, Relay, TerminalClient};
+use crate::rdt::Rdt;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct CreateRequest {
+    /// `--root`.
+    pub(crate) root: PathBuf,
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    pub(crate) extras: Extras,
+    /// `--systemd-cgroup` or `--cgroup-manager`.
+    pub(crate) manager: Manager,
+    /// Whether `rt` returns before the container ends, so that nobody relays its terminal.
+    pub(crate) detached: bool,
+}
+
+/// Everything that is known before the first side effect.
+#[derive(Debug)]
+pub(crate) struct PreparedContainer {
+    pub(crate) plan: Plan,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) limits: Limits,
+    pub(super) record: ContainerRecord,
+    pub(crate) delegation: Option<Delegation>,
+    console: Option<DescriptorSocket>,
+    /// The sockets of `--pidfd-socket` and of the annotation.
+    pub(super) pidfd_sockets: Vec<DescriptorSocket>,
+}
+
+impl PreparedContainer {
+    pub(crate) fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.record.annotations
+    }
+
+    /// Moves the process into the cgroups that systemd makes and into the class of Intel RDT.
+    pub(crate) fn enter_cgroups(&self, rdt: Option<&Rdt>, pid: i32) -> Result<()> {
+        self.cgroup.start_unit(pid)?;
+        rdt.map_or(Ok(()), |rdt| rdt.enter(pid))
+    }
+
+    /// Passes the terminal's master to the console socket. Returns a relay for it if there is no
+    /// console socket.
+    pub(crate) fn relay(&self, terminal: Option<OwnedFd>) -> Result<Option<Relay>> {
+        let terminal = pty::hand_over(terminal, self.console.as_ref())?;
+        terminal
+            .map(|master| Relay::new(master, TerminalClient::open()?))
+            .transpose()
+    }
+}
+
+/// Step 1: reads and checks the configuration.
+pub(crate) fn load_config(request: &CreateRequest) -> Result<Loaded> {
+    check_id(&request.id)?;
+    let loaded = config::load(&request.bundle, request.config.as_deref())?;
+    config::check(&loaded.spec)?;
+    loaded.warnings.iter().for_each(log::warn);
+    let process = loaded.spec.process().as_ref();
+    let terminal = process.and_then(|process| process.terminal());
+    let console = request.console_socket.as_deref();
+    pty::check_console(terminal.unwrap_or(false), request.detached, console)?;
+    request.extras.check()?;
+    Ok(loaded)
+}
+
+/// Step 2: plans the container and opens what it needs.
+pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedContainer> {
+    let (bundle, rootfs) = resolve_paths(request, spec)?;
+    let linux = spec.linux().as_ref();
+    let none = HashMap::new();
+    let annotations = spec.annotations().as_ref().unwrap_or(&none);
+    let (cgroup, limits) = plan_cgroup(request, linux, annotations)?;
+    let delegation = Delegation::plan(spec, annotations, &cgroup)?;
+    let rdt = match linux.and_then(|linux| linux.intel_rdt().as_ref()) {
+        Some(wanted) => Some(Rdt::plan(wanted, &request.id)?),
+        None => None,
+    };
+    let mut warnings = Vec::new();
+    let source = PlanSource {
+        spec,
+        bundle: &bundle,
+        rootfs: &rootfs,
+        id: &request.id,
+    };
+    let mut plan = Plan::for_container(&source, &cgroup, request.extras, &mut warnings)?;
+    warnings.iter().for_each(log::warn);
+    let console = request.console_socket.as_deref();
+    let console = DescriptorSocket::connect_if(console, "--console-socket")?;
+    let pidfd_sockets = connect_pidfd_sockets(request, annotations)?;
+    let record = ContainerRecord {
+        cgroup: cgroup.clone(),
+        namespaces: plan.namespaces.kinds().bits(),
+        keyring: plan.keyring.is_some(),
+        personality: linux.and_then(plan::personality),
+        memory_policy: plan.memory_policy.clone(),
+        rdt,
+        seccomp: plan.filter().map(|filter| filter.terms.clone()),
+        bundle,
+        rootfs,
+        ..ContainerRecord::new(&request.id, spec)
+    };
+    plan.hooks = Hooks::of(&record);
+    plan.announce_sockets(request.extras.listen_fds)?;
+    if let Some(hooks) = &mut plan.hooks {
+        hooks.open_outputs()?;
+    }
+    plan.decide_builder()?;
+    Ok(PreparedContainer {
+        plan,
+        cgroup,
+        limits,
+        record,
+        delegation,
+        console,
+        pidfd_sockets,
+    })
+}
+
+/// Returns the absolute paths of the bundle and of its root file system.
+fn resolve_paths(request: &CreateRequest, spec: &Spec) -> Result<(PathBuf, PathBuf)> {
+    let bundle = &request.bundle;
+    let bundle = resolve(bundle).with_context(|| format!("--bundle {}", bundle.display()))?;
+    let root = spec.root().as_ref();
+    let rootfs = root
+        .map(|root| bundle.join(root.path()))
+        .unwrap_or_default();
+    let rootfs = resolve(&rootfs).with_context(|| format!("root.path {}", rootfs.display()))?;
+    Ok((bundle, rootfs))
+}
+
+/// Connects to the sockets that get init's pidfd: those that the command line and the annotation
+/// name.
+fn connect_pidfd_sockets(
+    request: &CreateRequest,
+    annotations: &HashMap<String, String>,
+) -> Result<Vec<DescriptorSocket>> {
+    let option = request.pidfd_socket.as_deref();
+    let socket = DescriptorSocket::connect_if(option, "--pidfd-socket")?;
+    let mut sockets = Vec::from_iter(socket);
+    if let Some(path) = annotations.path(annotations::PIDFD)? {
+        let origin = annotations::origin(annotations::PIDFD);
+        sockets.push(DescriptorSocket::connect(path, &origin)?);
+    }
+    Ok(sockets)
+}
+
+fn plan_cgroup(
+    request: &CreateRequest,
+    linux: Option<&Linux>,
+    annotations: &HashMap<String, String>,
+) -> Result<(Cgroup, Limits)> {
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let mut cgroup = match request.manager {
+        Manager::Cgroupfs | Manager::Disabled => Cgroup::plan(path, &request.id)?,
+        Manager::Systemd => Cgroup::plan_unit(path, &request.id, annotations)?,
+    };
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let mut limits = Limits::from_spec(resources, &cgroup)?;
+    if request.manager == Manager::Disabled {
+        cgroup.leave_out_all(&mut limits)?;
+    } else if !is_root_of_host() {
+        cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
+    }
+    cgroup.prepare(&limits)?;
+    Ok((cgroup, limits))
+}
+
+/// Returns the absolute path of a directory, without links, in three system calls however deep it
+/// is.
+fn resolve(directory: &Path) -> Result<PathBuf> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let fd = openat(AT_FDCWD, directory, flags, Mode::empty())?;
+    Ok(fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?)
+}
