@@ -36,18 +36,26 @@ use crate::{delete, launch, log, start};
 
 pub(crate) use preparation::{CreateRequest, PreparedContainer, load_config, prepare};
 
-/// A container that is not complete yet. When it is dropped, everything that belongs to it is
-/// removed, unless it has been kept.
+/// The stage after step 3: the id is claimed, and nothing runs yet. When this is dropped, everything
+/// that belongs to the container is removed, unless it has been kept.
 #[derive(Debug)]
-pub(crate) struct IncompleteContainer {
+pub(crate) struct ClaimedContainer {
     pub(crate) container: Container,
-    /// Interfaces that were moved from the host into the container. They are the last to be undone:
-    /// they return when the container is gone.
+    /// Interfaces that were moved from the host into the container. They are undone, and the lock
+    /// is released, when the container has been removed.
     pub(crate) moved: Option<MovedDevice>,
+    /// Held until the program runs in the container.
+    lock: Option<StateLock>,
     is_kept: bool,
 }
 
-impl IncompleteContainer {
+impl ClaimedContainer {
+    /// Step 8: records that the container is created.
+    pub(crate) fn record(&mut self) -> Result<()> {
+        self.container.record.progress = CreateProgress::Created;
+        self.container.save()
+    }
+
     fn keep(&mut self) {
         self.is_kept = true;
         if let Some(moved) = self.moved.take() {
@@ -56,21 +64,15 @@ impl IncompleteContainer {
     }
 }
 
-impl Drop for IncompleteContainer {
+impl Drop for ClaimedContainer {
     fn drop(&mut self) {
-        if !self.is_kept
-            && let Err(error) = delete::clean_up(&self.container)
-        {
+        if self.is_kept {
+            return;
+        }
+        if let Err(error) = delete::clean_up(&self.container) {
             log::warn(format!("cleaning up: {}", line(&error)));
         }
     }
-}
-
-/// The stage after step 3: the id is claimed, and nothing runs yet. The lock outlives the removal.
-#[derive(Debug)]
-pub(crate) struct ClaimedContainer {
-    pub(crate) incomplete: IncompleteContainer,
-    lock: StateLock,
 }
 
 /// The stage from the clone on: init exists. It is killed before the container is removed.
@@ -100,7 +102,7 @@ pub(crate) fn command(request: &CreateRequest) -> Result<()> {
         request.id
     ));
     created.parent.detach().phase(Phase::Process)?;
-    created.claimed.incomplete.keep();
+    created.claimed.keep();
     Ok(())
 }
 
@@ -124,13 +126,13 @@ pub(crate) fn claim(
     loaded: &Loaded,
 ) -> Result<ClaimedContainer> {
     let (container, lock) = Container::claim(&request.root, prepared.record.clone())?;
-    let incomplete = IncompleteContainer {
+    let claimed = ClaimedContainer {
         container,
         moved: None,
+        lock: Some(lock),
         is_kept: false,
     };
-    let claimed = ClaimedContainer { incomplete, lock };
-    let container = claimed.container();
+    let container = &claimed.container;
     container.save_config(&loaded.bytes)?;
     container.save_process(loaded.spec.process().as_ref())?;
     container.save_filter(prepared.plan.filter())?;
@@ -144,7 +146,7 @@ fn claim_for_init(
     loaded: &Loaded,
 ) -> Result<ClaimedContainer> {
     let claimed = claim(request, prepared, loaded)?;
-    if let Some(directory) = service::prepare(claimed.container())? {
+    if let Some(directory) = service::prepare(&claimed.container)? {
         prepared.plan.mount_notify(directory)?;
     }
     Ok(claimed)
@@ -153,7 +155,7 @@ fn claim_for_init(
 /// Steps 4 to 7: clones init, and waits until it is confined.
 fn start_init(prepared: &PreparedContainer, claimed: ClaimedContainer) -> Result<CreatedContainer> {
     let mut created = clone_init(prepared, claimed)?; // 4
-    let id = &created.claimed.container().record.id;
+    let id = &created.claimed.container.record.id;
     let pid = created.init().pid();
     log::debug(format_args!("{id}: init is process {pid} in its cgroup"));
     created.confine(prepared)?; // 5 to 7
@@ -165,7 +167,7 @@ fn clone_init(
     prepared: &PreparedContainer,
     mut claimed: ClaimedContainer,
 ) -> Result<CreatedContainer> {
-    let container = claimed.container_mut();
+    let container = &mut claimed.container;
     let (cgroup, listener) = make_cgroups(prepared, container).phase(Phase::Cgroup)?;
     let parent = launch::clone(&prepared.plan, cgroup, Some(listener))?;
     let mut created = CreatedContainer {
@@ -174,7 +176,7 @@ fn clone_init(
         relay: None,
     };
     let pid = created.parent.process().pid();
-    let container = created.claimed.container_mut();
+    let container = &mut created.claimed.container;
     container.set_init(pid)?;
     container.save()?;
     let rdt = container.record.rdt.as_ref();
@@ -223,7 +225,7 @@ impl CreatedContainer {
         let terminal = self.parent.ready(&prepared.plan)?;
         let pid = self.init().pid();
         if prepared.plan.has_builder() {
-            let container = self.claimed.container_mut();
+            let container = &mut self.claimed.container;
             container.set_init(pid)?;
         }
         set_limits(prepared, pid.as_raw(), is_limited).phase(Phase::Cgroup)?;
@@ -245,7 +247,7 @@ impl CreatedContainer {
             .phase(Phase::Cgroup)?;
         if !plan.net_devices.is_empty() {
             let moved = MovedDevice::all(&plan.net_devices, pid).phase(Phase::Namespaces)?;
-            self.claimed.incomplete.moved = Some(moved);
+            self.claimed.moved = Some(moved);
         }
         if let Some(hooks) = &plan.hooks {
             run_parent_hooks(hooks, pid)?;
@@ -268,10 +270,10 @@ impl CreatedContainer {
         prepared: PreparedContainer,
     ) -> Result<RunningContainer> {
         // Before init goes on: a quick program, too, finds the socket of its service manager.
-        let notify = NotifyRelay::listen(self.claimed.container())?;
+        let notify = NotifyRelay::listen(&self.claimed.container)?;
         self.record(request, &prepared)?;
         drop(prepared);
-        let record = &self.claimed.container().record;
+        let record = &self.claimed.container.record;
         let agent = AgentConnection::connect(record, ContainerStatus::Created)?;
         log::debug(format_args!("{}: created, init goes on", request.id));
         self.parent.start()?;
@@ -283,7 +285,7 @@ impl CreatedContainer {
             relay: self.relay,
             notify,
         };
-        let container = running.claimed.container();
+        let container = &running.claimed.container;
         start::poststart(container, running.process.as_fd())?;
         running.keep();
         Ok(running)
@@ -306,35 +308,6 @@ fn set_limits(prepared: &PreparedContainer, pid: i32, is_limited: bool) -> Resul
         // The container's cgroup namespace, if it has one, begins at the container's cgroup.
         Some(delegation) => prepared.cgroup.delegate(delegation, pid),
         None => Ok(()),
-    }
-}
-
-impl ClaimedContainer {
-    pub(crate) fn container(&self) -> &Container {
-        &self.incomplete.container
-    }
-
-    pub(crate) fn container_mut(&mut self) -> &mut Container {
-        &mut self.incomplete.container
-    }
-
-    /// Records that the container is created.
-    pub(crate) fn record(&mut self) -> Result<()> {
-        let container = &mut self.incomplete.container;
-        container.record.progress = CreateProgress::Created;
-        container.save()
-    }
-
-    /// Keeps the container, in which `process` runs.
-    pub(crate) fn run(self, process: ClonedProcess, relay: Option<Relay>) -> RunningContainer {
-        let mut running = RunningContainer {
-            process,
-            claimed: self,
-            relay,
-            notify: None,
-        };
-        running.keep();
-        running
     }
 }
 
@@ -368,42 +341,46 @@ pub(crate) fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Re
 }
 
 impl RunningContainer {
+    /// Keeps the container, in which `process` runs.
+    pub(crate) fn new(
+        process: ClonedProcess,
+        claimed: ClaimedContainer,
+        relay: Option<Relay>,
+    ) -> Self {
+        let mut running = Self {
+            process,
+            claimed,
+            relay,
+            notify: None,
+        };
+        running.keep();
+        running
+    }
+
     fn keep(&mut self) {
         self.process.release();
-        self.claimed.incomplete.keep();
+        self.claimed.keep();
     }
 
     /// Waits until the container has said that it is ready, if a service manager wants to hear it.
-    fn wait_ready(self) -> Result<()> {
-        let Self {
-            process,
-            claimed,
-            notify,
-            ..
-        } = self;
-        drop(claimed);
-        match notify {
-            Some(notify) => notify.wait(process.as_fd(), process.pid().as_raw()),
+    fn wait_ready(mut self) -> Result<()> {
+        self.claimed.lock = None;
+        match &self.notify {
+            Some(notify) => notify.wait(self.process.as_fd(), self.process.pid().as_raw()),
             None => Ok(()),
         }
     }
 
     /// Waits for the end of the process, and returns its status. The container is then deleted,
     /// unless `keep`.
-    pub(crate) fn wait(self, foreground: &Foreground, keep: bool) -> Result<i32> {
-        let Self {
-            process,
-            claimed: ClaimedContainer { incomplete, lock },
-            relay,
-            notify,
-        } = self;
+    pub(crate) fn wait(mut self, foreground: &Foreground, keep: bool) -> Result<i32> {
         // While the container runs, other commands may do what they like with it.
-        drop(lock);
-        let status = foreground.wait(process.pid(), relay, notify);
-        let container = &incomplete.container;
+        self.claimed.lock = None;
+        let status = foreground.wait(self.process.pid(), self.relay, self.notify);
+        let container = &self.claimed.container;
         if !keep && let Some(_lock) = container.lock()? {
             if status.is_err() {
-                delete::end_init(container, process.as_fd())?;
+                delete::end_init(container, self.process.as_fd())?;
             }
             delete::clean_up(container)?;
         }

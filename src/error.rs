@@ -55,18 +55,7 @@ impl Phase {
 
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Config => "config",
-            Self::Plan => "plan",
-            Self::State => "state",
-            Self::Cgroup => "cgroup",
-            Self::Namespaces => "namespaces",
-            Self::Mounts => "mounts",
-            Self::Hooks => "hooks",
-            Self::Terminal => "terminal",
-            Self::Process => "process",
-            Self::Exec => "exec",
-        })
+        self.serialize(f)
     }
 }
 

@@ -16,6 +16,7 @@ mod rootfs;
 mod seccomp;
 mod terminal;
 
+use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -53,34 +54,48 @@ pub(crate) fn run(
     parent: InitEnd,
     listener: Option<OwnedFd>,
 ) -> ! {
-    let confined = confine(plan, &mut cgroup, &parent, listener.as_ref());
-    let program = match confined
-        .and_then(|program| arrive(plan, program, &mut cgroup, &parent, listener.as_ref()))
-    {
-        Ok(program) => program,
-        Err(error) => fail(&parent, &error),
-    };
-    let starter = match parent.wait_release() {
-        Ok(StartCommand::Start) => parent,
-        Ok(StartCommand::Detach) => {
+    let listener = listener.as_ref();
+    let (program, command) =
+        set_up(plan, &mut cgroup, &parent, listener).unwrap_or_else(|error| fail(&parent, &error));
+    let starter = match command {
+        StartCommand::Start => parent,
+        StartCommand::Detach => {
             drop(parent);
-            wait_for_start(listener.as_ref())
+            wait_for_start(listener)
         }
-        Err(error) => fail(&parent, &error),
     };
-    if let Some(hooks) = plan.start_hooks()
-        && let Err(error) = run_start_hooks(hooks, program.as_ref(), &starter)
-    {
-        fail(&starter, &error);
+    match execute(plan, program, &starter) {
+        Ok(never) => match never {},
+        Err(error) => fail(&starter, &error),
+    }
+}
+
+/// Makes this process ready for its program, and waits for Detach or Start.
+fn set_up<'a>(
+    plan: &'a Plan,
+    cgroup: &mut OpenCgroup,
+    parent: &InitEnd,
+    listener: Option<&OwnedFd>,
+) -> Result<(Option<ReadyProgram<'a>>, StartCommand)> {
+    let program = confine(plan, cgroup, parent, listener)?;
+    let program = arrive(plan, program, cgroup, parent, listener)?;
+    Ok((program, parent.wait_release()?))
+}
+
+/// Runs the startContainer hooks and executes the program.
+fn execute(
+    plan: &Plan,
+    program: Option<ReadyProgram<'_>>,
+    starter: &InitEnd,
+) -> Result<Infallible> {
+    if let Some(hooks) = plan.start_hooks() {
+        run_start_hooks(hooks, program.as_ref(), starter)?;
     }
     let Some(program) = program else {
         starter.executing();
         sys::exit_now(0);
     };
-    match program.execute(&starter) {
-        Ok(never) => match never {},
-        Err(error) => fail(&starter, &error),
-    }
+    program.execute(starter)
 }
 
 /// Runs the startContainer hooks. They are code of the image, so the confinement of the program
@@ -93,22 +108,14 @@ fn run_start_hooks(
     let Some(program) = program else {
         return hooks.run_inside(HookKind::StartContainer, &[], None, None);
     };
-    let enter = || program.confine_hook(starter);
-    let keep = program
-        .descriptor()
-        .into_iter()
-        .chain([starter.as_raw_fd()])
-        .collect();
+    let mut keep = vec![starter.as_raw_fd()];
+    keep.extend(program.descriptor());
     let confinement = Confinement {
         keep,
-        enter: &enter,
+        enter: &|| program.confine_hook(starter),
     };
-    hooks.run_inside(
-        HookKind::StartContainer,
-        program.env(),
-        None,
-        Some(&confinement),
-    )?;
+    let kind = HookKind::StartContainer;
+    hooks.run_inside(kind, program.env(), None, Some(&confinement))?;
     // The messenger is a second thread. It is made after the last hook, so that every hook is
     // forked from a process with one thread.
     program.prepare_filter()
@@ -131,7 +138,7 @@ fn confine<'a>(
     namespace::hide()?;
     enter_cgroups(plan, cgroup).phase(Phase::Cgroup)?;
     plan.namespaces.enter().phase(Phase::Namespaces)?;
-    end_with_parent(plan)?;
+    set_end_with_parent(plan, Some(Signal::SIGKILL))?;
     let proc = plan.proc.take();
     process::lead_session()?;
     process::own_keyring(plan, proc.as_ref())?;
@@ -158,7 +165,7 @@ fn confine<'a>(
         Some(program) => Some(process::confine(program, &root)?),
         None => None,
     };
-    end_with_parent(plan)?;
+    set_end_with_parent(plan, Some(Signal::SIGKILL))?;
     if plan.root.is_some() {
         // Until the program is executed, the signals that ask a process to end do end init, so that
         // `kill ID TERM` ends a created container.
@@ -220,22 +227,14 @@ fn arrive<'a>(
         plan.namespaces.show()?;
     }
     // Before Ready: the parent may end as soon as it has released a process that is ready.
-    go_on_alone(plan)?;
+    set_end_with_parent(plan, None)?;
     parent.ready()?;
     Ok(program)
 }
 
-/// Makes the kernel kill this process when its parent ends, while it builds in a joined pid
-/// namespace without a builder: a process there may stop it, so that it would not notice the end of
-/// its parent. A change of user clears this setting.
-fn end_with_parent(plan: &Plan) -> Result<()> {
-    set_end_with_parent(plan, Some(Signal::SIGKILL))
-}
-
-fn go_on_alone(plan: &Plan) -> Result<()> {
-    set_end_with_parent(plan, None)
-}
-
+/// Makes the kernel send `signal` to this process when its parent ends, while it builds in a joined
+/// pid namespace without a builder: a process there may stop it, so that it would not notice the end
+/// of its parent. A change of user clears this setting.
 fn set_end_with_parent(plan: &Plan, signal: Option<Signal>) -> Result<()> {
     let is_seen = plan.namespaces.joined(CloneFlags::CLONE_NEWPID).is_some();
     if !is_seen || plan.has_builder() {

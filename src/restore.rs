@@ -145,7 +145,11 @@ fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<RunningC
     restored.claimed.record()?;
     log::debug(format_args!("{}: restored", request.id));
     let init = restored.init.context("CRIU has named no first process")?;
-    Ok(restored.claimed.run(init, restored.relay))
+    Ok(RunningContainer::new(
+        init,
+        restored.claimed,
+        restored.relay,
+    ))
 }
 
 /// A checkpoint that is read from its directory.
@@ -256,7 +260,7 @@ impl RestoredContainer<'_> {
         let prepared = self.prepared;
         let root = root(prepared)?;
         let masked = checkpoint.notes.masked.as_deref();
-        let container = self.claimed.container_mut();
+        let container = &mut self.claimed.container;
         let cgroup = make_cgroups(prepared, &mut container.record).phase(Phase::Cgroup)?;
         container.save()?;
         let directory = cgroup
@@ -293,7 +297,7 @@ impl RestoredContainer<'_> {
     fn set_up(&mut self, pid: i32) -> Result<()> {
         let pidfd = sys::pidfd_open(pid).context("the restored process")?;
         self.init = Some(ClonedProcess::new(pid, pidfd));
-        let container = self.claimed.container_mut();
+        let container = &mut self.claimed.container;
         container.set_init(Pid::from_raw(pid))?;
         container.save()?;
         self.set_up_network(pid).phase(Phase::Namespaces)?;
@@ -321,7 +325,7 @@ impl RestoredContainer<'_> {
                 true => MovedDevice::all(&plan.net_devices, pid),
                 false => MovedDevice::missing(&plan.net_devices, pid),
             };
-            self.claimed.incomplete.moved = Some(moved?);
+            self.claimed.moved = Some(moved?);
         }
         Ok(())
     }
@@ -343,7 +347,7 @@ impl RestoredContainer<'_> {
             .phase(Phase::Namespaces)?;
         seen::check(root(self.prepared)?, pid).phase(Phase::Mounts)?;
         launch::give_pipes(plan, init.pid())?;
-        let container = self.claimed.container_mut();
+        let container = &mut self.claimed.container;
         // CRIU makes a time namespace, so that clocks do not jump.
         let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));
         if time(&pid.to_string())? != time("self")? {

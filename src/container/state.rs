@@ -117,20 +117,7 @@ impl Container {
             return Ok(None);
         };
         let directory = reopen(&lock.0).context("the state directory")?;
-        let found = Self::read(&directory, id)?;
-        let container = Self::from_found(directory, root, id, found).unwrap_or_else(|directory| {
-            // A `create` was killed between the claim and the intent: nothing else can exist.
-            let record = ContainerRecord::empty(id);
-            Self {
-                directory,
-                root: root.to_owned(),
-                record,
-                fault: None,
-                is_damaged: false,
-                is_bare: true,
-            }
-        });
-        Ok(Some((container, lock)))
+        Ok(Some((Self::load(directory, root, id)?, lock)))
     }
 
     /// Opens the container `id`, which must exist, and locks it.
@@ -153,34 +140,9 @@ impl Container {
     /// Claims the id and records the intent; both are taken back if that fails.
     pub(crate) fn claim(root: &Path, record: ContainerRecord) -> Result<(Self, StateLock)> {
         check_id(&record.id)?;
-        let path = root.join(&record.id);
-        let mut lock = None;
-        // A `delete` may find the directory before it is locked, and remove it as the remains of a
-        // killed command.
-        for _ in 0..CLAIMS {
-            make_directory(root, &record.id)?;
-            lock = match open_directory(&path) {
-                Err(Errno::ENOENT) => None,
-                opened => {
-                    let directory = opened.with_context(|| path.display().to_string())?;
-                    lock_by(directory, &record.id, Instant::now() + LOCK_LIMIT)?
-                }
-            };
-            if lock.is_some() {
-                break;
-            }
-        }
-        let lock = lock.with_context(|| format!("{}: removed meanwhile", path.display()))?;
+        let lock = claim_directory(root, &record.id)?;
         let directory = reopen(&lock.0).context("the state directory")?;
-        let root = root.to_owned();
-        let container = Self {
-            directory,
-            root,
-            record,
-            fault: None,
-            is_damaged: false,
-            is_bare: false,
-        };
+        let container = Self::new(directory, root, record);
         match container.save() {
             Ok(()) => Ok((container, lock)),
             Err(error) => {
@@ -206,39 +168,45 @@ impl Container {
         let Some(directory) = existing(&root.join(id))? else {
             return Ok(None);
         };
-        let found = Self::read(&directory, id)?;
-        Ok(Self::from_found(directory, root, id, found).ok())
+        let container = Self::load(directory, root, id)?;
+        Ok((!container.is_bare).then_some(container))
     }
 
-    fn from_found(
-        directory: OwnedFd,
-        root: &Path,
-        id: &str,
-        found: FoundContainer,
-    ) -> Result<Self, OwnedFd> {
-        let (record, fault) = match found {
-            // The name of the directory is the id, whatever the file says.
-            FoundContainer::Record(record) => (
-                ContainerRecord {
-                    id: id.to_owned(),
-                    ..*record
-                },
-                None,
-            ),
-            FoundContainer::NoRecord(fault, bytes) => (
-                ContainerRecord::from_remains(&directory, id, &bytes),
-                Some(fault),
-            ),
-            FoundContainer::Nothing => return Err(directory),
-        };
-        let root = root.to_owned();
-        let container = Self {
+    fn new(directory: OwnedFd, root: &Path, record: ContainerRecord) -> Self {
+        Self {
             directory,
-            root,
+            root: root.to_owned(),
             record,
-            is_damaged: fault.is_some(),
-            fault,
+            fault: None,
+            is_damaged: false,
             is_bare: false,
+        }
+    }
+
+    /// Reads what is in the state directory of the container `id`.
+    fn load(directory: OwnedFd, root: &Path, id: &str) -> Result<Self> {
+        let container = match Self::read(&directory, id)? {
+            FoundContainer::Record(mut record) => {
+                // The name of the directory is the id, whatever the file says.
+                id.clone_into(&mut record.id);
+                Self::new(directory, root, *record)
+            }
+            FoundContainer::NoRecord(fault, bytes) => {
+                let record = ContainerRecord::from_remains(&directory, id, &bytes);
+                Self {
+                    fault: Some(fault),
+                    is_damaged: true,
+                    ..Self::new(directory, root, record)
+                }
+            }
+            // A `create` was killed between the claim and the intent: nothing else can exist.
+            FoundContainer::Nothing => {
+                let record = ContainerRecord::empty(id);
+                Self {
+                    is_bare: true,
+                    ..Self::new(directory, root, record)
+                }
+            }
         };
         // The start socket is bound when the cgroups have been made; the record says so only later.
         if container.record.progress == CreateProgress::Creating && container.has_listener() {
@@ -260,7 +228,9 @@ impl Container {
         let read = || sys::read_file_at(directory, STATE_FILE);
         let bytes = match read() {
             // The record is written before the copy of the configuration, and removed after it.
-            Err(Errno::ENOENT) if !has_config(directory) => return Ok(FoundContainer::Nothing),
+            Err(Errno::ENOENT) if !has_file(directory, CONFIG_FILE) => {
+                return Ok(FoundContainer::Nothing);
+            }
             Err(Errno::ENOENT) => read(),
             result => result,
         };
@@ -416,8 +386,7 @@ impl Container {
     }
 
     fn has_listener(&self) -> bool {
-        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-        faccessat(&self.directory, LISTENER, AccessFlags::F_OK, flags).is_ok()
+        has_file(&self.directory, LISTENER)
     }
 
     /// Waits for the end of an init that is in no record: it has been killed, or ends by itself as
@@ -455,24 +424,24 @@ impl Container {
     /// Returns the status now, and init's pidfd if init is alive.
     pub(crate) fn status(&self) -> Result<(ContainerStatus, Option<OwnedFd>)> {
         let init = self.init()?;
-        let status = match (&init, self.record.progress) {
-            (None, CreateProgress::Creating) if self.is_locked() => ContainerStatus::Creating,
-            (None, _) => ContainerStatus::Stopped,
-            (Some(_), CreateProgress::Creating) => ContainerStatus::Creating,
-            (Some(_), CreateProgress::Created) if self.record.cgroup.is_frozen()? => {
-                ContainerStatus::Paused
+        let is_creating = self.record.progress == CreateProgress::Creating;
+        let status = if init.is_none() {
+            match is_creating && self.is_locked() {
+                true => ContainerStatus::Creating,
+                false => ContainerStatus::Stopped,
             }
-            (Some(_), CreateProgress::Created) if self.waits_for_start()? => {
-                ContainerStatus::Created
-            }
-            // A killed init has closed the start socket before its end shows: that it has run the
-            // program must not be taken from the socket.
-            (Some(_), CreateProgress::Created)
-                if self.record.init.is_some_and(Process::is_ending) =>
-            {
-                ContainerStatus::Stopped
-            }
-            (Some(_), CreateProgress::Created) => ContainerStatus::Running,
+        } else if is_creating {
+            ContainerStatus::Creating
+        } else if self.record.cgroup.is_frozen()? {
+            ContainerStatus::Paused
+        } else if self.waits_for_start()? {
+            ContainerStatus::Created
+        } else if self.record.init.is_some_and(Process::is_ending) {
+            // A killed init has closed the start socket before its end shows, also if it has never
+            // run the program.
+            ContainerStatus::Stopped
+        } else {
+            ContainerStatus::Running
         };
         Ok((status, init))
     }
@@ -521,6 +490,24 @@ fn remove_directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes the state directory of container `id`, and locks it.
+fn claim_directory(root: &Path, id: &str) -> Result<StateLock> {
+    let path = root.join(id);
+    // A `delete` may find the directory before it is locked, and remove it as the remains of a
+    // killed command.
+    for _ in 0..CLAIMS {
+        make_directory(root, id)?;
+        let directory = match open_directory(&path) {
+            Err(Errno::ENOENT) => continue,
+            opened => opened.with_context(|| path.display().to_string())?,
+        };
+        if let Some(lock) = lock_by(directory, id, Instant::now() + LOCK_LIMIT)? {
+            return Ok(lock);
+        }
+    }
+    bail!("{}: removed meanwhile", path.display())
+}
+
 /// Makes the state directory of container `id`, which is the claim of the id.
 fn make_directory(root: &Path, id: &str) -> Result<()> {
     let path = root.join(id);
@@ -546,14 +533,9 @@ fn make_directory(root: &Path, id: &str) -> Result<()> {
     }
 }
 
-fn has_config(directory: &OwnedFd) -> bool {
-    faccessat(
-        directory,
-        CONFIG_FILE,
-        AccessFlags::F_OK,
-        AtFlags::AT_SYMLINK_NOFOLLOW,
-    )
-    .is_ok()
+fn has_file(directory: &OwnedFd, name: &str) -> bool {
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+    faccessat(directory, name, AccessFlags::F_OK, flags).is_ok()
 }
 
 /// The error that the record of a container cannot be read, with what to do about it.

@@ -22,7 +22,7 @@ use super::diagnosis::refusal;
 use super::landlock;
 use super::seccomp::{self, FilterUser};
 use crate::config::capabilities::Capabilities;
-use crate::container::protocol;
+use crate::container::protocol::InitEnd;
 use crate::error::{InPhase, Phase};
 use crate::plan::{Plan, ProgramPlan, set_variable};
 use crate::security::seccomp::SeccompFilter;
@@ -88,29 +88,26 @@ pub(super) fn lead_session() -> Result<()> {
 }
 
 pub(super) fn own_keyring(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
-    if let (Some(_), Some(labels), Some(proc)) = (&plan.keyring, plan.labels(), proc) {
+    let Some(name) = plan.keyring.as_deref() else {
+        return Ok(());
+    };
+    if let (Some(labels), Some(proc)) = (plan.labels(), proc) {
         labels.set_of_keyring(proc)?;
     }
-    plan.keyring
-        .as_deref()
-        .map_or(Ok(()), |name| join_keyring(name, plan.root.is_some()))
+    match join_keyring(name, plan.root.is_some()) {
+        // The kernel has no keyrings, or an outer seccomp filter refuses them.
+        Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(errno).context("a session keyring (--no-new-keyring)"),
+    }
 }
 
 /// Joins the session keyring `name`. `exec` finds the container's keyring by its name, but only one
 /// that may be searched, so that a `new` one gets that permission.
-fn join_keyring(name: &CStr, new: bool) -> Result<()> {
-    let join = || -> nix::Result<()> {
-        let serial = sys::join_session_keyring(name)?;
-        if new {
-            sys::set_key_permissions(serial, KEYRING_PERMISSIONS)
-        } else {
-            Ok(())
-        }
-    };
-    match join() {
-        // The kernel has no keyrings, or an outer seccomp filter refuses them.
-        Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
-        Err(errno) => Err(errno).context("a session keyring (--no-new-keyring)"),
+fn join_keyring(name: &CStr, new: bool) -> nix::Result<()> {
+    let serial = sys::join_session_keyring(name)?;
+    match new {
+        true => sys::set_key_permissions(serial, KEYRING_PERMISSIONS),
+        false => Ok(()),
     }
 }
 
@@ -119,11 +116,10 @@ fn join_keyring(name: &CStr, new: bool) -> Result<()> {
 pub(super) fn confine<'a>(program: &'a ProgramPlan, root: &RootFd) -> Result<ReadyProgram<'a>> {
     let entered = enter_directory(program, root);
     let env = environment(program, root);
-    let rules = program
-        .landlock
-        .as_ref()
-        .map(|wanted| landlock::rules(wanted, root));
-    let rules = rules.transpose()?;
+    let rules = match &program.landlock {
+        Some(wanted) => Some(landlock::rules(wanted, root)?),
+        None => None,
+    };
     own_standard_streams(program, root)?;
     if let Some(mask) = program.umask {
         umask(Mode::from_bits_truncate(mask));
@@ -392,15 +388,16 @@ impl ReadyProgram<'_> {
 
     /// Confines a process that is about to execute a startContainer hook. The hook is code of the
     /// image, so the limits, Landlock rules and filter of the program hold for it as well.
-    pub(super) fn confine_hook(&self, starter: &protocol::InitEnd) -> Result<()> {
+    pub(super) fn confine_hook(&self, starter: &InitEnd) -> Result<()> {
         if let Some(filter) = self.filter() {
             seccomp::prepare(filter)?;
         }
         self.set_limits()?;
         self.rules.as_ref().map_or(Ok(()), landlock::restrict)?;
-        self.filter().map_or(Ok(()), |filter| {
-            seccomp::load(filter, starter, FilterUser::Hook)
-        })
+        match self.filter() {
+            Some(filter) => seccomp::load(filter, starter, FilterUser::Hook),
+            None => Ok(()),
+        }
     }
 
     fn set_limits(&self) -> Result<()> {
@@ -433,19 +430,17 @@ impl ReadyProgram<'_> {
             sys::set_filter(&filter.program, filter.terms.flags).context("linux.seccomp")?;
             self.is_filtered = true;
         }
-        match to_load(self.program) {
-            0 => Ok(()),
-            _ => {
-                let sets = &self.program.capabilities;
-                sys::capset(sets.effective, sets.permitted, sets.inheritable)
-                    .context("process.capabilities")
-            }
+        if to_load(self.program) == 0 {
+            return Ok(());
         }
+        let sets = &self.program.capabilities;
+        sys::capset(sets.effective, sets.permitted, sets.inheritable)
+            .context("process.capabilities")
     }
 
     /// Sets the limits, which from then on hold for init, too, applies Landlock and the filter, and
     /// executes the program.
-    pub(super) fn execute(self, starter: &protocol::InitEnd) -> Result<Infallible> {
+    pub(super) fn execute(self, starter: &InitEnd) -> Result<Infallible> {
         let execution = sys::Execution::new(&self.path, &self.program.args, &self.env);
         self.set_limits()?;
         if let Some(rules) = &self.rules {
