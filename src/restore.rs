@@ -131,15 +131,7 @@ fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<RunningC
         RequestKind::Restore,
         asked,
         &images.log(LOG),
-        |notify, descriptor| match notify.script() {
-            "setup-namespaces" => restored.set_up(notify.pid()),
-            "post-restore" => restored.complete(notify.pid()),
-            "orphan-pts-master" => {
-                restored.terminals.extend(descriptor);
-                Ok(())
-            }
-            _ => Ok(()),
-        },
+        |notify, descriptor| restored.act_on(notify.script(), notify.pid(), descriptor),
     )?;
     worker.finish()?;
     restored.claimed.record()?;
@@ -290,6 +282,17 @@ impl RestoredContainer<'_> {
         let entered = prepared.enter_cgroups(rdt, worker.pid);
         entered.phase(Phase::Cgroup)?;
         Ok(worker)
+    }
+
+    /// Does what CRIU asks for with the name of a script. `pid` is the first process.
+    fn act_on(&mut self, script: &str, pid: i32, descriptor: Option<OwnedFd>) -> Result<()> {
+        match script {
+            "setup-namespaces" => self.set_up(pid)?,
+            "post-restore" => self.complete(pid)?,
+            "orphan-pts-master" => self.terminals.extend(descriptor),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Records the first process, sets up its network, and runs the hooks. The process and its
