@@ -10,8 +10,10 @@ use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids, LinuxResources,
 };
 
+use crate::cgroup::Cgroup;
 use crate::container::state::{Container, ContainerRecord, ContainerStatus};
 use crate::error::{InPhase, Phase};
+use crate::rdt::Rdt;
 use crate::{config, log};
 
 /// The largest file of resources that is read, in bytes.
@@ -24,8 +26,9 @@ pub(crate) fn command(
     resources: LinuxResources,
     schemata: &Schemata,
 ) -> Result<()> {
-    config::check_resources(&resources).phase(Phase::Config)?;
-    let schema = schemata.lines().phase(Phase::Config)?;
+    let schema = config::check_resources(&resources)
+        .and_then(|()| schemata.lines())
+        .phase(Phase::Config)?;
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     if matches!(
         container.status()?.0,
@@ -43,10 +46,18 @@ pub(crate) fn command(
     let rdt = rdt
         .as_ref()
         .with_context(|| format!("{id}: container has no linux.intelRdt"))?;
-    let before = rdt.undo_of(&schema).phase(Phase::Cgroup)?;
-    rdt.write(&schema).phase(Phase::Cgroup)?;
-    let updated = cgroup.update(resources).phase(Phase::Cgroup);
-    updated.inspect_err(|_| {
+    update_with_schema(cgroup, rdt, resources, &schema).phase(Phase::Cgroup)
+}
+
+fn update_with_schema(
+    cgroup: &Cgroup,
+    rdt: &Rdt,
+    resources: LinuxResources,
+    schema: &str,
+) -> Result<()> {
+    let before = rdt.undo_of(schema)?;
+    rdt.write(schema)?;
+    cgroup.update(resources).inspect_err(|_| {
         // An error of this write is ignored: the first error tells more.
         let _ = rdt.write(&before);
     })
