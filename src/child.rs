@@ -1,6 +1,7 @@
 //! Runs a hook, or another program that is given something to read: starts it, writes its standard
 //! input, and waits for its end or its time limit.
 
+mod answer;
 mod interruption;
 mod keeper;
 
@@ -26,6 +27,7 @@ use oci_spec::runtime::Hook;
 use crate::error::line;
 use crate::sys;
 
+pub(crate) use answer::HelperAnswer;
 pub(crate) use interruption::{ENDING, Interrupted, Interruption, ending, interrupted};
 
 /// How much of a failed hook's output its error quotes, in bytes.

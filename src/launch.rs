@@ -73,16 +73,14 @@ pub(crate) fn give_pipes(plan: &Plan, pid: Pid) -> Result<()> {
     let Some(program) = program.filter(|_| plan.namespaces.has_user()) else {
         return Ok(());
     };
-    let pipes = (0..3).filter_map(|fd| {
-        let stat = fstat(sys::stdio(fd))
-            .ok()
-            .filter(|stat| kind(stat) == SFlag::S_IFIFO)?;
-        fstatfs(sys::stdio(fd))
-            .ok()
-            .filter(|fs| fs.filesystem_type() == PIPEFS_MAGIC)?;
-        Some((fd, stat.st_uid))
-    });
-    let pipes: Vec<_> = pipes.collect();
+    let mut pipes = Vec::new();
+    for (number, stream) in sys::standard_streams().into_iter().enumerate() {
+        let Ok(stat) = fstat(stream) else { continue };
+        let is_fifo = kind(&stat) == SFlag::S_IFIFO;
+        if is_fifo && fstatfs(stream).is_ok_and(|fs| fs.filesystem_type() == PIPEFS_MAGIC) {
+            pipes.push((number, stream, stat.st_uid));
+        }
+    }
     if pipes.is_empty() {
         return Ok(());
     }
@@ -93,10 +91,13 @@ pub(crate) fn give_pipes(plan: &Plan, pid: Pid) -> Result<()> {
     let Some(owner) = users.outside(program.uid).map(Uid::from_raw) else {
         return Ok(());
     };
-    for (fd, _) in pipes.into_iter().filter(|(_, uid)| !users.shows(*uid)) {
-        match fchown(sys::stdio(fd), Some(owner), None) {
+    for (number, stream, uid) in pipes {
+        if users.shows(uid) {
+            continue;
+        }
+        match fchown(stream, Some(owner), None) {
             Ok(()) | Err(Errno::EPERM | Errno::EROFS) => {}
-            Err(errno) => return Err(errno).with_context(|| format!("standard stream {fd}")),
+            Err(errno) => return Err(errno).with_context(|| format!("standard stream {number}")),
         }
     }
     Ok(())

@@ -32,7 +32,6 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType};
 use crate::sys::{self, Fork};
 
 pub(crate) use id_map::{IdMap, user_namespace};
-pub(crate) use middle::answer;
 pub(crate) use owner::is_root_of_host;
 
 /// `CLONE_NEWTIME` (time_namespaces(7)), for which nix has no name.

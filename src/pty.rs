@@ -17,6 +17,7 @@ use nix::sys::socket::{
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{Gid, Uid, fchown};
+use rustix::termios::Winsize;
 
 use crate::sys;
 use crate::sys::rootfd::RootFd;
@@ -51,13 +52,13 @@ impl Pair {
         sys::unlock_terminal(master.as_fd()).context("TIOCSPTLCK")?;
         let peer = sys::terminal_peer(master.as_fd()).context("TIOCGPTPEER")?;
         if let Some((rows, columns)) = size {
-            let size = libc::winsize {
+            let size = Winsize {
                 ws_row: rows,
                 ws_col: columns,
                 ws_xpixel: 0,
                 ws_ypixel: 0,
             };
-            sys::set_window_size(master.as_fd(), &size).context("process.consoleSize")?;
+            sys::set_window_size(master.as_fd(), size).context("process.consoleSize")?;
         }
         // As in runc, this terminal adds no carriage returns: the user's own terminal adds them.
         let mut settings = tcgetattr(&peer).context("tcgetattr")?;

@@ -1,5 +1,5 @@
-//! The system calls that nix does not wrap, behind safe signatures. Outside of `sys` only
-//! `entry_point` and `sealed_exe/entry.rs` have `unsafe` blocks. A new file descriptor is returned
+//! The system calls that neither rustix nor nix wraps, or that need a type of their own, behind safe
+//! signatures. Only here, in `entry_point` and in `sealed_exe/entry.rs` is `unsafe_code` allowed. A new file descriptor is returned
 //! as an [`OwnedFd`] or as an error, never as -1. This file holds the calls about descriptors; the
 //! other calls are in one file for each kind of object (processes, mounts, terminals and so on).
 #![allow(unsafe_code)]
@@ -20,16 +20,23 @@ mod seccomp;
 mod terminal;
 mod xattr;
 
-use std::ffi::{CStr, c_char, c_long};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::Result;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::io::{fcntl_dupfd_cloexec, fcntl_getfd};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags, accept_with,
+    recvmsg,
+};
+pub(crate) use rustix::stdio::{stderr, stdin, stdout};
 
 pub(crate) use bpf::*;
-use call::{call, call_fd};
+use call::{call, errno};
 pub(crate) use directory::*;
 pub(crate) use file::*;
 pub(crate) use landlock::*;
@@ -99,51 +106,49 @@ pub(crate) fn close_together(fds: Vec<OwnedFd>) {
     }
 }
 
-/// Whether the inherited descriptor `fd` is open.
-pub(crate) fn is_open(fd: RawFd) -> bool {
-    // SAFETY: F_GETFD reads the descriptor's flags and fails with EBADF if `fd` is not open.
-    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+/// Whether the inherited descriptor `number` is open.
+pub(crate) fn is_open(number: RawFd) -> bool {
+    fcntl_getfd(inherited(number)).is_ok()
+}
+
+/// Returns the descriptor with that number, for one call that fails with EBADF if it is not open.
+fn inherited(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: descriptors that the engine has passed are no objects of this process, and are not
+    // closed before `rt` has looked at those that it was told of.
+    unsafe { BorrowedFd::borrow_raw(number.max(0)) }
+}
+
+/// `struct ifreq` of netdevice(7) with the flags of an interface, in the kernel's size.
+#[repr(C)]
+#[derive(Default)]
+struct InterfaceFlags {
+    name: [u8; libc::IFNAMSIZ],
+    flags: i16,
+    unused: [u16; 11],
 }
 
 /// Brings up the interface `name` of this network namespace (netdevice(7)).
 pub(crate) fn bring_interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<()> {
-    // SAFETY: ifreq is integers and a union of such, for which zero is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request
-        .ifr_name
-        .iter_mut()
-        .zip(name.bytes().take(libc::IFNAMSIZ - 1))
-    {
-        *to = from as libc::c_char;
+    let mut request = InterfaceFlags {
+        flags: (libc::IFF_UP | libc::IFF_RUNNING) as i16,
+        ..InterfaceFlags::default()
+    };
+    // The last byte stays zero.
+    let room = &mut request.name[..libc::IFNAMSIZ - 1];
+    for (to, from) in room.iter_mut().zip(name.bytes()) {
+        *to = from;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     // SAFETY: SIOCSIFFLAGS reads the name and the flags of one ifreq.
-    Errno::result(unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFFLAGS as _,
-            &raw const request,
-        )
+    call(unsafe {
+        let request = &raw const request;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, request).into()
     })
     .map(drop)
 }
 
-/// Whether the file at `path` is protected by fs-verity, so that its content cannot be changed.
-pub(crate) fn has_verity(path: &CStr) -> bool {
-    // SAFETY: statx is a plain structure of integers; the call fills it.
-    let mut data: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: `path` is NUL-terminated; `data` outlives the call.
-    let result = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, 0, &raw mut data) };
-    result == 0 && data.stx_attributes & libc::STATX_ATTR_VERITY as u64 != 0
-}
-
 /// Accepts a connection with accept4(2); the new descriptor is close-on-exec.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let null = std::ptr::null_mut();
-    // SAFETY: null address and length ask for no peer address.
-    call_fd(c_long::from(unsafe {
-        libc::accept4(listener.as_raw_fd(), null, null.cast(), libc::SOCK_CLOEXEC)
-    }))
+    accept_with(listener, SocketFlags::CLOEXEC).map_err(errno)
 }
 
 /// Receives one message into `buffer` (recvmsg(2)). Returns its length (0 = end of file) and the
@@ -159,31 +164,43 @@ pub(crate) fn receive(
     Ok((length, received.into_iter().next()))
 }
 
+/// Receives one message like [`receive`], or nothing if there is none, without waiting.
+pub(crate) fn receive_at_once(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<OwnedFd>)> {
+    match receive_with(socket, buffer, RecvFlags::DONTWAIT) {
+        Err(Errno::EAGAIN) => Ok((0, None)),
+        result => result.map(|(length, received)| (length, received.into_iter().next())),
+    }
+}
+
 /// Receives one message like [`receive`], and returns all descriptors that came with it: at most
 /// 253 (`SCM_MAX_FD` of the kernel).
 pub(crate) fn receive_many(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; 253]);
+    receive_with(socket, buffer, RecvFlags::empty())
+}
+
+fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+) -> Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut vectors = [std::io::IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(
-        socket.as_raw_fd(),
-        &mut vectors,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
-    if message.flags.contains(MsgFlags::MSG_TRUNC) {
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let message = recvmsg(socket, &mut vectors, &mut control, flags).map_err(errno)?;
+    if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(Errno::EMSGSIZE);
     }
     let mut received = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            // SAFETY: SCM_RIGHTS put these new descriptors into this process, each once.
-            received.extend(
-                fds.into_iter()
-                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-            );
+    for control in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = control {
+            received.extend(fds);
         }
     }
     Ok((message.bytes, received))
@@ -191,34 +208,28 @@ pub(crate) fn receive_many(
 
 /// Returns a copy of `fd`, close-on-exec, with the lowest free number from `first` on.
 pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, first: RawFd) -> Result<OwnedFd> {
-    // SAFETY: fcntl takes any two integers for this command.
-    call_fd(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first).into() })
+    fcntl_dupfd_cloexec(fd, first).map_err(errno)
 }
 
 /// Returns a copy, close-on-exec, of the descriptor that the engine has passed as `number`.
 pub(crate) fn duplicate(number: RawFd) -> Result<OwnedFd> {
-    // SAFETY: fcntl takes any two integers for this command.
-    call_fd(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3).into() })
+    duplicate_above(inherited(number), 3)
 }
 
-/// Copies the descriptor `fd` to `number` (dup2(2)). No object of this process may own `number`:
-/// only for a process that is about to execute another program.
-pub(crate) fn duplicate_to(fd: RawFd, number: RawFd) -> Result<()> {
-    // SAFETY: dup2 takes any two integers.
-    call(unsafe { libc::dup2(fd, number).into() }).map(drop)
+/// Copies `fds` to the numbers from `first` on, in place of what is there. For a process that is
+/// about to execute another program, to which they are passed; `fds` have higher numbers.
+pub(crate) fn pass_from(first: RawFd, fds: &[OwnedFd]) -> Result<()> {
+    let count = RawFd::try_from(fds.len()).map_err(|_| Errno::EMFILE)?;
+    close_range(first as u32, (first + count - 1) as u32)?;
+    for fd in fds {
+        // This takes the lowest free number.
+        fcntl(fd, FcntlArg::F_DUPFD(first))?;
+    }
+    Ok(())
 }
 
-/// Takes ownership of the descriptor `fd`, which another process opened in the descriptor table
-/// that this process shares with it.
-pub(crate) fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the caller has got the number from the process that opened the descriptor for it,
-    // and that process has ended, so nothing else owns the descriptor.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-/// Returns the standard stream `fd` (0, 1 or 2).
-pub(crate) fn stdio(fd: RawFd) -> BorrowedFd<'static> {
-    debug_assert!((0..3).contains(&fd));
-    // SAFETY: `entry_point` makes sure that 0, 1 and 2 are open, and they are never closed.
-    unsafe { BorrowedFd::borrow_raw(fd) }
+/// Returns the standard streams. `entry_point` makes sure that they are open, and they are never
+/// closed.
+pub(crate) fn standard_streams() -> [BorrowedFd<'static>; 3] {
+    [stdin(), stdout(), stderr()]
 }

@@ -275,9 +275,7 @@ fn execute(program: &CriuProgram, inherited: &[OwnedFd], reporter: &OwnedFd) -> 
         .map(away)
         .collect::<Result<_, _>>()?;
     let program = program.moved_above(INHERITED_MAX)?;
-    for (number, fd) in (SOCKET..).zip(&all) {
-        sys::duplicate_to(fd.as_raw_fd(), number)?;
-    }
+    sys::pass_from(SOCKET, &all)?;
     sys::reset_signals()?;
     let socket = SOCKET.to_string();
     let arguments = [

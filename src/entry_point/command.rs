@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use nix::Result;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
@@ -36,17 +37,10 @@ fn prepare() -> std::result::Result<(), (&'static str, Errno)> {
 }
 
 fn open_standard_streams() -> Result<()> {
-    let mut streams = [0, 1, 2].map(|fd| libc::pollfd {
-        fd,
-        events: 0,
-        revents: 0,
-    });
-    // SAFETY: the pointer and the count are those of `streams`.
-    Errno::result(unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) })?;
-    for _ in streams
-        .iter()
-        .filter(|stream| stream.revents & libc::POLLNVAL != 0)
-    {
+    let mut streams = sys::standard_streams().map(|stream| PollFd::new(stream, PollFlags::empty()));
+    poll(&mut streams, PollTimeout::ZERO)?;
+    let is_closed = |stream: &&PollFd<'_>| stream.revents() == Some(PollFlags::POLLNVAL);
+    for _ in streams.iter().filter(is_closed) {
         // open(2) returns the lowest free number, which is that of a closed stream.
         let null = nix::fcntl::open(c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
         std::mem::forget(null);

@@ -4,28 +4,29 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use landlock::{CompatLevel, Compatible, NetPort, PathBeneath, RulesetCreatedAttr};
 use nix::fcntl::OFlag;
-use nix::sys::stat::SFlag;
 
-use crate::security::landlock::{LandlockRules, origin, rights_of};
+use crate::security::landlock::{LandlockRules, origin};
 use crate::sys;
-use crate::sys::rootfd::{RootFd, file_type};
+use crate::sys::rootfd::RootFd;
 
 /// Makes the ruleset. execve closes its descriptor.
 pub(super) fn rules(landlock: &LandlockRules, root: &RootFd) -> Result<OwnedFd> {
-    let ruleset = sys::landlock_ruleset(&landlock.handled).with_context(origin)?;
+    let mut ruleset = landlock.ruleset().with_context(origin)?;
     for (path, rights) in &landlock.paths {
         let context = || format!("{}: {}", origin(), path.display());
         let file = root.open(path, OFlag::O_PATH).with_context(context)?;
-        let is_directory = file_type(&file).with_context(context)? == SFlag::S_IFDIR;
-        let rights = rights_of(is_directory, *rights);
-        sys::landlock_allow_path(ruleset.as_fd(), file.as_fd(), rights).with_context(context)?;
+        // For a file that is no directory this leaves out the rights that only a directory has.
+        let rule = PathBeneath::new(file, *rights).set_compatibility(CompatLevel::BestEffort);
+        ruleset = ruleset.add_rule(rule).with_context(context)?;
     }
     for (port, rights) in &landlock.ports {
-        sys::landlock_allow_port(ruleset.as_fd(), *port, *rights)
+        ruleset = ruleset
+            .add_rule(NetPort::new(*port, *rights))
             .with_context(|| format!("{}: port {port}", origin()))?;
     }
-    Ok(ruleset)
+    Option::from(ruleset).with_context(origin)
 }
 
 /// Puts this process under the ruleset. No path is looked up between this and execve.

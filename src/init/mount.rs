@@ -12,6 +12,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use nix::unistd::{chdir, read, symlinkat};
+use rustix::mount::OpenTreeFlags;
 
 use super::copy;
 use crate::config::mount_options::{self, LinkMode, MountOptions, Propagation};
@@ -409,6 +410,6 @@ fn mount_group(tmpfs: &OwnedFd, name: &str, directory: &Path) -> Result<()> {
 
 fn clone_group(directory: &Path) -> Result<OwnedFd> {
     let path = CString::new(directory.as_os_str().as_bytes())?;
-    sys::open_tree(AT_FDCWD, &path, libc::OPEN_TREE_CLONE)
+    sys::open_tree(AT_FDCWD, &path, OpenTreeFlags::OPEN_TREE_CLONE)
         .with_context(|| directory.display().to_string())
 }

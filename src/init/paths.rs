@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{SFlag, fstat, makedev};
+use rustix::mount::OpenTreeFlags;
 
 use crate::plan::{Plan, RootfsPlan};
 use crate::sys;
@@ -78,7 +79,7 @@ fn cover_with(
 /// Makes a detached mount of the host's `/dev/null`, since the image's could be anything
 /// (CVE-2025-31133). The root of init is still the host's.
 fn host_null() -> Result<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE | libc::AT_SYMLINK_NOFOLLOW as u32;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let tree = sys::open_tree(AT_FDCWD, c"/dev/null", flags).context("the host's /dev/null")?;
     let stat = fstat(&tree)?;
     if kind(&stat) != SFlag::S_IFCHR || stat.st_rdev != makedev(1, 3) {

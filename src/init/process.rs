@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -161,40 +161,41 @@ fn enter_directory(program: &ProgramPlan, root: &RootFd) -> Result<()> {
 /// device is replaced with the container's, so that nothing of the host's file systems stays open.
 fn own_standard_streams(program: &ProgramPlan, root: &RootFd) -> Result<()> {
     let mut null = None;
-    for fd in 0..3 {
-        let Ok(stat) = fstat(sys::stdio(fd)) else {
+    for (number, stream) in sys::standard_streams().into_iter().enumerate() {
+        let Ok(stat) = fstat(stream) else {
             continue;
         };
         if is_null_device(&stat) {
             null = null.or_else(|| null_device(root));
             if let Some(null) = &null {
-                replace_stream(fd, null).with_context(|| format!("standard stream {fd}"))?;
+                let replaced = replace_stream(number, null);
+                replaced.with_context(|| format!("standard stream {number}"))?;
             }
             continue;
         }
-        if program.uid == 0 || stat.st_uid == program.uid || !may_change_hands(fd, &stat) {
+        if program.uid == 0 || stat.st_uid == program.uid || !may_change_hands(stream, &stat) {
             continue;
         }
-        match fchown(sys::stdio(fd), Some(Uid::from_raw(program.uid)), None) {
+        match fchown(stream, Some(Uid::from_raw(program.uid)), None) {
             // A read-only file system, or an owner that this user namespace does not know.
             Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL) => {}
-            Err(errno) => return Err(errno).with_context(|| format!("standard stream {fd}")),
+            Err(errno) => return Err(errno).with_context(|| format!("standard stream {number}")),
         }
     }
     Ok(())
 }
 
-fn may_change_hands(fd: RawFd, stat: &FileStat) -> bool {
+fn may_change_hands(stream: BorrowedFd<'_>, stat: &FileStat) -> bool {
     match kind(stat) {
         SFlag::S_IFCHR | SFlag::S_IFBLK | SFlag::S_IFDIR => false,
-        SFlag::S_IFREG => fcntl(sys::stdio(fd), FcntlArg::F_GETFL)
+        SFlag::S_IFREG => fcntl(stream, FcntlArg::F_GETFL)
             .is_ok_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY),
         _ => true,
     }
 }
 
-fn replace_stream(fd: RawFd, by: &OwnedFd) -> nix::Result<()> {
-    match fd {
+fn replace_stream(number: usize, by: &OwnedFd) -> nix::Result<()> {
+    match number {
         0 => dup2_stdin(by),
         1 => dup2_stdout(by),
         _ => dup2_stderr(by),

@@ -59,5 +59,5 @@ fn mount_console(dev: &OwnedFd, peer: &OwnedFd) -> Result<()> {
 /// Makes the terminal on standard input the controlling terminal of this process, which must lead a
 /// session that has none.
 pub(super) fn control_terminal() -> Result<()> {
-    sys::set_controlling_terminal(sys::stdio(0)).context("TIOCSCTTY")
+    sys::set_controlling_terminal(sys::stdin()).context("TIOCSCTTY")
 }

@@ -7,8 +7,7 @@
 //! host does not become writable by way of a container (mount_namespaces(7)).
 
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +16,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 
+use crate::child::HelperAnswer;
 use crate::config::mount_options::Bind;
 use crate::container::protocol::{LendMounts, ROOT};
 use crate::namespace::{self, hide};
@@ -76,26 +76,16 @@ fn with_ids(entry: &MountPoint, source: &Path, users: BorrowedFd<'_>) -> Result<
 /// Runs `work` in a lender, in the mount namespace of the process `init`. Returns the descriptor
 /// that it makes.
 fn in_mounts_of(init: i32, work: impl FnOnce() -> Result<OwnedFd>) -> Result<OwnedFd> {
-    let (reader, mut writer) = std::io::pipe().context("a pipe")?;
     let init = sys::pidfd_open(init).context("the container's first process")?;
-    // The lender shares the descriptor table with this process: what it opens is open here.
-    let helper = match sys::clone3(libc::CLONE_FILES as u64, None).context("clone")? {
-        Fork::Parent { pidfd, .. } => pidfd,
+    let answer = HelperAnswer::new()?;
+    match sys::clone3(0, None).context("clone")? {
+        Fork::Parent { pidfd, .. } => Ok(answer.receive(&pidfd)?.1),
         Fork::Child => {
             let enter = || -> Result<()> {
                 hide()?;
                 Ok(setns(&init, CloneFlags::CLONE_NEWNS)?)
             };
-            let _ = match enter().and_then(|()| work()) {
-                Ok(fd) => {
-                    let fd = std::mem::ManuallyDrop::new(fd).as_raw_fd();
-                    writer.write_all(&[fd.to_ne_bytes(), [0; 4]].concat())
-                }
-                Err(error) => writer.write_all(crate::error::line(&error).as_bytes()),
-            };
-            sys::exit_now(0);
+            answer.send(enter().and_then(|()| work()).map(|fd| (0, fd)))
         }
-    };
-    let [fd, _] = namespace::answer(&helper, reader, writer)?;
-    Ok(sys::own(fd))
+    }
 }

@@ -34,15 +34,16 @@ impl TerminalClient {
     /// Opens the client's side. To be called before any namespace of a container is joined, because
     /// it uses `/proc` and `/dev/tty`.
     pub(crate) fn open() -> Result<Self> {
-        let standard = (0..3).map(sys::stdio).find(IsTerminal::is_terminal);
+        let standard = sys::standard_streams();
+        let standard = standard.into_iter().find(IsTerminal::is_terminal);
         let terminal = match standard {
             Some(fd) => Some(fd.try_clone_to_owned().context("the terminal")?),
             None => File::open("/dev/tty").ok().map(OwnedFd::from),
         };
         Ok(Self {
             terminal,
-            input: ClientStream::open(0, OFlag::O_RDONLY)?,
-            output: ClientStream::open(1, OFlag::O_WRONLY)?,
+            input: ClientStream::open(sys::stdin(), OFlag::O_RDONLY)?,
+            output: ClientStream::open(sys::stdout(), OFlag::O_WRONLY)?,
         })
     }
 
@@ -54,14 +55,14 @@ impl TerminalClient {
             .and_then(|fd| sys::window_size(fd.as_fd()).ok());
         // A size of 0 by 0 means that the terminal's size has never been set.
         if let Some(size) = size.filter(|size| size.ws_row != 0 || size.ws_col != 0) {
-            let _ = sys::set_window_size(master, &size);
+            let _ = sys::set_window_size(master, size);
         }
     }
 
     /// Whether another process group has the terminal: then reading from it would be an error, and
     /// changing it would disturb that process group.
     pub(super) fn is_in_background(&self) -> bool {
-        tcgetpgrp(sys::stdio(0)).is_ok_and(|group| group != getpgrp())
+        tcgetpgrp(sys::stdin()).is_ok_and(|group| group != getpgrp())
     }
 }
 
@@ -82,14 +83,13 @@ impl AsFd for ClientStream {
 }
 
 impl ClientStream {
-    /// Opens the standard stream `number`. A terminal or a pipe is opened a second time, because
+    /// Opens the stream `standard`. A terminal or a pipe is opened a second time, because
     /// O_NONBLOCK on the existing open file description would affect the client as well. A file is
     /// only duplicated: it never blocks, and its offset has to stay shared.
-    fn open(number: i32, mode: OFlag) -> Result<Self> {
-        let standard = sys::stdio(number);
+    fn open(standard: BorrowedFd<'_>, mode: OFlag) -> Result<Self> {
         let kind = file_type(standard)?;
         if standard.is_terminal() || kind == SFlag::S_IFIFO {
-            let path = format!("/proc/self/fd/{number}");
+            let path = format!("/proc/self/fd/{}", standard.as_raw_fd());
             let flags = mode | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
             if let Ok(fd) = openat(AT_FDCWD, path.as_str(), flags, Mode::empty()) {
                 return Ok(Self {
@@ -137,7 +137,7 @@ static BEFORE: OnceLock<libc::termios> = OnceLock::new();
 impl RawMode {
     /// Sets raw mode; `None` if standard input is not a terminal.
     pub(super) fn enter() -> Result<Option<Self>> {
-        let input = sys::stdio(0);
+        let input = sys::stdin();
         if !input.is_terminal() {
             return Ok(None);
         }
@@ -154,13 +154,13 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        let _ = tcsetattr(sys::stdio(0), SetArg::TCSANOW, &self.0);
+        let _ = tcsetattr(sys::stdin(), SetArg::TCSANOW, &self.0);
     }
 }
 
 /// Leaves raw mode before an abort, which runs no destructors.
 pub(crate) fn restore_terminal() {
     if let Some(before) = BEFORE.get() {
-        let _ = tcsetattr(sys::stdio(0), SetArg::TCSANOW, &Termios::from(*before));
+        let _ = tcsetattr(sys::stdin(), SetArg::TCSANOW, &Termios::from(*before));
     }
 }

@@ -6,45 +6,35 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetError, Scope, make_bitflags,
+};
 
-use crate::{annotations, sys};
+use crate::annotations;
 
 /// The prefix of the annotations.
 pub(crate) const PREFIX: &str = "org.rt.landlock.";
 
-// <linux/landlock.h>, LANDLOCK_ACCESS_FS_*.
-const EXECUTE: u64 = 1;
-const WRITE_FILE: u64 = 1 << 1;
-const READ_FILE: u64 = 1 << 2;
-const READ_DIR: u64 = 1 << 3;
-const TRUNCATE: u64 = 1 << 14;
-const IOCTL_DEV: u64 = 1 << 15;
-/// All rights that ABI 3 has.
-const ALL_OF_3: u64 = (1 << 15) - 1;
-/// Rights that apply to a file that is not a directory (the kernel's `ACCESS_FILE`).
-const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
-// LANDLOCK_ACCESS_NET_*.
-const BIND_TCP: u64 = 1;
-const CONNECT_TCP: u64 = 1 << 1;
-// LANDLOCK_SCOPE_*.
-const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
-const SCOPE_SIGNAL: u64 = 1 << 1;
-
 /// The ABI version that each kind of rule needs. For files it is the one that controls truncate(2):
 /// with an older one, a file that may only be read could be emptied.
-const ABI_OF_FILES: i32 = 3;
-const ABI_OF_DEVICES: i32 = 5;
-const ABI_OF_PORTS: i32 = 4;
-const ABI_OF_SCOPES: i32 = 6;
+const ABI_OF_FILES: ABI = ABI::V3;
+const ABI_OF_DEVICES: ABI = ABI::V5;
+const ABI_OF_PORTS: ABI = ABI::V4;
+const ABI_OF_SCOPES: ABI = ABI::V6;
 
 /// What is denied, and the exceptions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct LandlockRules {
-    pub(crate) handled: sys::LandlockRuleset,
+    /// What is denied unless a rule allows it.
+    files: BitFlags<AccessFs>,
+    net: BitFlags<AccessNet>,
+    /// What no rule can allow.
+    scopes: BitFlags<Scope>,
     /// Paths in the container, and the rights on each and beneath it.
-    pub(crate) paths: Vec<(PathBuf, u64)>,
+    pub(crate) paths: Vec<(PathBuf, BitFlags<AccessFs>)>,
     /// TCP ports, and the rights on each.
-    pub(crate) ports: Vec<(u16, u64)>,
+    pub(crate) ports: Vec<(u16, BitFlags<AccessNet>)>,
 }
 
 /// Refuses annotations that are not valid.
@@ -67,55 +57,75 @@ impl LandlockRules {
     ) -> Result<Option<Self>> {
         match parse(annotations)? {
             None => Ok(None),
-            Some(parsed) => parsed.under(sys::landlock_abi()).map(Some),
+            Some(parsed) => parsed.under(kernel_has).map(Some),
         }
     }
 
-    /// Adapts the rules to a kernel with this ABI version; 0 stands for no Landlock.
-    fn under(mut self, abi: i32) -> Result<Self> {
-        let Self { handled, .. } = &self;
+    /// Adapts the rules to a kernel that has the ABI versions for which `has` is true.
+    fn under(mut self, has: impl Fn(ABI) -> bool) -> Result<Self> {
         let needs = [
             (
-                handled.files != 0,
+                self.files.is_empty(),
                 ABI_OF_FILES,
                 "read, write and execute need Linux 6.2",
             ),
             (
-                handled.ports != 0,
+                self.net.is_empty(),
                 ABI_OF_PORTS,
                 "bind and connect need Linux 6.7",
             ),
-            (handled.scopes != 0, ABI_OF_SCOPES, "scope needs Linux 6.12"),
+            (
+                self.scopes.is_empty(),
+                ABI_OF_SCOPES,
+                "scope needs Linux 6.12",
+            ),
         ];
-        for (asked, least, text) in needs {
-            ensure!(
-                !asked || abi >= least,
-                "{}: {text} with Landlock enabled",
-                origin()
-            );
+        for (is_free, least, text) in needs {
+            let context = || format!("{}: {text} with Landlock enabled", origin());
+            ensure!(is_free || has(least), context());
         }
-        if abi < ABI_OF_DEVICES {
-            self.handled.files &= !IOCTL_DEV;
-            self.paths
-                .iter_mut()
-                .for_each(|(_, rights)| *rights &= !IOCTL_DEV);
+        if !self.files.is_empty() && !has(ABI_OF_DEVICES) {
+            self.files.remove(AccessFs::IoctlDev);
+            for (_, rights) in &mut self.paths {
+                rights.remove(AccessFs::IoctlDev);
+            }
         }
         Ok(self)
     }
+
+    /// Makes a ruleset that denies everything that is to be denied, without any rule yet.
+    ///
+    /// # Errors
+    /// The kernel cannot deny all of it.
+    pub(crate) fn ruleset(&self) -> Result<RulesetCreated, RulesetError> {
+        let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        if !self.files.is_empty() {
+            ruleset = ruleset.handle_access(self.files)?;
+        }
+        if !self.net.is_empty() {
+            ruleset = ruleset.handle_access(self.net)?;
+        }
+        if !self.scopes.is_empty() {
+            ruleset = ruleset.scope(self.scopes)?;
+        }
+        ruleset.create()
+    }
+}
+
+/// Whether the kernel has this version of the ABI, by what came with it.
+fn kernel_has(abi: ABI) -> bool {
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let asked = match abi {
+        ABI_OF_SCOPES => ruleset.scope(Scope::Signal),
+        ABI_OF_PORTS => ruleset.handle_access(AccessNet::BindTcp),
+        _ => ruleset.handle_access(AccessFs::from_all(abi)),
+    };
+    asked.is_ok()
 }
 
 /// Returns the name of all these annotations together, for errors.
 pub(crate) fn origin() -> String {
     annotations::origin(&format!("{PREFIX}*"))
-}
-
-/// Returns those of `rights` that the kernel accepts for a directory or for another file.
-pub(crate) fn rights_of(is_directory: bool, rights: u64) -> u64 {
-    if is_directory {
-        rights
-    } else {
-        rights & OF_FILES
-    }
 }
 
 fn parse<'a>(
@@ -135,19 +145,20 @@ fn parse<'a>(
 
 impl LandlockRules {
     fn add(&mut self, name: &str, value: &str) -> Result<()> {
+        let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
         match name {
-            "read" => self.add_paths(value, READ_FILE | READ_DIR),
-            "execute" => self.add_paths(value, READ_FILE | READ_DIR | EXECUTE),
-            "write" => self.add_paths(value, (ALL_OF_3 | IOCTL_DEV) & !EXECUTE),
-            "bind" => self.add_ports(value, BIND_TCP),
-            "connect" => self.add_ports(value, CONNECT_TCP),
+            "read" => self.add_paths(value, read),
+            "execute" => self.add_paths(value, read | AccessFs::Execute),
+            "write" => self.add_paths(value, all_of_files() & !AccessFs::Execute),
+            "bind" => self.add_ports(value, AccessNet::BindTcp),
+            "connect" => self.add_ports(value, AccessNet::ConnectTcp),
             "scope" => self.add_scopes(value),
             _ => bail!("not known: read, write, execute, bind, connect or scope"),
         }
     }
 
-    fn add_paths(&mut self, value: &str, rights: u64) -> Result<()> {
-        self.handled.files = ALL_OF_3 | IOCTL_DEV;
+    fn add_paths(&mut self, value: &str, rights: BitFlags<AccessFs>) -> Result<()> {
+        self.files = all_of_files();
         for path in list(value, ':') {
             ensure!(
                 Path::new(path).is_absolute(),
@@ -158,14 +169,14 @@ impl LandlockRules {
         Ok(())
     }
 
-    fn add_ports(&mut self, value: &str, right: u64) -> Result<()> {
-        self.handled.ports |= right;
+    fn add_ports(&mut self, value: &str, right: AccessNet) -> Result<()> {
+        self.net |= right;
         for port in list(value, ',') {
             let digits = port.bytes().all(|byte| byte.is_ascii_digit());
             let number = port.parse().ok().filter(|_| digits);
             self.ports.push((
                 number.with_context(|| format!("{port:?}: not a port"))?,
-                right,
+                right.into(),
             ));
         }
         Ok(())
@@ -173,15 +184,20 @@ impl LandlockRules {
 
     fn add_scopes(&mut self, value: &str) -> Result<()> {
         for scope in list(value, ',') {
-            self.handled.scopes |= match scope {
-                "signal" => SCOPE_SIGNAL,
-                "abstract-unix-socket" => SCOPE_ABSTRACT_UNIX_SOCKET,
+            self.scopes |= match scope {
+                "signal" => Scope::Signal,
+                "abstract-unix-socket" => Scope::AbstractUnixSocket,
                 _ => bail!("{scope:?}: neither signal nor abstract-unix-socket"),
             };
         }
-        ensure!(self.handled.scopes != 0, "empty");
+        ensure!(!self.scopes.is_empty(), "empty");
         Ok(())
     }
+}
+
+/// All rights over files that can be denied here.
+fn all_of_files() -> BitFlags<AccessFs> {
+    AccessFs::from_all(ABI_OF_DEVICES)
 }
 
 /// Splits a list. An empty text has no members; an empty member between others is refused by the
@@ -217,8 +233,8 @@ mod tests {
         let landlock = parsed(&[("read", "/:/etc"), ("write", "/tmp")])
             .unwrap()
             .unwrap();
-        assert_eq!(landlock.handled.files, (1 << 16) - 1);
-        let read = READ_FILE | READ_DIR;
+        assert_eq!(landlock.files.bits(), (1 << 16) - 1);
+        let read = AccessFs::ReadFile | AccessFs::ReadDir;
         let paths: Vec<_> = landlock
             .paths
             .iter()
@@ -226,18 +242,18 @@ mod tests {
             .collect();
         assert_eq!(paths, ["/", "/etc", "/tmp"]);
         assert_eq!(landlock.paths[1].1, read);
-        assert_eq!(landlock.paths[2].1, ((1 << 16) - 1) & !EXECUTE);
-        assert_eq!((landlock.handled.ports, landlock.handled.scopes), (0, 0));
+        assert_eq!(landlock.paths[2].1.bits(), (1 << 16) - 1 - 1);
+        assert!(landlock.net.is_empty() && landlock.scopes.is_empty());
     }
 
     #[test]
     fn an_empty_list_denies_everything_of_its_kind() {
         let landlock = parsed(&[("bind", ""), ("read", "")]).unwrap().unwrap();
         assert_eq!(
-            (landlock.handled.ports, &*landlock.ports),
-            (BIND_TCP, &[][..])
+            (landlock.net, &*landlock.ports),
+            (AccessNet::BindTcp.into(), &[][..])
         );
-        assert!(landlock.handled.files != 0 && landlock.paths.is_empty());
+        assert!(!landlock.files.is_empty() && landlock.paths.is_empty());
     }
 
     #[test]
@@ -271,7 +287,10 @@ mod tests {
 
     #[test]
     fn a_kernel_that_could_not_deny_all_of_it_is_refused() {
-        let under = |name, value, abi| parsed(&[(name, value)]).unwrap().unwrap().under(abi);
+        let under = |name, value, abi| {
+            let rules = parsed(&[(name, value)]).unwrap().unwrap();
+            rules.under(|needed| needed as i32 <= abi)
+        };
         for (name, value, least) in [
             ("read", "/", 3),
             ("write", "/", 3),
@@ -283,12 +302,10 @@ mod tests {
             assert!(under(name, value, least).is_ok(), "{name}");
         }
         let old = under("write", "/", 4).unwrap();
-        assert_eq!(
-            (old.handled.files & IOCTL_DEV, old.paths[0].1 & IOCTL_DEV),
-            (0, 0)
-        );
+        let old_rights = old.files | old.paths[0].1;
+        assert!(!old_rights.contains(AccessFs::IoctlDev));
         let new = under("write", "/", 5).unwrap();
-        assert!(new.handled.files & new.paths[0].1 & IOCTL_DEV != 0);
+        assert!((new.files & new.paths[0].1).contains(AccessFs::IoctlDev));
     }
 
     proptest! {
@@ -302,14 +319,15 @@ mod tests {
             let pairs = pairs.into_iter().map(|(name, value)| (format!("{PREFIX}{name}"), value));
             let pairs: BTreeMap<_, _> = pairs.collect();
             if let Ok(Some(landlock)) = parse(&pairs).and_then(|parsed| {
-                parsed.map(|landlock| landlock.under(abi)).transpose()
+                parsed.map(|landlock| landlock.under(|needed| needed as i32 <= abi)).transpose()
             }) {
                 for (_, rights) in &landlock.paths {
-                    prop_assert_eq!(rights & !landlock.handled.files, 0);
-                    prop_assert!(rights_of(false, *rights) != 0);
+                    prop_assert!(landlock.files.contains(*rights));
+                    // Something is left for a file that is no directory.
+                    prop_assert!(rights.intersects(AccessFs::from_file(ABI_OF_DEVICES)));
                 }
                 for (_, rights) in &landlock.ports {
-                    prop_assert_eq!(rights & !landlock.handled.ports, 0);
+                    prop_assert!(landlock.net.contains(*rights));
                 }
             }
         }

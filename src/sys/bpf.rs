@@ -59,14 +59,15 @@ pub(crate) fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -
     };
     // SAFETY: the kernel reads `insn_cnt` instructions of eight bytes each and a string that ends
     // with a zero byte, both borrowed until the call returns; the size is that of `attributes`.
-    call_fd(unsafe {
-        libc::syscall(
+    unsafe {
+        let size = size_of::<BpfLoad>();
+        call_fd(libc::syscall(
             libc::SYS_bpf,
             BPF_PROG_LOAD,
             &raw const attributes,
-            size_of::<BpfLoad>(),
-        )
-    })
+            size,
+        ))
+    }
 }
 
 /// Attaches a device program to the cgroup with the directory `cgroup` (bpf(2) `BPF_PROG_ATTACH`),
@@ -127,7 +128,8 @@ pub(crate) fn bpf_prog_of_cgroup(cgroup: BorrowedFd<'_>, name: BpfName) -> Resul
         let program = match numbers(BPF_PROG_GET_FD_BY_ID, [id]) {
             // It has been detached since the query.
             Err(Errno::ENOENT) => continue,
-            result => call_fd(result?)?,
+            // SAFETY: this command returns a new descriptor.
+            result => unsafe { call_fd(result?)? },
         };
         if name_of(program.as_fd())? == name {
             return Ok(Some(program));

@@ -1,7 +1,7 @@
 //! Creates processes, signals them and waits for their end, and sets their limits, capabilities,
 //! signal dispositions and keyrings.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong};
+use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -14,8 +14,14 @@ use nix::sys::signal::{
 use nix::sys::time::TimeSpec;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
+use rustix::process::{Pid, PidfdFlags, WaitOptions};
+use rustix::system::setdomainname;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+};
 
-use super::call::{call, call_fd};
+use super::call::{call, errno};
 
 // The constant of libc is cut off at 32 bits.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -34,14 +40,16 @@ pub(crate) enum Fork {
 /// there is one.
 pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     let mut pidfd: c_int = -1;
-    // SAFETY: clone_args is a plain structure of integers for which zero means "not used".
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | libc::CLONE_PIDFD as u64;
-    args.pidfd = &raw mut pidfd as u64;
-    // With CLONE_PARENT the child gets the exit signal of the calling process; the field must be 0.
-    args.exit_signal = match flags & libc::CLONE_PARENT as u64 {
-        0 => libc::SIGCHLD as u64,
-        _ => 0,
+    let mut args = CloneArgs {
+        flags: flags | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        // With CLONE_PARENT the child gets the exit signal of the calling process; the field must
+        // be 0.
+        exit_signal: match flags & libc::CLONE_PARENT as u64 {
+            0 => libc::SIGCHLD as u64,
+            _ => 0,
+        },
+        ..CloneArgs::default()
     };
     if let Some(fd) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
@@ -49,22 +57,44 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork>
     }
     // SAFETY: without CLONE_VM the child gets its own copy of this single-threaded process, so
     // no lock can be held by a thread that does not exist there; `args` and `pidfd` outlive the
-    // call, and the size is that of the structure passed.
-    let pid = call(unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
-    })?;
-    if pid == 0 {
-        return Ok(Fork::Child);
+    // call, and the size is that of the structure passed. CLONE_PIDFD stores a new descriptor.
+    unsafe {
+        let size = size_of::<CloneArgs>();
+        let pid = libc::syscall(libc::SYS_clone3, &raw mut args, size);
+        forked(pid, &raw const pidfd)
     }
-    // SAFETY: CLONE_PIDFD succeeded, so the kernel stored a new descriptor in `pidfd`.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Fork::Parent {
-        pid: pid as i32,
-        pidfd,
+}
+
+/// `struct clone_args` of clone3(2), in which zero means "not used".
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Returns on which side of a fork this process is.
+///
+/// # Safety
+/// `pid` is what clone(2) or clone3(2) with `CLONE_PIDFD` has returned; in the parent it has stored
+/// a new descriptor in `pidfd`.
+unsafe fn forked(pid: c_long, pidfd: *const c_int) -> Result<Fork> {
+    Ok(match call(pid)? {
+        0 => Fork::Child,
+        pid => Fork::Parent {
+            pid: pid as i32,
+            // SAFETY: the descriptor is new, see above.
+            pidfd: unsafe { OwnedFd::from_raw_fd(*pidfd) },
+        },
     })
 }
 
@@ -78,17 +108,10 @@ pub(crate) fn fork_sibling() -> Result<Fork> {
     let mut pidfd: c_int = -1;
     // SAFETY: as in `clone3`; without a new stack the child continues on its copy of this one. The
     // third argument is the place for the pidfd on every architecture, and the rest is not used.
-    let pid =
-        call(unsafe { libc::syscall(libc::SYS_clone, SIBLING_FLAGS, 0, &raw mut pidfd, 0, 0) })?;
-    if pid == 0 {
-        return Ok(Fork::Child);
+    unsafe {
+        let pid = libc::syscall(libc::SYS_clone, SIBLING_FLAGS, 0, &raw mut pidfd, 0, 0);
+        forked(pid, &raw const pidfd)
     }
-    // SAFETY: CLONE_PIDFD succeeded, so the kernel stored a new descriptor in `pidfd`.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Fork::Parent {
-        pid: pid as i32,
-        pidfd,
-    })
 }
 
 /// Ends this process at once (_exit(2)), without destructors and exit handlers: in a forked process
@@ -132,8 +155,8 @@ impl<'a> Execution<'a> {
 
 /// Returns a pidfd of process `pid` (pidfd_open(2)).
 pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
-    // SAFETY: integers only.
-    call_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+    let pid = Pid::from_raw(pid).ok_or(Errno::EINVAL)?;
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(errno)
 }
 
 /// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)).
@@ -155,14 +178,6 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
     .map(drop)
 }
 
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: i32,
-}
-
-const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-
 /// Ignores `signal`, or sets its default action (sigaction(2)).
 pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()> {
     let handler = if ignore {
@@ -170,8 +185,14 @@ pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()>
     } else {
         SigHandler::SigDfl
     };
+    handle_signal(signal, handler)
+}
+
+/// Sets what happens at `signal` (sigaction(2)): a disposition, or [`end_when_asked`]'s handler.
+fn handle_signal(signal: Signal, handler: SigHandler) -> Result<()> {
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-    // SAFETY: neither disposition is a function that could run in a signal's context.
+    // SAFETY: a disposition is no function that could run in a signal's context, and the handler
+    // makes one call, which is safe there.
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
@@ -187,10 +208,9 @@ pub(crate) fn reset_signals() -> Result<()> {
 /// (pid_namespaces(7)). execve(2) restores the default action.
 pub(crate) fn end_when_asked() -> Result<()> {
     extern "C" fn end(signal: i32) {
-        // SAFETY: _exit(2) is safe in the context of a signal.
-        unsafe { libc::_exit(128 + signal) }
+        // _exit(2) is safe in the context of a signal.
+        exit_now(128 + signal)
     }
-    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
     [
         Signal::SIGHUP,
         Signal::SIGINT,
@@ -198,10 +218,7 @@ pub(crate) fn end_when_asked() -> Result<()> {
         Signal::SIGTERM,
     ]
     .into_iter()
-    .try_for_each(
-        // SAFETY: the handler makes one call, which is safe there.
-        |signal| unsafe { sigaction(signal, &action) }.map(drop),
-    )
+    .try_for_each(|signal| handle_signal(signal, SigHandler::Handler(end)))
 }
 
 /// Sets the default action for the signal with that number, also for the two signals that the C
@@ -218,110 +235,107 @@ pub(crate) fn restore_signal(signal: i32) -> Result<()> {
 
 /// Raises the hard limit of process `pid` to `hard` if it is lower; does not change the soft limit.
 pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    let null = std::ptr::null();
-    // SAFETY: without a new limit the call only writes the old one to `limit`, which outlives it.
-    Errno::result(unsafe { libc::prlimit(pid, resource as _, null, &raw mut limit) })?;
+    let limit = prlimit(pid, resource, None)?;
     if limit.rlim_max >= hard {
         return Ok(());
     }
-    limit.rlim_max = hard;
-    // SAFETY: a null old limit asks for nothing back; `limit` is only read.
-    Errno::result(unsafe {
-        libc::prlimit(pid, resource as _, &raw const limit, std::ptr::null_mut())
-    })
-    .map(drop)
+    set_limit_of(pid, resource, limit.rlim_cur, hard)
 }
 
 /// Sets the limits of `resource` (`RLIMIT_*`) for this process (setrlimit(2)).
 pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    set_limit_of(0, resource, soft, hard)
+}
+
+fn set_limit_of(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit {
         rlim_cur: soft,
         rlim_max: hard,
     };
-    // SAFETY: `limit` outlives the call, which only reads it.
-    Errno::result(unsafe { libc::setrlimit(resource as _, &raw const limit) }).map(drop)
+    prlimit(pid, resource, Some(&limit)).map(drop)
+}
+
+/// Returns the limits of process `pid`, which is this one if 0, and replaces them if there are new
+/// ones (prlimit(2)). rustix replaces them in any case.
+fn prlimit(pid: i32, resource: u32, new: Option<&libc::rlimit>) -> Result<libc::rlimit> {
+    let mut old = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the call only reads new limits, and writes the old ones; both outlive it.
+    call(unsafe { libc::prlimit(pid, resource as _, new, &raw mut old).into() })?;
+    Ok(old)
 }
 
 /// Sets the effective, permitted and inheritable capabilities of this thread, as bit masks
 /// (capset(2)).
 pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
-    let header = CapHeader {
-        version: CAPABILITY_VERSION_3,
-        pid: 0,
+    let sets = CapabilitySets {
+        effective: CapabilitySet::from_bits_retain(effective),
+        permitted: CapabilitySet::from_bits_retain(permitted),
+        inheritable: CapabilitySet::from_bits_retain(inheritable),
     };
-    let mut data = [0u32; 6];
-    for (i, set) in [effective, permitted, inheritable].into_iter().enumerate() {
-        data[i] = set as u32;
-        data[i + 3] = (set >> 32) as u32;
-    }
-    // SAFETY: version 3 reads one header and two triples of u32, which `data` is.
-    call(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+    set_capabilities(None, sets).map_err(errno)
 }
 
 /// Returns the permitted capabilities of this thread as a bit mask (capget(2)).
 pub(crate) fn permitted_capabilities() -> Result<u64> {
-    let mut header = CapHeader {
-        version: CAPABILITY_VERSION_3,
-        pid: 0,
-    };
-    let mut data = [0u32; 6];
-    // SAFETY: version 3 writes two triples of u32, for which `data` has the room.
-    call(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    Ok(u64::from(data[1]) | u64::from(data[4]) << 32)
-}
-
-fn prctl(option: c_int, argument: c_ulong, second: c_ulong) -> Result<c_int> {
-    // SAFETY: the options used in this file take integers only and expect zero for the rest.
-    Errno::result(unsafe { libc::prctl(option, argument, second, 0, 0) })
+    Ok(capabilities(None).map_err(errno)?.permitted.bits())
 }
 
 /// Removes `capability` from the bounding set; this cannot be undone.
 pub(crate) fn bounding_drop(capability: u8) -> Result<()> {
-    prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
+    remove_capability_from_bounding_set(one(capability)).map_err(errno)
 }
 
 /// Adds `capability` to the ambient set.
 pub(crate) fn ambient_raise(capability: u8) -> Result<()> {
-    prctl(
-        libc::PR_CAP_AMBIENT,
-        libc::PR_CAP_AMBIENT_RAISE as c_ulong,
-        capability.into(),
-    )
-    .map(drop)
+    configure_capability_in_ambient_set(one(capability), true).map_err(errno)
 }
 
 /// Empties the ambient set.
 pub(crate) fn ambient_clear() -> Result<()> {
-    prctl(
-        libc::PR_CAP_AMBIENT,
-        libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong,
-        0,
-    )
-    .map(drop)
+    clear_ambient_capability_set().map_err(errno)
+}
+
+fn one(capability: u8) -> CapabilitySet {
+    CapabilitySet::from_bits_retain(1 << capability)
 }
 
 /// Joins the session keyring `name`, or creates it if there is none that this process may search
 /// (keyctl_join_session_keyring(3)). Returns its serial number.
 pub(crate) fn join_session_keyring(name: &CStr) -> Result<c_long> {
-    // SAFETY: the name is a NUL-terminated string that outlives the call.
-    call(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
+    keyctl(KeyringCall::JoinSession(name))
 }
 
 /// Sets the rights on a key for its possessor (`KEY_POS_*`) and its user (`KEY_USR_*`)
 /// (keyctl_setperm(3)).
 pub(crate) fn set_key_permissions(serial: c_long, permissions: u32) -> Result<()> {
-    // SAFETY: integers only.
-    call(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, permissions) }).map(drop)
+    keyctl(KeyringCall::SetPermissions(serial, permissions)).map(drop)
+}
+
+/// The operations of keyctl(2) that `rt` needs.
+enum KeyringCall<'a> {
+    JoinSession(&'a CStr),
+    SetPermissions(c_long, u32),
+}
+
+fn keyctl(operation: KeyringCall<'_>) -> Result<c_long> {
+    let (operation, first, second) = match operation {
+        KeyringCall::JoinSession(name) => {
+            let name = name.as_ptr().expose_provenance();
+            (KEYCTL_JOIN_SESSION_KEYRING, name as c_long, 0)
+        }
+        KeyringCall::SetPermissions(serial, permissions) => (KEYCTL_SETPERM, serial, permissions),
+    };
+    // SAFETY: integers only, or a NUL-terminated string that outlives the call.
+    call(unsafe { libc::syscall(libc::SYS_keyctl, operation, first, second) })
 }
 
 /// Sets the NIS domain name of this uts namespace (setdomainname(2)).
 pub(crate) fn set_domain_name(name: &str) -> Result<()> {
-    // SAFETY: pointer and length are those of `name`.
-    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
+    setdomainname(name.as_bytes()).map_err(errno)
 }
 
 /// Returns the kind of the namespace behind `fd` as its `CLONE_NEW*` flag (ioctl_ns(2)).
@@ -343,14 +357,14 @@ pub(crate) enum ExitStatus {
 /// Reaps a child that has ended, without waiting (waitpid(2) with `WNOHANG`). Returns its pid and
 /// how it ended; `None` if no child has ended yet.
 pub(crate) fn reap_any() -> Result<Option<(i32, ExitStatus)>> {
-    let mut status: c_int = 0;
-    // SAFETY: `status` outlives the call, which writes it.
-    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })?;
-    let ended = match libc::WIFSIGNALED(status) {
-        true => ExitStatus::Signaled(libc::WTERMSIG(status)),
-        false => ExitStatus::Exited(libc::WEXITSTATUS(status)),
-    };
-    Ok((pid != 0).then_some((pid, ended)))
+    let ended = rustix::process::wait(WaitOptions::NOHANG).map_err(errno)?;
+    Ok(ended.map(|(pid, status)| {
+        let ended = match status.terminating_signal() {
+            Some(signal) => ExitStatus::Signaled(signal),
+            None => ExitStatus::Exited(status.exit_status().unwrap_or(0)),
+        };
+        (pid.as_raw_nonzero().get(), ended)
+    }))
 }
 
 /// Reaps a child like [`reap_any`]. Returns its pid and its exit status as shells have it: 128 plus

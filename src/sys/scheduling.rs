@@ -4,7 +4,7 @@
 use std::ffi::c_int;
 
 use nix::Result;
-use nix::errno::Errno;
+use nix::sys::personality::{self, Persona};
 
 use super::call::call;
 
@@ -86,6 +86,5 @@ pub(crate) fn set_affinity(mask: &[u64]) -> Result<()> {
 
 /// Sets the execution domain of this process (personality(2)).
 pub(crate) fn set_personality(domain: u32) -> Result<()> {
-    // SAFETY: an integer only. No domain that is set here changes the meaning of addresses.
-    Errno::result(unsafe { libc::personality(domain.into()) }).map(drop)
+    personality::set(Persona::from_bits_retain(domain as _)).map(drop)
 }

@@ -1,14 +1,15 @@
 //! System call filters, the notifications of their agents, and the calls that `init/seccomp.rs`
 //! waits with.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 
 use libc::sock_filter;
 use nix::Result;
 use nix::errno::Errno;
+use rustix::thread::futex;
 
-use super::call::call;
+use super::call::{call, call_fd};
 
 /// Loads a filter for this thread (seccomp(2) `SECCOMP_SET_MODE_FILTER`) with `flags`
 /// (`SECCOMP_FILTER_FLAG_*`). Returns the seccomp notify fd if the flags ask for one. The kernel
@@ -19,19 +20,17 @@ pub(crate) fn set_filter(program: &[sock_filter], flags: u64) -> Result<Option<O
         len: length,
         filter: program.as_ptr().cast_mut(),
     };
-    // SAFETY: the kernel reads `len` instructions at `filter`, which stay borrowed until the call
-    // returns, and writes nothing.
-    let fd = call(unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            flags,
-            &raw const program,
-        )
-    })?;
     let listens = flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0;
-    // SAFETY: with that flag a successful call returns a new descriptor, which nothing owns yet.
-    Ok(listens.then(|| unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+    // SAFETY: the kernel reads `len` instructions at `filter`, which stay borrowed until the call
+    // returns, and writes nothing. With that flag the call returns a new descriptor.
+    unsafe {
+        let (operation, program) = (libc::SECCOMP_SET_MODE_FILTER, &raw const program);
+        let result = libc::syscall(libc::SYS_seccomp, operation, flags, program);
+        match listens {
+            true => call_fd(result).map(Some),
+            false => call(result).map(|_| None),
+        }
+    }
 }
 
 /// Whether this kernel knows the flags. Loads no filter: seccomp(2) checks the flags first
@@ -54,8 +53,18 @@ pub(crate) fn knows_filter_flags(flags: u64) -> bool {
 /// `SECCOMP_IOCTL_NOTIF_RECV`). Skips a call that has been interrupted before it could be received.
 pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> Result<u64> {
     loop {
-        // SAFETY: the structure is integers, for which zero is valid; the kernel requires zeros.
-        let mut request: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+        // The kernel requires zeros.
+        let mut request = libc::seccomp_notif {
+            id: 0,
+            pid: 0,
+            flags: 0,
+            data: libc::seccomp_data {
+                nr: 0,
+                arch: 0,
+                instruction_pointer: 0,
+                args: [0; 6],
+            },
+        };
         // SAFETY: the number of the operation contains the size of the structure, which the kernel
         // fills and which outlives the call.
         let result = call(unsafe {
@@ -109,9 +118,7 @@ pub(crate) fn futex_wait_call(word: &'static AtomicU32) -> (u32, [u64; 6]) {
 
 /// Wakes one thread that waits with the call of [`futex_wait_call`] for `word`.
 pub(crate) fn futex_wake(word: &'static AtomicU32) {
-    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-    // SAFETY: the kernel looks for waiters by the address and accesses no memory there.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, 1) };
+    let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
 }
 
 /// Makes a call that only waits: the call of [`futex_wait_call`], or a call that the filter of this

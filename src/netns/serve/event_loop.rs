@@ -36,7 +36,7 @@ pub(crate) fn serve(state: &Path, name: &str) -> Result<()> {
     };
     let network = Network::decide(name, active.config)?;
     let mut server = HelperServer::new(state, network)?;
-    let listener = sys::stdio(0)
+    let listener = sys::stdin()
         .try_clone_to_owned()
         .context("standard input")?;
     server.watch(Source::Listener(listener), EpollFlags::EPOLLIN)?;
