@@ -44,7 +44,7 @@ pub(crate) struct ClaimedContainer {
     /// Interfaces that were moved from the host into the container. They are undone, and the lock
     /// is released, when the container has been removed.
     pub(crate) moved: Option<MovedDevice>,
-    /// Held until the program runs in the container.
+    /// Held while the container is created, and released when its program runs.
     lock: Option<StateLock>,
     is_kept: bool,
 }
@@ -175,7 +175,7 @@ fn clone_init(
         claimed,
         relay: None,
     };
-    let pid = created.parent.process().pid();
+    let pid = created.init().pid();
     let container = &mut created.claimed.container;
     container.set_init(pid)?;
     container.save()?;
@@ -225,8 +225,7 @@ impl CreatedContainer {
         let terminal = self.parent.ready(&prepared.plan)?;
         let pid = self.init().pid();
         if prepared.plan.has_builder() {
-            let container = &mut self.claimed.container;
-            container.set_init(pid)?;
+            self.claimed.container.set_init(pid)?;
         }
         set_limits(prepared, pid.as_raw(), is_limited).phase(Phase::Cgroup)?;
         launch::schedule(&prepared.plan, pid)?;

@@ -123,7 +123,7 @@ fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<RunningC
         join_ns: joined.others().collect(),
         manage_cgroups_mode: Some(cgroup_mode.into()),
         cgroup_roots: criu::cgroup_roots(worker.pid).phase(Phase::Cgroup)?,
-        ..asked(&prepared, options, images)?
+        ..base_options(&prepared, options, images)?
     };
     let config = open_criu_options(&asked).phase(Phase::Config)?;
     asked.config_file = config.as_ref().map(path_of);
@@ -206,7 +206,7 @@ fn root(prepared: &PreparedContainer) -> Result<&RootfsPlan> {
 }
 
 /// Returns CRIU's request without the parts that depend on the worker.
-fn asked(
+fn base_options(
     prepared: &PreparedContainer,
     options: &RestoreOptions,
     images: &ImagesDirectory,
