@@ -36,7 +36,7 @@ pub(crate) enum Fork {
 }
 
 /// Forks with clone3(2), without a shared address space. `flags` are `CLONE_NEW*` for new
-/// namespaces, `CLONE_PARENT` and `CLONE_FILES`. The child starts in the version 2 `cgroup`, if
+/// namespaces, and `CLONE_PARENT`. The child starts in the version 2 `cgroup`, if
 /// there is one.
 pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     let mut pidfd: c_int = -1;
