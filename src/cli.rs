@@ -236,8 +236,9 @@ fn write_spec(matches: &ArgMatches, root: impl FnOnce() -> Result<PathBuf>) -> R
     match netns::spec_network(matches, root)? {
         Some(_) if args.rootless => bail!("--rootless: not with a network of rt's"),
         Some((options, parts)) => {
-            spec_template::spec(&args.bundle, false, unified, Some(&parts))?;
-            if !parts.mounts.is_empty() {
+            let has_files = !parts.files.is_empty();
+            spec_template::spec(&args.bundle, false, unified, Some(parts))?;
+            if has_files {
                 crate::netns::make_files(&args.bundle, &options)?;
             }
         }

@@ -55,7 +55,7 @@ mod sysctl;
 mod target;
 
 pub(crate) use command::{NETWORK_OPTIONS, NamespacePlace, Verb, run};
-pub(crate) use config::{NamespaceChoice, Parts, make_files, parts};
+pub(crate) use config::{NamespaceChoice, SpecParts, make_files, parts};
 pub(crate) use host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 #[cfg(any(test, fuzzing))]
 pub(crate) use request::NetworkRequest;

@@ -1,70 +1,83 @@
 //! `rt spec`: writes a `config.json` as a template.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, anyhow};
 use nix::unistd::{getegid, geteuid};
+use serde::{Deserialize, Serialize};
+use serde_json::ser::PrettyFormatter;
+use serde_json::{Serializer, Value, json};
 
-use crate::netns::{NamespaceChoice, Parts};
+use crate::netns::{NamespaceChoice, SpecParts};
 
-const PROCESS: &str = r#"{
-"ociVersion":"1.3.0",
-"process":{
-"terminal":true,
-"user":{"uid":0,"gid":0},
-"args":["sh"],
-"env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","TERM=xterm"],
-"cwd":"/",
-"capabilities":{
-"bounding":["CAP_AUDIT_WRITE","CAP_KILL","CAP_NET_BIND_SERVICE"],
-"effective":["CAP_AUDIT_WRITE","CAP_KILL","CAP_NET_BIND_SERVICE"],
-"permitted":["CAP_AUDIT_WRITE","CAP_KILL","CAP_NET_BIND_SERVICE"]
-},
-"rlimits":[{"type":"RLIMIT_NOFILE","hard":1024,"soft":1024}],
-"noNewPrivileges":true
-},
-"root":{"path":"rootfs","readonly":true},
-"hostname":"rt",
-"mounts":[
-{"destination":"/proc","type":"proc","source":"proc"},
-{"destination":"/dev","type":"tmpfs","source":"tmpfs",
-"options":["nosuid","strictatime","mode=755","size=65536k"]},
-{"destination":"/dev/pts","type":"devpts","source":"devpts",
-"options":["nosuid","noexec","newinstance","ptmxmode=0666","mode=0620""#;
+/// The configuration for root on a host with version 1 cgroups.
+const TEMPLATE: &str = include_str!("spec_template/template.json");
 
-const SHM: &str = r#"]},
-{"destination":"/dev/shm","type":"tmpfs","source":"shm",
-"options":["nosuid","noexec","nodev","mode=1777","size=65536k"]},
-{"destination":"/dev/mqueue","type":"mqueue","source":"mqueue",
-"options":["nosuid","noexec","nodev"]},"#;
-
-const SYS: &str = r#"
-{"destination":"/sys","type":"sysfs","source":"sysfs",
-"options":["nosuid","noexec","nodev","ro"]},"#;
-
-/// The mount of `/sys` for an ordinary user: a new sysfs can be mounted only by the owner of the
-/// network namespace, so the host's is bound.
-const ROOTLESS_SYS: &str = r#"
-{"destination":"/sys","type":"none","source":"/sys",
-"options":["rbind","nosuid","noexec","nodev","ro"]},"#;
-
-const CGROUP: &str = r#"
-{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup",
-"options":["nosuid","noexec","nodev","relatime","ro"]}
-],
-"linux":{"#;
-
-const RESOURCES: &str = r#"
-"resources":{"devices":[{"allow":false,"access":"rwm"}]},"#;
-
-const PATHS: &str = r#"],
-"maskedPaths":["/proc/acpi","/proc/asound","/proc/kcore","/proc/keys","/proc/latency_stats",
-"/proc/timer_list","/proc/timer_stats","/proc/sched_debug","/sys/firmware","/proc/scsi"],
-"readonlyPaths":["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"]
+/// A configuration whose properties stand in the order in which a person reads them. What `rt spec`
+/// never changes is any JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigTemplate {
+    oci_version: String,
+    process: ProcessTemplate,
+    root: Value,
+    hostname: String,
+    mounts: Vec<MountTemplate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hooks: Option<Value>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    linux: LinuxTemplate,
 }
-}"#;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProcessTemplate {
+    terminal: bool,
+    user: Value,
+    args: Value,
+    env: Value,
+    cwd: Value,
+    capabilities: Value,
+    rlimits: Value,
+    no_new_privileges: bool,
+}
+
+/// One mount of a configuration.
+#[derive(Debug, Serialize, Deserialize)]
+struct MountTemplate {
+    destination: PathBuf,
+    #[serde(rename = "type")]
+    kind: String,
+    source: PathBuf,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    options: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LinuxTemplate {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid_mappings: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gid_mappings: Option<Value>,
+    namespaces: Vec<NamespaceTemplate>,
+    masked_paths: Value,
+    readonly_paths: Value,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct NamespaceTemplate {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<PathBuf>,
+}
 
 /// Writes `config.json` into `bundle`: for root, or with `rootless` for an ordinary user, whose id
 /// is the only one in a user namespace. `cgroup_v2` says that the host has only the unified
@@ -76,20 +89,19 @@ pub(crate) fn spec(
     bundle: &Path,
     rootless: bool,
     cgroup_v2: bool,
-    network: Option<&Parts>,
+    network: Option<SpecParts>,
 ) -> Result<()> {
     let path = bundle.join("config.json");
-    let mut json = document(rootless, cgroup_v2);
+    let mut config = ConfigTemplate::new(rootless, cgroup_v2)?;
     if let Some(network) = network {
-        json = networked(json, network);
+        config.add_network(network);
     }
-    json = indent(&json);
-    json.push('\n');
+    let json = config.to_json()?;
     OpenOptions::new()
         .write(true)
         .create_new(true)
         .open(&path)
-        .and_then(|mut file| file.write_all(json.as_bytes()))
+        .and_then(|mut file| file.write_all(&json))
         .map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => {
                 let path = path.strip_prefix(".").unwrap_or(&path);
@@ -99,101 +111,93 @@ pub(crate) fn spec(
         })
 }
 
-fn document(rootless: bool, cgroup_v2: bool) -> String {
-    let mappings = format!(
-        r#"
-"uidMappings":[{{"containerID":0,"hostID":{},"size":1}}],
-"gidMappings":[{{"containerID":0,"hostID":{},"size":1}}],"#,
-        geteuid(),
-        getegid()
-    );
-    let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount"];
-    if cgroup_v2 {
-        namespaces.push("cgroup");
+impl ConfigTemplate {
+    fn new(rootless: bool, cgroup_v2: bool) -> Result<Self> {
+        let mut config: Self = serde_json::from_str(TEMPLATE)?;
+        if cgroup_v2 {
+            config.linux.add_namespace("cgroup");
+        }
+        if rootless {
+            config.make_rootless();
+        }
+        Ok(config)
     }
-    if rootless {
-        namespaces.retain(|name| *name != "network");
-        namespaces.push("user");
-    }
-    let namespaces = namespaces
-        .iter()
-        .map(|name| format!(r#"{{"type":"{name}"}}"#));
-    let namespaces = namespaces.collect::<Vec<_>>().join(",");
-    [
-        PROCESS,
+
+    fn make_rootless(&mut self) {
         // In a user namespace with one id the group tty is not mapped.
-        if rootless { "" } else { r#","gid=5""# },
-        SHM,
-        if rootless { ROOTLESS_SYS } else { SYS },
-        CGROUP,
-        if rootless { &mappings } else { RESOURCES },
-        "\n\"namespaces\":[",
-        &namespaces,
-        PATHS,
-    ]
-    .concat()
+        for mount in &mut self.mounts {
+            mount.options.retain(|option| option != "gid=5");
+        }
+        // A new sysfs can be mounted only by the owner of the network namespace, so the host's is
+        // bound.
+        for mount in self.mounts.iter_mut().filter(|mount| mount.kind == "sysfs") {
+            mount.kind = "none".to_owned();
+            mount.source = mount.destination.clone();
+            mount.options.insert(0, "rbind".to_owned());
+        }
+        let linux = &mut self.linux;
+        linux.resources = None;
+        let only = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+        linux.uid_mappings = Some(only(geteuid().as_raw()));
+        linux.gid_mappings = Some(only(getegid().as_raw()));
+        linux
+            .namespaces
+            .retain(|namespace| namespace.kind != "network");
+        linux.add_namespace("user");
+    }
+
+    fn add_network(&mut self, network: SpecParts) {
+        let files = network.files.into_iter();
+        self.mounts
+            .extend(files.map(|(destination, source)| MountTemplate::of_data(destination, source)));
+        self.hooks = network.hooks;
+        self.annotations = network.annotations;
+        if let Some(hostname) = network.hostname {
+            self.hostname = hostname;
+        }
+        let namespaces = &mut self.linux.namespaces;
+        match network.namespace {
+            NamespaceChoice::New => {}
+            NamespaceChoice::Host => namespaces.retain(|namespace| namespace.kind != "network"),
+            NamespaceChoice::Path(path) => {
+                let joined = namespaces
+                    .iter_mut()
+                    .find(|namespace| namespace.kind == "network");
+                joined
+                    .into_iter()
+                    .for_each(|namespace| namespace.path = Some(path.clone()));
+            }
+        }
+    }
+
+    /// Returns the configuration with one value per line, indented by tabs.
+    fn to_json(&self) -> Result<Vec<u8>> {
+        let mut json = Vec::new();
+        let format = PrettyFormatter::with_indent(b"\t");
+        self.serialize(&mut Serializer::with_formatter(&mut json, format))?;
+        json.push(b'\n');
+        Ok(json)
+    }
 }
 
-/// Returns the document with the parts of the network inserted.
-fn networked(mut json: String, network: &Parts) -> String {
-    const END_OF_MOUNTS: &str = "\n],\n\"linux\":{";
-    let mounts = match network.mounts.as_str() {
-        "" => String::new(),
-        mounts => format!(",\n{mounts}"),
-    };
-    let properties = &network.properties;
-    let end = format!("{mounts}\n],\n{properties}\n\"linux\":{{");
-    json = json.replacen(END_OF_MOUNTS, &end, 1);
-    if let Some(hostname) = &network.hostname {
-        json = json.replacen(
-            r#""hostname":"rt""#,
-            &format!(r#""hostname":"{hostname}""#),
-            1,
-        );
-    }
-    const NETWORK: &str = r#"{"type":"network"}"#;
-    match &network.namespace {
-        NamespaceChoice::New => json,
-        // The comma in front belongs to the pid namespace, which is always the first entry.
-        NamespaceChoice::Host => json.replacen(&format!(",{NETWORK}"), "", 1),
-        NamespaceChoice::Path(path) => {
-            let joined = format!(r#"{{"type":"network","path":"{}"}}"#, path.display());
-            json.replacen(NETWORK, &joined, 1)
+impl MountTemplate {
+    /// Returns a bind mount of a file that holds data only.
+    fn of_data(destination: PathBuf, source: PathBuf) -> Self {
+        let options = ["bind", "rw", "nosuid", "nodev", "noexec"];
+        Self {
+            destination,
+            kind: "bind".to_owned(),
+            source,
+            options: options.map(str::to_owned).into(),
         }
     }
 }
 
-/// Returns `json` with one value per line, indented by tabs, without the line breaks of the source.
-/// Works on the text, because a parsed tree would lose the order of the properties.
-fn indent(json: &str) -> String {
-    let (mut out, mut depth, mut quoted) = (String::new(), 0, false);
-    let line = |out: &mut String, depth| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n('\t', depth));
-    };
-    for c in json.chars() {
-        match c {
-            '"' => quoted = !quoted,
-            '\n' => continue,
-            '}' | ']' if !quoted => {
-                depth -= 1;
-                line(&mut out, depth);
-            }
-            _ => {}
-        }
-        out.push(c);
-        match c {
-            _ if quoted => {}
-            '{' | '[' => {
-                depth += 1;
-                line(&mut out, depth);
-            }
-            ',' => line(&mut out, depth),
-            ':' => out.push(' '),
-            _ => {}
-        }
+impl LinuxTemplate {
+    fn add_namespace(&mut self, kind: &str) {
+        let kind = kind.to_owned();
+        self.namespaces.push(NamespaceTemplate { kind, path: None });
     }
-    out
 }
 
 #[cfg(test)]
@@ -202,7 +206,8 @@ mod tests {
     use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 
     fn parsed(rootless: bool, cgroup_v2: bool) -> (String, Spec) {
-        let json = indent(&document(rootless, cgroup_v2));
+        let json = ConfigTemplate::new(rootless, cgroup_v2).unwrap().to_json();
+        let json = String::from_utf8(json.unwrap()).unwrap();
         let spec = serde_json::from_str(&json).unwrap();
         crate::config::check(&spec).unwrap();
         (json, spec)
@@ -248,11 +253,8 @@ mod tests {
     }
 
     #[test]
-    fn indentation_is_by_tabs() {
-        let json = indent("{\"a\":[1,\n\"x:{,\"],\"b\":{\"c\":true}}");
-        let expected =
-            "{\n\t\"a\": [\n\t\t1,\n\t\t\"x:{,\"\n\t],\n\t\"b\": {\n\t\t\"c\": true\n\t}\n}";
-        assert_eq!(json, expected);
+    fn the_template_is_written_as_it_is() {
+        assert_eq!(parsed(false, false).0, TEMPLATE);
     }
 
     #[test]

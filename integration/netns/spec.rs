@@ -45,6 +45,21 @@ fn of_repository(w: &World, name: &str) -> Bundle {
 }
 
 #[test]
+fn what_stands_in_quotes_or_behind_a_backslash_is_written_as_it_is() {
+    let bundle = Bundle::busybox();
+    let (path, files) = (bundle.path().display().to_string(), "a \"b\" \\c\td");
+    let state = "/var/\"state\\";
+    let options = ["--network", "web", "--files", files, "--state", state];
+    bundle.rt(["spec", "--bundle", &path].into_iter().chain(options)).run().success();
+    let text = std::fs::read(bundle.path().join("config.json")).unwrap();
+    let spec: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(spec["mounts"][7]["source"], format!("{files}/hosts"));
+    assert_eq!(spec["annotations"]["org.rt.network.files"], files);
+    assert_eq!(spec["hooks"]["poststop"][0]["args"][3], state);
+    assert!(bundle.path().join(files).join("hosts").exists());
+}
+
+#[test]
 fn web_is_seen_by_the_world() {
     world(|w| {
         let _web = of_repository(w, "web").start();

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::netns::{
     self, DEFAULT_NETWORKS, DEFAULT_STATE, Host, NETWORK_OPTIONS, NamespacePlace, OPTIONS, Options,
-    Parts, Verb,
+    SpecParts, Verb,
 };
 
 /// Returns the options of a table; each that has a value may be given several times.
@@ -138,7 +138,7 @@ fn host(matches: &ArgMatches) -> Host {
 pub(super) fn spec_network(
     matches: &ArgMatches,
     root: impl FnOnce() -> Result<PathBuf>,
-) -> Result<Option<(Options, Parts)>> {
+) -> Result<Option<(Options, SpecParts)>> {
     let options = given(matches, &OPTIONS);
     if options.is_empty() {
         return Ok(None);

@@ -2,11 +2,12 @@
 //! options as annotations, and three files beside the configuration that are bound into the
 //! container.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 use super::request::{ANNOTATION, NetworkRequest};
@@ -25,35 +26,35 @@ pub(crate) enum NamespaceChoice {
     Path(PathBuf),
 }
 
-/// The parts of a configuration, as JSON.
+/// What a network adds to the configuration that `rt spec` writes.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct SpecParts {
     pub(crate) namespace: NamespaceChoice,
     pub(crate) hostname: Option<String>,
-    /// More mounts, as a JSON array without its brackets.
-    pub(crate) mounts: String,
-    /// More properties.
-    pub(crate) properties: String,
+    /// Files that are bound into the container: their places there, and in the bundle.
+    pub(crate) files: Vec<(PathBuf, PathBuf)>,
+    pub(crate) hooks: Option<Value>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// Returns what the options mean for a configuration; `root` is where containers' states are.
-pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> Result<Parts> {
+pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> Result<SpecParts> {
     let request = NetworkRequest::new(options.iter().map(|(name, value)| (&**name, &**value)))?;
     let hostname = request.hostname.clone();
     let mode = request.networks.first().map_or("", String::as_str);
-    let alone = |namespace| -> Result<Parts> {
+    let alone = |namespace| -> Result<SpecParts> {
         let only = options
             .iter()
             .find(|(name, _)| name != "network" && name != "hostname");
         if let Some((name, _)) = only {
             bail!("{name}: not with --network {mode}");
         }
-        let (mounts, properties) = (String::new(), String::new());
-        Ok(Parts {
+        Ok(SpecParts {
             namespace,
             hostname: hostname.clone(),
-            mounts,
-            properties,
+            files: Vec::new(),
+            hooks: None,
+            annotations: BTreeMap::new(),
         })
     };
     match mode.strip_prefix("container:") {
@@ -66,11 +67,13 @@ pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> R
     }
     let files = request.files.unwrap_or_else(|| FILES.into());
     check_files(&files)?;
-    Ok(Parts {
+    let place = |name| (Path::new("/etc").join(name), files.join(name));
+    Ok(SpecParts {
         namespace: NamespaceChoice::New,
         hostname,
-        mounts: mounts(&files),
-        properties: properties(host, options, &files)?,
+        files: NAMES.iter().map(place).collect(),
+        hooks: Some(hooks(host)?),
+        annotations: annotations(options, &files),
     })
 }
 
@@ -95,35 +98,25 @@ fn of_container(root: &Path, id: &str) -> Result<PathBuf> {
     Ok(format!("/proc/{}/ns/net", init.pid).into())
 }
 
-fn mounts(files: &Path) -> String {
-    let mount = |name: &&str| {
-        json!({
-            "destination": format!("/etc/{name}"),
-            "type": "bind",
-            "source": files.join(name),
-            "options": ["bind", "rw", "nosuid", "nodev", "noexec"],
-        })
-        .to_string()
-    };
-    NAMES.iter().map(mount).collect::<Vec<_>>().join(",\n")
+/// Returns the options as annotations; several values of one option are separated by spaces.
+fn annotations(options: &[(String, String)], files: &Path) -> BTreeMap<String, String> {
+    let mut annotations: BTreeMap<String, String> = BTreeMap::new();
+    let files = ("files".to_owned(), files.display().to_string());
+    let others = options.iter().filter(|(name, _)| name != "files");
+    for (name, value) in others.chain([&files]) {
+        let all = annotations
+            .entry(format!("{ANNOTATION}{name}"))
+            .or_default();
+        if !all.is_empty() {
+            all.push(' ');
+        }
+        all.push_str(value);
+    }
+    annotations
 }
 
-fn properties(host: &Host, options: &[(String, String)], files: &Path) -> Result<String> {
-    let mut annotations = serde_json::Map::new();
-    let files = ("files".to_owned(), files.display().to_string());
-    for (name, value) in options
-        .iter()
-        .filter(|(name, _)| name != "files")
-        .chain([&files])
-    {
-        match annotations
-            .entry(format!("{ANNOTATION}{name}"))
-            .or_insert_with(|| "".into())
-        {
-            serde_json::Value::String(all) if !all.is_empty() => *all += &format!(" {value}"),
-            entry => *entry = value.as_str().into(),
-        }
-    }
+/// Returns the two hooks, which run this program.
+fn hooks(host: &Host) -> Result<Value> {
     let program = fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
     let mut args = vec!["rt".to_owned(), "netns".to_owned()];
     for (option, path, default) in [
@@ -135,15 +128,7 @@ fn properties(host: &Host, options: &[(String, String)], files: &Path) -> Result
         }
     }
     let hook = json!([{ "path": program, "args": args }]);
-    let hooks = json!({ "createRuntime": hook, "poststop": hook });
-    let text = format!(
-        "\"hooks\":{hooks},\n\"annotations\":{},",
-        json!(annotations)
-    );
-    if text.contains('\\') {
-        bail!("a path or value with quotes, backslashes or control characters");
-    }
-    Ok(text)
+    Ok(json!({ "createRuntime": hook, "poststop": hook }))
 }
 
 /// Makes the files that are to be bound, if they are missing: they have to exist before the
@@ -174,7 +159,7 @@ mod tests {
         }
     }
 
-    fn parts_of(options: &[(&str, &str)]) -> Result<Parts> {
+    fn parts_of(options: &[(&str, &str)]) -> Result<SpecParts> {
         let options: Vec<_> = options
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))
@@ -190,14 +175,11 @@ mod tests {
             ("network", "web"),
         ])
         .unwrap();
-        let json: serde_json::Value =
-            serde_json::from_str(&format!("{{{}\"x\":1}}", parts.properties)).unwrap();
-        assert_eq!(
-            json["annotations"]["org.rt.network.publish"],
-            "80:80 53:53/udp"
-        );
-        assert_eq!(json["hooks"]["createRuntime"], json["hooks"]["poststop"]);
-        assert_eq!(json["hooks"]["poststop"][0]["args"], json!(["rt", "netns"]));
+        let publish = &parts.annotations["org.rt.network.publish"];
+        assert_eq!(publish, "80:80 53:53/udp");
+        let hooks = parts.hooks.unwrap();
+        assert_eq!(hooks["createRuntime"], hooks["poststop"]);
+        assert_eq!(hooks["poststop"][0]["args"], json!(["rt", "netns"]));
         assert_eq!(parts.namespace, NamespaceChoice::New);
     }
 
@@ -207,12 +189,8 @@ mod tests {
             parts_of(&[("network", "host")]).unwrap().namespace,
             NamespaceChoice::Host
         );
-        assert!(
-            parts_of(&[("network", "none")])
-                .unwrap()
-                .properties
-                .is_empty()
-        );
+        let none = parts_of(&[("network", "none")]).unwrap();
+        assert!(none.annotations.is_empty() && none.hooks.is_none());
         assert!(parts_of(&[("network", "host"), ("publish", "80:80")]).is_err());
         assert!(parts_of(&[("network", "container:nobody")]).is_err());
         assert!(parts_of(&[("publish", "x")]).is_err());
