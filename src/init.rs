@@ -47,16 +47,18 @@ pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
 
 /// Runs the plan: confines this process, waits for Detach or Start, and executes the program.
 /// `listener` is the start socket. It stays open until the program runs, also where the parent
-/// sends Start itself: as long as it is open, the container is *created*.
+/// sends Start itself: as long as it is open, the container is *created*. `proc` is closed before
+/// any other process can see this one.
 pub(crate) fn run(
     plan: &Plan,
+    proc: Option<ProcFd>,
     mut cgroup: OpenCgroup,
     parent: InitEnd,
     listener: Option<OwnedFd>,
 ) -> ! {
     let listener = listener.as_ref();
-    let (program, command) =
-        set_up(plan, &mut cgroup, &parent, listener).unwrap_or_else(|error| fail(&parent, &error));
+    let (program, command) = set_up(plan, proc, &mut cgroup, &parent, listener)
+        .unwrap_or_else(|error| fail(&parent, &error));
     let starter = match command {
         StartCommand::Start => parent,
         StartCommand::Detach => {
@@ -73,11 +75,12 @@ pub(crate) fn run(
 /// Makes this process ready for its program, and waits for Detach or Start.
 fn set_up<'a>(
     plan: &'a Plan,
+    proc: Option<ProcFd>,
     cgroup: &mut OpenCgroup,
     parent: &InitEnd,
     listener: Option<&OwnedFd>,
 ) -> Result<(Option<ReadyProgram<'a>>, StartCommand)> {
-    let program = confine(plan, cgroup, parent, listener)?;
+    let program = confine(plan, proc, cgroup, parent, listener)?;
     let program = arrive(plan, program, cgroup, parent, listener)?;
     Ok((program, parent.wait_release()?))
 }
@@ -125,6 +128,7 @@ fn run_start_hooks(
 /// system to build; everything else is the same for `create` and `exec`.
 fn confine<'a>(
     plan: &'a Plan,
+    proc: Option<ProcFd>,
     cgroup: &mut OpenCgroup,
     parent: &InitEnd,
     listener: Option<&OwnedFd>,
@@ -132,6 +136,7 @@ fn confine<'a>(
     sys::clear_command_line();
     let mut keep = descriptors(plan, parent, listener);
     keep.extend(cgroup.descriptors());
+    keep.extend(proc.as_ref().map(AsRawFd::as_raw_fd));
     process::leave_parent(plan, keep)?;
     parent.wait_go()?;
     process::take_cpus(plan)?;
@@ -139,7 +144,6 @@ fn confine<'a>(
     enter_cgroups(plan, cgroup).phase(Phase::Cgroup)?;
     plan.namespaces.enter().phase(Phase::Namespaces)?;
     set_end_with_parent(plan, Some(Signal::SIGKILL))?;
-    let proc = plan.proc.take();
     process::lead_session()?;
     process::own_keyring(plan, proc.as_ref())?;
     let root = build_root(plan, parent).phase(Phase::Mounts)?;

@@ -19,6 +19,7 @@ use crate::error::{InPhase, Phase};
 use crate::init;
 use crate::namespace::IdMap;
 use crate::plan::Plan;
+use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::kind;
 use crate::sys::{self, Fork};
 
@@ -37,11 +38,13 @@ pub(crate) fn clone(
     let program = plan.process.as_ref();
     let score = program.and_then(|program| program.oom_score_adj);
     let _score = score.map(Score::lend).transpose()?;
+    let proc = plan.needs_procfs().then(ProcFd::new).transpose();
+    let proc = proc.phase(Phase::Plan)?;
     let (socket, init_end) = protocol::make_pair()?;
     let has_builder = plan.has_builder();
     let cloned = plan.namespaces.clone(cgroup.clone_into(), has_builder);
     match cloned.phase(Phase::Namespaces)? {
-        Fork::Child => init::run(plan, cgroup.born(), init_end, listener),
+        Fork::Child => init::run(plan, proc, cgroup.born(), init_end, listener),
         Fork::Parent { pid, pidfd } => {
             let process = ClonedProcess::new(pid, pidfd);
             Ok(ParentEnd::new(socket, process, has_builder))

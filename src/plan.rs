@@ -9,7 +9,6 @@ mod scheduling;
 mod source;
 mod strings;
 
-use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -63,9 +62,6 @@ pub(crate) struct Plan {
     pub(crate) memory_policy: Option<MemoryPolicy>,
     pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) affinity: Affinity,
-    /// The private procfs, if the process has something to write to it. The process takes it out of
-    /// the plan, to close it before any other process can see it.
-    pub(crate) proc: RefCell<Option<ProcFd>>,
     /// How many descriptors from 3 on pass to the program.
     pub(crate) preserve_fds: u32,
     /// The numbers of the signals that `rt` ignores and the program must not.
@@ -152,7 +148,6 @@ impl Plan {
                 .map(MemoryPolicy::new)
                 .transpose()?,
             affinity: Affinity::all(),
-            proc: RefCell::default(),
             preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         };
@@ -173,9 +168,6 @@ impl Plan {
         if !extras.no_new_keyring {
             plan.keyring = Some(keyring(source.id)?);
         }
-        if !plan.sysctls.is_empty() || plan.labels().is_some() {
-            plan.proc.replace(Some(ProcFd::new()?));
-        }
         Ok(plan)
     }
 
@@ -191,7 +183,6 @@ impl Plan {
         let mut program = ProgramPlan::from_spec(process, has_user, record.personality, warnings)?;
         program.landlock = LandlockRules::of(&record.annotations)?;
         program.keeps_groups = record.annotations.keeps_groups();
-        let proc = (!program.labels.is_empty()).then(ProcFd::new).transpose()?;
         Ok(Self {
             namespaces,
             root: None,
@@ -204,7 +195,6 @@ impl Plan {
             net_devices: Vec::new(),
             memory_policy: record.memory_policy.clone(),
             affinity: Affinity::of_exec(process)?,
-            proc: RefCell::new(proc),
             preserve_fds: extras.passed_on(),
             ignored_signals: ignored_signals()?,
         })
@@ -304,10 +294,14 @@ impl Plan {
         self.process.as_ref()?.filter.as_ref()
     }
 
-    /// Returns the descriptors that init needs besides its sockets.
+    /// Whether init writes something to its private procfs.
+    pub(crate) fn needs_procfs(&self) -> bool {
+        !self.sysctls.is_empty() || self.labels().is_some()
+    }
+
+    /// Returns the descriptors that init needs besides its sockets and its procfs.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.namespaces.descriptors();
-        all.extend(self.proc.borrow().as_ref().map(AsRawFd::as_raw_fd));
         let root = self
             .root
             .iter()
