@@ -155,8 +155,8 @@ fn annotations_that_make_no_sense_are_refused() {
         ("run.oci.pidfd_receiver", "relative", "absolute"),
         ("run.oci.pidfd_receiver", "/no/such/socket", "No such file"),
         ("run.oci.hooks.stdout", "/no/such/directory/file", "No such file"),
-        ("run.oci.delegate-cgroup", "../other", "names no group"),
-        ("run.oci.systemd.subgroup", "..", "names no group"),
+        ("run.oci.delegate-cgroup", "../other", "names no cgroup"),
+        ("run.oci.systemd.subgroup", "..", "names no cgroup"),
         ("run.oci.mount_context_type", "seccontext", "defcontext"),
     ] {
         let bundle = hook(sleeper(), "createRuntime", "true");

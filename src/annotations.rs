@@ -92,7 +92,7 @@ pub(crate) trait Annotations {
         let names_one = !leads_up && !below.as_os_str().is_empty();
         ensure!(
             names_one,
-            "{}: {text:?} names no group below another one",
+            "{}: {text:?} names no cgroup below another one",
             origin(name)
         );
         Ok(Some(below))

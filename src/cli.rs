@@ -437,6 +437,26 @@ mod tests {
     }
 
     #[test]
+    fn each_command_has_two_examples_and_each_example_is_accepted() {
+        let tree = command_line(None);
+        let netns = tree.find_subcommand("netns").unwrap().get_subcommands();
+        let below = netns.filter(|command| !command.is_hide_set());
+        let below = below.map(|command| format!("netns {}", command.get_name()));
+        let names = tree.get_subcommands().map(|c| c.get_name().to_owned());
+        for name in names.chain(below) {
+            let text = commands::examples(&name);
+            let lines = text.lines().filter_map(|line| line.strip_prefix("  rt "));
+            assert_eq!(lines.clone().count(), 2, "{name}: {text}");
+            for line in lines {
+                let words = line.split(" | ").next().unwrap().split(' ');
+                assert!(line.contains(&name.replace("netns ", "")), "{name}: {line}");
+                let words: Vec<&str> = std::iter::once("rt").chain(words).collect();
+                parse(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
+    }
+
+    #[test]
     fn options_may_follow_the_id() {
         for args in [
             ["rt", "delete", "a", "--force"],

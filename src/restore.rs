@@ -54,7 +54,7 @@ pub(crate) struct RestoreOptions {
     /// Return when the container runs
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Leave orphans of the container to the caller
+    /// Leave orphans of the container to the engine
     #[arg(long)]
     no_subreaper: bool,
     /// Tolerated for callers of runc: it is CRIU that makes the root

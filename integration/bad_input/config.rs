@@ -383,8 +383,8 @@ fn what_the_configuration_says_of_devices_and_paths_is_refused() {
             json!("sideways"),
             &["linux.rootfsPropagation", "sideways"],
         ),
-        set("/linux/cgroupsPath", json!("/a/../.."), &["linux.cgroupsPath", "names no group"]),
-        set("/linux/cgroupsPath", json!("a/.."), &["linux.cgroupsPath", "names no group"]),
+        set("/linux/cgroupsPath", json!("/a/../.."), &["linux.cgroupsPath", "names no cgroup"]),
+        set("/linux/cgroupsPath", json!("a/.."), &["linux.cgroupsPath", "names no cgroup"]),
         set("/linux/cgroupsPath", json!("/a\0"), &["linux.cgroupsPath", "NUL"]),
         set("/linux/cgroupsPath", json!("/"), &["linux.cgroupsPath"]),
     ]);

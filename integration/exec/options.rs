@@ -356,7 +356,9 @@ fn cgroup_is_a_group_below_the_containers() {
         }
         let c = with_sub_groups(view, &["pids", "memory"]);
         // Where it is not in every hierarchy, a path for all of them is none; their own group is.
-        c.exec_with(&["--cgroup", "sub"], ["true"]).one_line().says(&["--cgroup", "no such group"]);
+        c.exec_with(&["--cgroup", "sub"], ["true"])
+            .one_line()
+            .says(&["--cgroup", "no such cgroup"]);
         c.exec_with(&["--cgroup", "/"], ["true"]).success();
         c.exec_with(&["--cgroup", ""], ["true"]).success();
         let options = ["--cgroup", "pids:sub/deep", "--cgroup", "memory:/sub"];

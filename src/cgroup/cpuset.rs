@@ -37,7 +37,7 @@ fn inherited(directory: &Path, name: &str) -> Result<String> {
         return Ok(value);
     }
     bail!(
-        "{}: no group above has a value",
+        "{}: no cgroup above has a value",
         directory.join(name).display()
     )
 }

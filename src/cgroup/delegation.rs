@@ -89,7 +89,7 @@ fn shows_groups_to_write(mount: &Mount) -> bool {
 impl Cgroup {
     /// Gives away the cgroup of `delegation`, once process `pid` is in the container's cgroup.
     pub(crate) fn delegate(&self, delegation: &Delegation, pid: i32) -> Result<()> {
-        let own = self.v2().context("the container has no group")?;
+        let own = self.v2().context("the container has no cgroup")?;
         match delegation {
             // A cgroup that existed before the container keeps its owner.
             Delegation::Own { .. } if own.existing == own.directory => Ok(()),

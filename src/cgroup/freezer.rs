@@ -110,7 +110,7 @@ fn thaw(group: &Group) -> Result<()> {
         .as_str()
     {
         "THAWED" => Ok(()),
-        _ => bail!("{}: a group above is frozen", path.display()),
+        _ => bail!("{}: a cgroup above is frozen", path.display()),
     }
 }
 
@@ -145,7 +145,7 @@ fn set_v2(directory: &Path, frozen: bool, deadline: Instant) -> Result<()> {
         if left.is_zero() {
             match frozen {
                 true => bail!("{}: some processes do not freeze", path.display()),
-                false => bail!("{}: a group above is frozen", path.display()),
+                false => bail!("{}: a cgroup above is frozen", path.display()),
             }
         }
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);

@@ -180,7 +180,7 @@ impl Cgroup {
 pub(super) fn normalise(path: &Path) -> Result<PathBuf> {
     let clean = clean(path);
     if clean.file_name().is_none() {
-        bail!("names no group");
+        bail!("names no cgroup");
     }
     Ok(match clean.strip_prefix("/") {
         Ok(relative) if path.is_relative() => relative.to_owned(),

@@ -64,7 +64,7 @@ impl Cgroup {
                 let context = || format!("--cgroup {name:?}");
                 ensure!(
                     !self.unified,
-                    "--cgroup: version 2 has one group for all controllers"
+                    "--cgroup: version 2 has one cgroup for all controllers"
                 );
                 ensure!(
                     !seen.contains(&&**name),
@@ -72,7 +72,7 @@ impl Cgroup {
                 );
                 seen.push(name);
                 let own = self.groups.iter().find(|group| group.has_controller(name));
-                let own = own.context("the container has no group of this controller");
+                let own = own.context("the container has no cgroup of this controller");
                 replace(&mut current, &sub.path, own.with_context(context)?)
                     .with_context(context)?;
             }
@@ -83,7 +83,11 @@ impl Cgroup {
 
 fn replace(current: &mut Cgroup, path: &Path, own: &Group) -> Result<()> {
     let directory = own.directory.join(path);
-    ensure!(directory.is_dir(), "{}: no such group", directory.display());
+    ensure!(
+        directory.is_dir(),
+        "{}: no such cgroup",
+        directory.display()
+    );
     let same = |group: &&mut Group| group.controllers == own.controllers;
     let group = current
         .groups
@@ -135,7 +139,7 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(choose(true, &["cpu:x"]).contains("one group"));
+        assert!(choose(true, &["cpu:x"]).contains("one cgroup"));
         assert!(choose(false, &["x", "y"]).contains("the only one"));
         assert!(choose(false, &["cpu:x"]).contains("\"cpu\""));
     }

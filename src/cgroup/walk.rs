@@ -197,6 +197,6 @@ mod tests {
         remove(&top, true, Instant::now()).unwrap();
         assert!(!top.exists());
         remove(&top, true, Instant::now()).unwrap();
-        visit(&top, |_| panic!("visited a missing group")).unwrap();
+        visit(&top, |_| panic!("visited a missing cgroup")).unwrap();
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct GlobalArgs {
     /// Let systemd make the cgroups: linux.cgroupsPath is slice:prefix:name
     #[arg(long)]
     pub(super) systemd_cgroup: bool,
-    /// Tolerated for other runtimes' callers
+    /// Accepted for engines of other runtimes; has no effect
     #[arg(long, value_name = "WHEN", hide = true)]
     pub(super) rootless: Option<String>,
     /// cgroupfs, systemd or disabled
@@ -70,7 +70,7 @@ pub(super) struct CreateArgs {
     /// Do not use pivot_root (for a host whose root is a ramfs)
     #[arg(long)]
     pub(super) no_pivot: bool,
-    /// Keep the caller's session keyring
+    /// Keep the session keyring of the engine
     #[arg(long)]
     pub(super) no_new_keyring: bool,
     /// Pass N more file descriptors on, from 3
@@ -91,7 +91,7 @@ pub(super) struct RunArgs {
     /// Do not delete the container when it has ended
     #[arg(long)]
     pub(super) keep: bool,
-    /// Leave orphans of the container to the caller
+    /// Leave orphans of the container to the engine
     #[arg(long)]
     pub(super) no_subreaper: bool,
 }

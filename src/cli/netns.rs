@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use super::commands::examples;
 use crate::netns::{
     self, DEFAULT_NETWORKS, DEFAULT_STATE, Host, NETWORK_OPTIONS, NamespacePlace, OPTIONS, Options,
     SpecParts, Verb,
@@ -57,7 +58,10 @@ fn switch(long: &'static str, help: &'static str) -> Arg {
 
 pub(super) fn parser(command: Command) -> Command {
     let json = || switch("json", "Print JSON");
-    let new = |name: &'static str, about: &'static str| Command::new(name).about(about);
+    let new = |name: &'static str, about: &'static str| {
+        let command = Command::new(name).about(about);
+        command.after_help(examples(&format!("netns {name}")))
+    };
     container_options(command).subcommands([
         new("add", "Give a container its network")
             .arg(name("ID"))

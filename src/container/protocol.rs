@@ -378,9 +378,9 @@ impl InitEnd {
         self.send(MessageName::Ask, &index.to_ne_bytes(), None)?;
         match receive(self.socket.as_fd(), None)? {
             ProtocolMessage::Lent(fd) => Ok(fd),
-            ProtocolMessage::End => bail!("the caller is gone"),
+            ProtocolMessage::End => bail!("the rt command is gone"),
             other => bail!(
-                "the caller said {other:?} instead of {:?}",
+                "the rt command said {other:?} instead of {:?}",
                 MessageName::Lend
             ),
         }
@@ -447,7 +447,7 @@ impl InitEnd {
     }
 
     fn send(&self, name: MessageName, payload: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        send(self.as_fd(), name, payload, fd).context("the caller")
+        send(self.as_fd(), name, payload, fd).context("the rt command")
     }
 
     fn wait(&self, name: MessageName) -> Result<()> {
@@ -457,8 +457,8 @@ impl InitEnd {
     fn wait_for(&self, names: &[MessageName]) -> Result<MessageName> {
         match receive(self.socket.as_fd(), None)? {
             ProtocolMessage::Point(got) if names.contains(&got) => Ok(got),
-            ProtocolMessage::End => bail!("the caller is gone"),
-            other => bail!("the caller said {other:?} instead of {names:?}"),
+            ProtocolMessage::End => bail!("the rt command is gone"),
+            other => bail!("the rt command said {other:?} instead of {names:?}"),
         }
     }
 }

@@ -38,13 +38,13 @@ pub(crate) struct CriuCommonOptions {
     /// Allow Unix sockets whose other end is outside
     #[arg(long)]
     ext_unix_sk: bool,
-    /// Allow a terminal of the host's
+    /// Allow a terminal of the host
     #[arg(long)]
     shell_job: bool,
     /// Keep locks of files
     #[arg(long)]
     file_locks: bool,
-    /// soft, full, strict or ignore: what is kept of groups below the container's
+    /// soft, full, strict or ignore: which cgroups below the container are kept
     #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true, value_parser = mode)]
     manage_cgroups_mode: CgroupMode,
     /// Tolerated: what is in a network namespace is never kept
@@ -79,7 +79,7 @@ impl CriuCommonOptions {
         let kept = !matches!(mode, CgroupMode::Default | CgroupMode::Ignore);
         ensure!(
             !(impossible && kept),
-            "--manage-cgroups-mode: nothing of this container's groups can be kept, only ignored"
+            "--manage-cgroups-mode: nothing of this container's cgroups can be kept, only ignored"
         );
         Ok(if impossible { CgroupMode::Ignore } else { mode })
     }

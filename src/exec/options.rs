@@ -57,7 +57,7 @@ pub(crate) struct ExecOptions {
     /// SELinux label
     #[arg(long, value_name = "LABEL")]
     pub(crate) process_label: Option<String>,
-    /// Sub-group of the container's cgroup, on version 1 in all hierarchies or in some
+    /// Cgroup below that of the container, on version 1 in all hierarchies or in some
     #[arg(long, value_name = "[CTRL[,CTRL]:]PATH")]
     pub(crate) cgroup: Vec<SubGroup>,
     /// Wait until a paused container is resumed

@@ -115,7 +115,9 @@ impl IdMap {
             .into_iter()
             .find(|path| path.is_absolute() && path.is_file())
         else {
-            bail!("an ordinary user can map his own id alone; for more {name} has to be installed");
+            bail!(
+                "an ordinary user can map only the own id; for more ids {name} has to be installed"
+            );
         };
         let numbers = self.0.iter().flatten().map(|number| number.to_string());
         let mut helper = Hook::default();

@@ -17,7 +17,7 @@ pub(crate) fn scope<'a>(
         [""] => (default_slice, "rt", id),
         ["", prefix, name] => (default_slice, prefix, name),
         [slice, prefix, name] => (slice, prefix, name),
-        _ => bail!("linux.cgroupsPath: {path}: systemd's groups have slice:prefix:name"),
+        _ => bail!("linux.cgroupsPath: {path}: the cgroups of systemd are named slice:prefix:name"),
     };
     match prefix {
         "" => Ok((slice, format!("{name}.scope"))),
