@@ -8,13 +8,16 @@ use std::path::Path;
 const SYSCALLS: &str = "src/security/seccomp/syscalls.tbl";
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed={SYSCALLS}");
+    // Also from the package of `make fuzz`, which is in another directory.
+    let table = Path::new(file!()).with_file_name(SYSCALLS);
+    println!("cargo:rerun-if-changed={}", file!());
+    println!("cargo:rerun-if-changed={}", table.display());
     let is = |name: &str, value: &str| std::env::var(name).as_deref() == Ok(value);
-    if is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu") {
+    let is_program = is("CARGO_PKG_NAME", "rt");
+    if is_program && is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu") {
         println!("cargo:rustc-link-arg-bin=rt=-Wl,--entry=rt_entry");
     }
-    let table = std::fs::read_to_string(SYSCALLS).expect(SYSCALLS);
+    let table = std::fs::read_to_string(&table).expect(SYSCALLS);
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     std::fs::write(Path::new(&out).join("syscalls.rs"), syscalls(&table)).expect("OUT_DIR");
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod args;
 mod commands;
+mod examples;
 mod netns;
 #[cfg(test)]
 mod share;
@@ -444,7 +445,7 @@ mod tests {
         let below = below.map(|command| format!("netns {}", command.get_name()));
         let names = tree.get_subcommands().map(|c| c.get_name().to_owned());
         for name in names.chain(below) {
-            let text = commands::examples(&name);
+            let text = examples::examples(&name);
             let lines = text.lines().filter_map(|line| line.strip_prefix("  rt "));
             assert_eq!(lines.clone().count(), 2, "{name}: {text}");
             for line in lines {

@@ -8,6 +8,7 @@ use super::args::{
     CreateArgs, DeleteArgs, EventsArgs, GlobalArgs, IdArgs, KillArgs, ListArgs, PsArgs, RunArgs,
     SpecArgs, UpdateArgs,
 };
+use super::examples::examples;
 use super::netns;
 use crate::exec::ExecOptions;
 use crate::{checkpoint, restore};
@@ -49,10 +50,6 @@ pub(super) const COMMANDS: [(&str, &str); 18] = [
 /// As runc's help begins.
 const HELP: &str = "NAME:\n   {bin} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args}{after-help}";
 
-/// Two examples for each command: its name on a line of its own, the examples indented, an empty
-/// line.
-const EXAMPLES: &str = include_str!("examples.txt");
-
 /// The parser of one command.
 fn parser((name, about): (&'static str, &'static str)) -> Command {
     let command = Command::new(name);
@@ -75,14 +72,6 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
         _ => IdArgs::augment_args(command),
     };
     finished(command, about).after_help(examples(name))
-}
-
-/// Returns the text of the help about examples of the command with that name.
-pub(super) fn examples(name: &str) -> String {
-    let blocks = EXAMPLES.split("\n\n");
-    let of_command = |block: &'static str| block.strip_prefix(name)?.strip_prefix('\n');
-    let examples = blocks.filter_map(of_command).next().unwrap_or_default();
-    format!("Examples:\n{}", examples.trim_end())
 }
 
 fn switch(name: &'static str) -> Arg {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::commands::examples;
+use super::examples::examples;
 use crate::netns::{
     self, DEFAULT_NETWORKS, DEFAULT_STATE, Host, NETWORK_OPTIONS, NamespacePlace, OPTIONS, Options,
     SpecParts, Verb,

@@ -12,6 +12,7 @@
 //! when the program runs or init waits for `start` ([`crate::container::protocol`]).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::prctl::set_pdeathsig;
@@ -58,6 +59,9 @@ pub(super) fn appear(
     }
 }
 
+/// How often a builder that cannot wait looks for the end of the parent.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Waits for the end of the parent, and then kills `process`.
 fn watch_over(process: &OwnedFd, parent: Pid) -> ! {
     // Pipes and sockets that the builder also has open would otherwise stay open after the process
@@ -66,8 +70,13 @@ fn watch_over(process: &OwnedFd, parent: Pid) -> ! {
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGTERM);
     let waits = ends.thread_block().is_ok() && set_pdeathsig(Signal::SIGTERM).is_ok();
-    if waits && getppid() == parent {
-        let _ = sys::wait_for_signal(&ends);
+    // If the wait fails, the end of the parent still shows. The process is not killed for that: its
+    // program may run already, and then nobody would say why it ended.
+    while getppid() == parent {
+        if waits && sys::wait_for_signal(&ends).is_ok() {
+            break;
+        }
+        sys::sleep(LOOK);
     }
     kill_and_exit(process)
 }

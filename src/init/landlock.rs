@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
-use landlock::{CompatLevel, Compatible, NetPort, PathBeneath, RulesetCreatedAttr};
+use landlock::{NetPort, PathBeneath, RulesetCreatedAttr};
 use nix::fcntl::OFlag;
 
 use crate::security::landlock::{LandlockRules, origin};
@@ -17,8 +17,7 @@ pub(super) fn rules(landlock: &LandlockRules, root: &RootFd) -> Result<OwnedFd> 
     for (path, rights) in &landlock.paths {
         let context = || format!("{}: {}", origin(), path.display());
         let file = root.open(path, OFlag::O_PATH).with_context(context)?;
-        // For a file that is no directory this leaves out the rights that only a directory has.
-        let rule = PathBeneath::new(file, *rights).set_compatibility(CompatLevel::BestEffort);
+        let rule = PathBeneath::new(file, *rights);
         ruleset = ruleset.add_rule(rule).with_context(context)?;
     }
     for (port, rights) in &landlock.ports {

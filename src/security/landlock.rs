@@ -108,7 +108,10 @@ impl LandlockRules {
         if !self.scopes.is_empty() {
             ruleset = ruleset.scope(self.scopes)?;
         }
-        ruleset.create()
+        // What is denied is certain now. For a rule, best effort means that rights are left out
+        // that do not apply to a file that is no directory.
+        let created = ruleset.create()?;
+        Ok(created.set_compatibility(CompatLevel::BestEffort))
     }
 }
 

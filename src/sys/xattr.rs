@@ -5,7 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use nix::Result;
 use nix::errno::Errno;
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query, fsetxattr};
+use rustix::io;
 
 use super::call::errno;
 
@@ -13,7 +14,7 @@ use super::call::errno;
 /// control lists, attributes of the user. Attributes that the file system of `to` refuses
 /// (`ENOTSUP`, `EPERM`) are left out.
 pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let names = match sized(|buffer| flistxattr(from, buffer)) {
+    let names = match read(flistxattr_query(from), |buffer| flistxattr(from, buffer)) {
         Err(Errno::ENOTSUP) => return Ok(()),
         names => names?,
     };
@@ -21,7 +22,9 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Resul
         let Ok(name) = CStr::from_bytes_with_nul(name) else {
             continue;
         };
-        let value = match sized(|buffer| fgetxattr(from, name, buffer)) {
+        let value = match read(fgetxattr_query(from, name), |buffer| {
+            fgetxattr(from, name, buffer)
+        }) {
             // The attribute has been removed meanwhile.
             Err(Errno::ENODATA) => continue,
             value => value?,
@@ -34,14 +37,16 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Resul
     Ok(())
 }
 
-/// Calls `read` with an empty buffer for the length, then with a buffer of that length.
+/// Reads a value whose length is known by a query.
 ///
 /// # Errors
-/// `ERANGE` if the attribute has grown between the two calls.
-fn sized(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Result<Vec<u8>> {
-    let length = read(&mut []).map_err(errno)?;
-    let mut buffer = vec![0; length];
-    if length > 0 {
+/// `ERANGE` if the value has grown between the two calls.
+fn read(
+    length: io::Result<usize>,
+    read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; length.map_err(errno)?];
+    if !buffer.is_empty() {
         let length = read(&mut buffer).map_err(errno)?;
         buffer.truncate(length);
     }
