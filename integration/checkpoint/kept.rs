@@ -150,13 +150,13 @@ fn groups_that_cannot_be_kept_are_ignored_at_both_ends() {
         let hybrid = fs::read_to_string("/proc/self/cgroup").unwrap().lines().count() > 1;
         if hybrid {
             let done = c.checkpoint(&["--manage-cgroups-mode", "soft"]).one_line();
-            done.says(&["--manage-cgroups-mode: nothing of this container's groups can be kept"]);
+            done.says(&["--manage-cgroups-mode: nothing of this container's cgroups can be kept"]);
             assert!(!c.bundle().beside("images").exists());
         }
         c.checkpoint(&[]).success();
         if hybrid {
             let done = c.try_restore(&["--manage-cgroups-mode", "full"]).one_line();
-            done.says(&["--manage-cgroups-mode: nothing of this container's groups can be kept"]);
+            done.says(&["--manage-cgroups-mode: nothing of this container's cgroups can be kept"]);
         }
         c.restore(&[]);
         goes_on(&c);
