@@ -116,11 +116,12 @@ fn only_the_ports_of_the_lists_can_be_bound_and_connected_to() {
 #[test]
 fn signals_stay_in_the_scope() {
     for (scope, killed) in [(json!({}), true), (json!({ "scope": "signal" }), false)] {
-        let c = annotated(scope).script("sleep 1000 & echo $!; wait").start();
+        let c = annotated(scope).script("sleep 1000 & echo $!; wait; sleep 1000").start();
         until("it sleeps", || !c.output().is_empty());
         // `exec` is in a domain of its own.
         let pid = c.output().trim().to_owned();
-        assert_eq!(c.exec(["kill", &pid]).status == 0, killed);
+        let done = c.exec(["kill", &pid]);
+        assert_eq!(done.status == 0, killed, "{done:?}");
     }
 }
 
