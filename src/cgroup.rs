@@ -67,5 +67,5 @@ pub(crate) use manager::Manager;
 pub(crate) use oom::OomWatch;
 pub(crate) use open::OpenCgroup;
 pub(crate) use sub::SubGroup;
-pub(crate) use systemd::UNIT_PROPERTIES;
+pub(crate) use systemd::{Property, UNIT_PROPERTIES, UnitConnection};
 pub(crate) use trust::Expected;

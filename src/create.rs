@@ -15,11 +15,11 @@
 
 mod preparation;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use anyhow::Result;
 
-use crate::cgroup::OpenCgroup;
+use crate::cgroup::{OpenCgroup, UnitConnection};
 use crate::config::Loaded;
 use crate::config::hooks::CALLERS;
 use crate::container::foreground::Foreground;
@@ -28,7 +28,9 @@ use crate::container::pid_file;
 use crate::container::protocol::{ClonedProcess, ParentEnd};
 use crate::container::seccomp_agent::{AgentConnection, notify_fd_sender};
 use crate::container::service::{self, NotifyRelay};
-use crate::container::state::{Container, ContainerStatus, CreateProgress, StateLock};
+use crate::container::state::{
+    Container, ContainerRecord, ContainerStatus, CreateProgress, StateLock,
+};
 use crate::error::{InPhase, Phase, line};
 use crate::interfaces::devices::MovedDevice;
 use crate::pty::Relay;
@@ -80,6 +82,8 @@ impl Drop for ClaimedContainer {
 struct CreatedContainer {
     parent: ParentEnd,
     claimed: ClaimedContainer,
+    /// The connection to systemd, if it makes the cgroups.
+    unit: Option<UnitConnection>,
     /// Relays the terminal, if no console socket took the master.
     relay: Option<Relay>,
 }
@@ -168,45 +172,45 @@ fn clone_init(
     mut claimed: ClaimedContainer,
 ) -> Result<CreatedContainer> {
     let container = &mut claimed.container;
-    let (cgroup, listener) = make_cgroups(prepared, container).phase(Phase::Cgroup)?;
+    let (cgroup, unit) = make_cgroups(&mut container.record).phase(Phase::Cgroup)?;
+    // From here on the start socket in the state directory says that the cgroups are the
+    // container's.
+    let listener = container.listen().phase(Phase::State)?;
     let parent = launch::clone(&prepared.plan, cgroup, Some(listener))?;
     let mut created = CreatedContainer {
         parent,
         claimed,
+        unit,
         relay: None,
     };
     let pid = created.init().pid();
     let container = &mut created.claimed.container;
     container.set_init(pid)?;
     container.save()?;
-    let rdt = container.record.rdt.as_ref();
+    let unit = created.unit.as_mut();
     prepared
-        .enter_cgroups(rdt, pid.as_raw())
+        .enter_cgroups(&mut container.record, unit, pid.as_raw())
         .phase(Phase::Cgroup)?;
     launch::prepare(&prepared.plan, pid)?;
     launch::give_pipes(&prepared.plan, pid)?;
     if prepared.plan.copies_up() {
-        prepared
-            .cgroup
-            .apply_memory(&prepared.limits)
-            .phase(Phase::Cgroup)?;
+        let cgroup = &container.record.cgroup;
+        cgroup.apply_memory(&prepared.limits).phase(Phase::Cgroup)?;
     }
     Ok(created)
 }
 
-/// Makes the cgroups, the start socket and the class of Intel RDT.
-fn make_cgroups(
-    prepared: &PreparedContainer,
-    container: &mut Container,
-) -> Result<(OpenCgroup, OwnedFd)> {
-    let cgroup = prepared.cgroup.create()?;
-    // From here on the start socket in the state directory says that the cgroups are the
-    // container's.
-    let listener = container.listen().phase(Phase::State)?;
-    if let Some(rdt) = &mut container.record.rdt {
+/// Makes the cgroups and the class of Intel RDT, or connects to the systemd that makes the cgroups
+/// when there is a process for them.
+pub(crate) fn make_cgroups(
+    record: &mut ContainerRecord,
+) -> Result<(OpenCgroup, Option<UnitConnection>)> {
+    let cgroup = record.cgroup.create()?;
+    let unit = record.cgroup.connect()?;
+    if let Some(rdt) = &mut record.rdt {
         rdt.create()?;
     }
-    Ok((cgroup, listener))
+    Ok((cgroup, unit))
 }
 
 impl CreatedContainer {
@@ -227,7 +231,7 @@ impl CreatedContainer {
         if prepared.plan.has_builder() {
             self.claimed.container.set_init(pid)?;
         }
-        set_limits(prepared, pid.as_raw(), is_limited).phase(Phase::Cgroup)?;
+        self.set_limits(prepared, is_limited).phase(Phase::Cgroup)?;
         launch::schedule(&prepared.plan, pid)?;
         // Before init goes on: a quick program, too, finds the size of its terminal.
         self.relay = prepared.relay(terminal).phase(Phase::Terminal)?;
@@ -240,9 +244,9 @@ impl CreatedContainer {
         let plan = &prepared.plan;
         let pid = self.init().pid().as_raw();
         self.parent.mounted(plan)?;
-        prepared
-            .cgroup
-            .apply(&prepared.limits)
+        let cgroup = &self.claimed.container.record.cgroup;
+        cgroup
+            .apply(&prepared.limits, self.unit.as_mut())
             .phase(Phase::Cgroup)?;
         if !plan.net_devices.is_empty() {
             let moved = MovedDevice::all(&plan.net_devices, pid).phase(Phase::Namespaces)?;
@@ -252,6 +256,19 @@ impl CreatedContainer {
             run_parent_hooks(hooks, pid)?;
         }
         self.parent.proceed()
+    }
+
+    /// Sets the limits of the container, unless that is done already, and gives it its cgroup.
+    fn set_limits(&mut self, prepared: &PreparedContainer, is_limited: bool) -> Result<()> {
+        let cgroup = &self.claimed.container.record.cgroup;
+        if !is_limited {
+            cgroup.apply(&prepared.limits, self.unit.as_mut())?;
+        }
+        match &prepared.delegation {
+            // The container's cgroup namespace, if it has one, begins at the container's cgroup.
+            Some(delegation) => cgroup.delegate(delegation, self.init().pid().as_raw()),
+            None => Ok(()),
+        }
     }
 
     /// Step 8: records that the container is created, and reports init.
@@ -296,18 +313,6 @@ pub(crate) fn run_parent_hooks(hooks: &Hooks, pid: i32) -> Result<()> {
     CALLERS
         .into_iter()
         .try_for_each(|kind| hooks.run(kind, pid))
-}
-
-/// Sets the limits of the container, unless that is done already, and gives it its cgroup.
-fn set_limits(prepared: &PreparedContainer, pid: i32, is_limited: bool) -> Result<()> {
-    if !is_limited {
-        prepared.cgroup.apply(&prepared.limits)?;
-    }
-    match &prepared.delegation {
-        // The container's cgroup namespace, if it has one, begins at the container's cgroup.
-        Some(delegation) => prepared.cgroup.delegate(delegation, pid),
-        None => Ok(()),
-    }
 }
 
 /// Reports init: its pidfd to the pidfd sockets, its pid to `--pid-file`.

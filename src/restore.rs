@@ -14,14 +14,13 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use crate::cgroup::{Delegation, OpenCgroup};
+use crate::cgroup::{Delegation, UnitConnection};
 use crate::checkpoint::{DESCRIPTORS, external_key};
 use crate::config::Loaded;
 use crate::config::hooks::CALLERS;
 use crate::container::foreground::Foreground;
 use crate::container::hooks::Hooks;
 use crate::container::protocol::ClonedProcess;
-use crate::container::state::ContainerRecord;
 use crate::create::{self, ClaimedContainer, CreateRequest, PreparedContainer, RunningContainer};
 use crate::criu::rpc::{self, InheritFd, JoinNamespace, RequestKind};
 use crate::criu::{
@@ -94,7 +93,7 @@ fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<RunningC
     let images = &checkpoint.images;
     let spec = &loaded.spec;
     let prepared = prepare(request, spec).phase(Phase::Plan)?;
-    let ignores_cgroups = checkpoint.notes.ignores_groups || prepared.cgroup.is_nowhere();
+    let ignores_cgroups = checkpoint.notes.ignores_groups || prepared.record.cgroup.is_nowhere();
     let cgroup_mode = options
         .common
         .groups(ignores_cgroups)
@@ -110,6 +109,7 @@ fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<RunningC
         claimed: create::claim(request, &prepared, &loaded).phase(Phase::State)?,
         request,
         prepared: &prepared,
+        unit: None,
         terminals: vec![],
         relay: None,
     };
@@ -193,14 +193,6 @@ fn open_criu_options(asked: &rpc::CriuOptions) -> Result<Option<File>> {
     file.context("criu's options").map(Some)
 }
 
-fn make_cgroups(prepared: &PreparedContainer, record: &mut ContainerRecord) -> Result<OpenCgroup> {
-    let cgroup = prepared.cgroup.create()?;
-    if let Some(rdt) = &mut record.rdt {
-        rdt.create()?;
-    }
-    Ok(cgroup)
-}
-
 fn root(prepared: &PreparedContainer) -> Result<&RootfsPlan> {
     prepared.plan.root.as_ref().context("no root")
 }
@@ -236,12 +228,14 @@ struct RestoredContainer<'a> {
     claimed: ClaimedContainer,
     request: &'a CreateRequest,
     prepared: &'a PreparedContainer,
+    /// The connection to systemd, if it makes the cgroups.
+    unit: Option<UnitConnection>,
     /// Masters of the terminals whose master is not in the images.
     terminals: Vec<OwnedFd>,
     relay: Option<Relay>,
 }
 
-impl RestoredContainer<'_> {
+impl<'a> RestoredContainer<'a> {
     /// Step 4: starts CRIU in the container's cgroups, in which the processes that it makes stay.
     fn start_criu(
         &mut self,
@@ -253,7 +247,9 @@ impl RestoredContainer<'_> {
         let root = root(prepared)?;
         let masked = checkpoint.notes.masked.as_deref();
         let container = &mut self.claimed.container;
-        let cgroup = make_cgroups(prepared, &mut container.record).phase(Phase::Cgroup)?;
+        let made = create::make_cgroups(&mut container.record).phase(Phase::Cgroup)?;
+        let cgroup = made.0;
+        self.unit = made.1;
         container.save()?;
         let directory = cgroup
             .clone_into()
@@ -278,9 +274,9 @@ impl RestoredContainer<'_> {
             }
             Ok(inherited)
         })?;
-        let rdt = container.record.rdt.as_ref();
-        let entered = prepared.enter_cgroups(rdt, worker.pid);
-        entered.phase(Phase::Cgroup)?;
+        prepared
+            .enter_cgroups(&mut container.record, self.unit.as_mut(), worker.pid)
+            .phase(Phase::Cgroup)?;
         Ok(worker)
     }
 
@@ -310,7 +306,10 @@ impl RestoredContainer<'_> {
         // The hooks find the device rules set, since they may change them. Other limits would apply
         // to CRIU itself.
         let devices = self.prepared.limits.of_devices();
-        self.prepared.cgroup.apply(&devices).phase(Phase::Cgroup)?;
+        let cgroup = &self.claimed.container.record.cgroup;
+        cgroup
+            .apply(&devices, self.unit.as_mut())
+            .phase(Phase::Cgroup)?;
         create::run_parent_hooks(hooks, pid)
     }
 
@@ -334,7 +333,7 @@ impl RestoredContainer<'_> {
     }
 
     /// The hooks, if the parent runs any of them.
-    fn parent_hooks(&self) -> Option<&Hooks> {
+    fn parent_hooks(&self) -> Option<&'a Hooks> {
         let hooks = self.prepared.plan.hooks.as_ref();
         hooks.filter(|hooks| hooks.has(&CALLERS))
     }
@@ -342,14 +341,13 @@ impl RestoredContainer<'_> {
     /// Checks the container and completes it. All processes exist and none of them continues yet: a
     /// failure here ends them all.
     fn complete(&mut self, pid: i32) -> Result<()> {
-        let init = self.init.as_ref().context("no first process")?;
-        let PreparedContainer { plan, .. } = self.prepared;
+        let plan = &self.prepared.plan;
         self.check_terminals().phase(Phase::Terminal)?;
         plan.namespaces
             .check(pid, CloneFlags::all() | NEWTIME)
             .phase(Phase::Namespaces)?;
         seen::check(root(self.prepared)?, pid).phase(Phase::Mounts)?;
-        launch::give_pipes(plan, init.pid())?;
+        launch::give_pipes(plan, Pid::from_raw(pid))?;
         let container = &mut self.claimed.container;
         // CRIU makes a time namespace, so that clocks do not jump.
         let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));
@@ -358,18 +356,20 @@ impl RestoredContainer<'_> {
         }
         container.save()?;
         self.set_limits(pid).phase(Phase::Cgroup)?;
-        launch::schedule(plan, init.pid())?;
+        launch::schedule(plan, Pid::from_raw(pid))?;
         let relay = self.prepared.relay(self.terminals.pop());
         self.relay = relay.phase(Phase::Terminal)?;
+        let init = self.init.as_ref().context("no first process")?;
         create::report_init(self.request, self.prepared, init).phase(Phase::State)
     }
 
-    fn set_limits(&self, pid: i32) -> Result<()> {
-        let PreparedContainer { cgroup, limits, .. } = self.prepared;
-        match self.parent_hooks() {
-            Some(_) => cgroup.apply(&limits.without_devices())?,
-            None => cgroup.apply(limits)?,
-        }
+    fn set_limits(&mut self, pid: i32) -> Result<()> {
+        let limits = match self.parent_hooks() {
+            Some(_) => &self.prepared.limits.without_devices(),
+            None => &self.prepared.limits,
+        };
+        let cgroup = &self.claimed.container.record.cgroup;
+        cgroup.apply(limits, self.unit.as_mut())?;
         match &self.prepared.delegation {
             Some(own @ Delegation::Own { .. }) => cgroup.delegate(own, pid),
             _ => Ok(()),

@@ -6,17 +6,16 @@ use super::directory::Made;
 use super::group::Group;
 use super::groups::Cgroup;
 use super::open::OpenCgroup;
+use super::systemd::{Property, Unit, UnitConnection};
 use super::{controllers, cpuset, file};
 
 impl Cgroup {
     /// Makes all cgroups and opens them. Refuses a cgroup that is frozen or has processes. On an
     /// error everything that was made is removed again.
-    pub(crate) fn create(&self) -> Result<OpenCgroup> {
-        if let Some(unit) = &self.unit {
+    /// Those that systemd makes are made later, in [`Self::start_unit`].
+    pub(crate) fn create(&mut self) -> Result<OpenCgroup> {
+        if self.unit.is_some() {
             self.groups.iter().try_for_each(Group::refuse_processes)?;
-            // systemd makes the cgroups later, in `start_unit`; if it cannot be reached, that is an
-            // error now.
-            unit.connect()?;
             return Ok(OpenCgroup::default());
         }
         let mut made = Made::default();
@@ -34,7 +33,7 @@ impl Cgroup {
         self.refuse_frozen()?;
         let open = self.open()?;
         made.keep();
-        self.owned.set();
+        self.owned = true;
         Ok(open)
     }
 
@@ -55,15 +54,21 @@ impl Cgroup {
         }
     }
 
+    /// Connects to the systemd manager that makes the cgroups, if one does.
+    pub(crate) fn connect(&self) -> Result<Option<UnitConnection>> {
+        self.unit.as_ref().map(Unit::connect).transpose()
+    }
+
     /// Has systemd make the cgroups with process `pid` in them, and makes those that systemd does
-    /// not know. Does nothing if systemd does not make the cgroups: then the process enters them by
-    /// itself.
-    pub(crate) fn start_unit(&self, pid: i32) -> Result<()> {
-        let Some(unit) = &self.unit else {
-            return Ok(());
-        };
-        unit.start(pid, self.unified)?;
-        self.owned.set();
+    /// not know.
+    pub(crate) fn start_unit(
+        &mut self,
+        unit: &mut UnitConnection,
+        properties: &[Property],
+        pid: i32,
+    ) -> Result<()> {
+        unit.start(pid, self.unified, properties)?;
+        self.owned = true;
         let mut made = Made::default();
         for group in self.groups.iter().filter(|group| !group.is_systemds()) {
             group.make_missing(&mut made)?;
@@ -89,15 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clones_share_whether_the_groups_are_the_containers() {
-        let cgroup = Cgroup::default();
-        let record = cgroup.clone();
-        let text = serde_json::to_string(&record).unwrap();
+    fn groups_are_the_containers_once_they_are_made() {
+        let mut cgroup = Cgroup::default();
+        let text = serde_json::to_string(&cgroup).unwrap();
         assert_eq!(text, r#"{"unified":false,"groups":[],"owned":false}"#);
         cgroup.create().unwrap();
-        let text = serde_json::to_string(&record).unwrap();
+        let text = serde_json::to_string(&cgroup).unwrap();
         assert_eq!(text, r#"{"unified":false,"groups":[],"owned":true}"#);
-        let read: Cgroup = serde_json::from_str(&text).unwrap();
-        assert!(bool::from(read.owned));
+        assert!(serde_json::from_str::<Cgroup>(&text).unwrap().owned);
     }
 }

@@ -1,28 +1,35 @@
 //! Putting the limits of a container into force.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use anyhow::Result;
 
 use super::group::with_controller;
 use super::groups::Cgroup;
 use super::limits::Limits;
+use super::systemd::{self, Property, UnitConnection};
 use super::{controllers, devices};
 
 impl Cgroup {
-    /// Adds to the unit the limits that systemd has to know before it makes the cgroups: the device
-    /// rules, on version 1.
-    pub(crate) fn prepare(&mut self, limits: &Limits) -> Result<()> {
-        let with_v1 = !self.is_v2("devices");
-        self.unit
-            .as_mut()
-            .filter(|_| with_v1)
-            .map_or(Ok(()), |unit| unit.with_devices(limits))
+    /// Returns the properties with which systemd starts the scope: those of annotations, and the
+    /// limits that it has to know before it makes the cgroups, which are the device rules, on version
+    /// 1. None if `rt` makes the cgroups.
+    pub(crate) fn unit_properties(
+        &self,
+        annotations: &HashMap<String, String>,
+        limits: &Limits,
+    ) -> Result<Vec<Property>> {
+        if self.unit.is_none() {
+            return Ok(vec![]);
+        }
+        let rules = limits.devices.as_deref();
+        systemd::start_properties(annotations, rules.filter(|_| !self.is_v2("devices")))
     }
 
     /// Writes all limits of a new container.
-    pub(crate) fn apply(&self, limits: &Limits) -> Result<()> {
-        self.write(limits, false)
+    pub(crate) fn apply(&self, limits: &Limits, unit: Option<&mut UnitConnection>) -> Result<()> {
+        self.write(limits, unit, false)
     }
 
     /// Limits the memory of a new container before anything is done in it. systemd gets its copy of
@@ -32,9 +39,14 @@ impl Cgroup {
     }
 
     /// Writes all limits. systemd is told first, because it writes control files too.
-    pub(super) fn write(&self, limits: &Limits, is_update: bool) -> Result<()> {
+    pub(super) fn write(
+        &self,
+        limits: &Limits,
+        mut unit: Option<&mut UnitConnection>,
+        is_update: bool,
+    ) -> Result<()> {
         let mut limits = Cow::Borrowed(limits);
-        if let Some(unit) = &self.unit {
+        if let Some(unit) = &mut unit {
             if let Some(group) = self.v2() {
                 limits.check_usage(&group.directory)?;
             }
@@ -47,11 +59,7 @@ impl Cgroup {
         let Some(rules) = &limits.devices else {
             return Ok(());
         };
-        if let Some(unit) = self
-            .unit
-            .as_ref()
-            .filter(|_| is_update && !self.is_v2("devices"))
-        {
+        if let Some(unit) = unit.filter(|_| is_update && !self.is_v2("devices")) {
             unit.set_devices(rules)?;
         }
         devices::apply(&self.groups, rules, is_update)

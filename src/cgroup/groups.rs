@@ -1,8 +1,5 @@
 //! The cgroups of a container on every hierarchy, as its record stores them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use serde::{Deserialize, Serialize};
 
 use super::group::{Group, with_controller};
@@ -14,36 +11,12 @@ pub(crate) struct Cgroup {
     /// Whether the host has version 2 alone, so that there is one cgroup at most.
     pub(super) unified: bool,
     pub(super) groups: Vec<Group>,
-    pub(super) owned: Owned,
+    /// Whether `create` has succeeded, so that every process in the cgroups is the container's;
+    /// before that it may be anybody's.
+    pub(super) owned: bool,
     /// The systemd scope whose cgroups they are, if systemd makes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unit: Option<Unit>,
-}
-
-/// Whether `create` has succeeded, so that every process in the cgroups is the container's; before
-/// that it may be anybody's. Clones share the flag, so the copy in the record changes with that of
-/// the caller.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(from = "bool", into = "bool")]
-pub(super) struct Owned(Arc<AtomicBool>);
-
-impl Owned {
-    /// Marks the cgroups as the container's.
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl From<bool> for Owned {
-    fn from(owned: bool) -> Self {
-        Self(Arc::new(owned.into()))
-    }
-}
-
-impl From<Owned> for bool {
-    fn from(owned: Owned) -> Self {
-        owned.0.load(Ordering::Relaxed)
-    }
 }
 
 impl Cgroup {
@@ -69,18 +42,12 @@ impl Cgroup {
 
     /// Marks the cgroups as the container's, because they have been made for it; not those that
     /// systemd makes.
-    pub(crate) fn own(&self) {
-        if self.unit.is_none() {
-            self.owned.set();
-        }
+    pub(crate) fn own(&mut self) {
+        self.owned |= self.unit.is_none();
     }
 
     pub(super) fn own_groups(&self) -> &[Group] {
-        if self.owned.clone().into() {
-            &self.groups
-        } else {
-            &[]
-        }
+        if self.owned { &self.groups } else { &[] }
     }
 
     /// Returns the cgroup that can be frozen: that of the version 1 controller, else that of

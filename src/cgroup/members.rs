@@ -56,7 +56,7 @@ impl Cgroup {
 
     /// Returns the first cgroup with processes if the cgroups are not marked as the container's.
     pub(crate) fn used_by_others(&self) -> Result<Option<&Path>> {
-        if self.owned.clone().into() {
+        if self.owned {
             return Ok(None);
         }
         for group in &self.groups {

@@ -36,7 +36,7 @@ impl Cgroup {
         id: &str,
         annotations: &HashMap<String, String>,
     ) -> Result<Self> {
-        let (unit, path) = Unit::plan(path, id, annotations)?;
+        let (unit, path) = Unit::plan(path, id)?;
         let mut cgroup = Self {
             unit: Some(unit),
             ..Self::place(&path)?

@@ -40,11 +40,7 @@ impl Cgroup {
         let found = Self::named(end.strip_prefix("/").unwrap_or(&end));
         let alien = |pid: i32| is_since(pid, claimed) && is_elsewhere(pid);
         let found = found.owned_if(|pids| !pids.is_empty() && pids.iter().all(|pid| alien(*pid)));
-        if found.owned.clone().into() {
-            found
-        } else {
-            Self::default()
-        }
+        if found.owned { found } else { Self::default() }
     }
 
     /// Keeps those planned cgroups that exist. It is not known what existed before the container,
@@ -64,7 +60,7 @@ impl Cgroup {
 
     fn owned_if(mut self, is_own: impl Fn(&[i32]) -> bool) -> Self {
         let pids = members::pids(&self.groups).unwrap_or_default();
-        self.owned = is_own(&pids).into();
+        self.owned = is_own(&pids);
         self
     }
 

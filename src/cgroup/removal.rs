@@ -23,7 +23,7 @@ impl Cgroup {
         };
         // An init that was cloned into a cgroup just before its parent was killed may still be
         // exiting.
-        self.owned.clone().into() && self.groups.iter().all(gone)
+        self.owned && self.groups.iter().all(gone)
     }
 
     /// Removes all cgroups below the container's, its own, and those above that `create` made and
@@ -33,8 +33,11 @@ impl Cgroup {
     /// As long as `create` has not succeeded, only empty cgroups are removed, and it is no error if
     /// others stay.
     pub(crate) fn remove(&self, deadline: Instant) -> Result<()> {
-        let owned = bool::from(self.owned.clone());
-        if let Some(unit) = self.unit.as_ref().filter(|_| owned && self.unit_exists()) {
+        let owned = self.owned;
+        if owned
+            && self.unit_exists()
+            && let Some(mut unit) = self.connect()?
+        {
             unit.stop()?;
         }
         let deadline = if owned {

@@ -18,4 +18,6 @@ mod wire;
 
 pub(crate) use annotation::PREFIX as UNIT_PROPERTIES;
 pub(super) use scope::scope;
-pub(super) use unit::Unit;
+pub(crate) use unit::UnitConnection;
+pub(super) use unit::{Unit, start_properties};
+pub(crate) use wire::Property;

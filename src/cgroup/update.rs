@@ -38,10 +38,11 @@ impl Cgroup {
             devices::try_on_version_1(&group.directory, rules)?;
         }
         let before = before(self, &limits);
-        self.write(&limits, true).inspect_err(|_| {
+        let mut unit = self.connect()?;
+        self.write(&limits, unit.as_mut(), true).inspect_err(|_| {
             // The error that is being returned says more than an error of one of these.
             for limits in &before {
-                let _ = self.write(limits, true);
+                let _ = self.write(limits, unit.as_mut(), true);
             }
         })
     }

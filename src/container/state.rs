@@ -185,7 +185,7 @@ impl Container {
 
     /// Reads what is in the state directory of the container `id`.
     fn load(directory: OwnedFd, root: &Path, id: &str) -> Result<Self> {
-        let container = match Self::read(&directory, id)? {
+        let mut container = match Self::read(&directory, id)? {
             FoundContainer::Record(mut record) => {
                 // The name of the directory is the id, whatever the file says.
                 id.clone_into(&mut record.id);

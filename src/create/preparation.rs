@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use oci_spec::runtime::{Linux, Spec};
 
 use crate::annotations::{self, Annotations as _};
-use crate::cgroup::{Cgroup, Delegation, Limits, Manager};
+use crate::cgroup::{Cgroup, Delegation, Limits, Manager, Property, UnitConnection};
 use crate::config::{self, Loaded};
 use crate::container::hooks::Hooks;
 use crate::container::state::ContainerRecord;
@@ -45,9 +45,10 @@ pub(crate) struct CreateRequest {
 #[derive(Debug)]
 pub(crate) struct PreparedContainer {
     pub(crate) plan: Plan,
-    pub(crate) cgroup: Cgroup,
     pub(crate) limits: Limits,
-    pub(super) record: ContainerRecord,
+    /// With which systemd starts the scope of the container, if it makes one.
+    unit_properties: Vec<Property>,
+    pub(crate) record: ContainerRecord,
     pub(crate) delegation: Option<Delegation>,
     console: Option<DescriptorSocket>,
     /// The sockets of `--pidfd-socket` and of the annotation.
@@ -60,9 +61,16 @@ impl PreparedContainer {
     }
 
     /// Moves the process into the cgroups that systemd makes and into the class of Intel RDT.
-    pub(crate) fn enter_cgroups(&self, rdt: Option<&Rdt>, pid: i32) -> Result<()> {
-        self.cgroup.start_unit(pid)?;
-        rdt.map_or(Ok(()), |rdt| rdt.enter(pid))
+    pub(crate) fn enter_cgroups(
+        &self,
+        record: &mut ContainerRecord,
+        unit: Option<&mut UnitConnection>,
+        pid: i32,
+    ) -> Result<()> {
+        if let Some(unit) = unit {
+            record.cgroup.start_unit(unit, &self.unit_properties, pid)?;
+        }
+        record.rdt.as_ref().map_or(Ok(()), |rdt| rdt.enter(pid))
     }
 
     /// Passes the terminal's master to the console socket. Returns a relay for it if there is no
@@ -96,6 +104,7 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedCo
     let none = HashMap::new();
     let annotations = spec.annotations().as_ref().unwrap_or(&none);
     let (cgroup, limits) = plan_cgroup(request, linux, annotations)?;
+    let unit_properties = cgroup.unit_properties(annotations, &limits)?;
     let delegation = Delegation::plan(spec, annotations, &cgroup)?;
     let rdt = match linux.and_then(|linux| linux.intel_rdt().as_ref()) {
         Some(wanted) => Some(Rdt::plan(wanted, &request.id)?),
@@ -114,7 +123,7 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedCo
     let console = DescriptorSocket::connect_if(console, "--console-socket")?;
     let pidfd_sockets = connect_pidfd_sockets(request, annotations)?;
     let record = ContainerRecord {
-        cgroup: cgroup.clone(),
+        cgroup,
         namespaces: plan.namespaces.kinds().bits(),
         keyring: plan.keyring.is_some(),
         personality: linux.and_then(plan::personality),
@@ -133,8 +142,8 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedCo
     plan.decide_builder()?;
     Ok(PreparedContainer {
         plan,
-        cgroup,
         limits,
+        unit_properties,
         record,
         delegation,
         console,
@@ -187,7 +196,6 @@ fn plan_cgroup(
     } else if !is_root_of_host() {
         cgroup.leave_out_unwritable(path.is_some(), &mut limits)?;
     }
-    cgroup.prepare(&limits)?;
     Ok((cgroup, limits))
 }
 

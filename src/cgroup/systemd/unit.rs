@@ -1,9 +1,7 @@
 //! The scope of a container: planning, starting, setting limits, stopping.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -17,29 +15,19 @@ use super::scope::{is_ordinary_user, scope, slice_path};
 use super::wire::{Property, Reader, Value, Writer};
 use super::{annotation, properties};
 
-/// The scope of a container.
+/// The scope of a container, as its record stores it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Unit {
     name: String,
     slice: String,
     /// Whether it belongs to the user's manager instead of the system's.
     user: bool,
-    /// The properties from annotations; they are needed only to start the scope.
-    #[serde(skip)]
-    properties: Vec<Property>,
-    /// The connection of this command, shared by all clones.
-    #[serde(skip)]
-    bus: Rc<RefCell<Option<Bus>>>,
 }
 
 impl Unit {
     /// Returns the scope for container `id`, and its path from the root of each hierarchy. For an
     /// ordinary user the manager is asked for its own cgroup.
-    pub(crate) fn plan(
-        path: Option<&Path>,
-        id: &str,
-        annotations: &HashMap<String, String>,
-    ) -> Result<(Self, PathBuf)> {
+    pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<(Self, PathBuf)> {
         let user = is_ordinary_user()?;
         let default_slice = if user { "user.slice" } else { "system.slice" };
         let path = path.and_then(Path::to_str).unwrap_or_default();
@@ -51,10 +39,6 @@ impl Unit {
                 c.is_ascii_alphanumeric() || ":-_.\\@".contains(c)
             });
         ensure!(fits, "linux.cgroupsPath: {name}: not the name of a unit");
-        let mut properties = Vec::new();
-        for (key, value) in annotations {
-            properties.extend(annotation::property(key, value)?);
-        }
         let above = match user {
             true => Bus::connect(true)?
                 .manager_text("ControlGroup")
@@ -64,40 +48,58 @@ impl Unit {
         let place = Path::new("/").join(above.trim_start_matches('/'));
         let place = place.join(directory).join(&name);
         let slice = slice.to_owned();
-        Ok((
-            Self {
-                name,
-                slice,
-                user,
-                properties,
-                bus: Rc::default(),
-            },
-            place,
-        ))
+        Ok((Self { name, slice, user }, place))
     }
 
-    /// Connects to the manager that has the unit, if there is no connection yet.
-    pub(crate) fn connect(&self) -> Result<()> {
-        self.ask(|_| Ok(()))
+    /// Connects to the manager that has the unit.
+    pub(crate) fn connect(&self) -> Result<UnitConnection> {
+        let bus = Bus::connect(self.user).context("--systemd-cgroup")?;
+        Ok(UnitConnection {
+            unit: self.clone(),
+            bus,
+        })
     }
+}
 
-    /// Runs `ask` with the connection to the manager.
-    fn ask<T>(&self, ask: impl FnOnce(&mut Bus) -> Result<T>) -> Result<T> {
-        let mut bus = self.bus.borrow_mut();
-        let bus = match &mut *bus {
-            Some(bus) => bus,
-            none => none.insert(Bus::connect(self.user).context("--systemd-cgroup")?),
-        };
-        ask(bus).with_context(|| format!("systemd: {}", self.name))
+/// Returns the properties with which a scope starts: those of annotations, and `devices`, the device
+/// rules, which are given for version 1 only. Without them systemd would allow every device again.
+/// Setting them later would turn on its device controller, which makes it move processes. On version
+/// 2 this is not needed: systemd's device program is separate from rt's.
+pub(in crate::cgroup) fn start_properties(
+    annotations: &HashMap<String, String>,
+    devices: Option<&[DeviceRule]>,
+) -> Result<Vec<Property>> {
+    let mut all = devices.map_or(Ok(vec![]), properties::devices)?;
+    for (key, value) in annotations {
+        all.extend(annotation::property(key, value)?);
+    }
+    Ok(all)
+}
+
+/// A connection to the systemd manager that has the scope of a container.
+#[derive(Debug)]
+pub(crate) struct UnitConnection {
+    unit: Unit,
+    bus: Bus,
+}
+
+impl UnitConnection {
+    fn in_unit<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| format!("systemd: {}", self.unit.name))
     }
 
     /// Starts the scope with process `pid` in it.
-    pub(crate) fn start(&self, pid: i32, unified: bool) -> Result<()> {
+    pub(crate) fn start(
+        &mut self,
+        pid: i32,
+        unified: bool,
+        start_properties: &[Property],
+    ) -> Result<()> {
         let yes = |name: &str| (name.to_owned(), Value::Bool(true));
         let text = |name: &str, text: &str| (name.to_owned(), Value::Text(text.to_owned()));
         let mut properties = vec![
-            text("Description", &format!("container {}", self.name)),
-            text("Slice", &self.slice),
+            text("Description", &format!("container {}", self.unit.name)),
+            text("Slice", &self.unit.slice),
             yes("Delegate"),
             ("PIDs".to_owned(), Value::Pids(vec![pid.unsigned_abs()])),
             yes("MemoryAccounting"),
@@ -113,42 +115,38 @@ impl Unit {
             // somebody resets it.
             text("CollectMode", "inactive-or-failed"),
         ];
-        properties.extend(self.properties.iter().cloned());
+        properties.extend_from_slice(start_properties);
         let mut body = Writer::default();
-        body.text(&self.name);
+        body.text(&self.unit.name);
         // `fail`: a waiting job for a unit of this name belongs to somebody else, and must not be
         // replaced.
         body.text("fail");
         body.properties(&properties);
         body.no_units();
-        let start = |bus: &mut Bus| bus.manager("StartTransientUnit", "ssa(sv)a(sa(sv))", &body);
-        self.ask(|bus| {
-            let reply = match start(bus) {
-                // A failed unit of this name may be left over from an earlier container.
-                Err(error) if is_refusal(&error, "UnitExists") => {
-                    self.reset(bus)?;
-                    start(bus)?
-                }
-                reply => reply?,
-            };
-            self.wait(bus, &reply)
-        })
+        let started = self.start_scope(&body);
+        self.in_unit(started)
     }
 
-    /// Adds the device rules to the properties for the start; for version 1 only. Without them
-    /// systemd would allow every device again. Setting them later would turn on its device
-    /// controller, which makes it move processes. On version 2 this is not needed: systemd's device
-    /// program is separate from rt's.
-    pub(crate) fn with_devices(&mut self, limits: &Limits) -> Result<()> {
-        if let Some(rules) = &limits.devices {
-            self.properties.splice(0..0, properties::devices(rules)?);
-        }
-        Ok(())
+    fn start_scope(&mut self, body: &Writer) -> Result<()> {
+        let signature = "ssa(sv)a(sa(sv))";
+        let reply = match self.bus.manager("StartTransientUnit", signature, body) {
+            // A failed unit of this name may be left over from an earlier container.
+            Err(error) if is_refusal(&error, "UnitExists") => {
+                self.reset()?;
+                self.bus.manager("StartTransientUnit", signature, body)?
+            }
+            reply => reply?,
+        };
+        self.wait(&reply)
     }
 
     /// Sets the limits for which systemd has properties; [`properties::of`] says how it adapts
     /// `limits`. `cpu` is the cgroup whose CPU control files are read.
-    pub(crate) fn set(&self, cpu: Option<&Group>, limits: &mut Limits) -> Result<()> {
+    pub(in crate::cgroup) fn set(
+        &mut self,
+        cpu: Option<&Group>,
+        limits: &mut Limits,
+    ) -> Result<()> {
         let present = |name: &str| file::read(&cpu?.directory.join(name)).ok();
         let mut properties = properties::of(limits, present);
         if properties.contains(&properties::idle()) && !self.knows_idle()? {
@@ -157,8 +155,9 @@ impl Unit {
         self.set_properties(&properties)
     }
 
-    fn knows_idle(&self) -> Result<bool> {
-        let version = self.ask(|bus| bus.manager_text("Version"))?;
+    fn knows_idle(&mut self) -> Result<bool> {
+        let version = self.bus.manager_text("Version");
+        let version = self.in_unit(version)?;
         let digits = version
             .split(|c: char| !c.is_ascii_digit())
             .find(|part| !part.is_empty());
@@ -168,52 +167,52 @@ impl Unit {
     }
 
     /// Replaces the device rules.
-    pub(crate) fn set_devices(&self, rules: &[DeviceRule]) -> Result<()> {
+    pub(crate) fn set_devices(&mut self, rules: &[DeviceRule]) -> Result<()> {
         self.set_properties(&properties::devices(rules)?)
     }
 
-    fn set_properties(&self, properties: &[Property]) -> Result<()> {
+    fn set_properties(&mut self, properties: &[Property]) -> Result<()> {
         if properties.is_empty() {
             return Ok(());
         }
         let mut body = Writer::default();
-        body.text(&self.name);
+        body.text(&self.unit.name);
         // `runtime`: until the next boot, as the unit itself.
         body.u32(1);
         body.properties(properties);
-        self.ask(|bus| bus.manager("SetUnitProperties", "sba(sv)", &body).map(drop))
+        let reply = self.bus.manager("SetUnitProperties", "sba(sv)", &body);
+        self.in_unit(reply).map(drop)
     }
 
     /// Stops the scope and waits until it has stopped. A missing scope is no error.
-    pub(crate) fn stop(&self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<()> {
         let mut body = Writer::default();
-        body.text(&self.name);
+        body.text(&self.unit.name);
         body.text("replace");
-        self.ask(|bus| match bus.manager("StopUnit", "ss", &body) {
+        let stopped = match self.bus.manager("StopUnit", "ss", &body) {
             Err(error) if is_refusal(&error, "NoSuchUnit") => Ok(()),
-            reply => {
-                self.wait(bus, &reply?)?;
-                self.reset(bus)
-            }
-        })
+            Err(error) => Err(error),
+            Ok(reply) => self.wait(&reply).and_then(|()| self.reset()),
+        };
+        self.in_unit(stopped)
     }
 
-    fn wait(&self, bus: &mut Bus, reply: &[u8]) -> Result<()> {
+    fn wait(&mut self, reply: &[u8]) -> Result<()> {
         let job = Reader::new(reply).text().context("no job")?;
-        match bus.wait(job)?.as_str() {
+        match self.bus.wait(job)?.as_str() {
             "done" => Ok(()),
             result => {
-                let _ = self.reset(bus);
+                let _ = self.reset();
                 bail!("the job ended as {result:?}")
             }
         }
     }
 
     /// Resets the unit, since systemd keeps a failed one until then.
-    fn reset(&self, bus: &mut Bus) -> Result<()> {
+    fn reset(&mut self) -> Result<()> {
         let mut body = Writer::default();
-        body.text(&self.name);
-        match bus.manager("ResetFailedUnit", "s", &body) {
+        body.text(&self.unit.name);
+        match self.bus.manager("ResetFailedUnit", "s", &body) {
             Err(error) if !is_refusal(&error, "NoSuchUnit") => Err(error),
             _ => Ok(()),
         }
@@ -230,7 +229,7 @@ mod tests {
     use super::*;
 
     fn plan(path: &str) -> Result<(String, PathBuf)> {
-        let planned = Unit::plan(Some(Path::new(path)), "box", &HashMap::new())?;
+        let planned = Unit::plan(Some(Path::new(path)), "box")?;
         Ok((planned.0.name, planned.1))
     }
 
