@@ -33,11 +33,19 @@ pub(crate) use interruption::{ENDING, Interrupted, Interruption, ending, interru
 /// How much of a failed hook's output its error quotes, in bytes.
 const OUTPUT_MAX: usize = 1024;
 
+/// The files for the standard output and the standard error of hooks. Without a file, the output is
+/// quoted in the error of a hook that fails.
+#[derive(Debug, Default)]
+pub(crate) struct HookOutputs(pub(crate) [Option<OwnedFd>; 2]);
+
+pub(crate) static NO_OUTPUTS: HookOutputs = HookOutputs([None, None]);
+
 /// Where a hook runs, and what ends it.
 pub(crate) struct RunPlace<'a> {
     pub(crate) cwd: Option<&'a Path>,
     /// The environment of a hook that configures none.
     pub(crate) env: &'a [CString],
+    pub(crate) outputs: &'a HookOutputs,
     /// A socket: when its other end closes, the hook is ended.
     pub(crate) peer: Option<BorrowedFd<'a>>,
     /// Ends the hook when the command is asked to end.
@@ -61,9 +69,19 @@ impl<'a> RunPlace<'a> {
         let interruption = Interruption::of_command();
         Self {
             cwd,
-            env,
-            peer: None,
             interruption,
+            ..Self::inside(env, &NO_OUTPUTS)
+        }
+    }
+
+    /// Returns a place in the namespaces and the working directory of this process, with a keeper.
+    pub(crate) fn inside(env: &'a [CString], outputs: &'a HookOutputs) -> Self {
+        Self {
+            cwd: None,
+            env,
+            outputs,
+            peer: None,
+            interruption: None,
             has_keeper: true,
             confinement: None,
         }
@@ -75,24 +93,22 @@ impl<'a> RunPlace<'a> {
 /// # Errors
 /// The program has failed or was killed. The error says how, and quotes the end of its output.
 pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
-    run_to(hook, state, &[None, None], &RunPlace::outside(cwd, &[]))
+    run_in(hook, state, &RunPlace::outside(cwd, &[]))
 }
 
-/// Runs one program as [`run`] does, in `place`, with standard output and standard error to
-/// `outputs`. At its time limit, or if this process is killed, a hook with a keeper ends with
-/// everything that it has started; a hook without a keeper ends alone.
-pub(crate) fn run_to(
-    hook: &Hook,
-    state: &[u8],
-    outputs: &[Option<OwnedFd>; 2],
-    place: &RunPlace<'_>,
-) -> Result<()> {
+/// Runs one program as [`run`] does, in `place`. At its time limit, or if this process is killed, a
+/// hook with a keeper ends with everything that it has started; a hook without a keeper ends alone.
+pub(crate) fn run_in(hook: &Hook, state: &[u8], place: &RunPlace<'_>) -> Result<()> {
     let program = ChildProgram::new(hook, place.env)?;
     // A memfd takes whatever the hook writes: nobody has to read while it runs.
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
     let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
     fcntl(&state_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("a pipe")?;
-    let [out, err] = outputs.each_ref().map(|to| to.as_ref().unwrap_or(&output));
+    let [out, err] = place
+        .outputs
+        .0
+        .each_ref()
+        .map(|to| to.as_ref().unwrap_or(&output));
     let streams = ChildStreams {
         stdin: &stdin,
         out,

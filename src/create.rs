@@ -20,6 +20,7 @@ use std::os::fd::AsFd;
 use anyhow::Result;
 
 use crate::cgroup::{OpenCgroup, UnitConnection};
+use crate::child::HookOutputs;
 use crate::config::Loaded;
 use crate::config::hooks::CALLERS;
 use crate::container::foreground::Foreground;
@@ -32,6 +33,7 @@ use crate::container::state::{
     Container, ContainerRecord, ContainerStatus, CreateProgress, StateLock,
 };
 use crate::error::{InPhase, Phase, line};
+use crate::init::InitDescriptors;
 use crate::interfaces::devices::MovedDevice;
 use crate::pty::Relay;
 use crate::{delete, launch, log, start};
@@ -151,7 +153,8 @@ fn claim_for_init(
 ) -> Result<ClaimedContainer> {
     let claimed = claim(request, prepared, loaded)?;
     if let Some(directory) = service::prepare(&claimed.container)? {
-        prepared.plan.mount_notify(directory)?;
+        prepared.notify = Some(directory);
+        prepared.plan.announce_notify()?;
     }
     Ok(claimed)
 }
@@ -176,7 +179,13 @@ fn clone_init(
     // From here on the start socket in the state directory says that the cgroups are the
     // container's.
     let listener = container.listen().phase(Phase::State)?;
-    let parent = launch::clone(&prepared.plan, cgroup, Some(listener))?;
+    let open = InitDescriptors {
+        listener: Some(listener),
+        notify: prepared.notify.as_ref(),
+        hook_outputs: &prepared.hook_outputs,
+        ..InitDescriptors::new(&prepared.namespaces, cgroup)
+    };
+    let parent = launch::clone(&prepared.plan, open)?;
     let mut created = CreatedContainer {
         parent,
         claimed,
@@ -191,9 +200,12 @@ fn clone_init(
     prepared
         .enter_cgroups(&mut container.record, unit, pid.as_raw())
         .phase(Phase::Cgroup)?;
-    launch::prepare(&prepared.plan, pid)?;
-    launch::give_pipes(&prepared.plan, pid)?;
-    if prepared.plan.copies_up() {
+    let PreparedContainer {
+        plan, namespaces, ..
+    } = prepared;
+    launch::prepare(plan, namespaces, pid)?;
+    launch::give_pipes(plan, namespaces, pid)?;
+    if plan.copies_up() {
         let cgroup = &container.record.cgroup;
         cgroup.apply_memory(&prepared.limits).phase(Phase::Cgroup)?;
     }
@@ -228,7 +240,7 @@ impl CreatedContainer {
         }
         let terminal = self.parent.ready(&prepared.plan)?;
         let pid = self.init().pid();
-        if prepared.plan.has_builder() {
+        if prepared.plan.has_builder {
             self.claimed.container.set_init(pid)?;
         }
         self.set_limits(prepared, is_limited).phase(Phase::Cgroup)?;
@@ -253,7 +265,7 @@ impl CreatedContainer {
             self.claimed.moved = Some(moved);
         }
         if let Some(hooks) = &plan.hooks {
-            run_parent_hooks(hooks, pid)?;
+            run_parent_hooks(hooks, pid, &prepared.hook_outputs)?;
         }
         self.parent.proceed()
     }
@@ -309,10 +321,10 @@ impl CreatedContainer {
 }
 
 /// Runs the hooks that the parent runs before the container is created.
-pub(crate) fn run_parent_hooks(hooks: &Hooks, pid: i32) -> Result<()> {
+pub(crate) fn run_parent_hooks(hooks: &Hooks, pid: i32, outputs: &HookOutputs) -> Result<()> {
     CALLERS
         .into_iter()
-        .try_for_each(|kind| hooks.run(kind, pid))
+        .try_for_each(|kind| hooks.run(kind, pid, outputs))
 }
 
 /// Reports init: its pidfd to the pidfd sockets, its pid to `--pid-file`.

@@ -13,6 +13,7 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::child::HookOutputs;
 use crate::config::hooks::HookKind;
 use crate::container::hooks::Hooks;
 use crate::container::state::{self, Container, ContainerStatus, LockBusy};
@@ -195,13 +196,15 @@ fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
     remove_cgroups(container, deadline).phase(Phase::Cgroup)?;
     // Without an init there was no container for which the hooks could have anything to do.
     if (record.init.is_some() || container.fault.is_some())
-        && let Some(mut hooks) = Hooks::of(record)
+        && let Some(hooks) = Hooks::of(record)
     {
-        if let Err(error) = hooks.open_outputs() {
+        let outputs = hooks.open_outputs().unwrap_or_else(|error| {
             log::warn(line(&error));
-        }
+            HookOutputs::default()
+        });
         // The hooks run before the directory is removed, so that a killed `delete` can be repeated.
-        hooks.run_all(HookKind::Poststop).iter().for_each(log::warn);
+        let failures = hooks.run_all(HookKind::Poststop, &outputs);
+        failures.iter().for_each(log::warn);
     }
     container.remove()?;
     log::debug(format_args!(

@@ -20,6 +20,7 @@ use crate::container::pid_file;
 use crate::container::seccomp_agent::{AgentConnection, notify_fd_sender};
 use crate::container::state::{Container, ContainerRecord, ContainerStatus};
 use crate::error::{InPhase, Phase};
+use crate::init::InitDescriptors;
 use crate::namespace::Namespaces;
 use crate::plan::Plan;
 use crate::pty::{self, DescriptorSocket, Relay, TerminalClient};
@@ -29,6 +30,14 @@ pub(crate) use options::{ExecOptions, ExecRequest};
 
 /// How often `--ignore-paused` looks whether the container has been resumed.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Everything that is known and open before the process is cloned.
+#[derive(Debug)]
+struct PreparedProcess<'a> {
+    plan: Plan,
+    namespaces: Namespaces,
+    outlets: ExecOutlets<'a>,
+}
 
 /// The sockets to which descriptors of the process are sent.
 #[derive(Debug)]
@@ -46,8 +55,8 @@ pub(crate) fn exec(request: &ExecRequest) -> Result<i32> {
         .then(Foreground::prepare_to_end)
         .transpose()?;
     let init = alive(&container, options.ignore_paused)?;
-    let (plan, outlets) = prepare(request, &container, init).phase(Phase::Plan)?;
-    run_program(options, &container, foreground.as_ref(), &plan, outlets).phase(Phase::Process)
+    let prepared = prepare(request, &container, init).phase(Phase::Plan)?;
+    run_program(options, &container, foreground.as_ref(), prepared).phase(Phase::Process)
 }
 
 /// Runs the planned process, and waits for its end in the foreground.
@@ -55,9 +64,13 @@ fn run_program(
     options: &ExecOptions,
     container: &Container,
     foreground: Option<&Foreground>,
-    plan: &Plan,
-    outlets: ExecOutlets<'_>,
+    prepared: PreparedProcess<'_>,
 ) -> Result<i32> {
+    let PreparedProcess {
+        plan,
+        namespaces,
+        outlets,
+    } = prepared;
     let has_terminal = plan.process.as_ref().is_some_and(|p| p.terminal);
     let client = (foreground.is_some() && has_terminal)
         .then(TerminalClient::open)
@@ -66,16 +79,17 @@ fn run_program(
     let mut cgroup = open_cgroup(&container.record, options).phase(Phase::Cgroup)?;
     let late_entry = cgroup.leave_crowded().phase(Phase::Cgroup)?;
     if let Some(init) = &container.record.init {
-        launch::give_pipes(plan, Pid::from_raw(init.pid))?;
+        launch::give_pipes(&plan, &namespaces, Pid::from_raw(init.pid))?;
     }
-    let mut parent = launch::clone(plan, cgroup, None)?;
+    let open = InitDescriptors::new(&namespaces, cgroup);
+    let mut parent = launch::clone(&plan, open)?;
     let builder = parent.process().pid();
     if let Some(rdt) = &container.record.rdt {
         rdt.enter(builder.as_raw()).phase(Phase::Cgroup)?;
     }
-    launch::prepare(plan, builder)?;
+    launch::prepare(&plan, &namespaces, builder)?;
     parent.go()?;
-    let terminal = parent.ready(plan)?;
+    let terminal = parent.ready(&plan)?;
     let process = parent.process();
     let pid = process.pid();
     if let Some(entry) = late_entry {
@@ -85,7 +99,7 @@ fn run_program(
         "{}: the process is {pid}, confined",
         options.id
     ));
-    launch::schedule(plan, pid)?;
+    launch::schedule(&plan, pid)?;
     let relay = outlets.relay(terminal, client).phase(Phase::Terminal)?;
     if let Some(socket) = &outlets.pidfd {
         socket.send(process.as_fd(), "pidfd")?;
@@ -164,13 +178,16 @@ fn prepare<'a>(
     request: &ExecRequest,
     container: &'a Container,
     init: OwnedFd,
-) -> Result<(Plan, ExecOutlets<'a>)> {
-    let plan = plan(request, container, init)?;
-    let outlets = ExecOutlets::connect(&request.options, &container.record)?;
-    Ok((plan, outlets))
+) -> Result<PreparedProcess<'a>> {
+    let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
+    Ok(PreparedProcess {
+        plan: plan(request, container)?,
+        namespaces: Namespaces::of_container(init, kinds),
+        outlets: ExecOutlets::connect(&request.options, &container.record)?,
+    })
 }
 
-fn plan(request: &ExecRequest, container: &Container, init: OwnedFd) -> Result<Plan> {
+fn plan(request: &ExecRequest, container: &Container) -> Result<Plan> {
     let ExecRequest {
         options, extras, ..
     } = request;
@@ -178,10 +195,8 @@ fn plan(request: &ExecRequest, container: &Container, init: OwnedFd) -> Result<P
     let mut loaded = process::decide(request, container)?;
     let terminal = loaded.process.terminal().unwrap_or(false);
     pty::check_console(terminal, options.detach, options.console_socket.as_deref())?;
-    let kinds = CloneFlags::from_bits_retain(container.record.namespaces);
-    let namespaces = Namespaces::of_container(init, kinds);
     let LoadedProcess { process, warnings } = &mut loaded;
-    let mut plan = Plan::for_exec(namespaces, process, &container.record, *extras, warnings)?;
+    let mut plan = Plan::for_exec(process, &container.record, *extras, warnings)?;
     plan.set_filter(container.filter()?);
     // `create` has already given the warnings about the container's own process.
     match options.process {

@@ -11,6 +11,7 @@ use crate::cgroup::Cgroup;
 use crate::config::cpus::Cpus;
 use crate::config::{self, capabilities, mount_options};
 use crate::exec::user::{self, User};
+use crate::namespace::Namespaces;
 use crate::netns;
 use crate::plan::{Extras, Plan, PlanSource};
 use crate::security::landlock;
@@ -57,7 +58,11 @@ fn config(bytes: &[u8]) {
         id: "fuzz",
     };
     let cgroup = Cgroup::default();
-    let _ = Plan::for_container(&source, &cgroup, Extras::default(), &mut loaded.warnings);
+    let Ok(namespaces) = Namespaces::from_spec(&loaded.spec) else {
+        return;
+    };
+    let (extras, warnings) = (Extras::default(), &mut loaded.warnings);
+    let _ = Plan::for_container(&source, &namespaces, &cgroup, extras, warnings);
 }
 
 fn make_harmless(spec: &mut Spec) {

@@ -6,6 +6,7 @@
 
 mod birth;
 mod copy;
+mod descriptors;
 mod devices;
 mod diagnosis;
 mod landlock;
@@ -26,16 +27,18 @@ use nix::sys::signal::Signal;
 use nix::unistd::{fchdir, sethostname};
 
 use crate::cgroup::OpenCgroup;
-use crate::child::Confinement;
+use crate::child::{Confinement, HookOutputs, RunPlace};
 use crate::config::hooks::HookKind;
 use crate::container::hooks::Hooks;
 use crate::container::protocol::{InitEnd, StartCommand};
 use crate::error::{Failure, InPhase, Phase, line, phase};
+use crate::namespace::Namespaces;
 use crate::plan::Plan;
 use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::RootFd;
 use crate::{interfaces, namespace, sys};
 
+pub(crate) use descriptors::InitDescriptors;
 use process::ReadyProgram;
 use terminal::Terminal;
 
@@ -46,27 +49,17 @@ pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
 }
 
 /// Runs the plan: confines this process, waits for Detach or Start, and executes the program.
-/// `listener` is the start socket. It stays open until the program runs, also where the parent
-/// sends Start itself: as long as it is open, the container is *created*. `proc` is closed before
-/// any other process can see this one.
-pub(crate) fn run(
-    plan: &Plan,
-    proc: Option<ProcFd>,
-    mut cgroup: OpenCgroup,
-    parent: InitEnd,
-    listener: Option<OwnedFd>,
-) -> ! {
-    let listener = listener.as_ref();
-    let (program, command) = set_up(plan, proc, &mut cgroup, &parent, listener)
-        .unwrap_or_else(|error| fail(&parent, &error));
+pub(crate) fn run(plan: &Plan, mut open: InitDescriptors<'_>, parent: InitEnd) -> ! {
+    let (program, command) =
+        set_up(plan, &mut open, &parent).unwrap_or_else(|error| fail(&parent, &error));
     let starter = match command {
         StartCommand::Start => parent,
         StartCommand::Detach => {
             drop(parent);
-            wait_for_start(listener)
+            wait_for_start(open.listener.as_ref())
         }
     };
-    match execute(plan, program, &starter) {
+    match execute(plan, open.hook_outputs, program, &starter) {
         Ok(never) => match never {},
         Err(error) => fail(&starter, &error),
     }
@@ -75,24 +68,23 @@ pub(crate) fn run(
 /// Makes this process ready for its program, and waits for Detach or Start.
 fn set_up<'a>(
     plan: &'a Plan,
-    proc: Option<ProcFd>,
-    cgroup: &mut OpenCgroup,
+    open: &mut InitDescriptors<'_>,
     parent: &InitEnd,
-    listener: Option<&OwnedFd>,
 ) -> Result<(Option<ReadyProgram<'a>>, StartCommand)> {
-    let program = confine(plan, proc, cgroup, parent, listener)?;
-    let program = arrive(plan, program, cgroup, parent, listener)?;
+    let program = confine(plan, open, parent)?;
+    let program = arrive(plan, open, program, parent)?;
     Ok((program, parent.wait_release()?))
 }
 
 /// Runs the startContainer hooks and executes the program.
 fn execute(
     plan: &Plan,
+    outputs: &HookOutputs,
     program: Option<ReadyProgram<'_>>,
     starter: &InitEnd,
 ) -> Result<Infallible> {
     if let Some(hooks) = plan.start_hooks() {
-        run_start_hooks(hooks, program.as_ref(), starter)?;
+        run_start_hooks(hooks, outputs, program.as_ref(), starter)?;
     }
     let Some(program) = program else {
         starter.executing();
@@ -105,11 +97,13 @@ fn execute(
 /// holds for them, too.
 fn run_start_hooks(
     hooks: &Hooks,
+    outputs: &HookOutputs,
     program: Option<&ReadyProgram<'_>>,
     starter: &InitEnd,
 ) -> Result<()> {
     let Some(program) = program else {
-        return hooks.run_inside(HookKind::StartContainer, &[], None, None);
+        let place = RunPlace::inside(&[], outputs);
+        return hooks.run_inside(HookKind::StartContainer, place);
     };
     let mut keep = vec![starter.as_raw_fd()];
     keep.extend(program.descriptor());
@@ -117,8 +111,11 @@ fn run_start_hooks(
         keep,
         enter: &|| program.confine_hook(starter),
     };
-    let kind = HookKind::StartContainer;
-    hooks.run_inside(kind, program.env(), None, Some(&confinement))?;
+    let place = RunPlace {
+        confinement: Some(&confinement),
+        ..RunPlace::inside(program.env(), outputs)
+    };
+    hooks.run_inside(HookKind::StartContainer, place)?;
     // The messenger is a second thread. It is made after the last hook, so that every hook is
     // forked from a process with one thread.
     program.prepare_filter()
@@ -128,31 +125,29 @@ fn run_start_hooks(
 /// system to build; everything else is the same for `create` and `exec`.
 fn confine<'a>(
     plan: &'a Plan,
-    proc: Option<ProcFd>,
-    cgroup: &mut OpenCgroup,
+    open: &mut InitDescriptors<'_>,
     parent: &InitEnd,
-    listener: Option<&OwnedFd>,
 ) -> Result<Option<ReadyProgram<'a>>> {
+    let namespaces = open.namespaces;
     sys::clear_command_line();
-    let mut keep = descriptors(plan, parent, listener);
-    keep.extend(cgroup.descriptors());
-    keep.extend(proc.as_ref().map(AsRawFd::as_raw_fd));
+    let mut keep = open.of_set_up(plan);
+    keep.push(parent.as_raw_fd());
     process::leave_parent(plan, keep)?;
     parent.wait_go()?;
     process::take_cpus(plan)?;
     namespace::hide()?;
-    enter_cgroups(plan, cgroup).phase(Phase::Cgroup)?;
-    plan.namespaces.enter().phase(Phase::Namespaces)?;
-    set_end_with_parent(plan, Some(Signal::SIGKILL))?;
+    enter_cgroups(plan, &mut open.cgroup).phase(Phase::Cgroup)?;
+    namespaces.enter().phase(Phase::Namespaces)?;
+    set_end_with_parent(plan, namespaces, Some(Signal::SIGKILL))?;
     process::lead_session()?;
-    process::own_keyring(plan, proc.as_ref())?;
-    let root = build_root(plan, parent).phase(Phase::Mounts)?;
+    process::own_keyring(plan, open.procfs.as_ref())?;
+    let root = build_root(plan, open, parent).phase(Phase::Mounts)?;
     if plan.root.is_some() {
-        run_hooks(&root, plan, parent).phase(Phase::Hooks)?;
+        run_hooks(&root, plan, open, parent).phase(Phase::Hooks)?;
     }
     let terminal = Terminal::open_wanted(&root, plan).phase(Phase::Terminal)?;
     if let Some(root_plan) = &plan.root {
-        set_up_namespaces(plan, proc.as_ref()).phase(Phase::Namespaces)?;
+        set_up_namespaces(plan, open).phase(Phase::Namespaces)?;
         rootfs::seal(&root, root_plan, plan.process.as_ref()).phase(Phase::Mounts)?;
     }
     if let Some(terminal) = terminal {
@@ -161,15 +156,15 @@ fn confine<'a>(
     if let Some(policy) = &plan.memory_policy {
         sys::set_mempolicy(policy.mode, &policy.nodes).context("linux.memoryPolicy")?;
     }
-    if plan.has_builder() {
-        plan.namespaces.join_pid().phase(Phase::Namespaces)?;
+    if plan.has_builder {
+        namespaces.join_pid().phase(Phase::Namespaces)?;
     }
-    process::label(plan, proc)?;
+    process::label(plan, open.procfs.take())?;
     let program = match &plan.process {
         Some(program) => Some(process::confine(program, &root)?),
         None => None,
     };
-    set_end_with_parent(plan, Some(Signal::SIGKILL))?;
+    set_end_with_parent(plan, namespaces, Some(Signal::SIGKILL))?;
     if plan.root.is_some() {
         // Until the program is executed, the signals that ask a process to end do end init, so that
         // `kill ID TERM` ends a created container.
@@ -182,19 +177,25 @@ fn confine<'a>(
 /// counts processes.
 fn enter_cgroups(plan: &Plan, cgroup: &mut OpenCgroup) -> Result<()> {
     cgroup.enter()?;
-    match plan.has_builder() {
+    match plan.has_builder {
         true => Ok(()),
         false => cgroup.enter_pids(),
     }
 }
 
 /// Builds the root file system, if the plan has one, up to the hooks. Returns the root.
-fn build_root(plan: &Plan, parent: &InitEnd) -> Result<RootFd> {
+fn build_root(plan: &Plan, open: &InitDescriptors<'_>, parent: &InitEnd) -> Result<RootFd> {
     let Some(root_plan) = &plan.root else {
         return rootfs::current();
     };
     let root = rootfs::open(root_plan, parent)?;
-    rootfs::furnish(&root, root_plan, parent)?;
+    // A builder is in no pid namespace of the container.
+    let pid_namespace = open.namespaces.joined(CloneFlags::CLONE_NEWPID);
+    let pid_namespace = pid_namespace.filter(|_| plan.has_builder);
+    rootfs::furnish(&root, root_plan, pid_namespace, parent)?;
+    if let Some(notify) = open.notify {
+        rootfs::attach_notify(&root, notify.as_fd())?;
+    }
     Ok(root)
 }
 
@@ -202,23 +203,20 @@ fn build_root(plan: &Plan, parent: &InitEnd) -> Result<RootFd> {
 /// clones the process for that, and only the clone returns.
 fn arrive<'a>(
     plan: &Plan,
+    open: &mut InitDescriptors<'_>,
     mut program: Option<ReadyProgram<'a>>,
-    cgroup: &mut OpenCgroup,
     parent: &InitEnd,
-    listener: Option<&OwnedFd>,
 ) -> Result<Option<ReadyProgram<'a>>> {
-    if plan.has_builder() {
-        let hooks = plan.start_hooks();
-        let mut keep: Vec<_> = hooks.iter().flat_map(|hooks| hooks.descriptors()).collect();
+    if plan.has_builder {
+        let mut keep = open.of_program(plan);
         keep.push(parent.as_raw_fd());
-        keep.extend(listener.map(AsRawFd::as_raw_fd));
         if let Some(program) = &mut program {
-            if hooks.is_none() {
+            if plan.start_hooks().is_none() {
                 program.restrict_early()?;
             }
             keep.extend(program.descriptor());
         }
-        birth::appear(plan, cgroup, parent, keep)?;
+        birth::appear(plan, &mut open.cgroup, parent, keep)?;
     }
     if let Some(program) = &mut program {
         program.learn_pid();
@@ -228,10 +226,10 @@ fn arrive<'a>(
     }
     if plan.root.is_some() {
         // Before Ready, so that the parent still learns of a failure.
-        plan.namespaces.show()?;
+        open.namespaces.show()?;
     }
     // Before Ready: the parent may end as soon as it has released a process that is ready.
-    set_end_with_parent(plan, None)?;
+    set_end_with_parent(plan, open.namespaces, None)?;
     parent.ready()?;
     Ok(program)
 }
@@ -239,9 +237,9 @@ fn arrive<'a>(
 /// Makes the kernel send `signal` to this process when its parent ends, while it builds in a joined
 /// pid namespace without a builder: a process there may stop it, so that it would not notice the end
 /// of its parent. A change of user clears this setting.
-fn set_end_with_parent(plan: &Plan, signal: Option<Signal>) -> Result<()> {
-    let is_seen = plan.namespaces.joined(CloneFlags::CLONE_NEWPID).is_some();
-    if !is_seen || plan.has_builder() {
+fn set_end_with_parent(plan: &Plan, namespaces: &Namespaces, signal: Option<Signal>) -> Result<()> {
+    let is_seen = namespaces.joined(CloneFlags::CLONE_NEWPID).is_some();
+    if !is_seen || plan.has_builder {
         return Ok(());
     }
     set_pdeathsig(signal).context("PR_SET_PDEATHSIG")
@@ -250,7 +248,12 @@ fn set_end_with_parent(plan: &Plan, signal: Option<Signal>) -> Result<()> {
 /// Waits for the hooks of the parent, and runs the createContainer hooks. Everything is mounted by
 /// now and nothing is sealed yet, so that what hooks mount below `root.path` is part of the
 /// container.
-fn run_hooks(root: &RootFd, plan: &Plan, parent: &InitEnd) -> Result<()> {
+fn run_hooks(
+    root: &RootFd,
+    plan: &Plan,
+    open: &InitDescriptors<'_>,
+    parent: &InitEnd,
+) -> Result<()> {
     if plan.stops_when_mounted() {
         parent.wait_hooks()?;
     }
@@ -259,25 +262,29 @@ fn run_hooks(root: &RootFd, plan: &Plan, parent: &InitEnd) -> Result<()> {
     };
     if hooks.has(&[HookKind::CreateContainer]) {
         fchdir(root).context("root.path")?;
-        if plan.has_builder() {
+        if plan.has_builder {
             // The specification demands that these hooks run in the container's namespaces.
-            plan.namespaces.join_pid().phase(Phase::Namespaces)?;
+            open.namespaces.join_pid().phase(Phase::Namespaces)?;
         }
-        hooks.run_inside(HookKind::CreateContainer, &[], Some(parent.as_fd()), None)?;
+        let place = RunPlace {
+            peer: Some(parent.as_fd()),
+            ..RunPlace::inside(&[], open.hook_outputs)
+        };
+        hooks.run_inside(HookKind::CreateContainer, place)?;
     }
     Ok(())
 }
 
 /// Sets the names of the host, the loopback interface and the sysctls of the namespaces.
-fn set_up_namespaces(plan: &Plan, proc: Option<&ProcFd>) -> Result<()> {
+fn set_up_namespaces(plan: &Plan, open: &InitDescriptors<'_>) -> Result<()> {
     if let Some(name) = &plan.hostname {
         sethostname(name).context("hostname")?;
     }
     if let Some(name) = &plan.domainname {
         sys::set_domain_name(name).context("domainname")?;
     }
-    interfaces::bring_loopback_up(&plan.namespaces)?;
-    paths::set_sysctls(plan, proc)
+    interfaces::bring_loopback_up(open.namespaces)?;
+    paths::set_sysctls(plan, open.procfs.as_ref())
 }
 
 /// Waits for Start on the start socket, however long that takes. A peer that connects and leaves
@@ -303,12 +310,4 @@ fn fail(peer: &InitEnd, error: &anyhow::Error) -> ! {
         line: line(error),
     });
     sys::exit_now(1)
-}
-
-/// Returns the descriptors that stay open in init, besides those of its cgroups.
-fn descriptors(plan: &Plan, parent: &InitEnd, listener: Option<&OwnedFd>) -> Vec<i32> {
-    let mut keep = plan.descriptors();
-    keep.push(parent.as_raw_fd());
-    keep.extend(listener.map(AsRawFd::as_raw_fd));
-    keep
 }

@@ -5,7 +5,6 @@ mod mount_service;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -13,11 +12,10 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Pid, Uid, fchown};
 
-use crate::cgroup::OpenCgroup;
 use crate::container::protocol::{self, ClonedProcess, ParentEnd};
 use crate::error::{InPhase, Phase};
-use crate::init;
-use crate::namespace::IdMap;
+use crate::init::{self, InitDescriptors};
+use crate::namespace::{IdMap, Namespaces};
 use crate::plan::Plan;
 use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::kind;
@@ -25,11 +23,7 @@ use crate::sys::{self, Fork};
 
 /// Clones init or its builder, on version 2 straight into its cgroup. It waits for
 /// [`ParentEnd::go`].
-pub(crate) fn clone(
-    plan: &Plan,
-    cgroup: OpenCgroup,
-    listener: Option<OwnedFd>,
-) -> Result<ParentEnd> {
+pub(crate) fn clone(plan: &Plan, mut open: InitDescriptors<'_>) -> Result<ParentEnd> {
     if let Some(cpus) = &plan.affinity.initial {
         sys::set_affinity(cpus.mask()).context("process.execCPUAffinity.initial")?;
     }
@@ -38,24 +32,26 @@ pub(crate) fn clone(
     let program = plan.process.as_ref();
     let score = program.and_then(|program| program.oom_score_adj);
     let _score = score.map(Score::lend).transpose()?;
-    let proc = plan.needs_procfs().then(ProcFd::new).transpose();
-    let proc = proc.phase(Phase::Plan)?;
+    let procfs = plan.needs_procfs().then(ProcFd::new).transpose();
+    open.procfs = procfs.phase(Phase::Plan)?;
     let (socket, init_end) = protocol::make_pair()?;
-    let has_builder = plan.has_builder();
-    let cloned = plan.namespaces.clone(cgroup.clone_into(), has_builder);
+    let cgroup = open.cgroup.clone_into();
+    let cloned = open.namespaces.clone(cgroup, plan.has_builder);
     match cloned.phase(Phase::Namespaces)? {
-        Fork::Child => init::run(plan, proc, cgroup.born(), init_end, listener),
+        Fork::Child => {
+            open.cgroup.forget_directory();
+            init::run(plan, open, init_end)
+        }
         Fork::Parent { pid, pidfd } => {
             let process = ClonedProcess::new(pid, pidfd);
-            Ok(ParentEnd::new(socket, process, has_builder))
+            Ok(ParentEnd::new(socket, process, plan.has_builder))
         }
     }
 }
 
 /// Does what the process itself may not do: writes id maps and raises hard limits.
-pub(crate) fn prepare(plan: &Plan, pid: Pid) -> Result<()> {
+pub(crate) fn prepare(plan: &Plan, namespaces: &Namespaces, pid: Pid) -> Result<()> {
     let pid = pid.as_raw();
-    let namespaces = &plan.namespaces;
     namespaces.write_id_maps(pid).phase(Phase::Namespaces)?;
     for limit in plan.process.iter().flat_map(|program| &program.rlimits) {
         sys::raise_hard_limit(pid, limit.resource, limit.hard)
@@ -71,9 +67,9 @@ const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
 /// namespace that does not map their owner. `/dev/stdout` can then be opened again, as it can with
 /// runc, which makes the pipes itself. A file is never given away, not even a FIFO, nor a socket or
 /// a device. `pid` is a process in the container's user namespace.
-pub(crate) fn give_pipes(plan: &Plan, pid: Pid) -> Result<()> {
+pub(crate) fn give_pipes(plan: &Plan, namespaces: &Namespaces, pid: Pid) -> Result<()> {
     let program = plan.process.as_ref().filter(|program| !program.terminal);
-    let Some(program) = program.filter(|_| plan.namespaces.has_user()) else {
+    let Some(program) = program.filter(|_| namespaces.has_user()) else {
         return Ok(());
     };
     let mut pipes = Vec::new();

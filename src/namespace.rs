@@ -27,7 +27,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Uid, geteuid, setresgid, setresuid};
-use oci_spec::runtime::{Linux, LinuxNamespaceType};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::sys::{self, Fork};
 
@@ -70,8 +70,10 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Opens every namespace that `linux` names by path and checks its kind.
-    pub(crate) fn from_spec(linux: &Linux) -> Result<Self> {
+    /// Opens every namespace that the configuration names by path and checks its kind.
+    pub(crate) fn from_spec(spec: &Spec) -> Result<Self> {
+        let default = Linux::default();
+        let linux = spec.linux().as_ref().unwrap_or(&default);
         let mut this = Self {
             new: CloneFlags::empty(),
             joined: Vec::new(),

@@ -10,7 +10,6 @@ mod source;
 mod strings;
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +46,9 @@ const PER_LINUX32: u32 = 8;
 /// The data that init, or a process that joins a container, walks after its clone.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) namespaces: Namespaces,
+    /// Whether a builder does everything that comes before the program. A process that the container
+    /// sees then has the program's rights, and no others, from its first moment.
+    pub(crate) has_builder: bool,
     /// `None`: the process joins a container, which has a root already.
     pub(crate) root: Option<RootfsPlan>,
     pub(crate) hostname: Option<String>,
@@ -116,6 +117,7 @@ impl Plan {
     /// Plans a new container.
     pub(crate) fn for_container(
         source: &PlanSource<'_>,
+        namespaces: &Namespaces,
         cgroup: &Cgroup,
         extras: Extras,
         warnings: &mut Vec<String>,
@@ -123,15 +125,14 @@ impl Plan {
         let spec = source.spec;
         let default = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&default);
-        let namespaces = Namespaces::from_spec(linux)?;
         let has_user = namespaces.has_user();
         let root = RootfsPlan::new(source, linux, cgroup, has_user, extras.no_pivot)?;
-        rootless::check(&namespaces, &root, linux)?;
+        rootless::check(namespaces, &root, linux)?;
         warnings.extend(lsm::left_out(linux).filter(|_| root.label.is_none()));
         let process = spec.process().as_ref();
         let personality = personality(linux);
         let mut plan = Self {
-            namespaces,
+            has_builder: false,
             root: Some(root),
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
@@ -173,18 +174,17 @@ impl Plan {
 
     /// Plans a process that joins a running container.
     pub(crate) fn for_exec(
-        namespaces: Namespaces,
         process: &Process,
         record: &ContainerRecord,
         extras: Extras,
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
-        let has_user = namespaces.has_user();
+        let has_user = record.has_user_namespace();
         let mut program = ProgramPlan::from_spec(process, has_user, record.personality, warnings)?;
         program.landlock = LandlockRules::of(&record.annotations)?;
         program.keeps_groups = record.annotations.keeps_groups();
         Ok(Self {
-            namespaces,
+            has_builder: true,
             root: None,
             hostname: None,
             domainname: None,
@@ -204,7 +204,7 @@ impl Plan {
     /// are moved into its network namespace, or for the limits, without which the kernel does not
     /// know the memory nodes of the container (`cpuset.mems`) that a memory policy needs.
     pub(crate) fn stops_when_mounted(&self) -> bool {
-        let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
+        let hooks = self.has_hooks(&CALLERS);
         hooks || self.memory_policy.is_some() || !self.net_devices.is_empty()
     }
 
@@ -213,18 +213,16 @@ impl Plan {
     /// user namespace, nor with hooks of the parent, which are told init's pid before a builder
     /// could have cloned it, nor on a kernel that cannot mount a procfs of a pid namespace that the
     /// builder is not in (before Linux 6.18).
-    pub(crate) fn decide_builder(&mut self) -> Result<()> {
-        let has_user = self.namespaces.has_user();
-        let hooks = self.hooks.as_ref().is_some_and(|hooks| hooks.has(&CALLERS));
-        let joined = self.namespaces.joined(CloneFlags::CLONE_NEWPID);
-        if let (Some(root), Some(joined)) = (&mut self.root, joined)
-            && !has_user
-            && !hooks
-            && ProcFd::shows_other_namespaces(joined)
-        {
-            root.pid_namespace = Some(joined.try_clone_to_owned().context("a pid namespace")?);
-        }
-        Ok(())
+    pub(crate) fn decide_builder(&mut self, namespaces: &Namespaces) {
+        let joined = namespaces.joined(CloneFlags::CLONE_NEWPID);
+        self.has_builder = !namespaces.has_user()
+            && !self.has_hooks(&CALLERS)
+            && joined.is_some_and(ProcFd::shows_other_namespaces);
+    }
+
+    /// Whether there is a hook of one of these kinds.
+    pub(crate) fn has_hooks(&self, kinds: &[HookKind]) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| hooks.has(kinds))
     }
 
     /// Returns the hooks if there are startContainer hooks, which init runs at `start`.
@@ -232,14 +230,6 @@ impl Plan {
         self.hooks
             .as_ref()
             .filter(|hooks| hooks.has(&[HookKind::StartContainer]))
-    }
-
-    /// Whether a builder does everything that comes before the program. A process that the
-    /// container sees then has the program's rights, and no others, from its first moment.
-    pub(crate) fn has_builder(&self) -> bool {
-        self.root
-            .as_ref()
-            .is_none_or(|root| root.pid_namespace.is_some())
     }
 
     /// Whether init copies files of the image into memory (`tmpcopyup`), which may be of any size.
@@ -262,18 +252,13 @@ impl Plan {
         Ok(())
     }
 
-    /// Plans that init attaches `directory`, a detached mount, where the program finds its service
-    /// manager's socket.
-    pub(crate) fn mount_notify(&mut self, directory: OwnedFd) -> Result<()> {
-        let Some(root) = &mut self.root else {
-            return Ok(());
-        };
-        root.notify = Some(directory);
-        if let Some(program) = &mut self.process {
-            let path = format!("{DIRECTORY_INSIDE}/{NOTIFY_SOCKET}");
-            program.set_variable("NOTIFY_SOCKET", path.as_bytes())?;
+    /// Sets the variable that tells the program where it finds its service manager's socket.
+    pub(crate) fn announce_notify(&mut self) -> Result<()> {
+        let path = format!("{DIRECTORY_INSIDE}/{NOTIFY_SOCKET}");
+        match &mut self.process {
+            Some(program) => program.set_variable("NOTIFY_SOCKET", path.as_bytes()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Returns the labels that security modules put on the program, if there are any.
@@ -297,18 +282,6 @@ impl Plan {
     /// Whether init writes something to its private procfs.
     pub(crate) fn needs_procfs(&self) -> bool {
         !self.sysctls.is_empty() || self.labels().is_some()
-    }
-
-    /// Returns the descriptors that init needs besides its sockets and its procfs.
-    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
-        let mut all = self.namespaces.descriptors();
-        let root = self
-            .root
-            .iter()
-            .flat_map(|root| [&root.notify, &root.pid_namespace]);
-        all.extend(root.flatten().map(AsRawFd::as_raw_fd));
-        all.extend(self.hooks.iter().flat_map(Hooks::descriptors));
-        all
     }
 }
 

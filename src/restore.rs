@@ -262,7 +262,8 @@ impl<'a> RestoredContainer<'a> {
             ensure!(getppid() == parent, "rt has ended");
             // Gives CRIU a fresh session keyring, which the restored processes inherit.
             init::own_keyring(&prepared.plan)?;
-            let mut cgroup = cgroup.born();
+            let mut cgroup = cgroup;
+            cgroup.forget_directory();
             cgroup
                 .enter()
                 .and_then(|()| cgroup.enter_pids())
@@ -310,13 +311,14 @@ impl<'a> RestoredContainer<'a> {
         cgroup
             .apply(&devices, self.unit.as_mut())
             .phase(Phase::Cgroup)?;
-        create::run_parent_hooks(hooks, pid)
+        create::run_parent_hooks(hooks, pid, &self.prepared.hook_outputs)
     }
 
     fn set_up_network(&mut self, pid: i32) -> Result<()> {
         let plan = &self.prepared.plan;
-        plan.namespaces.check(pid, CloneFlags::CLONE_NEWNET)?;
-        let is_new = plan.namespaces.has_new(CloneFlags::CLONE_NEWNET);
+        let namespaces = &self.prepared.namespaces;
+        namespaces.check(pid, CloneFlags::CLONE_NEWNET)?;
+        let is_new = namespaces.has_new(CloneFlags::CLONE_NEWNET);
         if is_new {
             let sysctls = || network_sysctls(&plan.sysctls);
             interfaces::bring_loopback_up_of(pid, sysctls)?;
@@ -341,13 +343,15 @@ impl<'a> RestoredContainer<'a> {
     /// Checks the container and completes it. All processes exist and none of them continues yet: a
     /// failure here ends them all.
     fn complete(&mut self, pid: i32) -> Result<()> {
-        let plan = &self.prepared.plan;
+        let PreparedContainer {
+            plan, namespaces, ..
+        } = self.prepared;
         self.check_terminals().phase(Phase::Terminal)?;
-        plan.namespaces
+        namespaces
             .check(pid, CloneFlags::all() | NEWTIME)
             .phase(Phase::Namespaces)?;
         seen::check(root(self.prepared)?, pid).phase(Phase::Mounts)?;
-        launch::give_pipes(plan, Pid::from_raw(pid))?;
+        launch::give_pipes(plan, namespaces, Pid::from_raw(pid))?;
         let container = &mut self.claimed.container;
         // CRIU makes a time namespace, so that clocks do not jump.
         let time = |process: &str| fs::read_link(format!("/proc/{process}/ns/time"));

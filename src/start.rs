@@ -72,12 +72,11 @@ fn end_of_hooks(container: &Container, init: BorrowedFd<'_>, error: &anyhow::Err
 
 /// Runs the poststart hooks. If one fails, the container is ended.
 pub(crate) fn poststart(container: &Container, init: BorrowedFd<'_>) -> Result<()> {
-    let (Some(mut hooks), Some(process)) = (Hooks::of(&container.record), container.record.init)
-    else {
+    let (Some(hooks), Some(process)) = (Hooks::of(&container.record), container.record.init) else {
         return Ok(());
     };
     let opened = hooks.open_outputs().phase(Phase::Hooks);
-    let run = opened.and_then(|()| hooks.run(HookKind::Poststart, process.pid));
+    let run = opened.and_then(|outputs| hooks.run(HookKind::Poststart, process.pid, &outputs));
     let Err(error) = run else { return Ok(()) };
     delete::end_init(container, init)?;
     Err(error)

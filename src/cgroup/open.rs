@@ -71,9 +71,8 @@ impl OpenCgroup {
 
     /// In the new process: gives up the version 2 directory, which is closed there together with
     /// all other descriptors of the parent.
-    pub(crate) fn born(mut self) -> Self {
+    pub(crate) fn forget_directory(&mut self) {
         std::mem::forget(self.directory.take());
-        self
     }
 
     /// Returns the descriptors that the process must keep open to enter.

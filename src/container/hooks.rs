@@ -15,7 +15,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +25,7 @@ use nix::unistd::getpid;
 use serde::Serialize;
 
 use crate::annotations::{self, Annotations as _};
-use crate::child::{Confinement, RunPlace, run_to};
+use crate::child::{HookOutputs, RunPlace, run_in};
 use crate::config::hooks::HookKind;
 use crate::container::state::ContainerRecord;
 use crate::error::{InPhase, Phase, line};
@@ -40,9 +39,6 @@ pub(crate) struct Hooks {
     id: String,
     bundle: PathBuf,
     annotations: BTreeMap<String, String>,
-    /// The files for their standard output and standard error. Without a file, the output is quoted
-    /// in the error of a hook that fails.
-    outputs: [Option<OwnedFd>; 2],
 }
 
 /// The state of a container as runtime.md defines it.
@@ -97,13 +93,13 @@ impl Hooks {
             id: record.id.clone(),
             bundle: record.bundle.clone(),
             annotations: record.annotations.clone(),
-            outputs: [None, None],
         })
     }
 
     /// Opens the files for the output of the hooks, if the annotations name any.
-    pub(crate) fn open_outputs(&mut self) -> Result<()> {
-        for (name, output) in annotations::HOOK_OUTPUTS.into_iter().zip(&mut self.outputs) {
+    pub(crate) fn open_outputs(&self) -> Result<HookOutputs> {
+        let mut outputs = HookOutputs::default();
+        for (name, output) in annotations::HOOK_OUTPUTS.into_iter().zip(&mut outputs.0) {
             let Some(path) = self.annotations.path(name)? else {
                 continue;
             };
@@ -115,17 +111,7 @@ impl Hooks {
             fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_APPEND)).with_context(context)?;
             *output = Some(fd);
         }
-        Ok(())
-    }
-
-    /// Returns the descriptors that have to stay open in init for the hooks that it runs.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let inside = self.has(&[HookKind::CreateContainer, HookKind::StartContainer]);
-        self.outputs
-            .iter()
-            .flatten()
-            .filter(move |_| inside)
-            .map(AsRawFd::as_raw_fd)
+        Ok(outputs)
     }
 
     /// Whether there is a hook of one of these kinds.
@@ -134,43 +120,37 @@ impl Hooks {
     }
 
     /// Runs the hooks of `kind` in their order, in the bundle's directory, up to the first that
-    /// fails. `pid` is init's as the hook sees it, 0 if there is none.
-    pub(crate) fn run(&self, kind: HookKind, pid: i32) -> Result<()> {
+    /// fails. `pid` is init's as the hook sees it.
+    pub(crate) fn run(&self, kind: HookKind, pid: i32, outputs: &HookOutputs) -> Result<()> {
         let env = own_environment();
-        let place = RunPlace::outside(Some(&self.bundle), &env);
-        self.each(kind, pid, &place).collect()
+        self.each(kind, pid, &self.outside(&env, outputs)).collect()
     }
 
-    /// Runs the hooks of `kind` in their order from inside the container, in init's working
-    /// directory, up to the first that fails. A hook that configures no environment gets `env`. If
-    /// the other end of `peer` closes while a hook runs, the hook is ended. The hooks run under the
-    /// `confinement`.
-    pub(crate) fn run_inside(
-        &self,
-        kind: HookKind,
-        env: &[CString],
-        peer: Option<BorrowedFd<'_>>,
-        confinement: Option<&Confinement<'_>>,
-    ) -> Result<()> {
+    fn outside<'a>(&'a self, env: &'a [CString], outputs: &'a HookOutputs) -> RunPlace<'a> {
+        RunPlace {
+            outputs,
+            ..RunPlace::outside(Some(&self.bundle), env)
+        }
+    }
+
+    /// Runs the hooks of `kind` in their order from inside the container, up to the first that
+    /// fails.
+    pub(crate) fn run_inside(&self, kind: HookKind, place: RunPlace<'_>) -> Result<()> {
         // startContainer hooks have no keeper: in the container's root nothing of the image can be
         // trusted to tell whom to kill, and the filter might not allow the keeper's calls. What
         // such a hook leaves behind ends with init, or is killed by `start`.
         let has_keeper = kind != HookKind::StartContainer;
         let place = RunPlace {
-            cwd: None,
-            env,
-            peer,
-            interruption: None,
             has_keeper,
-            confinement,
+            ..place
         };
         self.each(kind, getpid().as_raw(), &place).collect()
     }
 
     /// Runs every hook of `kind` even if some fail. Returns one error line per failure.
-    pub(crate) fn run_all(&self, kind: HookKind) -> Vec<String> {
+    pub(crate) fn run_all(&self, kind: HookKind, outputs: &HookOutputs) -> Vec<String> {
         let env = own_environment();
-        let place = RunPlace::outside(Some(&self.bundle), &env);
+        let place = self.outside(&env, outputs);
         let results = self.each(kind, 0, &place);
         results
             .filter_map(Result::err)
@@ -197,7 +177,7 @@ impl Hooks {
             let (name, path) = (kind.name(), hook.path().display());
             let state = state.as_ref().map_err(|error| anyhow::anyhow!("the state: {error}"));
             state
-                .and_then(|state| run_to(hook, state, &self.outputs, place))
+                .and_then(|state| run_in(hook, state, place))
                 // The second half is runc's wording.
                 .with_context(|| format!("hooks.{name}[{i}] {path}: error running {name} hook #{i}"))
                 .phase(Phase::Hooks)

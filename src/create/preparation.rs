@@ -13,12 +13,13 @@ use oci_spec::runtime::{Linux, Spec};
 
 use crate::annotations::{self, Annotations as _};
 use crate::cgroup::{Cgroup, Delegation, Limits, Manager, Property, UnitConnection};
+use crate::child::HookOutputs;
 use crate::config::{self, Loaded};
 use crate::container::hooks::Hooks;
 use crate::container::state::ContainerRecord;
 use crate::id::check_id;
 use crate::log;
-use crate::namespace::is_root_of_host;
+use crate::namespace::{Namespaces, is_root_of_host};
 use crate::plan::{self, Extras, Plan, PlanSource};
 use crate::pty::{self, DescriptorSocket, Relay, TerminalClient};
 use crate::rdt::Rdt;
@@ -45,6 +46,10 @@ pub(crate) struct CreateRequest {
 #[derive(Debug)]
 pub(crate) struct PreparedContainer {
     pub(crate) plan: Plan,
+    pub(crate) namespaces: Namespaces,
+    /// The detached mount with the socket of sd_notify(3).
+    pub(super) notify: Option<OwnedFd>,
+    pub(crate) hook_outputs: HookOutputs,
     pub(crate) limits: Limits,
     /// With which systemd starts the scope of the container, if it makes one.
     unit_properties: Vec<Property>,
@@ -111,20 +116,22 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedCo
         None => None,
     };
     let mut warnings = Vec::new();
+    let namespaces = Namespaces::from_spec(spec)?;
     let source = PlanSource {
         spec,
         bundle: &bundle,
         rootfs: &rootfs,
         id: &request.id,
     };
-    let mut plan = Plan::for_container(&source, &cgroup, request.extras, &mut warnings)?;
+    let mut plan =
+        Plan::for_container(&source, &namespaces, &cgroup, request.extras, &mut warnings)?;
     warnings.iter().for_each(log::warn);
     let console = request.console_socket.as_deref();
     let console = DescriptorSocket::connect_if(console, "--console-socket")?;
     let pidfd_sockets = connect_pidfd_sockets(request, annotations)?;
     let record = ContainerRecord {
         cgroup,
-        namespaces: plan.namespaces.kinds().bits(),
+        namespaces: namespaces.kinds().bits(),
         keyring: plan.keyring.is_some(),
         personality: linux.and_then(plan::personality),
         memory_policy: plan.memory_policy.clone(),
@@ -136,12 +143,14 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedCo
     };
     plan.hooks = Hooks::of(&record);
     plan.announce_sockets(request.extras.listen_fds)?;
-    if let Some(hooks) = &mut plan.hooks {
-        hooks.open_outputs()?;
-    }
-    plan.decide_builder()?;
+    let hooks = plan.hooks.as_ref();
+    let hook_outputs = hooks.map(Hooks::open_outputs).transpose()?;
+    plan.decide_builder(&namespaces);
     Ok(PreparedContainer {
         plan,
+        namespaces,
+        notify: None,
+        hook_outputs: hook_outputs.unwrap_or_default(),
         limits,
         unit_properties,
         record,

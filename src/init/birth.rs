@@ -31,9 +31,8 @@ pub(super) fn appear(
     plan: &Plan,
     cgroup: &mut OpenCgroup,
     parent_end: &InitEnd,
-    mut keep: Vec<i32>,
+    keep: Vec<i32>,
 ) -> Result<()> {
-    keep.extend(cgroup.descriptors());
     sys::close_all_but(keep, 3 + plan.preserve_fds).context("close_range")?;
     let parent = getppid();
     match sys::fork_sibling().context("clone")? {

@@ -26,13 +26,17 @@ use crate::sys::rootfd::{Missing, RootFd, file_type};
 /// have.
 const PLAIN: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
+/// What all mounts of a root file system share.
+pub(super) struct MountContext<'a> {
+    pub(super) plan: &'a RootfsPlan,
+    /// The pid namespace that a procfs shows, if it is not that of the process that mounts it.
+    pub(super) pid_namespace: Option<BorrowedFd<'a>>,
+    pub(super) caller: &'a protocol::InitEnd,
+}
+
 /// Mounts `entry` below `root`.
-pub(super) fn mount(
-    root: &RootFd,
-    entry: &MountPoint,
-    plan: &RootfsPlan,
-    caller: &protocol::InitEnd,
-) -> Result<()> {
+pub(super) fn mount(root: &RootFd, entry: &MountPoint, context: &MountContext<'_>) -> Result<()> {
+    let MountContext { plan, caller, .. } = *context;
     let mounted = match &entry.what {
         MountKind::Bind { source, ids } => {
             let found = match ids {
@@ -50,7 +54,7 @@ pub(super) fn mount(
             bind(root, entry, tree)?
         }
         MountKind::Cgroup => return cgroup(root, entry, plan),
-        MountKind::FileSystem(what) => file_system(root, entry, what, plan)?,
+        MountKind::FileSystem(what) => file_system(root, entry, what, context)?,
         MountKind::Remount { file_system } => remount(root, entry, *file_system)?,
     };
     propagate(mounted.as_fd(), &entry.options)?;
@@ -208,7 +212,7 @@ fn file_system(
     root: &RootFd,
     entry: &MountPoint,
     what: &FileSystem,
-    plan: &RootfsPlan,
+    context: &MountContext<'_>,
 ) -> Result<OwnedFd> {
     let options = &now(entry);
     let (target, mode) = target(root, entry, &what.kind)?;
@@ -219,21 +223,17 @@ fn file_system(
     if let Some(mode) = mode {
         configure(&fs, c"mode", Some(&mode))?;
     }
-    if let Some(namespace) = plan
-        .pid_namespace
-        .as_ref()
-        .filter(|_| what.kind.as_c_str() == c"proc")
+    if what.kind.as_c_str() == c"proc"
+        && let Some(namespace) = context.pid_namespace
     {
-        sys::fsconfig_fd(fs.as_fd(), PID_NAMESPACE, namespace.as_fd())
+        sys::fsconfig_fd(fs.as_fd(), PID_NAMESPACE, namespace)
             .context("the joined pid namespace")?;
     }
     configure_all(&fs, options)?;
     let mounted = sys::fsmount(fs.as_fd(), options.attr_set);
     let mounted = mounted.map_err(|errno| explain(&fs, errno))?;
-    if let Some(label) = plan
-        .label
-        .as_deref()
-        .filter(|_| what.kind.as_c_str() == c"mqueue")
+    if what.kind.as_c_str() == c"mqueue"
+        && let Some(label) = &context.plan.label
     {
         label_root(&mounted, label).context("linux.mountLabel")?;
     }

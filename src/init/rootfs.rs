@@ -1,6 +1,6 @@
 //! Builds the root file system in init's own mount namespace, by descriptors only, and moves in.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 use procfs::process::MountInfo;
 
+use super::mount::MountContext;
 use super::{devices, mount, paths};
 use crate::config::mount_options::Propagation;
 use crate::container::{protocol, service};
@@ -62,24 +63,35 @@ fn part_from_host(plan: &RootfsPlan) -> Result<()> {
 }
 
 /// Makes the mounts and the devices.
-pub(super) fn furnish(root: &RootFd, plan: &RootfsPlan, caller: &protocol::InitEnd) -> Result<()> {
+pub(super) fn furnish(
+    root: &RootFd,
+    plan: &RootfsPlan,
+    pid_namespace: Option<BorrowedFd<'_>>,
+    caller: &protocol::InitEnd,
+) -> Result<()> {
+    let context = MountContext {
+        plan,
+        pid_namespace,
+        caller,
+    };
     // The modes below are exact: the umask must not change them.
     umask(Mode::empty());
     for mount_point in &plan.mounts {
-        mount::mount(root, mount_point, plan, caller)
-            .with_context(|| mount_point.origin.clone())?;
+        mount::mount(root, mount_point, &context).with_context(|| mount_point.origin.clone())?;
     }
     if let Some(list) = &plan.devices {
         devices::create(root, list, plan)?;
     }
-    if let Some(notify) = &plan.notify {
-        let target = root.open_or_create(Path::new(service::DIRECTORY_INSIDE), Missing::Directory);
-        target
-            .and_then(|target| sys::move_mount(notify.as_fd(), target.as_fd()))
-            .context("NOTIFY_SOCKET: /run/notify")?;
-    }
     umask(Mode::from_bits_truncate(0o022));
     Ok(())
+}
+
+/// Attaches `notify`, the mount with the socket of the service manager, where the program finds it.
+pub(super) fn attach_notify(root: &RootFd, notify: BorrowedFd<'_>) -> Result<()> {
+    let target = root.open_or_create(Path::new(service::DIRECTORY_INSIDE), Missing::Directory);
+    target
+        .and_then(|target| sys::move_mount(notify, target.as_fd()))
+        .context("NOTIFY_SOCKET: /run/notify")
 }
 
 /// Completes the root file system: hides paths, makes paths read-only, and makes the root `/`. The

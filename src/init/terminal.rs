@@ -43,7 +43,7 @@ impl Terminal {
         dup2_stdin(&peer)?;
         dup2_stdout(&peer)?;
         dup2_stderr(&peer)?;
-        match plan.has_builder() {
+        match plan.has_builder {
             true => Ok(()),
             false => control_terminal(),
         }

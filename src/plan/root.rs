@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -40,10 +39,6 @@ pub(crate) struct RootfsPlan {
     pub(crate) read_only: Vec<PathBuf>,
     /// What a mount of type `cgroup` shows.
     pub(crate) cgroups: CgroupMounts,
-    /// The detached mount with the socket of sd_notify(3).
-    pub(crate) notify: Option<OwnedFd>,
-    /// The pid namespace that a procfs shows, if it is not that of the process that mounts it.
-    pub(crate) pid_namespace: Option<OwnedFd>,
 }
 
 /// The container's cgroups, as a `cgroup` mount shows them.
@@ -112,8 +107,6 @@ impl RootfsPlan {
             masked: paths(linux.masked_paths()),
             read_only,
             cgroups: CgroupMounts::of(cgroup)?,
-            notify: None,
-            pid_namespace: None,
         })
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use nix::sched::CloneFlags;
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde_json::{Value, json};
 
@@ -59,7 +58,9 @@ fn plan(config: &Value) -> Result<Spec> {
         rootfs: root,
         id: "corpus",
     };
-    Plan::for_container(&source, &cgroup, Extras::default(), &mut warnings)?;
+    let namespaces = Namespaces::from_spec(&spec)?;
+    let extras = Extras::default();
+    Plan::for_container(&source, &namespaces, &cgroup, extras, &mut warnings)?;
     assert_only_of_this_host(&warnings);
     Ok(spec)
 }
@@ -122,18 +123,10 @@ fn every_process_of_exec_is_planned() {
         let loaded = process(&serde_json::to_vec(&value).unwrap());
         let mut loaded = loaded.unwrap_or_else(|error| panic!("{name}: {error:#}"));
         check_process(&loaded.process).unwrap_or_else(|error| panic!("{name}: {error:#}"));
-        let own = crate::sys::pidfd_open(std::process::id() as i32).unwrap();
-        let namespaces = Namespaces::of_container(own, CloneFlags::empty());
         let record = ContainerRecord::new("corpus", &Spec::default());
         let extras = Extras::default();
-        Plan::for_exec(
-            namespaces,
-            &loaded.process,
-            &record,
-            extras,
-            &mut loaded.warnings,
-        )
-        .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        Plan::for_exec(&loaded.process, &record, extras, &mut loaded.warnings)
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
         assert_only_of_this_host(&loaded.warnings);
     }
 }
