@@ -108,21 +108,7 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
     let record = &container.record;
     let pid = record.init.context("no process")?.pid;
     let spec = config::load(&record.bundle, Some(&container.config()))?.spec;
-    let default = Linux::default();
-    let linux = spec.linux().as_ref().unwrap_or(&default);
-    let source = PlanSource {
-        spec: &spec,
-        bundle: &record.bundle,
-        rootfs: &record.rootfs,
-        id: &record.id,
-    };
-    let root = RootfsPlan::new(
-        &source,
-        linux,
-        &record.cgroup,
-        record.has_user_namespace(),
-        false,
-    )?;
+    let root = plan_root(record, &spec)?;
     lost::check(&spec, &root)?;
     // In the root cgroup CRIU would dump every cgroup of the host, and make them again.
     let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
@@ -168,6 +154,20 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
     done?;
     // After a pre-dump CRIU expects another one, and takes the closed socket for an error.
     if options.pre_dump { Ok(()) } else { ended }
+}
+
+fn plan_root(record: &ContainerRecord, spec: &Spec) -> Result<RootfsPlan> {
+    let default = Linux::default();
+    let linux = spec.linux().as_ref().unwrap_or(&default);
+    let source = PlanSource {
+        spec,
+        checked: &config::check(spec)?,
+        bundle: &record.bundle,
+        rootfs: &record.rootfs,
+        id: &record.id,
+    };
+    let has_user = record.has_user_namespace();
+    RootfsPlan::new(&source, linux, &record.cgroup, has_user, false)
 }
 
 /// Returns the part of CRIU's request that the record and the options determine.

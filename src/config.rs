@@ -35,7 +35,7 @@ use crate::annotations::{Annotations, RECEIVER};
 use crate::namespace::IdMap;
 use crate::sys;
 
-pub(crate) use check::check;
+pub(crate) use check::{CheckedConfig, check};
 pub(crate) use linux::{check_intel_rdt, check_resources};
 pub(crate) use process::check as check_process;
 pub(crate) use sysctl::file as sysctl_file;

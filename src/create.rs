@@ -115,9 +115,9 @@ pub(crate) fn command(request: &CreateRequest) -> Result<()> {
 /// Performs the steps 1 to 7: init is confined, and nothing is recorded of that yet.
 fn create(request: &CreateRequest) -> Result<(PreparedContainer, CreatedContainer)> {
     let done = |what: &str| log::debug(format_args!("{}: {what}", request.id));
-    let loaded = load_config(request).phase(Phase::Config)?; // 1
+    let (loaded, checked) = load_config(request).phase(Phase::Config)?; // 1
     done("config.json is read and checked");
-    let mut prepared = prepare(request, &loaded.spec).phase(Phase::Plan)?; // 2
+    let mut prepared = prepare(request, &loaded.spec, &checked).phase(Phase::Plan)?; // 2
     let claimed = claim_for_init(request, &mut prepared, &loaded).phase(Phase::State)?; // 3
     done("everything is planned, the state directory is made");
     let created = start_init(&prepared, claimed).phase(Phase::Process)?; // 4 to 7

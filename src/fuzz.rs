@@ -14,7 +14,7 @@ use crate::exec::user::{self, User};
 use crate::namespace::Namespaces;
 use crate::netns;
 use crate::plan::{Extras, Plan, PlanSource};
-use crate::security::landlock;
+use crate::security::landlock::LandlockRules;
 use crate::security::seccomp::SeccompFilter;
 
 /// A function that takes any bytes.
@@ -46,13 +46,14 @@ fn config(bytes: &[u8]) {
     let Ok(mut loaded) = config::parse_spec(bytes) else {
         return;
     };
-    if config::check(&loaded.spec).is_err() {
+    let Ok(checked) = config::check(&loaded.spec) else {
         return;
-    }
+    };
     make_harmless(&mut loaded.spec);
     let root = Path::new("/");
     let source = PlanSource {
         spec: &loaded.spec,
+        checked: &checked,
         bundle: root,
         rootfs: root,
         id: "fuzz",
@@ -168,7 +169,7 @@ fn annotations(bytes: &[u8]) {
     let pairs: Vec<_> = pairs
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    let _ = landlock::check(pairs.iter().map(|(name, value)| (name, value)));
+    let _ = LandlockRules::parse(pairs.iter().map(|(name, value)| (name, value)));
 }
 
 #[cfg(test)]

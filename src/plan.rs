@@ -1,5 +1,6 @@
-//! Turns the configuration into data that init only walks. Everything that allocates, can be
-//! computed or must be opened with the parent's rights happens here, before the clone.
+//! Turns the configuration into data that init only walks. Everything that allocates or can be
+//! computed happens here, before the clone; what has to be opened before it is in
+//! [`InitDescriptors`](crate::init::InitDescriptors).
 
 mod mount;
 mod program;
@@ -153,7 +154,8 @@ impl Plan {
             ignored_signals: ignored_signals()?,
         };
         if let Some(program) = &mut plan.process {
-            program.landlock = LandlockRules::of(spec.annotations().iter().flatten())?;
+            let landlock = source.checked.landlock.clone();
+            program.landlock = landlock.map(LandlockRules::for_this_kernel).transpose()?;
             program.keeps_groups = spec
                 .annotations()
                 .as_ref()
@@ -181,7 +183,8 @@ impl Plan {
     ) -> Result<Self> {
         let has_user = record.has_user_namespace();
         let mut program = ProgramPlan::from_spec(process, has_user, record.personality, warnings)?;
-        program.landlock = LandlockRules::of(&record.annotations)?;
+        let landlock = LandlockRules::parse(&record.annotations)?;
+        program.landlock = landlock.map(LandlockRules::for_this_kernel).transpose()?;
         program.keeps_groups = record.annotations.keeps_groups();
         Ok(Self {
             has_builder: true,

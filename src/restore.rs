@@ -16,8 +16,8 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::cgroup::{Delegation, UnitConnection};
 use crate::checkpoint::{DESCRIPTORS, external_key};
-use crate::config::Loaded;
 use crate::config::hooks::CALLERS;
+use crate::config::{CheckedConfig, Loaded};
 use crate::container::foreground::Foreground;
 use crate::container::hooks::Hooks;
 use crate::container::protocol::ClonedProcess;
@@ -89,10 +89,10 @@ pub(crate) fn command(request: &CreateRequest, options: &RestoreOptions) -> Resu
 
 fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<RunningContainer> {
     let program = CriuProgram::find()?;
-    let (checkpoint, loaded) = load(request, options).phase(Phase::Config)?;
+    let (checkpoint, (loaded, checked)) = load(request, options).phase(Phase::Config)?;
     let images = &checkpoint.images;
     let spec = &loaded.spec;
-    let prepared = prepare(request, spec).phase(Phase::Plan)?;
+    let prepared = prepare(request, spec, &checked).phase(Phase::Plan)?;
     let ignores_cgroups = checkpoint.notes.ignores_groups || prepared.record.cgroup.is_nowhere();
     let cgroup_mode = options
         .common
@@ -172,14 +172,21 @@ impl Checkpoint {
     }
 }
 
-fn load(request: &CreateRequest, options: &RestoreOptions) -> Result<(Checkpoint, Loaded)> {
+fn load(
+    request: &CreateRequest,
+    options: &RestoreOptions,
+) -> Result<(Checkpoint, (Loaded, CheckedConfig))> {
     let checkpoint = Checkpoint::load(&options.common)?;
     Ok((checkpoint, create::load_config(request)?))
 }
 
 /// Plans the container, and refuses what a checkpoint loses.
-fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedContainer> {
-    let prepared = create::prepare(request, spec)?;
+fn prepare(
+    request: &CreateRequest,
+    spec: &Spec,
+    checked: &CheckedConfig,
+) -> Result<PreparedContainer> {
+    let prepared = create::prepare(request, spec, checked)?;
     lost::check(spec, root(&prepared)?)?;
     Ok(prepared)
 }

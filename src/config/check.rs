@@ -13,10 +13,18 @@ use crate::config::mount_options::{self, Bind, MountOptions};
 use crate::config::namespaces::NamespaceList;
 use crate::config::text::{absolute, is_root, path_text, text};
 use crate::config::{linux, process, seccomp};
-use crate::security::landlock;
+use crate::security::landlock::LandlockRules;
 
 /// The longest host or domain name, in bytes (`__NEW_UTS_LEN` of the kernel).
 const UTS_LEN: usize = 64;
+
+/// What the checks have parsed of a configuration, so that the plan need not parse it again.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CheckedConfig {
+    /// The options of each entry of `mounts`.
+    pub(crate) mount_options: Vec<MountOptions>,
+    pub(crate) landlock: Option<LandlockRules>,
+}
 
 /// Checks every property of a configuration. A property is honoured, or is meant for another
 /// platform, or is refused here. Reads nothing but `/sys` (does the security module exist?) and
@@ -24,7 +32,7 @@ const UTS_LEN: usize = 64;
 ///
 /// # Errors
 /// `JSON.PATH: what is wrong`, for the first error that is found.
-pub(crate) fn check(spec: &Spec) -> Result<()> {
+pub(crate) fn check(spec: &Spec) -> Result<CheckedConfig> {
     version(spec.version())?;
     root(spec)?;
     // The properties solaris, vm, windows and zos configure other platforms.
@@ -36,18 +44,16 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     linux::check(linux, &namespaces)?;
     uts_name("hostname", spec.hostname(), &namespaces)?;
     uts_name("domainname", spec.domainname(), &namespaces)?;
-    for (i, mount) in spec.mounts().iter().flatten().enumerate() {
-        check_mount(
-            format_args!("mounts[{i}]"),
-            mount,
-            namespaces.has(LinuxNamespaceType::User),
-        )?;
-    }
+    let has_user = namespaces.has(LinuxNamespaceType::User);
+    let mounts = spec.mounts().iter().flatten().enumerate();
+    let mount_options = mounts
+        .map(|(i, mount)| check_mount(format_args!("mounts[{i}]"), mount, has_user))
+        .collect::<Result<_>>()?;
     for (key, value) in spec.annotations().iter().flatten() {
         text("annotations", key)?;
         text("annotations", value)?;
     }
-    landlock::check(spec.annotations().iter().flatten())?;
+    let landlock = LandlockRules::parse(spec.annotations().iter().flatten())?;
     if let Some(annotations) = spec.annotations() {
         annotations.check()?;
         if annotations.is_on(UNKNOWN_CALLS) {
@@ -74,7 +80,11 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
             &namespaces,
         )?;
     }
-    mount_owners(spec, linux, &namespaces)
+    mount_owners(spec, linux, &namespaces)?;
+    Ok(CheckedConfig {
+        mount_options,
+        landlock,
+    })
 }
 
 /// Checks that `ociVersion` is a semantic version; every version 1.x is compatible.
@@ -138,7 +148,7 @@ fn uts_name(path: &str, name: &Option<String>, namespaces: &NamespaceList<'_>) -
     Ok(())
 }
 
-fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<()> {
+fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<MountOptions> {
     let destination = mount.destination();
     ensure!(
         !destination.as_os_str().is_empty(),
@@ -150,8 +160,7 @@ fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<()>
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
     path_text(format_args!("{path}.source"), source)?;
 
-    let options = mount.options().as_deref().unwrap_or_default();
-    let options = mount_options::parse(options, format_args!("{path}.options"))?;
+    let options = mount_options::of(path, mount)?;
     check_kind(path, typ, source, &options)?;
     // A mount over the root would be visible to nobody.
     let beneath = options.remount || !is_root(destination);
@@ -160,13 +169,19 @@ fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<()>
         "{path}.destination: {} is root.path itself",
         destination.display()
     );
-    check_ids(path, mount, options.id_map.is_some(), has_user)?;
-    Ok(())
+    check_ids(path, mount, &options, has_user)?;
+    Ok(options)
 }
 
 /// Checks the id mappings of a mount: its own, or, with `idmap` or `ridmap`, those of the
 /// container.
-fn check_ids(path: Arguments<'_>, mount: &Mount, word: bool, has_user: bool) -> Result<()> {
+fn check_ids(
+    path: Arguments<'_>,
+    mount: &Mount,
+    options: &MountOptions,
+    has_user: bool,
+) -> Result<()> {
+    let word = options.id_map.is_some();
     let [uids, gids] = [mount.uid_mappings(), mount.gid_mappings()]
         .map(|list| list.as_deref().unwrap_or_default());
     linux::mapping_list(&format!("{path}.uidMappings"), uids)?;
@@ -180,7 +195,6 @@ fn check_ids(path: Arguments<'_>, mount: &Mount, word: bool, has_user: bool) -> 
         !word || own || has_user,
         "{path}.options: idmap: needs uidMappings and gidMappings, or a user namespace"
     );
-    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default(), path)?;
     let bind =
         !options.remount && (options.bind != Bind::No || mount.typ().as_deref() == Some("bind"));
     ensure!(

@@ -5,7 +5,7 @@
 
 mod maps;
 
-use std::fmt::Display;
+use std::fmt::{Arguments, Display};
 
 use anyhow::{Result, ensure};
 use libc::{
@@ -14,6 +14,7 @@ use libc::{
     MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
 };
 use nix::fcntl::OFlag;
+use oci_spec::runtime::Mount;
 
 pub(crate) use maps::take as take_maps;
 use maps::{WITH_IDS, split};
@@ -244,6 +245,12 @@ pub(crate) fn propagation(name: &str) -> Option<Propagation> {
         Word::Propagation(flag, recursive) => Some(Propagation { flag, recursive }),
         _ => None,
     }
+}
+
+/// Parses the options of `mount`, whose JSON path is `path`, as [`parse`] does.
+pub(crate) fn of(path: Arguments<'_>, mount: &Mount) -> Result<MountOptions> {
+    let options = mount.options().as_deref().unwrap_or_default();
+    parse(options, format_args!("{path}.options"))
 }
 
 /// Parses the options of one mount. `path` is their JSON path, for errors (`mounts[3].options`). An

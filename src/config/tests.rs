@@ -46,7 +46,7 @@ fn loaded(spec: &Value) -> Loaded {
 fn answer(spec: &Value) -> String {
     let bytes = serde_json::to_vec(spec).unwrap();
     match parse_spec(&bytes).and_then(|loaded| check(&loaded.spec)) {
-        Ok(()) => "ok".to_owned(),
+        Ok(_) => "ok".to_owned(),
         Err(error) => format!("{error:#}"),
     }
 }

@@ -14,7 +14,7 @@ use oci_spec::runtime::{Linux, Spec};
 use crate::annotations::{self, Annotations as _};
 use crate::cgroup::{Cgroup, Delegation, Limits, Manager, Property, UnitConnection};
 use crate::child::HookOutputs;
-use crate::config::{self, Loaded};
+use crate::config::{self, CheckedConfig, Loaded};
 use crate::container::hooks::Hooks;
 use crate::container::state::ContainerRecord;
 use crate::id::check_id;
@@ -89,21 +89,25 @@ impl PreparedContainer {
 }
 
 /// Step 1: reads and checks the configuration.
-pub(crate) fn load_config(request: &CreateRequest) -> Result<Loaded> {
+pub(crate) fn load_config(request: &CreateRequest) -> Result<(Loaded, CheckedConfig)> {
     check_id(&request.id)?;
     let loaded = config::load(&request.bundle, request.config.as_deref())?;
-    config::check(&loaded.spec)?;
+    let checked = config::check(&loaded.spec)?;
     loaded.warnings.iter().for_each(log::warn);
     let process = loaded.spec.process().as_ref();
     let terminal = process.and_then(|process| process.terminal());
     let console = request.console_socket.as_deref();
     pty::check_console(terminal.unwrap_or(false), request.detached, console)?;
     request.extras.check()?;
-    Ok(loaded)
+    Ok((loaded, checked))
 }
 
 /// Step 2: plans the container and opens what it needs.
-pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedContainer> {
+pub(crate) fn prepare(
+    request: &CreateRequest,
+    spec: &Spec,
+    checked: &CheckedConfig,
+) -> Result<PreparedContainer> {
     let (bundle, rootfs) = resolve_paths(request, spec)?;
     let linux = spec.linux().as_ref();
     let none = HashMap::new();
@@ -119,6 +123,7 @@ pub(crate) fn prepare(request: &CreateRequest, spec: &Spec) -> Result<PreparedCo
     let namespaces = Namespaces::from_spec(spec)?;
     let source = PlanSource {
         spec,
+        checked,
         bundle: &bundle,
         rootfs: &rootfs,
         id: &request.id,

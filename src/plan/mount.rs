@@ -10,7 +10,7 @@ use oci_spec::runtime::{Mount, Spec};
 use super::strings::c_string;
 use crate::annotations::Annotations;
 use crate::config::clean;
-use crate::config::mount_options::{self, Bind, MountOptions};
+use crate::config::mount_options::{Bind, MountOptions};
 use crate::namespace::IdMap;
 use crate::security::lsm;
 
@@ -97,6 +97,7 @@ impl MountPoint {
 /// Plans the entries of `mounts`. `label` is the context of new file systems.
 pub(super) fn mount_points(
     spec: &Spec,
+    options: &[MountOptions],
     bundle: &Path,
     label: Option<&str>,
 ) -> Result<Vec<MountPoint>> {
@@ -104,10 +105,12 @@ pub(super) fn mount_points(
         Some(annotations) => annotations.context_type()?,
         None => "context",
     };
-    let mounts = spec.mounts().iter().flatten().enumerate();
+    let mounts = spec.mounts().iter().flatten();
     mounts
-        .map(|(i, mount)| {
-            let mut point = mount_point(i, mount, bundle)?;
+        .zip(options)
+        .enumerate()
+        .map(|(i, (mount, options))| {
+            let mut point = mount_point(i, mount, options.clone(), bundle)?;
             if let (MountKind::FileSystem(fs), Some(label)) = (&point.what, label) {
                 add_context(&mut point.options, fs, (context, label))?;
             }
@@ -138,12 +141,15 @@ fn add_context(
     Ok(())
 }
 
-fn mount_point(i: usize, mount: &Mount, bundle: &Path) -> Result<MountPoint> {
+fn mount_point(
+    i: usize,
+    mount: &Mount,
+    mut options: MountOptions,
+    bundle: &Path,
+) -> Result<MountPoint> {
     // runtime-spec 1.2: a relative destination is relative to the root.
     let destination = Path::new("/").join(mount.destination());
     let origin = format!("mounts[{i}] {}", destination.display());
-    let words = mount.options().as_deref().unwrap_or_default();
-    let mut options = mount_options::parse(words, format_args!("mounts[{i}].options"))?;
     let kind = mount.typ().as_deref().unwrap_or("none");
     let what = if options.remount {
         MountKind::Remount {
@@ -298,10 +304,12 @@ fn names_relative((name, value): &(String, Option<String>)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::mount_options;
 
     fn point(json: serde_json::Value) -> Result<MountPoint> {
         let mount: Mount = serde_json::from_value(json).unwrap();
-        mount_point(0, &mount, Path::new("/bundle"))
+        let options = mount_options::of(format_args!("mounts[0]"), &mount)?;
+        mount_point(0, &mount, options, Path::new("/bundle"))
     }
 
     fn overlay(option: &str) -> (Vec<(String, String)>, Option<PathBuf>) {
@@ -394,14 +402,20 @@ mod tests {
         assert_eq!(error, "mounts[0].options: context: longer than 255 bytes");
     }
 
+    fn first_data(spec: serde_json::Value, label: &str) -> Vec<(String, Option<String>)> {
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        let mount = &spec.mounts().as_ref().unwrap()[0];
+        let options = [mount_options::of(format_args!("mounts[0]"), mount).unwrap()];
+        let points = mount_points(&spec, &options, Path::new("/bundle"), Some(label)).unwrap();
+        points.into_iter().next().unwrap().options.data
+    }
+
     #[test]
     fn a_label_is_another_context_if_that_is_asked_for() {
         let spec = serde_json::json!({ "ociVersion": "1.0.0",
             "annotations": { "run.oci.mount_context_type": "rootcontext" },
             "mounts": [{ "destination": "/t", "type": "tmpfs", "source": "tmpfs" }] });
-        let spec: Spec = serde_json::from_value(spec).unwrap();
-        let points = mount_points(&spec, Path::new("/bundle"), Some("u:r:t:s0")).unwrap();
-        let data = points.into_iter().next().unwrap().options.data;
+        let data = first_data(spec, "u:r:t:s0");
         assert_eq!(
             data,
             [("rootcontext".to_owned(), Some("u:r:t:s0".to_owned()))]
@@ -414,9 +428,7 @@ mod tests {
             let json = serde_json::json!({ "destination": "/t", "type": kind, "source": "/",
                 "options": options });
             let spec = serde_json::json!({ "ociVersion": "1.0.0", "mounts": [json] });
-            let spec: Spec = serde_json::from_value(spec).unwrap();
-            let points = mount_points(&spec, Path::new("/bundle"), Some("u:r:t:s0:c1,c2")).unwrap();
-            points.into_iter().next().unwrap().options.data
+            first_data(spec, "u:r:t:s0:c1,c2")
         };
         let datum = |value: &str| ("context".to_owned(), Some(value.to_owned()));
         assert_eq!(contexts("tmpfs", &[]), [datum("u:r:t:s0:c1,c2")]);

@@ -96,7 +96,12 @@ impl RootfsPlan {
             readonly: readonly || read_only.iter().any(|path| is_root(path)),
             no_pivot,
             propagation: propagation.and_then(mount_options::propagation),
-            mounts: mount_points(spec, source.bundle, label.as_deref())?,
+            mounts: mount_points(
+                spec,
+                &source.checked.mount_options,
+                source.bundle,
+                label.as_deref(),
+            )?,
             label: label
                 .as_deref()
                 .map(|label| c_string(label, "linux.mountLabel"))

@@ -24,7 +24,7 @@ const ABI_OF_PORTS: ABI = ABI::V4;
 const ABI_OF_SCOPES: ABI = ABI::V6;
 
 /// What is denied, and the exceptions.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LandlockRules {
     /// What is denied unless a rule allows it.
     files: BitFlags<AccessFs>,
@@ -37,28 +37,30 @@ pub(crate) struct LandlockRules {
     pub(crate) ports: Vec<(u16, BitFlags<AccessNet>)>,
 }
 
-/// Refuses annotations that are not valid.
-///
-/// # Errors
-/// `annotations["org.rt.landlock.…"]: what is wrong`.
-pub(crate) fn check<'a>(
-    annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
-) -> Result<()> {
-    parse(annotations).map(drop)
-}
-
 impl LandlockRules {
     /// Returns the rules that the annotations ask for, or None if there are no such annotations.
     ///
     /// # Errors
-    /// As [`check`]; or the kernel has no Landlock, or one that is too old for the rules.
-    pub(crate) fn of<'a>(
+    /// `annotations["org.rt.landlock.…"]: what is wrong`.
+    pub(crate) fn parse<'a>(
         annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
     ) -> Result<Option<Self>> {
-        match parse(annotations)? {
-            None => Ok(None),
-            Some(parsed) => parsed.under(kernel_has).map(Some),
+        let mut parsed = Self::default();
+        for (key, value) in annotations {
+            if let Some(name) = key.strip_prefix(PREFIX) {
+                let added = parsed.add(name, value);
+                added.with_context(|| annotations::origin(key))?;
+            }
         }
+        Ok(Some(parsed).filter(|parsed| *parsed != Self::default()))
+    }
+
+    /// Adapts the rules to this kernel.
+    ///
+    /// # Errors
+    /// The kernel has no Landlock, or one that is too old for the rules.
+    pub(crate) fn for_this_kernel(self) -> Result<Self> {
+        self.under(kernel_has)
     }
 
     /// Adapts the rules to a kernel that has the ABI versions for which `has` is true.
@@ -129,21 +131,6 @@ fn kernel_has(abi: ABI) -> bool {
 /// Returns the name of all these annotations together, for errors.
 pub(crate) fn origin() -> String {
     annotations::origin(&format!("{PREFIX}*"))
-}
-
-fn parse<'a>(
-    annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
-) -> Result<Option<LandlockRules>> {
-    let mut parsed = LandlockRules::default();
-    for (key, value) in annotations {
-        let Some(name) = key.strip_prefix(PREFIX) else {
-            continue;
-        };
-        parsed
-            .add(name, value)
-            .with_context(|| annotations::origin(key))?;
-    }
-    Ok(Some(parsed).filter(|parsed| *parsed != LandlockRules::default()))
 }
 
 impl LandlockRules {
@@ -221,14 +208,14 @@ mod tests {
         let pairs = pairs
             .iter()
             .map(|(name, value)| (format!("{PREFIX}{name}"), value.to_string()));
-        parse(&pairs.collect::<BTreeMap<_, _>>())
+        LandlockRules::parse(&pairs.collect::<BTreeMap<_, _>>())
     }
 
     #[test]
     fn nothing_is_denied_unless_it_is_asked_for() {
         assert_eq!(parsed(&[]).unwrap(), None);
         let others = BTreeMap::from([("org.rt.network.mode".to_owned(), "none".to_owned())]);
-        assert_eq!(parse(&others).unwrap(), None);
+        assert_eq!(LandlockRules::parse(&others).unwrap(), None);
     }
 
     #[test]
@@ -321,7 +308,7 @@ mod tests {
         ) {
             let pairs = pairs.into_iter().map(|(name, value)| (format!("{PREFIX}{name}"), value));
             let pairs: BTreeMap<_, _> = pairs.collect();
-            if let Ok(Some(landlock)) = parse(&pairs).and_then(|parsed| {
+            if let Ok(Some(landlock)) = LandlockRules::parse(&pairs).and_then(|parsed| {
                 parsed.map(|landlock| landlock.under(|needed| needed as i32 <= abi)).transpose()
             }) {
                 for (_, rights) in &landlock.paths {

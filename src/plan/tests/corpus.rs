@@ -47,13 +47,14 @@ fn plan(config: &Value) -> Result<Spec> {
     let Loaded {
         spec, mut warnings, ..
     } = parse_spec(&serde_json::to_vec(config)?)?;
-    check(&spec)?;
+    let checked = check(&spec)?;
     let linux = spec.linux().as_ref().context("linux")?;
     let cgroup = groups(false);
     Limits::from_spec(linux.resources().as_ref(), &cgroup)?;
     let root = Path::new("/");
     let source = PlanSource {
         spec: &spec,
+        checked: &checked,
         bundle: root,
         rootfs: root,
         id: "corpus",
