@@ -13,8 +13,8 @@ fn main() {
     println!("cargo:rerun-if-changed={}", file!());
     println!("cargo:rerun-if-changed={}", table.display());
     let is = |name: &str, value: &str| std::env::var(name).as_deref() == Ok(value);
-    let is_program = is("CARGO_PKG_NAME", "rt");
-    if is_program && is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu") {
+    let is_wanted = std::env::var_os("CARGO_FEATURE_EARLY_START").is_some();
+    if is_wanted && is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu") {
         println!("cargo:rustc-link-arg-bin=rt=-Wl,--entry=rt_entry");
     }
     let table = std::fs::read_to_string(&table).expect(SYSCALLS);

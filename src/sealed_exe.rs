@@ -6,7 +6,11 @@
 //! layer, or else a sealed memfd. A read-only bind mount is not enough: a process that holds it can
 //! make it writable again.
 
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+#[cfg(all(
+    feature = "early-start",
+    target_arch = "x86_64",
+    target_env = "gnu"
+))]
 mod entry;
 
 use std::ffi::{CStr, CString, OsStr};

@@ -4,6 +4,10 @@
 //! millisecond altogether. To save that in the first of the two starts, the usual way to the second
 //! one is here.
 //!
+//! This is the only part of `rt` that is written in assembly and in unsafe code throughout. `cargo
+//! build --no-default-features`, or the line `default = ["early-start"]` taken out of `Cargo.toml`,
+//! leaves it out, and nothing but that time changes.
+//!
 //! In any unusual case this code changes nothing, and the C library starts as if it had come first:
 //! `sealed_exe.rs` handles every case.
 //!
