@@ -18,12 +18,12 @@ use anyhow::{Context, Result, ensure};
 
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 /// The annotations for standard output and standard error of hooks.
-pub(crate) const HOOK_OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hooks.stderr"];
-pub(crate) const PIDFD: &str = "run.oci.pidfd_receiver";
-pub(crate) const SUBGROUP: &str = "run.oci.systemd.subgroup";
-pub(crate) const DELEGATE: &str = "run.oci.delegate-cgroup";
-pub(crate) const UNKNOWN_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
-pub(crate) const RECEIVER: &str = "run.oci.seccomp.receiver";
+pub const HOOK_OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hooks.stderr"];
+pub const PIDFD: &str = "run.oci.pidfd_receiver";
+pub const SUBGROUP: &str = "run.oci.systemd.subgroup";
+pub const DELEGATE: &str = "run.oci.delegate-cgroup";
+pub const UNKNOWN_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
+pub const RECEIVER: &str = "run.oci.seccomp.receiver";
 const CONTEXT: &str = "run.oci.mount_context_type";
 /// Annotations that are refused: if they were ignored, a container would have a weaker seccomp
 /// filter than was asked for.
@@ -33,7 +33,7 @@ const REFUSED: [&str; 2] = ["run.oci.seccomp_bpf_data", "run.oci.seccomp.plugins
 const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
 
 /// All supported annotations, for `features`.
-pub(crate) const ALL: [&str; 9] = [
+pub const ALL: [&str; 9] = [
     KEEP_GROUPS,
     HOOK_OUTPUTS[0],
     HOOK_OUTPUTS[1],
@@ -46,7 +46,7 @@ pub(crate) const ALL: [&str; 9] = [
 ];
 
 /// A map of annotations, of a configuration or of a record.
-pub(crate) trait Annotations {
+pub trait Annotations {
     /// Returns the value of `name`.
     fn value(&self, name: &str) -> Option<&str>;
 
@@ -143,12 +143,12 @@ annotations!(HashMap);
 annotations!(BTreeMap);
 
 /// Returns the name of an annotation as errors write it.
-pub(crate) fn origin(name: &str) -> String {
+pub fn origin(name: &str) -> String {
     format!("annotations[{name:?}]")
 }
 
 /// Refuses the annotation `name` unless the host has only cgroup version 2 (`unified`).
-pub(crate) fn needs_v2(name: &str, unified: bool) -> Result<()> {
+pub fn needs_v2(name: &str, unified: bool) -> Result<()> {
     unified
         .then_some(())
         .with_context(|| format!("{}: needs cgroup v2", origin(name)))

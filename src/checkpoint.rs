@@ -26,13 +26,13 @@ use crate::{config, delete, log, sys};
 
 const LOG: &str = "dump.log";
 /// The file among the images that says where the standard streams led to; runc has the same one.
-pub(crate) const DESCRIPTORS: &str = "descriptors.json";
+pub const DESCRIPTORS: &str = "descriptors.json";
 
 /// Options of `checkpoint`.
 #[derive(Debug, Args)]
-pub(crate) struct CheckpointOptions {
+pub struct CheckpointOptions {
     #[command(flatten)]
-    pub(crate) common: CriuCommonOptions,
+    pub common: CriuCommonOptions,
     /// Directory of the checkpoint before, relative to --image-path
     #[arg(long, value_name = "DIR")]
     parent_path: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub(crate) struct CheckpointOptions {
     link_remap: bool,
     /// Descriptor that takes a zero byte when the pages can be fetched
     #[arg(long, value_name = "FD", default_value_t = -1, hide_default_value = true, allow_hyphen_values = true)]
-    pub(crate) status_fd: i32,
+    pub status_fd: i32,
     /// Send the pages to this server
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = page_server)]
     page_server: Option<PageServer>,
@@ -74,7 +74,7 @@ fn page_server(text: &str) -> Result<PageServer, String> {
 }
 
 /// Executes `rt checkpoint`.
-pub(crate) fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
+pub fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
     let id = &options.id;
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     let (status, init) = container.status().phase(Phase::State)?;
@@ -235,7 +235,7 @@ fn external_namespaces(spec: &Spec, pid: i32) -> Result<Vec<String>> {
 
 /// Returns the kernel's name of a namespace that CRIU can leave alone, and its name in runc's
 /// images.
-pub(crate) fn external_key(kind: LinuxNamespaceType) -> Option<(&'static str, &'static str)> {
+pub fn external_key(kind: LinuxNamespaceType) -> Option<(&'static str, &'static str)> {
     match kind {
         LinuxNamespaceType::Network => Some(("net", "extRootNetNS")),
         LinuxNamespaceType::Pid => Some(("pid", "extRootPidNS")),

@@ -27,8 +27,8 @@ use oci_spec::runtime::Hook;
 use crate::error::line;
 use crate::sys;
 
-pub(crate) use answer::HelperAnswer;
-pub(crate) use interruption::{ENDING, Interrupted, Interruption, ending, interrupted};
+pub use answer::HelperAnswer;
+pub use interruption::{ENDING, Interrupted, Interruption, ending, interrupted};
 
 /// How much of a failed hook's output its error quotes, in bytes.
 const OUTPUT_MAX: usize = 1024;
@@ -36,36 +36,36 @@ const OUTPUT_MAX: usize = 1024;
 /// The files for the standard output and the standard error of hooks. Without a file, the output is
 /// quoted in the error of a hook that fails.
 #[derive(Debug, Default)]
-pub(crate) struct HookOutputs(pub(crate) [Option<OwnedFd>; 2]);
+pub struct HookOutputs(pub [Option<OwnedFd>; 2]);
 
-pub(crate) static NO_OUTPUTS: HookOutputs = HookOutputs([None, None]);
+pub static NO_OUTPUTS: HookOutputs = HookOutputs([None, None]);
 
 /// Where a hook runs, and what ends it.
-pub(crate) struct RunPlace<'a> {
-    pub(crate) cwd: Option<&'a Path>,
+pub struct RunPlace<'a> {
+    pub cwd: Option<&'a Path>,
     /// The environment of a hook that configures none.
-    pub(crate) env: &'a [CString],
-    pub(crate) outputs: &'a HookOutputs,
+    pub env: &'a [CString],
+    pub outputs: &'a HookOutputs,
     /// A socket: when its other end closes, the hook is ended.
-    pub(crate) peer: Option<BorrowedFd<'a>>,
+    pub peer: Option<BorrowedFd<'a>>,
     /// Ends the hook when the command is asked to end.
-    pub(crate) interruption: Option<Interruption>,
+    pub interruption: Option<Interruption>,
     /// Whether the hook has a [keeper], to which everything falls that the hook starts and leaves
     /// behind.
-    pub(crate) has_keeper: bool,
-    pub(crate) confinement: Option<&'a Confinement<'a>>,
+    pub has_keeper: bool,
+    pub confinement: Option<&'a Confinement<'a>>,
 }
 
 /// The confinement that a hook enters at the last moment before its program.
-pub(crate) struct Confinement<'a> {
+pub struct Confinement<'a> {
     /// The descriptors that `enter` needs.
-    pub(crate) keep: Vec<RawFd>,
-    pub(crate) enter: &'a dyn Fn() -> Result<()>,
+    pub keep: Vec<RawFd>,
+    pub enter: &'a dyn Fn() -> Result<()>,
 }
 
 impl<'a> RunPlace<'a> {
     /// Returns a place in the namespaces of `rt`, with a keeper.
-    pub(crate) fn outside(cwd: Option<&'a Path>, env: &'a [CString]) -> Self {
+    pub fn outside(cwd: Option<&'a Path>, env: &'a [CString]) -> Self {
         let interruption = Interruption::of_command();
         Self {
             cwd,
@@ -75,7 +75,7 @@ impl<'a> RunPlace<'a> {
     }
 
     /// Returns a place in the namespaces and the working directory of this process, with a keeper.
-    pub(crate) fn inside(env: &'a [CString], outputs: &'a HookOutputs) -> Self {
+    pub fn inside(env: &'a [CString], outputs: &'a HookOutputs) -> Self {
         Self {
             cwd: None,
             env,
@@ -92,13 +92,13 @@ impl<'a> RunPlace<'a> {
 ///
 /// # Errors
 /// The program has failed or was killed. The error says how, and quotes the end of its output.
-pub(crate) fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
+pub fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
     run_in(hook, state, &RunPlace::outside(cwd, &[]))
 }
 
 /// Runs one program as [`run`] does, in `place`. At its time limit, or if this process is killed, a
 /// hook with a keeper ends with everything that it has started; a hook without a keeper ends alone.
-pub(crate) fn run_in(hook: &Hook, state: &[u8], place: &RunPlace<'_>) -> Result<()> {
+pub fn run_in(hook: &Hook, state: &[u8], place: &RunPlace<'_>) -> Result<()> {
     let program = ChildProgram::new(hook, place.env)?;
     // A memfd takes whatever the hook writes: nobody has to read while it runs.
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;

@@ -4,7 +4,7 @@
 //! Only the parser of the chosen command is built, because building all of them takes longer than
 //! most commands. The general help and errors about unknown commands need all of them.
 
-pub(crate) mod args;
+pub mod args;
 mod commands;
 mod examples;
 mod netns;
@@ -49,7 +49,7 @@ fn inherited_fds() -> u32 {
 
 /// Runs the command line; returns the exit status. `again` says that this is the second run, from
 /// the sealed executable.
-pub(crate) fn main(again: bool) -> i32 {
+pub fn main(again: bool) -> i32 {
     std::panic::set_hook(Box::new(report_panic));
     let args: Vec<OsString> = std::env::args_os().collect();
     let chosen = chosen(&args);

@@ -4,14 +4,14 @@
 //! allows. They are corrected and parsed again only after the first parse has failed, so a plain
 //! configuration pays nothing for it.
 
-pub(crate) mod capabilities;
+pub mod capabilities;
 mod check;
-pub(crate) mod cpus;
-pub(crate) mod hooks;
+pub mod cpus;
+pub mod hooks;
 mod json;
 mod linux;
-pub(crate) mod memory_policy;
-pub(crate) mod mount_options;
+pub mod memory_policy;
+pub mod mount_options;
 mod namespaces;
 mod process;
 mod scheduling;
@@ -35,14 +35,14 @@ use crate::annotations::{Annotations, RECEIVER};
 use crate::namespace::IdMap;
 use crate::sys;
 
-pub(crate) use check::{CheckedConfig, check};
-pub(crate) use linux::{check_intel_rdt, check_resources};
-pub(crate) use process::check as check_process;
-pub(crate) use sysctl::file as sysctl_file;
-pub(crate) use text::{clean, is_root};
+pub use check::{CheckedConfig, check};
+pub use linux::{check_intel_rdt, check_resources};
+pub use process::check as check_process;
+pub use sysctl::file as sysctl_file;
+pub use text::{clean, is_root};
 
 /// The version of runtime-spec that `rt` implements.
-pub(crate) const OCI_VERSION: &str = "1.3.0";
+pub const OCI_VERSION: &str = "1.3.0";
 
 const CONFIG: &str = "config.json";
 /// The largest `config.json` that is read, in bytes; real ones have 10 to 60 KiB.
@@ -51,18 +51,18 @@ const LIMIT: u64 = 16 << 20;
 /// A configuration, with a warning for each part that was dropped. Empty strings that mean the same
 /// as an absent property (hostname, namespace path, cgroupsPath, …) are `None`.
 #[derive(Debug)]
-pub(crate) struct Loaded {
-    pub(crate) spec: Spec,
-    pub(crate) warnings: Vec<String>,
+pub struct Loaded {
+    pub spec: Spec,
+    pub warnings: Vec<String>,
     /// The content of the file; empty after [`parse_spec`].
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 /// The `process.json` of `exec`, with a warning for each part that was dropped.
 #[derive(Debug)]
-pub(crate) struct LoadedProcess {
-    pub(crate) process: Process,
-    pub(crate) warnings: Vec<String>,
+pub struct LoadedProcess {
+    pub process: Process,
+    pub warnings: Vec<String>,
 }
 
 /// Reads and parses `config.json` of a bundle, or another file in its place. The caller runs
@@ -70,7 +70,7 @@ pub(crate) struct LoadedProcess {
 ///
 /// # Errors
 /// `config.json in BUNDLE: …` or `--config FILE: …` with the path of the property that is wrong.
-pub(crate) fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
+pub fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
     // As with crun, `--config config.json` means the bundle's file; any other path is relative to
     // the working directory.
     let config = config.filter(|path| *path != Path::new(CONFIG));
@@ -89,7 +89,7 @@ pub(crate) fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
 ///
 /// # Errors
 /// The path of the property that is wrong.
-pub(crate) fn process(bytes: &[u8]) -> Result<LoadedProcess> {
+pub fn process(bytes: &[u8]) -> Result<LoadedProcess> {
     let mut warnings = Vec::new();
     let process = parse(bytes, |value| mend_process(value, "", &mut warnings))?;
     Ok(LoadedProcess { process, warnings })
@@ -100,7 +100,7 @@ pub(crate) fn process(bytes: &[u8]) -> Result<LoadedProcess> {
 ///
 /// # Errors
 /// `--process PATH: …`.
-pub(crate) fn read_process(path: &Path) -> Result<Vec<u8>> {
+pub fn read_process(path: &Path) -> Result<Vec<u8>> {
     read_file_or_pipe(path).with_context(|| format!("--process {}", path.display()))
 }
 
@@ -127,7 +127,7 @@ fn read_file_or_pipe(path: &Path) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// The path of the property that is wrong.
-pub(crate) fn resources(bytes: &[u8]) -> Result<LinuxResources> {
+pub fn resources(bytes: &[u8]) -> Result<LinuxResources> {
     let mut resources = parse(bytes, |value| {
         remove_nulls(value) | mend_resources(Some(value))
     })?;
@@ -159,7 +159,7 @@ fn open(path: &Path) -> Result<File> {
 }
 
 /// Parses the bytes of a `config.json`.
-pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
+pub fn parse_spec(bytes: &[u8]) -> Result<Loaded> {
     let mut warnings = Vec::new();
     let mut spec = parse(bytes, |value| mend_spec(value, &mut warnings))?;
     normalise(&mut spec, bytes)?;

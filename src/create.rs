@@ -38,16 +38,16 @@ use crate::interfaces::devices::MovedDevice;
 use crate::pty::Relay;
 use crate::{delete, launch, log, start};
 
-pub(crate) use preparation::{CreateRequest, PreparedContainer, load_config, prepare};
+pub use preparation::{CreateRequest, PreparedContainer, load_config, prepare};
 
 /// The stage after step 3: the id is claimed, and nothing runs yet. When this is dropped, everything
 /// that belongs to the container is removed, unless it has been kept.
 #[derive(Debug)]
-pub(crate) struct ClaimedContainer {
-    pub(crate) container: Container,
+pub struct ClaimedContainer {
+    pub container: Container,
     /// Interfaces that were moved from the host into the container. They are undone, and the lock
     /// is released, when the container has been removed.
-    pub(crate) moved: Option<MovedDevice>,
+    pub moved: Option<MovedDevice>,
     /// Held while the container is created, and released when its program runs.
     lock: Option<StateLock>,
     is_kept: bool,
@@ -55,7 +55,7 @@ pub(crate) struct ClaimedContainer {
 
 impl ClaimedContainer {
     /// Step 8: records that the container is created.
-    pub(crate) fn record(&mut self) -> Result<()> {
+    pub fn record(&mut self) -> Result<()> {
         self.container.record.progress = CreateProgress::Created;
         self.container.save()
     }
@@ -92,7 +92,7 @@ struct CreatedContainer {
 
 /// The stage in which the program runs. It is killed before the container is removed.
 #[derive(Debug)]
-pub(crate) struct RunningContainer {
+pub struct RunningContainer {
     process: ClonedProcess,
     claimed: ClaimedContainer,
     relay: Option<Relay>,
@@ -100,7 +100,7 @@ pub(crate) struct RunningContainer {
 }
 
 /// `rt create`.
-pub(crate) fn command(request: &CreateRequest) -> Result<()> {
+pub fn command(request: &CreateRequest) -> Result<()> {
     let (prepared, mut created) = create(request)?;
     created.record(request, &prepared)?;
     log::debug(format_args!(
@@ -126,7 +126,7 @@ fn create(request: &CreateRequest) -> Result<(PreparedContainer, CreatedContaine
 }
 
 /// Step 3: claims the id, and stores the intent and the configuration.
-pub(crate) fn claim(
+pub fn claim(
     request: &CreateRequest,
     prepared: &PreparedContainer,
     loaded: &Loaded,
@@ -214,9 +214,7 @@ fn clone_init(
 
 /// Makes the cgroups and the class of Intel RDT, or connects to the systemd that makes the cgroups
 /// when there is a process for them.
-pub(crate) fn make_cgroups(
-    record: &mut ContainerRecord,
-) -> Result<(OpenCgroup, Option<UnitConnection>)> {
+pub fn make_cgroups(record: &mut ContainerRecord) -> Result<(OpenCgroup, Option<UnitConnection>)> {
     let cgroup = record.cgroup.create()?;
     let unit = record.cgroup.connect()?;
     if let Some(rdt) = &mut record.rdt {
@@ -321,14 +319,14 @@ impl CreatedContainer {
 }
 
 /// Runs the hooks that the parent runs before the container is created.
-pub(crate) fn run_parent_hooks(hooks: &Hooks, pid: i32, outputs: &HookOutputs) -> Result<()> {
+pub fn run_parent_hooks(hooks: &Hooks, pid: i32, outputs: &HookOutputs) -> Result<()> {
     CALLERS
         .into_iter()
         .try_for_each(|kind| hooks.run(kind, pid, outputs))
 }
 
 /// Reports init: its pidfd to the pidfd sockets, its pid to `--pid-file`.
-pub(crate) fn report_init(
+pub fn report_init(
     request: &CreateRequest,
     prepared: &PreparedContainer,
     init: &ClonedProcess,
@@ -343,7 +341,7 @@ pub(crate) fn report_init(
 }
 
 /// `rt run`. Returns the status of the process, or 0 when detached.
-pub(crate) fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Result<i32> {
+pub fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Result<i32> {
     let foreground = match request.detached {
         true => None,
         false => Some(Foreground::prepare(!no_subreaper)?),
@@ -358,11 +356,7 @@ pub(crate) fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Re
 
 impl RunningContainer {
     /// Keeps the container, in which `process` runs.
-    pub(crate) fn new(
-        process: ClonedProcess,
-        claimed: ClaimedContainer,
-        relay: Option<Relay>,
-    ) -> Self {
+    pub fn new(process: ClonedProcess, claimed: ClaimedContainer, relay: Option<Relay>) -> Self {
         let mut running = Self {
             process,
             claimed,
@@ -389,7 +383,7 @@ impl RunningContainer {
 
     /// Waits for the end of the process, and returns its status. The container is then deleted,
     /// unless `keep`.
-    pub(crate) fn wait(mut self, foreground: &Foreground, keep: bool) -> Result<i32> {
+    pub fn wait(mut self, foreground: &Foreground, keep: bool) -> Result<i32> {
         // While the container runs, other commands may do what they like with it.
         self.claimed.lock = None;
         let status = foreground.wait(self.process.pid(), self.relay, self.notify);

@@ -13,27 +13,27 @@
 //! | `options` | the options that `checkpoint` and `restore` share |
 
 mod external;
-pub(crate) mod lost;
-pub(crate) mod mounts;
+pub mod lost;
+pub mod mounts;
 mod notes;
 mod options;
 mod program;
-pub(crate) mod rpc;
-pub(crate) mod seen;
+pub mod rpc;
+pub mod seen;
 mod worker;
 
 use std::fs;
 
 use anyhow::{Context, Result};
 
-pub(crate) use notes::CheckpointNotes;
-pub(crate) use options::{CONFIG, CriuCommonOptions, ImagesDirectory};
-pub(crate) use program::CriuProgram;
-pub(crate) use worker::CriuWorker;
+pub use notes::CheckpointNotes;
+pub use options::{CONFIG, CriuCommonOptions, ImagesDirectory};
+pub use program::CriuProgram;
+pub use worker::CriuWorker;
 
 /// Returns the cgroups of process `pid`, one entry for each controller. A restore tells CRIU to put
 /// the dumped cgroups there.
-pub(crate) fn cgroup_roots(pid: i32) -> Result<Vec<rpc::CgroupRoot>> {
+pub fn cgroup_roots(pid: i32) -> Result<Vec<rpc::CgroupRoot>> {
     let path = format!("/proc/{pid}/cgroup");
     let text = fs::read_to_string(&path).context(path)?;
     let fields = text

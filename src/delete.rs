@@ -21,7 +21,7 @@ use crate::error::{InPhase, Phase, line};
 use crate::rdt::Rdt;
 use crate::{log, process, sys};
 
-pub(crate) use trust::{check_init, own_cgroups};
+pub use trust::{check_init, own_cgroups};
 
 /// How long it may take until all processes of a container have ended and its cgroups are removed.
 /// `delete --force` is to end within ten seconds, including the time to report what is left.
@@ -34,7 +34,7 @@ const USUAL: Duration = Duration::from_millis(100);
 
 /// Runs `rt delete`. With `force` it also deletes a running container, and succeeds for one that
 /// does not exist.
-pub(crate) fn command(root: &Path, id: &str, force: bool) -> Result<()> {
+pub fn command(root: &Path, id: &str, force: bool) -> Result<()> {
     let deadline = deadline();
     let locked = match Container::open_locked_by(root, id, Instant::now() + TURN) {
         Err(error) if error.is::<LockBusy>() => {
@@ -103,12 +103,12 @@ fn end_own_init(container: &Container, deadline: Instant) -> Result<bool> {
 }
 
 /// Returns the time at which an attempt that begins now is given up.
-pub(crate) fn deadline() -> Instant {
+pub fn deadline() -> Instant {
     Instant::now() + LIMIT
 }
 
 /// Kills init and waits for its end, at most for [`LIMIT`].
-pub(crate) fn end_init(container: &Container, init: BorrowedFd<'_>) -> Result<()> {
+pub fn end_init(container: &Container, init: BorrowedFd<'_>) -> Result<()> {
     end_init_by(container, init, deadline())
 }
 
@@ -156,7 +156,7 @@ fn has_ended(init: BorrowedFd<'_>, limit: Duration) -> Result<bool> {
 
 /// Removes what is left after the end of init, in this order: other processes, cgroups, what
 /// poststop hooks clean up, the state directory. Thus a failure leaves the record for another try.
-pub(crate) fn clean_up(container: &Container) -> Result<()> {
+pub fn clean_up(container: &Container) -> Result<()> {
     clean_up_by(container, deadline())
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
-pub(crate) enum Phase {
+pub enum Phase {
     /// Reading and checking the configuration and the command line.
     Config,
     /// Computing and opening what the container needs, before any side effect.
@@ -48,7 +48,7 @@ impl Phase {
     ];
 
     /// Returns the phase with that number in a message of the protocol between init and the parent.
-    pub(crate) fn from_number(number: u8) -> Option<Self> {
+    pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|phase| *phase as u8 == number)
     }
 }
@@ -62,9 +62,9 @@ impl fmt::Display for Phase {
 /// An error that is a whole line already, together with its phase. Init reports its errors to the
 /// parent in this form.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) phase: Phase,
-    pub(crate) line: String,
+pub struct Failure {
+    pub phase: Phase,
+    pub line: String,
 }
 
 impl fmt::Display for Failure {
@@ -76,7 +76,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Attaches the phase to an error that is passed up. The innermost phase is kept.
-pub(crate) trait InPhase<T> {
+pub trait InPhase<T> {
     fn phase(self, phase: Phase) -> anyhow::Result<T>;
 }
 
@@ -97,13 +97,13 @@ impl<T, E: Into<anyhow::Error>> InPhase<T> for Result<T, E> {
 }
 
 /// Returns the phase that was attached to the error, if any.
-pub(crate) fn phase(error: &anyhow::Error) -> Option<Phase> {
+pub fn phase(error: &anyhow::Error) -> Option<Phase> {
     error.downcast_ref::<Failure>().map(|failure| failure.phase)
 }
 
 /// Returns the error as the one line that the user reads: the outermost context comes first, and
 /// control characters are escaped, so that a hostile file name cannot break the line or the log.
-pub(crate) fn line(error: &anyhow::Error) -> String {
+pub fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = describe(cause);
@@ -120,7 +120,7 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
 }
 
 /// Escapes the control characters in `text`, so that nothing in it breaks the line.
-pub(crate) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.chars()
         .flat_map(|c| match c.is_control() {
             true => c.escape_default().collect::<Vec<_>>(),

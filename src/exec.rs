@@ -4,7 +4,7 @@
 
 mod options;
 mod process;
-pub(crate) mod user;
+pub mod user;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::plan::Plan;
 use crate::pty::{self, DescriptorSocket, Relay, TerminalClient};
 use crate::{launch, log, sys};
 
-pub(crate) use options::{ExecOptions, ExecRequest};
+pub use options::{ExecOptions, ExecRequest};
 
 /// How often `--ignore-paused` looks whether the container has been resumed.
 const LOOK: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ struct ExecOutlets<'a> {
 }
 
 /// `rt exec`. Returns the status of the process, or 0 when detached.
-pub(crate) fn exec(request: &ExecRequest) -> Result<i32> {
+pub fn exec(request: &ExecRequest) -> Result<i32> {
     let options = &request.options;
     let container = Container::open_existing(&request.root, &options.id)?;
     let foreground = (!options.detach)

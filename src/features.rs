@@ -90,7 +90,7 @@ struct MountExtensions {
 
 /// Returns the text of `rt --version`, with the lines that docker reads. The commit is included if
 /// the build has set `RT_COMMIT`.
-pub(crate) fn version(name: &str) -> String {
+pub fn version(name: &str) -> String {
     let mut text = format!("{name} version {}\n", env!("CARGO_PKG_VERSION"));
     if let Some(commit) = option_env!("RT_COMMIT").filter(|commit| !commit.is_empty()) {
         text += &format!("commit: {commit}\n");
@@ -99,7 +99,7 @@ pub(crate) fn version(name: &str) -> String {
 }
 
 /// Runs `rt features`; returns the text for standard output.
-pub(crate) fn features() -> Result<String> {
+pub fn features() -> Result<String> {
     let (mut modes, flags) = memory_policy::names();
     modes.sort_unstable();
     let mut namespaces: Vec<_> = namespace::words_of_all().collect();

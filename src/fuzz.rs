@@ -21,7 +21,7 @@ use crate::security::seccomp::SeccompFilter;
 type Target = fn(&[u8]);
 
 /// The targets by name; the directory of a target's seeds has the same name.
-pub(crate) const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("config", config),
     ("mounts", mount_options),
     ("seccomp", seccomp),

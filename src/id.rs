@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 const ID_MAX: usize = 1024;
 
 /// Checks an id by the rule of runc: letters, digits, `_ + - .`, not `.` or `..`, 1 to 1024 bytes.
-pub(crate) fn check_id(id: &str) -> Result<()> {
+pub fn check_id(id: &str) -> Result<()> {
     if id.is_empty() {
         bail!("container id cannot be empty");
     }

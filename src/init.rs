@@ -38,18 +38,18 @@ use crate::sys::procfd::ProcFd;
 use crate::sys::rootfd::RootFd;
 use crate::{interfaces, namespace, sys};
 
-pub(crate) use descriptors::InitDescriptors;
+pub use descriptors::InitDescriptors;
 use process::ReadyProgram;
 use terminal::Terminal;
 
 /// Gives CRIU's worker a fresh session keyring, which the restored processes inherit.
-pub(crate) fn own_keyring(plan: &Plan) -> Result<()> {
+pub fn own_keyring(plan: &Plan) -> Result<()> {
     let proc = plan.labels().map(|_| ProcFd::new()).transpose()?;
     process::own_keyring(plan, proc.as_ref())
 }
 
 /// Runs the plan: confines this process, waits for Detach or Start, and executes the program.
-pub(crate) fn run(plan: &Plan, mut open: InitDescriptors<'_>, parent: InitEnd) -> ! {
+pub fn run(plan: &Plan, mut open: InitDescriptors<'_>, parent: InitEnd) -> ! {
     let (program, command) =
         set_up(plan, &mut open, &parent).unwrap_or_else(|error| fail(&parent, &error));
     let starter = match command {

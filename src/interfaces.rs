@@ -1,7 +1,7 @@
 //! The interfaces that `create` gives to a new network namespace: loopback, and those of
 //! `linux.netDevices`.
 
-pub(crate) mod devices;
+pub mod devices;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use crate::namespace::Namespaces;
 use crate::sys;
 
 /// Brings `lo` up if the network namespace is new; podman's pods and `--network none` count on it.
-pub(crate) fn bring_loopback_up(namespaces: &Namespaces) -> Result<()> {
+pub fn bring_loopback_up(namespaces: &Namespaces) -> Result<()> {
     if !namespaces.has_new(CloneFlags::CLONE_NEWNET) {
         return Ok(());
     }
@@ -22,7 +22,7 @@ pub(crate) fn bring_loopback_up(namespaces: &Namespaces) -> Result<()> {
 }
 
 /// Brings `lo` up in the network namespace of process `pid`, and calls `more` there.
-pub(crate) fn bring_loopback_up_of(pid: i32, more: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn bring_loopback_up_of(pid: i32, more: impl FnOnce() -> Result<()>) -> Result<()> {
     let open = |path: &str| File::open(path).context(path.to_owned());
     let (home, target) = (
         open("/proc/self/ns/net")?,

@@ -23,7 +23,7 @@ use crate::sys::{self, Fork};
 
 /// Clones init or its builder, on version 2 straight into its cgroup. It waits for
 /// [`ParentEnd::go`].
-pub(crate) fn clone(plan: &Plan, mut open: InitDescriptors<'_>) -> Result<ParentEnd> {
+pub fn clone(plan: &Plan, mut open: InitDescriptors<'_>) -> Result<ParentEnd> {
     if let Some(cpus) = &plan.affinity.initial {
         sys::set_affinity(cpus.mask()).context("process.execCPUAffinity.initial")?;
     }
@@ -50,7 +50,7 @@ pub(crate) fn clone(plan: &Plan, mut open: InitDescriptors<'_>) -> Result<Parent
 }
 
 /// Does what the process itself may not do: writes id maps and raises hard limits.
-pub(crate) fn prepare(plan: &Plan, namespaces: &Namespaces, pid: Pid) -> Result<()> {
+pub fn prepare(plan: &Plan, namespaces: &Namespaces, pid: Pid) -> Result<()> {
     let pid = pid.as_raw();
     namespaces.write_id_maps(pid).phase(Phase::Namespaces)?;
     for limit in plan.process.iter().flat_map(|program| &program.rlimits) {
@@ -67,7 +67,7 @@ const PIPEFS_MAGIC: FsType = FsType(0x5049_5045);
 /// namespace that does not map their owner. `/dev/stdout` can then be opened again, as it can with
 /// runc, which makes the pipes itself. A file is never given away, not even a FIFO, nor a socket or
 /// a device. `pid` is a process in the container's user namespace.
-pub(crate) fn give_pipes(plan: &Plan, namespaces: &Namespaces, pid: Pid) -> Result<()> {
+pub fn give_pipes(plan: &Plan, namespaces: &Namespaces, pid: Pid) -> Result<()> {
     let program = plan.process.as_ref().filter(|program| !program.terminal);
     let Some(program) = program.filter(|_| namespaces.has_user()) else {
         return Ok(());
@@ -139,7 +139,7 @@ impl Drop for Score {
 /// Sets the scheduling policy and the priorities of the program. The parent does this, since init
 /// has no rights on the host if it is in a user namespace. It comes after the limits: the cgroup's
 /// `cpu.rt_runtime_us` decides whether there may be a real-time policy.
-pub(crate) fn schedule(plan: &Plan, pid: Pid) -> Result<()> {
+pub fn schedule(plan: &Plan, pid: Pid) -> Result<()> {
     let Some(program) = &plan.process else {
         return Ok(());
     };

@@ -14,7 +14,7 @@ use crate::log;
 /// The state of a container as in runtime.md of runtime-spec, with the fields that runc adds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct StateOutput {
+pub struct StateOutput {
     oci_version: String,
     id: String,
     /// The pid of init; 0 if it has ended.
@@ -51,14 +51,14 @@ impl StateOutput {
 }
 
 /// Runs `rt state`; returns the text for standard output.
-pub(crate) fn state(root: &Path, id: &str) -> Result<String> {
+pub fn state(root: &Path, id: &str) -> Result<String> {
     let state = StateOutput::of(Container::open_existing(root, id)?)?;
     Ok(serde_json::to_string_pretty(&state)? + "\n")
 }
 
 /// How `list` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum ListFormat {
+pub enum ListFormat {
     Table,
     Json,
     /// Ids only.
@@ -68,7 +68,7 @@ pub(crate) enum ListFormat {
 
 /// Runs `rt list`; returns the text for standard output. A missing `root` has no containers, but is
 /// an error if it was given with `--root` (`explicit_root`).
-pub(crate) fn list(root: &Path, explicit_root: bool, format: ListFormat) -> Result<String> {
+pub fn list(root: &Path, explicit_root: bool, format: ListFormat) -> Result<String> {
     let (all, errors) = if root.is_dir() {
         Container::all(root)?
     } else if explicit_root {

@@ -25,7 +25,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 
 /// The format of the log, as named after `--log-format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum LogFormat {
+pub enum LogFormat {
     /// `time="…" level=error msg="…"`, the format of logrus.
     #[default]
     Text,
@@ -47,7 +47,7 @@ impl FromStr for LogFormat {
 
 /// Where lines are written, in which format, and whether debug lines are.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub struct Log {
     file: Option<File>,
     format: LogFormat,
     debug: bool,
@@ -70,7 +70,7 @@ impl Log {
     /// # Errors
     /// `--log PATH: …` if the file cannot be opened, or if the path begins with `journald:` or
     /// `syslog:`, which crun supports and `rt` does not.
-    pub(crate) fn open(path: Option<&Path>, format: LogFormat, debug: bool) -> Result<Self> {
+    pub fn open(path: Option<&Path>, format: LogFormat, debug: bool) -> Result<Self> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         let file =
             path.map(|path| append(path).with_context(|| format!("--log {}", path.display())));
@@ -82,17 +82,17 @@ impl Log {
     }
 
     /// Makes this the log of the process. Only the first call for a process has an effect.
-    pub(crate) fn install(self) {
+    pub fn install(self) {
         let _ = LOG.set(self);
     }
 
     /// Returns the descriptor of the log file, if there is one.
-    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+    pub fn descriptor(&self) -> Option<RawFd> {
         self.file.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// Writes what happened, for a person who looks for a fault. Does nothing without `--debug`.
-    pub(crate) fn debug(&self, msg: impl Display) {
+    pub fn debug(&self, msg: impl Display) {
         if self.debug {
             self.line("debug", &msg.to_string(), None);
         }
@@ -101,7 +101,7 @@ impl Log {
     /// Writes a warning: something went wrong but does not end the command, or something was asked
     /// for that is not possible, and the specification wants the runtime to continue. Without a log
     /// file it is a line on standard error.
-    pub(crate) fn warn(&self, msg: impl Display) {
+    pub fn warn(&self, msg: impl Display) {
         let msg = one_line(&msg.to_string());
         match self.file {
             Some(_) => self.line("warning", &msg, None),
@@ -112,7 +112,7 @@ impl Log {
 
     /// Writes the error that ends the command; `phase` is the step of the command. Does nothing
     /// without a log file: `cli.rs` prints the error on standard error.
-    pub(crate) fn error(&self, msg: impl Display, phase: Option<&str>) {
+    pub fn error(&self, msg: impl Display, phase: Option<&str>) {
         if self.file.is_some() {
             self.line("error", &msg.to_string(), phase);
         }
@@ -169,21 +169,21 @@ impl Line<'_> {
 }
 
 /// Calls [`Log::debug`] of the installed log; does nothing before [`Log::install`].
-pub(crate) fn debug(msg: impl Display) {
+pub fn debug(msg: impl Display) {
     if let Some(log) = LOG.get() {
         log.debug(msg);
     }
 }
 
 /// Calls [`Log::warn`] of the installed log; does nothing before [`Log::install`].
-pub(crate) fn warn(msg: impl Display) {
+pub fn warn(msg: impl Display) {
     if let Some(log) = LOG.get() {
         log.warn(msg);
     }
 }
 
 /// Calls [`Log::error`] of the installed log; does nothing before [`Log::install`].
-pub(crate) fn error(msg: impl Display, phase: Option<&str>) {
+pub fn error(msg: impl Display, phase: Option<&str>) {
     if let Some(log) = LOG.get() {
         log.error(msg, phase);
     }

@@ -31,11 +31,11 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::sys::{self, Fork};
 
-pub(crate) use id_map::{IdMap, user_namespace};
-pub(crate) use owner::is_root_of_host;
+pub use id_map::{IdMap, user_namespace};
+pub use owner::is_root_of_host;
 
 /// `CLONE_NEWTIME` (time_namespaces(7)), for which nix has no name.
-pub(crate) const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+pub const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 /// The kinds that a new user namespace must own, but that must not be created before its root
 /// exists: if all are created by one clone, the mqueue file system belongs to the overflow user.
 const AFTER_ID_MAPS: CloneFlags = CloneFlags::CLONE_NEWNET
@@ -55,7 +55,7 @@ struct JoinedNamespace {
 
 /// The namespaces of a process that has yet to be created.
 #[derive(Debug)]
-pub(crate) struct Namespaces {
+pub struct Namespaces {
     new: CloneFlags,
     joined: Vec<JoinedNamespace>,
     /// For `exec`: the running process (a pidfd) whose namespaces `container_kinds` are joined.
@@ -71,7 +71,7 @@ pub(crate) struct Namespaces {
 
 impl Namespaces {
     /// Opens every namespace that the configuration names by path and checks its kind.
-    pub(crate) fn from_spec(spec: &Spec) -> Result<Self> {
+    pub fn from_spec(spec: &Spec) -> Result<Self> {
         let default = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&default);
         let mut this = Self {
@@ -98,7 +98,7 @@ impl Namespaces {
     }
 
     /// Makes the process join the namespaces `kinds` of the running process `pidfd`.
-    pub(crate) fn of_container(pidfd: OwnedFd, kinds: CloneFlags) -> Self {
+    pub fn of_container(pidfd: OwnedFd, kinds: CloneFlags) -> Self {
         Self {
             new: CloneFlags::empty(),
             joined: Vec::new(),
@@ -136,7 +136,7 @@ impl Namespaces {
 
     /// Returns the kinds in which the container differs from `rt` itself: those that `exec` has to
     /// join.
-    pub(crate) fn kinds(&self) -> CloneFlags {
+    pub fn kinds(&self) -> CloneFlags {
         self.new | self.container_kinds | self.joined_kinds()
     }
 
@@ -147,17 +147,17 @@ impl Namespaces {
     }
 
     /// Whether the process gets another user namespace than that of `rt`.
-    pub(crate) fn has_user(&self) -> bool {
+    pub fn has_user(&self) -> bool {
         self.kinds().contains(CloneFlags::CLONE_NEWUSER)
     }
 
     /// Whether a new namespace of this kind is created.
-    pub(crate) fn has_new(&self, kind: CloneFlags) -> bool {
+    pub fn has_new(&self, kind: CloneFlags) -> bool {
         self.new.contains(kind)
     }
 
     /// Returns the numbers of the descriptors that init still needs after the clone.
-    pub(crate) fn descriptors(&self) -> Vec<i32> {
+    pub fn descriptors(&self) -> Vec<i32> {
         let container = self.container.iter().map(AsRawFd::as_raw_fd);
         self.joined
             .iter()
@@ -171,7 +171,7 @@ impl Namespaces {
     }
 
     /// Returns the namespace of this kind that is joined by path, if there is one.
-    pub(crate) fn joined(&self, kind: CloneFlags) -> Option<BorrowedFd<'_>> {
+    pub fn joined(&self, kind: CloneFlags) -> Option<BorrowedFd<'_>> {
         self.joined
             .iter()
             .find(|joined| joined.kind == kind)
@@ -180,7 +180,7 @@ impl Namespaces {
 
     /// In the parent: clones init, or the builder that will clone it. On cgroup v2 the new process
     /// starts in `cgroup`.
-    pub(crate) fn clone(&self, cgroup: Option<BorrowedFd<'_>>, has_builder: bool) -> Result<Fork> {
+    pub fn clone(&self, cgroup: Option<BorrowedFd<'_>>, has_builder: bool) -> Result<Fork> {
         if self.container.is_some() {
             return sys::clone3(0, cgroup).with_context(|| clone_of(cgroup));
         }
@@ -279,7 +279,7 @@ impl Namespaces {
     /// In init, after it is confined: makes it visible again (see [`hide`]) if the parent runs as
     /// an ordinary user, who could not `exec` into a hidden process while it waits for `start`.
     /// Every other process in that user namespace was started by the same user.
-    pub(crate) fn show(&self) -> Result<()> {
+    pub fn show(&self) -> Result<()> {
         match self.is_ordinary {
             true => prctl::set_dumpable(true).context("PR_SET_DUMPABLE"),
             false => Ok(()),
@@ -318,7 +318,7 @@ impl Namespaces {
     }
 
     /// In the parent, between the clone and Go: writes the id maps of a new user namespace.
-    pub(crate) fn write_id_maps(&self, pid: i32) -> Result<()> {
+    pub fn write_id_maps(&self, pid: i32) -> Result<()> {
         if self.new.contains(CloneFlags::CLONE_NEWUSER) {
             id_map::write(pid, &self.uids, &self.gids)?;
         }
@@ -326,12 +326,12 @@ impl Namespaces {
     }
 
     /// In a builder: joins the pid namespace for the processes that it will clone.
-    pub(crate) fn join_pid(&self) -> Result<()> {
+    pub fn join_pid(&self) -> Result<()> {
         self.join_kinds(CloneFlags::CLONE_NEWPID)
     }
 
     /// In init, after Go: creates and joins the namespaces that it did not get at the clone.
-    pub(crate) fn enter(&self) -> Result<()> {
+    pub fn enter(&self) -> Result<()> {
         if let Some(container) = &self.container {
             if !self.container_kinds.is_empty() {
                 setns(container, self.container_kinds).context("the container's namespaces")?;
@@ -410,7 +410,7 @@ fn is_own(fd: &OwnedFd, name: &str) -> Result<bool> {
 /// Hides this process: no process of the container may trace it or read its memory before it
 /// executes the program (`PR_SET_DUMPABLE`). A change of user resets the flag to the value of
 /// fs.suid_dumpable, and execve(2) makes the process dumpable again.
-pub(crate) fn hide() -> Result<()> {
+pub fn hide() -> Result<()> {
     prctl::set_dumpable(false).context("PR_SET_DUMPABLE")
 }
 
@@ -437,7 +437,7 @@ fn word(kind: CloneFlags) -> &'static str {
 }
 
 /// Returns the name of every kind as in `linux.namespaces`, for `features`.
-pub(crate) fn words_of_all() -> impl Iterator<Item = &'static str> {
+pub fn words_of_all() -> impl Iterator<Item = &'static str> {
     FILES.iter().map(|(kind, _)| word(*kind))
 }
 

@@ -1,8 +1,8 @@
 //! Netlink (netlink(7)): messages, and a socket that sends them and reads the answers. The kernel
 //! handles a request while it is being sent, so its answers are there at once and nothing waits.
 
-pub(crate) mod address;
-pub(crate) mod link;
+pub mod address;
+pub mod link;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -18,23 +18,23 @@ const ALIGN: usize = 4;
 const NESTED: u16 = 1 << 15;
 
 // <linux/netlink.h>
-pub(crate) const REQUEST: u16 = 0x1;
-pub(crate) const ACK: u16 = 0x4;
-pub(crate) const DUMP: u16 = 0x300;
-pub(crate) const EXCL: u16 = 0x200;
-pub(crate) const CREATE: u16 = 0x400;
-pub(crate) const APPEND: u16 = 0x800;
-pub(crate) const REPLACE: u16 = 0x100;
+pub const REQUEST: u16 = 0x1;
+pub const ACK: u16 = 0x4;
+pub const DUMP: u16 = 0x300;
+pub const EXCL: u16 = 0x200;
+pub const CREATE: u16 = 0x400;
+pub const APPEND: u16 = 0x800;
+pub const REPLACE: u16 = 0x100;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 
 /// One message: the header of netlink, the header of its family, and attributes.
 #[derive(Clone, Debug)]
-pub(crate) struct NetlinkMessage(Vec<u8>);
+pub struct NetlinkMessage(Vec<u8>);
 
 impl NetlinkMessage {
     /// Returns a request of type `kind`; `family` is the family's own header.
-    pub(crate) fn new(kind: u16, flags: u16, family: &[u8]) -> Self {
+    pub fn new(kind: u16, flags: u16, family: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&(flags | REQUEST).to_ne_bytes());
@@ -43,7 +43,7 @@ impl NetlinkMessage {
         Self(bytes)
     }
 
-    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+    pub fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         self.0
             .extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -53,23 +53,23 @@ impl NetlinkMessage {
     }
 
     /// Adds an attribute in the byte order of this machine, which rtnetlink uses.
-    pub(crate) fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
+    pub fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
     /// Adds an attribute in network byte order, which nfnetlink uses.
-    pub(crate) fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
+    pub fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(crate) fn string(&mut self, kind: u16, value: &str) -> &mut Self {
+    pub fn string(&mut self, kind: u16, value: &str) -> &mut Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
     /// Adds an attribute that contains the attributes which `fill` adds.
-    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
+    pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let start = self.0.len();
         self.bytes(kind | NESTED, &[]);
         fill(self);
@@ -79,14 +79,14 @@ impl NetlinkMessage {
     }
 
     /// Adds the bytes of a header within an attribute.
-    pub(crate) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         pad(&mut self.0);
         self
     }
 
     /// Returns everything that follows the header of netlink.
-    pub(crate) fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &[u8] {
         &self.0[HEADER..]
     }
 
@@ -110,12 +110,12 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// Returns the kind and the value of each attribute in `bytes`.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(bytes, 0)?);
         let kind = u16_at(bytes, 2)? & 0x3fff;
@@ -128,33 +128,33 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 }
 
 /// Returns the value of the attribute `kind` among those in `bytes`.
-pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes)
         .find(|(found, _)| *found == kind)
         .map(|(_, value)| value)
 }
 
 /// Returns an attribute's value as a string, up to its end or the first zero.
-pub(crate) fn text(bytes: &[u8]) -> &str {
+pub fn text(bytes: &[u8]) -> &str {
     let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// A netlink socket in the network namespace in which it was made.
 #[derive(Debug)]
-pub(crate) struct NetlinkSocket {
+pub struct NetlinkSocket {
     fd: OwnedFd,
     sequence: u32,
 }
 
 impl NetlinkSocket {
     /// Opens a socket for rtnetlink(7).
-    pub(crate) fn route() -> Result<Self> {
+    pub fn route() -> Result<Self> {
         Self::new(SockProtocol::NetlinkRoute)
     }
 
     /// Opens a socket for nfnetlink: nf_tables and conntrack.
-    pub(crate) fn netfilter() -> Result<Self> {
+    pub fn netfilter() -> Result<Self> {
         Self::new(SockProtocol::NetlinkNetFilter)
     }
 
@@ -177,7 +177,7 @@ impl NetlinkSocket {
     }
 
     /// Sends a request and returns whether the kernel has done or refused it.
-    pub(crate) fn request(&mut self, mut message: NetlinkMessage) -> Result<()> {
+    pub fn request(&mut self, mut message: NetlinkMessage) -> Result<()> {
         message.want_ack();
         self.sequence += 1;
         self.send(message.finish(self.sequence))?;
@@ -185,7 +185,7 @@ impl NetlinkSocket {
     }
 
     /// Sends a request and hands the type and the payload of each answer to `each`.
-    pub(crate) fn query(
+    pub fn query(
         &mut self,
         mut message: NetlinkMessage,
         each: impl FnMut(u16, &[u8]),
@@ -199,7 +199,7 @@ impl NetlinkSocket {
     ///
     /// # Errors
     /// The error of the first message that was refused, with its place among `messages`.
-    pub(crate) fn batch(
+    pub fn batch(
         &mut self,
         mut messages: Vec<NetlinkMessage>,
     ) -> std::result::Result<(), (usize, Errno)> {

@@ -54,17 +54,17 @@ mod store;
 mod sysctl;
 mod target;
 
-pub(crate) use command::{NETWORK_OPTIONS, NamespacePlace, Verb, run};
-pub(crate) use config::{NamespaceChoice, SpecParts, make_files, parts};
-pub(crate) use host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
+pub use command::{NETWORK_OPTIONS, NamespacePlace, Verb, run};
+pub use config::{NamespaceChoice, SpecParts, make_files, parts};
+pub use host::{DEFAULT_NETWORKS, DEFAULT_STATE, Host};
 #[cfg(any(test, fuzzing))]
-pub(crate) use request::NetworkRequest;
-pub(crate) use request::{ANNOTATION, OPTIONS, Options};
+pub use request::NetworkRequest;
+pub use request::{ANNOTATION, OPTIONS, Options};
 
 /// Parses arbitrary bytes, for [`crate::fuzz`], as input from containers or from the kernel. The
 /// first byte chooses the parser.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn read_anything(bytes: &[u8]) {
+pub fn read_anything(bytes: &[u8]) {
     match bytes.split_first() {
         Some((0, query)) => serve::read_anything(query),
         Some((1, message)) => crate::netlink::link::read_anything(message),

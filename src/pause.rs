@@ -9,7 +9,7 @@ use crate::error::{InPhase, Phase};
 use crate::process;
 
 /// Runs `rt pause`, also for a container that waits for `start`.
-pub(crate) fn pause(root: &Path, id: &str) -> Result<()> {
+pub fn pause(root: &Path, id: &str) -> Result<()> {
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     match container.status()?.0 {
         ContainerStatus::Created | ContainerStatus::Running => {
@@ -41,7 +41,7 @@ fn check_alive(container: &Container) -> Result<()> {
 }
 
 /// Runs `rt resume`.
-pub(crate) fn resume(root: &Path, id: &str) -> Result<()> {
+pub fn resume(root: &Path, id: &str) -> Result<()> {
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     match container.status()?.0 {
         ContainerStatus::Paused => container.record.cgroup.thaw().phase(Phase::Cgroup),

@@ -34,11 +34,11 @@ use crate::security::seccomp::SeccompFilter;
 use crate::sys::procfd::ProcFd;
 use crate::{config, sys};
 
-pub(crate) use mount::{FileSystem, MountIds, MountKind, MountPoint};
-pub(crate) use program::{ProgramPlan, set_variable};
-pub(crate) use root::{DeviceNode, RootfsPlan};
+pub use mount::{FileSystem, MountIds, MountKind, MountPoint};
+pub use program::{ProgramPlan, set_variable};
+pub use root::{DeviceNode, RootfsPlan};
 use scheduling::Affinity;
-pub(crate) use source::PlanSource;
+pub use source::PlanSource;
 use strings::c_string;
 
 // <sys/personality.h>, which libc does not have.
@@ -46,47 +46,47 @@ const PER_LINUX32: u32 = 8;
 
 /// The data that init, or a process that joins a container, walks after its clone.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Whether a builder does everything that comes before the program. A process that the container
     /// sees then has the program's rights, and no others, from its first moment.
-    pub(crate) has_builder: bool,
+    pub has_builder: bool,
     /// `None`: the process joins a container, which has a root already.
-    pub(crate) root: Option<RootfsPlan>,
-    pub(crate) hostname: Option<String>,
-    pub(crate) domainname: Option<String>,
+    pub root: Option<RootfsPlan>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
     /// Paths below `/proc/sys` and what to write there.
-    pub(crate) sysctls: Vec<(PathBuf, String)>,
+    pub sysctls: Vec<(PathBuf, String)>,
     /// The name of a new session keyring.
-    pub(crate) keyring: Option<CString>,
+    pub keyring: Option<CString>,
     /// `None`: there is nothing to run, the container stops when it is started.
-    pub(crate) process: Option<ProgramPlan>,
-    pub(crate) hooks: Option<Hooks>,
-    pub(crate) memory_policy: Option<MemoryPolicy>,
-    pub(crate) net_devices: Vec<NetDevice>,
-    pub(crate) affinity: Affinity,
+    pub process: Option<ProgramPlan>,
+    pub hooks: Option<Hooks>,
+    pub memory_policy: Option<MemoryPolicy>,
+    pub net_devices: Vec<NetDevice>,
+    pub affinity: Affinity,
     /// How many descriptors from 3 on pass to the program.
-    pub(crate) preserve_fds: u32,
+    pub preserve_fds: u32,
     /// The numbers of the signals that `rt` ignores and the program must not.
-    pub(crate) ignored_signals: Vec<i32>,
+    pub ignored_signals: Vec<i32>,
 }
 
 /// What the command line adds to the configuration.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Extras {
-    pub(crate) no_pivot: bool,
-    pub(crate) no_new_keyring: bool,
-    pub(crate) preserve_fds: u32,
+pub struct Extras {
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    pub preserve_fds: u32,
     /// How many sockets of a service manager are passed on, before the descriptors of
     /// `preserve_fds`.
-    pub(crate) listen_fds: u32,
+    pub listen_fds: u32,
     /// How many descriptors from 3 on the engine really passed.
-    pub(crate) inherited_fds: u32,
+    pub inherited_fds: u32,
 }
 
 impl Extras {
     /// Refuses descriptors that the engine did not pass: their numbers would be those of
     /// descriptors of `rt`.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let Self {
             preserve_fds,
             listen_fds,
@@ -109,14 +109,14 @@ impl Extras {
     }
 
     /// Returns how many descriptors from 3 on reach the program.
-    pub(crate) fn passed_on(&self) -> u32 {
+    pub fn passed_on(&self) -> u32 {
         self.listen_fds.saturating_add(self.preserve_fds)
     }
 }
 
 impl Plan {
     /// Plans a new container.
-    pub(crate) fn for_container(
+    pub fn for_container(
         source: &PlanSource<'_>,
         namespaces: &Namespaces,
         cgroup: &Cgroup,
@@ -175,7 +175,7 @@ impl Plan {
     }
 
     /// Plans a process that joins a running container.
-    pub(crate) fn for_exec(
+    pub fn for_exec(
         process: &Process,
         record: &ContainerRecord,
         extras: Extras,
@@ -206,7 +206,7 @@ impl Plan {
     /// Whether init waits when everything is mounted: for hooks of the parent, for interfaces that
     /// are moved into its network namespace, or for the limits, without which the kernel does not
     /// know the memory nodes of the container (`cpuset.mems`) that a memory policy needs.
-    pub(crate) fn stops_when_mounted(&self) -> bool {
+    pub fn stops_when_mounted(&self) -> bool {
         let hooks = self.has_hooks(&CALLERS);
         hooks || self.memory_policy.is_some() || !self.net_devices.is_empty()
     }
@@ -216,7 +216,7 @@ impl Plan {
     /// user namespace, nor with hooks of the parent, which are told init's pid before a builder
     /// could have cloned it, nor on a kernel that cannot mount a procfs of a pid namespace that the
     /// builder is not in (before Linux 6.18).
-    pub(crate) fn decide_builder(&mut self, namespaces: &Namespaces) {
+    pub fn decide_builder(&mut self, namespaces: &Namespaces) {
         let joined = namespaces.joined(CloneFlags::CLONE_NEWPID);
         self.has_builder = !namespaces.has_user()
             && !self.has_hooks(&CALLERS)
@@ -224,26 +224,26 @@ impl Plan {
     }
 
     /// Whether there is a hook of one of these kinds.
-    pub(crate) fn has_hooks(&self, kinds: &[HookKind]) -> bool {
+    pub fn has_hooks(&self, kinds: &[HookKind]) -> bool {
         self.hooks.as_ref().is_some_and(|hooks| hooks.has(kinds))
     }
 
     /// Returns the hooks if there are startContainer hooks, which init runs at `start`.
-    pub(crate) fn start_hooks(&self) -> Option<&Hooks> {
+    pub fn start_hooks(&self) -> Option<&Hooks> {
         self.hooks
             .as_ref()
             .filter(|hooks| hooks.has(&[HookKind::StartContainer]))
     }
 
     /// Whether init copies files of the image into memory (`tmpcopyup`), which may be of any size.
-    pub(crate) fn copies_up(&self) -> bool {
+    pub fn copies_up(&self) -> bool {
         let mut mounts = self.root.iter().flat_map(|root| &root.mounts);
         mounts.any(|mount| mount.options.tmpcopyup)
     }
 
     /// Sets the variables that tell the program of the `count` sockets that are passed on
     /// (sd_listen_fds(3)). Init adds `LISTEN_PID`, which is its own pid.
-    pub(crate) fn announce_sockets(&mut self, count: u32) -> Result<()> {
+    pub fn announce_sockets(&mut self, count: u32) -> Result<()> {
         let Some(program) = self.process.as_mut().filter(|_| count > 0) else {
             return Ok(());
         };
@@ -256,7 +256,7 @@ impl Plan {
     }
 
     /// Sets the variable that tells the program where it finds its service manager's socket.
-    pub(crate) fn announce_notify(&mut self) -> Result<()> {
+    pub fn announce_notify(&mut self) -> Result<()> {
         let path = format!("{DIRECTORY_INSIDE}/{NOTIFY_SOCKET}");
         match &mut self.process {
             Some(program) => program.set_variable("NOTIFY_SOCKET", path.as_bytes()),
@@ -265,25 +265,25 @@ impl Plan {
     }
 
     /// Returns the labels that security modules put on the program, if there are any.
-    pub(crate) fn labels(&self) -> Option<&SecurityLabels> {
+    pub fn labels(&self) -> Option<&SecurityLabels> {
         let program = self.process.as_ref()?;
         Some(&program.labels).filter(|labels| !labels.is_empty())
     }
 
     /// Sets the filter of the process, if there is a process.
-    pub(crate) fn set_filter(&mut self, filter: Option<SeccompFilter>) {
+    pub fn set_filter(&mut self, filter: Option<SeccompFilter>) {
         if let Some(program) = &mut self.process {
             program.filter = filter;
         }
     }
 
     /// The filter of the process.
-    pub(crate) fn filter(&self) -> Option<&SeccompFilter> {
+    pub fn filter(&self) -> Option<&SeccompFilter> {
         self.process.as_ref()?.filter.as_ref()
     }
 
     /// Whether init writes something to its private procfs.
-    pub(crate) fn needs_procfs(&self) -> bool {
+    pub fn needs_procfs(&self) -> bool {
         !self.sysctls.is_empty() || self.labels().is_some()
     }
 }
@@ -295,7 +295,7 @@ fn keyring(id: &str) -> Result<CString> {
 }
 
 /// Returns `linux.personality` as personality(2) takes it.
-pub(crate) fn personality(linux: &Linux) -> Option<u32> {
+pub fn personality(linux: &Linux) -> Option<u32> {
     let domain = linux
         .personality()
         .as_ref()

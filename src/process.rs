@@ -17,14 +17,14 @@ use crate::sys;
 /// which differs for a later process with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Process {
-    pub(crate) pid: i32,
-    pub(crate) start_time: u64,
+pub struct Process {
+    pub pid: i32,
+    pub start_time: u64,
 }
 
 impl Process {
     /// Returns the process that has `pid` now.
-    pub(crate) fn now(pid: i32) -> Result<Self> {
+    pub fn now(pid: i32) -> Result<Self> {
         match Self::look(pid)? {
             Some(start_time) => Ok(Self { pid, start_time }),
             None => bail!("process {pid} is gone"),
@@ -32,7 +32,7 @@ impl Process {
     }
 
     /// Returns a pidfd if the process is still alive.
-    pub(crate) fn open(self) -> Result<Option<OwnedFd>> {
+    pub fn open(self) -> Result<Option<OwnedFd>> {
         let pidfd = match sys::pidfd_open(self.pid) {
             Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
             result => result.with_context(|| format!("process {}", self.pid))?,
@@ -45,7 +45,7 @@ impl Process {
     /// Whether the process is ending: its last thread has begun to exit and has closed its
     /// descriptors, but its pidfd does not report the end yet. The first process of a pid namespace
     /// stays like this until everything in the namespace has ended (pid_namespaces(7)).
-    pub(crate) fn is_ending(self) -> bool {
+    pub fn is_ending(self) -> bool {
         let number = |fields: &[String], index: usize| fields.get(index)?.parse::<u64>().ok();
         fields(self.pid).is_some_and(|fields| {
             let flags = number(&fields, FLAGS_FIELD).unwrap_or(0);
@@ -54,7 +54,7 @@ impl Process {
     }
 
     /// Returns when the process started, to the second; `None` if the uptime cannot be read.
-    pub(crate) fn started(self) -> Option<SystemTime> {
+    pub fn started(self) -> Option<SystemTime> {
         let uptime = fs::read_to_string("/proc/uptime").ok()?;
         let up = uptime.split('.').next()?.parse().ok()?;
         let boot = SystemTime::now().checked_sub(Duration::from_secs(up))?;
@@ -86,7 +86,7 @@ const FLAGS_FIELD: usize = 6;
 const THREADS_FIELD: usize = 17;
 
 /// Returns the reason why process `pid`, which has been killed, still exists, for an error line.
-pub(crate) fn what_holds(pid: i32) -> String {
+pub fn what_holds(pid: i32) -> String {
     let Some(fields) = fields(pid) else {
         return "it has just ended".to_owned();
     };
@@ -114,7 +114,7 @@ fn what_keeps(pid: i32) -> String {
 }
 
 /// Whether SIGKILL is pending for the process: it was sent, and the process has not acted on it.
-pub(crate) fn is_killed(pid: i32) -> bool {
+pub fn is_killed(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = |line: &str| {
         let mask = line

@@ -11,7 +11,7 @@ use crate::list::ListFormat;
 
 /// Runs `rt ps`; returns the text for standard output: a JSON array of pids, or the lines about
 /// these pids that ps(1) prints with `options` (`-ef` by default).
-pub(crate) fn ps(root: &Path, id: &str, format: ListFormat, options: &[String]) -> Result<String> {
+pub fn ps(root: &Path, id: &str, format: ListFormat, options: &[String]) -> Result<String> {
     let cgroup = Container::open_existing(root, id)?.record.cgroup;
     if cgroup.is_nowhere() {
         bail!("{id}: container has no cgroup");

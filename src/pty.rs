@@ -22,8 +22,8 @@ use rustix::termios::Winsize;
 use crate::sys;
 use crate::sys::rootfd::RootFd;
 
-pub(crate) use client::{TerminalClient, restore_terminal};
-pub(crate) use relay::Relay;
+pub use client::{TerminalClient, restore_terminal};
+pub use relay::Relay;
 
 /// `DEVPTS_SUPER_MAGIC` of <linux/magic.h>.
 const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
@@ -32,16 +32,16 @@ const TTY_GROUP: u32 = 5;
 
 /// Both ends of a new pseudoterminal.
 #[derive(Debug)]
-pub(crate) struct Pair {
-    pub(crate) master: OwnedFd,
-    pub(crate) peer: OwnedFd,
+pub struct Pair {
+    pub master: OwnedFd,
+    pub peer: OwnedFd,
 }
 
 impl Pair {
     /// Opens a pseudoterminal of the devpts at `/dev/pts` below `root`, with `size` as rows and
     /// columns. The peer is opened from the master and never by its path, where the image could
     /// have put something else (CVE-2025-52565).
-    pub(crate) fn open(root: &RootFd, size: Option<(u16, u16)>) -> Result<Self> {
+    pub fn open(root: &RootFd, size: Option<(u16, u16)>) -> Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
         let master = root
             .open_without_links(Path::new("/dev/pts/ptmx"), flags)
@@ -69,7 +69,7 @@ impl Pair {
 }
 
 /// Makes the user of the process the owner of the terminal, and tty its group.
-pub(crate) fn give_to(peer: &OwnedFd, uid: u32) -> Result<()> {
+pub fn give_to(peer: &OwnedFd, uid: u32) -> Result<()> {
     match fchown(
         peer,
         Some(Uid::from_raw(uid)),
@@ -83,7 +83,7 @@ pub(crate) fn give_to(peer: &OwnedFd, uid: u32) -> Result<()> {
 
 /// Checks that `--console-socket` is given exactly if the process has a terminal and `rt` does not
 /// stay to relay it.
-pub(crate) fn check_console(terminal: bool, detached: bool, socket: Option<&Path>) -> Result<()> {
+pub fn check_console(terminal: bool, detached: bool, socket: Option<&Path>) -> Result<()> {
     match (terminal, detached, socket) {
         (true, true, None) => bail!(
             "process.terminal: cannot allocate tty if rt will detach without setting console socket (--console-socket)"
@@ -98,7 +98,7 @@ pub(crate) fn check_console(terminal: bool, detached: bool, socket: Option<&Path
 
 /// Sends the master of the terminal to the console socket. Returns the master, for the relay, if
 /// there is no console socket.
-pub(crate) fn hand_over(
+pub fn hand_over(
     terminal: Option<OwnedFd>,
     console: Option<&DescriptorSocket>,
 ) -> Result<Option<OwnedFd>> {
@@ -110,7 +110,7 @@ pub(crate) fn hand_over(
 
 /// A connection to a socket of the engine that receives a descriptor.
 #[derive(Debug)]
-pub(crate) struct DescriptorSocket {
+pub struct DescriptorSocket {
     socket: OwnedFd,
     origin: String,
 }
@@ -118,7 +118,7 @@ pub(crate) struct DescriptorSocket {
 impl DescriptorSocket {
     /// Connects to the socket at `path`; to be called before anything is created. `option` is the
     /// option or annotation that named the path, for errors.
-    pub(crate) fn connect(path: &Path, option: &str) -> Result<Self> {
+    pub fn connect(path: &Path, option: &str) -> Result<Self> {
         let origin = format!("{option} {}", path.display());
         let address = UnixAddr::new(path).with_context(|| origin.clone())?;
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -128,12 +128,12 @@ impl DescriptorSocket {
     }
 
     /// Connects like [`Self::connect`] if there is a path.
-    pub(crate) fn connect_if(path: Option<&Path>, option: &str) -> Result<Option<Self>> {
+    pub fn connect_if(path: Option<&Path>, option: &str) -> Result<Option<Self>> {
         path.map(|path| Self::connect(path, option)).transpose()
     }
 
     /// Sends `descriptor` with `name` as the text of the message.
-    pub(crate) fn send(&self, descriptor: BorrowedFd<'_>, name: &str) -> Result<()> {
+    pub fn send(&self, descriptor: BorrowedFd<'_>, name: &str) -> Result<()> {
         let message = [IoSlice::new(name.as_bytes())];
         let fds = [descriptor.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&fds)];

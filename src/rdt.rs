@@ -23,7 +23,7 @@ const RDTGROUP_SUPER_MAGIC: i64 = 0x0765_5821;
 
 /// What a container uses of resctrl, as its record stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Rdt {
+pub struct Rdt {
     /// The mount point.
     root: PathBuf,
     /// The directory of the class of service.
@@ -50,7 +50,7 @@ impl Rdt {
     /// # Errors
     /// No resctrl is mounted; or `closID` names a class that does not exist and no schema is given;
     /// or an existing class has another schema than the configuration.
-    pub(crate) fn plan(wanted: &LinuxIntelRdt, id: &str) -> Result<Self> {
+    pub fn plan(wanted: &LinuxIntelRdt, id: &str) -> Result<Self> {
         let root = mount_point().context("linux.intelRdt")?;
         Self::below(&root, wanted, id)
     }
@@ -95,7 +95,7 @@ impl Rdt {
     }
 
     /// Makes the directories and writes the schemata.
-    pub(crate) fn create(&mut self) -> Result<()> {
+    pub fn create(&mut self) -> Result<()> {
         self.make()?;
         self.configure()
     }
@@ -127,7 +127,7 @@ impl Rdt {
     }
 
     /// Writes `schema` with one write(2), of which the kernel takes all lines or none.
-    pub(crate) fn write(&self, schema: &str) -> Result<()> {
+    pub fn write(&self, schema: &str) -> Result<()> {
         let path = self.class.join("schemata");
         let written = open(&path)?.write_all(format!("{schema}\n").as_bytes());
         written
@@ -136,7 +136,7 @@ impl Rdt {
     }
 
     /// Returns the lines for [`Self::write`] that undo a write of `schema`.
-    pub(crate) fn undo_of(&self, schema: &str) -> Result<String> {
+    pub fn undo_of(&self, schema: &str) -> Result<String> {
         let path = self.class.join("schemata");
         let now = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let name = |line: &str| resource(line).map(|(name, _)| name.to_owned());
@@ -147,7 +147,7 @@ impl Rdt {
 
     /// Puts process `pid` into the class, then into the monitoring group, which accepts only tasks
     /// of its class.
-    pub(crate) fn enter(&self, pid: i32) -> Result<()> {
+    pub fn enter(&self, pid: i32) -> Result<()> {
         for directory in [Some(&self.class), self.monitoring.as_ref()]
             .into_iter()
             .flatten()
@@ -162,7 +162,7 @@ impl Rdt {
     }
 
     /// Removes the class or the monitoring group that was made for this container alone.
-    pub(crate) fn remove(&self) -> Result<()> {
+    pub fn remove(&self) -> Result<()> {
         // Removing a class also removes its monitoring groups.
         let made = match (self.is_own && self.is_new, &self.monitoring) {
             (true, _) => &self.class,

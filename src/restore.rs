@@ -38,21 +38,21 @@ const LOG: &str = "restore.log";
 
 /// Options of `restore`.
 #[derive(Debug, Args)]
-pub(crate) struct RestoreOptions {
+pub struct RestoreOptions {
     #[command(flatten)]
     common: CriuCommonOptions,
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
-    pub(crate) bundle: PathBuf,
+    pub bundle: PathBuf,
     /// Unix socket that takes the terminal's master
     #[arg(long, value_name = "SOCKET")]
-    pub(crate) console_socket: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
     /// File that takes init's pid
     #[arg(long, value_name = "FILE")]
-    pub(crate) pid_file: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
     /// Return when the container runs
     #[arg(short, long)]
-    pub(crate) detach: bool,
+    pub detach: bool,
     /// Leave orphans of the container to the engine
     #[arg(long)]
     no_subreaper: bool,
@@ -67,11 +67,11 @@ pub(crate) struct RestoreOptions {
     lsm_mount_context: Option<String>,
     /// Name of the container
     #[arg(value_name = "ID")]
-    pub(crate) id: String,
+    pub id: String,
 }
 
 /// Executes `rt restore`. Returns the status of the process, or 0 when detached.
-pub(crate) fn command(request: &CreateRequest, options: &RestoreOptions) -> Result<i32> {
+pub fn command(request: &CreateRequest, options: &RestoreOptions) -> Result<i32> {
     ensure!(
         is_root_of_host(),
         "restore: only root of the host may do that"

@@ -6,11 +6,7 @@
 //! layer, or else a sealed memfd. A read-only bind mount is not enough: a process that holds it can
 //! make it writable again.
 
-#[cfg(all(
-    feature = "early-start",
-    target_arch = "x86_64",
-    target_env = "gnu"
-))]
+#[cfg(all(feature = "early-start", target_arch = "x86_64", target_env = "gnu"))]
 mod entry;
 
 use std::ffi::{CStr, CString, OsStr};
@@ -29,21 +25,21 @@ use nix::unistd::execveat;
 
 use crate::sys;
 
-pub(crate) const SELF: &CStr = c"/proc/self/exe";
+pub const SELF: &CStr = c"/proc/self/exe";
 /// The environment variable that tells the second run that it is the second one. Its value is the
 /// pid, which only execve(2) keeps: a process that `rt` has started, and an `rt` whose engine
 /// passes its own environment on, have another pid and ignore the variable.
-pub(crate) const MARK: &str = "_RT_PROTECTED_PID";
+pub const MARK: &str = "_RT_PROTECTED_PID";
 /// The second layer: a read-only overlay needs two. Any directory outside of the first layer will
 /// do.
-pub(crate) const SECOND_LAYER: &str = "/sys/fs";
+pub const SECOND_LAYER: &str = "/sys/fs";
 
 /// Returns if the image of this process is write-protected; otherwise executes this program again
 /// from one that is, and does not return.
 ///
 /// # Errors
 /// If there is neither an overlay nor a sealed copy, or the image cannot be executed.
-pub(crate) fn protect() -> Result<()> {
+pub fn protect() -> Result<()> {
     if sys::has_verity(SELF) || statfs(SELF).is_ok_and(|fs| is_never_written(fs.filesystem_type()))
     {
         return Ok(());
@@ -56,12 +52,12 @@ pub(crate) fn protect() -> Result<()> {
 
 /// Whether the kernel cannot write to a file system of this type, however it is mounted: EROFS,
 /// squashfs, cramfs and ISO 9660 (<linux/magic.h>).
-pub(crate) const fn is_never_written(kind: FsType) -> bool {
+pub const fn is_never_written(kind: FsType) -> bool {
     matches!(kind.0, 0xe0f5_e1e2 | 0x7371_7368 | 0x28cd_3d45 | 0x9660)
 }
 
 /// Whether this is the second run, from the sealed executable.
-pub(crate) fn runs_again() -> bool {
+pub fn runs_again() -> bool {
     std::env::var(MARK).is_ok_and(|pid| pid == std::process::id().to_string())
 }
 

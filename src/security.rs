@@ -1,6 +1,6 @@
 //! Confinement of the program beyond namespaces and cgroups: seccomp filters, labels of security
 //! modules, Landlock.
 
-pub(crate) mod landlock;
-pub(crate) mod lsm;
-pub(crate) mod seccomp;
+pub mod landlock;
+pub mod lsm;
+pub mod seccomp;

@@ -85,7 +85,7 @@ struct NamespaceTemplate {
 ///
 /// # Errors
 /// `BUNDLE/config.json: …` if it cannot be written, `File … exists. Remove it first` if it exists.
-pub(crate) fn spec(
+pub fn spec(
     bundle: &Path,
     rootless: bool,
     cgroup_v2: bool,

@@ -15,7 +15,7 @@ use crate::error::{InPhase, Phase, line, phase};
 use crate::{delete, log};
 
 /// `rt start`.
-pub(crate) fn command(root: &Path, id: &str) -> Result<()> {
+pub fn command(root: &Path, id: &str) -> Result<()> {
     let (container, lock) = Container::open_existing_locked(root, id)?;
     let (status, init) = container.status().phase(Phase::State)?;
     let Some(init) = init else {
@@ -71,7 +71,7 @@ fn end_of_hooks(container: &Container, init: BorrowedFd<'_>, error: &anyhow::Err
 }
 
 /// Runs the poststart hooks. If one fails, the container is ended.
-pub(crate) fn poststart(container: &Container, init: BorrowedFd<'_>) -> Result<()> {
+pub fn poststart(container: &Container, init: BorrowedFd<'_>) -> Result<()> {
     let (Some(hooks), Some(process)) = (Hooks::of(&container.record), container.record.init) else {
         return Ok(());
     };

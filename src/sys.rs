@@ -11,10 +11,10 @@ mod file;
 mod landlock;
 mod lsm;
 mod mount;
-pub(crate) mod mount_table;
+pub mod mount_table;
 mod process;
-pub(crate) mod procfd;
-pub(crate) mod rootfd;
+pub mod procfd;
+pub mod rootfd;
 mod scheduling;
 mod seccomp;
 mod terminal;
@@ -33,27 +33,27 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags, accept_with,
     recvmsg,
 };
-pub(crate) use rustix::stdio::{stderr, stdin, stdout};
+pub use rustix::stdio::{stderr, stdin, stdout};
 
-pub(crate) use bpf::*;
+pub use bpf::*;
 use call::{call, errno};
-pub(crate) use directory::*;
-pub(crate) use file::*;
-pub(crate) use landlock::*;
-pub(crate) use lsm::*;
-pub(crate) use mount::*;
-pub(crate) use process::*;
-pub(crate) use scheduling::*;
-pub(crate) use seccomp::*;
-pub(crate) use terminal::*;
-pub(crate) use xattr::*;
+pub use directory::*;
+pub use file::*;
+pub use landlock::*;
+pub use lsm::*;
+pub use mount::*;
+pub use process::*;
+pub use scheduling::*;
+pub use seccomp::*;
+pub use terminal::*;
+pub use xattr::*;
 
 /// The argument list that execve(2) has put on the stack; null before [`remember_command_line`].
 static ARGUMENTS: AtomicPtr<*mut c_char> = AtomicPtr::new(std::ptr::null_mut());
 static ENVIRONMENT: AtomicPtr<*mut c_char> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Stores the argument list and the environment of execve(2), which live as long as the process.
-pub(crate) fn remember_command_line(args: *mut *mut c_char, env: *mut *mut c_char) {
+pub fn remember_command_line(args: *mut *mut c_char, env: *mut *mut c_char) {
     ARGUMENTS.store(args, Ordering::Relaxed);
     ENVIRONMENT.store(env, Ordering::Relaxed);
 }
@@ -61,7 +61,7 @@ pub(crate) fn remember_command_line(args: *mut *mut c_char, env: *mut *mut c_cha
 /// Overwrites the command line and the environment with zeros: both what other processes see in
 /// `/proc/PID/cmdline` and `/proc/PID/environ`, and what this process would read. Only for a child
 /// that needs neither.
-pub(crate) fn clear_command_line() {
+pub fn clear_command_line() {
     for list in [&ARGUMENTS, &ENVIRONMENT] {
         let mut at = list.load(Ordering::Relaxed);
         // SAFETY: both lists come from execve(2): each ends with a null pointer and each string
@@ -86,7 +86,7 @@ fn close_range(first: u32, last: u32) -> Result<()> {
 }
 
 /// Closes every descriptor from `first` on, except those in `keep`.
-pub(crate) fn close_all_but(mut keep: Vec<RawFd>, mut first: u32) -> Result<()> {
+pub fn close_all_but(mut keep: Vec<RawFd>, mut first: u32) -> Result<()> {
     keep.sort_unstable();
     for fd in keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()) {
         if fd > first {
@@ -98,7 +98,7 @@ pub(crate) fn close_all_but(mut keep: Vec<RawFd>, mut first: u32) -> Result<()> 
 }
 
 /// Closes `fds`, with one close_range(2) for each run of consecutive numbers.
-pub(crate) fn close_together(fds: Vec<OwnedFd>) {
+pub fn close_together(fds: Vec<OwnedFd>) {
     let mut fds: Vec<u32> = fds.into_iter().map(|fd| fd.into_raw_fd() as u32).collect();
     fds.sort_unstable();
     for run in fds.chunk_by(|one, next| one + 1 == *next) {
@@ -107,7 +107,7 @@ pub(crate) fn close_together(fds: Vec<OwnedFd>) {
 }
 
 /// Whether the inherited descriptor `number` is open.
-pub(crate) fn is_open(number: RawFd) -> bool {
+pub fn is_open(number: RawFd) -> bool {
     fcntl_getfd(inherited(number)).is_ok()
 }
 
@@ -128,7 +128,7 @@ struct InterfaceFlags {
 }
 
 /// Brings up the interface `name` of this network namespace (netdevice(7)).
-pub(crate) fn bring_interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<()> {
+pub fn bring_interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<()> {
     let mut request = InterfaceFlags {
         flags: (libc::IFF_UP | libc::IFF_RUNNING) as i16,
         ..InterfaceFlags::default()
@@ -147,7 +147,7 @@ pub(crate) fn bring_interface_up(socket: BorrowedFd<'_>, name: &str) -> Result<(
 }
 
 /// Accepts a connection with accept4(2); the new descriptor is close-on-exec.
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
     accept_with(listener, SocketFlags::CLOEXEC).map_err(errno)
 }
 
@@ -156,16 +156,13 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// `EMSGSIZE` if the message is longer than `buffer`.
-pub(crate) fn receive(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> Result<(usize, Option<OwnedFd>)> {
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
     let (length, received) = receive_many(socket, buffer)?;
     Ok((length, received.into_iter().next()))
 }
 
 /// Receives one message like [`receive`], or nothing if there is none, without waiting.
-pub(crate) fn receive_at_once(
+pub fn receive_at_once(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> Result<(usize, Option<OwnedFd>)> {
@@ -177,10 +174,7 @@ pub(crate) fn receive_at_once(
 
 /// Receives one message like [`receive`], and returns all descriptors that came with it: at most
 /// 253 (`SCM_MAX_FD` of the kernel).
-pub(crate) fn receive_many(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> Result<(usize, Vec<OwnedFd>)> {
+pub fn receive_many(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
     receive_with(socket, buffer, RecvFlags::empty())
 }
 
@@ -207,18 +201,18 @@ fn receive_with(
 }
 
 /// Returns a copy of `fd`, close-on-exec, with the lowest free number from `first` on.
-pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, first: RawFd) -> Result<OwnedFd> {
+pub fn duplicate_above(fd: BorrowedFd<'_>, first: RawFd) -> Result<OwnedFd> {
     fcntl_dupfd_cloexec(fd, first).map_err(errno)
 }
 
 /// Returns a copy, close-on-exec, of the descriptor that the engine has passed as `number`.
-pub(crate) fn duplicate(number: RawFd) -> Result<OwnedFd> {
+pub fn duplicate(number: RawFd) -> Result<OwnedFd> {
     duplicate_above(inherited(number), 3)
 }
 
 /// Copies `fds` to the numbers from `first` on, in place of what is there. For a process that is
 /// about to execute another program, to which they are passed; `fds` have higher numbers.
-pub(crate) fn pass_from(first: RawFd, fds: &[OwnedFd]) -> Result<()> {
+pub fn pass_from(first: RawFd, fds: &[OwnedFd]) -> Result<()> {
     let count = RawFd::try_from(fds.len()).map_err(|_| Errno::EMFILE)?;
     close_range(first as u32, (first + count - 1) as u32)?;
     for fd in fds {
@@ -230,6 +224,6 @@ pub(crate) fn pass_from(first: RawFd, fds: &[OwnedFd]) -> Result<()> {
 
 /// Returns the standard streams. `entry_point` makes sure that they are open, and they are never
 /// closed.
-pub(crate) fn standard_streams() -> [BorrowedFd<'static>; 3] {
+pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
     [stdin(), stdout(), stderr()]
 }

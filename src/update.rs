@@ -20,7 +20,7 @@ use crate::{config, log};
 const LIMIT: u64 = 1 << 20;
 
 /// Runs `rt update`. If the limits cannot be set, the schemata of Intel RDT are restored.
-pub(crate) fn command(
+pub fn command(
     root: &Path,
     id: &str,
     resources: LinuxResources,
@@ -65,7 +65,7 @@ fn update_with_schema(
 
 /// Reads resources (an object like `linux.resources` in `config.json`) from `file`, or from
 /// standard input if that is `-`.
-pub(crate) fn read(file: &Path) -> Result<LinuxResources> {
+pub fn read(file: &Path) -> Result<LinuxResources> {
     let read = || {
         let mut bytes = Vec::new();
         let mut limited = match file.to_str() {
@@ -86,7 +86,7 @@ pub(crate) fn read(file: &Path) -> Result<LinuxResources> {
 
 /// Intel RDT, also together with a file.
 #[derive(Debug, Args)]
-pub(crate) struct Schemata {
+pub struct Schemata {
     /// Schema of the L3 cache, such as L3:0=7f0
     #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
@@ -115,7 +115,7 @@ impl Schemata {
 
 /// What runc takes, and ignores as well: no kernel has such limits any more.
 #[derive(Debug, Args)]
-pub(crate) struct Obsolete {
+pub struct Obsolete {
     #[arg(long, hide = true, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
     kernel_memory: Option<i64>,
     #[arg(long, hide = true, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
@@ -123,7 +123,7 @@ pub(crate) struct Obsolete {
 }
 
 impl Obsolete {
-    pub(crate) fn warn(&self) {
+    pub fn warn(&self) {
         if self.kernel_memory.or(self.kernel_memory_tcp).is_some() {
             log::warn("--kernel-memory and --kernel-memory-tcp are ignored");
         }
@@ -132,7 +132,7 @@ impl Obsolete {
 
 /// The limits that the command line can name one by one.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
-pub(crate) struct Values {
+pub struct Values {
     /// Limit of memory: bytes, or with k, m, g; -1 for none
     #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
     memory: Option<i64>,

@@ -13,7 +13,7 @@ impl Cgroup {
     /// Makes all cgroups and opens them. Refuses a cgroup that is frozen or has processes. On an
     /// error everything that was made is removed again.
     /// Those that systemd makes are made later, in [`Self::start_unit`].
-    pub(crate) fn create(&mut self) -> Result<OpenCgroup> {
+    pub fn create(&mut self) -> Result<OpenCgroup> {
         if self.unit.is_some() {
             self.groups.iter().try_for_each(Group::refuse_processes)?;
             return Ok(OpenCgroup::default());
@@ -55,13 +55,13 @@ impl Cgroup {
     }
 
     /// Connects to the systemd manager that makes the cgroups, if one does.
-    pub(crate) fn connect(&self) -> Result<Option<UnitConnection>> {
+    pub fn connect(&self) -> Result<Option<UnitConnection>> {
         self.unit.as_ref().map(Unit::connect).transpose()
     }
 
     /// Has systemd make the cgroups with process `pid` in them, and makes those that systemd does
     /// not know.
-    pub(crate) fn start_unit(
+    pub fn start_unit(
         &mut self,
         unit: &mut UnitConnection,
         properties: &[Property],

@@ -27,7 +27,7 @@ const FILES: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
 
 /// Which cgroup is given to whom. User and group ids are those of the host.
 #[derive(Debug)]
-pub(crate) enum Delegation {
+pub enum Delegation {
     /// The container's own cgroup (config-linux.md "Cgroup ownership").
     Own { uid: u32 },
     /// A cgroup below it, in which the process starts (`run.oci.delegate-cgroup`). It is given to
@@ -40,7 +40,7 @@ pub(crate) enum Delegation {
 
 impl Delegation {
     /// Decides what a configuration asks for.
-    pub(crate) fn plan(
+    pub fn plan(
         spec: &Spec,
         annotations: &HashMap<String, String>,
         cgroup: &Cgroup,
@@ -88,7 +88,7 @@ fn shows_groups_to_write(mount: &Mount) -> bool {
 
 impl Cgroup {
     /// Gives away the cgroup of `delegation`, once process `pid` is in the container's cgroup.
-    pub(crate) fn delegate(&self, delegation: &Delegation, pid: i32) -> Result<()> {
+    pub fn delegate(&self, delegation: &Delegation, pid: i32) -> Result<()> {
         let own = self.v2().context("the container has no cgroup")?;
         match delegation {
             // A cgroup that existed before the container keeps its owner.

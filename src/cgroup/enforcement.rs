@@ -15,7 +15,7 @@ impl Cgroup {
     /// Returns the properties with which systemd starts the scope: those of annotations, and the
     /// limits that it has to know before it makes the cgroups, which are the device rules, on version
     /// 1. None if `rt` makes the cgroups.
-    pub(crate) fn unit_properties(
+    pub fn unit_properties(
         &self,
         annotations: &HashMap<String, String>,
         limits: &Limits,
@@ -28,13 +28,13 @@ impl Cgroup {
     }
 
     /// Writes all limits of a new container.
-    pub(crate) fn apply(&self, limits: &Limits, unit: Option<&mut UnitConnection>) -> Result<()> {
+    pub fn apply(&self, limits: &Limits, unit: Option<&mut UnitConnection>) -> Result<()> {
         self.write(limits, unit, false)
     }
 
     /// Limits the memory of a new container before anything is done in it. systemd gets its copy of
     /// these limits later, with all the others.
-    pub(crate) fn apply_memory(&self, limits: &Limits) -> Result<()> {
+    pub fn apply_memory(&self, limits: &Limits) -> Result<()> {
         self.write_files(&limits.of_memory())
     }
 

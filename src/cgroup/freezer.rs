@@ -22,17 +22,17 @@ const FREEZING: Duration = Duration::from_millis(100);
 
 impl Cgroup {
     /// Whether the processes of the container are frozen; false if the cgroup is missing.
-    pub(crate) fn is_frozen(&self) -> Result<bool> {
+    pub fn is_frozen(&self) -> Result<bool> {
         self.freezer().map_or(Ok(false), Group::is_frozen)
     }
 
     /// Returns the directory of the cgroup that can be frozen, if there is one.
-    pub(crate) fn freezer_directory(&self) -> Option<&Path> {
+    pub fn freezer_directory(&self) -> Option<&Path> {
         self.freezer().map(|group| &*group.directory)
     }
 
     /// Freezes every process of the container and waits until all are frozen, at most 10 s.
-    pub(crate) fn freeze(&self) -> Result<()> {
+    pub fn freeze(&self) -> Result<()> {
         freeze(
             self.freezer()
                 .context("no cgroup hierarchy can freeze processes")?,
@@ -40,12 +40,12 @@ impl Cgroup {
     }
 
     /// Thaws every process of the container.
-    pub(crate) fn thaw(&self) -> Result<()> {
+    pub fn thaw(&self) -> Result<()> {
         self.freezer().map_or(Ok(()), thaw)
     }
 
     /// Returns why the processes cannot be thawed, if a cgroup above is frozen.
-    pub(crate) fn frozen_from_above(&self) -> Option<String> {
+    pub fn frozen_from_above(&self) -> Option<String> {
         frozen_from_above(&self.groups)
     }
 }

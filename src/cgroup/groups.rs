@@ -7,7 +7,7 @@ use super::systemd::Unit;
 
 /// The cgroups of one container on every hierarchy, as its record stores them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Cgroup {
+pub struct Cgroup {
     /// Whether the host has version 2 alone, so that there is one cgroup at most.
     pub(super) unified: bool,
     pub(super) groups: Vec<Group>,
@@ -21,12 +21,12 @@ pub(crate) struct Cgroup {
 
 impl Cgroup {
     /// Whether the container has no cgroup at all.
-    pub(crate) fn is_nowhere(&self) -> bool {
+    pub fn is_nowhere(&self) -> bool {
         self.groups.is_empty()
     }
 
     /// Whether the host has version 2 alone.
-    pub(crate) fn is_unified(&self) -> bool {
+    pub fn is_unified(&self) -> bool {
         self.unified
     }
 
@@ -42,7 +42,7 @@ impl Cgroup {
 
     /// Marks the cgroups as the container's, because they have been made for it; not those that
     /// systemd makes.
-    pub(crate) fn own(&mut self) {
+    pub fn own(&mut self) {
         self.owned |= self.unit.is_none();
     }
 
@@ -57,7 +57,7 @@ impl Cgroup {
     }
 
     /// Returns these cgroups, with those of `other` on hierarchies where these have none.
-    pub(crate) fn with(mut self, other: Self) -> Self {
+    pub fn with(mut self, other: Self) -> Self {
         let has = |group: &Group| {
             self.groups
                 .iter()

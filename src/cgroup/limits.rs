@@ -12,7 +12,7 @@ use super::setting::{self, Setting};
 
 /// Every limit of a container. The default has no limits and no device rules.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Settings for the version 1 cgroups, in the order of writing; those of one controller are
     /// adjacent.
     pub(super) v1: Vec<Setting>,
@@ -26,7 +26,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Returns the device rules alone.
-    pub(crate) fn of_devices(&self) -> Self {
+    pub fn of_devices(&self) -> Self {
         Self {
             devices: self.devices.clone(),
             ..Self::default()
@@ -34,7 +34,7 @@ impl Limits {
     }
 
     /// Returns the limits of memory and of memory with swap alone.
-    pub(crate) fn of_memory(&self) -> Self {
+    pub fn of_memory(&self) -> Self {
         const FILES: [&str; 4] = [
             "memory.limit_in_bytes",
             "memory.memsw.limit_in_bytes",
@@ -56,7 +56,7 @@ impl Limits {
     }
 
     /// Returns all limits but the device rules.
-    pub(crate) fn without_devices(&self) -> Self {
+    pub fn without_devices(&self) -> Self {
         Self {
             devices: None,
             ..self.clone()

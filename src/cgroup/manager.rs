@@ -2,7 +2,7 @@
 
 /// Who makes the cgroups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Manager {
+pub enum Manager {
     #[default]
     Cgroupfs,
     Systemd,

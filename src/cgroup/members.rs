@@ -50,12 +50,12 @@ impl Group {
 impl Cgroup {
     /// Returns every process of the cgroups and of those below them, as host pids, sorted, each
     /// once. A missing cgroup has none.
-    pub(crate) fn pids(&self) -> Result<Vec<i32>> {
+    pub fn pids(&self) -> Result<Vec<i32>> {
         pids(&self.groups)
     }
 
     /// Returns the first cgroup with processes if the cgroups are not marked as the container's.
-    pub(crate) fn used_by_others(&self) -> Result<Option<&Path>> {
+    pub fn used_by_others(&self) -> Result<Option<&Path>> {
         if self.owned {
             return Ok(None);
         }

@@ -16,7 +16,7 @@ use crate::sys;
 
 /// A descriptor that becomes ready when a process of the container has been killed by the OOM
 /// killer.
-pub(crate) enum OomWatch {
+pub enum OomWatch {
     /// Version 1: an eventfd, registered in `cgroup.event_control`, and `memory.oom_control`.
     Event { event: EventFd, control: OwnedFd },
     /// Version 2: `memory.events`, and its last count of `oom_kill`.
@@ -25,7 +25,7 @@ pub(crate) enum OomWatch {
 
 impl Cgroup {
     /// Returns a watch for processes that the OOM killer kills; None where memory is not counted.
-    pub(crate) fn watch_oom(&self) -> Result<Option<OomWatch>> {
+    pub fn watch_oom(&self) -> Result<Option<OomWatch>> {
         OomWatch::new(&self.groups)
     }
 }
@@ -54,7 +54,7 @@ impl OomWatch {
     }
 
     /// Returns the descriptor and the events to wait for.
-    pub(crate) fn poll(&self) -> (BorrowedFd<'_>, PollFlags) {
+    pub fn poll(&self) -> (BorrowedFd<'_>, PollFlags) {
         match self {
             Self::Event { event, .. } => (event.as_fd(), PollFlags::POLLIN),
             Self::File { events, .. } => (events.as_fd(), PollFlags::POLLPRI),
@@ -62,7 +62,7 @@ impl OomWatch {
     }
 
     /// Whether a process has been killed since the last call; never waits.
-    pub(crate) fn occurred(&mut self) -> bool {
+    pub fn occurred(&mut self) -> bool {
         match self {
             // The removal of the cgroup is an event, too; reading `memory.oom_control` fails then.
             Self::Event { event, control } => {

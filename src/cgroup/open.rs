@@ -13,7 +13,7 @@ use crate::sys;
 
 /// Descriptors of existing cgroups, with which one process enters them.
 #[derive(Default)]
-pub(crate) struct OpenCgroup {
+pub struct OpenCgroup {
     /// The directory of the version 2 cgroup, for a clone directly into it.
     directory: Option<OwnedFd>,
     /// `tasks` of each version 1 cgroup but the one that counts processes. A process with a single
@@ -28,7 +28,7 @@ pub(crate) struct OpenCgroup {
 
 impl Cgroup {
     /// Opens existing cgroups.
-    pub(crate) fn open(&self) -> Result<OpenCgroup> {
+    pub fn open(&self) -> Result<OpenCgroup> {
         OpenCgroup::new(&self.groups)
     }
 }
@@ -55,7 +55,7 @@ impl OpenCgroup {
     /// If a builder and the process that it clones would exceed the limit of the version 2 cgroup
     /// (`pids.max`), neither is cloned into it. The returned entry lets the process in later: the
     /// kernel checks no limit for that, but it takes longer than a clone into the cgroup.
-    pub(crate) fn leave_crowded(&mut self) -> Result<Option<LateEntry>> {
+    pub fn leave_crowded(&mut self) -> Result<Option<LateEntry>> {
         let Some(directory) = self.directory.as_ref().filter(|group| is_crowded(group)) else {
             return Ok(None);
         };
@@ -65,18 +65,18 @@ impl OpenCgroup {
     }
 
     /// Returns the directory for `CLONE_INTO_CGROUP` if there is version 2.
-    pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
+    pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
         self.directory.as_ref().map(AsFd::as_fd)
     }
 
     /// In the new process: gives up the version 2 directory, which is closed there together with
     /// all other descriptors of the parent.
-    pub(crate) fn forget_directory(&mut self) {
+    pub fn forget_directory(&mut self) {
         std::mem::forget(self.directory.take());
     }
 
     /// Returns the descriptors that the process must keep open to enter.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.tasks
             .iter()
             .chain(&self.pids)
@@ -85,7 +85,7 @@ impl OpenCgroup {
 
     /// In the process: enters the cgroups that it was not cloned into, except the one that
     /// [`Self::enter_pids`] enters.
-    pub(crate) fn enter(&mut self) -> Result<()> {
+    pub fn enter(&mut self) -> Result<()> {
         self.tasks.iter().try_for_each(enter)?;
         self.close();
         Ok(())
@@ -94,7 +94,7 @@ impl OpenCgroup {
     /// In the process: enters the version 1 cgroup that counts processes, if there is one. The
     /// kernel checks the rights of the process that opened the file (since Linux 5.16), or lets a
     /// process move itself.
-    pub(crate) fn enter_pids(&mut self) -> Result<()> {
+    pub fn enter_pids(&mut self) -> Result<()> {
         self.pids.take().as_ref().map_or(Ok(()), enter)
     }
 
@@ -104,11 +104,11 @@ impl OpenCgroup {
 }
 
 /// `cgroup.procs` of a version 2 cgroup.
-pub(crate) struct LateEntry(OwnedFd);
+pub struct LateEntry(OwnedFd);
 
 impl LateEntry {
     /// Moves the process `pid` into the cgroup.
-    pub(crate) fn admit(&self, pid: i32) -> Result<()> {
+    pub fn admit(&self, pid: i32) -> Result<()> {
         file::write_to(&self.0, &pid.to_string()).context("cgroup.procs")
     }
 }

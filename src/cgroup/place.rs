@@ -19,7 +19,7 @@ impl Cgroup {
     /// `linux.cgroupsPath`. An absolute path starts at the mount point of each hierarchy. A
     /// relative one, or `id` if there is none, is below rt's own cgroup on version 1 and beside it
     /// on version 2, also on a hybrid host.
-    pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<Self> {
+    pub fn plan(path: Option<&Path>, id: &str) -> Result<Self> {
         let path = normalise(path.unwrap_or(Path::new(id))).with_context(|| {
             format!(
                 "linux.cgroupsPath: {}",
@@ -31,7 +31,7 @@ impl Cgroup {
 
     /// Decides where the cgroups are that systemd makes; `path` is `slice:prefix:name`. Asks the
     /// user's systemd manager for its cgroup, unless `rt` runs as root outside of a user namespace.
-    pub(crate) fn plan_unit(
+    pub fn plan_unit(
         path: Option<&Path>,
         id: &str,
         annotations: &HashMap<String, String>,
@@ -89,7 +89,7 @@ impl Cgroup {
     /// Returns the cgroups that process `pid` is in now; a systemd in a container moves itself, for
     /// instance. They can be entered and read, but nothing in them is ever killed, and none is
     /// removed.
-    pub(crate) fn of_process(pid: i32) -> Result<Self> {
+    pub fn of_process(pid: i32) -> Result<Self> {
         let unified = hierarchy::host_is_unified()?;
         let finder = Finder::default();
         let mut groups = Vec::new();
@@ -113,11 +113,7 @@ impl Cgroup {
     /// # Errors
     /// The configuration names a path that cannot be used, or sets a limit in a cgroup that is left
     /// out.
-    pub(crate) fn leave_out_unwritable(
-        &mut self,
-        is_named: bool,
-        limits: &mut Limits,
-    ) -> Result<()> {
+    pub fn leave_out_unwritable(&mut self, is_named: bool, limits: &mut Limits) -> Result<()> {
         const WHO: &str =
             "container could not join or create cgroup (one that is delegated to the user)";
         limits.devices = None;
@@ -152,7 +148,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The configuration asks for a limit.
-    pub(crate) fn leave_out_all(&mut self, limits: &mut Limits) -> Result<()> {
+    pub fn leave_out_all(&mut self, limits: &mut Limits) -> Result<()> {
         limits.devices = None;
         for group in self.groups.drain(..) {
             if let Some(field) = limits.field_of(&group) {
@@ -163,7 +159,7 @@ impl Cgroup {
     }
 
     /// Keeps only the cgroups on hierarchies where `other` has one.
-    pub(crate) fn where_also(mut self, other: &Self) -> Self {
+    pub fn where_also(mut self, other: &Self) -> Self {
         let has = |group: &Group| {
             other
                 .groups

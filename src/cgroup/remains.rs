@@ -21,12 +21,7 @@ impl Cgroup {
     /// when its creation began. A process that started earlier is not the container's, and cgroups
     /// with such a process are left alone, unless `is_made`, which says that the cgroups had been
     /// made.
-    pub(crate) fn of_remains(
-        path: Option<&Path>,
-        id: &str,
-        claimed: SystemTime,
-        is_made: bool,
-    ) -> Self {
+    pub fn of_remains(path: Option<&Path>, id: &str, claimed: SystemTime, is_made: bool) -> Self {
         let at_place = Self::plan(path, id).ok();
         let of_unit = Self::plan_unit(path, id, &HashMap::new()).ok();
         let planned = at_place.into_iter().chain(of_unit).map(Self::only_existing);

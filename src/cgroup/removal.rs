@@ -12,7 +12,7 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(200);
 
 impl Cgroup {
     /// Removes the cgroups if nothing is in them. Returns false if something is or may be.
-    pub(crate) fn remove_empty(&self) -> bool {
+    pub fn remove_empty(&self) -> bool {
         if self.unit.is_some() {
             return self.groups.iter().all(|group| !group.directory.exists());
         }
@@ -32,7 +32,7 @@ impl Cgroup {
     ///
     /// As long as `create` has not succeeded, only empty cgroups are removed, and it is no error if
     /// others stay.
-    pub(crate) fn remove(&self, deadline: Instant) -> Result<()> {
+    pub fn remove(&self, deadline: Instant) -> Result<()> {
         let owned = self.owned;
         if owned
             && self.unit_exists()

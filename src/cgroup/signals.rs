@@ -19,20 +19,20 @@ impl Cgroup {
     /// Sends `signal` to every process of the cgroups and of those below, also to those that are
     /// forked meanwhile. Refuses if this process is one of them. As long as `create` has not
     /// succeeded, no process in the cgroups is known to be the container's, and nothing is done.
-    pub(crate) fn signal_all(&self, signal: i32) -> Result<()> {
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
         signal_all(self.own_groups(), signal)
     }
 
     /// Kills every process of the cgroups and of those below, and waits until there is none, at
     /// most until `deadline`. Leaves nothing frozen. Refuses if this process is one of them.
     /// Missing cgroups are no error. As long as `create` has not succeeded, nothing is done.
-    pub(crate) fn kill(&self, deadline: Instant) -> Result<()> {
+    pub fn kill(&self, deadline: Instant) -> Result<()> {
         kill(self.own_groups(), deadline)
     }
 
     /// Kills every process that is in the cgroups now, thaws them with all cgroups below, and lifts
     /// the limits that keep processes from dying. Does not wait.
-    pub(crate) fn strike(&self) -> Result<()> {
+    pub fn strike(&self) -> Result<()> {
         strike_hard(self.own_groups())
     }
 }

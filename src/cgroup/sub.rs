@@ -10,7 +10,7 @@ use super::groups::Cgroup;
 
 /// `[CTRL[,CTRL]:]PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SubGroup {
+pub struct SubGroup {
     controllers: Vec<String>,
     /// Relative, without `..`; empty for the container's cgroup itself.
     path: PathBuf,
@@ -48,7 +48,7 @@ impl Cgroup {
     /// Returns `current`, the cgroups of a process of this container, with those that `chosen`
     /// names in place of its own. The paths in `chosen` are below this container's cgroups. A path
     /// without controllers applies to all hierarchies.
-    pub(crate) fn choose(&self, mut current: Self, chosen: &[SubGroup]) -> Result<Self> {
+    pub fn choose(&self, mut current: Self, chosen: &[SubGroup]) -> Result<Self> {
         let mut seen: Vec<&str> = Vec::new();
         for sub in chosen {
             if sub.controllers.is_empty() {

@@ -16,8 +16,8 @@ mod scope;
 mod unit;
 mod wire;
 
-pub(crate) use annotation::PREFIX as UNIT_PROPERTIES;
+pub use annotation::PREFIX as UNIT_PROPERTIES;
 pub(super) use scope::scope;
-pub(crate) use unit::UnitConnection;
+pub use unit::UnitConnection;
 pub(super) use unit::{Unit, start_properties};
-pub(crate) use wire::Property;
+pub use wire::Property;

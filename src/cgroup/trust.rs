@@ -15,7 +15,7 @@ use crate::sys;
 
 /// Where the cgroups of a container have to be, as far as its id and its configuration tell.
 #[derive(Debug)]
-pub(crate) struct Expected {
+pub struct Expected {
     /// The end of the path of cgroups that `rt` makes.
     end: Option<PathBuf>,
     /// The name of the scope, if systemd makes the cgroups.
@@ -24,7 +24,7 @@ pub(crate) struct Expected {
 
 impl Expected {
     /// Returns the expectation for container `id`; `path` is `linux.cgroupsPath`.
-    pub(crate) fn new(path: Option<&str>, id: &str) -> Self {
+    pub fn new(path: Option<&str>, id: &str) -> Self {
         let end = normalise(Path::new(path.unwrap_or(id))).ok();
         let end = end.map(|path| path.strip_prefix("/").map(Path::to_owned).unwrap_or(path));
         let scope = systemd::scope(path.unwrap_or_default(), id, "").ok();
@@ -50,18 +50,18 @@ impl Expected {
 impl Cgroup {
     /// Removes from this list the cgroups that are in no cgroup hierarchy, and returns their paths.
     /// The others may be removed if they are empty, but nothing in them may be killed.
-    pub(crate) fn leave_out_misplaced(&mut self) -> Vec<PathBuf> {
+    pub fn leave_out_misplaced(&mut self) -> Vec<PathBuf> {
         self.leave_out(Group::is_below_a_mount)
     }
 
     /// Removes from this list the cgroups that are not where the container's have to be, and
     /// returns their paths. Processes in the others may be killed.
-    pub(crate) fn leave_out_foreign(&mut self, expected: &Expected) -> Vec<PathBuf> {
+    pub fn leave_out_foreign(&mut self, expected: &Expected) -> Vec<PathBuf> {
         self.leave_out(|group| group.is_at(expected))
     }
 
     /// Whether every cgroup has the name of container `id`.
-    pub(crate) fn is_named(&self, id: &str) -> bool {
+    pub fn is_named(&self, id: &str) -> bool {
         self.groups
             .iter()
             .all(|group| group.directory.file_name().is_some_and(|name| name == id))
@@ -76,7 +76,7 @@ impl Cgroup {
     }
 
     /// Whether process `pid` is in one of the cgroups or below; None if none of the cgroups exists.
-    pub(crate) fn includes(&self, pid: i32) -> Option<bool> {
+    pub fn includes(&self, pid: i32) -> Option<bool> {
         if !self.groups.iter().any(|group| group.directory.exists()) {
             return None;
         }

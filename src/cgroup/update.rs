@@ -13,7 +13,7 @@ use super::{devices, file};
 
 impl Cgroup {
     /// Changes the limits that `resources` has. After an error all limits are as they were.
-    pub(crate) fn update(&self, mut resources: LinuxResources) -> Result<()> {
+    pub fn update(&self, mut resources: LinuxResources) -> Result<()> {
         if let Some(memory) = resources
             .memory_mut()
             .as_mut()

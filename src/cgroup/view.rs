@@ -5,18 +5,18 @@ use std::path::Path;
 use super::groups::Cgroup;
 
 /// One cgroup as a `cgroup` mount in the container shows it.
-pub(crate) struct GroupView<'a> {
+pub struct GroupView<'a> {
     /// The directory below `/sys/fs/cgroup` in the container: `cpu,cpuacct`, `systemd`, `unified`;
     /// empty on a host with version 2 alone.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
     /// The absolute path on the host.
-    pub(crate) directory: &'a Path,
-    pub(crate) is_v2: bool,
+    pub directory: &'a Path,
+    pub is_v2: bool,
 }
 
 impl Cgroup {
     /// Returns the cgroups for `cgroup` mounts in the container.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = GroupView<'_>> {
+    pub fn groups(&self) -> impl Iterator<Item = GroupView<'_>> {
         self.groups.iter().map(|group| {
             let controllers = group.controllers.as_str();
             let named = controllers.strip_prefix("name=");

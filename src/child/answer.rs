@@ -18,13 +18,13 @@ const ERROR_MAX: usize = 8 * 1024;
 
 /// The connection over which one helper process answers; to be made before it is forked.
 #[derive(Debug)]
-pub(crate) struct HelperAnswer {
+pub struct HelperAnswer {
     reader: OwnedFd,
     writer: OwnedFd,
 }
 
 impl HelperAnswer {
-    pub(crate) fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let (family, flags) = (AddressFamily::Unix, SockFlag::SOCK_CLOEXEC);
         let pair = socketpair(family, SockType::SeqPacket, None, flags);
         let (reader, writer) = pair.context("a socket")?;
@@ -32,7 +32,7 @@ impl HelperAnswer {
     }
 
     /// In the helper process: sends a number and a descriptor, or an error, and ends the process.
-    pub(crate) fn send(&self, result: Result<(i32, OwnedFd)>) -> ! {
+    pub fn send(&self, result: Result<(i32, OwnedFd)>) -> ! {
         let socket = self.writer.as_raw_fd();
         // If this fails, the parent sees a helper process that has ended without an answer.
         let _ = match result {
@@ -61,7 +61,7 @@ impl HelperAnswer {
     ///
     /// # Errors
     /// The error that the process has sent, or that it was killed before it sent anything.
-    pub(crate) fn receive(self, process: &OwnedFd) -> Result<(i32, OwnedFd)> {
+    pub fn receive(self, process: &OwnedFd) -> Result<(i32, OwnedFd)> {
         waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("a helper process")?;
         // The other end may be open in a process that the helper process has cloned.
         drop(self.writer);

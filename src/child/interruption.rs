@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// The signals that ask a command to end.
-pub(crate) const ENDING: [Signal; 4] = [
+pub const ENDING: [Signal; 4] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -25,11 +25,11 @@ static INTERRUPTED: OnceLock<Interrupted> = OnceLock::new();
 
 /// The error of a command that a signal has ended while it was still setting things up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Interrupted(Signal);
+pub struct Interrupted(Signal);
 
 impl Interrupted {
     /// The exit status of the command, as a shell gives it.
-    pub(crate) fn status(self) -> i32 {
+    pub fn status(self) -> i32 {
         128 + self.0 as i32
     }
 }
@@ -45,17 +45,17 @@ impl std::error::Error for Interrupted {}
 /// A descriptor that becomes readable when the command is asked to end. The waits of the set-up
 /// have to watch it as well.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Interruption(&'static SignalFd);
+pub struct Interruption(&'static SignalFd);
 
 impl Interruption {
     /// Returns that of this command; `None` if the signal itself ends the command. Only for `rt`
     /// itself: a child closes the descriptor, and its number may be that of another one there.
-    pub(crate) fn of_command() -> Option<Self> {
+    pub fn of_command() -> Option<Self> {
         INTERRUPTION.get().map(Self)
     }
 
     /// Receives the signals from here on. They must be blocked.
-    pub(crate) fn listen() -> Result<()> {
+    pub fn listen() -> Result<()> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&ending(), flags).context("signalfd")?;
         let _ = INTERRUPTION.set(signals);
@@ -63,7 +63,7 @@ impl Interruption {
     }
 
     /// Returns the error for a wait that a signal has ended, if one has.
-    pub(crate) fn check(self) -> Result<(), Interrupted> {
+    pub fn check(self) -> Result<(), Interrupted> {
         let signal = self.0.read_signal().ok().flatten();
         let signal = signal.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok());
         signal.map_or(Ok(()), |signal| {
@@ -79,10 +79,10 @@ impl AsFd for Interruption {
 }
 
 /// Returns the signal that has ended this command while it still set things up, if one has.
-pub(crate) fn interrupted() -> Option<Interrupted> {
+pub fn interrupted() -> Option<Interrupted> {
     INTERRUPTED.get().copied()
 }
 
-pub(crate) fn ending() -> SigSet {
+pub fn ending() -> SigSet {
     ENDING.into_iter().collect()
 }

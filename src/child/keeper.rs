@@ -18,17 +18,17 @@ use nix::unistd::{Pid, getpid, getppid, write};
 use crate::sys::{self, Fork};
 
 /// The signal that tells the keeper to end everything.
-pub(crate) const END: i32 = libc::SIGTERM;
+pub const END: i32 = libc::SIGTERM;
 /// How long the keeper tries to end everything: a killed process may be stuck in the kernel, and
 /// processes may multiply.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The time between two rounds of killing.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Starts `hook` in a process below a keeper. Returns the keeper's pidfd; the keeper ends as the
 /// hook does. `hook` gets the pid of its parent and returns its exit status. A failure in the
 /// keeper is written to `errors`.
-pub(crate) fn start(hook: impl FnOnce(Pid) -> i32, errors: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+pub fn start(hook: impl FnOnce(Pid) -> i32, errors: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     fork(|parent| {
         keep(hook, parent, errors.as_raw_fd()).unwrap_or_else(|errno| {
             let _ = write(errors, errno.desc().as_bytes());
@@ -39,7 +39,7 @@ pub(crate) fn start(hook: impl FnOnce(Pid) -> i32, errors: BorrowedFd<'_>) -> ni
 
 /// Runs `child` in a process of its own. Returns its pidfd. `child` gets the pid of its parent and
 /// returns its exit status.
-pub(crate) fn fork(child: impl FnOnce(Pid) -> i32) -> nix::Result<OwnedFd> {
+pub fn fork(child: impl FnOnce(Pid) -> i32) -> nix::Result<OwnedFd> {
     let parent = getpid();
     match sys::clone3(0, None)? {
         Fork::Parent { pidfd, .. } => Ok(pidfd),

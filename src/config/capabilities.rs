@@ -11,24 +11,24 @@ type Names = Option<oci_spec::runtime::Capabilities>;
 
 /// The five sets; each has one bit for each capability, bit 0 for `CAP_CHOWN`, as in `capset(2)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Capabilities {
+pub struct Capabilities {
     /// The capabilities that no later `execve` can exceed.
-    pub(crate) bounding: u64,
+    pub bounding: u64,
     /// The capabilities in force; within `permitted`.
-    pub(crate) effective: u64,
+    pub effective: u64,
     /// The capabilities that the process may raise.
-    pub(crate) permitted: u64,
+    pub permitted: u64,
     /// Kept over `execve` together with a file's inheritable set.
-    pub(crate) inheritable: u64,
+    pub inheritable: u64,
     /// Kept over `execve` of an ordinary file; within `permitted` and `inheritable`.
-    pub(crate) ambient: u64,
+    pub ambient: u64,
 }
 
 /// Returns the sets that `process.capabilities` asks for, as far as they can be granted. `held` has
 /// the capabilities that this process may give away: its permitted set, or all for a new user
 /// namespace. `last_cap` is the number in `/proc/sys/kernel/cap_last_cap`. Without a configuration
 /// every set is empty.
-pub(crate) fn from_spec(
+pub fn from_spec(
     spec: Option<&LinuxCapabilities>,
     held: u64,
     last_cap: u8,
@@ -114,7 +114,7 @@ fn mask(names: &Names, warnings: &mut Vec<String>) -> u64 {
 ///
 /// # Errors
 /// `unknown capability NAME`.
-pub(crate) fn bit(name: &str) -> Result<u64> {
+pub fn bit(name: &str) -> Result<u64> {
     caps::to_canonical(name)
         .parse::<caps::Capability>()
         .map(|capability| capability.bitmask())
@@ -123,7 +123,7 @@ pub(crate) fn bit(name: &str) -> Result<u64> {
 
 /// Returns the names in a mask in the order of their numbers, for messages. A number without a name
 /// becomes `CAP_63` or the like.
-pub(crate) fn names(mask: u64) -> String {
+pub fn names(mask: u64) -> String {
     let all = caps::all();
     let name = |bit: u8| {
         let known = all.iter().find(|capability| capability.index() == bit);
@@ -134,7 +134,7 @@ pub(crate) fn names(mask: u64) -> String {
 }
 
 /// Returns all capabilities that `rt` knows by name in the order of their numbers, for `features`.
-pub(crate) fn known() -> Vec<String> {
+pub fn known() -> Vec<String> {
     let mut all: Vec<_> = caps::all().into_iter().collect();
     all.sort_by_key(|capability| capability.index());
     all.iter().map(ToString::to_string).collect()

@@ -20,10 +20,10 @@ const UTS_LEN: usize = 64;
 
 /// What the checks have parsed of a configuration, so that the plan need not parse it again.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct CheckedConfig {
+pub struct CheckedConfig {
     /// The options of each entry of `mounts`.
-    pub(crate) mount_options: Vec<MountOptions>,
-    pub(crate) landlock: Option<LandlockRules>,
+    pub mount_options: Vec<MountOptions>,
+    pub landlock: Option<LandlockRules>,
 }
 
 /// Checks every property of a configuration. A property is honoured, or is meant for another
@@ -32,7 +32,7 @@ pub(crate) struct CheckedConfig {
 ///
 /// # Errors
 /// `JSON.PATH: what is wrong`, for the first error that is found.
-pub(crate) fn check(spec: &Spec) -> Result<CheckedConfig> {
+pub fn check(spec: &Spec) -> Result<CheckedConfig> {
     version(spec.version())?;
     root(spec)?;
     // The properties solaris, vm, windows and zos configure other platforms.

@@ -10,12 +10,12 @@ const END: usize = 1 << 16;
 /// A set of CPUs as bits, the lowest number first. It is as long as its highest member needs, so it
 /// holds any number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cpus(Vec<u64>);
+pub struct Cpus(Vec<u64>);
 
 impl Cpus {
     /// Returns every CPU number that is allowed. The kernel leaves out those that do not exist and
     /// those that are not in the cpuset.
-    pub(crate) fn all() -> Self {
+    pub fn all() -> Self {
         Self(vec![u64::MAX; END / 64])
     }
 
@@ -23,7 +23,7 @@ impl Cpus {
     ///
     /// # Errors
     /// The part that is not a number, not a range, or too large.
-    pub(crate) fn parse(list: &str) -> Result<Self> {
+    pub fn parse(list: &str) -> Result<Self> {
         let mut cpus = Self(Vec::new());
         for part in list.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -43,7 +43,7 @@ impl Cpus {
     }
 
     /// Returns the mask for sched_setaffinity(2), whose words are 64 bits long on 64-bit machines.
-    pub(crate) fn mask(&self) -> &[u64] {
+    pub fn mask(&self) -> &[u64] {
         &self.0
     }
 }

@@ -5,7 +5,7 @@ use oci_spec::runtime::Hook;
 
 /// A point of the container's life at which hooks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HookKind {
+pub enum HookKind {
     Prestart,
     CreateRuntime,
     CreateContainer,
@@ -15,11 +15,11 @@ pub(crate) enum HookKind {
 }
 
 /// The kinds of hooks that the parent runs while it creates or restores a container.
-pub(crate) const CALLERS: [HookKind; 2] = [HookKind::Prestart, HookKind::CreateRuntime];
+pub const CALLERS: [HookKind; 2] = [HookKind::Prestart, HookKind::CreateRuntime];
 
 impl HookKind {
     /// All kinds, in the order in which they run.
-    pub(crate) const ALL: [Self; 6] = [
+    pub const ALL: [Self; 6] = [
         Self::Prestart,
         Self::CreateRuntime,
         Self::CreateContainer,
@@ -29,7 +29,7 @@ impl HookKind {
     ];
 
     /// Returns the name in `config.json`.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Prestart => "prestart",
             Self::CreateRuntime => "createRuntime",
@@ -42,7 +42,7 @@ impl HookKind {
 
     /// Returns the status in the state that the hook reads. Prestart hooks have always been given
     /// `created`; the others get the status that runtime.md has for that point.
-    pub(crate) fn status(self) -> &'static str {
+    pub fn status(self) -> &'static str {
         match self {
             Self::CreateRuntime | Self::CreateContainer => "creating",
             Self::Prestart | Self::StartContainer => "created",
@@ -52,7 +52,7 @@ impl HookKind {
     }
 
     /// Returns the hooks of this kind.
-    pub(crate) fn of(self, hooks: &oci_spec::runtime::Hooks) -> &[Hook] {
+    pub fn of(self, hooks: &oci_spec::runtime::Hooks) -> &[Hook] {
         #[allow(deprecated, reason = "docker's network is a prestart hook")]
         let list = match self {
             Self::Prestart => hooks.prestart(),

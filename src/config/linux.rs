@@ -252,7 +252,7 @@ fn net_devices(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
 
 /// Checks `closID`, which becomes the name of a directory, and the schemas, which become lines of
 /// one file. Used for an update, too.
-pub(crate) fn check_intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
+pub fn check_intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
     let class = rdt.clos_id().as_deref().unwrap_or_default();
     text("linux.intelRdt.closID", class)?;
     let named = class == "/" || !class.contains(['/', '\n']) && !matches!(class, "." | "..");
@@ -282,7 +282,7 @@ pub(crate) fn check_intel_rdt(rdt: &LinuxIntelRdt) -> Result<()> {
 }
 
 /// Refuses limits that cannot be valid; used for an update, too.
-pub(crate) fn check_resources(resources: &LinuxResources) -> Result<()> {
+pub fn check_resources(resources: &LinuxResources) -> Result<()> {
     for (i, rule) in resources.devices().iter().flatten().enumerate() {
         device_rule(format_args!("linux.resources.devices[{i}]"), rule)?;
     }

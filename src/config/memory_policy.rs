@@ -25,17 +25,17 @@ const FLAGS: [(&str, Flag, i32); 3] = [
 ];
 
 /// Returns the names of the modes and of the flags, for `features`.
-pub(crate) fn names() -> ([&'static str; 7], [&'static str; 3]) {
+pub fn names() -> ([&'static str; 7], [&'static str; 3]) {
     (MODES.map(|(name, ..)| name), FLAGS.map(|(name, ..)| name))
 }
 
 /// A policy as set_mempolicy(2) takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MemoryPolicy {
+pub struct MemoryPolicy {
     /// The mode with its flags.
-    pub(crate) mode: i32,
+    pub mode: i32,
     /// The nodes as bits, the lowest node first.
-    pub(crate) nodes: Vec<u64>,
+    pub nodes: Vec<u64>,
 }
 
 impl MemoryPolicy {
@@ -43,7 +43,7 @@ impl MemoryPolicy {
     ///
     /// # Errors
     /// A policy that the kernel would refuse without saying why (`mpol_new` in mm/mempolicy.c).
-    pub(crate) fn new(wanted: &LinuxMemoryPolicy) -> Result<Self> {
+    pub fn new(wanted: &LinuxMemoryPolicy) -> Result<Self> {
         let list = wanted.nodes().as_deref().filter(|list| !list.is_empty());
         let nodes = list
             .map(Cpus::parse)

@@ -16,7 +16,7 @@ use libc::{
 use nix::fcntl::OFlag;
 use oci_spec::runtime::Mount;
 
-pub(crate) use maps::take as take_maps;
+pub use maps::take as take_maps;
 use maps::{WITH_IDS, split};
 
 /// Attributes, beside those for access times, that the kernel locks on a mount that comes from a
@@ -43,7 +43,7 @@ const ST_RELATIME: u64 = 0x1000;
 
 /// Whether a mount is a view of an existing tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Bind {
+pub enum Bind {
     /// A new file system.
     #[default]
     No,
@@ -55,7 +55,7 @@ pub(crate) enum Bind {
 
 /// What is mounted if the source of a bind mount is a symbolic link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum LinkMode {
+pub enum LinkMode {
     /// The target of the link.
     #[default]
     Followed,
@@ -67,45 +67,45 @@ pub(crate) enum LinkMode {
 
 /// How mount events travel to and from the mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Propagation {
+pub struct Propagation {
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` or `MS_UNBINDABLE`, which is also what
     /// `mount_setattr(2)` takes.
-    pub(crate) flag: u64,
+    pub flag: u64,
     /// Whether it applies to the mounts below, too.
-    pub(crate) recursive: bool,
+    pub recursive: bool,
 }
 
 /// The options of one mount, parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct MountOptions {
+pub struct MountOptions {
     /// `MOUNT_ATTR_*` to set, for `fsmount(2)` and `mount_setattr(2)`.
-    pub(crate) attr_set: u64,
+    pub attr_set: u64,
     /// `MOUNT_ATTR_*` that a word such as `rw` clears. Holds all of `MOUNT_ATTR__ATIME` if the
     /// options say something about access times, as the kernel demands.
-    pub(crate) attr_clr: u64,
+    pub attr_clr: u64,
     /// `MOUNT_ATTR_*` to set with `AT_RECURSIVE`, from `rro`, `rnosuid`, ….
-    pub(crate) rec_attr_set: u64,
+    pub rec_attr_set: u64,
     /// `MOUNT_ATTR_*` to clear with `AT_RECURSIVE`, from `rrw`, `rsuid`, ….
-    pub(crate) rec_attr_clr: u64,
+    pub rec_attr_clr: u64,
     /// The propagation words in their order: `shared` then `slave` is not `slave` alone.
-    pub(crate) propagation: Vec<Propagation>,
+    pub propagation: Vec<Propagation>,
     /// `Some(false)` for `idmap`; `Some(true)` for `ridmap`, which includes the mounts below.
-    pub(crate) id_map: Option<bool>,
+    pub id_map: Option<bool>,
     /// `bind` or `rbind`.
-    pub(crate) bind: Bind,
+    pub bind: Bind,
     /// `src-nofollow` or `copy-symlink`.
-    pub(crate) source_link: LinkMode,
+    pub source_link: LinkMode,
     /// `dest-nofollow`: a destination that is a symbolic link is itself covered by the mount.
-    pub(crate) covers_link: bool,
+    pub covers_link: bool,
     /// `remount`: the existing mount is changed.
-    pub(crate) remount: bool,
+    pub remount: bool,
     /// Flags for `fsconfig(2)`. Of each pair (`ro` and `rw`) the one given last; those that clear a
     /// flag matter to a remount only.
-    pub(crate) sb_flags: Vec<&'static str>,
+    pub sb_flags: Vec<&'static str>,
     /// `tmpcopyup`: a new tmpfs is filled with the content of its target directory.
-    pub(crate) tmpcopyup: bool,
+    pub tmpcopyup: bool,
     /// All other words, for the file system: `size=64k` is `("size", Some("64k"))`.
-    pub(crate) data: Vec<(String, Option<String>)>,
+    pub data: Vec<(String, Option<String>)>,
 }
 
 #[derive(Clone, Copy)]
@@ -230,7 +230,7 @@ const WORDS: &[(&str, Word)] = &[
 ];
 
 /// Returns every word that is not data for a file system, in alphabetical order, for `features`.
-pub(crate) fn words() -> impl Iterator<Item = &'static str> {
+pub fn words() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|(word, _)| *word)
 }
 
@@ -240,7 +240,7 @@ fn word(name: &str) -> Option<Word> {
 }
 
 /// Returns the meaning of a propagation word (`rslave`); used for `linux.rootfsPropagation`, too.
-pub(crate) fn propagation(name: &str) -> Option<Propagation> {
+pub fn propagation(name: &str) -> Option<Propagation> {
     match word(name)? {
         Word::Propagation(flag, recursive) => Some(Propagation { flag, recursive }),
         _ => None,
@@ -248,7 +248,7 @@ pub(crate) fn propagation(name: &str) -> Option<Propagation> {
 }
 
 /// Parses the options of `mount`, whose JSON path is `path`, as [`parse`] does.
-pub(crate) fn of(path: Arguments<'_>, mount: &Mount) -> Result<MountOptions> {
+pub fn of(path: Arguments<'_>, mount: &Mount) -> Result<MountOptions> {
     let options = mount.options().as_deref().unwrap_or_default();
     parse(options, format_args!("{path}.options"))
 }
@@ -259,7 +259,7 @@ pub(crate) fn of(path: Arguments<'_>, mount: &Mount) -> Result<MountOptions> {
 /// # Errors
 /// An option contains a NUL byte. An unknown word is no error, since it is data for the file
 /// system.
-pub(crate) fn parse(options: &[String], path: impl Display) -> Result<MountOptions> {
+pub fn parse(options: &[String], path: impl Display) -> Result<MountOptions> {
     let mut parsed = MountOptions::default();
     for (i, option) in options.iter().enumerate() {
         ensure!(!option.contains('\0'), "{path}[{i}]: contains a NUL byte");
@@ -320,18 +320,18 @@ impl MountOptions {
 
     /// Returns the first datum that a bind mount cannot apply, because it has no file system of its
     /// own. `size` and `mode` are excepted: clients give them nevertheless.
-    pub(crate) fn beyond_bind(&self) -> Option<&str> {
+    pub fn beyond_bind(&self) -> Option<&str> {
         let mut names = self.data.iter().map(|(name, _)| name.as_str());
         names.find(|name| !matches!(*name, "size" | "mode"))
     }
 
     /// Whether symbolic links are treated differently from path_resolution(7).
-    pub(crate) fn minds_links(&self) -> bool {
+    pub fn minds_links(&self) -> bool {
         self.covers_link || self.source_link != LinkMode::Followed
     }
 
     /// Returns the flags for opening the source of a bind mount.
-    pub(crate) fn source_flags(&self) -> OFlag {
+    pub fn source_flags(&self) -> OFlag {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         if self.source_link == LinkMode::Followed {
             flags
@@ -351,7 +351,7 @@ impl MountOptions {
     ///
     /// As with `mount --bind -o`, all other attributes are cleared as soon as one is given, except
     /// access times, which change only if they are given.
-    pub(crate) fn bind_attr(&self) -> Option<(u64, u64)> {
+    pub fn bind_attr(&self) -> Option<(u64, u64)> {
         let given = self.attr_set | self.attr_clr;
         if given == 0 {
             return None;
@@ -369,7 +369,7 @@ impl MountOptions {
     /// attributes are kept.
     ///
     /// # Errors A word asks for a locked attribute to be cleared, or for other access times.
-    pub(crate) fn bind_attr_locked(&self, source: u64) -> Result<(u64, u64)> {
+    pub fn bind_attr_locked(&self, source: u64) -> Result<(u64, u64)> {
         let flags = source & self.attr_clr & LOCKABLE;
         ensure!(
             flags == 0,
@@ -419,7 +419,7 @@ fn attribute(set: &mut u64, clear: &mut u64, word: Word) {
 }
 
 /// Returns the attributes of a mount, from `f_flags` of `statfs(2)`.
-pub(crate) fn statfs_attr(f_flags: u64) -> u64 {
+pub fn statfs_attr(f_flags: u64) -> u64 {
     let strict = f_flags & (ST_NOATIME | ST_RELATIME) == 0;
     let times = if strict { MOUNT_ATTR_STRICTATIME } else { 0 };
     STATFS

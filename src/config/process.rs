@@ -16,7 +16,7 @@ const GROUPS: usize = 65536;
 ///
 /// # Errors
 /// `process.…: what is wrong`.
-pub(crate) fn check(process: &Process) -> Result<()> {
+pub fn check(process: &Process) -> Result<()> {
     scheduling::check(process)?;
     lsm::check_process(process)?;
     let cwd = process.cwd();

@@ -24,7 +24,7 @@ const IPC: [&str; 8] = [
 /// Returns the file below `/proc/sys` for a key in the notation of `sysctl(8)`. If the first
 /// separator is a slash, the key is the path. Otherwise dots separate the names, and a slash stands
 /// for a dot within a name: `net.ipv4.conf.eno2/100.rp_filter`.
-pub(crate) fn file(key: &str) -> String {
+pub fn file(key: &str) -> String {
     if key
         .find(['.', '/'])
         .is_some_and(|first| key.as_bytes()[first] == b'/')

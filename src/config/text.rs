@@ -31,7 +31,7 @@ pub(super) fn absolute(path: impl Display, value: &Path) -> Result<()> {
 }
 
 /// Returns the path below the root that a path stands for by its text alone, without `.` and `..`.
-pub(crate) fn clean(path: &Path) -> PathBuf {
+pub fn clean(path: &Path) -> PathBuf {
     path.components()
         .fold(PathBuf::from("/"), |mut clean, part| {
             match part {
@@ -46,6 +46,6 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
 }
 
 /// Whether a path stands for the root by its text alone.
-pub(crate) fn is_root(path: &Path) -> bool {
+pub fn is_root(path: &Path) -> bool {
     clean(path) == Path::new("/")
 }

@@ -32,7 +32,7 @@ fn signal_fd(set: &SigSet) -> Result<SignalFd> {
 
 /// The signals of this process, from before the clone on.
 #[derive(Debug)]
-pub(crate) struct Foreground {
+pub struct Foreground {
     signals: SignalFd,
 }
 
@@ -41,7 +41,7 @@ impl Foreground {
     /// mask, and such a signal from another process is passed on like any other. [`Interruption`]
     /// sees the signals that ask `rt` to end, so that the command can remove what it has made. As a
     /// sub-reaper `rt` also gets the children that init leaves behind.
-    pub(crate) fn prepare(subreaper: bool) -> Result<Self> {
+    pub fn prepare(subreaper: bool) -> Result<Self> {
         block(&SigSet::all())?;
         if subreaper {
             prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
@@ -54,7 +54,7 @@ impl Foreground {
 
     /// Blocks the signals for a command that has nothing to remove: until [`Self::take_over`],
     /// signals that ask it to end do so at once.
-    pub(crate) fn prepare_to_end() -> Result<Self> {
+    pub fn prepare_to_end() -> Result<Self> {
         for signal in ENDING {
             // The default action also replaces an inherited "ignore": shells have jobs in the
             // background ignore SIGINT.
@@ -70,7 +70,7 @@ impl Foreground {
 
     /// Blocks the signals that ask `rt` to end, so that none is lost from now on. [`Interruption`]
     /// sees them until the program runs; afterwards they are passed on to the program.
-    pub(crate) fn take_over(&self) -> Result<()> {
+    pub fn take_over(&self) -> Result<()> {
         block(&ending())?;
         Interruption::listen()?;
         Ok(())
@@ -78,7 +78,7 @@ impl Foreground {
 
     /// Waits for the end of `process`, a child of this process. Returns its exit status, or 128 +
     /// signal.
-    pub(crate) fn wait(
+    pub fn wait(
         &self,
         process: Pid,
         mut relay: Option<Relay>,

@@ -33,7 +33,7 @@ use crate::sealed_exe;
 
 /// The hooks of a container, and what they are told about it.
 #[derive(Debug)]
-pub(crate) struct Hooks {
+pub struct Hooks {
     hooks: oci_spec::runtime::Hooks,
     oci_version: String,
     id: String,
@@ -44,7 +44,7 @@ pub(crate) struct Hooks {
 /// The state of a container as runtime.md defines it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct HookState<'a> {
+pub struct HookState<'a> {
     oci_version: &'a str,
     id: &'a str,
     status: &'a str,
@@ -65,7 +65,7 @@ fn is_zero(pid: &i32) -> bool {
 
 impl<'a> HookState<'a> {
     /// The state of the container `record`.
-    pub(crate) fn of(record: &'a ContainerRecord, status: &'a str, pid: i32) -> Self {
+    pub fn of(record: &'a ContainerRecord, status: &'a str, pid: i32) -> Self {
         let ContainerRecord {
             oci_version,
             id,
@@ -86,7 +86,7 @@ impl<'a> HookState<'a> {
 
 impl Hooks {
     /// The hooks of the container `record`, if it has any.
-    pub(crate) fn of(record: &ContainerRecord) -> Option<Self> {
+    pub fn of(record: &ContainerRecord) -> Option<Self> {
         Some(Self {
             hooks: record.hooks.clone()?,
             oci_version: record.oci_version.clone(),
@@ -97,7 +97,7 @@ impl Hooks {
     }
 
     /// Opens the files for the output of the hooks, if the annotations name any.
-    pub(crate) fn open_outputs(&self) -> Result<HookOutputs> {
+    pub fn open_outputs(&self) -> Result<HookOutputs> {
         let mut outputs = HookOutputs::default();
         for (name, output) in annotations::HOOK_OUTPUTS.into_iter().zip(&mut outputs.0) {
             let Some(path) = self.annotations.path(name)? else {
@@ -115,13 +115,13 @@ impl Hooks {
     }
 
     /// Whether there is a hook of one of these kinds.
-    pub(crate) fn has(&self, kinds: &[HookKind]) -> bool {
+    pub fn has(&self, kinds: &[HookKind]) -> bool {
         kinds.iter().any(|kind| !kind.of(&self.hooks).is_empty())
     }
 
     /// Runs the hooks of `kind` in their order, in the bundle's directory, up to the first that
     /// fails. `pid` is init's as the hook sees it.
-    pub(crate) fn run(&self, kind: HookKind, pid: i32, outputs: &HookOutputs) -> Result<()> {
+    pub fn run(&self, kind: HookKind, pid: i32, outputs: &HookOutputs) -> Result<()> {
         let env = own_environment();
         self.each(kind, pid, &self.outside(&env, outputs)).collect()
     }
@@ -135,7 +135,7 @@ impl Hooks {
 
     /// Runs the hooks of `kind` in their order from inside the container, up to the first that
     /// fails.
-    pub(crate) fn run_inside(&self, kind: HookKind, place: RunPlace<'_>) -> Result<()> {
+    pub fn run_inside(&self, kind: HookKind, place: RunPlace<'_>) -> Result<()> {
         // startContainer hooks have no keeper: in the container's root nothing of the image can be
         // trusted to tell whom to kill, and the filter might not allow the keeper's calls. What
         // such a hook leaves behind ends with init, or is killed by `start`.
@@ -148,7 +148,7 @@ impl Hooks {
     }
 
     /// Runs every hook of `kind` even if some fail. Returns one error line per failure.
-    pub(crate) fn run_all(&self, kind: HookKind, outputs: &HookOutputs) -> Vec<String> {
+    pub fn run_all(&self, kind: HookKind, outputs: &HookOutputs) -> Vec<String> {
         let env = own_environment();
         let place = self.outside(&env, outputs);
         let results = self.each(kind, 0, &place);

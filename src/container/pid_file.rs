@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
 
 /// Writes `pid` to a hidden file beside `path`, and renames that to `path`.
-pub(crate) fn write(path: &Path, pid: Pid) -> Result<()> {
+pub fn write(path: &Path, pid: Pid) -> Result<()> {
     let context = || format!("--pid-file {}", path.display());
     let Some(name) = path.file_name() else {
         bail!("{}: not a file name", context())

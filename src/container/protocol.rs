@@ -111,16 +111,16 @@ enum ProtocolMessage {
 }
 
 /// The number that stands for `root.path` in an Ask; other numbers are indexes of `mounts`.
-pub(crate) const ROOT: u32 = u32::MAX;
+pub const ROOT: u32 = u32::MAX;
 
 /// Opens or makes what init asks its parent for.
-pub(crate) trait LendMounts {
+pub trait LendMounts {
     /// Returns a descriptor for the process `init`, by the number that init asks for.
     fn lend(&self, init: i32, index: u32) -> Result<OwnedFd>;
 }
 
 /// Makes a socket pair. Returns the parent's end and init's.
-pub(crate) fn make_pair() -> Result<(OwnedFd, InitEnd)> {
+pub fn make_pair() -> Result<(OwnedFd, InitEnd)> {
     // Init's end has the lower number: together with the start socket and the cgroups, the
     // descriptors that init keeps are one range.
     let (init, parent) = socketpair(
@@ -139,14 +139,14 @@ const KILL_LIMIT_MS: u16 = 2_000;
 
 /// A child of `rt` that is killed and reaped when this is dropped, unless it has been released.
 #[derive(Debug)]
-pub(crate) struct ClonedProcess {
+pub struct ClonedProcess {
     pid: Pid,
     pidfd: OwnedFd,
     is_released: bool,
 }
 
 impl ClonedProcess {
-    pub(crate) fn new(pid: i32, pidfd: OwnedFd) -> Self {
+    pub fn new(pid: i32, pidfd: OwnedFd) -> Self {
         Self {
             pid: Pid::from_raw(pid),
             pidfd,
@@ -155,12 +155,12 @@ impl ClonedProcess {
     }
 
     /// The pid as the parent sees it.
-    pub(crate) fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         self.pid
     }
 
     /// Lets the process outlive this handle.
-    pub(crate) fn release(&mut self) {
+    pub fn release(&mut self) {
         self.is_released = true;
     }
 }
@@ -183,7 +183,7 @@ impl Drop for ClonedProcess {
 /// The parent's end, with the process at the other end. When it is dropped, it kills that process,
 /// and then the builder.
 #[derive(Debug)]
-pub(crate) struct ParentEnd {
+pub struct ParentEnd {
     socket: OwnedFd,
     process: ClonedProcess,
     /// Whether the process is a builder that has not cloned init yet.
@@ -194,7 +194,7 @@ pub(crate) struct ParentEnd {
 
 impl ParentEnd {
     /// Makes the parent's end. `process` is init, or its builder.
-    pub(crate) fn new(socket: OwnedFd, process: ClonedProcess, is_builder: bool) -> Self {
+    pub fn new(socket: OwnedFd, process: ClonedProcess, is_builder: bool) -> Self {
         Self {
             socket,
             process,
@@ -204,18 +204,18 @@ impl ParentEnd {
     }
 
     /// Init; before [`Self::ready`] its builder, if it has one.
-    pub(crate) fn process(&self) -> &ClonedProcess {
+    pub fn process(&self) -> &ClonedProcess {
         &self.process
     }
 
     /// Sends Go: everything that only the parent may do is done.
-    pub(crate) fn go(&self) -> Result<()> {
+    pub fn go(&self) -> Result<()> {
         self.send(MessageName::Go)
     }
 
     /// Waits until everything is mounted and init waits for the parent's hooks. Serves mount
     /// requests meanwhile.
-    pub(crate) fn mounted(&self, lender: &impl LendMounts) -> Result<()> {
+    pub fn mounted(&self, lender: &impl LendMounts) -> Result<()> {
         match self.lend(lender, "before everything was mounted")? {
             ProtocolMessage::Point(MessageName::Mounted) => Ok(()),
             other => bail!("the container's first process answered {other:?}"),
@@ -223,14 +223,14 @@ impl ParentEnd {
     }
 
     /// Sends Proceed: the parent's hooks are done.
-    pub(crate) fn proceed(&self) -> Result<()> {
+    pub fn proceed(&self) -> Result<()> {
         self.send(MessageName::Proceed)
     }
 
     /// Waits until init is confined. Returns the master of its terminal, if it has one. Serves
     /// mount requests meanwhile. From now on the process is the one that a builder has cloned, if
     /// there was a builder.
-    pub(crate) fn ready(&mut self, lender: &impl LendMounts) -> Result<Option<OwnedFd>> {
+    pub fn ready(&mut self, lender: &impl LendMounts) -> Result<Option<OwnedFd>> {
         let mut terminal = None;
         let mut is_ready = false;
         // The process may report Ready before the builder that has cloned it reports Born.
@@ -250,24 +250,21 @@ impl ParentEnd {
     }
 
     /// Sends Detach, so that init goes on alone and waits for `start`. Ends the builder.
-    pub(crate) fn detach(mut self) -> Result<()> {
+    pub fn detach(mut self) -> Result<()> {
         self.send(MessageName::Detach)?;
         self.process.release();
         Ok(())
     }
 
     /// Sends Start, so that init goes on to the program.
-    pub(crate) fn start(&self) -> Result<()> {
+    pub fn start(&self) -> Result<()> {
         self.send(MessageName::Start)
     }
 
     /// Waits until the program runs, after [`Self::start`], and ends the builder. Returns the
     /// process of the program. `agent` gets the seccomp notify fds of the filters of the program
     /// and of hooks.
-    pub(crate) fn wait_program(
-        self,
-        agent: impl FnMut(OwnedFd) -> Result<()>,
-    ) -> Result<ClonedProcess> {
+    pub fn wait_program(self, agent: impl FnMut(OwnedFd) -> Result<()>) -> Result<ClonedProcess> {
         match runs_program(self.socket.as_fd(), self.process.as_fd(), agent)? {
             true => Ok(self.process),
             false => Err(self.died("before the program ran")),
@@ -331,7 +328,7 @@ impl ParentEnd {
 
 /// The last message from the parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StartCommand {
+pub enum StartCommand {
     /// Wait for `start`.
     Detach,
     /// Execute the program now.
@@ -340,7 +337,7 @@ pub(crate) enum StartCommand {
 
 /// Init's end.
 #[derive(Debug)]
-pub(crate) struct InitEnd {
+pub struct InitEnd {
     socket: OwnedFd,
 }
 
@@ -358,23 +355,23 @@ impl AsFd for InitEnd {
 
 impl InitEnd {
     /// Makes an end of an accepted connection of `start`, which takes the place of the pair.
-    pub(crate) fn from_connection(socket: OwnedFd) -> Self {
+    pub fn from_connection(socket: OwnedFd) -> Self {
         Self { socket }
     }
 
     /// Waits for Go from the parent.
-    pub(crate) fn wait_go(&self) -> Result<()> {
+    pub fn wait_go(&self) -> Result<()> {
         self.wait(MessageName::Go)
     }
 
     /// Reports that everything is mounted, and waits until the parent's hooks are done.
-    pub(crate) fn wait_hooks(&self) -> Result<()> {
+    pub fn wait_hooks(&self) -> Result<()> {
         self.send(MessageName::Mounted, &[], None)?;
         self.wait(MessageName::Proceed)
     }
 
     /// Asks the parent for the descriptor with the number `index`.
-    pub(crate) fn borrow(&self, index: u32) -> Result<OwnedFd> {
+    pub fn borrow(&self, index: u32) -> Result<OwnedFd> {
         self.send(MessageName::Ask, &index.to_ne_bytes(), None)?;
         match receive(self.socket.as_fd(), None)? {
             ProtocolMessage::Lent(fd) => Ok(fd),
@@ -387,23 +384,23 @@ impl InitEnd {
     }
 
     /// Sends the terminal's master to the parent.
-    pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
+    pub fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
         self.send(MessageName::Terminal, &[], Some(master))
     }
 
     /// Reports the process that a builder has cloned: its pid, which is the same in the parent's
     /// view and the builder's, and its pidfd.
-    pub(crate) fn born(&self, pid: i32, process: BorrowedFd<'_>) -> Result<()> {
+    pub fn born(&self, pid: i32, process: BorrowedFd<'_>) -> Result<()> {
         self.send(MessageName::Born, &pid.to_ne_bytes(), Some(process))
     }
 
     /// Reports Ready: everything is done but the program itself.
-    pub(crate) fn ready(&self) -> Result<()> {
+    pub fn ready(&self) -> Result<()> {
         self.send(MessageName::Ready, &[], None)
     }
 
     /// Waits for Detach or Start, which the parent sends when it has recorded the container.
-    pub(crate) fn wait_release(&self) -> Result<StartCommand> {
+    pub fn wait_release(&self) -> Result<StartCommand> {
         match self.wait_for(&[MessageName::Detach, MessageName::Start])? {
             MessageName::Start => Ok(StartCommand::Start),
             _ => Ok(StartCommand::Detach),
@@ -411,7 +408,7 @@ impl InitEnd {
     }
 
     /// Another handle of this end.
-    pub(crate) fn try_clone(&self) -> Result<Self> {
+    pub fn try_clone(&self) -> Result<Self> {
         Ok(Self {
             socket: self.socket.try_clone()?,
         })
@@ -419,7 +416,7 @@ impl InitEnd {
 
     /// Waits for Start from the peer. Returns `false` if the peer has gone without it, as one does
     /// that only probes the socket.
-    pub(crate) fn wait_start(&self) -> bool {
+    pub fn wait_start(&self) -> bool {
         matches!(
             receive(self.socket.as_fd(), None),
             Ok(ProtocolMessage::Point(MessageName::Start))
@@ -427,19 +424,19 @@ impl InitEnd {
     }
 
     /// Sends the seccomp notify fd of the filter to the parent, and waits until the agent has it.
-    pub(crate) fn listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
+    pub fn listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
         self.send(MessageName::Listener, &[], Some(listener))?;
         self.wait(MessageName::Proceed)
     }
 
     /// Reports that execve comes next. The peer may be gone by now: the program runs nevertheless,
     /// as it would a moment later.
-    pub(crate) fn executing(&self) {
+    pub fn executing(&self) {
         let _ = self.send(MessageName::Executing, &[], None);
     }
 
     /// Reports the failure. If that fails, too, there is nobody else to report it to.
-    pub(crate) fn failed(&self, failure: &Failure) {
+    pub fn failed(&self, failure: &Failure) {
         let mut payload = vec![failure.phase as u8];
         let room = MESSAGE_MAX - 2;
         payload.extend(failure.line.bytes().take(room));
@@ -465,7 +462,7 @@ impl InitEnd {
 
 /// Tells init over a connection to the start socket to run the program, and waits until it runs.
 /// `agent` gets the seccomp notify fds of the filters of the program and of hooks.
-pub(crate) fn start(
+pub fn start(
     socket: BorrowedFd<'_>,
     process: BorrowedFd<'_>,
     agent: impl FnMut(OwnedFd) -> Result<()>,

@@ -29,7 +29,7 @@ struct ProcessState<'a> {
 
 /// The container's agent, with an open connection for the first seccomp notify fd.
 #[derive(Debug)]
-pub(crate) struct AgentConnection<'a> {
+pub struct AgentConnection<'a> {
     agent: &'a Agent,
     record: &'a ContainerRecord,
     status: ContainerStatus,
@@ -40,10 +40,7 @@ pub(crate) struct AgentConnection<'a> {
 impl<'a> AgentConnection<'a> {
     /// Connects to the container's agent, if it has one, before the process goes on. `status` is
     /// the container's.
-    pub(crate) fn connect(
-        record: &'a ContainerRecord,
-        status: ContainerStatus,
-    ) -> Result<Option<Self>> {
+    pub fn connect(record: &'a ContainerRecord, status: ContainerStatus) -> Result<Option<Self>> {
         let terms = record.seccomp.as_ref();
         let Some(agent) = terms.and_then(|terms| terms.agent.as_ref()) else {
             return Ok(None);
@@ -92,7 +89,7 @@ impl<'a> AgentConnection<'a> {
 
 /// Returns the function that sends the seccomp notify fds of the process `pid` to the agent: its
 /// program's, and before that one of each startContainer hook.
-pub(crate) fn notify_fd_sender(
+pub fn notify_fd_sender(
     mut agent: Option<AgentConnection<'_>>,
     pid: i32,
 ) -> impl FnMut(OwnedFd) -> Result<()> {

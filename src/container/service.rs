@@ -22,7 +22,7 @@ use crate::container::state::{Container, NOTIFY_DIRECTORY, NOTIFY_SOCKET};
 use crate::{error, log, sys};
 
 /// The directory in which a container finds the socket, the same as with runc.
-pub(crate) const DIRECTORY_INSIDE: &str = "/run/notify";
+pub const DIRECTORY_INSIDE: &str = "/run/notify";
 /// The longest notification that is read, in bytes; systemd's own limit.
 const MESSAGE_MAX: usize = 4096;
 /// How many notifications are read at a time; as a rule the kernel queues no more
@@ -32,7 +32,7 @@ const MESSAGES_MAX: usize = 512;
 const BARRIER_MS: u16 = 30_000;
 
 /// Returns how many sockets from descriptor 3 on are meant for `rt`, and so for the container.
-pub(crate) fn listen_fds() -> Result<u32> {
+pub fn listen_fds() -> Result<u32> {
     let own = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     match std::env::var("LISTEN_FDS") {
         Ok(count) if own => count
@@ -74,7 +74,7 @@ fn datagram_socket() -> Result<OwnedFd> {
 /// Makes the directory in which the socket will be. Returns a copy of its mount for
 /// [`DIRECTORY_INSIDE`], or `None` if there is no manager. The parent does this because init has no
 /// rights in the state directory if it is in a user namespace.
-pub(crate) fn prepare(container: &Container) -> Result<Option<OwnedFd>> {
+pub fn prepare(container: &Container) -> Result<Option<OwnedFd>> {
     if manager()?.is_none() {
         return Ok(None);
     }
@@ -96,7 +96,7 @@ pub(crate) fn prepare(container: &Container) -> Result<Option<OwnedFd>> {
 }
 
 /// Whether the container has a socket for its manager.
-pub(crate) fn is_prepared(container: &Container) -> bool {
+pub fn is_prepared(container: &Container) -> bool {
     open_directory(container.directory()).is_ok()
 }
 
@@ -107,7 +107,7 @@ fn open_directory(state: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
 
 /// Passes notifications from the container on to the manager.
 #[derive(Debug)]
-pub(crate) struct NotifyRelay {
+pub struct NotifyRelay {
     socket: OwnedFd,
     manager: OwnedFd,
 }
@@ -121,7 +121,7 @@ impl AsFd for NotifyRelay {
 impl NotifyRelay {
     /// Binds the container's socket, before its program runs. `None` without a manager, or if the
     /// container was created without one.
-    pub(crate) fn listen(container: &Container) -> Result<Option<Self>> {
+    pub fn listen(container: &Container) -> Result<Option<Self>> {
         let Some(manager) = manager()? else {
             return Ok(None);
         };
@@ -143,7 +143,7 @@ impl NotifyRelay {
     }
 
     /// Waits until the container is ready, or its `init` has ended.
-    pub(crate) fn wait(&self, init: BorrowedFd<'_>, pid: i32) -> Result<()> {
+    pub fn wait(&self, init: BorrowedFd<'_>, pid: i32) -> Result<()> {
         loop {
             let mut fds = [self.as_fd(), init].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             match poll(&mut fds, PollTimeout::NONE) {
@@ -163,7 +163,7 @@ impl NotifyRelay {
 
     /// Reads the notifications that have come. Returns `true` if the container is ready; the
     /// manager has then been told so, and that `pid` is the process to watch.
-    pub(crate) fn pass_on(&self, pid: u32) -> bool {
+    pub fn pass_on(&self, pid: u32) -> bool {
         let mut buffer = [0; MESSAGE_MAX];
         // A container that floods the socket does not hold `rt`.
         for _ in 0..MESSAGES_MAX {

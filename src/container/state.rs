@@ -42,8 +42,8 @@ use crate::security::seccomp::SeccompFilter;
 use crate::sys;
 
 use lock::lock_by;
-pub(crate) use lock::{LockBusy, StateLock};
-pub(crate) use record::{ContainerRecord, ContainerStatus, CreateProgress};
+pub use lock::{LockBusy, StateLock};
+pub use record::{ContainerRecord, ContainerStatus, CreateProgress};
 
 const STATE_FILE: &str = "state.json";
 const NEW_STATE_FILE: &str = ".state.json.new";
@@ -51,8 +51,8 @@ const CONFIG_FILE: &str = "config.json";
 const PROCESS_FILE: &str = "process.json";
 const FILTER_FILE: &str = "seccomp.bpf";
 const LISTENER: &str = "start.sock";
-pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
-pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
+pub const NOTIFY_DIRECTORY: &str = "notify";
+pub const NOTIFY_SOCKET: &str = "notify.sock";
 /// Every file that may be in a state directory.
 const FILES: [&str; 6] = [
     LISTENER,
@@ -69,17 +69,17 @@ const CLAIMS: u32 = 20;
 
 /// A container: its state directory, and the record in it.
 #[derive(Debug)]
-pub(crate) struct Container {
+pub struct Container {
     directory: OwnedFd,
     /// The directory `--root`, for error texts and for the removal.
     root: PathBuf,
-    pub(crate) record: ContainerRecord,
+    pub record: ContainerRecord,
     /// Why the record could not be read. The record is then made of what else is known.
-    pub(crate) fault: Option<Error>,
+    pub fault: Option<Error>,
     /// Whether the record cannot be read, or what it says of cgroups cannot be true.
-    pub(crate) is_damaged: bool,
+    pub is_damaged: bool,
     /// Whether nothing exists but the claim of the id.
-    pub(crate) is_bare: bool,
+    pub is_bare: bool,
 }
 
 /// The content of a state directory.
@@ -95,7 +95,7 @@ enum FoundContainer {
 impl Container {
     /// Opens the container `id` and locks it, so that its record stays true. Returns `None` if
     /// there is no such container.
-    pub(crate) fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, StateLock)>> {
+    pub fn open_locked(root: &Path, id: &str) -> Result<Option<(Self, StateLock)>> {
         let found = Self::open_locked_by(root, id, Instant::now() + LOCK_LIMIT)?;
         found
             .map(|(container, lock)| Ok((container.readable()?, lock)))
@@ -104,7 +104,7 @@ impl Container {
 
     /// Opens the container `id` and locks it, even if its record cannot be read. Waits for the lock
     /// until `deadline`.
-    pub(crate) fn open_locked_by(
+    pub fn open_locked_by(
         root: &Path,
         id: &str,
         deadline: Instant,
@@ -121,13 +121,13 @@ impl Container {
     }
 
     /// Opens the container `id`, which must exist, and locks it.
-    pub(crate) fn open_existing_locked(root: &Path, id: &str) -> Result<(Self, StateLock)> {
+    pub fn open_existing_locked(root: &Path, id: &str) -> Result<(Self, StateLock)> {
         Self::open_locked(root, id)?.ok_or_else(|| missing(id))
     }
 
     /// Locks this very container once more. Returns `None` if it has been removed, even if another
     /// container has its name now.
-    pub(crate) fn lock(&self) -> Result<Option<StateLock>> {
+    pub fn lock(&self) -> Result<Option<StateLock>> {
         match reopen(&self.directory) {
             Err(Errno::ENOENT) => Ok(None),
             result => {
@@ -138,7 +138,7 @@ impl Container {
     }
 
     /// Claims the id and records the intent; both are taken back if that fails.
-    pub(crate) fn claim(root: &Path, record: ContainerRecord) -> Result<(Self, StateLock)> {
+    pub fn claim(root: &Path, record: ContainerRecord) -> Result<(Self, StateLock)> {
         check_id(&record.id)?;
         let lock = claim_directory(root, &record.id)?;
         let directory = reopen(&lock.0).context("the state directory")?;
@@ -153,17 +153,17 @@ impl Container {
     }
 
     /// Opens the container `id`, which must exist.
-    pub(crate) fn open_existing(root: &Path, id: &str) -> Result<Self> {
+    pub fn open_existing(root: &Path, id: &str) -> Result<Self> {
         Self::find_readable(root, id)?.ok_or_else(|| missing(id))
     }
 
     /// Opens the container `id` if there is one.
-    pub(crate) fn find_readable(root: &Path, id: &str) -> Result<Option<Self>> {
+    pub fn find_readable(root: &Path, id: &str) -> Result<Option<Self>> {
         Self::find_any(root, id)?.map(Self::readable).transpose()
     }
 
     /// Opens the container `id` if there is one, even if its record cannot be read.
-    pub(crate) fn find_any(root: &Path, id: &str) -> Result<Option<Self>> {
+    pub fn find_any(root: &Path, id: &str) -> Result<Option<Self>> {
         check_id(id)?;
         let Some(directory) = existing(&root.join(id))? else {
             return Ok(None);
@@ -217,7 +217,7 @@ impl Container {
 
     /// Returns the container, or an error with the reason why its record cannot be read and what to
     /// do about that.
-    pub(crate) fn readable(self) -> Result<Self> {
+    pub fn readable(self) -> Result<Self> {
         match self.fault {
             None => Ok(self),
             Some(fault) => Err(fault.context(UnreadableState(self.record.id))),
@@ -249,7 +249,7 @@ impl Container {
 
     /// Returns every container below `root`, sorted by id, and an error for each one that cannot be
     /// read: it does not hide the others.
-    pub(crate) fn all(root: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
+    pub fn all(root: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
         let (mut all, mut errors) = (Vec::new(), Vec::new());
         let entries = sys::list_directory(root);
         for entry in entries.with_context(|| format!("--root {}", root.display()))? {
@@ -272,7 +272,7 @@ impl Container {
     }
 
     /// Waits until no command holds the lock, but no longer than `limit`.
-    pub(crate) fn wait_for_turn(&self, limit: Duration) {
+    pub fn wait_for_turn(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         while self.is_locked() && Instant::now() < deadline {
             sys::sleep(Duration::from_millis(2));
@@ -280,7 +280,7 @@ impl Container {
     }
 
     /// The descriptor of the state directory.
-    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+    pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
@@ -289,7 +289,7 @@ impl Container {
     }
 
     /// Replaces `state.json` in one step.
-    pub(crate) fn save(&self) -> Result<()> {
+    pub fn save(&self) -> Result<()> {
         self.replace_record().phase(Phase::State)
     }
 
@@ -301,17 +301,17 @@ impl Container {
 
     /// Stores a copy of the configuration for `checkpoint`: by then the bundle's file may have
     /// changed or be gone.
-    pub(crate) fn save_config(&self, bytes: &[u8]) -> Result<()> {
+    pub fn save_config(&self, bytes: &[u8]) -> Result<()> {
         self.write(CONFIG_FILE, bytes)
     }
 
     /// The path of the copy that [`Self::save_config`] stores.
-    pub(crate) fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.path().join(CONFIG_FILE)
     }
 
     /// Stores `process` of the configuration for `exec`.
-    pub(crate) fn save_process(&self, process: Option<&oci_spec::runtime::Process>) -> Result<()> {
+    pub fn save_process(&self, process: Option<&oci_spec::runtime::Process>) -> Result<()> {
         match process {
             Some(process) => self.write(PROCESS_FILE, &serde_json::to_vec(process)?),
             None => Ok(()),
@@ -319,13 +319,13 @@ impl Container {
     }
 
     /// Reads the bytes that [`Self::save_process`] stores.
-    pub(crate) fn process(&self) -> Result<Vec<u8>> {
+    pub fn process(&self) -> Result<Vec<u8>> {
         sys::read_file_at(&self.directory, PROCESS_FILE)
             .with_context(|| format!("{}/{PROCESS_FILE}", self.path().display()))
     }
 
     /// Stores the compiled filter of the container for `exec`.
-    pub(crate) fn save_filter(&self, filter: Option<&SeccompFilter>) -> Result<()> {
+    pub fn save_filter(&self, filter: Option<&SeccompFilter>) -> Result<()> {
         match filter {
             Some(filter) => self.write(FILTER_FILE, &filter.to_bytes()),
             None => Ok(()),
@@ -333,7 +333,7 @@ impl Container {
     }
 
     /// Reads the filter that [`Self::save_filter`] stores; `None` if the container has none.
-    pub(crate) fn filter(&self) -> Result<Option<SeccompFilter>> {
+    pub fn filter(&self) -> Result<Option<SeccompFilter>> {
         let Some(terms) = self.record.seccomp.clone() else {
             return Ok(None);
         };
@@ -357,13 +357,13 @@ impl Container {
     }
 
     /// Makes the start socket in the directory. Init inherits it, and so can be started.
-    pub(crate) fn listen(&self) -> Result<OwnedFd> {
+    pub fn listen(&self) -> Result<OwnedFd> {
         let address = self.listener_address()?;
         listen_at(&address).context(LISTENER)
     }
 
     /// Connects to the start socket of an init that waits; `None` if init does not wait (any more).
-    pub(crate) fn connect(&self) -> Result<Option<OwnedFd>> {
+    pub fn connect(&self) -> Result<Option<OwnedFd>> {
         let fd = connecting(SockType::SeqPacket)?;
         match connect(fd.as_raw_fd(), &self.listener_address()?) {
             Ok(()) => Ok(Some(fd)),
@@ -391,7 +391,7 @@ impl Container {
 
     /// Waits for the end of an init that is in no record: it has been killed, or ends by itself as
     /// soon as it notices that its parent is gone. Until then it holds the start socket.
-    pub(crate) fn wait_for_orphan(&self, deadline: Instant) -> Result<()> {
+    pub fn wait_for_orphan(&self, deadline: Instant) -> Result<()> {
         while self.waits_for_start().unwrap_or(false) {
             if Instant::now() >= deadline {
                 let id = &self.record.id;
@@ -410,19 +410,19 @@ impl Container {
     }
 
     /// Makes the process `pid` the init of the record.
-    pub(crate) fn set_init(&mut self, pid: Pid) -> Result<()> {
+    pub fn set_init(&mut self, pid: Pid) -> Result<()> {
         let process = Process::now(pid.as_raw()).phase(Phase::State)?;
         self.record.init = Some(process);
         Ok(())
     }
 
     /// Returns init's pidfd if init is alive.
-    pub(crate) fn init(&self) -> Result<Option<OwnedFd>> {
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
         self.record.init.map_or(Ok(None), Process::open)
     }
 
     /// Returns the status now, and init's pidfd if init is alive.
-    pub(crate) fn status(&self) -> Result<(ContainerStatus, Option<OwnedFd>)> {
+    pub fn status(&self) -> Result<(ContainerStatus, Option<OwnedFd>)> {
         let init = self.init()?;
         let is_creating = self.record.progress == CreateProgress::Creating;
         let status = if init.is_none() {
@@ -447,7 +447,7 @@ impl Container {
     }
 
     /// Removes the directory. The lock must be held.
-    pub(crate) fn remove(&self) -> Result<()> {
+    pub fn remove(&self) -> Result<()> {
         let path = self.path();
         remove_directory(&path)
             .with_context(|| path.display().to_string())
@@ -456,7 +456,7 @@ impl Container {
 }
 
 /// Returns the error for a container that does not exist, in runc's words, which engines look for.
-pub(crate) fn missing(id: &str) -> Error {
+pub fn missing(id: &str) -> Error {
     anyhow!("{id}: container does not exist")
 }
 

@@ -26,47 +26,47 @@ use crate::rdt::Rdt;
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(crate) struct CreateRequest {
+pub struct CreateRequest {
     /// `--root`.
-    pub(crate) root: PathBuf,
-    pub(crate) id: String,
-    pub(crate) bundle: PathBuf,
-    pub(crate) config: Option<PathBuf>,
-    pub(crate) console_socket: Option<PathBuf>,
-    pub(crate) pid_file: Option<PathBuf>,
-    pub(crate) pidfd_socket: Option<PathBuf>,
-    pub(crate) extras: Extras,
+    pub root: PathBuf,
+    pub id: String,
+    pub bundle: PathBuf,
+    pub config: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub extras: Extras,
     /// `--systemd-cgroup` or `--cgroup-manager`.
-    pub(crate) manager: Manager,
+    pub manager: Manager,
     /// Whether `rt` returns before the container ends, so that nobody relays its terminal.
-    pub(crate) detached: bool,
+    pub detached: bool,
 }
 
 /// Everything that is known before the first side effect.
 #[derive(Debug)]
-pub(crate) struct PreparedContainer {
-    pub(crate) plan: Plan,
-    pub(crate) namespaces: Namespaces,
+pub struct PreparedContainer {
+    pub plan: Plan,
+    pub namespaces: Namespaces,
     /// The detached mount with the socket of sd_notify(3).
     pub(super) notify: Option<OwnedFd>,
-    pub(crate) hook_outputs: HookOutputs,
-    pub(crate) limits: Limits,
+    pub hook_outputs: HookOutputs,
+    pub limits: Limits,
     /// With which systemd starts the scope of the container, if it makes one.
     unit_properties: Vec<Property>,
-    pub(crate) record: ContainerRecord,
-    pub(crate) delegation: Option<Delegation>,
+    pub record: ContainerRecord,
+    pub delegation: Option<Delegation>,
     console: Option<DescriptorSocket>,
     /// The sockets of `--pidfd-socket` and of the annotation.
     pub(super) pidfd_sockets: Vec<DescriptorSocket>,
 }
 
 impl PreparedContainer {
-    pub(crate) fn annotations(&self) -> &BTreeMap<String, String> {
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
         &self.record.annotations
     }
 
     /// Moves the process into the cgroups that systemd makes and into the class of Intel RDT.
-    pub(crate) fn enter_cgroups(
+    pub fn enter_cgroups(
         &self,
         record: &mut ContainerRecord,
         unit: Option<&mut UnitConnection>,
@@ -80,7 +80,7 @@ impl PreparedContainer {
 
     /// Passes the terminal's master to the console socket. Returns a relay for it if there is no
     /// console socket.
-    pub(crate) fn relay(&self, terminal: Option<OwnedFd>) -> Result<Option<Relay>> {
+    pub fn relay(&self, terminal: Option<OwnedFd>) -> Result<Option<Relay>> {
         let terminal = pty::hand_over(terminal, self.console.as_ref())?;
         terminal
             .map(|master| Relay::new(master, TerminalClient::open()?))
@@ -89,7 +89,7 @@ impl PreparedContainer {
 }
 
 /// Step 1: reads and checks the configuration.
-pub(crate) fn load_config(request: &CreateRequest) -> Result<(Loaded, CheckedConfig)> {
+pub fn load_config(request: &CreateRequest) -> Result<(Loaded, CheckedConfig)> {
     check_id(&request.id)?;
     let loaded = config::load(&request.bundle, request.config.as_deref())?;
     let checked = config::check(&loaded.spec)?;
@@ -103,7 +103,7 @@ pub(crate) fn load_config(request: &CreateRequest) -> Result<(Loaded, CheckedCon
 }
 
 /// Step 2: plans the container and opens what it needs.
-pub(crate) fn prepare(
+pub fn prepare(
     request: &CreateRequest,
     spec: &Spec,
     checked: &CheckedConfig,

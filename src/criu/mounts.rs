@@ -26,7 +26,7 @@ use crate::sys::{self, mount_table};
 /// A mount shows something else than its source, or gives more rights than the configuration: it
 /// has been moved or mounted again. It would be restored as something else, or be refused at the
 /// restore.
-pub(crate) fn dumped(root: &RootfsPlan, pid: i32) -> Result<Vec<ExternalMount>> {
+pub fn dumped(root: &RootfsPlan, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = seen::root_of(pid)?;
     let host = HostMounts::of(root, pid, false)?;
     let mounted = mount_table::of(&pid.to_string())?;
@@ -80,7 +80,7 @@ pub(crate) fn dumped(root: &RootfsPlan, pid: i32) -> Result<Vec<ExternalMount>> 
 }
 
 /// Returns the places of those mounts that hide a file.
-pub(crate) fn masked(mounts: &[ExternalMount]) -> Vec<PathBuf> {
+pub fn masked(mounts: &[ExternalMount]) -> Vec<PathBuf> {
     mounts
         .iter()
         .filter(|mount| mount.value == MASK)
@@ -89,7 +89,7 @@ pub(crate) fn masked(mounts: &[ExternalMount]) -> Vec<PathBuf> {
 }
 
 /// Returns, for a restore, the source on this host for each name in the images.
-pub(crate) fn restored(root: &RootfsPlan) -> Vec<ExternalMount> {
+pub fn restored(root: &RootfsPlan) -> Vec<ExternalMount> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     of(root)
         .iter()
@@ -104,11 +104,7 @@ pub(crate) fn restored(root: &RootfsPlan) -> Vec<ExternalMount> {
 /// a mount, as CRIU requires, and makes the missing places for mounts in it. `masked` are the files
 /// that were masked at the checkpoint; if that is not known, all masked paths of the configuration
 /// count. The path of `program` stays visible.
-pub(crate) fn prepare(
-    root: &RootfsPlan,
-    masked: Option<&[PathBuf]>,
-    program: &CriuProgram,
-) -> Result<()> {
+pub fn prepare(root: &RootfsPlan, masked: Option<&[PathBuf]>, program: &CriuProgram) -> Result<()> {
     sys::set_propagation(c"/", true, libc::MS_SLAVE).context("the mount namespace")?;
     let context = || format!("root.path {}", root.path.display());
     let directory = || {

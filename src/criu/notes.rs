@@ -12,16 +12,16 @@ use super::options::ImagesDirectory;
 const FILE: &str = "rt.json";
 
 #[derive(Debug, Default, Deserialize, Serialize)]
-pub(crate) struct CheckpointNotes {
+pub struct CheckpointNotes {
     /// Whether cgroups were left alone at the checkpoint; `restore` then leaves them alone, too.
     #[serde(default)]
-    pub(crate) ignores_groups: bool,
+    pub ignores_groups: bool,
     /// Files that were masked; `None` if that is not known.
-    pub(crate) masked: Option<Vec<PathBuf>>,
+    pub masked: Option<Vec<PathBuf>>,
 }
 
 impl CheckpointNotes {
-    pub(crate) fn read(images: &ImagesDirectory) -> Result<Self> {
+    pub fn read(images: &ImagesDirectory) -> Result<Self> {
         match images.read(FILE) {
             Ok(bytes) => serde_json::from_slice(&bytes).context(FILE),
             Err(error) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
@@ -31,7 +31,7 @@ impl CheckpointNotes {
         }
     }
 
-    pub(crate) fn write(&self, images: &ImagesDirectory) -> Result<()> {
+    pub fn write(&self, images: &ImagesDirectory) -> Result<()> {
         images.write(FILE, &serde_json::to_vec(self)?)
     }
 }

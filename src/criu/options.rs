@@ -16,7 +16,7 @@ use super::worker::CriuWorker;
 /// The directory of the images without `--image-path`; it is runc's default, too.
 const DEFAULT_IMAGES: &str = "checkpoint";
 /// The annotation that names a file with options of CRIU for the container.
-pub(crate) const CONFIG: &str = "org.criu.config";
+pub const CONFIG: &str = "org.criu.config";
 /// Files with options of CRIU for all containers, of which the first that exists counts. The second
 /// one is for hosts that come from runc.
 const CONFIGS: [&str; 2] = ["/etc/criu/rt.conf", "/etc/criu/runc.conf"];
@@ -25,7 +25,7 @@ const CONFIGS: [&str; 2] = ["/etc/criu/rt.conf", "/etc/criu/runc.conf"];
 const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
 
 #[derive(Debug, Args)]
-pub(crate) struct CriuCommonOptions {
+pub struct CriuCommonOptions {
     /// Directory of the images [default: checkpoint]
     #[arg(long, value_name = "DIR")]
     image_path: Option<PathBuf>,
@@ -55,7 +55,7 @@ pub(crate) struct CriuCommonOptions {
     auto_dedup: bool,
     /// Fetch memory when it is needed
     #[arg(long)]
-    pub(crate) lazy_pages: bool,
+    pub lazy_pages: bool,
 }
 
 fn mode(word: &str) -> Result<CgroupMode, String> {
@@ -74,7 +74,7 @@ impl CriuCommonOptions {
     ///
     /// # Errors
     /// `impossible` is true, and `--manage-cgroups-mode` asks for cgroups to be kept.
-    pub(crate) fn groups(&self, impossible: bool) -> Result<CgroupMode> {
+    pub fn groups(&self, impossible: bool) -> Result<CgroupMode> {
         let mode = self.manage_cgroups_mode;
         let kept = !matches!(mode, CgroupMode::Default | CgroupMode::Ignore);
         ensure!(
@@ -85,7 +85,7 @@ impl CriuCommonOptions {
     }
 
     /// Returns the options of a request for which CRIU writes `log`.
-    pub(crate) fn request(
+    pub fn request(
         &self,
         images: &ImagesDirectory,
         log: &str,
@@ -127,21 +127,21 @@ fn config(annotations: &BTreeMap<String, String>) -> Option<String> {
 
 /// The directory of a checkpoint's images, and CRIU's work directory if that is another one.
 #[derive(Debug)]
-pub(crate) struct ImagesDirectory {
+pub struct ImagesDirectory {
     path: PathBuf,
     work: Option<PathBuf>,
 }
 
 impl ImagesDirectory {
     /// Returns the directories for a new checkpoint. Missing ones are made.
-    pub(crate) fn make(common: &CriuCommonOptions) -> Result<Self> {
+    pub fn make(common: &CriuCommonOptions) -> Result<Self> {
         let images = Self::of(common);
         make(&images.path).with_context(|| format!("--image-path {}", images.path.display()))?;
         images.checked()
     }
 
     /// Returns the directories of an existing checkpoint. A missing work directory is made.
-    pub(crate) fn existing(common: &CriuCommonOptions) -> Result<Self> {
+    pub fn existing(common: &CriuCommonOptions) -> Result<Self> {
         Self::of(common).checked()
     }
 
@@ -164,7 +164,7 @@ impl ImagesDirectory {
     }
 
     /// Opens the directories: they are the first descriptors that a worker inherits.
-    pub(crate) fn open(&self) -> Result<Vec<OwnedFd>> {
+    pub fn open(&self) -> Result<Vec<OwnedFd>> {
         let named = |name: &'static str, path: &Path| {
             open(path).with_context(|| format!("{name} {}", path.display()))
         };
@@ -181,7 +181,7 @@ impl ImagesDirectory {
     /// Lets processes with the gid `group` find the images: CRIU opens some of them as root of the
     /// container's user namespace. These processes can neither list the directory nor write to it,
     /// and nobody else gets access. The directory stays like this after the restore.
-    pub(crate) fn let_in(&self, group: u32) -> Result<()> {
+    pub fn let_in(&self, group: u32) -> Result<()> {
         let let_in = || -> io::Result<()> {
             let directory = File::from(open(&self.path)?);
             let now = directory.metadata()?;
@@ -198,13 +198,13 @@ impl ImagesDirectory {
     }
 
     /// Returns how many descriptors [`ImagesDirectory::open`] opens.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         1 + usize::from(self.work.is_some())
     }
 
     /// Writes the file `name` among the images. Neither follows a link of that name nor waits for a
     /// FIFO.
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path.join(name);
         let mut options = File::options();
         options
@@ -220,7 +220,7 @@ impl ImagesDirectory {
     }
 
     /// Reads the file `name` among the images, with the same care.
-    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path.join(name);
         let read = || -> io::Result<Vec<u8>> {
             let mut bytes = Vec::new();
@@ -235,13 +235,13 @@ impl ImagesDirectory {
     }
 
     /// Returns the path at which CRIU writes the log `name`.
-    pub(crate) fn log(&self, name: &str) -> PathBuf {
+    pub fn log(&self, name: &str) -> PathBuf {
         self.work.as_ref().unwrap_or(&self.path).join(name)
     }
 
     /// Refuses a `--parent-path`, the directory of the images before, that is not relative to this
     /// one or is not a directory.
-    pub(crate) fn check_parent(&self, parent: &Path) -> Result<()> {
+    pub fn check_parent(&self, parent: &Path) -> Result<()> {
         if parent.is_absolute() {
             bail!(
                 "--parent-path {}: must be relative to --image-path",

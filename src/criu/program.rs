@@ -25,14 +25,14 @@ const USUAL_PATH: &str = "/bin:/usr/bin";
 
 /// The CRIU that `PATH` names, open.
 #[derive(Debug)]
-pub(crate) struct CriuProgram {
+pub struct CriuProgram {
     file: OwnedFd,
     path: PathBuf,
 }
 
 impl CriuProgram {
     /// Finds the first executable file `criu` in `PATH`, as execvp(3) does.
-    pub(crate) fn find() -> Result<Self> {
+    pub fn find() -> Result<Self> {
         Self::find_in(&env::var_os("PATH").unwrap_or_else(|| USUAL_PATH.into()))
     }
 

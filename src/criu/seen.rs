@@ -203,7 +203,7 @@ const SINGLE: [&str; 10] = [
 
 /// Checks all mounts of `init` and its descendants with [`HostMounts::check`], after it has set
 /// missing attributes.
-pub(crate) fn check(root: &RootfsPlan, init: i32) -> Result<()> {
+pub fn check(root: &RootfsPlan, init: i32) -> Result<()> {
     let host = HostMounts::of(root, init, true)?;
     let mut all = Vec::new();
     descendants(init, &mut all)?;

@@ -35,19 +35,19 @@ const CAUSES_MAX: usize = 2;
 
 /// A worker that waits for its request.
 #[derive(Debug)]
-pub(crate) struct CriuWorker {
+pub struct CriuWorker {
     /// Open from the start of `criu swrk` until [`CriuWorker::finish`].
     socket: Option<OwnedFd>,
     process: OwnedFd,
     ended: bool,
-    pub(crate) pid: i32,
+    pub pid: i32,
 }
 
 impl CriuWorker {
     /// Starts `program` as `criu swrk` in new namespaces of the kinds `flags`, and in `cgroup` if
     /// there is one. The child first runs `prepare`. It inherits the descriptors that `prepare`
     /// returns, with the numbers that [`CriuWorker::inherited`] gives.
-    pub(crate) fn start(
+    pub fn start(
         program: &CriuProgram,
         flags: u64,
         cgroup: Option<BorrowedFd<'_>>,
@@ -85,7 +85,7 @@ impl CriuWorker {
 
     /// Returns the number in the worker of the descriptor `index`, of those that the worker
     /// inherits (see [`CriuWorker::start`]).
-    pub(crate) fn inherited(index: usize) -> i32 {
+    pub fn inherited(index: usize) -> i32 {
         SOCKET + 1 + index as i32
     }
 
@@ -94,7 +94,7 @@ impl CriuWorker {
     ///
     /// # Errors
     /// The error of `answer`, or what CRIU says in its response and in its `log`.
-    pub(crate) fn request(
+    pub fn request(
         &mut self,
         kind: RequestKind,
         options: CriuOptions,
@@ -192,7 +192,7 @@ impl CriuWorker {
     ///
     /// # Errors
     /// CRIU has ended with a status other than 0, or by a signal.
-    pub(crate) fn finish(&mut self) -> Result<()> {
+    pub fn finish(&mut self) -> Result<()> {
         self.socket = None;
         match self.reap()? {
             WaitStatus::Exited(_, 0) => Ok(()),

@@ -20,7 +20,7 @@ pub(super) fn leave_out_misplaced(container: &mut Container) -> Vec<PathBuf> {
 /// Returns the cgroups that certainly belong to the container, so that their processes may be
 /// killed. If the record has none, or has others, these are replaced by the cgroups that follow
 /// from the copy of the configuration.
-pub(crate) fn own_cgroups(container: &Container) -> Cgroup {
+pub fn own_cgroups(container: &Container) -> Cgroup {
     let mut cgroup = container.record.cgroup.clone();
     let is_complete = !cgroup.is_nowhere();
     let expected = container.expected_cgroups();
@@ -68,7 +68,7 @@ pub(super) fn warn(container: &Container, misplaced: &[PathBuf]) {
 /// # Errors
 /// If it is in none of the container's cgroups, and its root directory is not that of the container
 /// either (a process of the container may have left the cgroups).
-pub(crate) fn check_init(container: &Container) -> Result<()> {
+pub fn check_init(container: &Container) -> Result<()> {
     let record = &container.record;
     let Some(init) = record.init else {
         return Ok(());

@@ -11,79 +11,79 @@ use crate::plan::Extras;
 
 /// Options of `exec`. They stand before the command: everything after its name belongs to it.
 #[derive(Debug, Args)]
-pub(crate) struct ExecOptions {
+pub struct ExecOptions {
     /// Unix socket that takes the terminal's master
     #[arg(long, value_name = "SOCKET")]
-    pub(crate) console_socket: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
     /// Unix socket that takes the process's pidfd
     #[arg(long, value_name = "SOCKET")]
-    pub(crate) pidfd_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     /// File that takes the process's pid
     #[arg(long, value_name = "FILE")]
-    pub(crate) pid_file: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
     /// Pass N more file descriptors on, from 3
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) preserve_fds: u32,
+    pub preserve_fds: u32,
     /// Return when the program has started
     #[arg(short, long)]
-    pub(crate) detach: bool,
+    pub detach: bool,
     /// Give the process a terminal
     #[arg(short, long)]
-    pub(crate) tty: bool,
+    pub tty: bool,
     /// Process object to run as it is, whatever other options and arguments say
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) process: Option<PathBuf>,
+    pub process: Option<PathBuf>,
     /// Directory in the container
     #[arg(long, value_name = "DIR")]
-    pub(crate) cwd: Option<PathBuf>,
+    pub cwd: Option<PathBuf>,
     /// Set a variable of the environment (more than once if need be)
     #[arg(short, long, value_name = "NAME=VALUE")]
-    pub(crate) env: Vec<String>,
+    pub env: Vec<String>,
     /// Numbers of user and group; without GID the group stays
     #[arg(short, long, value_name = "UID[:GID]")]
-    pub(crate) user: Option<user::User>,
+    pub user: Option<user::User>,
     /// Add a group by its number (more than once if need be)
     #[arg(short = 'g', long, value_name = "GID", value_parser = user::id)]
-    pub(crate) additional_gids: Vec<u32>,
+    pub additional_gids: Vec<u32>,
     /// Add a capability, never to the inheritable set (more than once if need be)
     #[arg(short, long, value_name = "NAME", value_parser = user::capability)]
-    pub(crate) cap: Vec<Capability>,
+    pub cap: Vec<Capability>,
     /// Set no_new_privs, or with =false leave it unset
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub(crate) no_new_privs: Option<bool>,
+    pub no_new_privs: Option<bool>,
     /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
-    pub(crate) apparmor: Option<String>,
+    pub apparmor: Option<String>,
     /// SELinux label
     #[arg(long, value_name = "LABEL")]
-    pub(crate) process_label: Option<String>,
+    pub process_label: Option<String>,
     /// Cgroup below that of the container, on version 1 in all hierarchies or in some
     #[arg(long, value_name = "[CTRL[,CTRL]:]PATH")]
-    pub(crate) cgroup: Vec<SubGroup>,
+    pub cgroup: Vec<SubGroup>,
     /// Wait until a paused container is resumed
     #[arg(long)]
-    pub(crate) ignore_paused: bool,
+    pub ignore_paused: bool,
     /// Name of the container
     #[arg(value_name = "ID")]
-    pub(crate) id: String,
+    pub id: String,
     /// Program and arguments
     #[arg(
         value_name = "CMD",
         required_unless_present = "process",
         trailing_var_arg = true
     )]
-    pub(crate) args: Vec<String>,
+    pub args: Vec<String>,
 }
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(crate) struct ExecRequest {
+pub struct ExecRequest {
     /// `--root`.
-    pub(crate) root: PathBuf,
-    pub(crate) options: ExecOptions,
+    pub root: PathBuf,
+    pub options: ExecOptions,
     /// The content of the file that `--process` names. It is read before the engine's descriptors
     /// are closed, since the file may be one of them.
-    pub(crate) process: Option<Vec<u8>>,
+    pub process: Option<Vec<u8>>,
     /// The descriptors that are passed on.
-    pub(crate) extras: Extras,
+    pub extras: Extras,
 }

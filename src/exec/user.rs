@@ -9,10 +9,10 @@ use oci_spec::runtime::Capability;
 
 /// `UID[:GID]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct User {
-    pub(crate) uid: u32,
+pub struct User {
+    pub uid: u32,
     /// `None`: the group stays as it is configured.
-    pub(crate) gid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 impl FromStr for User {
@@ -32,7 +32,7 @@ impl FromStr for User {
 /// # Errors
 /// The text is a name: as in runc, names are not looked up, so that an image's passwd is not asked
 /// who is who. Or it is 2^32 - 1, which is no id: setresuid(2) takes it for "unchanged".
-pub(crate) fn id(text: &str) -> Result<u32> {
+pub fn id(text: &str) -> Result<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     ensure!(digits, "{text:?} is not a number");
     let id = text.parse().ok().filter(|id| *id != u32::MAX);
@@ -40,7 +40,7 @@ pub(crate) fn id(text: &str) -> Result<u32> {
 }
 
 /// Parses the name of a capability, with or without `CAP_`, in any case.
-pub(crate) fn capability(text: &str) -> Result<Capability> {
+pub fn capability(text: &str) -> Result<Capability> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("CAP_").unwrap_or(&name);
     Capability::from_str(name)

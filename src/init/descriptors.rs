@@ -11,22 +11,22 @@ use crate::sys::procfd::ProcFd;
 
 /// What the parent has opened for init, or for the process of `exec`: everything that a plan needs,
 /// which is data alone, besides the connection to the parent.
-pub(crate) struct InitDescriptors<'a> {
-    pub(crate) namespaces: &'a Namespaces,
-    pub(crate) cgroup: OpenCgroup,
+pub struct InitDescriptors<'a> {
+    pub namespaces: &'a Namespaces,
+    pub cgroup: OpenCgroup,
     /// The start socket. It stays open until the program runs, also where the parent sends Start
     /// itself: as long as it is open, the container is *created*.
-    pub(crate) listener: Option<OwnedFd>,
+    pub listener: Option<OwnedFd>,
     /// The detached mount with the socket of sd_notify(3).
-    pub(crate) notify: Option<&'a OwnedFd>,
-    pub(crate) hook_outputs: &'a HookOutputs,
+    pub notify: Option<&'a OwnedFd>,
+    pub hook_outputs: &'a HookOutputs,
     /// A private procfs, if init writes to it. It is closed before any other process can see init.
-    pub(crate) procfs: Option<ProcFd>,
+    pub procfs: Option<ProcFd>,
 }
 
 impl<'a> InitDescriptors<'a> {
     /// Those of a process that joins a running container.
-    pub(crate) fn new(namespaces: &'a Namespaces, cgroup: OpenCgroup) -> Self {
+    pub fn new(namespaces: &'a Namespaces, cgroup: OpenCgroup) -> Self {
         Self {
             namespaces,
             cgroup,

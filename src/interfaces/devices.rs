@@ -14,7 +14,7 @@ use crate::netlink::link::{InterfaceAddress, RouteNetlink};
 
 /// One entry of `linux.netDevices`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NetDevice {
+pub struct NetDevice {
     name: String,
     /// The name in the container; with `%d` the kernel chooses a number.
     new_name: String,
@@ -22,7 +22,7 @@ pub(crate) struct NetDevice {
 
 impl NetDevice {
     /// Returns all entries, sorted by name.
-    pub(crate) fn all(linux: &Linux) -> Vec<Self> {
+    pub fn all(linux: &Linux) -> Vec<Self> {
         let devices = linux.net_devices().iter().flatten();
         let mut all: Vec<_> = devices
             .map(|(name, device)| {
@@ -52,7 +52,7 @@ impl NetDevice {
 /// Devices that have moved into the container. Drop moves them back, because the container has not
 /// come into being; [`MovedDevice::keep`] leaves them there.
 #[derive(Debug)]
-pub(crate) struct MovedDevice {
+pub struct MovedDevice {
     /// The network namespaces of the runtime and of the container.
     home: OwnedFd,
     target: OwnedFd,
@@ -87,7 +87,7 @@ impl InContainer {
 
 impl MovedDevice {
     /// Moves `devices` into the network namespace of process `pid`.
-    pub(crate) fn all(devices: &[NetDevice], pid: i32) -> Result<Self> {
+    pub fn all(devices: &[NetDevice], pid: i32) -> Result<Self> {
         let open = |path: &str| File::open(path).map(OwnedFd::from).context(path.to_owned());
         let (home, target) = (
             open("/proc/self/ns/net")?,
@@ -110,7 +110,7 @@ impl MovedDevice {
     }
 
     /// Moves those of `devices` that are not in the network namespace of process `pid` yet.
-    pub(crate) fn missing(devices: &[NetDevice], pid: i32) -> Result<Self> {
+    pub fn missing(devices: &[NetDevice], pid: i32) -> Result<Self> {
         let names = Self::all(&[], pid)?.inside()?.names()?;
         let is_missing = |device: &&NetDevice| !names.iter().any(|name| device.may_be(name));
         let missing: Vec<NetDevice> = devices.iter().filter(is_missing).cloned().collect();
@@ -118,7 +118,7 @@ impl MovedDevice {
     }
 
     /// Leaves the devices in the container.
-    pub(crate) fn keep(mut self) {
+    pub fn keep(mut self) {
         self.devices.clear();
     }
 

@@ -15,7 +15,7 @@ impl Namespaces {
     /// If the process is in another namespace than the one that the configuration names, if it
     /// shares the namespace of `rt` although the configuration wants a new one, or if it has its
     /// own although the configuration wants none. If the id maps differ.
-    pub(crate) fn check(&self, pid: i32, kinds: CloneFlags) -> Result<()> {
+    pub fn check(&self, pid: i32, kinds: CloneFlags) -> Result<()> {
         for (kind, name) in FILES.into_iter().filter(|(kind, _)| kinds.contains(*kind)) {
             let of = |process: &str| {
                 let path = format!("/proc/{process}/ns/{name}");

@@ -19,16 +19,16 @@ const HELPER_LIMIT: i64 = 30;
 
 /// One of the two maps, as ranges: first id inside, first id outside, count.
 #[derive(Debug, Default)]
-pub(crate) struct IdMap(Vec<[u32; 3]>);
+pub struct IdMap(Vec<[u32; 3]>);
 
 impl IdMap {
-    pub(crate) fn new(mappings: &Option<Vec<LinuxIdMapping>>) -> Self {
+    pub fn new(mappings: &Option<Vec<LinuxIdMapping>>) -> Self {
         let numbers = |m: &LinuxIdMapping| [m.container_id(), m.host_id(), m.size()];
         Self(mappings.iter().flatten().map(numbers).collect())
     }
 
     /// Reads the map of users of the user namespace of process `pid`, as seen from outside it.
-    pub(crate) fn of_users_of(pid: i32) -> Result<Self> {
+    pub fn of_users_of(pid: i32) -> Result<Self> {
         Self::of(pid, 'u')
     }
 
@@ -61,7 +61,7 @@ impl IdMap {
     }
 
     /// Returns the id outside for `id` inside; `None` if it is not mapped.
-    pub(crate) fn outside(&self, id: u32) -> Option<u32> {
+    pub fn outside(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|[inside, outside, count]| {
             let offset = id.checked_sub(*inside).filter(|offset| offset < count)?;
             outside.checked_add(offset)
@@ -69,13 +69,13 @@ impl IdMap {
     }
 
     /// Whether `id` outside is mapped to an id inside.
-    pub(crate) fn shows(&self, id: u32) -> bool {
+    pub fn shows(&self, id: u32) -> bool {
         self.0
             .iter()
             .any(|[_, outside, n]| id.checked_sub(*outside).is_some_and(|id| id < *n))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -146,7 +146,7 @@ pub(super) fn write(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<()> {
 
 /// Creates a user namespace with these maps and without any process, from which a mount takes its
 /// id map.
-pub(crate) fn user_namespace(uids: &IdMap, gids: &IdMap) -> Result<OwnedFd> {
+pub fn user_namespace(uids: &IdMap, gids: &IdMap) -> Result<OwnedFd> {
     let (mut reader, writer) = pipe().context("a pipe")?;
     let Fork::Parent { pid, pidfd } = sys::clone3(libc::CLONE_NEWUSER as u64, None)? else {
         // Waits until the parent has closed its end, or has ended.

@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// Whether this process is root in the initial user namespace.
-pub(crate) fn is_root_of_host() -> bool {
+pub fn is_root_of_host() -> bool {
     let namespace = stat("/proc/self/ns/user");
     geteuid().is_root() && namespace.is_ok_and(|file| file.st_ino == FIRST_USER_NAMESPACE)
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 /// An address with the length of its network's prefix, as `172.20.0.1/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(crate) struct Cidr {
-    pub(crate) address: IpAddr,
-    pub(crate) prefix: u8,
+pub struct Cidr {
+    pub address: IpAddr,
+    pub prefix: u8,
 }
 
 /// Returns the address as a number, so that the same arithmetic serves both families.
@@ -24,12 +24,12 @@ fn bits(address: IpAddr) -> u128 {
 }
 
 /// Returns the length of an address of this family in bits: 32 or 128.
-pub(crate) fn width(address: IpAddr) -> u8 {
+pub fn width(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
 impl Cidr {
-    pub(crate) fn host(address: IpAddr) -> Self {
+    pub fn host(address: IpAddr) -> Self {
         Self {
             address,
             prefix: width(address),
@@ -52,41 +52,41 @@ impl Cidr {
     }
 
     /// Returns the address of the network itself.
-    pub(crate) fn network(self) -> IpAddr {
+    pub fn network(self) -> IpAddr {
         self.with(bits(self.address) & !self.host_mask())
     }
 
     /// Returns the highest address, which is the broadcast address in IPv4.
-    pub(crate) fn last(self) -> IpAddr {
+    pub fn last(self) -> IpAddr {
         self.with(bits(self.address) | self.host_mask())
     }
 
     /// Returns the `n`-th address of the network; 0 is the network's own address.
-    pub(crate) fn nth(self, n: u128) -> IpAddr {
+    pub fn nth(self, n: u128) -> IpAddr {
         self.with(bits(self.network()) + (n & self.host_mask()))
     }
 
     /// Returns the place of `address` among the addresses of the network, from 0 on.
-    pub(crate) fn position(self, address: IpAddr) -> u128 {
+    pub fn position(self, address: IpAddr) -> u128 {
         bits(address) & self.host_mask()
     }
 
     /// Returns how many addresses the network has beyond its first.
-    pub(crate) fn size(self) -> u128 {
+    pub fn size(self) -> u128 {
         self.host_mask()
     }
 
-    pub(crate) fn contains(self, address: IpAddr) -> bool {
+    pub fn contains(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4()
             && bits(address) & !self.host_mask() == bits(self.network())
     }
 
-    pub(crate) fn overlaps(self, other: Self) -> bool {
+    pub fn overlaps(self, other: Self) -> bool {
         self.contains(other.network()) || other.contains(self.network())
     }
 
     /// Whether this is the address of a network, and not of a host in one.
-    pub(crate) fn is_network(self) -> bool {
+    pub fn is_network(self) -> bool {
         self.host_mask() > 1 && self.address == self.network()
     }
 }
@@ -133,7 +133,7 @@ impl fmt::Display for Cidr {
 }
 
 /// Returns the bytes of an address in network byte order.
-pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -143,12 +143,12 @@ pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
 /// A hardware address, as `02:42:ac:14:00:02`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(crate) struct Mac(pub(crate) [u8; 6]);
+pub struct Mac(pub [u8; 6]);
 
 impl Mac {
     /// Returns `02:42` followed by the IPv4 address, which is docker's rule. The cache of a
     /// neighbour then stays right when the address is used again.
-    pub(crate) fn of(address: Ipv4Addr) -> Self {
+    pub fn of(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([0x02, 0x42, a, b, c, d])
     }

@@ -59,49 +59,49 @@ const RTN_UNICAST: u8 = 1;
 
 /// The properties of a new bridge, or of one end of a new veth pair.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NewLink<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) mtu: u32,
-    pub(crate) mac: Option<Mac>,
+pub struct NewLink<'a> {
+    pub name: &'a str,
+    pub mtu: u32,
+    pub mac: Option<Mac>,
 }
 
 /// An interface as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NetworkLink {
-    pub(crate) name: String,
-    pub(crate) index: u32,
-    pub(crate) up: bool,
-    pub(crate) kind: String,
-    pub(crate) mtu: u32,
-    pub(crate) mac: Option<Mac>,
+pub struct NetworkLink {
+    pub name: String,
+    pub index: u32,
+    pub up: bool,
+    pub kind: String,
+    pub mtu: u32,
+    pub mac: Option<Mac>,
     /// The bridge that it is a port of; 0 if none.
-    pub(crate) master: u32,
+    pub master: u32,
     /// A text for people and programs, which stays with the interface.
-    pub(crate) alias: String,
+    pub alias: String,
     /// The number that this namespace has for the namespace of the other end, if that is another
     /// one.
-    pub(crate) peer_namespace: Option<u32>,
+    pub peer_namespace: Option<u32>,
 }
 
 /// A route: the destination, and the interface that it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Route {
-    pub(crate) to: Cidr,
-    pub(crate) index: u32,
+pub struct Route {
+    pub to: Cidr,
+    pub index: u32,
     /// Whether it is in the main table.
-    pub(crate) main: bool,
+    pub main: bool,
 }
 
 /// An address as the kernel describes it: a header and attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct InterfaceAddress {
+pub struct InterfaceAddress {
     payload: Vec<u8>,
     flags: u32,
 }
 
 /// A socket for the rtnetlink of one network namespace.
 #[derive(Debug)]
-pub(crate) struct RouteNetlink(NetlinkSocket);
+pub struct RouteNetlink(NetlinkSocket);
 
 fn info(index: u32, up: bool) -> [u8; 16] {
     let mut header = [0; 16];
@@ -133,12 +133,12 @@ fn family(address: IpAddr) -> u8 {
 
 impl RouteNetlink {
     /// Opens rtnetlink of the network namespace that the calling thread is in.
-    pub(crate) fn here() -> Result<Self> {
+    pub fn here() -> Result<Self> {
         Ok(Self(NetlinkSocket::route().context("netlink")?))
     }
 
     /// Returns the interface of that name, if there is one.
-    pub(crate) fn find(&mut self, name: &str) -> Result<Option<NetworkLink>> {
+    pub fn find(&mut self, name: &str) -> Result<Option<NetworkLink>> {
         let mut message = NetlinkMessage::new(RTM_GETLINK, 0, &info(0, false));
         message.string(IFLA_IFNAME, name);
         let mut found = None;
@@ -150,7 +150,7 @@ impl RouteNetlink {
     }
 
     /// Returns every interface.
-    pub(crate) fn all(&mut self) -> Result<Vec<NetworkLink>> {
+    pub fn all(&mut self) -> Result<Vec<NetworkLink>> {
         let mut all = Vec::new();
         let message = NetlinkMessage::new(RTM_GETLINK, DUMP, &info(0, false));
         self.0
@@ -160,12 +160,12 @@ impl RouteNetlink {
     }
 
     /// Returns the names of all interfaces.
-    pub(crate) fn names(&mut self) -> Result<Vec<String>> {
+    pub fn names(&mut self) -> Result<Vec<String>> {
         Ok(self.all()?.into_iter().map(|link| link.name).collect())
     }
 
     /// Returns the number that this namespace has for `other`, if it has one.
-    pub(crate) fn number_of(&mut self, other: BorrowedFd<'_>) -> Result<Option<u32>> {
+    pub fn number_of(&mut self, other: BorrowedFd<'_>) -> Result<Option<u32>> {
         let mut message = NetlinkMessage::new(RTM_GETNSID, 0, &[0; 4]);
         message.u32(NETNSA_FD, other.as_raw_fd() as u32);
         let mut number = None;
@@ -181,7 +181,7 @@ impl RouteNetlink {
         Ok(number.filter(|number| *number != u32::MAX))
     }
 
-    pub(crate) fn add_bridge(&mut self, new: NewLink<'_>) -> nix::Result<()> {
+    pub fn add_bridge(&mut self, new: NewLink<'_>) -> nix::Result<()> {
         let mut message = NetlinkMessage::new(RTM_NEWLINK, CREATE | EXCL, &info(0, true));
         describe(&mut message, new);
         message.nest(IFLA_LINKINFO, |m| {
@@ -192,7 +192,7 @@ impl RouteNetlink {
 
     /// Adds a veth pair: `here` in this namespace, and at once a port of the bridge `master` unless
     /// that is 0; `there` in the namespace `target`.
-    pub(crate) fn add_pair(
+    pub fn add_pair(
         &mut self,
         here: NewLink<'_>,
         there: NewLink<'_>,
@@ -216,13 +216,13 @@ impl RouteNetlink {
         self.0.request(message)
     }
 
-    pub(crate) fn up(&mut self, index: u32) -> nix::Result<()> {
+    pub fn up(&mut self, index: u32) -> nix::Result<()> {
         self.0
             .request(NetlinkMessage::new(RTM_NEWLINK, 0, &info(index, true)))
     }
 
     /// Brings the interface up and gives it an alias.
-    pub(crate) fn up_with_alias(&mut self, index: u32, alias: &str) -> nix::Result<()> {
+    pub fn up_with_alias(&mut self, index: u32, alias: &str) -> nix::Result<()> {
         let mut message = NetlinkMessage::new(RTM_NEWLINK, 0, &info(index, true));
         message.bytes(IFLA_IFALIAS, alias.as_bytes());
         self.0.request(message)
@@ -230,7 +230,7 @@ impl RouteNetlink {
 
     /// Lets frames leave the bridge port that they came from. If bridged traffic goes through the
     /// packet filter, the packets of a container to its own published port do that.
-    pub(crate) fn hairpin(&mut self, index: u32) -> nix::Result<()> {
+    pub fn hairpin(&mut self, index: u32) -> nix::Result<()> {
         let mut header = info(index, false);
         header[0] = libc::AF_BRIDGE as u8;
         let mut message = NetlinkMessage::new(RTM_SETLINK, 0, &header);
@@ -241,7 +241,7 @@ impl RouteNetlink {
     }
 
     /// Removes the interface, and with it the other half of a pair. It may be gone already.
-    pub(crate) fn remove(&mut self, name: &str) -> Result<()> {
+    pub fn remove(&mut self, name: &str) -> Result<()> {
         let mut message = NetlinkMessage::new(RTM_DELLINK, 0, &info(0, false));
         message.string(IFLA_IFNAME, name);
         match self.0.request(message) {
@@ -251,7 +251,7 @@ impl RouteNetlink {
     }
 
     /// Moves the interface into the namespace `target`, a descriptor, and renames it to `name`.
-    pub(crate) fn move_to(&mut self, index: u32, target: RawFd, name: &str) -> nix::Result<()> {
+    pub fn move_to(&mut self, index: u32, target: RawFd, name: &str) -> nix::Result<()> {
         let mut message = NetlinkMessage::new(RTM_NEWLINK, 0, &info(index, false));
         message
             .string(IFLA_IFNAME, name)
@@ -260,7 +260,7 @@ impl RouteNetlink {
     }
 
     /// Returns the addresses of the interface that are permanent and of global scope.
-    pub(crate) fn permanent_addresses(&mut self, index: u32) -> Result<Vec<InterfaceAddress>> {
+    pub fn permanent_addresses(&mut self, index: u32) -> Result<Vec<InterfaceAddress>> {
         let mut found = Vec::new();
         let message = NetlinkMessage::new(RTM_GETADDR, DUMP, &[0; 8]);
         let each = |_, payload: &[u8]| {
@@ -283,7 +283,7 @@ impl RouteNetlink {
 
     /// Gives an interface an address that another interface has or had. If the label of the address
     /// begins with that one's name, it gets the new name.
-    pub(crate) fn add_permanent(
+    pub fn add_permanent(
         &mut self,
         address: &InterfaceAddress,
         index: u32,
@@ -312,7 +312,7 @@ impl RouteNetlink {
 
     /// Adds an address without duplicate address detection: the address is assigned by `rt`, and
     /// used at once.
-    pub(crate) fn add_address(&mut self, index: u32, address: Cidr) -> nix::Result<()> {
+    pub fn add_address(&mut self, index: u32, address: Cidr) -> nix::Result<()> {
         let ip = address.address;
         let mut header = [family(ip), address.prefix, IFA_F_NODAD, 0, 0, 0, 0, 0];
         header[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -327,7 +327,7 @@ impl RouteNetlink {
     }
 
     /// Returns all addresses of the interface.
-    pub(crate) fn addresses(&mut self, index: u32) -> Result<Vec<Cidr>> {
+    pub fn addresses(&mut self, index: u32) -> Result<Vec<Cidr>> {
         let mut found = Vec::new();
         let message = NetlinkMessage::new(RTM_GETADDR, DUMP, &[0; 8]);
         self.0
@@ -349,7 +349,7 @@ impl RouteNetlink {
     }
 
     /// Adds a route to `to` over the interface `index`: through `gateway`, or directly on the link.
-    pub(crate) fn add_route(
+    pub fn add_route(
         &mut self,
         to: Cidr,
         index: u32,
@@ -394,7 +394,7 @@ impl RouteNetlink {
 
     /// Returns every network to which this namespace has a route in the main table, without the
     /// default routes.
-    pub(crate) fn routes(&mut self) -> Result<Vec<Cidr>> {
+    pub fn routes(&mut self) -> Result<Vec<Cidr>> {
         let all = self.all_routes()?;
         Ok(all
             .into_iter()
@@ -404,7 +404,7 @@ impl RouteNetlink {
     }
 
     /// Returns every route of every table, without the default routes.
-    pub(crate) fn all_routes(&mut self) -> Result<Vec<Route>> {
+    pub fn all_routes(&mut self) -> Result<Vec<Route>> {
         let mut found = Vec::new();
         let message = NetlinkMessage::new(RTM_GETROUTE, DUMP, &[0; 12]);
         self.0
@@ -432,7 +432,7 @@ impl RouteNetlink {
 /// Parses arbitrary bytes, for [`crate::fuzz`], as a message about an interface, and as nested
 /// attributes.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn read_anything(payload: &[u8]) {
+pub fn read_anything(payload: &[u8]) {
     let _ = parse(payload);
     for (_, value) in attributes(payload) {
         text(value);

@@ -28,14 +28,14 @@ const STATE_MAX: u64 = 1 << 20;
 
 /// The network namespace that is named on the command line of `add`.
 #[derive(Clone, Debug)]
-pub(crate) enum NamespacePlace {
+pub enum NamespacePlace {
     Pid(i32),
     Path(PathBuf),
 }
 
 /// A command of `rt netns` with its arguments.
 #[derive(Debug)]
-pub(crate) enum Verb {
+pub enum Verb {
     /// The OCI hooks `createRuntime` and `poststop`: the state on standard input says which one it
     /// is.
     Hook(Options),
@@ -72,7 +72,7 @@ pub(crate) enum Verb {
 }
 
 /// Executes the command. Returns the text for standard output.
-pub(crate) fn run(host: &Host, verb: Verb) -> Result<String> {
+pub fn run(host: &Host, verb: Verb) -> Result<String> {
     match verb {
         Verb::Hook(options) => hook(host, &options),
         Verb::Add { id, place, options } => {
@@ -282,7 +282,7 @@ fn put_right(store: &Store, in_use: InUse, here: &mut RouteNetlink) -> Result<Ve
 
 /// The options of `create`: name, placeholder of the value, help. Values that are no words are
 /// JSON's `true` and `false` or a number.
-pub(crate) const NETWORK_OPTIONS: [(&str, &str, &str); 15] = [
+pub const NETWORK_OPTIONS: [(&str, &str, &str); 15] = [
     (
         "bridge",
         "NAME",

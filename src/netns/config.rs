@@ -19,7 +19,7 @@ const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Which network namespace a configuration asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NamespaceChoice {
+pub enum NamespaceChoice {
     New,
     /// The host's: the configuration asks for none.
     Host,
@@ -28,17 +28,17 @@ pub(crate) enum NamespaceChoice {
 
 /// What a network adds to the configuration that `rt spec` writes.
 #[derive(Debug)]
-pub(crate) struct SpecParts {
-    pub(crate) namespace: NamespaceChoice,
-    pub(crate) hostname: Option<String>,
+pub struct SpecParts {
+    pub namespace: NamespaceChoice,
+    pub hostname: Option<String>,
     /// Files that are bound into the container: their places there, and in the bundle.
-    pub(crate) files: Vec<(PathBuf, PathBuf)>,
-    pub(crate) hooks: Option<Value>,
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub files: Vec<(PathBuf, PathBuf)>,
+    pub hooks: Option<Value>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Returns what the options mean for a configuration; `root` is where containers' states are.
-pub(crate) fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> Result<SpecParts> {
+pub fn parts(host: &Host, root: &Path, options: &[(String, String)]) -> Result<SpecParts> {
     let request = NetworkRequest::new(options.iter().map(|(name, value)| (&**name, &**value)))?;
     let hostname = request.hostname.clone();
     let mode = request.networks.first().map_or("", String::as_str);
@@ -133,7 +133,7 @@ fn hooks(host: &Host) -> Result<Value> {
 
 /// Makes the files that are to be bound, if they are missing: they have to exist before the
 /// container does.
-pub(crate) fn make_files(bundle: &Path, options: &[(String, String)]) -> Result<()> {
+pub fn make_files(bundle: &Path, options: &[(String, String)]) -> Result<()> {
     let files = options.iter().rev().find(|(name, _)| name == "files");
     let directory = bundle.join(files.map_or(FILES, |(_, value)| value));
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;

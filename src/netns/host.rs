@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 /// The directory with descriptions of networks, unless an option names another.
-pub(crate) const DEFAULT_NETWORKS: &str = "/etc/rt/networks";
+pub const DEFAULT_NETWORKS: &str = "/etc/rt/networks";
 /// The directory with the state of networks, unless an option names another.
-pub(crate) const DEFAULT_STATE: &str = "/run/rt-netns";
+pub const DEFAULT_STATE: &str = "/run/rt-netns";
 
 /// The directories of networks: their descriptions and their state.
 #[derive(Clone, Debug)]
-pub(crate) struct Host {
-    pub(crate) networks: PathBuf,
-    pub(crate) state: PathBuf,
+pub struct Host {
+    pub networks: PathBuf,
+    pub state: PathBuf,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Protocol {
+pub enum Protocol {
     Tcp,
     Udp,
     Sctp,
@@ -49,10 +49,10 @@ impl FromStr for Protocol {
 
 /// Ports `first..first + count` of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Range {
-    pub(crate) first: u16,
-    pub(crate) count: u16,
-    pub(crate) protocol: Protocol,
+pub struct Range {
+    pub first: u16,
+    pub count: u16,
+    pub protocol: Protocol,
 }
 
 impl Range {
@@ -77,13 +77,13 @@ impl FromStr for Range {
 
 /// A published range of ports. Host port 0 stands for a free port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Publish {
+pub struct Publish {
     /// The address of the host; every address if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bind: Option<IpAddr>,
-    pub(crate) host: u16,
+    pub bind: Option<IpAddr>,
+    pub host: u16,
     #[serde(flatten)]
-    pub(crate) to: Range,
+    pub to: Range,
 }
 
 impl FromStr for Publish {

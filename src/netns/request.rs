@@ -13,10 +13,10 @@ use crate::id::check_id;
 use crate::netlink::address::Mac;
 
 /// The prefix of an annotation's key, before the name of the option.
-pub(crate) const ANNOTATION: &str = "org.rt.network.";
+pub const ANNOTATION: &str = "org.rt.network.";
 
 /// The options: name, placeholder of the value in the help, the help.
-pub(crate) const OPTIONS: [(&str, &str, &str); 17] = [
+pub const OPTIONS: [(&str, &str, &str); 17] = [
     (
         "network",
         "NAME",
@@ -73,51 +73,51 @@ pub(crate) const OPTIONS: [(&str, &str, &str); 17] = [
 ];
 
 /// The options that were given: name and value.
-pub(crate) type Options = Vec<(String, String)>;
+pub type Options = Vec<(String, String)>;
 
 /// Another container whose ports the container may reach, under this name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LinkTo {
-    pub(crate) id: String,
-    pub(crate) name: String,
+pub struct LinkTo {
+    pub id: String,
+    pub name: String,
 }
 
 /// A veth pair that leads to `peer` alone, a container or `host`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PointToPoint {
-    pub(crate) peer: String,
-    pub(crate) own: IpAddr,
-    pub(crate) its: IpAddr,
-    pub(crate) interface: Option<String>,
+pub struct PointToPoint {
+    pub peer: String,
+    pub own: IpAddr,
+    pub its: IpAddr,
+    pub interface: Option<String>,
 }
 
 /// Everything that a container can ask for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NetworkRequest {
-    pub(crate) networks: Vec<String>,
-    pub(crate) publish: Vec<Publish>,
-    pub(crate) publish_all: bool,
-    pub(crate) expose: Vec<Range>,
-    pub(crate) ip: Option<Ipv4Addr>,
-    pub(crate) ip6: Option<Ipv6Addr>,
-    pub(crate) mac: Option<Mac>,
-    pub(crate) dns: Vec<IpAddr>,
-    pub(crate) dns_search: Vec<String>,
-    pub(crate) dns_options: Vec<String>,
+pub struct NetworkRequest {
+    pub networks: Vec<String>,
+    pub publish: Vec<Publish>,
+    pub publish_all: bool,
+    pub expose: Vec<Range>,
+    pub ip: Option<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
+    pub mac: Option<Mac>,
+    pub dns: Vec<IpAddr>,
+    pub dns_search: Vec<String>,
+    pub dns_options: Vec<String>,
     /// More lines for `/etc/hosts`; `None` is the host itself.
-    pub(crate) hosts: Vec<(String, Option<IpAddr>)>,
-    pub(crate) aliases: Vec<String>,
-    pub(crate) hostname: Option<String>,
-    pub(crate) links: Vec<LinkTo>,
-    pub(crate) point_to_point: Vec<PointToPoint>,
-    pub(crate) files: Option<PathBuf>,
-    pub(crate) interface: Option<String>,
+    pub hosts: Vec<(String, Option<IpAddr>)>,
+    pub aliases: Vec<String>,
+    pub hostname: Option<String>,
+    pub links: Vec<LinkTo>,
+    pub point_to_point: Vec<PointToPoint>,
+    pub files: Option<PathBuf>,
+    pub interface: Option<String>,
 }
 
 impl NetworkRequest {
     /// Makes a request from options and their values. A value may be a list, with commas or white
     /// space between its items.
-    pub(crate) fn new<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+    pub fn new<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {
         let mut request = Self::default();
         for (name, values) in pairs {
             if name == "files" {
@@ -191,7 +191,7 @@ fn printable(value: &str) -> Result<String> {
 
 /// Returns the value if it is a name for the resolver and `/etc/hosts`. An id of a container is
 /// one, too.
-pub(crate) fn domain(value: &str) -> Result<String> {
+pub fn domain(value: &str) -> Result<String> {
     let label = |label: &str| {
         let good = |c: char| c.is_ascii_alphanumeric() || "_-+".contains(c);
         (1..=63).contains(&label.len()) && label.chars().all(good)

@@ -33,19 +33,19 @@ const VALUE_MAX: usize = 255;
 
 /// One entry of `mounts`.
 #[derive(Debug)]
-pub(crate) struct MountPoint {
+pub struct MountPoint {
     /// `mounts[3] /data`, for errors.
-    pub(crate) origin: String,
+    pub origin: String,
     /// Its index in `mounts`.
-    pub(crate) index: u32,
-    pub(crate) destination: PathBuf,
-    pub(crate) what: MountKind,
-    pub(crate) options: MountOptions,
+    pub index: u32,
+    pub destination: PathBuf,
+    pub what: MountKind,
+    pub options: MountOptions,
 }
 
 /// What is mounted.
 #[derive(Debug)]
-pub(crate) enum MountKind {
+pub enum MountKind {
     Bind {
         source: PathBuf,
         ids: Option<MountIds>,
@@ -61,7 +61,7 @@ pub(crate) enum MountKind {
 
 /// Which ids an id-mapped mount shows.
 #[derive(Debug)]
-pub(crate) enum MountIds {
+pub enum MountIds {
     /// The ids of the container's user namespace.
     OfContainer,
     Own(IdMap, IdMap),
@@ -69,18 +69,18 @@ pub(crate) enum MountIds {
 
 /// A new file system.
 #[derive(Debug)]
-pub(crate) struct FileSystem {
-    pub(crate) kind: CString,
-    pub(crate) source: Option<CString>,
+pub struct FileSystem {
+    pub kind: CString,
+    pub source: Option<CString>,
     /// The directory at which relative paths in its data begin, if it has any.
-    pub(crate) directory: Option<PathBuf>,
+    pub directory: Option<PathBuf>,
 }
 
 impl MountPoint {
     /// Whether the mount becomes read-only only when the root is complete. These are `/dev`, which
     /// is filled after it is mounted, and every tmpfs, in which further mounts may need a
     /// directory.
-    pub(crate) fn is_late_read_only(&self) -> bool {
+    pub fn is_late_read_only(&self) -> bool {
         let late = match &self.what {
             MountKind::FileSystem(fs) => fs.kind.as_c_str() == c"tmpfs" || self.is_dev(),
             MountKind::Remount { .. } => self.is_dev(),

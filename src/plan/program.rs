@@ -20,49 +20,49 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// The user's program and what it is allowed.
 #[derive(Debug)]
-pub(crate) struct ProgramPlan {
+pub struct ProgramPlan {
     /// Never empty.
-    pub(crate) args: Vec<CString>,
-    pub(crate) env: Vec<CString>,
+    pub args: Vec<CString>,
+    pub env: Vec<CString>,
     /// The directories in which the program is looked up.
-    pub(crate) path: String,
+    pub path: String,
     /// Whether HOME is absent or empty, and therefore taken from the container's passwd.
-    pub(crate) wants_home: bool,
-    pub(crate) cwd: PathBuf,
-    pub(crate) terminal: bool,
+    pub wants_home: bool,
+    pub cwd: PathBuf,
+    pub terminal: bool,
     /// Rows and columns of the terminal, in characters.
-    pub(crate) console_size: Option<(u16, u16)>,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) groups: Vec<u32>,
+    pub console_size: Option<(u16, u16)>,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
     /// Whether the program keeps the groups of the parent in place of `groups`.
-    pub(crate) keeps_groups: bool,
+    pub keeps_groups: bool,
     /// `None`: that of the parent with `exec`, 022 in a new container.
-    pub(crate) umask: Option<u32>,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) no_new_privileges: bool,
+    pub umask: Option<u32>,
+    pub capabilities: Capabilities,
+    pub no_new_privileges: bool,
     /// The labels that security modules put on the program.
-    pub(crate) labels: SecurityLabels,
-    pub(crate) oom_score_adj: Option<i32>,
+    pub labels: SecurityLabels,
+    pub oom_score_adj: Option<i32>,
     /// The execution domain, as personality(2) takes it.
-    pub(crate) personality: Option<u32>,
-    pub(crate) scheduling: Scheduling,
-    pub(crate) rlimits: Vec<ResourceLimit>,
+    pub personality: Option<u32>,
+    pub scheduling: Scheduling,
+    pub rlimits: Vec<ResourceLimit>,
     /// Whether sockets of a service manager are passed on: `LISTEN_PID` is then the process's own
     /// pid.
-    pub(crate) has_sockets: bool,
-    pub(crate) landlock: Option<LandlockRules>,
-    pub(crate) filter: Option<SeccompFilter>,
+    pub has_sockets: bool,
+    pub landlock: Option<LandlockRules>,
+    pub filter: Option<SeccompFilter>,
 }
 
 /// One entry of `process.rlimits`.
 #[derive(Debug)]
-pub(crate) struct ResourceLimit {
+pub struct ResourceLimit {
     /// `process.rlimits[0] RLIMIT_NOFILE`, for errors.
-    pub(crate) origin: String,
-    pub(crate) resource: u32,
-    pub(crate) soft: u64,
-    pub(crate) hard: u64,
+    pub origin: String,
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
 }
 
 impl ProgramPlan {
@@ -129,13 +129,13 @@ impl ProgramPlan {
 
 impl ProgramPlan {
     /// Sets a variable of the environment, in place of any setting in the configuration.
-    pub(crate) fn set_variable(&mut self, name: &str, value: &[u8]) -> Result<()> {
+    pub fn set_variable(&mut self, name: &str, value: &[u8]) -> Result<()> {
         set_variable(&mut self.env, name, value).with_context(|| name.to_string())
     }
 }
 
 /// Appends `name=value`, and removes every other setting of that variable.
-pub(crate) fn set_variable(env: &mut Vec<CString>, name: &str, value: &[u8]) -> Result<()> {
+pub fn set_variable(env: &mut Vec<CString>, name: &str, value: &[u8]) -> Result<()> {
     let start = [name.as_bytes(), b"="].concat();
     env.retain(|entry| !entry.as_bytes().starts_with(&start));
     env.push(CString::new([start.as_slice(), value].concat())?);

@@ -19,56 +19,56 @@ use crate::security::lsm;
 
 /// The root file system.
 #[derive(Debug)]
-pub(crate) struct RootfsPlan {
-    pub(crate) path: PathBuf,
-    pub(crate) readonly: bool,
-    pub(crate) no_pivot: bool,
+pub struct RootfsPlan {
+    pub path: PathBuf,
+    pub readonly: bool,
+    pub no_pivot: bool,
     /// `linux.rootfsPropagation`.
-    pub(crate) propagation: Option<Propagation>,
-    pub(crate) mounts: Vec<MountPoint>,
+    pub propagation: Option<Propagation>,
+    pub mounts: Vec<MountPoint>,
     /// The SELinux context of new file systems, if the kernel has SELinux.
-    pub(crate) label: Option<CString>,
+    pub label: Option<CString>,
     /// `None`: `/dev` is a bind mount and is left alone.
-    pub(crate) devices: Option<Vec<DeviceNode>>,
+    pub devices: Option<Vec<DeviceNode>>,
     /// Whether the host's device nodes are bound, because a user namespace may not make any.
-    pub(crate) devices_by_bind: bool,
+    pub devices_by_bind: bool,
     /// Whether the kernel shows its memory (`/proc/kcore`). `/dev/core` then leads there, as with
     /// runc.
-    pub(crate) has_kcore: bool,
-    pub(crate) masked: Vec<PathBuf>,
-    pub(crate) read_only: Vec<PathBuf>,
+    pub has_kcore: bool,
+    pub masked: Vec<PathBuf>,
+    pub read_only: Vec<PathBuf>,
     /// What a mount of type `cgroup` shows.
-    pub(crate) cgroups: CgroupMounts,
+    pub cgroups: CgroupMounts,
 }
 
 /// The container's cgroups, as a `cgroup` mount shows them.
 #[derive(Debug)]
-pub(crate) struct CgroupMounts {
-    pub(crate) unified: bool,
+pub struct CgroupMounts {
+    pub unified: bool,
     /// Whether they are the cgroups of `rt`, because the container has none.
-    pub(crate) borrowed: bool,
+    pub borrowed: bool,
     /// The name of the directory below the mount point, and the cgroup's directory on the host.
-    pub(crate) groups: Vec<(String, PathBuf)>,
+    pub groups: Vec<(String, PathBuf)>,
 }
 
 /// A device node.
 #[derive(Debug)]
-pub(crate) struct DeviceNode {
-    pub(crate) path: PathBuf,
-    pub(crate) kind: SFlag,
+pub struct DeviceNode {
+    pub path: PathBuf,
+    pub kind: SFlag,
     /// makedev(3).
-    pub(crate) number: u64,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    pub number: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
     /// Whether the device is from `linux.devices`: another file in its place is then an error. A
     /// default device replaces whatever the image has put in its place.
-    pub(crate) configured: bool,
+    pub configured: bool,
 }
 
 impl RootfsPlan {
     /// Plans the root of the container `source`. `has_user` says that it is in a user namespace.
-    pub(crate) fn new(
+    pub fn new(
         source: &PlanSource<'_>,
         linux: &Linux,
         cgroup: &Cgroup,

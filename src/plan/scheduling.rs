@@ -16,10 +16,10 @@ const SCHED_ISO: i32 = 4;
 
 /// What the parent sets for init, which may not be allowed to.
 #[derive(Debug)]
-pub(crate) struct Scheduling {
-    pub(crate) scheduler: Option<SchedAttr>,
+pub struct Scheduling {
+    pub scheduler: Option<SchedAttr>,
     /// As ioprio_set(2) takes it.
-    pub(crate) io_priority: Option<u16>,
+    pub io_priority: Option<u16>,
 }
 
 impl Scheduling {
@@ -82,11 +82,11 @@ fn io_priority(wanted: &LinuxIOPriority) -> u16 {
 
 /// The CPUs that a process runs on.
 #[derive(Debug)]
-pub(crate) struct Affinity {
+pub struct Affinity {
     /// The CPUs before the process is in the container's cgroup.
-    pub(crate) initial: Option<Cpus>,
+    pub initial: Option<Cpus>,
     /// The CPUs from then on. `None`: what the kernel makes of the initial ones.
-    pub(crate) last: Option<Cpus>,
+    pub last: Option<Cpus>,
 }
 
 impl Affinity {

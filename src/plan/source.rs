@@ -8,13 +8,13 @@ use crate::config::CheckedConfig;
 
 /// The configuration and the directories from which a container is planned.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PlanSource<'a> {
-    pub(crate) spec: &'a Spec,
+pub struct PlanSource<'a> {
+    pub spec: &'a Spec,
     /// What the checks have parsed of it.
-    pub(crate) checked: &'a CheckedConfig,
+    pub checked: &'a CheckedConfig,
     /// The resolved bundle directory.
-    pub(crate) bundle: &'a Path,
+    pub bundle: &'a Path,
     /// The resolved `root.path`.
-    pub(crate) rootfs: &'a Path,
-    pub(crate) id: &'a str,
+    pub rootfs: &'a Path,
+    pub id: &'a str,
 }

@@ -22,7 +22,7 @@ const PIPE_BUF: usize = 4096;
 
 /// The client's standard streams and terminal.
 #[derive(Debug)]
-pub(crate) struct TerminalClient {
+pub struct TerminalClient {
     /// The terminal whose size the container's terminal gets: the first of standard input, output
     /// and error that is a terminal, or else the controlling terminal.
     terminal: Option<OwnedFd>,
@@ -33,7 +33,7 @@ pub(crate) struct TerminalClient {
 impl TerminalClient {
     /// Opens the client's side. To be called before any namespace of a container is joined, because
     /// it uses `/proc` and `/dev/tty`.
-    pub(crate) fn open() -> Result<Self> {
+    pub fn open() -> Result<Self> {
         let standard = sys::standard_streams();
         let standard = standard.into_iter().find(IsTerminal::is_terminal);
         let terminal = match standard {
@@ -159,7 +159,7 @@ impl Drop for RawMode {
 }
 
 /// Leaves raw mode before an abort, which runs no destructors.
-pub(crate) fn restore_terminal() {
+pub fn restore_terminal() {
     if let Some(before) = BEFORE.get() {
         let _ = tcsetattr(sys::stdin(), SetArg::TCSANOW, &Termios::from(*before));
     }

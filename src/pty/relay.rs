@@ -71,7 +71,7 @@ impl RelayFlow {
 
 /// The relay between the client and the terminal of a process in the foreground.
 #[derive(Debug)]
-pub(crate) struct Relay {
+pub struct Relay {
     /// The master of the container's terminal. `None` after the client's output has failed: closing
     /// the master tells the process by a hang-up.
     master: Option<OwnedFd>,
@@ -96,7 +96,7 @@ pub(crate) struct Relay {
 impl Relay {
     /// Creates a relay and gives the container's terminal the size of the client's. Copies nothing
     /// yet.
-    pub(crate) fn new(master: OwnedFd, client: TerminalClient) -> Result<Self> {
+    pub fn new(master: OwnedFd, client: TerminalClient) -> Result<Self> {
         client.copy_size(master.as_fd());
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("the terminal")?;
         Ok(Self {
@@ -115,7 +115,7 @@ impl Relay {
     /// Takes over the client's terminal: at the start, and after this process was stopped. In the
     /// background it calls `stop`, which stops this process: a program that reads from its terminal
     /// in the background is stopped in the same way.
-    pub(crate) fn resume(&mut self, stop: impl FnOnce()) -> Result<()> {
+    pub fn resume(&mut self, stop: impl FnOnce()) -> Result<()> {
         self.raw = None;
         if self.client.is_in_background() {
             stop();
@@ -131,19 +131,19 @@ impl Relay {
     }
 
     /// Restores the settings of the client's terminal.
-    pub(crate) fn suspend(&mut self) {
+    pub fn suspend(&mut self) {
         self.raw = None;
     }
 
     /// Copies the size of the client's terminal, after it has changed.
-    pub(crate) fn resize(&self) {
+    pub fn resize(&self) {
         if let Some(master) = &self.master {
             self.client.copy_size(master.as_fd());
         }
     }
 
     /// Copies in both directions until one of `others` is readable.
-    pub(crate) fn until(&mut self, others: &[BorrowedFd<'_>]) -> Result<()> {
+    pub fn until(&mut self, others: &[BorrowedFd<'_>]) -> Result<()> {
         while !self.step(others)? {}
         Ok(())
     }
@@ -153,7 +153,7 @@ impl Relay {
     ///
     /// # Errors
     /// If the output could not be written, except `EPIPE`.
-    pub(crate) fn finish(
+    pub fn finish(
         mut self,
         other: BorrowedFd<'_>,
         mut enough: impl FnMut() -> Result<bool>,

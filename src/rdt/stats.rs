@@ -36,7 +36,7 @@ const COUNTERS: [(&str, &[&str]); 2] = [
 
 impl Rdt {
     /// Returns the statistics. Fields that this hardware or kernel does not have are left out.
-    pub(crate) fn stats(&self) -> Value {
+    pub fn stats(&self) -> Value {
         let mut stats = Map::new();
         let mut put = |name: String, value: Value| drop(stats.insert(name, value));
         let (root, own) = (lines(&self.root), lines(&self.class));

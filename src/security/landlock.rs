@@ -14,7 +14,7 @@ use landlock::{
 use crate::annotations;
 
 /// The prefix of the annotations.
-pub(crate) const PREFIX: &str = "org.rt.landlock.";
+pub const PREFIX: &str = "org.rt.landlock.";
 
 /// The ABI version that each kind of rule needs. For files it is the one that controls truncate(2):
 /// with an older one, a file that may only be read could be emptied.
@@ -25,16 +25,16 @@ const ABI_OF_SCOPES: ABI = ABI::V6;
 
 /// What is denied, and the exceptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LandlockRules {
+pub struct LandlockRules {
     /// What is denied unless a rule allows it.
     files: BitFlags<AccessFs>,
     net: BitFlags<AccessNet>,
     /// What no rule can allow.
     scopes: BitFlags<Scope>,
     /// Paths in the container, and the rights on each and beneath it.
-    pub(crate) paths: Vec<(PathBuf, BitFlags<AccessFs>)>,
+    pub paths: Vec<(PathBuf, BitFlags<AccessFs>)>,
     /// TCP ports, and the rights on each.
-    pub(crate) ports: Vec<(u16, BitFlags<AccessNet>)>,
+    pub ports: Vec<(u16, BitFlags<AccessNet>)>,
 }
 
 impl LandlockRules {
@@ -42,7 +42,7 @@ impl LandlockRules {
     ///
     /// # Errors
     /// `annotations["org.rt.landlock.…"]: what is wrong`.
-    pub(crate) fn parse<'a>(
+    pub fn parse<'a>(
         annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
     ) -> Result<Option<Self>> {
         let mut parsed = Self::default();
@@ -59,7 +59,7 @@ impl LandlockRules {
     ///
     /// # Errors
     /// The kernel has no Landlock, or one that is too old for the rules.
-    pub(crate) fn for_this_kernel(self) -> Result<Self> {
+    pub fn for_this_kernel(self) -> Result<Self> {
         self.under(kernel_has)
     }
 
@@ -99,7 +99,7 @@ impl LandlockRules {
     ///
     /// # Errors
     /// The kernel cannot deny all of it.
-    pub(crate) fn ruleset(&self) -> Result<RulesetCreated, RulesetError> {
+    pub fn ruleset(&self) -> Result<RulesetCreated, RulesetError> {
         let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
         if !self.files.is_empty() {
             ruleset = ruleset.handle_access(self.files)?;
@@ -129,7 +129,7 @@ fn kernel_has(abi: ABI) -> bool {
 }
 
 /// Returns the name of all these annotations together, for errors.
-pub(crate) fn origin() -> String {
+pub fn origin() -> String {
     annotations::origin(&format!("{PREFIX}*"))
 }
 

@@ -132,7 +132,7 @@ fn securityfs_list() -> Option<String> {
 
 /// The labels of the program.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct SecurityLabels {
+pub struct SecurityLabels {
     /// The name of an AppArmor profile.
     apparmor: Option<String>,
     /// An SELinux context, which is also that of the session keyring.
@@ -143,7 +143,7 @@ pub(crate) struct SecurityLabels {
 ///
 /// # Errors
 /// `process.…: what is wrong`.
-pub(crate) fn check_process(process: &Process) -> Result<()> {
+pub fn check_process(process: &Process) -> Result<()> {
     check(APPARMOR, process.apparmor_profile())?;
     check(SELINUX, process.selinux_label())
 }
@@ -152,7 +152,7 @@ pub(crate) fn check_process(process: &Process) -> Result<()> {
 ///
 /// # Errors
 /// `linux.mountLabel: what is wrong`.
-pub(crate) fn check_mounts(linux: &Linux) -> Result<()> {
+pub fn check_mounts(linux: &Linux) -> Result<()> {
     check(MOUNT, linux.mount_label())
 }
 
@@ -174,7 +174,7 @@ impl SecurityLabels {
     ///
     /// # Errors
     /// The module of a label is not in force, or that is not known.
-    pub(crate) fn of(process: &Process) -> Result<Self> {
+    pub fn of(process: &Process) -> Result<Self> {
         Self::under(
             SecurityModule::presence,
             process.apparmor_profile(),
@@ -200,12 +200,12 @@ impl SecurityLabels {
         })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// In init: sets the labels of the program that this process executes next.
-    pub(crate) fn set(&self, proc: &ProcFd) -> Result<()> {
+    pub fn set(&self, proc: &ProcFd) -> Result<()> {
         if let Some(profile) = &self.apparmor {
             let command = format!("exec {profile}");
             match proc.write("self/attr/apparmor/exec", command.as_bytes()) {
@@ -223,7 +223,7 @@ impl SecurityLabels {
 
     /// In init: sets the label of keyrings made from now until execve to that of the program, which
     /// may then use them.
-    pub(crate) fn set_of_keyring(&self, proc: &ProcFd) -> Result<()> {
+    pub fn set_of_keyring(&self, proc: &ProcFd) -> Result<()> {
         let Some(label) = &self.selinux else {
             return Ok(());
         };
@@ -237,7 +237,7 @@ impl SecurityLabels {
 ///
 /// # Errors
 /// It is not known whether the kernel has SELinux.
-pub(crate) fn mount_label(linux: &Linux) -> Result<Option<String>> {
+pub fn mount_label(linux: &Linux) -> Result<Option<String>> {
     let Some(label) = wanted(linux.mount_label()) else {
         return Ok(None);
     };
@@ -251,7 +251,7 @@ pub(crate) fn mount_label(linux: &Linux) -> Result<Option<String>> {
 }
 
 /// Returns the warning that the label for file systems has no effect, if the configuration has one.
-pub(crate) fn left_out(linux: &Linux) -> Option<String> {
+pub fn left_out(linux: &Linux) -> Option<String> {
     let label = wanted(linux.mount_label())?;
     Some(format!(
         "{MOUNT} {label}: left out, the kernel runs without SELinux"
@@ -261,7 +261,7 @@ pub(crate) fn left_out(linux: &Linux) -> Option<String> {
 /// Whether a file system accepts a context as a mount option; the same ones as in runc. The
 /// kernel's own file systems have their own labels, and the root of an mqueue is labelled when it
 /// is mounted.
-pub(crate) fn takes_context(kind: &str) -> bool {
+pub fn takes_context(kind: &str) -> bool {
     !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2")
 }
 

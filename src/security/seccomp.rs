@@ -13,14 +13,14 @@
 //!   the process.
 //! - Names that are unknown here are ignored. A name that no architecture has gets a warning.
 
-pub(crate) mod agent;
+pub mod agent;
 mod bpf;
 mod calls;
 mod evaluate;
 mod rules;
 #[cfg(test)]
 mod tests;
-pub(crate) mod wait;
+pub mod wait;
 
 use anyhow::{Result, ensure};
 use libc::sock_filter;
@@ -35,7 +35,7 @@ use agent::Agent;
 use rules::{ProfileEntry, SeccompProfile, SyscallAbi};
 
 /// Every action, in the order of the specification.
-pub(crate) const ACTIONS: [LinuxSeccompAction; 9] = [
+pub const ACTIONS: [LinuxSeccompAction; 9] = [
     LinuxSeccompAction::ScmpActKill,
     LinuxSeccompAction::ScmpActKillProcess,
     LinuxSeccompAction::ScmpActKillThread,
@@ -48,7 +48,7 @@ pub(crate) const ACTIONS: [LinuxSeccompAction; 9] = [
 ];
 
 /// Every operator, in the order of the specification.
-pub(crate) const OPERATORS: [LinuxSeccompOperator; 7] = [
+pub const OPERATORS: [LinuxSeccompOperator; 7] = [
     LinuxSeccompOperator::ScmpCmpNe,
     LinuxSeccompOperator::ScmpCmpLt,
     LinuxSeccompOperator::ScmpCmpLe,
@@ -59,7 +59,7 @@ pub(crate) const OPERATORS: [LinuxSeccompOperator; 7] = [
 ];
 
 /// The flags of the specification, and the bits of seccomp(2) for them.
-pub(crate) const FLAGS: [(LinuxSeccompFilterFlag, u64); 4] = [
+pub const FLAGS: [(LinuxSeccompFilterFlag, u64); 4] = [
     // No bit is needed: there is only one thread to synchronise.
     (LinuxSeccompFilterFlag::SeccompFilterFlagTsync, 0),
     (
@@ -81,27 +81,27 @@ const LONGEST: usize = libc::BPF_MAXINSNS as usize;
 
 /// A filter as seccomp(2) takes it.
 #[derive(Debug)]
-pub(crate) struct SeccompFilter {
-    pub(crate) program: Vec<sock_filter>,
-    pub(crate) terms: FilterTerms,
+pub struct SeccompFilter {
+    pub program: Vec<sock_filter>,
+    pub terms: FilterTerms,
 }
 
 /// What a filter has beside its program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct FilterTerms {
+pub struct FilterTerms {
     /// `SECCOMP_FILTER_FLAG_*`.
-    pub(crate) flags: u64,
+    pub flags: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) agent: Option<Agent>,
+    pub agent: Option<Agent>,
 }
 
 /// Returns the architectures whose calls this kernel can serve, the native one first.
-pub(crate) fn architectures() -> impl Iterator<Item = Arch> {
+pub fn architectures() -> impl Iterator<Item = Arch> {
     family().iter().map(|abi| abi.arch)
 }
 
 /// Returns the flags that this kernel knows.
-pub(crate) fn supported_flags() -> impl Iterator<Item = LinuxSeccompFilterFlag> {
+pub fn supported_flags() -> impl Iterator<Item = LinuxSeccompFilterFlag> {
     // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is valid only together with a listener.
     let known = |bit| sys::knows_filter_flags(bit | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
     FLAGS
@@ -124,7 +124,7 @@ impl SeccompFilter {
     /// # Errors
     /// The kernel would refuse the program or a flag, no agent listens, or `rt` does not know the
     /// system calls of this architecture.
-    pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Self> {
+    pub fn compile(seccomp: &LinuxSeccomp) -> Result<Self> {
         ensure!(
             !family().is_empty(),
             "linux.seccomp: not supported on this architecture"
@@ -150,12 +150,12 @@ impl SeccompFilter {
     }
 
     /// Whether an agent is asked about system calls.
-    pub(crate) fn has_listener(&self) -> bool {
+    pub fn has_listener(&self) -> bool {
         self.terms.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
     }
 
     /// Returns the program in the kernel's byte format.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let bytes = |step: &sock_filter| {
             let [a, b] = step.code.to_ne_bytes();
             let [c, d, e, f] = step.k.to_ne_bytes();
@@ -168,7 +168,7 @@ impl SeccompFilter {
     ///
     /// # Errors
     /// The bytes are not those of a program.
-    pub(crate) fn from_bytes(bytes: &[u8], terms: FilterTerms) -> Result<Self> {
+    pub fn from_bytes(bytes: &[u8], terms: FilterTerms) -> Result<Self> {
         let (steps, rest) = bytes.as_chunks::<8>();
         ensure!(!steps.is_empty() && rest.is_empty(), "cut off");
         let step = |&[a, b, jt, jf, c, d, e, f]: &[u8; 8]| sock_filter {
@@ -185,12 +185,12 @@ impl SeccompFilter {
 }
 
 /// Whether some architecture has a system call of that name.
-pub(crate) fn is_call(name: &str) -> bool {
+pub fn is_call(name: &str) -> bool {
     calls::find(name).is_some() || calls::is_elsewhere(name)
 }
 
 /// Whether the profile asks an agent about system calls.
-pub(crate) fn notifies(seccomp: &LinuxSeccomp) -> bool {
+pub fn notifies(seccomp: &LinuxSeccomp) -> bool {
     let actions = seccomp
         .syscalls()
         .iter()

@@ -25,12 +25,12 @@ const BPF_F_REPLACE: u32 = 1 << 2;
 const MAX_PROGRAMS: usize = 64;
 
 /// The name of a program, `BPF_OBJ_NAME_LEN` bytes with at least one zero at the end.
-pub(crate) type BpfName = [u8; 16];
+pub type BpfName = [u8; 16];
 
 /// Loads a program that decides about devices (bpf(2) `BPF_PROG_LOAD`). `instructions` are
 /// `struct bpf_insn` in the byte order of this machine; the kernel's verifier refuses a program
 /// that is not safe to run.
-pub(crate) fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -> Result<OwnedFd> {
+pub fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -> Result<OwnedFd> {
     /// The first fields of `union bpf_attr` for BPF_PROG_LOAD; the kernel takes the others as 0.
     #[repr(C)]
     struct BpfLoad {
@@ -73,7 +73,7 @@ pub(crate) fn bpf_prog_load_cgroup_device(instructions: &[u64], name: BpfName) -
 /// Attaches a device program to the cgroup with the directory `cgroup` (bpf(2) `BPF_PROG_ATTACH`),
 /// in addition to the programs that are attached there, or in place of the program `replaced`, in
 /// one step. The cgroup keeps the program loaded: `program` may be closed afterwards.
-pub(crate) fn bpf_prog_attach_cgroup_device(
+pub fn bpf_prog_attach_cgroup_device(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
     replaced: Option<BorrowedFd<'_>>,
@@ -100,7 +100,7 @@ pub(crate) fn bpf_prog_attach_cgroup_device(
 }
 
 /// Detaches a device program from a cgroup (bpf(2) `BPF_PROG_DETACH`).
-pub(crate) fn bpf_prog_detach_cgroup_device(
+pub fn bpf_prog_detach_cgroup_device(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
 ) -> Result<()> {
@@ -123,7 +123,7 @@ fn numbers<const N: usize>(command: c_long, attributes: [u32; N]) -> Result<c_lo
 }
 
 /// Returns the device program called `name` that is attached to the cgroup, if there is one.
-pub(crate) fn bpf_prog_of_cgroup(cgroup: BorrowedFd<'_>, name: BpfName) -> Result<Option<OwnedFd>> {
+pub fn bpf_prog_of_cgroup(cgroup: BorrowedFd<'_>, name: BpfName) -> Result<Option<OwnedFd>> {
     for id in query(cgroup)? {
         let program = match numbers(BPF_PROG_GET_FD_BY_ID, [id]) {
             // It has been detached since the query.

@@ -18,10 +18,10 @@ const FLAGS: OFlag = OFlag::O_RDONLY
 
 /// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct DirectoryEntry {
-    pub(crate) name: OsString,
+pub struct DirectoryEntry {
+    pub name: OsString,
     /// Whether the entry is a directory itself; false for a symbolic link to one.
-    pub(crate) is_directory: bool,
+    pub is_directory: bool,
 }
 
 /// Lists the entries of `directory` in no particular order, without `.` and `..`.
@@ -29,13 +29,13 @@ pub(crate) struct DirectoryEntry {
 /// # Errors
 /// Those of open(2) and getdents64(2), and those of fstatat(2) on a file system that does not
 /// store the kinds of files in its directories.
-pub(crate) fn list_directory(directory: impl AsRef<Path>) -> Result<Vec<DirectoryEntry>> {
+pub fn list_directory(directory: impl AsRef<Path>) -> Result<Vec<DirectoryEntry>> {
     list(Dir::open(directory.as_ref(), FLAGS, Mode::empty())?)
 }
 
 /// Lists the entries of an open directory, as [`list_directory`] does. The position of the
 /// descriptor stays where it is.
-pub(crate) fn list_open_directory(directory: impl AsFd) -> Result<Vec<DirectoryEntry>> {
+pub fn list_open_directory(directory: impl AsFd) -> Result<Vec<DirectoryEntry>> {
     list(Dir::openat(directory, ".", FLAGS, Mode::empty())?)
 }
 

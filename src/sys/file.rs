@@ -16,27 +16,24 @@ use nix::unistd::read;
 const FIRST: usize = 4096;
 
 /// Reads the whole file `name`, relative to `directory`.
-pub(crate) fn read_file_at(
-    directory: impl AsFd,
-    name: &(impl AsRef<Path> + ?Sized),
-) -> Result<Vec<u8>> {
+pub fn read_file_at(directory: impl AsFd, name: &(impl AsRef<Path> + ?Sized)) -> Result<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     read_all(openat(directory, name.as_ref(), flags, Mode::empty())?)
 }
 
 /// Reads an open file from its current offset to its end.
-pub(crate) fn read_all(file: impl AsFd) -> Result<Vec<u8>> {
+pub fn read_all(file: impl AsFd) -> Result<Vec<u8>> {
     read_at_most(file, usize::MAX)
 }
 
 /// Reads an open file from its current offset to its end, but at most `limit` bytes.
-pub(crate) fn read_at_most(file: impl AsFd, limit: usize) -> Result<Vec<u8>> {
+pub fn read_at_most(file: impl AsFd, limit: usize) -> Result<Vec<u8>> {
     gather(limit, |buffer, _| read(&file, buffer))
 }
 
 /// Reads `limit` bytes of an open file from `offset` on (fewer if the file ends before), without
 /// use of its current offset.
-pub(crate) fn read_range(file: impl AsFd, offset: u64, limit: usize) -> Result<Vec<u8>> {
+pub fn read_range(file: impl AsFd, offset: u64, limit: usize) -> Result<Vec<u8>> {
     let place = |length: usize| i64::try_from(offset.saturating_add(length as u64));
     gather(limit, |buffer, length| {
         let place = place(length).map_err(|_| Errno::EOVERFLOW)?;

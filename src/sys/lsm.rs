@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use super::call::call;
 
 /// `LSM_ID_*` of <linux/lsm.h>, which libc does not have.
-pub(crate) const LSM_ID_SELINUX: u64 = 101;
-pub(crate) const LSM_ID_APPARMOR: u64 = 104;
+pub const LSM_ID_SELINUX: u64 = 101;
+pub const LSM_ID_APPARMOR: u64 = 104;
 
 /// The number is the same on every architecture: since Linux 5.1 new calls have one table.
 const SYS_LSM_LIST_MODULES: i64 = 461;
@@ -15,7 +15,7 @@ const SYS_LSM_LIST_MODULES: i64 = 461;
 const MODULES_MAX: usize = 64;
 
 /// Returns the `LSM_ID_*` of the active modules (lsm_list_modules(2), since Linux 6.8).
-pub(crate) fn lsm_list_modules() -> Result<Vec<u64>> {
+pub fn lsm_list_modules() -> Result<Vec<u64>> {
     let mut ids = [0u64; MODULES_MAX];
     let mut size = u32::try_from(size_of_val(&ids)).map_err(|_| Errno::EINVAL)?;
     // SAFETY: `size` is the length of `ids` in bytes, and the kernel writes no more than that.

@@ -14,24 +14,24 @@ use super::call::{call, errno};
 const AT_RECURSIVE: u32 = 0x8000;
 
 /// Opens the mount at `path`, relative to `dir` (open_tree(2)); close-on-exec.
-pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: OpenTreeFlags) -> Result<OwnedFd> {
+pub fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: OpenTreeFlags) -> Result<OwnedFd> {
     mount::open_tree(dir, path, flags | OpenTreeFlags::OPEN_TREE_CLOEXEC).map_err(errno)
 }
 
 /// Returns a detached copy of the mount at `fd`; if `recursive`, with all mounts below it.
-pub(crate) fn clone_mount(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
+pub fn clone_mount(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     open_tree(fd, c"", flags)
 }
 
 /// Attaches or moves the mount `from` onto the object that `to` refers to (move_mount(2)).
-pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+pub fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     move_mount_at(from, to, c"")
 }
 
 /// Attaches or moves the mount `from` onto `name` in the directory `to` (move_mount(2)).
-pub(crate) fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+pub fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     flags.set(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH, name.is_empty());
     mount::move_mount(from, c"", to, name, flags).map_err(errno)
@@ -40,7 +40,7 @@ pub(crate) fn move_mount_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CSt
 /// Changes attributes of the mount `fd`, and of all mounts below it if `recursive`
 /// (mount_setattr(2)). `set` and `clear` are `MOUNT_ATTR_*`; `propagation` is one of `MS_SHARED`,
 /// `MS_SLAVE`, `MS_PRIVATE` and `MS_UNBINDABLE`, or 0 for no change.
-pub(crate) fn mount_setattr(
+pub fn mount_setattr(
     fd: BorrowedFd<'_>,
     recursive: bool,
     set: u64,
@@ -55,7 +55,7 @@ pub(crate) fn mount_setattr(
 ///
 /// # Errors
 /// `EINVAL` if `path` is not the root of a mount.
-pub(crate) fn set_propagation(path: &CStr, recursive: bool, propagation: u64) -> Result<()> {
+pub fn set_propagation(path: &CStr, recursive: bool, propagation: u64) -> Result<()> {
     mount_setattr_at(
         nix::fcntl::AT_FDCWD,
         path,
@@ -94,21 +94,21 @@ fn mount_setattr_at(
 
 /// Maps the ids of the detached mount `fd`, and of all mounts below it if `recursive`, as in the
 /// user namespace `users` (mount_setattr(2) `MOUNT_ATTR_IDMAP`).
-pub(crate) fn map_ids(fd: BorrowedFd<'_>, recursive: bool, users: BorrowedFd<'_>) -> Result<()> {
+pub fn map_ids(fd: BorrowedFd<'_>, recursive: bool, users: BorrowedFd<'_>) -> Result<()> {
     let users = users.as_raw_fd() as u64;
     mount_setattr_at(fd, c"", recursive, [libc::MOUNT_ATTR_IDMAP, 0, 0, users])
 }
 
 /// Returns the id (as in mountinfo) of the mount whose root `fd` is; `None` if `fd` is not the
 /// root of a mount.
-pub(crate) fn id_of_mount_at(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
+pub fn id_of_mount_at(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
     let stat = statx(fd)?;
     let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     Ok(is_root.then_some(stat.stx_mnt_id))
 }
 
 /// Returns the id (as in mountinfo) of the mount that `fd` is in.
-pub(crate) fn id_of_mount(fd: BorrowedFd<'_>) -> Result<u64> {
+pub fn id_of_mount(fd: BorrowedFd<'_>) -> Result<u64> {
     Ok(statx(fd)?.stx_mnt_id)
 }
 
@@ -117,29 +117,29 @@ fn statx(fd: BorrowedFd<'_>) -> Result<Statx> {
 }
 
 /// Whether the file at `path` is protected by fs-verity, so that its content cannot be changed.
-pub(crate) fn has_verity(path: &CStr) -> bool {
+pub fn has_verity(path: &CStr) -> bool {
     let stat = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::empty());
     stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::VERITY))
 }
 
 /// Begins a new mount of the file system type `file_system` (fsopen(2)).
-pub(crate) fn fsopen(file_system: &CStr) -> Result<OwnedFd> {
+pub fn fsopen(file_system: &CStr) -> Result<OwnedFd> {
     mount::fsopen(file_system, FsOpenFlags::FSOPEN_CLOEXEC).map_err(errno)
 }
 
 /// Opens the file system that is mounted at `mount`, to change its options (fspick(2)).
-pub(crate) fn fspick(mount: BorrowedFd<'_>) -> Result<OwnedFd> {
+pub fn fspick(mount: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
     mount::fspick(mount, c"", flags).map_err(errno)
 }
 
 /// Applies the options that were set since [`fspick`] (fsconfig(2) `FSCONFIG_CMD_RECONFIGURE`).
-pub(crate) fn reconfigure(fs: BorrowedFd<'_>) -> Result<()> {
+pub fn reconfigure(fs: BorrowedFd<'_>) -> Result<()> {
     mount::fsconfig_reconfigure(fs).map_err(errno)
 }
 
 /// Sets the option `key`: to `value`, or as a flag if there is no value (fsconfig(2)).
-pub(crate) fn fsconfig(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> Result<()> {
+pub fn fsconfig(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> Result<()> {
     match value {
         Some(value) => mount::fsconfig_set_string(fs, key, value),
         None => mount::fsconfig_set_flag(fs, key),
@@ -148,13 +148,13 @@ pub(crate) fn fsconfig(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> 
 }
 
 /// Sets the option `key` to the descriptor `value` (fsconfig(2) `FSCONFIG_SET_FD`).
-pub(crate) fn fsconfig_fd(fs: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
+pub fn fsconfig_fd(fs: BorrowedFd<'_>, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
     mount::fsconfig_set_fd(fs, key, value).map_err(errno)
 }
 
 /// Creates the file system (fsconfig(2) `FSCONFIG_CMD_CREATE`) and returns a detached mount of it
 /// with the attributes `MOUNT_ATTR_*` (fsmount(2)).
-pub(crate) fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
+pub fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
     mount::fsconfig_create(fs).map_err(errno)?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as _);
     mount::fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(errno)

@@ -17,14 +17,14 @@ use procfs::process::MountInfo;
 use crate::sys;
 
 /// Returns the mounts that `process` (a pid, or `self`) sees.
-pub(crate) fn of(process: &str) -> Result<Vec<MountInfo>> {
+pub fn of(process: &str) -> Result<Vec<MountInfo>> {
     let path = format!("/proc/{process}/mountinfo");
     let bytes = sys::read_file_at(AT_FDCWD, &path).with_context(|| path.clone())?;
     parse(&bytes).context(path)
 }
 
 /// Parses a table; returns its mounts in their order.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<MountInfo>> {
+pub fn parse(bytes: &[u8]) -> Result<Vec<MountInfo>> {
     ascii(bytes)
         .lines()
         .map(|line| Ok(MountInfo::from_line(line)?))
@@ -45,12 +45,12 @@ fn ascii(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 /// Returns the path at which a mount is mounted.
-pub(crate) fn point_of(mount: &MountInfo) -> PathBuf {
+pub fn point_of(mount: &MountInfo) -> PathBuf {
     unescaped(mount.mount_point.as_os_str().as_bytes())
 }
 
 /// Returns the path, within its file system, of the directory or file that the mount shows.
-pub(crate) fn root_of(mount: &MountInfo) -> PathBuf {
+pub fn root_of(mount: &MountInfo) -> PathBuf {
     unescaped(mount.root.as_bytes())
 }
 

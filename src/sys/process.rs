@@ -30,7 +30,7 @@ const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
 const KEYCTL_SETPERM: c_long = 5;
 
 /// On which side of a fork ([`clone3`], [`fork_sibling`]) this process is.
-pub(crate) enum Fork {
+pub enum Fork {
     Parent { pid: i32, pidfd: OwnedFd },
     Child,
 }
@@ -38,7 +38,7 @@ pub(crate) enum Fork {
 /// Forks with clone3(2), without a shared address space. `flags` are `CLONE_NEW*` for new
 /// namespaces, and `CLONE_PARENT`. The child starts in the version 2 `cgroup`, if
 /// there is one.
-pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     let mut pidfd: c_int = -1;
     let mut args = CloneArgs {
         flags: flags | libc::CLONE_PIDFD as u64,
@@ -99,12 +99,12 @@ unsafe fn forked(pid: c_long, pidfd: *const c_int) -> Result<Fork> {
 }
 
 /// The flags that [`fork_sibling`] passes to clone(2).
-pub(crate) const SIBLING_FLAGS: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
+pub const SIBLING_FLAGS: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
 
 /// Forks a process that is a child of this process's parent (clone(2) with `CLONE_PARENT`). It
 /// does not use clone3(2), because it is called under the seccomp filters of containers: the common
 /// profiles answer `ENOSYS` to clone3, since a filter cannot look at its flags.
-pub(crate) fn fork_sibling() -> Result<Fork> {
+pub fn fork_sibling() -> Result<Fork> {
     let mut pidfd: c_int = -1;
     // SAFETY: as in `clone3`; without a new stack the child continues on its copy of this one. The
     // third argument is the place for the pidfd on every architecture, and the rest is not used.
@@ -116,21 +116,21 @@ pub(crate) fn fork_sibling() -> Result<Fork> {
 
 /// Ends this process at once (_exit(2)), without destructors and exit handlers: in a forked process
 /// they would act on copies of the parent's objects.
-pub(crate) fn exit_now(status: i32) -> ! {
+pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes any integer and does not return.
     unsafe { libc::_exit(status) }
 }
 
 /// An execve(2) with its arguments prepared, so that [`Execution::run`] allocates nothing.
 #[derive(Debug)]
-pub(crate) struct Execution<'a> {
+pub struct Execution<'a> {
     path: &'a CStr,
     args: Vec<*const c_char>,
     env: Vec<*const c_char>,
 }
 
 impl<'a> Execution<'a> {
-    pub(crate) fn new(path: &'a CStr, args: &'a [CString], env: &'a [CString]) -> Self {
+    pub fn new(path: &'a CStr, args: &'a [CString], env: &'a [CString]) -> Self {
         let pointers = |list: &[CString]| -> Vec<*const c_char> {
             list.iter()
                 .map(|text| text.as_ptr())
@@ -145,7 +145,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Executes the program; returns only if that failed.
-    pub(crate) fn run(&self) -> Errno {
+    pub fn run(&self) -> Errno {
         // SAFETY: both lists end with a null pointer; the strings that they and `path` point to
         // are borrowed for 'a, which `self` does not outlive.
         unsafe { libc::execve(self.path.as_ptr(), self.args.as_ptr(), self.env.as_ptr()) };
@@ -154,7 +154,7 @@ impl<'a> Execution<'a> {
 }
 
 /// Returns a pidfd of process `pid` (pidfd_open(2)).
-pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     let pid = Pid::from_raw(pid).ok_or(Errno::EINVAL)?;
     rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(errno)
 }
@@ -163,7 +163,7 @@ pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// `ESRCH` if the process has ended.
-pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: with a null siginfo the kernel fills in the one of kill(2).
     call(unsafe {
@@ -179,7 +179,7 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
 }
 
 /// Ignores `signal`, or sets its default action (sigaction(2)).
-pub(crate) fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()> {
+pub fn set_signal_disposition(signal: Signal, ignore: bool) -> Result<()> {
     let handler = if ignore {
         SigHandler::SigIgn
     } else {
@@ -198,7 +198,7 @@ fn handle_signal(signal: Signal, handler: SigHandler) -> Result<()> {
 
 /// Undoes for a program that is about to be executed what `rt` has set for itself: the ignored
 /// SIGPIPE and the signal mask.
-pub(crate) fn reset_signals() -> Result<()> {
+pub fn reset_signals() -> Result<()> {
     set_signal_disposition(Signal::SIGPIPE, false)?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
@@ -206,7 +206,7 @@ pub(crate) fn reset_signals() -> Result<()> {
 /// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process, also if it is the first process of a
 /// pid namespace: the kernel does not deliver signals to that one unless it has a handler
 /// (pid_namespaces(7)). execve(2) restores the default action.
-pub(crate) fn end_when_asked() -> Result<()> {
+pub fn end_when_asked() -> Result<()> {
     extern "C" fn end(signal: i32) {
         // _exit(2) is safe in the context of a signal.
         exit_now(128 + signal)
@@ -223,7 +223,7 @@ pub(crate) fn end_when_asked() -> Result<()> {
 
 /// Sets the default action for the signal with that number, also for the two signals that the C
 /// library keeps for itself.
-pub(crate) fn restore_signal(signal: i32) -> Result<()> {
+pub fn restore_signal(signal: i32) -> Result<()> {
     // The kernel's struct sigaction (handler, flags, restorer, mask): all zeros mean SIG_DFL.
     let default = [0u64; 4];
     let null = std::ptr::null_mut::<u64>();
@@ -234,7 +234,7 @@ pub(crate) fn restore_signal(signal: i32) -> Result<()> {
 }
 
 /// Raises the hard limit of process `pid` to `hard` if it is lower; does not change the soft limit.
-pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()> {
+pub fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()> {
     let limit = prlimit(pid, resource, None)?;
     if limit.rlim_max >= hard {
         return Ok(());
@@ -243,7 +243,7 @@ pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()>
 }
 
 /// Sets the limits of `resource` (`RLIMIT_*`) for this process (setrlimit(2)).
-pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     set_limit_of(0, resource, soft, hard)
 }
 
@@ -270,7 +270,7 @@ fn prlimit(pid: i32, resource: u32, new: Option<&libc::rlimit>) -> Result<libc::
 
 /// Sets the effective, permitted and inheritable capabilities of this thread, as bit masks
 /// (capset(2)).
-pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let sets = CapabilitySets {
         effective: CapabilitySet::from_bits_retain(effective),
         permitted: CapabilitySet::from_bits_retain(permitted),
@@ -280,22 +280,22 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result
 }
 
 /// Returns the permitted capabilities of this thread as a bit mask (capget(2)).
-pub(crate) fn permitted_capabilities() -> Result<u64> {
+pub fn permitted_capabilities() -> Result<u64> {
     Ok(capabilities(None).map_err(errno)?.permitted.bits())
 }
 
 /// Removes `capability` from the bounding set; this cannot be undone.
-pub(crate) fn bounding_drop(capability: u8) -> Result<()> {
+pub fn bounding_drop(capability: u8) -> Result<()> {
     remove_capability_from_bounding_set(one(capability)).map_err(errno)
 }
 
 /// Adds `capability` to the ambient set.
-pub(crate) fn ambient_raise(capability: u8) -> Result<()> {
+pub fn ambient_raise(capability: u8) -> Result<()> {
     configure_capability_in_ambient_set(one(capability), true).map_err(errno)
 }
 
 /// Empties the ambient set.
-pub(crate) fn ambient_clear() -> Result<()> {
+pub fn ambient_clear() -> Result<()> {
     clear_ambient_capability_set().map_err(errno)
 }
 
@@ -305,13 +305,13 @@ fn one(capability: u8) -> CapabilitySet {
 
 /// Joins the session keyring `name`, or creates it if there is none that this process may search
 /// (keyctl_join_session_keyring(3)). Returns its serial number.
-pub(crate) fn join_session_keyring(name: &CStr) -> Result<c_long> {
+pub fn join_session_keyring(name: &CStr) -> Result<c_long> {
     keyctl(KeyringCall::JoinSession(name))
 }
 
 /// Sets the rights on a key for its possessor (`KEY_POS_*`) and its user (`KEY_USR_*`)
 /// (keyctl_setperm(3)).
-pub(crate) fn set_key_permissions(serial: c_long, permissions: u32) -> Result<()> {
+pub fn set_key_permissions(serial: c_long, permissions: u32) -> Result<()> {
     keyctl(KeyringCall::SetPermissions(serial, permissions)).map(drop)
 }
 
@@ -334,7 +334,7 @@ fn keyctl(operation: KeyringCall<'_>) -> Result<c_long> {
 }
 
 /// Sets the NIS domain name of this uts namespace (setdomainname(2)).
-pub(crate) fn set_domain_name(name: &str) -> Result<()> {
+pub fn set_domain_name(name: &str) -> Result<()> {
     setdomainname(name.as_bytes()).map_err(errno)
 }
 
@@ -342,21 +342,21 @@ pub(crate) fn set_domain_name(name: &str) -> Result<()> {
 ///
 /// # Errors
 /// `ENOTTY` if `fd` is not a namespace.
-pub(crate) fn namespace_kind(fd: BorrowedFd<'_>) -> Result<i32> {
+pub fn namespace_kind(fd: BorrowedFd<'_>) -> Result<i32> {
     // SAFETY: NS_GET_NSTYPE takes no argument.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::NS_GET_NSTYPE as _) })
 }
 
 /// How a process has ended. Signals are numbers, because nix has no names for real-time signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ExitStatus {
+pub enum ExitStatus {
     Exited(i32),
     Signaled(i32),
 }
 
 /// Reaps a child that has ended, without waiting (waitpid(2) with `WNOHANG`). Returns its pid and
 /// how it ended; `None` if no child has ended yet.
-pub(crate) fn reap_any() -> Result<Option<(i32, ExitStatus)>> {
+pub fn reap_any() -> Result<Option<(i32, ExitStatus)>> {
     let ended = rustix::process::wait(WaitOptions::NOHANG).map_err(errno)?;
     Ok(ended.map(|(pid, status)| {
         let ended = match status.terminating_signal() {
@@ -369,7 +369,7 @@ pub(crate) fn reap_any() -> Result<Option<(i32, ExitStatus)>> {
 
 /// Reaps a child like [`reap_any`]. Returns its pid and its exit status as shells have it: 128 plus
 /// the number of the signal that ended it.
-pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
+pub fn reap_child() -> Result<Option<(i32, i32)>> {
     let code = |status| match status {
         ExitStatus::Exited(status) => status,
         ExitStatus::Signaled(signal) => 128 + signal,
@@ -379,7 +379,7 @@ pub(crate) fn reap_child() -> Result<Option<(i32, i32)>> {
 
 /// Waits for one of the blocked signals in `set`; returns its number (sigwaitinfo(2)). nix's own
 /// function uses sigwait(3), which returns its error as its result, and panics.
-pub(crate) fn wait_for_signal(set: &SigSet) -> Result<c_int> {
+pub fn wait_for_signal(set: &SigSet) -> Result<c_int> {
     loop {
         // SAFETY: the set is only read; with a null siginfo nothing is written.
         match Errno::result(unsafe { libc::sigwaitinfo(set.as_ref(), std::ptr::null_mut()) }) {
@@ -393,7 +393,7 @@ pub(crate) fn wait_for_signal(set: &SigSet) -> Result<c_int> {
 ///
 /// # Errors
 /// `EAGAIN` if it has not ended by then.
-pub(crate) fn reap(process: BorrowedFd<'_>, limit: PollTimeout) -> Result<()> {
+pub fn reap(process: BorrowedFd<'_>, limit: PollTimeout) -> Result<()> {
     let mut fds = [PollFd::new(process, PollFlags::POLLIN)];
     loop {
         match poll(&mut fds, limit) {
@@ -407,7 +407,7 @@ pub(crate) fn reap(process: BorrowedFd<'_>, limit: PollTimeout) -> Result<()> {
 
 /// Sends `signal` to a child that has not been reaped (kill(2)); also a real-time signal, for which
 /// nix has no name.
-pub(crate) fn kill(process: nix::unistd::Pid, signal: i32) {
+pub fn kill(process: nix::unistd::Pid, signal: i32) {
     // SAFETY: integers only. The error is ignored: a process that has ended needs no signal.
     unsafe { libc::kill(process.as_raw(), signal) };
 }
@@ -415,7 +415,7 @@ pub(crate) fn kill(process: nix::unistd::Pid, signal: i32) {
 /// Sleeps for `duration` (clock_nanosleep(2)), or less if a signal comes: every caller waits in a
 /// loop that looks at a clock or a process. The standard library's `sleep` panics if the call
 /// fails.
-pub(crate) fn sleep(duration: Duration) {
+pub fn sleep(duration: Duration) {
     let clock = ClockId::CLOCK_MONOTONIC;
     let _ = clock_nanosleep(
         clock,

@@ -20,12 +20,12 @@ use crate::sys;
 const PROC_ROOT_INO: u64 = 1;
 
 /// The mount option of procfs that selects a pid namespace, by its descriptor.
-pub(crate) const PID_NAMESPACE: &CStr = c"pidns";
+pub const PID_NAMESPACE: &CStr = c"pidns";
 
 /// A procfs of the pid namespace in which it was opened. Its `self` is correct for every process
 /// that is visible in this namespace, and so for init as well.
 #[derive(Debug)]
-pub(crate) struct ProcFd(OwnedFd);
+pub struct ProcFd(OwnedFd);
 
 impl AsRawFd for ProcFd {
     fn as_raw_fd(&self) -> RawFd {
@@ -36,7 +36,7 @@ impl AsRawFd for ProcFd {
 impl ProcFd {
     /// Opens a new instance of procfs, or the checked `/proc` where the kernel refuses a new
     /// instance (in a container whose `/proc` is masked).
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub fn new() -> anyhow::Result<Self> {
         match Self::private() {
             Ok(fd) => Ok(Self(fd)),
             Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => Self::checked(),
@@ -46,7 +46,7 @@ impl ProcFd {
 
     /// Whether this kernel can mount a procfs of another pid namespace than that of the calling
     /// process (since Linux 6.18).
-    pub(crate) fn shows_other_namespaces(namespace: BorrowedFd<'_>) -> bool {
+    pub fn shows_other_namespaces(namespace: BorrowedFd<'_>) -> bool {
         sys::fsopen(c"proc")
             .and_then(|fs| sys::fsconfig_fd(fs.as_fd(), PID_NAMESPACE, namespace))
             .is_ok()
@@ -72,7 +72,7 @@ impl ProcFd {
     }
 
     /// Opens `path`, relative to the root of the procfs.
-    pub(crate) fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    pub fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         let resolve = ResolveFlag::RESOLVE_BENEATH
             | ResolveFlag::RESOLVE_NO_XDEV
             | ResolveFlag::RESOLVE_NO_MAGICLINKS;
@@ -83,7 +83,7 @@ impl ProcFd {
     }
 
     /// Writes `value` to `path` in one write(2), as the files of procfs require.
-    pub(crate) fn write(&self, path: impl AsRef<Path>, value: &[u8]) -> nix::Result<()> {
+    pub fn write(&self, path: impl AsRef<Path>, value: &[u8]) -> nix::Result<()> {
         let fd = self.open(path.as_ref(), OFlag::O_WRONLY)?;
         match write(&fd, value)? {
             written if written == value.len() => Ok(()),

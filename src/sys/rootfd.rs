@@ -22,7 +22,7 @@ const RACES_MAX: usize = 128;
 
 /// The root directory of a container, as an `O_PATH` descriptor.
 #[derive(Debug)]
-pub(crate) struct RootFd(OwnedFd);
+pub struct RootFd(OwnedFd);
 
 impl AsFd for RootFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -32,24 +32,24 @@ impl AsFd for RootFd {
 
 /// What to create at the end of a path that does not exist yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub enum Missing {
     Directory,
     File,
 }
 
 impl RootFd {
     /// Makes the directory `fd` the root.
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    pub fn new(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
     /// Opens `path` below the root.
-    pub(crate) fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    pub fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         self.resolve(path, flags, ResolveFlag::empty())
     }
 
     /// Opens `path` below the root; a symbolic link in any component is an error (`ELOOP`).
-    pub(crate) fn open_without_links(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    pub fn open_without_links(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         self.resolve(path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
     }
 
@@ -74,7 +74,7 @@ impl RootFd {
 
     /// Opens the object at `path` with `O_PATH`. Missing directories on the way are created with
     /// mode 0755, and a missing last component as an empty file or a directory.
-    pub(crate) fn open_or_create(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
+    pub fn open_or_create(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
         match self.open(path, OFlag::O_PATH) {
             Err(Errno::ENOENT) => self.create(path, missing),
             result => result,
@@ -84,7 +84,7 @@ impl RootFd {
     /// Creates the missing components of `path` and opens it. In most cases only the last component
     /// is missing. If something exists there after all, it is a dangling link, which [`Self::walk`]
     /// follows.
-    pub(crate) fn create(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
+    pub fn create(&self, path: &Path, missing: Missing) -> nix::Result<OwnedFd> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return self.walk(path, missing);
         };
@@ -197,11 +197,11 @@ fn create_one(parent: BorrowedFd<'_>, name: &OsStr, missing: Missing) -> nix::Re
 }
 
 /// Returns the type of the file behind `fd` (the `S_IFMT` part of its mode).
-pub(crate) fn file_type(fd: impl AsFd) -> nix::Result<SFlag> {
+pub fn file_type(fd: impl AsFd) -> nix::Result<SFlag> {
     Ok(kind(&fstat(fd)?))
 }
 
 /// Returns the type of file in `stat` (the `S_IFMT` part of its mode).
-pub(crate) fn kind(stat: &FileStat) -> SFlag {
+pub fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }

@@ -15,23 +15,23 @@ const IOPRIO_WHO_PROCESS: c_int = 1;
 /// are in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub(crate) struct SchedAttr {
+pub struct SchedAttr {
     /// Set by [`sched_setattr`].
-    pub(crate) size: u32,
-    pub(crate) policy: u32,
-    pub(crate) flags: u64,
-    pub(crate) nice: i32,
-    pub(crate) priority: u32,
-    pub(crate) runtime: u64,
-    pub(crate) deadline: u64,
-    pub(crate) period: u64,
-    pub(crate) util_min: u32,
-    pub(crate) util_max: u32,
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+    pub util_min: u32,
+    pub util_max: u32,
 }
 
 /// Sets the memory policy of this thread (set_mempolicy(2)): `mode` is `MPOL_*` with its flags,
 /// `nodes` has one bit for each node.
-pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
+pub fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
     let mask = if nodes.is_empty() {
         std::ptr::null()
     } else {
@@ -44,7 +44,7 @@ pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
 }
 
 /// Sets the scheduling policy of process `pid` (sched_setattr(2)).
-pub(crate) fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<()> {
+pub fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<()> {
     let mut attr = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         ..attr.clone()
@@ -56,7 +56,7 @@ pub(crate) fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<()> {
 
 /// Sets the I/O priority of process `pid` (ioprio_set(2)): the class is in the bits from 13 on, the
 /// level in the bits below.
-pub(crate) fn ioprio_set(pid: i32, priority: u16) -> Result<()> {
+pub fn ioprio_set(pid: i32, priority: u16) -> Result<()> {
     // SAFETY: integers only.
     call(unsafe {
         libc::syscall(
@@ -70,7 +70,7 @@ pub(crate) fn ioprio_set(pid: i32, priority: u16) -> Result<()> {
 }
 
 /// Sets the CPUs of this process (sched_setaffinity(2)): one bit for each, the lowest number first.
-pub(crate) fn set_affinity(mask: &[u64]) -> Result<()> {
+pub fn set_affinity(mask: &[u64]) -> Result<()> {
     // Not the C library's function: some versions refuse a mask that is longer than the kernel's.
     // SAFETY: the kernel reads at most as many bytes as the size that is passed, that of the mask.
     call(unsafe {
@@ -85,6 +85,6 @@ pub(crate) fn set_affinity(mask: &[u64]) -> Result<()> {
 }
 
 /// Sets the execution domain of this process (personality(2)).
-pub(crate) fn set_personality(domain: u32) -> Result<()> {
+pub fn set_personality(domain: u32) -> Result<()> {
     personality::set(Persona::from_bits_retain(domain as _)).map(drop)
 }

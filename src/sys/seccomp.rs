@@ -14,7 +14,7 @@ use super::call::{call, call_fd};
 /// Loads a filter for this thread (seccomp(2) `SECCOMP_SET_MODE_FILTER`) with `flags`
 /// (`SECCOMP_FILTER_FLAG_*`). Returns the seccomp notify fd if the flags ask for one. The kernel
 /// checks the program; without no_new_privs it requires CAP_SYS_ADMIN in the user namespace.
-pub(crate) fn set_filter(program: &[sock_filter], flags: u64) -> Result<Option<OwnedFd>> {
+pub fn set_filter(program: &[sock_filter], flags: u64) -> Result<Option<OwnedFd>> {
     let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
     let program = libc::sock_fprog {
         len: length,
@@ -35,7 +35,7 @@ pub(crate) fn set_filter(program: &[sock_filter], flags: u64) -> Result<Option<O
 
 /// Whether this kernel knows the flags. Loads no filter: seccomp(2) checks the flags first
 /// (`EINVAL`), and fails with `EFAULT` afterwards.
-pub(crate) fn knows_filter_flags(flags: u64) -> bool {
+pub fn knows_filter_flags(flags: u64) -> bool {
     let null = std::ptr::null::<libc::sock_fprog>();
     // SAFETY: the kernel cannot read a program at address 0, so that the call fails.
     let result = call(unsafe {
@@ -51,7 +51,7 @@ pub(crate) fn knows_filter_flags(flags: u64) -> bool {
 
 /// Waits for a notified system call and returns its id (seccomp_unotify(2)
 /// `SECCOMP_IOCTL_NOTIF_RECV`). Skips a call that has been interrupted before it could be received.
-pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> Result<u64> {
+pub fn receive_notification(listener: BorrowedFd<'_>) -> Result<u64> {
     loop {
         // The kernel requires zeros.
         let mut request = libc::seccomp_notif {
@@ -87,7 +87,7 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> Result<u64> {
 ///
 /// # Errors
 /// `ENOENT` if the call has been interrupted.
-pub(crate) fn refuse_notification(listener: BorrowedFd<'_>, id: u64) -> Result<()> {
+pub fn refuse_notification(listener: BorrowedFd<'_>, id: u64) -> Result<()> {
     let mut response = libc::seccomp_notif_resp {
         id,
         val: 0,
@@ -108,7 +108,7 @@ pub(crate) fn refuse_notification(listener: BorrowedFd<'_>, id: u64) -> Result<(
 }
 
 /// Returns the number and the arguments of a futex(2) call that waits while `word` is 0.
-pub(crate) fn futex_wait_call(word: &'static AtomicU32) -> (u32, [u64; 6]) {
+pub fn futex_wait_call(word: &'static AtomicU32) -> (u32, [u64; 6]) {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     (
         libc::SYS_futex as u32,
@@ -117,13 +117,13 @@ pub(crate) fn futex_wait_call(word: &'static AtomicU32) -> (u32, [u64; 6]) {
 }
 
 /// Wakes one thread that waits with the call of [`futex_wait_call`] for `word`.
-pub(crate) fn futex_wake(word: &'static AtomicU32) {
+pub fn futex_wake(word: &'static AtomicU32) {
     let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
 }
 
 /// Makes a call that only waits: the call of [`futex_wait_call`], or a call that the filter of this
 /// thread notifies and that the receiver of the notification refuses.
-pub(crate) fn call_and_ignore(number: u32, [a, b, c, d, e, f]: [u64; 6]) {
+pub fn call_and_ignore(number: u32, [a, b, c, d, e, f]: [u64; 6]) {
     // SAFETY: the call is not carried out, or waits for a static. A call that an agent lets through
     // after a signal has arguments that are no addresses of this process
     // (`security/seccomp/wait.rs`).

@@ -13,7 +13,7 @@ use super::call::errno;
 /// Copies the extended attributes of one open file to another (xattr(7)): file capabilities, access
 /// control lists, attributes of the user. Attributes that the file system of `to` refuses
 /// (`ENOTSUP`, `EPERM`) are left out.
-pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+pub fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let names = match read(flistxattr_query(from), |buffer| flistxattr(from, buffer)) {
         Err(Errno::ENOTSUP) => return Ok(()),
         names => names?,
@@ -54,6 +54,6 @@ fn read(
 }
 
 /// Sets an extended attribute (fsetxattr(2)). The kernel refuses a `file` opened with `O_PATH`.
-pub(crate) fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
+pub fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
     fsetxattr(file, name, value, XattrFlags::empty()).map_err(errno)
 }

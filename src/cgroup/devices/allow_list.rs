@@ -9,7 +9,7 @@ use super::rule::{DeviceKind, DeviceRule, Devices};
 /// Returns the rules as systemd's `DeviceAllow`, as far as it can express them, or None if
 /// everything is allowed. It cannot express "everything except": systemd then gets the default
 /// rules, less the devices that `rules` deny.
-pub(crate) fn allow_list(rules: &[DeviceRule]) -> Result<Option<Vec<(String, String)>>> {
+pub fn allow_list(rules: &[DeviceRule]) -> Result<Option<Vec<(String, String)>>> {
     let (default, exceptions) = v1_state(rules)?;
     let mut list: Vec<Devices> = exceptions.into_iter().map(|(devices, _)| devices).collect();
     if default.allow {

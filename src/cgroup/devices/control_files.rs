@@ -53,7 +53,7 @@ pub(super) fn write(directory: &Path, rules: &[DeviceRule], is_update: bool) -> 
 /// Checks whether the kernel accepts `rules` for the cgroup `directory`, on an empty cgroup beside
 /// it. The writes to the cgroup itself could not be undone after a refusal, since the kernel does
 /// not show the exceptions to "everything is allowed".
-pub(crate) fn try_on_version_1(directory: &Path, rules: &[DeviceRule]) -> Result<()> {
+pub fn try_on_version_1(directory: &Path, rules: &[DeviceRule]) -> Result<()> {
     let trial = trial(directory);
     let context = || trial.display().to_string();
     // A killed command may have left the directory.

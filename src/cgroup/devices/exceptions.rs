@@ -6,7 +6,7 @@ use super::rule::{DeviceRule, Devices};
 
 /// One write to `devices.allow` or `devices.deny`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Write {
+pub struct Write {
     pub(super) allow: bool,
     pub(super) text: String,
     /// The index of the rule in the configuration, or None for a default rule.
@@ -18,7 +18,7 @@ pub(super) type Exception = (Devices, Option<usize>);
 
 /// Returns the writes that bring a version 1 cgroup to `rules`. An access that a later rule takes
 /// back is not written at all, so that no process has it even for a moment.
-pub(crate) fn v1_writes(rules: &[DeviceRule]) -> Result<Vec<Write>> {
+pub fn v1_writes(rules: &[DeviceRule]) -> Result<Vec<Write>> {
     let (default, exceptions) = v1_state(rules)?;
     let allow = !default.allow;
     let exceptions = exceptions.into_iter();

@@ -14,7 +14,7 @@ use crate::sys;
 const PROGRAM: sys::BpfName = *b"rt_devices\0\0\0\0\0\0";
 
 /// Replaces the device rules of the container with `rules`; on version 2 in one step.
-pub(crate) fn apply(groups: &[Group], rules: &[DeviceRule], is_update: bool) -> Result<()> {
+pub fn apply(groups: &[Group], rules: &[DeviceRule], is_update: bool) -> Result<()> {
     if let Some(group) = with_controller(groups, "devices") {
         return control_files::write(&group.directory, rules, is_update);
     }

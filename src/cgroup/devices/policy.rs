@@ -26,7 +26,7 @@ const DEFAULT: [(DeviceKind, Option<u32>, Option<u32>, u8); 11] = [
 
 /// Returns the rules of the configuration in their order, then the default ones. Everything is
 /// denied before the first rule, also if the configuration has no rules.
-pub(crate) fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>> {
+pub fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>> {
     let mut rules = Vec::with_capacity(config.len() + DEFAULT.len());
     for (index, device) in config.iter().enumerate() {
         parse(device, index, &mut rules)

@@ -27,7 +27,7 @@ pub(super) struct Devices {
 
 /// Allows or denies access to a set of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DeviceRule {
+pub struct DeviceRule {
     pub(super) allow: bool,
     /// None stands for every access to every device.
     pub(super) devices: Option<Devices>,

@@ -13,7 +13,7 @@ impl Limits {
     /// Checks and converts `linux.resources` of a new container in `cgroup`. A value that `rt`
     /// cannot honour is an error with its JSON path, never ignored. Zero means "not set" for those
     /// limits for which runc reads it so, since clients write zeros.
-    pub(crate) fn from_spec(resources: Option<&LinuxResources>, cgroup: &Cgroup) -> Result<Self> {
+    pub fn from_spec(resources: Option<&LinuxResources>, cgroup: &Cgroup) -> Result<Self> {
         let default = LinuxResources::default();
         let mut limits = Self::of(resources.unwrap_or(&default), cgroup)?;
         // Without rules every device is denied but the default ones.
@@ -24,7 +24,7 @@ impl Limits {
     }
 
     /// Checks and converts the resources of an update: an absent property stays unchanged.
-    pub(crate) fn of(resources: &LinuxResources, cgroup: &Cgroup) -> Result<Self> {
+    pub fn of(resources: &LinuxResources, cgroup: &Cgroup) -> Result<Self> {
         let mut limits = Self::default();
         if let Some(memory) = resources.memory() {
             check_memory(memory, cgroup.is_v2("memory"))?;

@@ -10,7 +10,7 @@ use super::{v1, v2};
 
 impl Cgroup {
     /// Returns what the container uses, in the shape of runc's `events`.
-    pub(crate) fn stats(&self) -> Value {
+    pub fn stats(&self) -> Value {
         read(&self.groups)
     }
 }

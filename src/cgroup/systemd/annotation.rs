@@ -8,7 +8,7 @@ use super::wire::{Property, Value};
 use crate::annotations;
 
 /// The prefix of the annotations.
-pub(crate) const PREFIX: &str = "org.systemd.property.";
+pub const PREFIX: &str = "org.systemd.property.";
 
 /// Returns the property that an annotation asks for; None if it is another annotation.
 pub(super) fn property(key: &str, text: &str) -> Result<Option<Property>> {

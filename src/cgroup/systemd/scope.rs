@@ -8,11 +8,7 @@ use nix::unistd::geteuid;
 use super::super::file;
 
 /// Returns the slice and the name of the scope that `linux.cgroupsPath` names for container `id`.
-pub(crate) fn scope<'a>(
-    path: &'a str,
-    id: &'a str,
-    default_slice: &'a str,
-) -> Result<(&'a str, String)> {
+pub fn scope<'a>(path: &'a str, id: &'a str, default_slice: &'a str) -> Result<(&'a str, String)> {
     let (slice, prefix, name) = match path.split(':').collect::<Vec<_>>()[..] {
         [""] => (default_slice, "rt", id),
         ["", prefix, name] => (default_slice, prefix, name),

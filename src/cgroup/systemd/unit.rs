@@ -17,7 +17,7 @@ use super::{annotation, properties};
 
 /// The scope of a container, as its record stores it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Unit {
+pub struct Unit {
     name: String,
     slice: String,
     /// Whether it belongs to the user's manager instead of the system's.
@@ -27,7 +27,7 @@ pub(crate) struct Unit {
 impl Unit {
     /// Returns the scope for container `id`, and its path from the root of each hierarchy. For an
     /// ordinary user the manager is asked for its own cgroup.
-    pub(crate) fn plan(path: Option<&Path>, id: &str) -> Result<(Self, PathBuf)> {
+    pub fn plan(path: Option<&Path>, id: &str) -> Result<(Self, PathBuf)> {
         let user = is_ordinary_user()?;
         let default_slice = if user { "user.slice" } else { "system.slice" };
         let path = path.and_then(Path::to_str).unwrap_or_default();
@@ -52,7 +52,7 @@ impl Unit {
     }
 
     /// Connects to the manager that has the unit.
-    pub(crate) fn connect(&self) -> Result<UnitConnection> {
+    pub fn connect(&self) -> Result<UnitConnection> {
         let bus = Bus::connect(self.user).context("--systemd-cgroup")?;
         Ok(UnitConnection {
             unit: self.clone(),
@@ -78,7 +78,7 @@ pub(in crate::cgroup) fn start_properties(
 
 /// A connection to the systemd manager that has the scope of a container.
 #[derive(Debug)]
-pub(crate) struct UnitConnection {
+pub struct UnitConnection {
     unit: Unit,
     bus: Bus,
 }
@@ -89,12 +89,7 @@ impl UnitConnection {
     }
 
     /// Starts the scope with process `pid` in it.
-    pub(crate) fn start(
-        &mut self,
-        pid: i32,
-        unified: bool,
-        start_properties: &[Property],
-    ) -> Result<()> {
+    pub fn start(&mut self, pid: i32, unified: bool, start_properties: &[Property]) -> Result<()> {
         let yes = |name: &str| (name.to_owned(), Value::Bool(true));
         let text = |name: &str, text: &str| (name.to_owned(), Value::Text(text.to_owned()));
         let mut properties = vec![
@@ -167,7 +162,7 @@ impl UnitConnection {
     }
 
     /// Replaces the device rules.
-    pub(crate) fn set_devices(&mut self, rules: &[DeviceRule]) -> Result<()> {
+    pub fn set_devices(&mut self, rules: &[DeviceRule]) -> Result<()> {
         self.set_properties(&properties::devices(rules)?)
     }
 
@@ -185,7 +180,7 @@ impl UnitConnection {
     }
 
     /// Stops the scope and waits until it has stopped. A missing scope is no error.
-    pub(crate) fn stop(&mut self) -> Result<()> {
+    pub fn stop(&mut self) -> Result<()> {
         let mut body = Writer::default();
         body.text(&self.unit.name);
         body.text("replace");

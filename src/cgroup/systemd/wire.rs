@@ -3,7 +3,7 @@
 
 /// A value of a property, with its type.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
     Bool(bool),
     Byte(u8),
     I16(i16),
@@ -24,7 +24,7 @@ pub(crate) enum Value {
 }
 
 /// A property of a unit.
-pub(crate) type Property = (String, Value);
+pub type Property = (String, Value);
 
 impl Value {
     pub(super) fn signature(&self) -> &'static str {

@@ -14,7 +14,7 @@ pub(super) const WITH_IDS: [&str; 2] = ["idmap", "ridmap"];
 ///
 /// # Errors
 /// `mounts[3].options[1]: …`.
-pub(crate) fn take(i: usize, mount: &mut Mount, container: &[IdMap; 2]) -> Result<()> {
+pub fn take(i: usize, mount: &mut Mount, container: &[IdMap; 2]) -> Result<()> {
     let options = mount.options().iter().flatten().enumerate();
     let mut maps = None;
     for (j, piece) in options.flat_map(|(j, option)| split(option).map(move |piece| (j, piece))) {

@@ -13,7 +13,7 @@ use crate::sys;
 /// The exclusive right to change a container, until dropped. It is an open file description of its
 /// own, so that closing it is all that is needed.
 #[derive(Debug)]
-pub(crate) struct StateLock(pub(super) File);
+pub struct StateLock(pub(super) File);
 
 /// Waits, up to `deadline`, until no other command works on the container (flock(2)). Returns
 /// `None` if the container was removed meanwhile: the directory has no name any more.
@@ -61,7 +61,7 @@ fn holder(directory: &File) -> Option<i32> {
 
 /// The error that another command holds the lock.
 #[derive(Debug)]
-pub(crate) struct LockBusy {
+pub struct LockBusy {
     id: String,
     holder: Option<i32>,
 }

@@ -18,7 +18,7 @@ use crate::security::seccomp;
 /// How far `create` has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum CreateProgress {
+pub enum CreateProgress {
     /// The intent is recorded: everything named here may exist or not.
     Creating,
     /// Init waits for `start`, or has been started.
@@ -28,7 +28,7 @@ pub(crate) enum CreateProgress {
 /// The status in runtime-spec's state, and `paused`, which runc has added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum ContainerStatus {
+pub enum ContainerStatus {
     Creating,
     Created,
     Running,
@@ -45,45 +45,45 @@ impl std::fmt::Display for ContainerStatus {
 /// Everything that `rt` remembers of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ContainerRecord {
+pub struct ContainerRecord {
     /// The version of the specification for the state, not that of the configuration.
-    pub(crate) oci_version: String,
-    pub(crate) id: String,
-    pub(crate) bundle: PathBuf,
-    pub(crate) rootfs: PathBuf,
+    pub oci_version: String,
+    pub id: String,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
     /// RFC 3339.
-    pub(crate) created: String,
+    pub created: String,
     /// The user id that created it.
-    pub(crate) owner: u32,
+    pub owner: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     /// For `start` and `delete`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) hooks: Option<Hooks>,
-    pub(crate) progress: CreateProgress,
-    pub(crate) init: Option<Process>,
-    pub(crate) cgroup: Cgroup,
+    pub hooks: Option<Hooks>,
+    pub progress: CreateProgress,
+    pub init: Option<Process>,
+    pub cgroup: Cgroup,
     /// `CLONE_NEW*` of the namespaces that `exec` joins.
-    pub(crate) namespaces: i32,
+    pub namespaces: i32,
     /// Whether its processes have a session keyring of their own.
-    pub(crate) keyring: bool,
+    pub keyring: bool,
     /// `linux.personality` as personality(2) takes it, for `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) personality: Option<u32>,
+    pub personality: Option<u32>,
     /// For `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) memory_policy: Option<MemoryPolicy>,
+    pub memory_policy: Option<MemoryPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) rdt: Option<Rdt>,
+    pub rdt: Option<Rdt>,
     /// What belongs to the filter of the container's processes, if they have one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) seccomp: Option<seccomp::FilterTerms>,
+    pub seccomp: Option<seccomp::FilterTerms>,
 }
 
 impl ContainerRecord {
     /// Returns the record of the intent to create `id` from `spec`. Paths, cgroups and namespaces
     /// are still to be filled in.
-    pub(crate) fn new(id: &str, spec: &Spec) -> Self {
+    pub fn new(id: &str, spec: &Spec) -> Self {
         let annotations = spec.annotations().iter().flatten();
         Self {
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
@@ -96,7 +96,7 @@ impl ContainerRecord {
         }
     }
 
-    pub(crate) fn has_user_namespace(&self) -> bool {
+    pub fn has_user_namespace(&self) -> bool {
         self.namespaces & libc::CLONE_NEWUSER != 0
     }
 

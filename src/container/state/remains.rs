@@ -99,19 +99,19 @@ fn cgroups_of_remains(directory: &OwnedFd, id: &str, copy: &ConfigCopy) -> Cgrou
 impl Container {
     /// Returns where the container's cgroups have to be by its configuration, or by its id alone if
     /// the copy is lost.
-    pub(crate) fn expected_cgroups(&self) -> Expected {
+    pub fn expected_cgroups(&self) -> Expected {
         let copy = ConfigCopy::read(&self.directory).unwrap_or_default();
         Expected::new(copy.cgroups_path(), &self.record.id)
     }
 
     /// Returns the container's cgroups by the configuration, whatever the record says.
-    pub(crate) fn cgroups_by_config(&self) -> Cgroup {
+    pub fn cgroups_by_config(&self) -> Cgroup {
         let copy = ConfigCopy::read(&self.directory).unwrap_or_default();
         cgroups_of_remains(&self.directory, &self.record.id, &copy)
     }
 
     /// Refuses a directory with files that `rt` does not make: it is not a container's.
-    pub(crate) fn refuse_strange_files(&self) -> Result<()> {
+    pub fn refuse_strange_files(&self) -> Result<()> {
         let context = || self.path().display().to_string();
         for entry in sys::list_open_directory(&self.directory).with_context(context)? {
             let name = entry.name.to_string_lossy();

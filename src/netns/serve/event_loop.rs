@@ -29,7 +29,7 @@ const FAILURES_MAX: u32 = 100;
 const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves until a command tells it to end. Standard input is the socket to listen at.
-pub(crate) fn serve(state: &Path, name: &str) -> Result<()> {
+pub fn serve(state: &Path, name: &str) -> Result<()> {
     cgroup::enter();
     let Some(active) = read_active(state, name)? else {
         bail!("network {name}: not in use")

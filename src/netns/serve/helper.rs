@@ -22,17 +22,12 @@ const CLOSE_TRIES: usize = 80;
 const CLOSE_PAUSE: Duration = Duration::from_millis(25);
 
 /// Tells the helper of the network about a container, and starts the helper if it does not run.
-pub(crate) fn add(
-    store: &Store,
-    network: &Network,
-    record: &NetworkRecord,
-    held: &[Held],
-) -> Result<()> {
+pub fn add(store: &Store, network: &Network, record: &NetworkRecord, held: &[Held]) -> Result<()> {
     ensure(store, network, Some(&record.id))?.add(&record.id, held)
 }
 
 /// Starts the network's helper if it does not run.
-pub(crate) fn repair(store: &Store, network: &Network) -> Result<()> {
+pub fn repair(store: &Store, network: &Network) -> Result<()> {
     ensure(store, network, None).map(drop)
 }
 
@@ -136,7 +131,7 @@ fn while_in_use<T>(tries: usize, work: impl Fn() -> Result<T>) -> Result<T> {
 }
 
 /// Tells the helper, if there is one, that a container has gone.
-pub(crate) fn del(store: &Store, network: &str, id: &str) -> Result<()> {
+pub fn del(store: &Store, network: &str, id: &str) -> Result<()> {
     match reach(store, network)? {
         Some(connection) => connection.ask(&format!("del {id}"), &[]).map(drop),
         None => Ok(()),
@@ -156,12 +151,12 @@ fn reach(store: &Store, network: &str) -> Result<Option<Connection>> {
 }
 
 /// Ends the network's helper and waits for it.
-pub(crate) fn end(store: &Store, network: &str) -> Result<()> {
+pub fn end(store: &Store, network: &str) -> Result<()> {
     reach(store, network)?.map_or(Ok(()), |connection| connection.finish())
 }
 
 /// Whether the network's helper answers and knows its containers.
-pub(crate) fn is_up(store: &Store, network: &str) -> Result<bool> {
+pub fn is_up(store: &Store, network: &str) -> Result<bool> {
     match reach(store, network)? {
         Some(connection) => Ok(connection.ask("hello", &[])? == "ok"),
         None => Ok(false),

@@ -16,10 +16,10 @@ const LIMIT_S: i64 = 10;
 
 /// The agent of a container, as the record stores it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Agent {
-    pub(crate) path: PathBuf,
+pub struct Agent {
+    pub path: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) metadata: Option<String>,
+    pub metadata: Option<String>,
 }
 
 impl Agent {
@@ -34,7 +34,7 @@ impl Agent {
 
     /// Checks that a process listens on the socket, without connecting: unix(7) answers a socket of
     /// the wrong type with `EPROTOTYPE`, and one without a listener with `ECONNREFUSED`.
-    pub(crate) fn probe(&self) -> Result<()> {
+    pub fn probe(&self) -> Result<()> {
         match self.open(SockType::Datagram) {
             Ok(_) | Err(Errno::EPROTOTYPE) => Ok(()),
             Err(errno) => Err(errno).with_context(|| origin(&self.path)),
@@ -42,7 +42,7 @@ impl Agent {
     }
 
     /// Connects to the agent.
-    pub(crate) fn connect(&self) -> Result<OwnedFd> {
+    pub fn connect(&self) -> Result<OwnedFd> {
         self.open(SockType::Stream)
             .with_context(|| origin(&self.path))
     }
@@ -58,6 +58,6 @@ impl Agent {
     }
 }
 
-pub(crate) fn origin(path: &Path) -> String {
+pub fn origin(path: &Path) -> String {
     format!("linux.seccomp.listenerPath {}", path.display())
 }

@@ -9,7 +9,7 @@ impl SeccompFilter {
     /// Returns the action (`SECCOMP_RET_*`) for a call of the native architecture by its number.
     /// `first` is the first argument, if it is known. `None` if the action depends on an argument
     /// that is not known.
-    pub(crate) fn action_of(&self, number: i64, first: Option<u64>) -> Option<u32> {
+    pub fn action_of(&self, number: i64, first: Option<u64>) -> Option<u32> {
         let number = u32::try_from(number).ok()?;
         let arguments = [first, None, None, None, None, None];
         self.verdict(number, &arguments)

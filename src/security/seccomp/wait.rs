@@ -14,14 +14,14 @@ use crate::security::seccomp::{SeccompFilter, family};
 
 /// A system call of the native architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WaitSyscall {
-    pub(crate) number: u32,
-    pub(crate) arguments: [u64; 6],
+pub struct WaitSyscall {
+    pub number: u32,
+    pub arguments: [u64; 6],
 }
 
 /// The call with which a process under the filter waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WaitCall {
+pub enum WaitCall {
     /// The filter allows the call, which waits by itself.
     Allowed(WaitSyscall),
     /// The call is not carried out before it is answered, which is the wait.
@@ -58,7 +58,7 @@ impl SeccompFilter {
     /// Returns the call with which a process under this filter can wait; `allowed` is a call that
     /// waits by itself. None if the filter decides every call at once, so that no agent can be
     /// asked about any.
-    pub(crate) fn wait(&self, allowed: WaitSyscall) -> Option<WaitCall> {
+    pub fn wait(&self, allowed: WaitSyscall) -> Option<WaitCall> {
         let abi = family().first()?;
         if matches!(
             action(self.verdict_of(allowed)?),

@@ -1,7 +1,7 @@
 use super::*;
 
 /// Runs a program as the kernel would: type, access, major, minor.
-pub(crate) fn run(program: &[u64], context: (u32, u32, u32, u32)) -> bool {
+pub fn run(program: &[u64], context: (u32, u32, u32, u32)) -> bool {
     let (kind, access, major, minor) = context;
     let memory = [kind | access << 16, major, minor];
     let mut registers = [u64::MAX; 11];
