@@ -74,7 +74,7 @@ fn page_server(text: &str) -> Result<PageServer, String> {
 }
 
 /// Executes `rt checkpoint`.
-pub fn command(root: &Path, options: &CheckpointOptions) -> Result<()> {
+pub fn checkpoint(root: &Path, options: &CheckpointOptions) -> Result<()> {
     let id = &options.id;
     let (container, _lock) = Container::open_existing_locked(root, id)?;
     let (status, init) = container.status().phase(Phase::State)?;
@@ -109,7 +109,7 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
     let pid = record.init.context("no process")?.pid;
     let spec = config::load(&record.bundle, Some(&container.config()))?.spec;
     let root = plan_root(record, &spec)?;
-    lost::check(&spec, &root)?;
+    lost::refuse_what_is_lost(&spec, &root)?;
     // In the root cgroup CRIU would dump every cgroup of the host, and make them again.
     let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
     let cgroup_mode = options
@@ -161,7 +161,7 @@ fn plan_root(record: &ContainerRecord, spec: &Spec) -> Result<RootfsPlan> {
     let linux = spec.linux().as_ref().unwrap_or(&default);
     let source = PlanSource {
         spec,
-        checked: &config::check(spec)?,
+        checked: &config::check_spec(spec)?,
         bundle: &record.bundle,
         rootfs: &record.rootfs,
         id: &record.id,

@@ -137,7 +137,7 @@ pub fn run_in(hook: &Hook, state: &[u8], place: &RunPlace<'_>) -> Result<()> {
     };
     let outcome = wait.feed(state_end, state);
     if !matches!(outcome, Ok(ChildOutcome::Ended)) {
-        end(&process, place.has_keeper);
+        end_process(&process, place.has_keeper);
     }
     let status = waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("waitid")?;
     let what = match (outcome?, status) {
@@ -156,7 +156,7 @@ pub fn run_in(hook: &Hook, state: &[u8], place: &RunPlace<'_>) -> Result<()> {
 
 /// Tells the keeper to end everything, and kills it if it takes too long for that. Kills a hook
 /// that has no keeper.
-fn end(process: &OwnedFd, is_keeper: bool) {
+fn end_process(process: &OwnedFd, is_keeper: bool) {
     if !is_keeper {
         let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
         return;

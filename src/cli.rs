@@ -24,6 +24,8 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use crate::cgroup::{Cgroup, Manager};
 use crate::child::{Interrupted, interrupted};
 use crate::container::service;
+use crate::create::{CreateOptions, CreateRequest};
+use crate::engine::EngineOptions;
 use crate::namespace::is_root_of_host;
 use crate::plan::Extras;
 use crate::{
@@ -32,8 +34,8 @@ use crate::{
 };
 
 use args::{
-    CreateArgs, DeleteArgs, EventsArgs, GlobalArgs, IdArgs, KillArgs, ListArgs, PsArgs, RunArgs,
-    SpecArgs, UpdateArgs,
+    DeleteArgs, EventsArgs, GlobalArgs, IdArgs, KillArgs, ListArgs, PsArgs, RunArgs, SpecArgs,
+    UpdateArgs,
 };
 use commands::{chosen, command_line};
 
@@ -170,7 +172,6 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
     }
     let root = root(&global)?;
     let manager = manager(&global)?;
-    let request = |args, detached| request(&root, args, extras, manager, detached);
     match name {
         "exec" => {
             let options = exec::ExecOptions::from_arg_matches(matches)?;
@@ -182,21 +183,21 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
             })
         }
         "create" => {
-            let args = CreateArgs::from_arg_matches(matches)?;
-            create::command(&request(args, true)).map(|()| 0)
+            let options = CreateOptions::from_arg_matches(matches)?;
+            let request = creating(root, options, extras, manager);
+            create::create(&request).map(|()| 0)
         }
         "run" => {
-            let RunArgs {
-                create,
-                detach,
-                keep,
-                no_subreaper,
-            } = RunArgs::from_arg_matches(matches)?;
-            create::run(&request(create, detach), keep, no_subreaper)
+            let args = RunArgs::from_arg_matches(matches)?;
+            let request = CreateRequest {
+                detached: args.detach,
+                ..creating(root, args.create, extras, manager)
+            };
+            create::run(&request, args.keep, args.no_subreaper)
         }
         "restore" => {
             let options = restore::RestoreOptions::from_arg_matches(matches)?;
-            restore::command(&restoring(&root, &options, manager), &options)
+            restore::restore(&restoring(&root, &options, manager), &options)
         }
         "list" => {
             let args = ListArgs::from_arg_matches(matches)?;
@@ -211,7 +212,7 @@ fn dispatch(matches: &ArgMatches, inherited_fds: u32) -> Result<i32> {
 fn with_container(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
     let id = || IdArgs::from_arg_matches(matches).map(|args| args.id);
     match name {
-        "start" => start::command(root, &id()?).map(|()| 0),
+        "start" => start::start(root, &id()?).map(|()| 0),
         "kill" => {
             let args = KillArgs::from_arg_matches(matches)?;
             let signal = if args.signal.is_empty() {
@@ -219,11 +220,11 @@ fn with_container(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> 
             } else {
                 &args.signal
             };
-            kill::command(root, &args.id, signal, args.all).map(|()| 0)
+            kill::kill(root, &args.id, signal, args.all).map(|()| 0)
         }
         "delete" => {
             let args = DeleteArgs::from_arg_matches(matches)?;
-            delete::command(root, &args.id, args.force).map(|()| 0)
+            delete::delete(root, &args.id, args.force).map(|()| 0)
         }
         "state" => Ok(print(&list::state(root, &id()?)?)),
         name => manage(name, matches, root),
@@ -252,21 +253,21 @@ fn write_spec(matches: &ArgMatches, root: impl FnOnce() -> Result<PathBuf>) -> R
 fn manage(name: &str, matches: &ArgMatches, root: &Path) -> Result<i32> {
     let id = || anyhow::Ok(IdArgs::from_arg_matches(matches)?.id);
     match name {
-        "checkpoint" => checkpoint::command(
+        "checkpoint" => checkpoint::checkpoint(
             root,
             &checkpoint::CheckpointOptions::from_arg_matches(matches)?,
         )
         .map(|()| 0),
         "pause" => pause::pause(root, &id()?).map(|()| 0),
         "resume" => pause::resume(root, &id()?).map(|()| 0),
-        "update" => update(root, UpdateArgs::from_arg_matches(matches)?).map(|()| 0),
+        "update" => update_limits(root, UpdateArgs::from_arg_matches(matches)?).map(|()| 0),
         "ps" => {
             let args = PsArgs::from_arg_matches(matches)?;
             Ok(print(&ps::ps(root, &args.id, args.format, &args.options)?))
         }
         "events" => {
             let args = EventsArgs::from_arg_matches(matches)?;
-            events::command(root, &args.id, args.interval, args.stats).map(|()| 0)
+            events::events(root, &args.id, args.interval, args.stats).map(|()| 0)
         }
         other => bail!("{other}: not a command"),
     }
@@ -280,7 +281,7 @@ fn process_file(matches: &ArgMatches) -> Result<Option<Vec<u8>>> {
     path.map(|path| config::read_process(path)).transpose()
 }
 
-fn update(root: &Path, args: UpdateArgs) -> Result<()> {
+fn update_limits(root: &Path, args: UpdateArgs) -> Result<()> {
     let resources = match args.resources {
         None => args.values.into(),
         Some(file) => {
@@ -291,7 +292,7 @@ fn update(root: &Path, args: UpdateArgs) -> Result<()> {
         }
     };
     args.obsolete.warn();
-    update::command(root, &args.id, resources, &args.schemata)
+    update::update(root, &args.id, resources, &args.schemata)
 }
 
 /// Returns the descriptor of `checkpoint --status-fd`.
@@ -376,45 +377,41 @@ fn default_root() -> Result<PathBuf> {
     }
 }
 
-fn request(
-    root: &Path,
-    args: CreateArgs,
+/// Returns the request of `create`.
+fn creating(
+    root: PathBuf,
+    options: CreateOptions,
     passed: Extras,
     manager: Manager,
-    detached: bool,
-) -> create::CreateRequest {
-    let extras = Extras {
-        no_pivot: args.no_pivot,
-        no_new_keyring: args.no_new_keyring,
-        ..passed
-    };
-    create::CreateRequest {
-        root: root.to_owned(),
-        id: args.id,
-        bundle: args.bundle,
-        config: args.config,
-        console_socket: args.console_socket,
-        pid_file: args.pid_file,
-        pidfd_socket: args.pidfd_socket,
-        extras,
+) -> CreateRequest {
+    CreateRequest {
+        root,
+        extras: Extras {
+            no_pivot: options.no_pivot,
+            no_new_keyring: options.no_new_keyring,
+            ..passed
+        },
+        options,
         manager,
-        detached,
+        detached: true,
     }
 }
 
-fn restoring(
-    root: &Path,
-    options: &restore::RestoreOptions,
-    manager: Manager,
-) -> create::CreateRequest {
-    create::CreateRequest {
-        root: root.to_owned(),
-        id: options.id.clone(),
-        bundle: options.bundle.clone(),
-        config: None,
+/// Returns the request of `create` that `restore` makes, with the options that both have.
+fn restoring(root: &Path, options: &restore::RestoreOptions, manager: Manager) -> CreateRequest {
+    let engine = EngineOptions {
         console_socket: options.console_socket.clone(),
         pid_file: options.pid_file.clone(),
-        pidfd_socket: None,
+        ..EngineOptions::default()
+    };
+    CreateRequest {
+        root: root.to_owned(),
+        options: CreateOptions {
+            id: options.id.clone(),
+            bundle: options.bundle.clone(),
+            engine,
+            ..CreateOptions::default()
+        },
         extras: Extras::default(),
         manager,
         detached: options.detach,

@@ -35,9 +35,9 @@ use crate::annotations::{Annotations, RECEIVER};
 use crate::namespace::IdMap;
 use crate::sys;
 
-pub use check::{CheckedConfig, check};
+pub use check::{CheckedConfig, check_spec};
 pub use linux::{check_intel_rdt, check_resources};
-pub use process::check as check_process;
+pub use process::check_process;
 pub use sysctl::file as sysctl_file;
 pub use text::{clean, is_root};
 
@@ -105,7 +105,7 @@ pub fn read_process(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn read_file_or_pipe(path: &Path) -> Result<Vec<u8>> {
-    let file = open(path)?;
+    let file = open_file(path)?;
     let kind = file.metadata()?.file_type();
     ensure!(
         kind.is_fifo() || kind.is_file(),
@@ -136,7 +136,7 @@ pub fn resources(bytes: &[u8]) -> Result<LinuxResources> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = open(path)?;
+    let file = open_file(path)?;
     let metadata = file.metadata()?;
     ensure!(metadata.is_file(), "not a regular file");
     ensure!(metadata.len() <= LIMIT, "larger than {} MiB", LIMIT >> 20);
@@ -150,7 +150,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Opens a file for reading, with O_NONBLOCK so that opening a fifo does not wait for a writer.
-fn open(path: &Path) -> Result<File> {
+fn open_file(path: &Path) -> Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     Ok(OpenOptions::new()
         .read(true)

@@ -13,6 +13,7 @@
 //! dropped: [`ClaimedContainer`] after step 3, [`CreatedContainer`] after the clone, and
 //! [`RunningContainer`] when the program runs, until it is kept.
 
+mod options;
 mod preparation;
 
 use std::os::fd::AsFd;
@@ -38,6 +39,7 @@ use crate::interfaces::devices::MovedDevice;
 use crate::pty::Relay;
 use crate::{delete, launch, log, start};
 
+pub use options::CreateOptions;
 pub use preparation::{CreateRequest, PreparedContainer, load_config, prepare};
 
 /// The stage after step 3: the id is claimed, and nothing runs yet. When this is dropped, everything
@@ -100,12 +102,12 @@ pub struct RunningContainer {
 }
 
 /// `rt create`.
-pub fn command(request: &CreateRequest) -> Result<()> {
-    let (prepared, mut created) = create(request)?;
+pub fn create(request: &CreateRequest) -> Result<()> {
+    let (prepared, mut created) = build_container(request)?;
     created.record(request, &prepared)?;
     log::debug(format_args!(
         "{}: created, init waits for start",
-        request.id
+        request.options.id
     ));
     created.parent.detach().phase(Phase::Process)?;
     created.claimed.keep();
@@ -113,8 +115,8 @@ pub fn command(request: &CreateRequest) -> Result<()> {
 }
 
 /// Performs the steps 1 to 7: init is confined, and nothing is recorded of that yet.
-fn create(request: &CreateRequest) -> Result<(PreparedContainer, CreatedContainer)> {
-    let done = |what: &str| log::debug(format_args!("{}: {what}", request.id));
+fn build_container(request: &CreateRequest) -> Result<(PreparedContainer, CreatedContainer)> {
+    let done = |what: &str| log::debug(format_args!("{}: {what}", request.options.id));
     let (loaded, checked) = load_config(request).phase(Phase::Config)?; // 1
     done("config.json is read and checked");
     let mut prepared = prepare(request, &loaded.spec, &checked).phase(Phase::Plan)?; // 2
@@ -301,7 +303,10 @@ impl CreatedContainer {
         drop(prepared);
         let record = &self.claimed.container.record;
         let agent = AgentConnection::connect(record, ContainerStatus::Created)?;
-        log::debug(format_args!("{}: created, init goes on", request.id));
+        log::debug(format_args!(
+            "{}: created, init goes on",
+            request.options.id
+        ));
         self.parent.start()?;
         let sender = notify_fd_sender(agent, self.init().pid().as_raw());
         let process = self.parent.wait_program(sender)?;
@@ -334,7 +339,7 @@ pub fn report_init(
     for socket in &prepared.pidfd_sockets {
         socket.send(init.as_fd(), "pidfd")?;
     }
-    match &request.pid_file {
+    match &request.options.engine.pid_file {
         Some(path) => pid_file::write(path, init.pid()),
         None => Ok(()),
     }
@@ -346,7 +351,7 @@ pub fn run(request: &CreateRequest, keep: bool, no_subreaper: bool) -> Result<i3
         true => None,
         false => Some(Foreground::prepare(!no_subreaper)?),
     };
-    let (prepared, created) = create(request)?;
+    let (prepared, created) = build_container(request)?;
     let running = created.start(request, prepared).phase(Phase::Process)?;
     match foreground {
         Some(foreground) => running.wait(&foreground, keep),

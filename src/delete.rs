@@ -34,7 +34,7 @@ const USUAL: Duration = Duration::from_millis(100);
 
 /// Runs `rt delete`. With `force` it also deletes a running container, and succeeds for one that
 /// does not exist.
-pub fn command(root: &Path, id: &str, force: bool) -> Result<()> {
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     let deadline = deadline();
     let locked = match Container::open_locked_by(root, id, Instant::now() + TURN) {
         Err(error) if error.is::<LockBusy>() => {
@@ -196,7 +196,7 @@ fn clean_up_by(container: &Container, deadline: Instant) -> Result<()> {
     remove_cgroups(container, deadline).phase(Phase::Cgroup)?;
     // Without an init there was no container for which the hooks could have anything to do.
     if (record.init.is_some() || container.fault.is_some())
-        && let Some(hooks) = Hooks::of(record)
+        && let Some(hooks) = Hooks::from_record(record)
     {
         let outputs = hooks.open_outputs().unwrap_or_else(|error| {
             log::warn(line(&error));

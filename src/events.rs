@@ -27,7 +27,7 @@ struct Event<'a> {
 }
 
 /// Runs `rt events`: prints the usage once with `stats_only`, otherwise until the container ends.
-pub fn command(root: &Path, id: &str, interval: Duration, stats_only: bool) -> Result<()> {
+pub fn events(root: &Path, id: &str, interval: Duration, stats_only: bool) -> Result<()> {
     if interval.is_zero() {
         bail!("--interval: must be longer than 0");
     }

@@ -19,6 +19,7 @@ use crate::container::foreground::Foreground;
 use crate::container::pid_file;
 use crate::container::seccomp_agent::{AgentConnection, notify_fd_sender};
 use crate::container::state::{Container, ContainerRecord, ContainerStatus};
+use crate::engine::EngineOptions;
 use crate::error::{InPhase, Phase};
 use crate::init::InitDescriptors;
 use crate::namespace::Namespaces;
@@ -104,7 +105,7 @@ fn run_program(
     if let Some(socket) = &outlets.pidfd {
         socket.send(process.as_fd(), "pidfd")?;
     }
-    if let Some(path) = &options.pid_file {
+    if let Some(path) = &options.engine.pid_file {
         pid_file::write(path, pid)?;
     }
     if let Some(foreground) = foreground {
@@ -121,10 +122,14 @@ fn run_program(
 
 impl<'a> ExecOutlets<'a> {
     fn connect(options: &ExecOptions, record: &'a ContainerRecord) -> Result<Self> {
-        let connect = DescriptorSocket::connect_if;
+        let EngineOptions {
+            console_socket,
+            pidfd_socket,
+            ..
+        } = &options.engine;
         Ok(Self {
-            console: connect(options.console_socket.as_deref(), "--console-socket")?,
-            pidfd: connect(options.pidfd_socket.as_deref(), "--pidfd-socket")?,
+            console: DescriptorSocket::connect_if(console_socket, "--console-socket")?,
+            pidfd: DescriptorSocket::connect_if(pidfd_socket, "--pidfd-socket")?,
             agent: AgentConnection::connect(record, ContainerStatus::Running)?,
         })
     }
@@ -194,7 +199,7 @@ fn plan(request: &ExecRequest, container: &Container) -> Result<Plan> {
     extras.check()?;
     let mut loaded = process::decide(request, container)?;
     let terminal = loaded.process.terminal().unwrap_or(false);
-    pty::check_console(terminal, options.detach, options.console_socket.as_deref())?;
+    pty::check_console(terminal, options.detach, &options.engine.console_socket)?;
     let LoadedProcess { process, warnings } = &mut loaded;
     let mut plan = Plan::for_exec(process, &container.record, *extras, warnings)?;
     plan.set_filter(container.filter()?);

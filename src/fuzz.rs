@@ -46,7 +46,7 @@ fn config(bytes: &[u8]) {
     let Ok(mut loaded) = config::parse_spec(bytes) else {
         return;
     };
-    let Ok(checked) = config::check(&loaded.spec) else {
+    let Ok(checked) = config::check_spec(&loaded.spec) else {
         return;
     };
     make_harmless(&mut loaded.spec);
@@ -86,7 +86,7 @@ fn seccomp(bytes: &[u8]) {
     let Ok(mut loaded) = config::parse_spec(&[before, bytes, after].concat()) else {
         return;
     };
-    if config::check(&loaded.spec).is_err() {
+    if config::check_spec(&loaded.spec).is_err() {
         return;
     }
     make_harmless(&mut loaded.spec);

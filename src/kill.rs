@@ -18,7 +18,7 @@ use crate::{log, sys};
 const TURN: Duration = Duration::from_secs(1);
 
 /// Runs `rt kill`: sends `signal` to init, or with `all` to every process of the container.
-pub fn command(root: &Path, id: &str, signal: &str, all: bool) -> Result<()> {
+pub fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<()> {
     let signal = parse(signal)?;
     let container = Container::find_any(root, id)?.ok_or_else(|| state::missing(id))?;
     if container.fault.is_some() {

@@ -29,7 +29,7 @@ pub struct StateOutput {
 }
 
 impl StateOutput {
-    fn of(container: Container) -> Result<Self> {
+    fn from_container(container: Container) -> Result<Self> {
         let (status, init) = container.status()?;
         let record = container.record;
         let pid = record
@@ -52,7 +52,7 @@ impl StateOutput {
 
 /// Runs `rt state`; returns the text for standard output.
 pub fn state(root: &Path, id: &str) -> Result<String> {
-    let state = StateOutput::of(Container::open_existing(root, id)?)?;
+    let state = StateOutput::from_container(Container::open_existing(root, id)?)?;
     Ok(serde_json::to_string_pretty(&state)? + "\n")
 }
 
@@ -94,7 +94,7 @@ pub fn list(root: &Path, explicit_root: bool, format: ListFormat) -> Result<Stri
 
 fn readable(container: Container) -> Option<StateOutput> {
     let id = container.record.id.clone();
-    StateOutput::of(container)
+    StateOutput::from_container(container)
         .inspect_err(|error| complain(&anyhow!("{id}: {}", line(error))))
         .ok()
 }

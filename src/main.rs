@@ -16,6 +16,7 @@ mod container;
 mod create;
 mod criu;
 mod delete;
+mod engine;
 mod entry_point;
 mod error;
 mod events;

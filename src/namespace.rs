@@ -197,7 +197,7 @@ impl Namespaces {
         } else {
             self.new & NEWTIME
         };
-        let home = Home::of((before & self.joined_kinds()) | time)?;
+        let home = Home::remember((before & self.joined_kinds()) | time)?;
         self.join_kinds(before)?;
         if !time.is_empty() {
             self.unshare_time()?;
@@ -362,7 +362,7 @@ impl Namespaces {
 struct Home(Vec<(CloneFlags, OwnedFd)>);
 
 impl Home {
-    fn of(kinds: CloneFlags) -> Result<Self> {
+    fn remember(kinds: CloneFlags) -> Result<Self> {
         let mut home = Vec::new();
         for (kind, name) in FILES {
             if kinds.contains(kind) {

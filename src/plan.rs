@@ -128,7 +128,7 @@ impl Plan {
         let linux = spec.linux().as_ref().unwrap_or(&default);
         let has_user = namespaces.has_user();
         let root = RootfsPlan::new(source, linux, cgroup, has_user, extras.no_pivot)?;
-        rootless::check(namespaces, &root, linux)?;
+        rootless::check_rootless(namespaces, &root, linux)?;
         warnings.extend(lsm::left_out(linux).filter(|_| root.label.is_none()));
         let process = spec.process().as_ref();
         let personality = personality(linux);

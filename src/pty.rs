@@ -6,7 +6,7 @@ mod relay;
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -83,7 +83,7 @@ pub fn give_to(peer: &OwnedFd, uid: u32) -> Result<()> {
 
 /// Checks that `--console-socket` is given exactly if the process has a terminal and `rt` does not
 /// stay to relay it.
-pub fn check_console(terminal: bool, detached: bool, socket: Option<&Path>) -> Result<()> {
+pub fn check_console(terminal: bool, detached: bool, socket: &Option<PathBuf>) -> Result<()> {
     match (terminal, detached, socket) {
         (true, true, None) => bail!(
             "process.terminal: cannot allocate tty if rt will detach without setting console socket (--console-socket)"
@@ -128,8 +128,10 @@ impl DescriptorSocket {
     }
 
     /// Connects like [`Self::connect`] if there is a path.
-    pub fn connect_if(path: Option<&Path>, option: &str) -> Result<Option<Self>> {
-        path.map(|path| Self::connect(path, option)).transpose()
+    pub fn connect_if(path: &Option<PathBuf>, option: &str) -> Result<Option<Self>> {
+        path.as_ref()
+            .map(|path| Self::connect(path, option))
+            .transpose()
     }
 
     /// Sends `descriptor` with `name` as the text of the message.

@@ -129,7 +129,7 @@ impl Rdt {
     /// Writes `schema` with one write(2), of which the kernel takes all lines or none.
     pub fn write(&self, schema: &str) -> Result<()> {
         let path = self.class.join("schemata");
-        let written = open(&path)?.write_all(format!("{schema}\n").as_bytes());
+        let written = open_file(&path)?.write_all(format!("{schema}\n").as_bytes());
         written
             .map_err(|error| self.explain(error.into(), &path))
             .with_context(|| format!("linux.intelRdt {schema:?}"))
@@ -153,7 +153,7 @@ impl Rdt {
             .flatten()
         {
             let path = directory.join("tasks");
-            open(&path)?
+            open_file(&path)?
                 .write_all(pid.to_string().as_bytes())
                 .map_err(|error| self.explain(error.into(), &path))
                 .context("linux.intelRdt")?;
@@ -209,14 +209,14 @@ fn mount_point() -> Result<PathBuf> {
     if statfs(usual).is_ok_and(|stat| stat.filesystem_type().0 == RDTGROUP_SUPER_MAGIC) {
         return Ok(usual.to_owned());
     }
-    let mounts = mount_table::of("self")?;
+    let mounts = mount_table::of_process("self")?;
     let found = mounts.iter().find(|mount| mount.fs_type == "resctrl");
     found
         .map(mount_table::point_of)
         .context("no resctrl file system is mounted")
 }
 
-fn open(path: &Path) -> Result<File> {
+fn open_file(path: &Path) -> Result<File> {
     OpenOptions::new()
         .write(true)
         .open(path)

@@ -71,7 +71,7 @@ pub struct RestoreOptions {
 }
 
 /// Executes `rt restore`. Returns the status of the process, or 0 when detached.
-pub fn command(request: &CreateRequest, options: &RestoreOptions) -> Result<i32> {
+pub fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<i32> {
     ensure!(
         is_root_of_host(),
         "restore: only root of the host may do that"
@@ -80,14 +80,17 @@ pub fn command(request: &CreateRequest, options: &RestoreOptions) -> Result<i32>
         true => None,
         false => Some(Foreground::prepare(!options.no_subreaper)?),
     };
-    let restored = restore(request, options).phase(Phase::Process)?;
+    let restored = restore_container(request, options).phase(Phase::Process)?;
     match foreground {
         Some(foreground) => restored.wait(&foreground, false),
         None => Ok(0),
     }
 }
 
-fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<RunningContainer> {
+fn restore_container(
+    request: &CreateRequest,
+    options: &RestoreOptions,
+) -> Result<RunningContainer> {
     let program = CriuProgram::find()?;
     let (checkpoint, (loaded, checked)) = load(request, options).phase(Phase::Config)?;
     let images = &checkpoint.images;
@@ -135,7 +138,7 @@ fn restore(request: &CreateRequest, options: &RestoreOptions) -> Result<RunningC
     )?;
     worker.finish()?;
     restored.claimed.record()?;
-    log::debug(format_args!("{}: restored", request.id));
+    log::debug(format_args!("{}: restored", request.options.id));
     let init = restored.init.context("CRIU has named no first process")?;
     Ok(RunningContainer::new(
         init,
@@ -187,7 +190,7 @@ fn prepare(
     checked: &CheckedConfig,
 ) -> Result<PreparedContainer> {
     let prepared = create::prepare(request, spec, checked)?;
-    lost::check(spec, root(&prepared)?)?;
+    lost::refuse_what_is_lost(spec, root(&prepared)?)?;
     Ok(prepared)
 }
 

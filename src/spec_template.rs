@@ -209,7 +209,7 @@ mod tests {
         let json = ConfigTemplate::new(rootless, cgroup_v2).unwrap().to_json();
         let json = String::from_utf8(json.unwrap()).unwrap();
         let spec = serde_json::from_str(&json).unwrap();
-        crate::config::check(&spec).unwrap();
+        crate::config::check_spec(&spec).unwrap();
         (json, spec)
     }
 

@@ -15,7 +15,7 @@ use crate::error::{InPhase, Phase, line, phase};
 use crate::{delete, log};
 
 /// `rt start`.
-pub fn command(root: &Path, id: &str) -> Result<()> {
+pub fn start(root: &Path, id: &str) -> Result<()> {
     let (container, lock) = Container::open_existing_locked(root, id)?;
     let (status, init) = container.status().phase(Phase::State)?;
     let Some(init) = init else {
@@ -27,7 +27,7 @@ pub fn command(root: &Path, id: &str) -> Result<()> {
         ContainerStatus::Paused => bail!("{id}: cannot start a container in the paused state"),
         _ => bail!("{id}: cannot start an already running container"),
     }
-    let notify = start(&container, init.as_fd()).phase(Phase::Process)?;
+    let notify = let_go_on(&container, init.as_fd()).phase(Phase::Process)?;
     drop(lock);
     if let (Some(notify), Some(process)) = (notify, container.record.init) {
         notify.wait(init.as_fd(), process.pid)?;
@@ -37,7 +37,7 @@ pub fn command(root: &Path, id: &str) -> Result<()> {
 
 /// Starts a created container, whose lock is held and whose `init` is alive. Returns the relay on
 /// which the container will say that it is ready, if a service manager wants to hear of it.
-fn start(container: &Container, init: BorrowedFd<'_>) -> Result<Option<NotifyRelay>> {
+fn let_go_on(container: &Container, init: BorrowedFd<'_>) -> Result<Option<NotifyRelay>> {
     let id = &container.record.id;
     let Some(connection) = container.connect().phase(Phase::State)? else {
         bail!("{id}: cannot start a container that has stopped");
@@ -58,7 +58,7 @@ fn start(container: &Container, init: BorrowedFd<'_>) -> Result<Option<NotifyRel
 /// In a pid namespace of its own all that has ended with init.
 fn end_of_hooks(container: &Container, init: BorrowedFd<'_>, error: &anyhow::Error) {
     let has_hooks =
-        Hooks::of(&container.record).is_some_and(|h| h.has(&[HookKind::StartContainer]));
+        Hooks::from_record(&container.record).is_some_and(|h| h.has(&[HookKind::StartContainer]));
     // Only a failed hook is handled here, which init has reported before it ended. After other
     // errors init may still run.
     if !has_hooks || phase(error) != Some(Phase::Hooks) {
@@ -72,7 +72,9 @@ fn end_of_hooks(container: &Container, init: BorrowedFd<'_>, error: &anyhow::Err
 
 /// Runs the poststart hooks. If one fails, the container is ended.
 pub fn poststart(container: &Container, init: BorrowedFd<'_>) -> Result<()> {
-    let (Some(hooks), Some(process)) = (Hooks::of(&container.record), container.record.init) else {
+    let (Some(hooks), Some(process)) =
+        (Hooks::from_record(&container.record), container.record.init)
+    else {
         return Ok(());
     };
     let opened = hooks.open_outputs().phase(Phase::Hooks);

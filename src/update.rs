@@ -20,12 +20,7 @@ use crate::{config, log};
 const LIMIT: u64 = 1 << 20;
 
 /// Runs `rt update`. If the limits cannot be set, the schemata of Intel RDT are restored.
-pub fn command(
-    root: &Path,
-    id: &str,
-    resources: LinuxResources,
-    schemata: &Schemata,
-) -> Result<()> {
+pub fn update(root: &Path, id: &str, resources: LinuxResources, schemata: &Schemata) -> Result<()> {
     let schema = config::check_resources(&resources)
         .and_then(|()| schemata.lines())
         .phase(Phase::Config)?;

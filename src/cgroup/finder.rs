@@ -123,7 +123,7 @@ impl Finder {
         if let Some(mounts) = self.mounts.get() {
             return Ok(mounts);
         }
-        let mounts = mount_table::of("self")?;
+        let mounts = mount_table::of_process("self")?;
         Ok(self.mounts.get_or_init(|| mounts))
     }
 }

@@ -21,7 +21,7 @@ impl Cgroup {
         {
             complete(memory, self)?;
         }
-        let mut limits = Limits::of(&resources, self)?;
+        let mut limits = Limits::from_resources(&resources, self)?;
         // `Limits` leaves this out, because a new container has the OOM killer enabled already.
         if resources
             .memory()

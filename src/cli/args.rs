@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+use crate::create::CreateOptions;
 use crate::{list, log, update};
 
 /// The word after `--log-level`.
@@ -49,42 +50,10 @@ impl GlobalArgs {
     }
 }
 
-/// Options of `create` and `run`.
-#[derive(Debug, Args)]
-pub(super) struct CreateArgs {
-    /// Directory with config.json
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    pub(super) bundle: PathBuf,
-    /// File to read in the place of the bundle's config.json
-    #[arg(short = 'f', long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// Unix socket that takes the terminal's master
-    #[arg(long, value_name = "SOCKET")]
-    pub(super) console_socket: Option<PathBuf>,
-    /// Unix socket that takes init's pidfd
-    #[arg(long, value_name = "SOCKET")]
-    pub(super) pidfd_socket: Option<PathBuf>,
-    /// File that takes init's pid
-    #[arg(long, value_name = "FILE")]
-    pub(super) pid_file: Option<PathBuf>,
-    /// Do not use pivot_root (for a host whose root is a ramfs)
-    #[arg(long)]
-    pub(super) no_pivot: bool,
-    /// Keep the session keyring of the engine
-    #[arg(long)]
-    pub(super) no_new_keyring: bool,
-    /// Pass N more file descriptors on, from 3
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) preserve_fds: u32,
-    /// Name of the container
-    #[arg(value_name = "ID")]
-    pub(super) id: String,
-}
-
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     #[command(flatten)]
-    pub(super) create: CreateArgs,
+    pub(super) create: CreateOptions,
     /// Return when the program has started
     #[arg(short, long)]
     pub(super) detach: bool,

@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Args, Command};
 
 use super::args::{
-    CreateArgs, DeleteArgs, EventsArgs, GlobalArgs, IdArgs, KillArgs, ListArgs, PsArgs, RunArgs,
-    SpecArgs, UpdateArgs,
+    DeleteArgs, EventsArgs, GlobalArgs, IdArgs, KillArgs, ListArgs, PsArgs, RunArgs, SpecArgs,
+    UpdateArgs,
 };
 use super::examples::examples;
 use super::netns;
+use crate::create::CreateOptions;
 use crate::exec::ExecOptions;
 use crate::{checkpoint, restore};
 
@@ -55,7 +56,7 @@ fn parser((name, about): (&'static str, &'static str)) -> Command {
     let command = Command::new(name);
     let command = match name {
         // crun's, and of no effect there either.
-        "create" => CreateArgs::augment_args(command).arg(switch("no-subreaper").hide(true)),
+        "create" => CreateOptions::augment_args(command).arg(switch("no-subreaper").hide(true)),
         "run" => RunArgs::augment_args(command),
         "exec" => ExecOptions::augment_args(command),
         "kill" => KillArgs::augment_args(command),

@@ -32,7 +32,7 @@ pub struct CheckedConfig {
 ///
 /// # Errors
 /// `JSON.PATH: what is wrong`, for the first error that is found.
-pub fn check(spec: &Spec) -> Result<CheckedConfig> {
+pub fn check_spec(spec: &Spec) -> Result<CheckedConfig> {
     version(spec.version())?;
     root(spec)?;
     // The properties solaris, vm, windows and zos configure other platforms.
@@ -41,7 +41,7 @@ pub fn check(spec: &Spec) -> Result<CheckedConfig> {
     }
     let linux = spec.linux().as_ref().context("linux: required")?;
     let namespaces = NamespaceList::new(linux)?;
-    linux::check(linux, &namespaces)?;
+    linux::check_linux(linux, &namespaces)?;
     uts_name("hostname", spec.hostname(), &namespaces)?;
     uts_name("domainname", spec.domainname(), &namespaces)?;
     let has_user = namespaces.has(LinuxNamespaceType::User);
@@ -65,7 +65,7 @@ pub fn check(spec: &Spec) -> Result<CheckedConfig> {
         }
     }
     if let Some(process) = spec.process() {
-        process::check(process)?;
+        process::check_process(process)?;
         let user = process.user();
         linux::mapped(
             "process.user.uid",
@@ -160,7 +160,7 @@ fn check_mount(path: Arguments<'_>, mount: &Mount, has_user: bool) -> Result<Mou
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
     path_text(format_args!("{path}.source"), source)?;
 
-    let options = mount_options::of(path, mount)?;
+    let options = mount_options::of_mount(path, mount)?;
     check_kind(path, typ, source, &options)?;
     // A mount over the root would be visible to nobody.
     let beneath = options.remount || !is_root(destination);

@@ -24,8 +24,12 @@ const PAGE: usize = 4096;
 const MAJORS: std::ops::Range<i64> = 0..1 << 12;
 const MINORS: std::ops::Range<i64> = 0..1 << 20;
 
-pub(super) fn check(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
-    linux.seccomp().as_ref().map(seccomp::check).transpose()?;
+pub(super) fn check_linux(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()> {
+    linux
+        .seccomp()
+        .as_ref()
+        .map(seccomp::check_seccomp)
+        .transpose()?;
     let personality = linux.personality().as_ref();
     if let Some(flag) = personality.and_then(|wanted| wanted.flags().as_ref()?.first()) {
         bail!("linux.personality.flags[0]: {flag:?}: no flag is supported");
@@ -37,7 +41,7 @@ pub(super) fn check(linux: &Linux, namespaces: &NamespaceList<'_>) -> Result<()>
     mappings("linux.gidMappings", linux.gid_mappings(), namespaces)?;
     time_offsets(linux, namespaces)?;
     for (key, value) in linux.sysctl().iter().flatten() {
-        sysctl::check(key, value, namespaces)?;
+        sysctl::check_sysctl(key, value, namespaces)?;
     }
     if let Some(path) = linux.cgroups_path() {
         path_text("linux.cgroupsPath", path)?;

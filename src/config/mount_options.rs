@@ -248,7 +248,7 @@ pub fn propagation(name: &str) -> Option<Propagation> {
 }
 
 /// Parses the options of `mount`, whose JSON path is `path`, as [`parse`] does.
-pub fn of(path: Arguments<'_>, mount: &Mount) -> Result<MountOptions> {
+pub fn of_mount(path: Arguments<'_>, mount: &Mount) -> Result<MountOptions> {
     let options = mount.options().as_deref().unwrap_or_default();
     parse(options, format_args!("{path}.options"))
 }

@@ -16,8 +16,8 @@ const GROUPS: usize = 65536;
 ///
 /// # Errors
 /// `process.…: what is wrong`.
-pub fn check(process: &Process) -> Result<()> {
-    scheduling::check(process)?;
+pub fn check_process(process: &Process) -> Result<()> {
+    scheduling::check_scheduling(process)?;
     lsm::check_process(process)?;
     let cwd = process.cwd();
     path_text("process.cwd", cwd)?;

@@ -12,7 +12,7 @@ use crate::config::cpus::Cpus;
 /// numbers are signed.
 const TIMES: std::ops::Range<u64> = 1 << 10..1 << 63;
 
-pub(super) fn check(process: &Process) -> Result<()> {
+pub(super) fn check_scheduling(process: &Process) -> Result<()> {
     if let Some(wanted) = process.scheduler() {
         scheduler(wanted)?;
     }

@@ -17,7 +17,7 @@ const ERRNO_MAX: u32 = 4095;
 /// The largest number in a message to a tracer (`SECCOMP_RET_DATA`).
 const TRACE_MAX: u32 = 0xffff;
 
-pub(super) fn check(seccomp: &LinuxSeccomp) -> Result<()> {
+pub(super) fn check_seccomp(seccomp: &LinuxSeccomp) -> Result<()> {
     let path = format_args!("linux.seccomp.defaultErrnoRet");
     errno(path, seccomp.default_action(), seccomp.default_errno_ret())?;
     for (i, entry) in seccomp.syscalls().iter().flatten().enumerate() {

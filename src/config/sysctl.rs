@@ -39,7 +39,7 @@ pub fn file(key: &str) -> String {
     key.chars().map(swap).collect()
 }
 
-pub(super) fn check(key: &str, value: &str, namespaces: &NamespaceList<'_>) -> Result<()> {
+pub(super) fn check_sysctl(key: &str, value: &str, namespaces: &NamespaceList<'_>) -> Result<()> {
     let path = format_args!("linux.sysctl[{key:?}]");
     text(path, key)?;
     text(path, value)?;

@@ -45,7 +45,7 @@ fn loaded(spec: &Value) -> Loaded {
 
 fn answer(spec: &Value) -> String {
     let bytes = serde_json::to_vec(spec).unwrap();
-    match parse_spec(&bytes).and_then(|loaded| check(&loaded.spec)) {
+    match parse_spec(&bytes).and_then(|loaded| check_spec(&loaded.spec)) {
         Ok(_) => "ok".to_owned(),
         Err(error) => format!("{error:#}"),
     }

@@ -65,7 +65,7 @@ fn is_zero(pid: &i32) -> bool {
 
 impl<'a> HookState<'a> {
     /// The state of the container `record`.
-    pub fn of(record: &'a ContainerRecord, status: &'a str, pid: i32) -> Self {
+    pub fn new(record: &'a ContainerRecord, status: &'a str, pid: i32) -> Self {
         let ContainerRecord {
             oci_version,
             id,
@@ -86,7 +86,7 @@ impl<'a> HookState<'a> {
 
 impl Hooks {
     /// The hooks of the container `record`, if it has any.
-    pub fn of(record: &ContainerRecord) -> Option<Self> {
+    pub fn from_record(record: &ContainerRecord) -> Option<Self> {
         Some(Self {
             hooks: record.hooks.clone()?,
             oci_version: record.oci_version.clone(),

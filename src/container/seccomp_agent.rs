@@ -67,7 +67,7 @@ impl<'a> AgentConnection<'a> {
             fds: ["seccompFd"],
             pid,
             metadata: self.agent.metadata.as_deref(),
-            state: HookState::of(self.record, &status, init),
+            state: HookState::new(self.record, &status, init),
         })?;
         let fds = [notify_fd.as_raw_fd()];
         let mut rights = vec![ControlMessage::ScmRights(&fds)];

@@ -11,6 +11,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Linux, Spec};
 
+use super::options::CreateOptions;
 use crate::annotations::{self, Annotations as _};
 use crate::cgroup::{Cgroup, Delegation, Limits, Manager, Property, UnitConnection};
 use crate::child::HookOutputs;
@@ -29,12 +30,7 @@ use crate::rdt::Rdt;
 pub struct CreateRequest {
     /// `--root`.
     pub root: PathBuf,
-    pub id: String,
-    pub bundle: PathBuf,
-    pub config: Option<PathBuf>,
-    pub console_socket: Option<PathBuf>,
-    pub pid_file: Option<PathBuf>,
-    pub pidfd_socket: Option<PathBuf>,
+    pub options: CreateOptions,
     pub extras: Extras,
     /// `--systemd-cgroup` or `--cgroup-manager`.
     pub manager: Manager,
@@ -90,13 +86,13 @@ impl PreparedContainer {
 
 /// Step 1: reads and checks the configuration.
 pub fn load_config(request: &CreateRequest) -> Result<(Loaded, CheckedConfig)> {
-    check_id(&request.id)?;
-    let loaded = config::load(&request.bundle, request.config.as_deref())?;
-    let checked = config::check(&loaded.spec)?;
+    check_id(&request.options.id)?;
+    let loaded = config::load(&request.options.bundle, request.options.config.as_deref())?;
+    let checked = config::check_spec(&loaded.spec)?;
     loaded.warnings.iter().for_each(log::warn);
     let process = loaded.spec.process().as_ref();
     let terminal = process.and_then(|process| process.terminal());
-    let console = request.console_socket.as_deref();
+    let console = &request.options.engine.console_socket;
     pty::check_console(terminal.unwrap_or(false), request.detached, console)?;
     request.extras.check()?;
     Ok((loaded, checked))
@@ -116,7 +112,7 @@ pub fn prepare(
     let unit_properties = cgroup.unit_properties(annotations, &limits)?;
     let delegation = Delegation::plan(spec, annotations, &cgroup)?;
     let rdt = match linux.and_then(|linux| linux.intel_rdt().as_ref()) {
-        Some(wanted) => Some(Rdt::plan(wanted, &request.id)?),
+        Some(wanted) => Some(Rdt::plan(wanted, &request.options.id)?),
         None => None,
     };
     let mut warnings = Vec::new();
@@ -126,13 +122,13 @@ pub fn prepare(
         checked,
         bundle: &bundle,
         rootfs: &rootfs,
-        id: &request.id,
+        id: &request.options.id,
     };
     let mut plan =
         Plan::for_container(&source, &namespaces, &cgroup, request.extras, &mut warnings)?;
     warnings.iter().for_each(log::warn);
-    let console = request.console_socket.as_deref();
-    let console = DescriptorSocket::connect_if(console, "--console-socket")?;
+    let console_socket = &request.options.engine.console_socket;
+    let console = DescriptorSocket::connect_if(console_socket, "--console-socket")?;
     let pidfd_sockets = connect_pidfd_sockets(request, annotations)?;
     let record = ContainerRecord {
         cgroup,
@@ -144,9 +140,9 @@ pub fn prepare(
         seccomp: plan.filter().map(|filter| filter.terms.clone()),
         bundle,
         rootfs,
-        ..ContainerRecord::new(&request.id, spec)
+        ..ContainerRecord::new(&request.options.id, spec)
     };
-    plan.hooks = Hooks::of(&record);
+    plan.hooks = Hooks::from_record(&record);
     plan.announce_sockets(request.extras.listen_fds)?;
     let hooks = plan.hooks.as_ref();
     let hook_outputs = hooks.map(Hooks::open_outputs).transpose()?;
@@ -167,7 +163,7 @@ pub fn prepare(
 
 /// Returns the absolute paths of the bundle and of its root file system.
 fn resolve_paths(request: &CreateRequest, spec: &Spec) -> Result<(PathBuf, PathBuf)> {
-    let bundle = &request.bundle;
+    let bundle = &request.options.bundle;
     let bundle = resolve(bundle).with_context(|| format!("--bundle {}", bundle.display()))?;
     let root = spec.root().as_ref();
     let rootfs = root
@@ -183,8 +179,8 @@ fn connect_pidfd_sockets(
     request: &CreateRequest,
     annotations: &HashMap<String, String>,
 ) -> Result<Vec<DescriptorSocket>> {
-    let option = request.pidfd_socket.as_deref();
-    let socket = DescriptorSocket::connect_if(option, "--pidfd-socket")?;
+    let pidfd_socket = &request.options.engine.pidfd_socket;
+    let socket = DescriptorSocket::connect_if(pidfd_socket, "--pidfd-socket")?;
     let mut sockets = Vec::from_iter(socket);
     if let Some(path) = annotations.path(annotations::PIDFD)? {
         let origin = annotations::origin(annotations::PIDFD);
@@ -200,8 +196,8 @@ fn plan_cgroup(
 ) -> Result<(Cgroup, Limits)> {
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let mut cgroup = match request.manager {
-        Manager::Cgroupfs | Manager::Disabled => Cgroup::plan(path, &request.id)?,
-        Manager::Systemd => Cgroup::plan_unit(path, &request.id, annotations)?,
+        Manager::Cgroupfs | Manager::Disabled => Cgroup::plan(path, &request.options.id)?,
+        Manager::Systemd => Cgroup::plan_unit(path, &request.options.id, annotations)?,
     };
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let mut limits = Limits::from_spec(resources, &cgroup)?;

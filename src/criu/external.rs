@@ -64,7 +64,7 @@ impl<'a> ExternalSource<'a> {
 }
 
 /// Returns the external mounts that a container with this root has, if all of them can be made.
-pub(super) fn of(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
+pub(super) fn external_sources(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
     let external =
         |destination: &Path, source: &Path| ExternalSource::new(root, destination, source);
     let mut all: Vec<ExternalSource<'_>> = Vec::new();
@@ -108,7 +108,7 @@ pub(super) fn of(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
 
 /// Returns the external mounts whose source exists, with its links resolved, and the root.
 pub(super) fn sources(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
-    let mut all = of(root);
+    let mut all = external_sources(root);
     all.retain_mut(|external| match fs::canonicalize(&external.source) {
         Ok(source) => {
             external.source = source;

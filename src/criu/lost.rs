@@ -9,7 +9,7 @@ use crate::security::{landlock, seccomp};
 
 /// Refuses a configuration with a setting that CRIU does not keep. Both `checkpoint` and `restore`
 /// call it.
-pub fn check(spec: &Spec, root: &RootfsPlan) -> Result<()> {
+pub fn refuse_what_is_lost(spec: &Spec, root: &RootfsPlan) -> Result<()> {
     let lost = |what: &str| bail!("{what}: criu does not keep it");
     for mount in &root.mounts {
         let mapped = matches!(mount.what, MountKind::Bind { ids: Some(_), .. });

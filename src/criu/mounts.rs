@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag};
 
-use super::external::{ExternalSource, MASK, of, sources};
+use super::external::{ExternalSource, MASK, external_sources, sources};
 use super::program::CriuProgram;
 use super::rpc::ExternalMount;
 use super::seen::{self, HostMounts};
@@ -29,7 +29,7 @@ use crate::sys::{self, mount_table};
 pub fn dumped(root: &RootfsPlan, pid: i32) -> Result<Vec<ExternalMount>> {
     let inside = seen::root_of(pid)?;
     let host = HostMounts::of(root, pid, false)?;
-    let mounted = mount_table::of(&pid.to_string())?;
+    let mounted = mount_table::of_process(&pid.to_string())?;
     mounted.iter().try_for_each(|mount| host.check(mount))?;
     let mut all: Vec<ExternalMount> = Vec::new();
     for ExternalSource {
@@ -39,7 +39,7 @@ pub fn dumped(root: &RootfsPlan, pid: i32) -> Result<Vec<ExternalMount>> {
         recursive,
         locked,
         ..
-    } in of(root)
+    } in external_sources(root)
     {
         ensure!(
             !(recursive && locked && host.has_mounts_below(&source)),
@@ -91,7 +91,7 @@ pub fn masked(mounts: &[ExternalMount]) -> Vec<PathBuf> {
 /// Returns, for a restore, the source on this host for each name in the images.
 pub fn restored(root: &RootfsPlan) -> Vec<ExternalMount> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    of(root)
+    external_sources(root)
         .iter()
         .map(|e| ExternalMount {
             key: e.name.clone(),

@@ -65,9 +65,9 @@ impl<'a> HostMounts<'a> {
     /// also have the attributes that its source has on the host now, which may have changed since
     /// the container was created.
     pub(super) fn of(root: &'a RootfsPlan, init: i32, whole: bool) -> Result<Self> {
-        let mounts = mount_table::of("self")?;
+        let mounts = mount_table::of_process("self")?;
         let inside = root_of(init)?;
-        let mounted = mount_table::of(&init.to_string())?;
+        let mounted = mount_table::of_process(&init.to_string())?;
         let mut places = Vec::new();
         for mut external in external::sources(root) {
             // The destination may lead through links of the image, such as /var/run.
@@ -216,7 +216,7 @@ pub fn check(root: &RootfsPlan, init: i32) -> Result<()> {
         if looked.contains(&namespace) {
             continue;
         }
-        let mounts = || of_living(mount_table::of(&pid.to_string()));
+        let mounts = || of_living(mount_table::of_process(&pid.to_string()));
         let Some(before) = mounts()? else { continue };
         host.set_attributes(pid, &before)?;
         let Some(mounts) = mounts()? else { continue };

@@ -7,23 +7,14 @@ use oci_spec::runtime::Capability;
 
 use super::user;
 use crate::cgroup::SubGroup;
+use crate::engine::EngineOptions;
 use crate::plan::Extras;
 
 /// Options of `exec`. They stand before the command: everything after its name belongs to it.
 #[derive(Debug, Args)]
 pub struct ExecOptions {
-    /// Unix socket that takes the terminal's master
-    #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
-    /// Unix socket that takes the process's pidfd
-    #[arg(long, value_name = "SOCKET")]
-    pub pidfd_socket: Option<PathBuf>,
-    /// File that takes the process's pid
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
-    /// Pass N more file descriptors on, from 3
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub preserve_fds: u32,
+    #[command(flatten)]
+    pub engine: EngineOptions,
     /// Return when the program has started
     #[arg(short, long)]
     pub detach: bool,

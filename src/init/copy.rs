@@ -33,7 +33,7 @@ const READING: u64 = libc::MOUNT_ATTR_RDONLY
 pub(super) fn contents(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let from = sys::clone_mount(from.as_fd(), true)?;
     sys::mount_setattr(from.as_fd(), true, READING, 0, 0)?;
-    let from = open(from.as_fd(), c".", OFlag::O_DIRECTORY)?;
+    let from = open_entry(from.as_fd(), c".", OFlag::O_DIRECTORY)?;
     directory(&from, to.as_fd(), 0)
 }
 
@@ -57,9 +57,9 @@ fn copy(from: &OwnedFd, to: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result
     let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     match kind(&stat) {
         SFlag::S_IFDIR => {
-            let source = open(from.as_fd(), name, OFlag::O_DIRECTORY)?;
+            let source = open_entry(from.as_fd(), name, OFlag::O_DIRECTORY)?;
             mkdirat(to, name, Mode::S_IRWXU)?;
-            let target = open(to, name, OFlag::O_DIRECTORY)?;
+            let target = open_entry(to, name, OFlag::O_DIRECTORY)?;
             directory(&source, target.as_fd(), depth + 1)?;
             make_alike(&source, &target, &fstat(&source)?)
         }
@@ -77,7 +77,7 @@ fn copy(from: &OwnedFd, to: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result
 
 fn file(from: &OwnedFd, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     // O_NONBLOCK, because the file may have become a fifo.
-    let source = open(from.as_fd(), name, OFlag::O_NONBLOCK)?;
+    let source = open_entry(from.as_fd(), name, OFlag::O_NONBLOCK)?;
     let stat = fstat(&source)?;
     ensure!(kind(&stat) == SFlag::S_IFREG, "changed while it was copied");
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
@@ -144,7 +144,7 @@ fn own(to: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> Result<()> {
     )?)
 }
 
-fn open(directory: BorrowedFd<'_>, name: &CStr, more: OFlag) -> nix::Result<OwnedFd> {
+fn open_entry(directory: BorrowedFd<'_>, name: &CStr, more: OFlag) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     openat(directory, name, flags | more, Mode::empty())
 }

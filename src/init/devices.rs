@@ -37,7 +37,7 @@ pub(super) fn create(root: &RootFd, devices: &[DeviceNode], plan: &RootfsPlan) -
             true => bind(parent, name, device),
             // In a user namespace, even if it is only the one that `rt` runs in, no process can
             // make devices.
-            false => match make(parent, name, device) {
+            false => match make_node(parent, name, device) {
                 Err(error) if error.downcast_ref() == Some(&Errno::EPERM) => {
                     bind(parent, name, device)
                 }
@@ -77,7 +77,7 @@ fn locate<'a>(root: &RootFd, path: &'a Path) -> Result<(Option<OwnedFd>, &'a OsS
     Ok((Some(root.open_or_create(parent, Missing::Directory)?), name))
 }
 
-fn make(parent: &OwnedFd, name: &OsStr, device: &DeviceNode) -> Result<()> {
+fn make_node(parent: &OwnedFd, name: &OsStr, device: &DeviceNode) -> Result<()> {
     let mode = Mode::from_bits_truncate(device.mode);
     let mut made = mknodat(parent, name, device.kind, mode, device.number);
     if made == Err(Errno::EEXIST) {

@@ -40,7 +40,7 @@ pub(super) fn mount(root: &RootFd, entry: &MountPoint, context: &MountContext<'_
     let mounted = match &entry.what {
         MountKind::Bind { source, ids } => {
             let found = match ids {
-                None => open(source, entry, caller)?,
+                None => open_source(source, entry, caller)?,
                 Some(_) => caller.borrow(entry.index)?,
             };
             if entry.options.source_link == LinkMode::Copied && file_type(&found)? == SFlag::S_IFLNK
@@ -74,7 +74,7 @@ fn source_of(path: &Path) -> String {
 
 /// Opens the source of a bind mount. Borrows it from the parent if the root of a user namespace may
 /// not reach it.
-fn open(source: &Path, entry: &MountPoint, caller: &protocol::InitEnd) -> Result<OwnedFd> {
+fn open_source(source: &Path, entry: &MountPoint, caller: &protocol::InitEnd) -> Result<OwnedFd> {
     match nix::fcntl::open(source, entry.options.source_flags(), Mode::empty()) {
         Err(Errno::EACCES) => caller.borrow(entry.index),
         result => result.with_context(|| source_of(source)),

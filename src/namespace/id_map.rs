@@ -29,15 +29,15 @@ impl IdMap {
 
     /// Reads the map of users of the user namespace of process `pid`, as seen from outside it.
     pub fn of_users_of(pid: i32) -> Result<Self> {
-        Self::of(pid, 'u')
+        Self::from_process(pid, 'u')
     }
 
     /// Reads the maps of users and of groups of the user namespace of process `pid`.
     pub(super) fn both_of(pid: i32) -> Result<[Self; 2]> {
-        Ok([Self::of(pid, 'u')?, Self::of(pid, 'g')?])
+        Ok([Self::from_process(pid, 'u')?, Self::from_process(pid, 'g')?])
     }
 
-    fn of(pid: i32, kind: char) -> Result<Self> {
+    fn from_process(pid: i32, kind: char) -> Result<Self> {
         let path = format!("/proc/{pid}/{kind}id_map");
         let text = fs::read_to_string(&path).context(path)?;
         let numbers = text

@@ -148,7 +148,7 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// Returns `02:42` followed by the IPv4 address, which is docker's rule. The cache of a
     /// neighbour then stays right when the address is used again.
-    pub fn of(address: Ipv4Addr) -> Self {
+    pub fn from_ipv4(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([0x02, 0x42, a, b, c, d])
     }
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_hardware_address_follows_from_the_address() {
-        let mac = Mac::of(Ipv4Addr::new(172, 20, 0, 2));
+        let mac = Mac::from_ipv4(Ipv4Addr::new(172, 20, 0, 2));
         assert_eq!(mac.to_string(), "02:42:ac:14:00:02");
         assert_eq!(mac.to_string().parse::<Mac>().unwrap(), mac);
     }

@@ -17,7 +17,7 @@ use crate::netlink::address::Cidr;
 pub(super) fn choose(store: &Store, network: &Network, wanted: Option<IpAddr>) -> Result<Cidr> {
     let prefix = network.gateway.prefix;
     if let Some(address) = wanted {
-        check(network, network.gateway, address)?;
+        check_address(network, network.gateway, address)?;
         return match holder(store, network, address)? {
             None => Ok(Cidr { address, prefix }),
             Some(holder) => bail!("ip: {address}: {holder} has it"),
@@ -74,7 +74,7 @@ pub(super) fn choose6(
             }
         },
     };
-    check(network, gateway, address)?;
+    check_address(network, gateway, address)?;
     match holder(store, network, address)? {
         None => Ok(Some(Cidr { address, prefix })),
         Some(holder) => bail!("ip6: {address}: {holder} has it"),
@@ -95,7 +95,7 @@ fn usable(network: &Network, address: IpAddr) -> bool {
     !edge && address != subnet.address
 }
 
-fn check(network: &Network, subnet: Cidr, address: IpAddr) -> Result<()> {
+fn check_address(network: &Network, subnet: Cidr, address: IpAddr) -> Result<()> {
     if !subnet.contains(address) {
         bail!(
             "ip: {address}: not in {}/{} of {}",

@@ -160,7 +160,7 @@ impl<'a> Attach<'a> {
                 Some(name) if at == 0 => name.clone(),
                 _ => format!("eth{at}"),
             },
-            mac: first.mac.filter(|_| at == 0).unwrap_or(Mac::of(v4)),
+            mac: first.mac.filter(|_| at == 0).unwrap_or(Mac::from_ipv4(v4)),
             address,
             address6,
             publish: vec![],

@@ -16,7 +16,7 @@ pub(super) fn ensure(network: &Network, here: &mut RouteNetlink) -> Result<u32> 
     let link = match here.find(&network.bridge)? {
         Some(link) if link.kind == "bridge" => link,
         Some(_) => bail!("{}: not a bridge", network.bridge),
-        None => make(network, here)?,
+        None => make_bridge(network, here)?,
     };
     addresses(network, &link, here)?;
     if !link.up {
@@ -35,7 +35,7 @@ pub(super) fn ensure(network: &Network, here: &mut RouteNetlink) -> Result<u32> 
     Ok(link.index)
 }
 
-fn make(network: &Network, here: &mut RouteNetlink) -> Result<NetworkLink> {
+fn make_bridge(network: &Network, here: &mut RouteNetlink) -> Result<NetworkLink> {
     for route in here.routes()? {
         if let Some(own) = network.gateways().find(|own| own.overlaps(route)) {
             bail!(
@@ -47,7 +47,7 @@ fn make(network: &Network, here: &mut RouteNetlink) -> Result<NetworkLink> {
     }
     // The hardware address is fixed, or it would change with each port.
     let mac = match network.gateway.address {
-        std::net::IpAddr::V4(address) => Some(Mac::of(address)),
+        std::net::IpAddr::V4(address) => Some(Mac::from_ipv4(address)),
         std::net::IpAddr::V6(_) => None,
     };
     let new = NewLink {
@@ -103,7 +103,7 @@ pub(super) fn forward(network: &Network) -> Result<()> {
         return Ok(());
     }
     let switch = |name: &str| -> Result<()> {
-        if sysctl::get(name).as_deref() == Some("0") {
+        if sysctl::read_sysctl(name).as_deref() == Some("0") {
             sysctl::set(name, "1").with_context(|| name.to_owned())?;
             log::warn(format_args!(
                 "net/{name} is 1 now: this host forwards packets"
@@ -117,10 +117,10 @@ pub(super) fn forward(network: &Network) -> Result<()> {
     }
     // A host that forwards ignores router advertisements, by which its own route may have come,
     // unless accept_ra is 2.
-    if sysctl::get("ipv6/conf/all/forwarding").as_deref() == Some("0") {
+    if sysctl::read_sysctl("ipv6/conf/all/forwarding").as_deref() == Some("0") {
         for name in RouteNetlink::here()?.names()? {
             let accept = format!("ipv6/conf/{name}/accept_ra");
-            if name != network.bridge && sysctl::get(&accept).as_deref() == Some("1") {
+            if name != network.bridge && sysctl::read_sysctl(&accept).as_deref() == Some("1") {
                 let _ = sysctl::set(&accept, "2");
             }
         }
@@ -142,7 +142,7 @@ pub(super) fn raise_port(name: &str, alias: &str, here: &mut RouteNetlink) -> Re
     ];
     if filtered
         .iter()
-        .any(|name| sysctl::get(name).as_deref() == Some("1"))
+        .any(|name| sysctl::read_sysctl(name).as_deref() == Some("1"))
     {
         here.hairpin(link.index).with_context(|| name.to_owned())?;
     }

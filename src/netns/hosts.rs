@@ -45,7 +45,7 @@ fn replaced(old: &str, label: &str, block: &str) -> String {
     format!("{before}{gap}{begin}{block}{end}{after}")
 }
 
-fn open(path: &Path, more: OFlag) -> Result<File, Errno> {
+fn open_file(path: &Path, more: OFlag) -> Result<File, Errno> {
     let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | more;
     let mode = if more.contains(OFlag::O_CREAT) {
         Mode::from_bits_truncate(0o644)
@@ -147,7 +147,7 @@ pub(super) fn set(directory: &Path, name: &str, text: &str) -> Result<()> {
 }
 
 fn rewrite(path: &Path, create: OFlag, change: impl FnOnce(&str) -> String) -> Result<()> {
-    let mut file = open(path, create)?;
+    let mut file = open_file(path, create)?;
     if !file.metadata()?.is_file() {
         bail!("not a regular file");
     }

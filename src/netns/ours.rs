@@ -196,7 +196,7 @@ pub(super) fn orphans(store: &Store, here: &mut RouteNetlink) -> Result<Vec<Stri
 /// Whether `rt` has made the bridge: then its hardware address follows from the gateway's.
 pub(super) fn is_bridge(link: &NetworkLink, network: &Network) -> bool {
     let own = match network.gateway.address {
-        IpAddr::V4(address) => Some(Mac::of(address)),
+        IpAddr::V4(address) => Some(Mac::from_ipv4(address)),
         IpAddr::V6(_) => None,
     };
     link.kind == "bridge" && link.mac == own

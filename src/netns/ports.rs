@@ -95,18 +95,18 @@ fn open_at(
 ) -> std::result::Result<OwnedFd, (SocketAddr, Errno)> {
     let at = |address: IpAddr| SocketAddr::new(address, port);
     if let Some(bind) = bind {
-        return open(at(bind), true, protocol).map_err(|errno| (at(bind), errno));
+        return open_socket(at(bind), true, protocol).map_err(|errno| (at(bind), errno));
     }
     let v4 = at(Ipv4Addr::UNSPECIFIED.into());
-    match open(at(Ipv6Addr::UNSPECIFIED.into()), false, protocol) {
+    match open_socket(at(Ipv6Addr::UNSPECIFIED.into()), false, protocol) {
         // A host without IPv6.
-        Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => open(v4, true, protocol),
+        Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => open_socket(v4, true, protocol),
         result => result,
     }
     .map_err(|errno| (v4, errno))
 }
 
-fn open(at: SocketAddr, v6_only: bool, protocol: Protocol) -> nix::Result<OwnedFd> {
+fn open_socket(at: SocketAddr, v6_only: bool, protocol: Protocol) -> nix::Result<OwnedFd> {
     let family = if at.is_ipv4() {
         AddressFamily::Inet
     } else {

@@ -29,7 +29,7 @@ impl Store {
                 host_interface: host_interface(id, &network),
                 network,
                 interface: "eth0".to_owned(),
-                mac: Mac::of(Ipv4Addr::UNSPECIFIED),
+                mac: Mac::from_ipv4(Ipv4Addr::UNSPECIFIED),
                 address: Cidr::host(v4),
                 address6: v6,
                 publish: vec![],

@@ -7,7 +7,7 @@ use std::io;
 const ROOT: &str = "/proc/sys/net";
 
 /// Returns the value without its line break; `None` if there is no such setting.
-pub(super) fn get(name: &str) -> Option<String> {
+pub(super) fn read_sysctl(name: &str) -> Option<String> {
     fs::read_to_string(format!("{ROOT}/{name}"))
         .ok()
         .map(|value| value.trim_end().to_owned())
@@ -15,7 +15,7 @@ pub(super) fn get(name: &str) -> Option<String> {
 
 /// Sets the value, unless the setting has it already: then a read-only `/proc/sys` does not matter.
 pub(super) fn set(name: &str, value: &str) -> io::Result<()> {
-    if get(name).as_deref() == Some(value) {
+    if read_sysctl(name).as_deref() == Some(value) {
         return Ok(());
     }
     fs::write(format!("{ROOT}/{name}"), value)

@@ -308,7 +308,7 @@ mod tests {
 
     fn point(json: serde_json::Value) -> Result<MountPoint> {
         let mount: Mount = serde_json::from_value(json).unwrap();
-        let options = mount_options::of(format_args!("mounts[0]"), &mount)?;
+        let options = mount_options::of_mount(format_args!("mounts[0]"), &mount)?;
         mount_point(0, &mount, options, Path::new("/bundle"))
     }
 
@@ -405,7 +405,7 @@ mod tests {
     fn first_data(spec: serde_json::Value, label: &str) -> Vec<(String, Option<String>)> {
         let spec: Spec = serde_json::from_value(spec).unwrap();
         let mount = &spec.mounts().as_ref().unwrap()[0];
-        let options = [mount_options::of(format_args!("mounts[0]"), mount).unwrap()];
+        let options = [mount_options::of_mount(format_args!("mounts[0]"), mount).unwrap()];
         let points = mount_points(&spec, &options, Path::new("/bundle"), Some(label)).unwrap();
         points.into_iter().next().unwrap().options.data
     }

@@ -109,7 +109,7 @@ impl ProgramPlan {
                 warnings,
             ),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
-            labels: SecurityLabels::of(process)?,
+            labels: SecurityLabels::from_process(process)?,
             oom_score_adj: process.oom_score_adj(),
             personality,
             scheduling: Scheduling::from_spec(process),

@@ -111,13 +111,13 @@ impl RootfsPlan {
             has_kcore: Path::new("/proc/kcore").exists(),
             masked: paths(linux.masked_paths()),
             read_only,
-            cgroups: CgroupMounts::of(cgroup)?,
+            cgroups: CgroupMounts::from_cgroup(cgroup)?,
         })
     }
 }
 
 impl CgroupMounts {
-    fn of(cgroup: &Cgroup) -> Result<Self> {
+    fn from_cgroup(cgroup: &Cgroup) -> Result<Self> {
         let borrowed = cgroup.is_nowhere();
         let own = if borrowed {
             Cgroup::of_process(getpid().as_raw())?

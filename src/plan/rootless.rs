@@ -10,7 +10,7 @@ use crate::namespace::Namespaces;
 
 /// Refuses what an ordinary user cannot have at all. Nothing is refused to root, nor to root of a
 /// user namespace.
-pub fn check(namespaces: &Namespaces, root: &RootfsPlan, linux: &Linux) -> Result<()> {
+pub fn check_rootless(namespaces: &Namespaces, root: &RootfsPlan, linux: &Linux) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }

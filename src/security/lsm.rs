@@ -144,8 +144,8 @@ pub struct SecurityLabels {
 /// # Errors
 /// `process.…: what is wrong`.
 pub fn check_process(process: &Process) -> Result<()> {
-    check(APPARMOR, process.apparmor_profile())?;
-    check(SELINUX, process.selinux_label())
+    check_label(APPARMOR, process.apparmor_profile())?;
+    check_label(SELINUX, process.selinux_label())
 }
 
 /// Refuses a label of file systems that no module could accept.
@@ -153,10 +153,10 @@ pub fn check_process(process: &Process) -> Result<()> {
 /// # Errors
 /// `linux.mountLabel: what is wrong`.
 pub fn check_mounts(linux: &Linux) -> Result<()> {
-    check(MOUNT, linux.mount_label())
+    check_label(MOUNT, linux.mount_label())
 }
 
-fn check(path: &str, label: &Option<String>) -> Result<()> {
+fn check_label(path: &str, label: &Option<String>) -> Result<()> {
     let label = label.as_deref().unwrap_or_default();
     ensure!(
         !label.contains(['\0', '\n']),
@@ -174,7 +174,7 @@ impl SecurityLabels {
     ///
     /// # Errors
     /// The module of a label is not in force, or that is not known.
-    pub fn of(process: &Process) -> Result<Self> {
+    pub fn from_process(process: &Process) -> Result<Self> {
         Self::under(
             SecurityModule::presence,
             process.apparmor_profile(),
@@ -350,13 +350,13 @@ mod tests {
 
     #[test]
     fn a_label_that_the_kernel_would_cut_is_refused() {
-        assert!(check(APPARMOR, &some(&"x".repeat(LABEL_MAX))).is_ok());
+        assert!(check_label(APPARMOR, &some(&"x".repeat(LABEL_MAX))).is_ok());
         for label in [
             "x".repeat(LABEL_MAX + 1),
             "a\0b".to_owned(),
             "a\nb".to_owned(),
         ] {
-            let error = check(APPARMOR, &Some(label)).unwrap_err().to_string();
+            let error = check_label(APPARMOR, &Some(label)).unwrap_err().to_string();
             assert!(error.starts_with("process.apparmorProfile: "), "{error}");
         }
     }

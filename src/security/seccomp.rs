@@ -141,7 +141,9 @@ impl SeccompFilter {
             sys::knows_filter_flags(flags),
             "linux.seccomp.flags: not known to this kernel"
         );
-        let agent = notifies(seccomp).then(|| Agent::of(seccomp)).flatten();
+        let agent = notifies(seccomp)
+            .then(|| Agent::from_spec(seccomp))
+            .flatten();
         agent.as_ref().map(Agent::probe).transpose()?;
         Ok(Self {
             program,
@@ -186,7 +188,7 @@ impl SeccompFilter {
 
 /// Whether some architecture has a system call of that name.
 pub fn is_call(name: &str) -> bool {
-    calls::find(name).is_some() || calls::is_elsewhere(name)
+    calls::find_call(name).is_some() || calls::is_elsewhere(name)
 }
 
 /// Whether the profile asks an agent about system calls.
@@ -244,7 +246,7 @@ fn profile(seccomp: &LinuxSeccomp) -> SeccompProfile {
             calls: entry
                 .names()
                 .iter()
-                .filter_map(|name| calls::find(name))
+                .filter_map(|name| calls::find_call(name))
                 .collect(),
             action: entry.action().as_u32(entry.errno_ret()),
             alternatives: rules::alternatives(entry.args().as_deref().unwrap_or_default()),

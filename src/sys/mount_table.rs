@@ -17,7 +17,7 @@ use procfs::process::MountInfo;
 use crate::sys;
 
 /// Returns the mounts that `process` (a pid, or `self`) sees.
-pub fn of(process: &str) -> Result<Vec<MountInfo>> {
+pub fn of_process(process: &str) -> Result<Vec<MountInfo>> {
     let path = format!("/proc/{process}/mountinfo");
     let bytes = sys::read_file_at(AT_FDCWD, &path).with_context(|| path.clone())?;
     parse(&bytes).context(path)

@@ -15,7 +15,7 @@ impl Limits {
     /// limits for which runc reads it so, since clients write zeros.
     pub fn from_spec(resources: Option<&LinuxResources>, cgroup: &Cgroup) -> Result<Self> {
         let default = LinuxResources::default();
-        let mut limits = Self::of(resources.unwrap_or(&default), cgroup)?;
+        let mut limits = Self::from_resources(resources.unwrap_or(&default), cgroup)?;
         // Without rules every device is denied but the default ones.
         if limits.devices.is_none() {
             limits.set_devices(&[], cgroup)?;
@@ -24,7 +24,7 @@ impl Limits {
     }
 
     /// Checks and converts the resources of an update: an absent property stays unchanged.
-    pub fn of(resources: &LinuxResources, cgroup: &Cgroup) -> Result<Self> {
+    pub fn from_resources(resources: &LinuxResources, cgroup: &Cgroup) -> Result<Self> {
         let mut limits = Self::default();
         if let Some(memory) = resources.memory() {
             check_memory(memory, cgroup.is_v2("memory"))?;

@@ -18,7 +18,10 @@ const STEP: u64 = 10_000;
 /// express is rounded up in `limits` too, since otherwise systemd and `rt` would overwrite each
 /// other's. A weight that an idle cgroup would refuse is removed. `present` reads a control file of
 /// the CPU controllers.
-pub(super) fn of(limits: &mut Limits, present: impl Fn(&str) -> Option<String>) -> Vec<Property> {
+pub(super) fn from_limits(
+    limits: &mut Limits,
+    present: impl Fn(&str) -> Option<String>,
+) -> Vec<Property> {
     let of_one = |setting: &Setting| simple(setting.chosen(|file| present(file).is_some()));
     let mut properties: Vec<Property> = limits
         .v1
@@ -228,7 +231,7 @@ mod tests {
             ("CPUWeight", Value::U64(59)),
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value));
-        assert_eq!(of(&mut limits, |_| None), expected);
+        assert_eq!(from_limits(&mut limits, |_| None), expected);
     }
 
     #[test]
@@ -241,7 +244,7 @@ mod tests {
             (&[("cpu.idle", "0")], "0", None),
             (&[], "1", None),
         ] {
-            let properties = of(&mut limits(given), |_| Some(present.to_owned()));
+            let properties = from_limits(&mut limits(given), |_| Some(present.to_owned()));
             let expected = weight.map(|weight| ("CPUWeight".to_owned(), Value::U64(weight)));
             assert_eq!(properties, Vec::from_iter(expected), "{given:?}");
         }
@@ -258,7 +261,7 @@ mod tests {
             ("io.bfq.weight", "8:0 60", "IOWeight", None),
             ("io.bfq.weight", "18446744073709551615", "IOWeight", None),
         ] {
-            let properties = of(&mut limits(&[(file, value)]), |_| None);
+            let properties = from_limits(&mut limits(&[(file, value)]), |_| None);
             let expected = expected.map(|weight| (property.to_owned(), Value::U64(weight)));
             assert_eq!(properties, Vec::from_iter(expected), "{file} {value}");
         }
@@ -266,7 +269,7 @@ mod tests {
 
     #[test]
     fn no_list_of_processors_takes_the_property_away() {
-        let properties = of(&mut limits(&[("cpuset.cpus", "")]), |_| None);
+        let properties = from_limits(&mut limits(&[("cpuset.cpus", "")]), |_| None);
         assert_eq!(
             properties,
             [("AllowedCPUs".to_owned(), Value::Bytes(vec![]))]
@@ -275,7 +278,7 @@ mod tests {
 
     #[test]
     fn no_process_is_one_process() {
-        let properties = of(&mut limits(&[("pids.max", "0")]), |_| None);
+        let properties = from_limits(&mut limits(&[("pids.max", "0")]), |_| None);
         assert_eq!(properties, [("TasksMax".to_owned(), Value::U64(1))]);
     }
 
@@ -290,7 +293,7 @@ mod tests {
             ("max", Some("1 50000"), u64::MAX, 50_000, "max"),
         ] {
             let mut limits = limits(&[("cpu.max", value)]);
-            let properties = of(&mut limits, |_| present.map(str::to_owned));
+            let properties = from_limits(&mut limits, |_| present.map(str::to_owned));
             assert_eq!(properties[0].1, Value::U64(period), "{value}");
             assert_eq!(properties[1].1, Value::U64(per_second), "{value}");
             assert_eq!(limits.v2[0].value, written);
@@ -300,7 +303,7 @@ mod tests {
             v2: vec![period],
             ..Limits::default()
         };
-        let properties = of(&mut limits, |_| Some("20000 100000".to_owned()));
+        let properties = from_limits(&mut limits, |_| Some("20000 100000".to_owned()));
         let values: Vec<Value> = properties.into_iter().map(|property| property.1).collect();
         assert_eq!(values, [Value::U64(50_000), Value::U64(400_000)]);
         assert_eq!(limits.v2[0].value, "50000");
@@ -313,7 +316,7 @@ mod tests {
             ..Limits::default()
         };
         let present = |file: &str| (file == "cpu.cfs_period_us").then(|| "50000".to_owned());
-        let properties = of(&mut limits, present);
+        let properties = from_limits(&mut limits, present);
         assert_eq!(properties[0].1, Value::U64(50_000));
         assert_eq!(properties[1].1, Value::U64(210_000));
         assert_eq!(limits.v1[0].value, "10500");

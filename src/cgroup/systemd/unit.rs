@@ -135,7 +135,7 @@ impl UnitConnection {
         self.wait(&reply)
     }
 
-    /// Sets the limits for which systemd has properties; [`properties::of`] says how it adapts
+    /// Sets the limits for which systemd has properties; [`properties::from_limits`] says how it adapts
     /// `limits`. `cpu` is the cgroup whose CPU control files are read.
     pub(in crate::cgroup) fn set(
         &mut self,
@@ -143,7 +143,7 @@ impl UnitConnection {
         limits: &mut Limits,
     ) -> Result<()> {
         let present = |name: &str| file::read(&cpu?.directory.join(name)).ok();
-        let mut properties = properties::of(limits, present);
+        let mut properties = properties::from_limits(limits, present);
         if properties.contains(&properties::idle()) && !self.knows_idle()? {
             properties.retain(|property| *property != properties::idle());
         }

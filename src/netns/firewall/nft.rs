@@ -32,7 +32,7 @@ pub(super) const TABLE: &str = "rtnet";
 /// less than 100 bytes.
 const ELEMENTS_MAX: usize = 500;
 
-fn find(family: NftFamily, name: &str) -> Option<&'static NftSet> {
+fn find_set(family: NftFamily, name: &str) -> Option<&'static NftSet> {
     SETS.iter()
         .find(|set| set.family == family && set.name == name)
 }
@@ -176,7 +176,7 @@ fn published(
 }
 
 fn family_of(name: &str) -> NftFamily {
-    if find(INET, name).is_some() {
+    if find_set(INET, name).is_some() {
         INET
     } else {
         BRIDGE
@@ -244,15 +244,15 @@ pub(super) fn add(store: &Store, network: &Network, record: &NetworkRecord) -> R
 /// Makes the tables match the records, except that of the container `without`, in one step and
 /// whatever has happened to the tables.
 pub(super) fn rebuild(store: &Store, without: &str) -> Result<()> {
-    make(&wanted(store, without, "")?)
+    make_elements(&wanted(store, without, "")?)
 }
 
 /// Makes the tables match the records, except for `network`, which ends.
 pub(super) fn retire(store: &Store, network: &str) -> Result<()> {
-    make(&wanted(store, "", network)?)
+    make_elements(&wanted(store, "", network)?)
 }
 
-fn make(elements: &[NftElement]) -> Result<()> {
+fn make_elements(elements: &[NftElement]) -> Result<()> {
     let mut all = vec![table(NEWTABLE, INET, TABLE), table(NEWTABLE, BRIDGE, TABLE)];
     all.extend(SETS.iter().zip(1..).map(|(set, id)| set.create(TABLE, id)));
     all.push(chain(INET, TABLE, USER, None));

@@ -35,12 +35,12 @@ pub(super) fn enter() {
 /// remove the cgroup while it is still empty.
 fn make_and_go(group: &Path, go: impl Fn(&Path) -> bool) -> bool {
     (0..5).any(|_| {
-        make(group);
+        make_cgroup(group);
         go(group)
     })
 }
 
-fn make(group: &Path) {
+fn make_cgroup(group: &Path) {
     let _ = fs::create_dir(group);
     // A new cpuset of version 1 is empty, and takes no process until it has CPUs and memory nodes.
     for file in ["cpuset.cpus", "cpuset.mems"] {

@@ -112,7 +112,7 @@ impl Stream {
             }
             let filled = fill(&mut self.client, &mut self.input, QUERY_MAX)?;
             self.ended |= filled == Moved::Ended;
-            let Some(query) = take(&mut self.input) else {
+            let Some(query) = take_message(&mut self.input) else {
                 let done = self.ended && self.output.is_empty();
                 let too_long = self.input.len() >= QUERY_MAX;
                 return if done || too_long {
@@ -194,7 +194,7 @@ impl Server {
             } => {
                 flush(socket, output)?;
                 let moved = fill(socket, input, 65_537)?;
-                match take(input) {
+                match take_message(input) {
                     None if moved == Moved::Ended => None,
                     answer => Some(answer),
                 }
@@ -212,7 +212,7 @@ impl Server {
 }
 
 /// Takes the first whole message out of `input`. Over TCP a message begins with its length.
-fn take(input: &mut Vec<u8>) -> Option<Vec<u8>> {
+fn take_message(input: &mut Vec<u8>) -> Option<Vec<u8>> {
     let length = usize::from(u16::from_be_bytes(input.get(..2)?.try_into().ok()?));
     let message = input.get(2..2 + length)?.to_vec();
     input.drain(..2 + length);

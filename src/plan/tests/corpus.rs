@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use serde_json::{Value, json};
 
 use crate::cgroup::{Cgroup, Limits};
-use crate::config::{Loaded, check, check_process, parse_spec, process};
+use crate::config::{Loaded, check_process, check_spec, parse_spec, process};
 use crate::container::state::ContainerRecord;
 use crate::namespace::Namespaces;
 use crate::plan::{Extras, Plan, PlanSource};
@@ -47,7 +47,7 @@ fn plan(config: &Value) -> Result<Spec> {
     let Loaded {
         spec, mut warnings, ..
     } = parse_spec(&serde_json::to_vec(config)?)?;
-    let checked = check(&spec)?;
+    let checked = check_spec(&spec)?;
     let linux = spec.linux().as_ref().context("linux")?;
     let cgroup = groups(false);
     Limits::from_spec(linux.resources().as_ref(), &cgroup)?;
@@ -139,7 +139,7 @@ fn the_resources_of_every_update_become_limits() {
     for Input { name, value } in inputs {
         let resources: LinuxResources = serde_json::from_str(&value.to_string()).unwrap();
         for unified in [false, true] {
-            let limits = Limits::of(&resources, &groups(unified));
+            let limits = Limits::from_resources(&resources, &groups(unified));
             assert!(limits.is_ok(), "{name}: {limits:?}");
         }
     }

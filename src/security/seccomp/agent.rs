@@ -24,7 +24,7 @@ pub struct Agent {
 
 impl Agent {
     /// Returns the agent that a profile names.
-    pub(super) fn of(seccomp: &LinuxSeccomp) -> Option<Self> {
+    pub(super) fn from_spec(seccomp: &LinuxSeccomp) -> Option<Self> {
         let path = seccomp.listener_path().clone()?;
         Some(Self {
             path,

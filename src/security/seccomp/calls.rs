@@ -8,7 +8,7 @@ include!(concat!(env!("OUT_DIR"), "/syscalls.rs"));
 pub(super) type Call = (&'static str, [i32; 5]);
 
 /// Returns the call of that name.
-pub(super) fn find(name: &str) -> Option<&'static Call> {
+pub(super) fn find_call(name: &str) -> Option<&'static Call> {
     CALLS
         .binary_search_by_key(&name, |call| call.0)
         .ok()

@@ -213,7 +213,7 @@ impl SyscallAbi {
     /// argument.
     fn stands_for(&self, call: &Call) -> Option<(u32, u64, u64)> {
         let (by, mask, value) = calls::multiplexed(call.0).filter(|_| self.multiplexes)?;
-        Some((self.number(calls::find(by)?)?, mask, value))
+        Some((self.number(calls::find_call(by)?)?, mask, value))
     }
 
     /// Adds the rules of `entry` for `call`: for its own number, and for that of the call that can

@@ -122,7 +122,7 @@ fn known(profile: &LinuxSeccomp, abi: &SyscallAbi) -> Vec<u32> {
     let names = names.flat_map(|name| [Some(&**name), by_way(name).map(|(by, ..)| by)]);
     names
         .flatten()
-        .filter_map(|name| abi.number(calls::find(name)?))
+        .filter_map(|name| abi.number(calls::find_call(name)?))
         .collect()
 }
 

@@ -22,7 +22,7 @@ pub(super) fn program(profile: &LinuxSeccomp) -> Vec<sock_filter> {
         let numbers = entry
             .names()
             .iter()
-            .filter_map(|name| X86[0].number(calls::find(name)?));
+            .filter_map(|name| X86[0].number(calls::find_call(name)?));
         for number in numbers {
             let chain = rules.entry(number.into()).or_insert(Some(Vec::new()));
             for conditions in alternatives(entry.args().as_deref().unwrap_or_default()) {
