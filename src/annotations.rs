@@ -79,7 +79,7 @@ pub trait Annotations {
     ///
     /// # Errors
     /// If the path contains `..` or names no cgroup.
-    fn group(&self, name: &str) -> Result<Option<PathBuf>> {
+    fn cgroup(&self, name: &str) -> Result<Option<PathBuf>> {
         let Some(text) = self.value(name).filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
@@ -124,7 +124,7 @@ pub trait Annotations {
             );
         }
         for name in [SUBGROUP, DELEGATE] {
-            self.group(name)?;
+            self.cgroup(name)?;
         }
         self.context_type().map(drop)
     }
@@ -172,12 +172,12 @@ mod tests {
 
     #[test]
     fn a_group_is_below_another_one() {
-        let group = |value| one(DELEGATE, value).group(DELEGATE);
-        assert_eq!(group("a/./b").unwrap(), Some("a/b".into()));
-        assert_eq!(group("/a").unwrap(), Some("a".into()));
-        assert_eq!(group("").unwrap(), None);
+        let cgroup = |value| one(DELEGATE, value).cgroup(DELEGATE);
+        assert_eq!(cgroup("a/./b").unwrap(), Some("a/b".into()));
+        assert_eq!(cgroup("/a").unwrap(), Some("a".into()));
+        assert_eq!(cgroup("").unwrap(), None);
         for wrong in ["..", "a/../..", "/", "."] {
-            assert!(group(wrong).is_err(), "{wrong}");
+            assert!(cgroup(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -6,12 +6,12 @@
 //! |---|---|
 //! | `file` `walk` | reading and writing control files; visiting all cgroups below a cgroup |
 //! | `hierarchy` | the hierarchies of the host, and the cgroups of a process |
-//! | `group` | the cgroup of a container on one hierarchy |
+//! | `cgroup_dir` | the cgroup of a container on one hierarchy |
 //! | `finder` | finds the directory of a cgroup |
 //! | `devices` | rules for devices, on both versions and for systemd |
 //! | `setting` `limits` | one write to a control file; all limits of a container |
 //! | `systemd` | cgroups that systemd makes |
-//! | `groups` | `Cgroup`: the cgroups of a container on every hierarchy |
+//! | `cgroups` | `Cgroup`: the cgroups of a container on every hierarchy |
 //! | `manager` `view` | who makes the cgroups; what mounts in the container show of them |
 //! | `place` | decides where the cgroups of a container are |
 //! | `resources` | `linux.resources` as limits |
@@ -27,6 +27,8 @@
 //! | `delegation` | cgroups that are given to the container's user |
 //! | `trust` `remains` | which cgroups of a record are the container's; those of a lost record |
 
+mod cgroup_dir;
+mod cgroups;
 mod controllers;
 mod cpuset;
 mod creation;
@@ -37,8 +39,6 @@ mod enforcement;
 mod file;
 mod finder;
 mod freezer;
-mod group;
-mod groups;
 mod hierarchy;
 mod limits;
 mod manager;
@@ -60,12 +60,12 @@ mod update;
 mod view;
 mod walk;
 
+pub use cgroups::Cgroup;
 pub use delegation::Delegation;
-pub use groups::Cgroup;
 pub use limits::Limits;
 pub use manager::Manager;
 pub use oom::OomWatch;
 pub use open::OpenCgroup;
-pub use sub::SubGroup;
+pub use sub::SubCgroup;
 pub use systemd::{Property, UNIT_PROPERTIES, UnitConnection};
 pub use trust::Expected;

@@ -114,7 +114,7 @@ fn dump(container: &Container, options: &CheckpointOptions) -> Result<()> {
     let at_top = criu::cgroup_roots(pid)?.iter().any(|root| root.path == "/");
     let cgroup_mode = options
         .common
-        .groups(at_top || record.cgroup.is_nowhere())?;
+        .cgroup_mode(at_top || record.cgroup.is_nowhere())?;
     let mut server = options.status()?;
     let program = CriuProgram::find()?;
     let images = ImagesDirectory::make(&options.common)?;

@@ -99,7 +99,7 @@ fn restore_container(
     let ignores_cgroups = checkpoint.notes.ignores_groups || prepared.record.cgroup.is_nowhere();
     let cgroup_mode = options
         .common
-        .groups(ignores_cgroups)
+        .cgroup_mode(ignores_cgroups)
         .phase(Phase::Config)?;
     let joined = JoinedByPath::open_all(spec).phase(Phase::Namespaces)?;
     let linux = spec.linux().as_ref();

@@ -44,11 +44,11 @@ pub(super) fn enable_for(directory: &Path, settings: &[Setting]) -> Result<()> {
 fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
     let chain: Vec<&Path> = above
         .ancestors()
-        .take_while(|group| group.starts_with(root))
+        .take_while(|cgroup| cgroup.starts_with(root))
         .collect();
-    for group in chain.into_iter().rev() {
-        let missing = missing(group, controllers)?;
-        let path = group.join("cgroup.subtree_control");
+    for cgroup in chain.into_iter().rev() {
+        let missing = missing(cgroup, controllers)?;
+        let path = cgroup.join("cgroup.subtree_control");
         if !missing.is_empty() && file::write(&path, &missing.join(" ")).is_err() {
             // The kernel enables all controllers of one write or none, so after an error each is
             // tried alone.
@@ -61,8 +61,8 @@ fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
 }
 
 /// Returns those of `controllers` that the cgroups below `group` do not have, each as `+name`.
-fn missing(group: &Path, controllers: &[&str]) -> Result<Vec<String>> {
-    let path = group.join("cgroup.subtree_control");
+fn missing(cgroup: &Path, controllers: &[&str]) -> Result<Vec<String>> {
+    let path = cgroup.join("cgroup.subtree_control");
     let enabled = file::read(&path).with_context(|| path.display().to_string())?;
     let missing = controllers.iter().filter(|name| {
         !enabled

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 
+use super::cgroup_dir::CgroupDir;
+use super::cgroups::Cgroup;
 use super::directory::Made;
-use super::group::Group;
-use super::groups::Cgroup;
 use super::open::OpenCgroup;
 use super::systemd::{Property, Unit, UnitConnection};
 use super::{controllers, cpuset, file};
@@ -15,20 +15,22 @@ impl Cgroup {
     /// Those that systemd makes are made later, in [`Self::start_unit`].
     pub fn create(&mut self) -> Result<OpenCgroup> {
         if self.unit.is_some() {
-            self.groups.iter().try_for_each(Group::refuse_processes)?;
+            self.cgroups
+                .iter()
+                .try_for_each(CgroupDir::refuse_processes)?;
             return Ok(OpenCgroup::default());
         }
         let mut made = Made::default();
-        for group in &self.groups {
-            group.make(&mut made)?;
-            if group.has_controller("cpuset") {
-                cpuset::fill(&group.directory, made.includes(&group.directory))?;
+        for cgroup in &self.cgroups {
+            cgroup.make(&mut made)?;
+            if cgroup.has_controller("cpuset") {
+                cpuset::fill(&cgroup.directory, made.includes(&cgroup.directory))?;
             }
         }
         if self.unified {
-            self.groups
+            self.cgroups
                 .iter()
-                .try_for_each(|group| controllers::enable_all(&group.directory))?;
+                .try_for_each(|cgroup| controllers::enable_all(&cgroup.directory))?;
         }
         self.refuse_frozen()?;
         let open = self.open()?;
@@ -42,12 +44,12 @@ impl Cgroup {
     fn refuse_frozen(&self) -> Result<()> {
         match self
             .freezer()
-            .filter(|group| group.is_frozen().unwrap_or(false))
+            .filter(|cgroup| cgroup.is_frozen().unwrap_or(false))
         {
-            Some(group) => {
+            Some(cgroup) => {
                 bail!(
                     "container's cgroup unexpectedly frozen: {}",
-                    group.directory.display()
+                    cgroup.directory.display()
                 )
             }
             None => Ok(()),
@@ -70,20 +72,20 @@ impl Cgroup {
         unit.start(pid, self.unified, properties)?;
         self.owned = true;
         let mut made = Made::default();
-        for group in self.groups.iter().filter(|group| !group.is_systemds()) {
-            group.make_missing(&mut made)?;
-            if group.has_controller("cpuset") {
-                cpuset::fill(&group.directory, made.includes(&group.directory))?;
+        for cgroup in self.cgroups.iter().filter(|cgroup| !cgroup.is_systemds()) {
+            cgroup.make_missing(&mut made)?;
+            if cgroup.has_controller("cpuset") {
+                cpuset::fill(&cgroup.directory, made.includes(&cgroup.directory))?;
             }
-            let path = group.directory.join("cgroup.procs");
+            let path = cgroup.directory.join("cgroup.procs");
             let entered = file::write(&path, &pid.to_string());
             entered.with_context(|| path.display().to_string())?;
         }
         made.keep();
         if self.unified {
-            self.groups
+            self.cgroups
                 .iter()
-                .try_for_each(|group| controllers::enable_all(&group.directory))?;
+                .try_for_each(|cgroup| controllers::enable_all(&cgroup.directory))?;
         }
         self.refuse_frozen()
     }

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 
+use super::cgroup_dir::CgroupDir;
+use super::cgroups::Cgroup;
 use super::directory::Made;
-use super::group::Group;
-use super::groups::Cgroup;
 use super::{controllers, file};
 use crate::annotations::{self, Annotations as _};
 use crate::config::clean;
@@ -46,7 +46,7 @@ impl Delegation {
         cgroup: &Cgroup,
     ) -> Result<Option<Self>> {
         let is_v2 = cgroup.is_unified() && !cgroup.is_nowhere();
-        let Some(path) = annotations.group(annotations::DELEGATE)? else {
+        let Some(path) = annotations.cgroup(annotations::DELEGATE)? else {
             let owner = owner(spec).filter(|uid| *uid != 0 && is_v2 && is_root_of_host());
             return Ok(owner.map(|uid| Self::Own { uid }));
         };
@@ -102,18 +102,18 @@ impl Cgroup {
     }
 }
 
-impl Group {
+impl CgroupDir {
     /// Makes the cgroup `path` below this one, moves process `pid` into it, and enables the
     /// available controllers there.
     fn enclose(&self, path: &Path, pid: i32) -> Result<PathBuf> {
         let directory = self.directory.join(path);
-        let group = Self {
+        let cgroup = Self {
             directory: directory.clone(),
             existing: self.directory.clone(),
             ..self.clone()
         };
         let mut made = Made::default();
-        group.make_missing(&mut made)?;
+        cgroup.make_missing(&mut made)?;
         let entered = file::write(&directory.join("cgroup.procs"), &pid.to_string());
         entered.with_context(|| directory.display().to_string())?;
         // It is removed with the container's cgroup.

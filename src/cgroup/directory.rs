@@ -10,11 +10,11 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, faccessat};
 
-use super::group::{Group, trial};
+use super::cgroup_dir::{CgroupDir, trial};
 use super::hierarchy::{self, Membership, Version};
 use super::walk;
 
-impl Group {
+impl CgroupDir {
     /// Whether this process may make the directory and move a child of its own there. Version 2
     /// asks for write access to the closest cgroup above both (cgroups(7) "Delegation").
     pub(super) fn may_be_made(&self, own: &[Membership]) -> bool {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 
-use super::group::with_controller;
-use super::groups::Cgroup;
+use super::cgroup_dir::with_controller;
+use super::cgroups::Cgroup;
 use super::limits::Limits;
 use super::systemd::{self, Property, UnitConnection};
 use super::{controllers, devices};
@@ -47,10 +47,10 @@ impl Cgroup {
     ) -> Result<()> {
         let mut limits = Cow::Borrowed(limits);
         if let Some(unit) = &mut unit {
-            if let Some(group) = self.v2() {
-                limits.check_usage(&group.directory)?;
+            if let Some(cgroup) = self.v2() {
+                limits.check_usage(&cgroup.directory)?;
             }
-            let cpu = with_controller(&self.groups, "cpu").or(self.v2());
+            let cpu = with_controller(&self.cgroups, "cpu").or(self.v2());
             unit.set(cpu, limits.to_mut())?;
         }
         self.write_files(&limits)?;
@@ -62,17 +62,17 @@ impl Cgroup {
         if let Some(unit) = unit.filter(|_| is_update && !self.is_v2("devices")) {
             unit.set_devices(rules)?;
         }
-        devices::apply(&self.groups, rules, is_update)
+        devices::apply(&self.cgroups, rules, is_update)
     }
 
     fn write_files(&self, limits: &Limits) -> Result<()> {
-        limits.write_v1(&self.groups)?;
-        let Some(group) = self.v2() else {
+        limits.write_v1(&self.cgroups)?;
+        let Some(cgroup) = self.v2() else {
             return Ok(());
         };
         if !self.unified {
-            controllers::enable_for(&group.directory, &limits.v2)?;
+            controllers::enable_for(&cgroup.directory, &limits.v2)?;
         }
-        limits.write_v2(&group.directory)
+        limits.write_v2(&cgroup.directory)
     }
 }

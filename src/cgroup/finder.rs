@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Result, bail};
 use procfs::process::MountInfo;
 
-use super::group::Group;
+use super::cgroup_dir::CgroupDir;
 use super::hierarchy::{
     Membership, ROOT, UNIFIED, Version, existing_ancestor, mount_names, version,
 };
@@ -32,7 +32,7 @@ impl Finder {
     /// path begins at the cgroup `own` on version 1, and at the one above it on version 2, where a
     /// cgroup with processes cannot have limited cgroups below it. None if the hierarchy is mounted
     /// nowhere.
-    pub(super) fn place(&self, own: &Membership, path: &Path) -> Result<Option<Group>> {
+    pub(super) fn place(&self, own: &Membership, path: &Path) -> Result<Option<CgroupDir>> {
         self.first(own, |mount| {
             let mut inside = mount.inside(&own.path).unwrap_or_default();
             if own.version() == Version::V2 {
@@ -47,7 +47,7 @@ impl Finder {
                 let directory = base.join(path.strip_prefix("/").unwrap_or(path));
                 if let Some(existing) = existing_ancestor(&directory, &base, own.version())? {
                     let controllers = own.controllers.clone();
-                    return Ok(Some(Group {
+                    return Ok(Some(CgroupDir {
                         controllers,
                         directory,
                         existing,
@@ -60,7 +60,7 @@ impl Finder {
 
     /// Returns the existing cgroup that `membership` names. None if the hierarchy is mounted
     /// nowhere.
-    pub(super) fn existing(&self, membership: &Membership) -> Result<Option<Group>> {
+    pub(super) fn existing(&self, membership: &Membership) -> Result<Option<CgroupDir>> {
         refuse_outside(membership)?;
         self.first(membership, |mount| {
             let Some(inside) = mount.inside(&membership.path) else {
@@ -68,7 +68,7 @@ impl Finder {
             };
             let directory = mount.point.join(inside);
             Ok(
-                (version(&directory)? == Some(membership.version())).then(|| Group {
+                (version(&directory)? == Some(membership.version())).then(|| CgroupDir {
                     controllers: membership.controllers.clone(),
                     existing: directory.clone(),
                     directory,
@@ -81,8 +81,8 @@ impl Finder {
     fn first(
         &self,
         membership: &Membership,
-        find: impl Fn(&Mount) -> Result<Option<Group>>,
-    ) -> Result<Option<Group>> {
+        find: impl Fn(&Mount) -> Result<Option<CgroupDir>>,
+    ) -> Result<Option<CgroupDir>> {
         let controllers = &membership.controllers;
         let unified = membership.version() == Version::V2;
         let names = if unified {
@@ -146,7 +146,7 @@ fn shows(info: &MountInfo, controllers: &str) -> bool {
 
 /// Returns the cgroup `path` on a host with version 2 alone. A relative path makes a sibling of the
 /// cgroup `own`: no controller could be enabled below `own`, since it has processes.
-pub(super) fn place_unified(own: Option<&Membership>, path: &Path) -> Result<Group> {
+pub(super) fn place_unified(own: Option<&Membership>, path: &Path) -> Result<CgroupDir> {
     let root = Path::new(ROOT);
     let above = own
         .and_then(|own| own.path.parent())
@@ -155,7 +155,7 @@ pub(super) fn place_unified(own: Option<&Membership>, path: &Path) -> Result<Gro
     for base in [above.as_path(), root] {
         let directory = base.join(path.strip_prefix("/").unwrap_or(path));
         if let Some(existing) = existing_ancestor(&directory, base, Version::V2)? {
-            return Ok(Group {
+            return Ok(CgroupDir {
                 controllers: String::new(),
                 directory,
                 existing,
@@ -166,11 +166,11 @@ pub(super) fn place_unified(own: Option<&Membership>, path: &Path) -> Result<Gro
 }
 
 /// Returns the existing cgroup that `membership` names on a host with version 2 alone.
-pub(super) fn existing_unified(membership: &Membership) -> Result<Group> {
+pub(super) fn existing_unified(membership: &Membership) -> Result<CgroupDir> {
     refuse_outside(membership)?;
     let path = &membership.path;
     let directory = Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(path));
-    Ok(Group {
+    Ok(CgroupDir {
         controllers: String::new(),
         existing: directory.clone(),
         directory,

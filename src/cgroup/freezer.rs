@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::group::{Group, with_controller};
-use super::groups::Cgroup;
+use super::cgroup_dir::{CgroupDir, with_controller};
+use super::cgroups::Cgroup;
 use super::{file, walk};
 use crate::sys;
 
@@ -23,12 +23,12 @@ const FREEZING: Duration = Duration::from_millis(100);
 impl Cgroup {
     /// Whether the processes of the container are frozen; false if the cgroup is missing.
     pub fn is_frozen(&self) -> Result<bool> {
-        self.freezer().map_or(Ok(false), Group::is_frozen)
+        self.freezer().map_or(Ok(false), CgroupDir::is_frozen)
     }
 
     /// Returns the directory of the cgroup that can be frozen, if there is one.
     pub fn freezer_directory(&self) -> Option<&Path> {
-        self.freezer().map(|group| &*group.directory)
+        self.freezer().map(|cgroup| &*cgroup.directory)
     }
 
     /// Freezes every process of the container and waits until all are frozen, at most 10 s.
@@ -46,11 +46,11 @@ impl Cgroup {
 
     /// Returns why the processes cannot be thawed, if a cgroup above is frozen.
     pub fn frozen_from_above(&self) -> Option<String> {
-        frozen_from_above(&self.groups)
+        frozen_from_above(&self.cgroups)
     }
 }
 
-impl Group {
+impl CgroupDir {
     pub(super) fn is_frozen(&self) -> Result<bool> {
         let name = if self.is_v2() {
             "cgroup.events"
@@ -74,36 +74,36 @@ impl Group {
 }
 
 /// Returns why processes of `groups` cannot be thawed, if a cgroup above is frozen.
-pub(super) fn frozen_from_above(groups: &[Group]) -> Option<String> {
-    let group = with_controller(groups, "freezer")?;
-    let directory = group.directory.display();
-    group
+pub(super) fn frozen_from_above(cgroups: &[CgroupDir]) -> Option<String> {
+    let cgroup = with_controller(cgroups, "freezer")?;
+    let directory = cgroup.directory.display();
+    cgroup
         .is_frozen_from_above()
         .then(|| format!("a cgroup above {directory} is frozen"))
 }
 
 /// Freezes a cgroup with all below it and waits until every process is frozen, at most 10 s. After
 /// an error all of them run.
-fn freeze(group: &Group) -> Result<()> {
+fn freeze(cgroup: &CgroupDir) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    let result = if group.is_v2() {
-        set_v2(&group.directory, true, deadline)
+    let result = if cgroup.is_v2() {
+        set_v2(&cgroup.directory, true, deadline)
     } else {
-        freeze_v1(&group.directory, deadline)
+        freeze_v1(&cgroup.directory, deadline)
     };
     result.inspect_err(|_| {
         // The error of the freeze says more than a second one would.
-        let _ = thaw(group);
+        let _ = thaw(cgroup);
     })
 }
 
 /// Thaws a cgroup that [`freeze`] has frozen. Cgroups below that were frozen by themselves stay
 /// frozen.
-fn thaw(group: &Group) -> Result<()> {
-    if group.is_v2() {
-        return set_v2(&group.directory, false, Instant::now() + PATIENCE);
+fn thaw(cgroup: &CgroupDir) -> Result<()> {
+    if cgroup.is_v2() {
+        return set_v2(&cgroup.directory, false, Instant::now() + PATIENCE);
     }
-    let path = group.directory.join("freezer.state");
+    let path = cgroup.directory.join("freezer.state");
     file::write(&path, "THAWED").with_context(|| path.display().to_string())?;
     match file::read(&path)
         .with_context(|| path.display().to_string())?
@@ -189,9 +189,9 @@ impl<'a> Frozen<'a> {
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         // Each cgroup has its own `freezer.state`, and the container may have frozen those below.
-        let _ = walk::visit(self.0, |group: BorrowedFd<'_>| {
+        let _ = walk::visit(self.0, |cgroup: BorrowedFd<'_>| {
             // An error in one cgroup must not keep the others frozen.
-            let _ = file::open_at(group, "freezer.state", OFlag::O_WRONLY)
+            let _ = file::open_at(cgroup, "freezer.state", OFlag::O_WRONLY)
                 .and_then(|state| file::write_to(state, "THAWED"));
             Ok(())
         });

@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
+use super::cgroup_dir::{CgroupDir, with_controller};
 use super::devices::DeviceRule;
 use super::file;
-use super::group::{Group, with_controller};
 use super::setting::{self, Setting};
 
 /// Every limit of a container. The default has no limits and no device rules.
@@ -64,24 +64,25 @@ impl Limits {
     }
 
     /// Returns the first property whose limit would be written to `group`.
-    pub(super) fn field_of(&self, group: &Group) -> Option<&str> {
-        let settings = if group.is_v2() { &self.v2 } else { &self.v1 };
-        let here = |setting: &&Setting| group.is_v2() || group.has_controller(&setting.controller);
+    pub(super) fn field_of(&self, cgroup: &CgroupDir) -> Option<&str> {
+        let settings = if cgroup.is_v2() { &self.v2 } else { &self.v1 };
+        let here =
+            |setting: &&Setting| cgroup.is_v2() || cgroup.has_controller(&setting.controller);
         settings.iter().find(here).map(|setting| &*setting.field)
     }
 
     /// Writes the settings of version 1 to `groups`.
-    pub(super) fn write_v1(&self, groups: &[Group]) -> Result<()> {
+    pub(super) fn write_v1(&self, cgroups: &[CgroupDir]) -> Result<()> {
         for settings in self.v1.chunk_by(|a, b| a.controller == b.controller) {
             let Setting {
                 field, controller, ..
             } = &settings[0];
-            let group = with_controller(groups, controller).with_context(|| {
+            let cgroup = with_controller(cgroups, controller).with_context(|| {
                 format!(
                     "{field}: no cgroup hierarchy with the controller `{controller}` is mounted"
                 )
             })?;
-            setting::write(settings, &group.directory)?;
+            setting::write(settings, &cgroup.directory)?;
         }
         Ok(())
     }

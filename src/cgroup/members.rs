@@ -7,15 +7,15 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::group::Group;
-use super::groups::Cgroup;
+use super::cgroup_dir::CgroupDir;
+use super::cgroups::Cgroup;
 use super::{file, walk};
 
 /// Returns all processes, sorted, each once.
-pub(super) fn pids(groups: &[Group]) -> Result<Vec<i32>> {
+pub(super) fn pids(cgroups: &[CgroupDir]) -> Result<Vec<i32>> {
     let mut pids = BTreeSet::new();
-    for group in groups {
-        walk::visit(&group.directory, |directory| {
+    for cgroup in cgroups {
+        walk::visit(&cgroup.directory, |directory| {
             match file::open_at(directory, "cgroup.procs", OFlag::O_RDONLY).and_then(file::read_all)
             {
                 // A pid of 0 stands for a process that is not visible in this pid namespace.
@@ -30,12 +30,12 @@ pub(super) fn pids(groups: &[Group]) -> Result<Vec<i32>> {
             }
             Ok(())
         })
-        .with_context(|| group.directory.display().to_string())?;
+        .with_context(|| cgroup.directory.display().to_string())?;
     }
     Ok(pids.into_iter().collect())
 }
 
-impl Group {
+impl CgroupDir {
     pub(super) fn refuse_processes(&self) -> Result<()> {
         match pids(std::slice::from_ref(self))?.len() {
             0 => Ok(()),
@@ -51,7 +51,7 @@ impl Cgroup {
     /// Returns every process of the cgroups and of those below them, as host pids, sorted, each
     /// once. A missing cgroup has none.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        pids(&self.groups)
+        pids(&self.cgroups)
     }
 
     /// Returns the first cgroup with processes if the cgroups are not marked as the container's.
@@ -59,9 +59,9 @@ impl Cgroup {
         if self.owned {
             return Ok(None);
         }
-        for group in &self.groups {
-            if !pids(std::slice::from_ref(group))?.is_empty() {
-                return Ok(Some(&group.directory));
+        for cgroup in &self.cgroups {
+            if !pids(std::slice::from_ref(cgroup))?.is_empty() {
+                return Ok(Some(&cgroup.directory));
             }
         }
         Ok(None)

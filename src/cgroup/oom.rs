@@ -9,9 +9,9 @@ use nix::poll::PollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::uio::pread;
 
+use super::cgroup_dir::{CgroupDir, with_controller};
+use super::cgroups::Cgroup;
 use super::file;
-use super::group::{Group, with_controller};
-use super::groups::Cgroup;
 use crate::sys;
 
 /// A descriptor that becomes ready when a process of the container has been killed by the OOM
@@ -26,22 +26,22 @@ pub enum OomWatch {
 impl Cgroup {
     /// Returns a watch for processes that the OOM killer kills; None where memory is not counted.
     pub fn watch_oom(&self) -> Result<Option<OomWatch>> {
-        OomWatch::new(&self.groups)
+        OomWatch::new(&self.cgroups)
     }
 }
 
 impl OomWatch {
     /// Returns None where no hierarchy limits memory.
-    fn new(groups: &[Group]) -> Result<Option<Self>> {
-        if let Some(group) = with_controller(groups, "memory") {
-            return watch_v1(group)
-                .with_context(|| group.directory.display().to_string())
+    fn new(cgroups: &[CgroupDir]) -> Result<Option<Self>> {
+        if let Some(cgroup) = with_controller(cgroups, "memory") {
+            return watch_v1(cgroup)
+                .with_context(|| cgroup.directory.display().to_string())
                 .map(Some);
         }
-        let Some(group) = groups.iter().find(|group| group.is_v2()) else {
+        let Some(cgroup) = cgroups.iter().find(|cgroup| cgroup.is_v2()) else {
             return Ok(None);
         };
-        let path = group.directory.join("memory.events");
+        let path = cgroup.directory.join("memory.events");
         let context = || path.display().to_string();
         match file::open(&path, OFlag::O_RDONLY) {
             Err(Errno::ENOENT) => Ok(None),
@@ -78,12 +78,15 @@ impl OomWatch {
 }
 
 /// Documentation/admin-guide/cgroup-v1/memory.rst, "OOM Control".
-fn watch_v1(group: &Group) -> Result<OomWatch> {
+fn watch_v1(cgroup: &CgroupDir) -> Result<OomWatch> {
     let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-    let control = file::open(&group.directory.join("memory.oom_control"), OFlag::O_RDONLY)
-        .context("memory.oom_control")?;
+    let control = file::open(
+        &cgroup.directory.join("memory.oom_control"),
+        OFlag::O_RDONLY,
+    )
+    .context("memory.oom_control")?;
     let line = format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd());
-    file::write(&group.directory.join("cgroup.event_control"), &line)
+    file::write(&cgroup.directory.join("cgroup.event_control"), &line)
         .context("cgroup.event_control")?;
     Ok(OomWatch::Event { event, control })
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 
+use super::cgroup_dir::CgroupDir;
+use super::cgroups::Cgroup;
 use super::file;
-use super::group::Group;
-use super::groups::Cgroup;
 use crate::sys;
 
 /// Descriptors of existing cgroups, with which one process enters them.
@@ -29,21 +29,21 @@ pub struct OpenCgroup {
 impl Cgroup {
     /// Opens existing cgroups.
     pub fn open(&self) -> Result<OpenCgroup> {
-        OpenCgroup::new(&self.groups)
+        OpenCgroup::new(&self.cgroups)
     }
 }
 
 impl OpenCgroup {
-    fn new(groups: &[Group]) -> Result<Self> {
+    fn new(cgroups: &[CgroupDir]) -> Result<Self> {
         let mut open = Self::default();
-        for group in groups {
-            if group.is_v2() {
-                open.directory = Some(group.open()?);
+        for cgroup in cgroups {
+            if cgroup.is_v2() {
+                open.directory = Some(cgroup.open()?);
             } else {
-                let path = group.directory.join("tasks");
+                let path = cgroup.directory.join("tasks");
                 let fd = file::open(&path, OFlag::O_WRONLY);
                 let fd = fd.with_context(|| path.display().to_string())?;
-                match group.has_controller("pids") {
+                match cgroup.has_controller("pids") {
                     true => open.pids = Some((path, fd)),
                     false => open.tasks.push((path, fd)),
                 }
@@ -56,7 +56,7 @@ impl OpenCgroup {
     /// (`pids.max`), neither is cloned into it. The returned entry lets the process in later: the
     /// kernel checks no limit for that, but it takes longer than a clone into the cgroup.
     pub fn leave_crowded(&mut self) -> Result<Option<LateEntry>> {
-        let Some(directory) = self.directory.as_ref().filter(|group| is_crowded(group)) else {
+        let Some(directory) = self.directory.as_ref().filter(|cgroup| is_crowded(cgroup)) else {
             return Ok(None);
         };
         let procs = file::open_at(directory, "cgroup.procs", OFlag::O_WRONLY)?;
@@ -115,9 +115,9 @@ impl LateEntry {
 
 /// Whether two more processes would exceed the limit. A cgroup without a limit, or without the
 /// controller that counts processes, is never crowded.
-fn is_crowded(group: &OwnedFd) -> bool {
+fn is_crowded(cgroup: &OwnedFd) -> bool {
     let number = |name: &str| {
-        let file = file::open_at(group, name, OFlag::O_RDONLY).ok()?;
+        let file = file::open_at(cgroup, name, OFlag::O_RDONLY).ok()?;
         file::read_all(file).ok()?.trim().parse::<u64>().ok()
     };
     let limit = number("pids.max");

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::cgroup_dir::CgroupDir;
+use super::cgroups::Cgroup;
 use super::finder::{self, Finder};
-use super::group::Group;
-use super::groups::Cgroup;
 use super::hierarchy::{self, Version};
 use super::limits::Limits;
 use super::systemd::Unit;
@@ -41,21 +41,21 @@ impl Cgroup {
             unit: Some(unit),
             ..Self::place(&path)?
         };
-        let sub = annotations.group(annotations::SUBGROUP)?;
+        let sub = annotations.cgroup(annotations::SUBGROUP)?;
         if sub.is_some() {
             annotations::needs_v2(annotations::SUBGROUP, cgroup.unified)?;
         }
-        for group in &mut cgroup.groups {
+        for cgroup in &mut cgroup.cgroups {
             // Slices belong to systemd, also those that it makes for this scope. In hierarchies
             // where systemd makes none, the last container in them removes them.
-            let above = if group.is_managed() {
+            let above = if cgroup.is_managed() {
                 1
             } else {
                 path.iter().count() - 1
             };
-            let existing = group.directory.ancestors().nth(above);
-            group.existing = existing.unwrap_or(Path::new("/")).to_owned();
-            group.directory.extend(&sub);
+            let existing = cgroup.directory.ancestors().nth(above);
+            cgroup.existing = existing.unwrap_or(Path::new("/")).to_owned();
+            cgroup.directory.extend(&sub);
         }
         Ok(cgroup)
     }
@@ -68,20 +68,20 @@ impl Cgroup {
                 hierarchy::memberships("self")?
             };
             let own = own.iter().find(|own| own.version() == Version::V2);
-            let groups = vec![finder::place_unified(own, path)?];
+            let cgroups = vec![finder::place_unified(own, path)?];
             return Ok(Self {
                 unified: true,
-                groups,
+                cgroups,
                 ..Self::default()
             });
         }
         let finder = Finder::default();
-        let mut groups = Vec::new();
+        let mut cgroups = Vec::new();
         for own in hierarchy::memberships("self")? {
-            groups.extend(finder.place(&own, path)?);
+            cgroups.extend(finder.place(&own, path)?);
         }
         Ok(Self {
-            groups,
+            cgroups,
             ..Self::default()
         })
     }
@@ -92,17 +92,17 @@ impl Cgroup {
     pub fn of_process(pid: i32) -> Result<Self> {
         let unified = hierarchy::host_is_unified()?;
         let finder = Finder::default();
-        let mut groups = Vec::new();
+        let mut cgroups = Vec::new();
         for membership in hierarchy::memberships(&pid.to_string())? {
             match (unified, membership.version()) {
-                (true, Version::V2) => groups.push(finder::existing_unified(&membership)?),
+                (true, Version::V2) => cgroups.push(finder::existing_unified(&membership)?),
                 (true, Version::V1) => {}
-                (false, _) => groups.extend(finder.existing(&membership)?),
+                (false, _) => cgroups.extend(finder.existing(&membership)?),
             }
         }
         Ok(Self {
             unified,
-            groups,
+            cgroups,
             ..Self::default()
         })
     }
@@ -120,19 +120,19 @@ impl Cgroup {
         let own = hierarchy::memberships("self")?;
         let (unified, is_unit) = (self.unified, self.unit.is_some());
         let (kept, lost): (Vec<_>, Vec<_>) =
-            self.groups.drain(..).partition(|group| match is_unit {
+            self.cgroups.drain(..).partition(|cgroup| match is_unit {
                 // systemd makes the cgroup and moves the process. On version 1 it can give a user
                 // no other cgroups than those of its own hierarchy.
-                true => unified || group.is_systemds(),
-                false => group.may_be_made(&own),
+                true => unified || cgroup.is_systemds(),
+                false => cgroup.may_be_made(&own),
             });
-        self.groups = kept;
-        for group in &lost {
-            let directory = group.directory.display();
+        self.cgroups = kept;
+        for cgroup in &lost {
+            let directory = cgroup.directory.display();
             if is_named && !is_unit {
                 bail!("linux.cgroupsPath: {directory}: {WHO}");
             }
-            if let Some(field) = limits.field_of(group) {
+            if let Some(field) = limits.field_of(cgroup) {
                 let limit = field
                     .trim_start_matches("linux.resources.")
                     .split('.')
@@ -150,8 +150,8 @@ impl Cgroup {
     /// The configuration asks for a limit.
     pub fn leave_out_all(&mut self, limits: &mut Limits) -> Result<()> {
         limits.devices = None;
-        for group in self.groups.drain(..) {
-            if let Some(field) = limits.field_of(&group) {
+        for cgroup in self.cgroups.drain(..) {
+            if let Some(field) = limits.field_of(&cgroup) {
                 bail!("{field}: not with --cgroup-manager disabled");
             }
         }
@@ -160,13 +160,13 @@ impl Cgroup {
 
     /// Keeps only the cgroups on hierarchies where `other` has one.
     pub fn where_also(mut self, other: &Self) -> Self {
-        let has = |group: &Group| {
+        let has = |cgroup: &CgroupDir| {
             other
-                .groups
+                .cgroups
                 .iter()
-                .any(|o| o.controllers == group.controllers)
+                .any(|o| o.controllers == cgroup.controllers)
         };
-        self.groups.retain(has);
+        self.cgroups.retain(has);
         self
     }
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::group::Group;
-use super::groups::Cgroup;
+use super::cgroup_dir::CgroupDir;
+use super::cgroups::Cgroup;
 use super::place::normalise;
 use super::{hierarchy, members};
 use crate::process::Process;
@@ -41,10 +41,10 @@ impl Cgroup {
     /// Keeps those planned cgroups that exist. It is not known what existed before the container,
     /// so each is taken for the container's, and no cgroup above it.
     fn only_existing(mut self) -> Self {
-        self.groups
-            .retain(|group| group.existing == group.directory);
-        for group in &mut self.groups {
-            group.existing = group
+        self.cgroups
+            .retain(|cgroup| cgroup.existing == cgroup.directory);
+        for cgroup in &mut self.cgroups {
+            cgroup.existing = cgroup
                 .directory
                 .parent()
                 .unwrap_or(Path::new("/"))
@@ -54,7 +54,7 @@ impl Cgroup {
     }
 
     fn owned_if(mut self, is_own: impl Fn(&[i32]) -> bool) -> Self {
-        let pids = members::pids(&self.groups).unwrap_or_default();
+        let pids = members::pids(&self.cgroups).unwrap_or_default();
         self.owned = is_own(&pids);
         self
     }
@@ -63,7 +63,7 @@ impl Cgroup {
     fn named(end: &Path) -> Self {
         let unified = hierarchy::host_is_unified().unwrap_or(false);
         let root = Path::new(hierarchy::ROOT);
-        let mut groups = Vec::new();
+        let mut cgroups = Vec::new();
         for own in hierarchy::memberships("self").unwrap_or_default() {
             let name = hierarchy::mount_names(&own.controllers)
                 .into_iter()
@@ -79,7 +79,7 @@ impl Cgroup {
             if let [directory] = &found[..] {
                 let existing = directory.parent().unwrap_or(&top).to_owned();
                 let controllers = own.controllers;
-                groups.push(Group {
+                cgroups.push(CgroupDir {
                     controllers,
                     directory: directory.clone(),
                     existing,
@@ -88,7 +88,7 @@ impl Cgroup {
         }
         Self {
             unified,
-            groups,
+            cgroups,
             ..Self::default()
         }
     }

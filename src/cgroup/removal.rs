@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::group::Group;
-use super::groups::Cgroup;
+use super::cgroup_dir::CgroupDir;
+use super::cgroups::Cgroup;
 
 /// How long `remove` waits for a cgroup that may be another container's.
 const SHORT_PATIENCE: Duration = Duration::from_millis(200);
@@ -14,16 +14,16 @@ impl Cgroup {
     /// Removes the cgroups if nothing is in them. Returns false if something is or may be.
     pub fn remove_empty(&self) -> bool {
         if self.unit.is_some() {
-            return self.groups.iter().all(|group| !group.directory.exists());
+            return self.cgroups.iter().all(|cgroup| !cgroup.directory.exists());
         }
         // A cgroup that existed before the container stays. Its processes would have to be read, so
         // it counts as used.
-        let gone = |group: &Group| {
-            group.existing != group.directory && group.remove(true, Instant::now()).is_ok()
+        let gone = |cgroup: &CgroupDir| {
+            cgroup.existing != cgroup.directory && cgroup.remove(true, Instant::now()).is_ok()
         };
         // An init that was cloned into a cgroup just before its parent was killed may still be
         // exiting.
-        self.owned && self.groups.iter().all(gone)
+        self.owned && self.cgroups.iter().all(gone)
     }
 
     /// Removes all cgroups below the container's, its own, and those above that `create` made and
@@ -45,9 +45,9 @@ impl Cgroup {
         } else {
             Instant::now() + SHORT_PATIENCE
         };
-        let remove = |group: &Group| group.remove(owned, deadline);
+        let remove = |cgroup: &CgroupDir| cgroup.remove(owned, deadline);
         // All cgroups are tried, also after an error.
-        let results: Vec<Result<()>> = self.groups.iter().map(remove).collect();
+        let results: Vec<Result<()>> = self.cgroups.iter().map(remove).collect();
         results.into_iter().collect()
     }
 
@@ -55,10 +55,10 @@ impl Cgroup {
     /// ended.
     fn unit_exists(&self) -> bool {
         let mut of_systemd = self
-            .groups
+            .cgroups
             .iter()
             .filter(|g| g.is_systemds() || self.unified);
-        of_systemd.any(|group| group.directory.exists())
+        of_systemd.any(|cgroup| cgroup.directory.exists())
     }
 }
 

@@ -5,18 +5,18 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
-use super::group::Group;
-use super::groups::Cgroup;
+use super::cgroup_dir::CgroupDir;
+use super::cgroups::Cgroup;
 
 /// `[CTRL[,CTRL]:]PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubGroup {
+pub struct SubCgroup {
     controllers: Vec<String>,
     /// Relative, without `..`; empty for the container's cgroup itself.
     path: PathBuf,
 }
 
-impl FromStr for SubGroup {
+impl FromStr for SubCgroup {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -48,7 +48,7 @@ impl Cgroup {
     /// Returns `current`, the cgroups of a process of this container, with those that `chosen`
     /// names in place of its own. The paths in `chosen` are below this container's cgroups. A path
     /// without controllers applies to all hierarchies.
-    pub fn choose(&self, mut current: Self, chosen: &[SubGroup]) -> Result<Self> {
+    pub fn choose(&self, mut current: Self, chosen: &[SubCgroup]) -> Result<Self> {
         let mut seen: Vec<&str> = Vec::new();
         for sub in chosen {
             if sub.controllers.is_empty() {
@@ -56,7 +56,7 @@ impl Cgroup {
                     chosen.len() == 1,
                     "--cgroup: one path for all controllers is the only one"
                 );
-                for own in &self.groups {
+                for own in &self.cgroups {
                     replace(&mut current, &sub.path, own).context("--cgroup")?;
                 }
             }
@@ -71,7 +71,10 @@ impl Cgroup {
                     "--cgroup: {name:?} is given twice"
                 );
                 seen.push(name);
-                let own = self.groups.iter().find(|group| group.has_controller(name));
+                let own = self
+                    .cgroups
+                    .iter()
+                    .find(|cgroup| cgroup.has_controller(name));
                 let own = own.context("the container has no cgroup of this controller");
                 replace(&mut current, &sub.path, own.with_context(context)?)
                     .with_context(context)?;
@@ -81,21 +84,21 @@ impl Cgroup {
     }
 }
 
-fn replace(current: &mut Cgroup, path: &Path, own: &Group) -> Result<()> {
+fn replace(current: &mut Cgroup, path: &Path, own: &CgroupDir) -> Result<()> {
     let directory = own.directory.join(path);
     ensure!(
         directory.is_dir(),
         "{}: no such cgroup",
         directory.display()
     );
-    let same = |group: &&mut Group| group.controllers == own.controllers;
-    let group = current
-        .groups
+    let same = |cgroup: &&mut CgroupDir| cgroup.controllers == own.controllers;
+    let cgroup = current
+        .cgroups
         .iter_mut()
         .find(same)
         .context("the container has left it")?;
-    group.directory.clone_from(&directory);
-    group.existing = directory;
+    cgroup.directory.clone_from(&directory);
+    cgroup.existing = directory;
     Ok(())
 }
 
@@ -106,7 +109,7 @@ mod tests {
     #[test]
     fn a_sub_group_has_a_path_and_on_version_1_controllers() {
         let sub = |text: &str| {
-            text.parse::<SubGroup>()
+            text.parse::<SubCgroup>()
                 .ok()
                 .map(|sub| (sub.controllers, sub.path))
         };

@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
-use super::group::Group;
-use super::groups::Cgroup;
+use super::cgroup_dir::CgroupDir;
+use super::cgroups::Cgroup;
 use super::place::normalise;
 use super::walk::is_gone;
 use super::{hierarchy, systemd};
@@ -51,46 +51,46 @@ impl Cgroup {
     /// Removes from this list the cgroups that are in no cgroup hierarchy, and returns their paths.
     /// The others may be removed if they are empty, but nothing in them may be killed.
     pub fn leave_out_misplaced(&mut self) -> Vec<PathBuf> {
-        self.leave_out(Group::is_below_a_mount)
+        self.leave_out(CgroupDir::is_below_a_mount)
     }
 
     /// Removes from this list the cgroups that are not where the container's have to be, and
     /// returns their paths. Processes in the others may be killed.
     pub fn leave_out_foreign(&mut self, expected: &Expected) -> Vec<PathBuf> {
-        self.leave_out(|group| group.is_at(expected))
+        self.leave_out(|cgroup| cgroup.is_at(expected))
     }
 
     /// Whether every cgroup has the name of container `id`.
     pub fn is_named(&self, id: &str) -> bool {
-        self.groups
+        self.cgroups
             .iter()
-            .all(|group| group.directory.file_name().is_some_and(|name| name == id))
+            .all(|cgroup| cgroup.directory.file_name().is_some_and(|name| name == id))
     }
 
-    fn leave_out(&mut self, is_good: impl Fn(&Group) -> bool) -> Vec<PathBuf> {
-        let (good, bad) = self.groups.drain(..).partition(is_good);
-        self.groups = good;
+    fn leave_out(&mut self, is_good: impl Fn(&CgroupDir) -> bool) -> Vec<PathBuf> {
+        let (good, bad) = self.cgroups.drain(..).partition(is_good);
+        self.cgroups = good;
         bad.into_iter()
-            .map(|group: Group| group.directory)
+            .map(|cgroup: CgroupDir| cgroup.directory)
             .collect()
     }
 
     /// Whether process `pid` is in one of the cgroups or below; None if none of the cgroups exists.
     pub fn includes(&self, pid: i32) -> Option<bool> {
-        if !self.groups.iter().any(|group| group.directory.exists()) {
+        if !self.cgroups.iter().any(|cgroup| cgroup.directory.exists()) {
             return None;
         }
         let own = hierarchy::memberships(&pid.to_string()).unwrap_or_default();
-        let is_in = |group: &Group| {
-            let own = own.iter().find(|own| own.controllers == group.controllers);
-            own.is_some_and(|own| group.shows(&own.path))
+        let is_in = |cgroup: &CgroupDir| {
+            let own = own.iter().find(|own| own.controllers == cgroup.controllers);
+            own.is_some_and(|own| cgroup.shows(&own.path))
         };
         // The paths of a process in another cgroup namespace differ, so the pids are compared, too.
-        Some(self.groups.iter().any(is_in) || self.pids().is_ok_and(|pids| pids.contains(&pid)))
+        Some(self.cgroups.iter().any(is_in) || self.pids().is_ok_and(|pids| pids.contains(&pid)))
     }
 }
 
-impl Group {
+impl CgroupDir {
     /// Whether the directory can be a cgroup: a plain path below a mount point of cgroups.
     fn is_below_a_mount(&self) -> bool {
         let is_plain = |path: &Path| {
@@ -154,8 +154,8 @@ fn is_cgroup(directory: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn group(directory: &str, existing: &str) -> Group {
-        Group {
+    fn cgroup(directory: &str, existing: &str) -> CgroupDir {
+        CgroupDir {
             controllers: "pids".into(),
             directory: directory.into(),
             existing: existing.into(),
@@ -166,7 +166,7 @@ mod tests {
     fn a_path_counts_only_below_a_mount_of_cgroups() {
         for good in ["/sys/fs/cgroup/pids/x", "/sys/fs/cgroup/pids/a/b"] {
             assert!(
-                group(good, "/sys/fs/cgroup/pids").is_below_a_mount(),
+                cgroup(good, "/sys/fs/cgroup/pids").is_below_a_mount(),
                 "{good}"
             );
         }
@@ -179,7 +179,7 @@ mod tests {
             ("", ""),
             ("/sys/fs/cgroup/pids/x", "/sys/fs/cgroup/cpu"),
         ] {
-            assert!(!group(bad, existing).is_below_a_mount(), "{bad}");
+            assert!(!cgroup(bad, existing).is_below_a_mount(), "{bad}");
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_process_is_in_a_group_or_below() {
-        let shows = |directory: &str, path: &str| group(directory, "/").shows(Path::new(path));
+        let shows = |directory: &str, path: &str| cgroup(directory, "/").shows(Path::new(path));
         assert!(shows("/sys/fs/cgroup/pids/a/b", "/a/b"));
         assert!(shows("/sys/fs/cgroup/pids/a/b", "/a/b/c"));
         assert!(shows("/sys/fs/cgroup/a/b", "/a/b"));

@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
-use super::group::{Group, with_controller};
-use super::groups::Cgroup;
+use super::cgroup_dir::{CgroupDir, with_controller};
+use super::cgroups::Cgroup;
 use super::limits::Limits;
 use super::setting::Setting;
 use super::{devices, file};
@@ -33,9 +33,9 @@ impl Cgroup {
                 .v1
                 .push(Setting::new(field, "memory", "memory.oom_control", 0));
         }
-        let devices = with_controller(&self.groups, "devices");
-        if let (Some(rules), Some(group)) = (&limits.devices, devices) {
-            devices::try_on_version_1(&group.directory, rules)?;
+        let devices = with_controller(&self.cgroups, "devices");
+        if let (Some(rules), Some(cgroup)) = (&limits.devices, devices) {
+            devices::try_on_version_1(&cgroup.directory, rules)?;
         }
         let before = before(self, &limits);
         let mut unit = self.connect()?;
@@ -51,12 +51,12 @@ impl Cgroup {
 /// Adds the missing one of the two memory limits. Version 2 limits swap alone, but the
 /// configuration has the sum of memory and swap, so a change of one limit needs the other.
 fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
-    let Some(group) = cgroup.v2() else {
+    let Some(cgroup) = cgroup.v2() else {
         return Ok(());
     };
     let is_set = |value: Option<i64>| value.is_some_and(|value| value != 0);
     let read = |name: &str| -> Result<Option<i64>> {
-        let path = group.directory.join(name);
+        let path = cgroup.directory.join(name);
         match file::read(&path) {
             // Writing the limit will report the missing controller.
             Err(Errno::ENOENT) => Ok(None),
@@ -84,8 +84,8 @@ fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
 /// Returns the settings that undo `limits`: those of version 1, those of version 2, and last those
 /// lists of version 2 that were empty.
 fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
-    let undo = |setting: &Setting, group: Option<&Group>| {
-        let directory = &group?.directory;
+    let undo = |setting: &Setting, cgroup: Option<&CgroupDir>| {
+        let directory = &cgroup?.directory;
         let (name, value) = setting.chosen(|name| directory.join(name).exists());
         let read = |name: &str| file::read(&directory.join(name)).ok();
         // An idle cgroup shows a weight but does not accept one.
@@ -94,11 +94,11 @@ fn before(cgroup: &Cgroup, limits: &Limits) -> [Limits; 3] {
         }
         Some(with(setting, name, previous(name, &read(name)?, value)))
     };
-    let group_v1 = |setting: &Setting| with_controller(&cgroup.groups, &setting.controller);
+    let cgroup_v1 = |setting: &Setting| with_controller(&cgroup.cgroups, &setting.controller);
     let v1 = limits
         .v1
         .iter()
-        .filter_map(|setting| undo(setting, group_v1(setting)))
+        .filter_map(|setting| undo(setting, cgroup_v1(setting)))
         .collect();
     let v2 = limits
         .v2

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::groups::Cgroup;
+use super::cgroups::Cgroup;
 
 /// One cgroup as a `cgroup` mount in the container shows it.
-pub struct GroupView<'a> {
+pub struct CgroupView<'a> {
     /// The directory below `/sys/fs/cgroup` in the container: `cpu,cpuacct`, `systemd`, `unified`;
     /// empty on a host with version 2 alone.
     pub name: &'a str,
@@ -16,23 +16,23 @@ pub struct GroupView<'a> {
 
 impl Cgroup {
     /// Returns the cgroups for `cgroup` mounts in the container.
-    pub fn groups(&self) -> impl Iterator<Item = GroupView<'_>> {
-        self.groups.iter().map(|group| {
-            let controllers = group.controllers.as_str();
+    pub fn views(&self) -> impl Iterator<Item = CgroupView<'_>> {
+        self.cgroups.iter().map(|cgroup| {
+            let controllers = cgroup.controllers.as_str();
             let named = controllers.strip_prefix("name=");
             let name = if self.unified {
                 ""
             } else {
                 named.unwrap_or(controllers)
             };
-            GroupView {
-                name: if group.is_v2() && !self.unified {
+            CgroupView {
+                name: if cgroup.is_v2() && !self.unified {
                     "unified"
                 } else {
                     name
                 },
-                directory: &group.directory,
-                is_v2: group.is_v2(),
+                directory: &cgroup.directory,
+                is_v2: cgroup.is_v2(),
             }
         })
     }
@@ -40,11 +40,11 @@ impl Cgroup {
 
 #[cfg(test)]
 mod tests {
-    use super::super::group::Group;
+    use super::super::cgroup_dir::CgroupDir;
     use super::*;
 
-    fn group(controllers: &str, directory: &str, existing: &str) -> Group {
-        Group {
+    fn directory(controllers: &str, directory: &str, existing: &str) -> CgroupDir {
+        CgroupDir {
             controllers: controllers.into(),
             directory: directory.into(),
             existing: existing.into(),
@@ -53,34 +53,34 @@ mod tests {
 
     #[test]
     fn views_for_mounts() {
-        let groups = vec![
-            group(
+        let cgroups = vec![
+            directory(
                 "cpu,cpuacct",
                 "/sys/fs/cgroup/cpu,cpuacct/x",
                 "/sys/fs/cgroup/cpu,cpuacct",
             ),
-            group(
+            directory(
                 "name=systemd",
                 "/sys/fs/cgroup/systemd/x",
                 "/sys/fs/cgroup/systemd",
             ),
-            group("", "/sys/fs/cgroup/unified/x", "/sys/fs/cgroup/unified"),
+            directory("", "/sys/fs/cgroup/unified/x", "/sys/fs/cgroup/unified"),
         ];
         let cgroup = Cgroup {
-            groups,
+            cgroups,
             ..Cgroup::default()
         };
-        let views: Vec<_> = cgroup.groups().map(|v| (v.name, v.is_v2)).collect();
+        let views: Vec<_> = cgroup.views().map(|v| (v.name, v.is_v2)).collect();
         assert_eq!(views[0], ("cpu,cpuacct", false));
         assert_eq!(views[1], ("systemd", false));
         assert_eq!(views[2], ("unified", true));
         let unified = Cgroup {
             unified: true,
-            groups: vec![group("", "/sys/fs/cgroup/x", "/")],
+            cgroups: vec![directory("", "/sys/fs/cgroup/x", "/")],
             ..Cgroup::default()
         };
         assert_eq!(
-            unified.groups().map(|view| view.name).collect::<Vec<_>>(),
+            unified.views().map(|view| view.name).collect::<Vec<_>>(),
             [""]
         );
     }

@@ -26,25 +26,25 @@ pub(super) fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENODEV | Errno::ENOTDIR)
 }
 
-fn sub_groups(group: BorrowedFd<'_>) -> Result<Vec<OsString>> {
+fn sub_groups(cgroup: BorrowedFd<'_>) -> Result<Vec<OsString>> {
     // A directory has a link from above, one from its `.`, and one from the `..` of each directory
     // below.
-    if fstat(group)?.st_nlink == 2 {
+    if fstat(cgroup)?.st_nlink == 2 {
         return Ok(vec![]);
     }
-    let entries = sys::list_open_directory(group)?.into_iter();
+    let entries = sys::list_open_directory(cgroup)?.into_iter();
     Ok(entries
         .filter(|entry| entry.is_directory)
         .map(|entry| entry.name)
         .collect())
 }
 
-fn parent(group: &OwnedFd) -> Result<OwnedFd> {
-    file::open_at(group, "..", DIRECTORY)
+fn parent(cgroup: &OwnedFd) -> Result<OwnedFd> {
+    file::open_at(cgroup, "..", DIRECTORY)
 }
 
-fn child(group: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
-    nix::fcntl::openat(group, name, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+fn child(cgroup: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
+    nix::fcntl::openat(cgroup, name, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Calls `visit` with `top` and every cgroup below it, each after the one above it. A missing
@@ -73,8 +73,8 @@ pub(super) fn visit(top: &Path, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<
                 depth -= 1;
             }
             match child(&here, &name) {
-                Ok(group) => {
-                    here = group;
+                Ok(cgroup) => {
+                    here = cgroup;
                     depth += 1;
                     break;
                 }
@@ -156,8 +156,8 @@ fn remove_below(top: &Path) -> Result<()> {
         };
         match unlinkat(&here, name.as_os_str(), UnlinkatFlags::RemoveDir) {
             Err(Errno::EBUSY | Errno::ENOTEMPTY) => match child(&here, &name) {
-                Ok(group) => {
-                    here = group;
+                Ok(cgroup) => {
+                    here = cgroup;
                     levels.push((name, sub_groups(here.as_fd()).unwrap_or_default()));
                 }
                 Err(errno) if is_gone(errno) => {}

@@ -76,14 +76,16 @@ pub(super) fn external_sources(root: &RootfsPlan) -> Vec<ExternalSource<'_>> {
                 options,
                 ..external(&mount.destination, source)
             }),
-            MountKind::Cgroup => all.extend(root.cgroups.groups.iter().map(|(name, group)| {
-                let place = if root.cgroups.unified { "" } else { name };
-                ExternalSource {
-                    options: options.clone(),
-                    readonly: root.cgroups.borrowed,
-                    ..external(&mount.destination.join(place), group)
-                }
-            })),
+            MountKind::Cgroup => {
+                all.extend(root.cgroups.directories.iter().map(|(name, group)| {
+                    let place = if root.cgroups.unified { "" } else { name };
+                    ExternalSource {
+                        options: options.clone(),
+                        readonly: root.cgroups.borrowed,
+                        ..external(&mount.destination.join(place), group)
+                    }
+                }))
+            }
             MountKind::Remount { .. } => {
                 let same =
                     |external: &&mut ExternalSource<'_>| external.destination == mount.destination;

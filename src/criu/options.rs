@@ -74,7 +74,7 @@ impl CriuCommonOptions {
     ///
     /// # Errors
     /// `impossible` is true, and `--manage-cgroups-mode` asks for cgroups to be kept.
-    pub fn groups(&self, impossible: bool) -> Result<CgroupMode> {
+    pub fn cgroup_mode(&self, impossible: bool) -> Result<CgroupMode> {
         let mode = self.manage_cgroups_mode;
         let kept = !matches!(mode, CgroupMode::Default | CgroupMode::Ignore);
         ensure!(

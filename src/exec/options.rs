@@ -6,7 +6,7 @@ use clap::Args;
 use oci_spec::runtime::Capability;
 
 use super::user;
-use crate::cgroup::SubGroup;
+use crate::cgroup::SubCgroup;
 use crate::engine::EngineOptions;
 use crate::plan::Extras;
 
@@ -50,7 +50,7 @@ pub struct ExecOptions {
     pub process_label: Option<String>,
     /// Cgroup below that of the container, on version 1 in all hierarchies or in some
     #[arg(long, value_name = "[CTRL[,CTRL]:]PATH")]
-    pub cgroup: Vec<SubGroup>,
+    pub cgroup: Vec<SubCgroup>,
     /// Wait until a paused container is resumed
     #[arg(long)]
     pub ignore_paused: bool,

@@ -370,7 +370,7 @@ fn cgroup(root: &RootFd, entry: &MountPoint, plan: &RootfsPlan) -> Result<()> {
             0
         };
     if cgroups.unified {
-        let Some((_, directory)) = cgroups.groups.first() else {
+        let Some((_, directory)) = cgroups.directories.first() else {
             return Ok(());
         };
         let tree = clone_group(directory)?;
@@ -386,7 +386,7 @@ fn cgroup(root: &RootFd, entry: &MountPoint, plan: &RootfsPlan) -> Result<()> {
     }
     let tmpfs = sys::fsmount(fs.as_fd(), PLAIN)?;
     sys::move_mount(tmpfs.as_fd(), target.as_fd())?;
-    for (name, directory) in &cgroups.groups {
+    for (name, directory) in &cgroups.directories {
         mount_group(&tmpfs, name, directory).with_context(|| name.clone())?;
     }
     sys::mount_setattr(tmpfs.as_fd(), true, attributes, 0, 0)?;

@@ -48,7 +48,7 @@ pub struct CgroupMounts {
     /// Whether they are the cgroups of `rt`, because the container has none.
     pub borrowed: bool,
     /// The name of the directory below the mount point, and the cgroup's directory on the host.
-    pub groups: Vec<(String, PathBuf)>,
+    pub directories: Vec<(String, PathBuf)>,
 }
 
 /// A device node.
@@ -125,16 +125,16 @@ impl CgroupMounts {
             Cgroup::default()
         };
         let cgroup = if borrowed { &own } else { cgroup };
-        let groups = cgroup
-            .groups()
+        let directories = cgroup
+            .views()
             // As in runc, the version 2 tree of a hybrid host is not shown.
-            .filter(|group| cgroup.is_unified() || !group.is_v2)
-            .map(|group| (group.name.to_string(), group.directory.to_owned()))
+            .filter(|view| cgroup.is_unified() || !view.is_v2)
+            .map(|view| (view.name.to_string(), view.directory.to_owned()))
             .collect();
         Ok(Self {
             unified: cgroup.is_unified(),
             borrowed,
-            groups,
+            directories,
         })
     }
 }

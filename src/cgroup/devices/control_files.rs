@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::super::group::trial;
+use super::super::cgroup_dir::trial;
 use super::super::{file, walk};
 use super::exceptions;
 use super::rule::DeviceRule;

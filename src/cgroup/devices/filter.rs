@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 
-use super::super::group::{Group, with_controller};
+use super::super::cgroup_dir::{CgroupDir, with_controller};
 use super::rule::DeviceRule;
 use super::{control_files, program};
 use crate::sys;
@@ -14,25 +14,26 @@ use crate::sys;
 const PROGRAM: sys::BpfName = *b"rt_devices\0\0\0\0\0\0";
 
 /// Replaces the device rules of the container with `rules`; on version 2 in one step.
-pub fn apply(groups: &[Group], rules: &[DeviceRule], is_update: bool) -> Result<()> {
-    if let Some(group) = with_controller(groups, "devices") {
-        return control_files::write(&group.directory, rules, is_update);
+pub fn apply(cgroups: &[CgroupDir], rules: &[DeviceRule], is_update: bool) -> Result<()> {
+    if let Some(cgroup) = with_controller(cgroups, "devices") {
+        return control_files::write(&cgroup.directory, rules, is_update);
     }
     let instructions = program::assemble(rules);
     if instructions.is_none() && !is_update {
         return Ok(());
     }
-    let group = groups.iter().find(|group| group.is_v2());
-    let group = group.context("linux.resources.devices: no cgroup hierarchy can filter devices")?;
-    attach(group, instructions.as_deref(), is_update)
-        .with_context(|| format!("linux.resources.devices: {}", group.directory.display()))
+    let cgroup = cgroups.iter().find(|cgroup| cgroup.is_v2());
+    let cgroup =
+        cgroup.context("linux.resources.devices: no cgroup hierarchy can filter devices")?;
+    attach(cgroup, instructions.as_deref(), is_update)
+        .with_context(|| format!("linux.resources.devices: {}", cgroup.directory.display()))
 }
 
 /// Attaches the program to a version 2 cgroup, or detaches the present one if there are no
 /// instructions.
-fn attach(group: &Group, instructions: Option<&[u64]>, is_update: bool) -> Result<()> {
+fn attach(cgroup: &CgroupDir, instructions: Option<&[u64]>, is_update: bool) -> Result<()> {
     const FILTER: &str = "eBPF device filter";
-    let directory = group.open()?;
+    let directory = cgroup.open()?;
     let directory = directory.as_fd();
     let present = match is_update {
         true => sys::bpf_prog_of_cgroup(directory, PROGRAM).context(FILTER)?,

@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 
+use super::super::cgroups::Cgroup;
 use super::super::devices;
-use super::super::groups::Cgroup;
 use super::super::limits::Limits;
 use super::super::setting::set;
 use super::{v1, v2};

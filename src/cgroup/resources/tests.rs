@@ -1,7 +1,7 @@
 use anyhow::Result;
 
-use super::super::group::Group;
-use super::super::groups::Cgroup;
+use super::super::cgroup_dir::CgroupDir;
+use super::super::cgroups::Cgroup;
 use super::super::limits::Limits;
 use super::super::setting::Setting;
 
@@ -10,14 +10,14 @@ fn host(unified: bool) -> Cgroup {
     let all = "pids,memory,cpu,cpuset,blkio,hugetlb,rdma,net_cls,net_prio,devices";
     let controllers = if unified { "" } else { all };
     let (directory, existing) = ("/x".into(), "/".into());
-    let groups = vec![Group {
+    let cgroups = vec![CgroupDir {
         controllers: controllers.into(),
         directory,
         existing,
     }];
     Cgroup {
         unified,
-        groups,
+        cgroups,
         ..Cgroup::default()
     }
 }
@@ -63,14 +63,14 @@ fn zeros_of_clients_are_not_set() {
 
 #[test]
 fn a_hybrid_host_takes_from_version_2_what_version_1_does_not_have() {
-    let group = |controllers: &str| Group {
+    let cgroup = |controllers: &str| CgroupDir {
         controllers: controllers.into(),
         directory: "/x".into(),
         existing: "/".into(),
     };
-    let groups = vec![group("memory"), group("")];
+    let cgroups = vec![cgroup("memory"), cgroup("")];
     let hybrid = Cgroup {
-        groups,
+        cgroups,
         ..Cgroup::default()
     };
     let json = r#"{"memory":{"limit":7},"hugepageLimits":[{"pageSize":"2MB","limit":1}],

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::super::groups::Cgroup;
+use super::super::cgroups::Cgroup;
 use super::super::limits::Limits;
 use super::super::setting::{Setting, set};
 use super::{block_io, others};

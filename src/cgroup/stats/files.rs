@@ -108,7 +108,7 @@ pub(super) fn page_sizes() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::group;
+    use super::super::tests::cgroup;
     use super::*;
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
     fn pressure_is_some_and_full() {
         let text = "some avg10=1.50 avg60=0.00 avg300=0.00 total=77\n\
             full avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";
-        let directory = group(&[("cpu.pressure", text)]);
+        let directory = cgroup(&[("cpu.pressure", text)]);
         let psi = Files(&directory).pressure("cpu.pressure").unwrap();
         assert_eq!(psi["some"]["avg10"], 1.5);
         assert_eq!(psi["some"]["total"], 77);

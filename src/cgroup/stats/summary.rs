@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::group::{Group, with_controller};
-use super::super::groups::Cgroup;
+use super::super::cgroup_dir::{CgroupDir, with_controller};
+use super::super::cgroups::Cgroup;
 use super::files::Files;
 use super::object::{Object, put};
 use super::{v1, v2};
@@ -11,17 +11,18 @@ use super::{v1, v2};
 impl Cgroup {
     /// Returns what the container uses, in the shape of runc's `events`.
     pub fn stats(&self) -> Value {
-        read(&self.groups)
+        read(&self.cgroups)
     }
 }
 
 /// Returns the statistics of a container, those of each controller from the version that has it.
-fn read(groups: &[Group]) -> Value {
-    let v1 = |controller| with_controller(groups, controller).map(|group| Files(&group.directory));
-    let v2 = groups
+fn read(cgroups: &[CgroupDir]) -> Value {
+    let v1 =
+        |controller| with_controller(cgroups, controller).map(|cgroup| Files(&cgroup.directory));
+    let v2 = cgroups
         .iter()
-        .find(|group| group.is_v2())
-        .map(|group| Files(&group.directory));
+        .find(|cgroup| cgroup.is_v2())
+        .map(|cgroup| Files(&cgroup.directory));
     let one = |v1: Option<Object>, of_v2: fn(Files<'_>) -> Object| {
         v1.or_else(|| v2.map(of_v2)).unwrap_or_default()
     };

@@ -1,5 +1,5 @@
 /// Makes a directory of plain files that looks like a cgroup.
-pub(super) fn group(files: &[(&str, &str)]) -> std::path::PathBuf {
+pub(super) fn cgroup(files: &[(&str, &str)]) -> std::path::PathBuf {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

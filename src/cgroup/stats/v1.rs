@@ -137,12 +137,12 @@ pub(super) fn huge_pages(files: Files<'_>) -> Object {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::group;
+    use super::super::tests::cgroup;
     use super::*;
 
     #[test]
     fn a_disk_of_the_throttling_layer() {
-        let directory = group(&[
+        let directory = cgroup(&[
             ("blkio.bfq.io_serviced_recursive", "Total 0\n"),
             (
                 "blkio.throttle.io_serviced_recursive",
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn memory_has_its_four_entries() {
-        let directory = group(&[
+        let directory = cgroup(&[
             ("memory.stat", "cache 5\nrss 6\n"),
             ("memory.usage_in_bytes", "11\n"),
             ("memory.limit_in_bytes", "100\n"),

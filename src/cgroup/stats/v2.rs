@@ -103,12 +103,12 @@ pub(super) fn huge_pages(files: Files<'_>) -> Object {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::group;
+    use super::super::tests::cgroup;
     use super::*;
 
     #[test]
     fn memory_and_swap_are_counted_together() {
-        let directory = group(&[
+        let directory = cgroup(&[
             ("memory.stat", "anon 1\nfile 5\n"),
             ("memory.current", "10\n"),
             ("memory.max", "100\n"),
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn disks_and_time() {
-        let directory = group(&[
+        let directory = cgroup(&[
             (
                 "io.stat",
                 "8:0 rbytes=5 wbytes=6 rios=1 wios=2 dbytes=0 dios=0\n",

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::super::cgroup_dir::CgroupDir;
 use super::super::devices::DeviceRule;
 use super::super::file;
-use super::super::group::Group;
 use super::super::limits::Limits;
 use super::bus::{Bus, Refusal};
 use super::scope::{is_ordinary_user, scope, slice_path};
@@ -139,7 +139,7 @@ impl UnitConnection {
     /// `limits`. `cpu` is the cgroup whose CPU control files are read.
     pub(in crate::cgroup) fn set(
         &mut self,
-        cpu: Option<&Group>,
+        cpu: Option<&CgroupDir>,
         limits: &mut Limits,
     ) -> Result<()> {
         let present = |name: &str| file::read(&cpu?.directory.join(name)).ok();

@@ -10,7 +10,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 const GROUP: &str = "rt-netns";
 
 /// Returns the helper's cgroup of version 2, or those of each hierarchy of version 1.
-fn groups() -> Vec<PathBuf> {
+fn own_cgroups() -> Vec<PathBuf> {
     let root = PathBuf::from(ROOT);
     if root.join("cgroup.procs").exists() {
         return vec![root.join(GROUP)];
@@ -24,7 +24,7 @@ fn groups() -> Vec<PathBuf> {
 
 /// Moves this process into the helper's cgroups. If that is not allowed, it stays where it is.
 pub(super) fn enter() {
-    for group in groups() {
+    for group in own_cgroups() {
         if !make_and_go(&group, go) {
             let _ = fs::remove_dir(&group);
         }
@@ -55,7 +55,7 @@ fn make_cgroup(group: &Path) {
 /// Moves this process into the root cgroups and removes the helper's cgroups, unless other helpers
 /// are in them.
 pub(super) fn leave() {
-    for group in groups() {
+    for group in own_cgroups() {
         let _ = group.parent().map(go);
         let _ = fs::remove_dir(group);
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::group::{Group, with_controller};
+use super::cgroup_dir::{CgroupDir, with_controller};
 use super::systemd::Unit;
 
 /// The cgroups of one container on every hierarchy, as its record stores them.
@@ -10,7 +10,8 @@ use super::systemd::Unit;
 pub struct Cgroup {
     /// Whether the host has version 2 alone, so that there is one cgroup at most.
     pub(super) unified: bool,
-    pub(super) groups: Vec<Group>,
+    #[serde(rename = "groups")]
+    pub(super) cgroups: Vec<CgroupDir>,
     /// Whether `create` has succeeded, so that every process in the cgroups is the container's;
     /// before that it may be anybody's.
     pub(super) owned: bool,
@@ -22,7 +23,7 @@ pub struct Cgroup {
 impl Cgroup {
     /// Whether the container has no cgroup at all.
     pub fn is_nowhere(&self) -> bool {
-        self.groups.is_empty()
+        self.cgroups.is_empty()
     }
 
     /// Whether the host has version 2 alone.
@@ -33,11 +34,11 @@ impl Cgroup {
     /// Whether limits of `controller`, by its name on version 1, are written to the version 2
     /// cgroup.
     pub(super) fn is_v2(&self, controller: &str) -> bool {
-        self.v2().is_some() && with_controller(&self.groups, controller).is_none()
+        self.v2().is_some() && with_controller(&self.cgroups, controller).is_none()
     }
 
-    pub(super) fn v2(&self) -> Option<&Group> {
-        self.groups.iter().find(|group| group.is_v2())
+    pub(super) fn v2(&self) -> Option<&CgroupDir> {
+        self.cgroups.iter().find(|cgroup| cgroup.is_v2())
     }
 
     /// Marks the cgroups as the container's, because they have been made for it; not those that
@@ -46,30 +47,30 @@ impl Cgroup {
         self.owned |= self.unit.is_none();
     }
 
-    pub(super) fn own_groups(&self) -> &[Group] {
-        if self.owned { &self.groups } else { &[] }
+    pub(super) fn own_cgroups(&self) -> &[CgroupDir] {
+        if self.owned { &self.cgroups } else { &[] }
     }
 
     /// Returns the cgroup that can be frozen: that of the version 1 controller, else that of
     /// version 2.
-    pub(super) fn freezer(&self) -> Option<&Group> {
-        with_controller(&self.groups, "freezer").or_else(|| self.v2())
+    pub(super) fn freezer(&self) -> Option<&CgroupDir> {
+        with_controller(&self.cgroups, "freezer").or_else(|| self.v2())
     }
 
     /// Returns these cgroups, with those of `other` on hierarchies where these have none.
     pub fn with(mut self, other: Self) -> Self {
-        let has = |group: &Group| {
-            self.groups
+        let has = |cgroup: &CgroupDir| {
+            self.cgroups
                 .iter()
-                .any(|own| own.controllers == group.controllers)
+                .any(|own| own.controllers == cgroup.controllers)
         };
-        let missing: Vec<Group> = other
-            .groups
+        let missing: Vec<CgroupDir> = other
+            .cgroups
             .iter()
-            .filter(|group| !has(group))
+            .filter(|cgroup| !has(cgroup))
             .cloned()
             .collect();
-        self.groups.extend(missing);
+        self.cgroups.extend(missing);
         self
     }
 }

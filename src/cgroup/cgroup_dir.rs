@@ -11,7 +11,7 @@ use super::file;
 
 /// A cgroup on one hierarchy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Group {
+pub(super) struct CgroupDir {
     /// As in `/proc/PID/cgroup`: `cpu,cpuacct`, `name=systemd`, or empty for version 2.
     pub(super) controllers: String,
     pub(super) directory: PathBuf,
@@ -20,7 +20,7 @@ pub(super) struct Group {
     pub(super) existing: PathBuf,
 }
 
-impl Group {
+impl CgroupDir {
     pub(super) fn is_v2(&self) -> bool {
         self.controllers.is_empty()
     }
@@ -47,8 +47,13 @@ impl Group {
 }
 
 /// Returns the version 1 cgroup among `groups` that has `controller`.
-pub(super) fn with_controller<'a>(groups: &'a [Group], controller: &str) -> Option<&'a Group> {
-    groups.iter().find(|group| group.has_controller(controller))
+pub(super) fn with_controller<'a>(
+    cgroups: &'a [CgroupDir],
+    controller: &str,
+) -> Option<&'a CgroupDir> {
+    cgroups
+        .iter()
+        .find(|cgroup| cgroup.has_controller(controller))
 }
 
 /// Returns the directory beside a cgroup in which an update tries device rules. No container's id
