@@ -66,6 +66,7 @@ pub use limits::Limits;
 pub use manager::Manager;
 pub use oom::OomWatch;
 pub use open::OpenCgroup;
+pub use stats::CgroupStats;
 pub use sub::SubCgroup;
 pub use systemd::{Property, UNIT_PROPERTIES, UnitConnection};
 pub use trust::Expected;

@@ -10,9 +10,8 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::cgroup::OomWatch;
+use crate::cgroup::{CgroupStats, OomWatch};
 use crate::container::state::{Container, ContainerStatus};
 use crate::error::{InPhase, Phase};
 
@@ -23,7 +22,7 @@ struct Event<'a> {
     kind: &'a str,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Value>,
+    data: Option<CgroupStats>,
 }
 
 /// Runs `rt events`: prints the usage once with `stats_only`, otherwise until the container ends.
@@ -87,7 +86,7 @@ fn wait(init: &OwnedFd, oom: Option<&OomWatch>, timeout: Duration) -> Result<boo
 fn print_stats(container: &Container) -> Result<()> {
     let mut stats = container.record.cgroup.stats();
     if let Some(rdt) = &container.record.rdt {
-        stats["intel_rdt"] = rdt.stats();
+        stats.intel_rdt = rdt.stats();
     }
     print(&Event {
         kind: "stats",

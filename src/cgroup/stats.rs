@@ -6,13 +6,16 @@
 //! |---|---|
 //! | `summary` | all statistics, those of each controller from the version that has it |
 //! | `v1` `v2` | the controllers of one version |
-//! | `files` `object` | reading control files; building JSON objects |
+//! | `files` | reading control files |
+//! | `types` | the statistics as types: the shape of the JSON |
 
 mod files;
-mod object;
 mod summary;
+mod types;
 mod v1;
 mod v2;
+
+pub use types::CgroupStats;
 
 #[cfg(test)]
 mod tests;

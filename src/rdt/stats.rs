@@ -36,7 +36,7 @@ const COUNTERS: [(&str, &[&str]); 2] = [
 
 impl Rdt {
     /// Returns the statistics. Fields that this hardware or kernel does not have are left out.
-    pub fn stats(&self) -> Value {
+    pub fn stats(&self) -> Map<String, Value> {
         let mut stats = Map::new();
         let mut put = |name: String, value: Value| drop(stats.insert(name, value));
         let (root, own) = (lines(&self.root), lines(&self.class));
@@ -62,7 +62,7 @@ impl Rdt {
             }
         }
         put("schemata".to_owned(), json!(own));
-        stats.into()
+        stats
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
             .plan(json!({ "closID": "gold", "enableMonitoring": true }))
             .unwrap();
         assert_eq!(
-            rdt.stats(),
+            Value::Object(rdt.stats()),
             json!({ "schemata": ["MB:0= 20;1=070", "L3:0=007f0;1=0001f"] })
         );
         for (path, text) in [
@@ -148,6 +148,6 @@ mod tests {
             "cmt_stats": [{ "llc_occupancy": 300 }, { "llc_occupancy": 7 }],
             "schemata": ["MB:0= 20;1=070", "L3:0=007f0;1=0001f"]
         });
-        assert_eq!(rdt.stats(), expected);
+        assert_eq!(Value::Object(rdt.stats()), expected);
     }
 }

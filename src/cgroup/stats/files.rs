@@ -1,12 +1,13 @@
 //! The control files of a cgroup, read as numbers, tables and lists.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
 use serde_json::Value;
 
 use super::super::file;
-use super::object::Object;
+use super::types::Pressure;
 use crate::sys;
 
 /// The control files of one cgroup.
@@ -41,12 +42,12 @@ impl Files<'_> {
         )
     }
 
-    /// Returns lines of a key and a number as an object.
-    pub(super) fn table(&self, name: &str) -> Option<Object> {
+    /// Returns lines of a key and a number.
+    pub(super) fn table(&self, name: &str) -> Option<BTreeMap<String, u64>> {
         let text = self.text(name)?;
         let line = |line: &str| {
             let (key, value) = line.split_once(' ')?;
-            Some((key.to_owned(), value.trim().parse::<u64>().ok()?.into()))
+            Some((key.to_owned(), value.trim().parse().ok()?))
         };
         Some(text.lines().filter_map(line).collect())
     }
@@ -57,7 +58,7 @@ impl Files<'_> {
     }
 
     /// Returns pressure stall information (Linux 4.20). A kernel may be built or booted without it.
-    pub(super) fn pressure(&self, name: &str) -> Option<Value> {
+    pub(super) fn pressure(&self, name: &str) -> Option<Pressure> {
         let text = self.text(name)?;
         let line = |line: &str| {
             let (kind, rest) = line.split_once(' ')?;
@@ -69,12 +70,16 @@ impl Files<'_> {
                 };
                 Some((key.to_owned(), number?))
             };
-            let fields: Object = rest.split(' ').filter_map(field).collect();
-            Some((kind.to_owned(), fields.into()))
+            Some((kind.to_owned(), rest.split(' ').filter_map(field).collect()))
         };
-        let kinds: Object = text.lines().filter_map(line).collect();
-        (!kinds.is_empty()).then(|| kinds.into())
+        let kinds: Pressure = text.lines().filter_map(line).collect();
+        Some(kinds).filter(|kinds| !kinds.is_empty())
     }
+}
+
+/// Returns the number of a key, or 0.
+pub(super) fn count(table: &BTreeMap<String, u64>, key: &str) -> u64 {
+    table.get(key).copied().unwrap_or(0)
 }
 
 fn ranges(text: &str) -> Vec<u64> {

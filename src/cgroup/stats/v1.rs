@@ -1,138 +1,141 @@
 //! The statistics of version 1.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
 
-use super::files::{Files, page_sizes};
-use super::object::{Object, count, disk, entry, processor, put};
+use super::files::{Files, count, page_sizes};
+use super::types::{
+    CpuStats, CpuThrottling, CpuUsage, CpusetStats, DiskCount, DiskStats, HugePageStats,
+    MemoryStats, MemoryUsage,
+};
 
 /// `cpuacct` has the CPU time used; `cpu` has the throttling.
-pub(super) fn cpu(acct: Files<'_>, cpu: Option<Files<'_>>) -> Object {
-    let mut usage = Object::new();
-    put(&mut usage, "total", acct.number("cpuacct.usage"));
-    put(&mut usage, "percpu", acct.numbers("cpuacct.usage_percpu"));
-    put(
-        &mut usage,
-        "percpu_kernel",
-        acct.numbers("cpuacct.usage_percpu_sys"),
-    );
-    put(
-        &mut usage,
-        "percpu_user",
-        acct.numbers("cpuacct.usage_percpu_user"),
-    );
-    put(&mut usage, "kernel", acct.number("cpuacct.usage_sys"));
-    put(&mut usage, "user", acct.number("cpuacct.usage_user"));
+pub(super) fn cpu(acct: Files<'_>, cpu: Option<Files<'_>>) -> CpuStats {
     let table = cpu
         .and_then(|cpu| cpu.table("cpu.stat"))
         .unwrap_or_default();
-    processor(usage, &table, count(&table, "throttled_time"))
+    CpuStats {
+        usage: Some(CpuUsage {
+            total: acct.number("cpuacct.usage"),
+            percpu: acct.numbers("cpuacct.usage_percpu"),
+            percpu_kernel: acct.numbers("cpuacct.usage_percpu_sys"),
+            percpu_user: acct.numbers("cpuacct.usage_percpu_user"),
+            kernel: acct.number("cpuacct.usage_sys"),
+            user: acct.number("cpuacct.usage_user"),
+        }),
+        throttling: Some(CpuThrottling {
+            periods: count(&table, "nr_periods"),
+            throttled_periods: count(&table, "nr_throttled"),
+            throttled_time: count(&table, "throttled_time"),
+        }),
+        psi: None,
+    }
 }
 
-pub(super) fn cpuset(files: Files<'_>) -> Object {
-    let mut object = Object::new();
-    put(&mut object, "cpus", files.list("cpuset.cpus"));
-    put(&mut object, "mems", files.list("cpuset.mems"));
-    for name in [
-        "cpu_exclusive",
-        "mem_hardwall",
-        "mem_exclusive",
-        "memory_migrate",
-        "memory_spread_page",
-        "memory_spread_slab",
-        "memory_pressure",
-        "sched_load_balance",
-    ] {
-        put(&mut object, name, files.number(&format!("cpuset.{name}")));
-    }
+const CPUSET_FLAGS: [&str; 8] = [
+    "cpu_exclusive",
+    "mem_hardwall",
+    "mem_exclusive",
+    "memory_migrate",
+    "memory_spread_page",
+    "memory_spread_slab",
+    "memory_pressure",
+    "sched_load_balance",
+];
+
+pub(super) fn cpuset(files: Files<'_>) -> CpusetStats {
+    let flag = |name| Some((name, files.number(&format!("cpuset.{name}"))?));
     let level = files.text("cpuset.sched_relax_domain_level");
-    let level = level.and_then(|level| level.trim().parse::<i64>().ok());
-    put(&mut object, "sched_relax_domain_level", level);
-    object
+    CpusetStats {
+        cpus: files.list("cpuset.cpus"),
+        mems: files.list("cpuset.mems"),
+        flags: CPUSET_FLAGS.into_iter().filter_map(flag).collect(),
+        sched_relax_domain_level: level.and_then(|level| level.trim().parse().ok()),
+    }
 }
 
-pub(super) fn memory(files: Files<'_>) -> Object {
+pub(super) fn memory(files: Files<'_>) -> MemoryStats {
     let raw = files.table("memory.stat").unwrap_or_default();
-    let mut object = Object::new();
-    put(&mut object, "cache", Some(count(&raw, "cache")));
-    for (name, prefix) in [
-        ("usage", "memory"),
-        ("swap", "memory.memsw"),
-        ("kernel", "memory.kmem"),
-        ("kernelTCP", "memory.kmem.tcp"),
-    ] {
+    let usage = |prefix: &str| {
         let number = |end| files.number(&format!("{prefix}.{end}"));
-        if let Some(usage) = number("usage_in_bytes") {
-            let other = |end| number(end).unwrap_or(0);
-            let limit = other("limit_in_bytes");
-            let entry = entry(limit, usage, other("max_usage_in_bytes"), other("failcnt"));
-            put(&mut object, name, Some(entry));
-        }
-    }
+        Some(MemoryUsage {
+            usage: number("usage_in_bytes")?,
+            limit: number("limit_in_bytes").unwrap_or(0),
+            max: number("max_usage_in_bytes").unwrap_or(0),
+            failcnt: number("failcnt").unwrap_or(0),
+        })
+    };
     // The counterpart of `memory.events`; version 1 has only this count of it.
     let control = files.table("memory.oom_control").unwrap_or_default();
-    let killed = control
-        .get("oom_kill")
-        .map(|n| Object::from_iter([("oom_kill".into(), n.clone())]));
-    put(&mut object, "events", killed);
-    put(&mut object, "raw", Some(raw));
-    object
+    let killed = control.get("oom_kill");
+    MemoryStats {
+        cache: Some(count(&raw, "cache")),
+        usage: usage("memory"),
+        swap: usage("memory.memsw"),
+        kernel: usage("memory.kmem"),
+        kernel_tcp: usage("memory.kmem.tcp"),
+        events: killed.map(|count| BTreeMap::from([("oom_kill".to_owned(), *count)])),
+        raw: Some(raw),
+        psi: None,
+    }
 }
+
+/// The counts of disks, and the control files behind `blkio.LAYER.`.
+const DISK_FILES: [(&str, &str); 8] = [
+    ("ioServiceBytesRecursive", "io_service_bytes_recursive"),
+    ("ioServicedRecursive", "io_serviced_recursive"),
+    ("ioQueueRecursive", "io_queued_recursive"),
+    ("ioServiceTimeRecursive", "io_service_time_recursive"),
+    ("ioWaitTimeRecursive", "io_wait_time_recursive"),
+    ("ioMergedRecursive", "io_merged_recursive"),
+    ("ioTimeRecursive", "time_recursive"),
+    ("sectorsRecursive", "sectors_recursive"),
+];
 
 /// Takes the counts of the I/O scheduler BFQ where it runs the disk, because they are more than
 /// those of the throttling layer. Where it does not, its files are empty.
-pub(super) fn disks(files: Files<'_>) -> Object {
-    let mut object = Object::new();
-    for (name, file) in [
-        ("ioServiceBytesRecursive", "io_service_bytes_recursive"),
-        ("ioServicedRecursive", "io_serviced_recursive"),
-        ("ioQueueRecursive", "io_queued_recursive"),
-        ("ioServiceTimeRecursive", "io_service_time_recursive"),
-        ("ioWaitTimeRecursive", "io_wait_time_recursive"),
-        ("ioMergedRecursive", "io_merged_recursive"),
-        ("ioTimeRecursive", "time_recursive"),
-        ("sectorsRecursive", "sectors_recursive"),
-    ] {
-        let entries = |layer| {
+pub(super) fn disks(files: Files<'_>) -> DiskStats {
+    let counts = |file: &str| {
+        let of_layer = |layer| {
             let text = files.text(&format!("blkio.{layer}.{file}"))?;
-            let entries: Vec<Value> = text.lines().filter_map(line).collect();
-            (!entries.is_empty()).then_some(entries)
+            let counts: Vec<DiskCount> = text.lines().filter_map(line).collect();
+            (!counts.is_empty()).then_some(counts)
         };
-        put(
-            &mut object,
-            name,
-            entries("bfq").or_else(|| entries("throttle")),
-        );
+        of_layer("bfq").or_else(|| of_layer("throttle"))
+    };
+    let all = DISK_FILES.into_iter();
+    DiskStats {
+        counts: all
+            .filter_map(|(name, file)| Some((name, counts(file)?)))
+            .collect(),
+        psi: None,
     }
-    object
 }
 
 /// Parses `8:0 Read 1282048` or `8:0 6792`. The last line is a sum without a device.
-fn line(line: &str) -> Option<Value> {
+fn line(line: &str) -> Option<DiskCount> {
     let mut words = line.split(' ');
     let (device, second) = (words.next()?, words.next()?);
     match words.next() {
-        Some(value) => disk(device, second, value.parse().ok()?),
-        None => disk(device, "", second.parse().ok()?),
+        Some(value) => DiskCount::new(device, second, value),
+        None => DiskCount::new(device, "", second),
     }
 }
 
-pub(super) fn huge_pages(files: Files<'_>) -> Object {
-    let mut object = Object::new();
-    for size in page_sizes() {
+pub(super) fn huge_pages(files: Files<'_>) -> BTreeMap<String, HugePageStats> {
+    let of_size = |size: String| {
         // Reservations are used where the kernel counts them.
         let number = |end: &str| {
             let file = |kind| files.number(&format!("hugetlb.{size}.{kind}{end}"));
             file("rsvd.").or_else(|| file(""))
         };
-        if let Some(usage) = number("usage_in_bytes") {
-            let mut entry = Object::new();
-            put(&mut entry, "usage", Some(usage));
-            put(&mut entry, "max", number("max_usage_in_bytes"));
-            put(&mut entry, "failcnt", number("failcnt"));
-            put(&mut object, &size, Some(entry));
-        }
-    }
-    object
+        let stats = HugePageStats {
+            usage: number("usage_in_bytes")?,
+            max: number("max_usage_in_bytes"),
+            failcnt: number("failcnt"),
+        };
+        Some((size, stats))
+    };
+    page_sizes().into_iter().filter_map(of_size).collect()
 }
 
 #[cfg(test)]
@@ -150,13 +153,14 @@ mod tests {
             ),
         ]);
         let disks = disks(Files(&directory));
+        let disks = serde_json::to_value(disks).unwrap();
         let entries = disks["ioServicedRecursive"].as_array().unwrap();
         assert_eq!(entries.len(), 2);
         assert_eq!(
             entries[0],
             serde_json::json!({"major":8,"minor":16,"op":"Read","value":3})
         );
-        assert!(!disks.contains_key("sectorsRecursive"));
+        assert!(disks.get("sectorsRecursive").is_none());
         std::fs::remove_dir_all(directory).unwrap();
     }
 
@@ -173,14 +177,15 @@ mod tests {
                 "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n",
             ),
         ]);
-        let memory = memory(Files(&directory));
-        assert_eq!(memory["usage"], entry(100, 11, 50, 2));
+        let memory = serde_json::to_value(memory(Files(&directory))).unwrap();
+        let usage = serde_json::json!({"limit":100,"usage":11,"max":50,"failcnt":2});
+        assert_eq!(memory["usage"], usage);
         assert_eq!(
             (&memory["cache"], &memory["raw"]["rss"]),
             (&5.into(), &6.into())
         );
         assert_eq!(memory["events"]["oom_kill"], 3);
-        assert!(!memory.contains_key("swap"));
+        assert!(memory.get("swap").is_none());
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -1,104 +1,106 @@
 //! The statistics of version 2, in the fields of version 1.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
 
-use super::files::{Files, page_sizes};
-use super::object::{Object, count, disk, entry, processor, put};
+use super::files::{Files, count, page_sizes};
+use super::types::{
+    CpuStats, CpuThrottling, CpuUsage, CpusetStats, DiskCount, DiskStats, HugePageStats,
+    MemoryStats, MemoryUsage,
+};
 
 /// `cpu.stat` exists even without the controller.
-pub(super) fn cpu(files: Files<'_>) -> Object {
+pub(super) fn cpu(files: Files<'_>) -> CpuStats {
     let table = files.table("cpu.stat").unwrap_or_default();
-    let nanoseconds = |key| Some(count(&table, key) * 1000);
-    let mut usage = Object::new();
-    put(&mut usage, "total", nanoseconds("usage_usec"));
-    put(&mut usage, "kernel", nanoseconds("system_usec"));
-    put(&mut usage, "user", nanoseconds("user_usec"));
-    processor(usage, &table, count(&table, "throttled_usec") * 1000)
-}
-
-pub(super) fn cpuset(files: Files<'_>) -> Object {
-    let mut object = Object::new();
-    put(&mut object, "cpus", files.list("cpuset.cpus.effective"));
-    put(&mut object, "mems", files.list("cpuset.mems.effective"));
-    object
-}
-
-pub(super) fn memory(files: Files<'_>) -> Object {
-    let raw = files.table("memory.stat").unwrap_or_default();
-    let number = |name: &str| files.number(name);
-    let mut object = Object::new();
-    put(&mut object, "cache", Some(count(&raw, "file")));
-    if let Some(usage) = number("memory.current") {
-        let limit = number("memory.max").unwrap_or(0);
-        let events = files.table("memory.events").unwrap_or_default();
-        let peak = number("memory.peak").unwrap_or(0);
-        put(
-            &mut object,
-            "usage",
-            Some(entry(limit, usage, peak, count(&events, "max"))),
-        );
-        put(&mut object, "events", Some(events));
-        // Version 1 counts memory and swap together.
-        if let Some(swap) = number("memory.swap.current") {
-            let swap_limit = number("memory.swap.max").unwrap_or(0);
-            let limit = limit.saturating_add(swap_limit);
-            put(
-                &mut object,
-                "swap",
-                Some(entry(limit, usage.saturating_add(swap), 0, 0)),
-            );
-        }
+    let nanoseconds = |key| count(&table, key) * 1000;
+    CpuStats {
+        usage: Some(CpuUsage {
+            total: Some(nanoseconds("usage_usec")),
+            kernel: Some(nanoseconds("system_usec")),
+            user: Some(nanoseconds("user_usec")),
+            ..CpuUsage::default()
+        }),
+        throttling: Some(CpuThrottling {
+            periods: count(&table, "nr_periods"),
+            throttled_periods: count(&table, "nr_throttled"),
+            throttled_time: nanoseconds("throttled_usec"),
+        }),
+        psi: None,
     }
-    put(&mut object, "raw", Some(raw));
-    object
+}
+
+pub(super) fn cpuset(files: Files<'_>) -> CpusetStats {
+    CpusetStats {
+        cpus: files.list("cpuset.cpus.effective"),
+        mems: files.list("cpuset.mems.effective"),
+        ..CpusetStats::default()
+    }
+}
+
+pub(super) fn memory(files: Files<'_>) -> MemoryStats {
+    let raw = files.table("memory.stat").unwrap_or_default();
+    let mut stats = MemoryStats {
+        cache: Some(count(&raw, "file")),
+        raw: Some(raw),
+        ..MemoryStats::default()
+    };
+    let Some(usage) = files.number("memory.current") else {
+        return stats;
+    };
+    let limit = files.number("memory.max").unwrap_or(0);
+    let events = files.table("memory.events").unwrap_or_default();
+    stats.usage = Some(MemoryUsage {
+        limit,
+        usage,
+        max: files.number("memory.peak").unwrap_or(0),
+        failcnt: count(&events, "max"),
+    });
+    stats.events = Some(events);
+    // Version 1 counts memory and swap together.
+    stats.swap = files.number("memory.swap.current").map(|swap| {
+        let swap_limit = files.number("memory.swap.max").unwrap_or(0);
+        MemoryUsage {
+            limit: limit.saturating_add(swap_limit),
+            usage: usage.saturating_add(swap),
+            ..MemoryUsage::default()
+        }
+    });
+    stats
 }
 
 /// Converts `8:16 rbytes=1459200 wbytes=314773504 rios=192 wios=353 …` to one list for each kind.
-pub(super) fn disks(files: Files<'_>) -> Object {
-    let (mut bytes, mut operations) = (Vec::new(), Vec::new());
+pub(super) fn disks(files: Files<'_>) -> DiskStats {
+    let mut stats = DiskStats::default();
     for line in files.text("io.stat").unwrap_or_default().lines() {
         let mut words = line.split(' ');
         let device = words.next().unwrap_or_default();
         for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            let (list, op): (&mut Vec<Value>, _) = match key {
-                "rbytes" => (&mut bytes, "Read"),
-                "wbytes" => (&mut bytes, "Write"),
-                "rios" => (&mut operations, "Read"),
-                "wios" => (&mut operations, "Write"),
+            let (name, op) = match key {
+                "rbytes" => ("ioServiceBytesRecursive", "Read"),
+                "wbytes" => ("ioServiceBytesRecursive", "Write"),
+                "rios" => ("ioServicedRecursive", "Read"),
+                "wios" => ("ioServicedRecursive", "Write"),
                 _ => continue,
             };
-            list.extend(value.parse().ok().and_then(|value| disk(device, op, value)));
+            if let Some(count) = DiskCount::new(device, op, value) {
+                stats.counts.entry(name).or_default().push(count);
+            }
         }
     }
-    let mut object = Object::new();
-    put(
-        &mut object,
-        "ioServiceBytesRecursive",
-        Some(bytes).filter(|list| !list.is_empty()),
-    );
-    put(
-        &mut object,
-        "ioServicedRecursive",
-        Some(operations).filter(|list| !list.is_empty()),
-    );
-    object
+    stats
 }
 
-pub(super) fn huge_pages(files: Files<'_>) -> Object {
-    let mut object = Object::new();
-    for size in page_sizes() {
+pub(super) fn huge_pages(files: Files<'_>) -> BTreeMap<String, HugePageStats> {
+    let of_size = |size: String| {
         let current = |kind| files.number(&format!("hugetlb.{size}.{kind}current"));
-        if let Some(usage) = current("rsvd.").or_else(|| current("")) {
-            let events = files
-                .table(&format!("hugetlb.{size}.events"))
-                .unwrap_or_default();
-            let mut entry = Object::new();
-            put(&mut entry, "usage", Some(usage));
-            put(&mut entry, "failcnt", Some(count(&events, "max")));
-            put(&mut object, &size, Some(entry));
-        }
-    }
-    object
+        let events = files.table(&format!("hugetlb.{size}.events"));
+        let stats = HugePageStats {
+            usage: current("rsvd.").or_else(|| current(""))?,
+            max: None,
+            failcnt: Some(count(&events.unwrap_or_default(), "max")),
+        };
+        Some((size, stats))
+    };
+    page_sizes().into_iter().filter_map(of_size).collect()
 }
 
 #[cfg(test)]
@@ -117,7 +119,16 @@ mod tests {
             ("memory.swap.max", "max\n"),
             ("memory.events", "low 0\nhigh 0\nmax 4\noom 1\noom_kill 1\n"),
         ]);
-        let memory = memory(Files(&directory));
+        let memory = serde_json::to_value(memory(Files(&directory))).unwrap();
+        let entry = |limit, usage, max, failcnt| {
+            let entry = MemoryUsage {
+                limit,
+                usage,
+                max,
+                failcnt,
+            };
+            serde_json::to_value(entry).unwrap()
+        };
         assert_eq!(memory["usage"], entry(100, 10, 60, 4));
         assert_eq!(memory["swap"], entry(u64::MAX, 17, 0, 0));
         assert_eq!(memory["events"]["oom_kill"], 1);
@@ -138,10 +149,10 @@ mod tests {
             ),
         ]);
         let files = Files(&directory);
-        let disks = disks(files);
+        let disks = serde_json::to_value(disks(files)).unwrap();
         assert_eq!(disks["ioServiceBytesRecursive"][1]["value"], 6);
         assert_eq!(disks["ioServicedRecursive"][0]["op"], "Read");
-        let cpu = cpu(files);
+        let cpu = serde_json::to_value(cpu(files)).unwrap();
         assert_eq!(
             (&cpu["usage"]["total"], &cpu["usage"]["kernel"]),
             (&3000.into(), &1000.into())
