@@ -253,9 +253,9 @@ doc: linker
 build: linker
 	$(CARGO) build --quiet --locked --release
 
-# Completions and manual pages, into $(RELEASE)/share: src/cli/share.rs.
+# Completions and manual pages, into $(RELEASE)/share: src/cli/tests/share.rs.
 share: linker
-	@$(CARGO) test --quiet --locked --release --bin rt cli::share >/dev/null
+	@$(CARGO) test --quiet --locked --release --bin rt cli::tests::share >/dev/null
 
 rootfs:
 	$(call install-missing,$(NEED_BUSYBOX))

@@ -8,8 +8,6 @@ pub mod args;
 mod commands;
 mod examples;
 mod netns;
-#[cfg(test)]
-mod share;
 mod words;
 
 use std::ffi::{OsStr, OsString};
@@ -420,6 +418,8 @@ fn restoring(root: &Path, options: &restore::RestoreOptions, manager: Manager) -
 
 #[cfg(test)]
 mod tests {
+    mod share;
+
     use super::*;
 
     fn parse(args: &[&str]) -> std::result::Result<ArgMatches, clap::Error> {

@@ -23,6 +23,7 @@ mod events;
 mod exec;
 mod features;
 #[cfg(any(test, fuzzing))]
+#[path = "../fuzz/targets.rs"]
 mod fuzz;
 mod id;
 mod init;

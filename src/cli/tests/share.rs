@@ -10,7 +10,7 @@ use clap::Command;
 use clap_complete::{Generator, Shell, generate};
 use clap_mangen::Man;
 
-use super::commands::{COMMANDS, command_line};
+use crate::cli::commands::{COMMANDS, command_line};
 
 /// The sections of the manual page of `rt` that clap cannot generate.
 const FILES_AND_STATUS: &str = r#".SH "EXIT STATUS"
