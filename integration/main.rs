@@ -80,4 +80,6 @@ mod systemd;
 #[cfg(test)]
 mod terminal;
 #[cfg(test)]
+mod tour;
+#[cfg(test)]
 mod warnings;
