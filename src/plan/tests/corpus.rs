@@ -14,7 +14,7 @@ use crate::namespace::Namespaces;
 use crate::plan::{Extras, Plan, PlanSource};
 
 #[path = "../../../integration/harness/corpus.rs"]
-mod inputs;
+pub(super) mod inputs;
 
 use inputs::{Input, inputs, take_out};
 
@@ -43,7 +43,7 @@ fn groups(unified: bool) -> Cgroup {
     serde_json::from_str(&groups.to_string()).unwrap()
 }
 
-fn plan(config: &Value) -> Result<Spec> {
+pub(super) fn plan(config: &Value) -> Result<(Spec, Plan)> {
     let Loaded {
         spec, mut warnings, ..
     } = parse_spec(&serde_json::to_vec(config)?)?;
@@ -61,9 +61,9 @@ fn plan(config: &Value) -> Result<Spec> {
     };
     let namespaces = Namespaces::from_spec(&spec)?;
     let extras = Extras::default();
-    Plan::for_container(&source, &namespaces, &cgroup, extras, &mut warnings)?;
+    let plan = Plan::for_container(&source, &namespaces, &cgroup, extras, &mut warnings)?;
     assert_only_of_this_host(&warnings);
-    Ok(spec)
+    Ok((spec, plan))
 }
 
 /// What a process may be given depends on what this one holds, and on the kernel.
@@ -73,7 +73,7 @@ fn assert_only_of_this_host(warnings: &[String]) {
 }
 
 /// The containers whose namespaces are joined are not here.
-fn with_new_namespaces(mut config: Value) -> Value {
+pub(super) fn with_new_namespaces(mut config: Value) -> Value {
     for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
         namespace.as_object_mut().unwrap().remove("path");
     }
@@ -90,7 +90,7 @@ fn every_configuration_is_planned_but_for_what_is_listed() {
         let mut config = with_new_namespaces(value);
         let spec = loop {
             let line = match plan(&config) {
-                Ok(spec) => break spec,
+                Ok((spec, _)) => break spec,
                 Err(error) => crate::error::line(&error),
             };
             let what = take_out(&mut config, &line).unwrap_or_else(|| panic!("{name}: {line}"));
