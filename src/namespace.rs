@@ -151,6 +151,20 @@ impl Namespaces {
         self.kinds().contains(CloneFlags::CLONE_NEWUSER)
     }
 
+    /// Whether an ordinary user makes them.
+    pub fn is_ordinary(&self) -> bool {
+        self.is_ordinary
+    }
+
+    /// Returns them as root would make them, whoever runs the test.
+    #[cfg(test)]
+    pub fn of_root(self) -> Self {
+        Self {
+            is_ordinary: false,
+            ..self
+        }
+    }
+
     /// Whether a new namespace of this kind is created.
     pub fn has_new(&self, kind: CloneFlags) -> bool {
         self.new.contains(kind)

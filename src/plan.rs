@@ -320,12 +320,15 @@ fn ignored_signals() -> Result<Vec<i32>> {
         .collect())
 }
 
+/// Returns the sysctls in the order of their names: the configuration has no order for them.
 fn sysctls(linux: &Linux) -> Vec<(PathBuf, String)> {
     let sysctls = linux.sysctl().iter().flatten();
     let path = |name: &str| Path::new("sys").join(config::sysctl_file(name));
-    sysctls
+    let mut sysctls: Vec<_> = sysctls
         .map(|(name, value)| (path(name), value.clone()))
-        .collect()
+        .collect();
+    sysctls.sort();
+    sysctls
 }
 
 #[cfg(test)]

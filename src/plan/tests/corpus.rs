@@ -59,7 +59,7 @@ pub(super) fn plan(config: &Value) -> Result<(Spec, Plan)> {
         rootfs: root,
         id: "corpus",
     };
-    let namespaces = Namespaces::from_spec(&spec)?;
+    let namespaces = Namespaces::from_spec(&spec)?.of_root();
     let extras = Extras::default();
     let plan = Plan::for_container(&source, &namespaces, &cgroup, extras, &mut warnings)?;
     assert_only_of_this_host(&warnings);
