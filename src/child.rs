@@ -7,7 +7,6 @@ mod keeper;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,6 @@ use nix::sys::stat::fstat;
 use nix::sys::uio::pread;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, chdir, execve, getppid, pipe2, write};
-use oci_spec::runtime::Hook;
 
 use crate::error::line;
 use crate::sys;
@@ -43,8 +41,6 @@ pub static NO_OUTPUTS: HookOutputs = HookOutputs([None, None]);
 /// Where a hook runs, and what ends it.
 pub struct RunPlace<'a> {
     pub cwd: Option<&'a Path>,
-    /// The environment of a hook that configures none.
-    pub env: &'a [CString],
     pub outputs: &'a HookOutputs,
     /// A socket: when its other end closes, the hook is ended.
     pub peer: Option<BorrowedFd<'a>>,
@@ -65,20 +61,19 @@ pub struct Confinement<'a> {
 
 impl<'a> RunPlace<'a> {
     /// Returns a place in the namespaces of `rt`, with a keeper.
-    pub fn outside(cwd: Option<&'a Path>, env: &'a [CString]) -> Self {
+    pub fn outside(cwd: Option<&'a Path>) -> Self {
         let interruption = Interruption::of_command();
         Self {
             cwd,
             interruption,
-            ..Self::inside(env, &NO_OUTPUTS)
+            ..Self::inside(&NO_OUTPUTS)
         }
     }
 
     /// Returns a place in the namespaces and the working directory of this process, with a keeper.
-    pub fn inside(env: &'a [CString], outputs: &'a HookOutputs) -> Self {
+    pub fn inside(outputs: &'a HookOutputs) -> Self {
         Self {
             cwd: None,
-            env,
             outputs,
             peer: None,
             interruption: None,
@@ -88,18 +83,13 @@ impl<'a> RunPlace<'a> {
     }
 }
 
-/// Runs one program with `state` as its standard input, to its end or its time limit.
+/// Runs `program` in `place` with `input` as its standard input, to its end or its time limit. Then,
+/// or if this process is killed, a program with a keeper ends with everything that it has started; a
+/// program without a keeper ends alone.
 ///
 /// # Errors
 /// The program has failed or was killed. The error says how, and quotes the end of its output.
-pub fn run(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
-    run_in(hook, state, &RunPlace::outside(cwd, &[]))
-}
-
-/// Runs one program as [`run`] does, in `place`. At its time limit, or if this process is killed, a
-/// hook with a keeper ends with everything that it has started; a hook without a keeper ends alone.
-pub fn run_in(hook: &Hook, state: &[u8], place: &RunPlace<'_>) -> Result<()> {
-    let program = ChildProgram::new(hook, place.env)?;
+pub fn run(program: &ChildProgram, input: &[u8], place: &RunPlace<'_>) -> Result<()> {
     // A memfd takes whatever the hook writes: nobody has to read while it runs.
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("its output")?;
     let (stdin, state_end) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
@@ -122,10 +112,8 @@ pub fn run_in(hook: &Hook, state: &[u8], place: &RunPlace<'_>) -> Result<()> {
     };
     let process = process.context("clone3")?;
     drop(stdin);
-    let seconds = hook
-        .timeout()
-        .and_then(|seconds| u64::try_from(seconds).ok());
-    let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let limit = program.time_limit;
+    let deadline = limit.map(|limit| Instant::now() + limit);
     let RunPlace {
         peer, interruption, ..
     } = *place;
@@ -135,14 +123,17 @@ pub fn run_in(hook: &Hook, state: &[u8], place: &RunPlace<'_>) -> Result<()> {
         interruption,
         deadline,
     };
-    let outcome = wait.feed(state_end, state);
+    let outcome = wait.feed(state_end, input);
     if !matches!(outcome, Ok(ChildOutcome::Ended)) {
         end_process(&process, place.has_keeper);
     }
     let status = waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).context("waitid")?;
     let what = match (outcome?, status) {
         (ChildOutcome::Ended, WaitStatus::Exited(_, 0)) => return Ok(()),
-        (ChildOutcome::Late, _) => format!("not finished after {} s, killed", seconds.unwrap_or(0)),
+        (ChildOutcome::Late, _) => {
+            let seconds = limit.unwrap_or_default().as_secs();
+            format!("not finished after {seconds} s, killed")
+        }
         (ChildOutcome::Alone, _) => "killed: who waited for it is gone".to_string(),
         (ChildOutcome::Ended, WaitStatus::Exited(_, status)) => format!("exit status {status}"),
         (ChildOutcome::Ended, WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
@@ -271,38 +262,15 @@ struct ChildStreams<'a> {
     errors: &'a OwnedFd,
 }
 
-/// A hook's program, as execve(2) takes it.
-struct ChildProgram {
-    path: CString,
-    args: Vec<CString>,
-    env: Vec<CString>,
+/// A program, as execve(2) takes it.
+pub struct ChildProgram {
+    pub path: CString,
+    pub args: Vec<CString>,
+    pub env: Vec<CString>,
+    pub time_limit: Option<Duration>,
 }
 
 impl ChildProgram {
-    fn new(hook: &Hook, inherited: &[CString]) -> Result<Self> {
-        let strings = |list: &Vec<String>| {
-            list.iter()
-                .map(|text| CString::new(text.as_str()))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let path = CString::new(hook.path().as_os_str().as_bytes())?;
-        let mut args = hook
-            .args()
-            .as_ref()
-            .map(strings)
-            .transpose()?
-            .unwrap_or_default();
-        if args.is_empty() {
-            args.push(path.clone());
-        }
-        let env = hook.env().as_ref().map(strings).transpose()?;
-        Ok(Self {
-            path,
-            args,
-            env: env.unwrap_or_else(|| inherited.to_vec()),
-        })
-    }
-
     /// Runs in the child: executes the program, or returns the status to end with if that fails.
     /// The program inherits no other descriptor of `parent` and no blocked signal. It does not
     /// outlive `parent`, so that a killed command leaves nothing behind.
@@ -349,22 +317,30 @@ impl ChildProgram {
 mod tests {
     use super::*;
 
-    fn hook(args: &[&str], timeout: Option<i64>) -> Hook {
-        let mut hook = Hook::default();
-        hook.set_path("/bin/sh".into());
-        let args = ["sh", "-c"]
-            .iter()
-            .chain(args)
-            .map(ToString::to_string)
-            .collect();
-        hook.set_args(Some(args));
-        hook.set_env(Some(vec!["PATH=/bin:/usr/bin".into()]));
-        hook.set_timeout(timeout);
-        hook
+    fn hook(script: &str, seconds: Option<u64>) -> ChildProgram {
+        ChildProgram {
+            path: c"/bin/sh".into(),
+            args: [c"sh", c"-c"]
+                .map(CString::from)
+                .into_iter()
+                .chain([CString::new(script).unwrap()])
+                .collect(),
+            env: vec![c"PATH=/bin:/usr/bin".into()],
+            time_limit: seconds.map(Duration::from_secs),
+        }
     }
 
-    fn error(script: &str, timeout: Option<i64>) -> String {
-        line(&run(&hook(&[script], timeout), b"{}", None).unwrap_err())
+    fn run_hook(
+        script: &str,
+        seconds: Option<u64>,
+        state: &[u8],
+        cwd: Option<&Path>,
+    ) -> Result<()> {
+        run(&hook(script, seconds), state, &RunPlace::outside(cwd))
+    }
+
+    fn error(script: &str, seconds: Option<u64>) -> String {
+        line(&run_hook(script, seconds, b"{}", None).unwrap_err())
     }
 
     #[test]
@@ -387,15 +363,15 @@ mod tests {
     #[test]
     fn the_state_may_be_longer_than_a_pipe_whether_it_is_read_or_not() {
         let state = vec![b'x'; 300_000];
-        run(&hook(&["test $(wc -c) = 300000"], None), &state, None).unwrap();
-        run(&hook(&["exec <&-; exit 0"], None), &state, None).unwrap();
-        run(&hook(&["exit 0"], None), &state, None).unwrap();
+        run_hook("test $(wc -c) = 300000", None, &state, None).unwrap();
+        run_hook("exec <&-; exit 0", None, &state, None).unwrap();
+        run_hook("exit 0", None, &state, None).unwrap();
     }
 
     #[test]
     fn a_hook_gets_its_own_name_environment_and_directory_and_nothing_else() {
         let script = "test \"$(pwd)\" = /usr && test \"$(ls /proc/self/fd | wc -l)\" = 4 && \
                       test \"$(tr '\\0' '\\n' </proc/$$/environ)\" = PATH=/bin:/usr/bin";
-        run(&hook(&[script], None), b"{}", Some(Path::new("/usr"))).unwrap();
+        run_hook(script, None, b"{}", Some(Path::new("/usr"))).unwrap();
     }
 }

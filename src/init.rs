@@ -102,8 +102,8 @@ fn run_start_hooks(
     starter: &InitEnd,
 ) -> Result<()> {
     let Some(program) = program else {
-        let place = RunPlace::inside(&[], outputs);
-        return hooks.run_inside(HookKind::StartContainer, place);
+        let place = RunPlace::inside(outputs);
+        return hooks.run_inside(HookKind::StartContainer, &[], place);
     };
     let mut keep = vec![starter.as_raw_fd()];
     keep.extend(program.descriptor());
@@ -113,9 +113,9 @@ fn run_start_hooks(
     };
     let place = RunPlace {
         confinement: Some(&confinement),
-        ..RunPlace::inside(program.env(), outputs)
+        ..RunPlace::inside(outputs)
     };
-    hooks.run_inside(HookKind::StartContainer, place)?;
+    hooks.run_inside(HookKind::StartContainer, program.env(), place)?;
     // The messenger is a second thread. It is made after the last hook, so that every hook is
     // forked from a process with one thread.
     program.prepare_filter()
@@ -268,9 +268,9 @@ fn run_hooks(
         }
         let place = RunPlace {
             peer: Some(parent.as_fd()),
-            ..RunPlace::inside(&[], open.hook_outputs)
+            ..RunPlace::inside(open.hook_outputs)
         };
-        hooks.run_inside(HookKind::CreateContainer, place)?;
+        hooks.run_inside(HookKind::CreateContainer, &[], place)?;
     }
     Ok(())
 }

@@ -17,15 +17,17 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use nix::unistd::getpid;
+use oci_spec::runtime::Hook;
 use serde::Serialize;
 
 use crate::annotations::{self, Annotations as _};
-use crate::child::{HookOutputs, RunPlace, run_in};
+use crate::child::{ChildProgram, HookOutputs, RunPlace, run};
 use crate::config::hooks::HookKind;
 use crate::container::state::ContainerRecord;
 use crate::error::{InPhase, Phase, line};
@@ -123,19 +125,19 @@ impl Hooks {
     /// fails. `pid` is init's as the hook sees it.
     pub fn run(&self, kind: HookKind, pid: i32, outputs: &HookOutputs) -> Result<()> {
         let env = own_environment();
-        self.each(kind, pid, &self.outside(&env, outputs)).collect()
+        self.each(kind, pid, &env, &self.outside(outputs)).collect()
     }
 
-    fn outside<'a>(&'a self, env: &'a [CString], outputs: &'a HookOutputs) -> RunPlace<'a> {
+    fn outside<'a>(&'a self, outputs: &'a HookOutputs) -> RunPlace<'a> {
         RunPlace {
             outputs,
-            ..RunPlace::outside(Some(&self.bundle), env)
+            ..RunPlace::outside(Some(&self.bundle))
         }
     }
 
     /// Runs the hooks of `kind` in their order from inside the container, up to the first that
-    /// fails.
-    pub fn run_inside(&self, kind: HookKind, place: RunPlace<'_>) -> Result<()> {
+    /// fails. A hook that configures no environment gets `env`.
+    pub fn run_inside(&self, kind: HookKind, env: &[CString], place: RunPlace<'_>) -> Result<()> {
         // startContainer hooks have no keeper: in the container's root nothing of the image can be
         // trusted to tell whom to kill, and the filter might not allow the keeper's calls. What
         // such a hook leaves behind ends with init, or is killed by `start`.
@@ -144,14 +146,14 @@ impl Hooks {
             has_keeper,
             ..place
         };
-        self.each(kind, getpid().as_raw(), &place).collect()
+        self.each(kind, getpid().as_raw(), env, &place).collect()
     }
 
     /// Runs every hook of `kind` even if some fail. Returns one error line per failure.
     pub fn run_all(&self, kind: HookKind, outputs: &HookOutputs) -> Vec<String> {
         let env = own_environment();
-        let place = self.outside(&env, outputs);
-        let results = self.each(kind, 0, &place);
+        let place = self.outside(outputs);
+        let results = self.each(kind, 0, &env, &place);
         results
             .filter_map(Result::err)
             .map(|error| line(&error))
@@ -162,6 +164,7 @@ impl Hooks {
         &self,
         kind: HookKind,
         pid: i32,
+        env: &[CString],
         place: &RunPlace<'_>,
     ) -> impl Iterator<Item = Result<()>> {
         let state = HookState {
@@ -177,12 +180,34 @@ impl Hooks {
             let (name, path) = (kind.name(), hook.path().display());
             let state = state.as_ref().map_err(|error| anyhow::anyhow!("the state: {error}"));
             state
-                .and_then(|state| run_in(hook, state, place))
+                .and_then(|state| run(&program(hook, env)?, state, place))
                 // The second half is runc's wording.
                 .with_context(|| format!("hooks.{name}[{i}] {path}: error running {name} hook #{i}"))
                 .phase(Phase::Hooks)
         })
     }
+}
+
+/// Returns the program of a hook, which gets `env` if it configures no environment.
+fn program(hook: &Hook, env: &[CString]) -> Result<ChildProgram> {
+    let strings = |list: &Vec<String>| -> Result<Vec<CString>> {
+        list.iter()
+            .map(|text| Ok(CString::new(text.as_str())?))
+            .collect()
+    };
+    let path = CString::new(hook.path().as_os_str().as_bytes())?;
+    let args = hook.args().as_ref().map(strings).transpose()?;
+    let own_env = hook.env().as_ref().map(strings).transpose()?;
+    let seconds = hook.timeout();
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Ok(ChildProgram {
+        args: args
+            .filter(|args| !args.is_empty())
+            .unwrap_or_else(|| vec![path.clone()]),
+        path,
+        env: own_env.unwrap_or_else(|| env.to_vec()),
+        time_limit: seconds.map(Duration::from_secs),
+    })
 }
 
 /// Returns the environment of this command, which a hook without one inherits, as from runc and

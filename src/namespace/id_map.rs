@@ -2,20 +2,23 @@
 //! any map. An ordinary user may map only the user's own id; further ids need newuidmap(1) and
 //! newgidmap(1), which allow those that `/etc/subuid` and `/etc/subgid` list for the user.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, pipe};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{getegid, geteuid};
-use oci_spec::runtime::{Hook, LinuxIdMapping};
+use oci_spec::runtime::LinuxIdMapping;
 
-use crate::child;
+use crate::child::{self, ChildProgram, RunPlace};
 use crate::sys::{self, Fork};
 
 /// The time limit of newuidmap and newgidmap, in seconds: they may ask a directory service.
-const HELPER_LIMIT: i64 = 30;
+const HELPER_LIMIT: Duration = Duration::from_secs(30);
 
 /// One of the two maps, as ranges: first id inside, first id outside, count.
 #[derive(Debug, Default)]
@@ -120,16 +123,14 @@ impl IdMap {
             );
         };
         let numbers = self.0.iter().flatten().map(|number| number.to_string());
-        let mut helper = Hook::default();
-        helper.set_path(path);
-        helper.set_args(Some(
-            [name.clone(), pid.to_string()]
-                .into_iter()
-                .chain(numbers)
-                .collect(),
-        ));
-        helper.set_timeout(Some(HELPER_LIMIT));
-        child::run(&helper, b"", None).context(name)
+        let args = [name.clone(), pid.to_string()].into_iter().chain(numbers);
+        let helper = ChildProgram {
+            path: CString::new(path.into_os_string().into_vec())?,
+            args: args.map(CString::new).collect::<Result<_, _>>()?,
+            env: vec![],
+            time_limit: Some(HELPER_LIMIT),
+        };
+        child::run(&helper, b"", &RunPlace::outside(None)).context(name)
     }
 }
 
