@@ -178,6 +178,15 @@ fn a_destination_may_be_relative_or_missing_or_behind_a_link() {
 }
 
 #[test]
+fn a_destination_leads_through_no_file() {
+    for destination in ["/file/../data", "/new/../file/../data", "/new/../file/.", "/to-file/x"] {
+        let bundle =
+            Bundle::busybox().writable().file("/file", "").link("/to-file", "/new/../file");
+        bundle.mount(tmpfs(destination, &[])).args(["true"]).refused().one_line();
+    }
+}
+
+#[test]
 fn the_root_itself_is_no_destination() {
     for destination in ["/", "/..", "tmp/..", "."] {
         Bundle::busybox().mount(tmpfs(destination, &[])).refused().says(&["mounts[7].destination"]);

@@ -142,10 +142,8 @@ impl RootFd {
             }
             open.push(next);
         }
-        match open.pop() {
-            Some(fd) => Ok(fd),
-            None => self.open(Path::new("/"), OFlag::O_PATH),
-        }
+        // Here `..` and a slash may have followed a file, which the kernel refuses.
+        self.open(path, OFlag::O_PATH)
     }
 }
 
