@@ -66,7 +66,7 @@ pub struct LoadedProcess {
 }
 
 /// Reads and parses `config.json` of a bundle, or another file in its place. The caller runs
-/// [`check()`] afterwards.
+/// [`check_spec`] afterwards.
 ///
 /// # Errors
 /// `config.json in BUNDLE: …` or `--config FILE: …` with the path of the property that is wrong.
