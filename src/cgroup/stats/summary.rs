@@ -47,7 +47,7 @@ fn pids(files: Files<'_>) -> PidsStats {
     let processes = || Some(files.text("cgroup.procs")?.lines().count() as u64);
     PidsStats {
         current: files.number("pids.current").or_else(processes),
-        // No limit becomes 0, as in runc.
+        // No limit is left out, as in the JSON of runc.
         limit: files.number("pids.max").filter(|limit| *limit != u64::MAX),
     }
 }
