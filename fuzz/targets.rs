@@ -2,6 +2,9 @@
 //! hang. libFuzzer calls them (`make fuzz`, which builds a separate program), and a unit test calls
 //! them with random changes of the files in `fuzz/seeds`.
 
+#[cfg(test)]
+mod random;
+
 use std::path::Path;
 
 use libc::sock_filter;
@@ -176,19 +179,8 @@ fn annotations(bytes: &[u8]) {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use super::random::Xorshift;
     use super::*;
-
-    /// A generator of random numbers (xorshift64*) that gives the same changes in every run.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, end: usize) -> usize {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end.max(1)
-        }
-    }
 
     /// Values that parsers often fail to handle.
     const ODD: [&[u8]; 12] = [
@@ -206,7 +198,7 @@ mod tests {
         b"\0",
     ];
 
-    fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+    fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Xorshift) {
         let at = random.below(bytes.len() + 1);
         let end = (at + random.below(16)).min(bytes.len());
         match random.below(6) {
@@ -261,7 +253,7 @@ mod tests {
             seeds.iter().for_each(|seed| run(name, target, seed));
             // At most as many as two seconds allow; the same ones in the same order on any machine.
             let end = Instant::now() + Duration::from_secs(2);
-            let mut random = Random(0x9e37_79b9_7f4a_7c15);
+            let mut random = Xorshift(0x9e37_79b9_7f4a_7c15);
             for _ in 0..20_000 {
                 let mut bytes = seeds[random.below(seeds.len())].clone();
                 let other = &seeds[random.below(seeds.len())];

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_below_another_one() {
+    fn a_cgroup_is_below_another_one() {
         let cgroup = |value| one(DELEGATE, value).cgroup(DELEGATE);
         assert_eq!(cgroup("a/./b").unwrap(), Some("a/b".into()));
         assert_eq!(cgroup("/a").unwrap(), Some("a".into()));

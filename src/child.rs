@@ -36,6 +36,7 @@ const OUTPUT_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub struct HookOutputs(pub [Option<OwnedFd>; 2]);
 
+/// No files: all output is quoted in the error.
 pub static NO_OUTPUTS: HookOutputs = HookOutputs([None, None]);
 
 /// Where a hook runs, and what ends it.
@@ -267,6 +268,7 @@ pub struct ChildProgram {
     pub path: CString,
     pub args: Vec<CString>,
     pub env: Vec<CString>,
+    /// How long it may run. `None`: until it ends by itself.
     pub time_limit: Option<Duration>,
 }
 
@@ -317,26 +319,19 @@ impl ChildProgram {
 mod tests {
     use super::*;
 
-    fn hook(script: &str, seconds: Option<u64>) -> ChildProgram {
-        ChildProgram {
-            path: c"/bin/sh".into(),
-            args: [c"sh", c"-c"]
-                .map(CString::from)
-                .into_iter()
-                .chain([CString::new(script).unwrap()])
-                .collect(),
-            env: vec![c"PATH=/bin:/usr/bin".into()],
-            time_limit: seconds.map(Duration::from_secs),
-        }
-    }
-
     fn run_hook(
         script: &str,
         seconds: Option<u64>,
         state: &[u8],
         cwd: Option<&Path>,
     ) -> Result<()> {
-        run(&hook(script, seconds), state, &RunPlace::outside(cwd))
+        let hook = ChildProgram {
+            path: c"/bin/sh".into(),
+            args: vec![c"sh".into(), c"-c".into(), CString::new(script)?],
+            env: vec![c"PATH=/bin:/usr/bin".into()],
+            time_limit: seconds.map(Duration::from_secs),
+        };
+        run(&hook, state, &RunPlace::outside(cwd))
     }
 
     fn error(script: &str, seconds: Option<u64>) -> String {

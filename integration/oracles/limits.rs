@@ -1,7 +1,6 @@
 //! The limits of a configuration, written by `rt` and by cgroups-rs: the control files have to be
 //! the same in both cgroups afterwards.
 
-mod disk;
 mod table;
 mod view;
 
@@ -11,8 +10,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::temp::OracleDir;
-use disk::LoopDisk;
+use crate::disk::Disk;
+use crate::temp::TempDir;
 use table::{
     APPLIED, LimitCase, REFUSED, RESULT, RIGHT_DIFFERENCES, RightDifference, STATED, cases,
 };
@@ -30,7 +29,7 @@ fn limits_are_those_that_cgroups_rs_writes() {
 
 /// Compares all limits that the view of a version has. Returns their control files.
 fn compare(version: CgroupVersion) -> BTreeSet<&'static str> {
-    let disk = LoopDisk::new();
+    let disk = Disk::new();
     let new = files_of_new_cgroup(version);
     let cases = cases(disk.numbers());
     let has_case = |name| cases.iter().any(|case| case.name == name);
@@ -109,14 +108,14 @@ fn unexpected(version: CgroupVersion, case: &LimitCase, new: &ControlFiles) -> V
 /// Two cgroups beside each other.
 struct Pair {
     version: CgroupVersion,
-    directory: OracleDir,
+    directory: TempDir,
     of_rt: String,
     of_cgroups_rs: String,
 }
 
 impl Pair {
     fn new(version: CgroupVersion) -> Self {
-        let directory = OracleDir::new();
+        let directory = TempDir::new();
         let mark = directory.mark();
         let (of_rt, of_cgroups_rs) = (format!("{mark}-rt"), format!("{mark}-cgroups-rs"));
         Self { version, of_rt, of_cgroups_rs, directory }

@@ -2,8 +2,17 @@
 //! root. `make test-oracles` runs them with the program in `RT`.
 
 #[cfg(test)]
+#[allow(dead_code, reason = "the integration tests use what these tests do not")]
+#[path = "../harness/disk.rs"]
+mod disk;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod paths;
 #[cfg(test)]
+#[allow(dead_code, reason = "the integration tests use what these tests do not")]
+#[path = "../harness/temp.rs"]
 mod temp;
+
+#[cfg(test)]
+use temp::TempDir;

@@ -6,6 +6,9 @@
 #[path = "../../src/sys/rootfd.rs"]
 #[rustfmt::skip]
 mod rootfd;
+#[path = "../../fuzz/random.rs"]
+#[rustfmt::skip]
+mod random;
 mod tree;
 
 use std::fs::{self, File};
@@ -24,9 +27,9 @@ use pathrs::error::{Error, ErrorKind};
 use pathrs::flags::ResolverFlags;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-use crate::temp::OracleDir;
+use crate::temp::TempDir;
+use random::Xorshift;
 use rootfd::{Missing, RootFd};
-use tree::Xorshift;
 
 /// How libpathrs resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +136,7 @@ impl Drop for MountedProc {
 }
 
 fn compare_known(backend: PathrsBackend) {
-    let directory = OracleDir::new();
+    let directory = TempDir::new();
     let root = directory.path().join("root");
     tree::make_known(&root);
     let proc = MountedProc::new(root.join("proc"));
@@ -157,7 +160,7 @@ fn compare_known(backend: PathrsBackend) {
 }
 
 fn compare_random(backend: PathrsBackend, seed: u64) {
-    let directory = OracleDir::new();
+    let directory = TempDir::new();
     let root = directory.path().join("root");
     fs::create_dir(&root).unwrap();
     let mut random = Xorshift(seed);

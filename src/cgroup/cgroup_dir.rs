@@ -46,7 +46,7 @@ impl CgroupDir {
     }
 }
 
-/// Returns the version 1 cgroup among `groups` that has `controller`.
+/// Returns the version 1 cgroup among `cgroups` that has `controller`.
 pub(super) fn with_controller<'a>(
     cgroups: &'a [CgroupDir],
     controller: &str,

@@ -60,7 +60,7 @@ fn enable(root: &Path, above: &Path, controllers: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Returns those of `controllers` that the cgroups below `group` do not have, each as `+name`.
+/// Returns those of `controllers` that the cgroups below `cgroup` do not have, each as `+name`.
 fn missing(cgroup: &Path, controllers: &[&str]) -> Result<Vec<String>> {
     let path = cgroup.join("cgroup.subtree_control");
     let enabled = file::read(&path).with_context(|| path.display().to_string())?;

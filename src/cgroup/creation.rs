@@ -11,8 +11,8 @@ use super::{controllers, cpuset, file};
 
 impl Cgroup {
     /// Makes all cgroups and opens them. Refuses a cgroup that is frozen or has processes. On an
-    /// error everything that was made is removed again.
-    /// Those that systemd makes are made later, in [`Self::start_unit`].
+    /// error everything that was made is removed again. Those that systemd makes are made later, in
+    /// [`Self::start_unit`].
     pub fn create(&mut self) -> Result<OpenCgroup> {
         if self.unit.is_some() {
             self.cgroups
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_the_containers_once_they_are_made() {
+    fn cgroups_are_the_containers_once_they_are_made() {
         let mut cgroup = Cgroup::default();
         let text = serde_json::to_string(&cgroup).unwrap();
         assert_eq!(text, r#"{"unified":false,"groups":[],"owned":false}"#);

@@ -45,6 +45,11 @@ impl Cgroup {
         mut unit: Option<&mut UnitConnection>,
         is_update: bool,
     ) -> Result<()> {
+        debug_assert_eq!(
+            unit.is_some(),
+            self.unit.is_some(),
+            "systemd has to be told"
+        );
         let mut limits = Cow::Borrowed(limits);
         if let Some(unit) = &mut unit {
             if let Some(cgroup) = self.v2() {

@@ -73,7 +73,7 @@ impl CgroupDir {
     }
 }
 
-/// Returns why processes of `groups` cannot be thawed, if a cgroup above is frozen.
+/// Returns why processes of `cgroups` cannot be thawed, if a cgroup above is frozen.
 pub(super) fn frozen_from_above(cgroups: &[CgroupDir]) -> Option<String> {
     let cgroup = with_controller(cgroups, "freezer")?;
     let directory = cgroup.directory.display();

@@ -63,7 +63,7 @@ impl Limits {
         }
     }
 
-    /// Returns the first property whose limit would be written to `group`.
+    /// Returns the first property whose limit would be written to `cgroup`.
     pub(super) fn field_of(&self, cgroup: &CgroupDir) -> Option<&str> {
         let settings = if cgroup.is_v2() { &self.v2 } else { &self.v1 };
         let here =
@@ -71,7 +71,7 @@ impl Limits {
         settings.iter().find(here).map(|setting| &*setting.field)
     }
 
-    /// Writes the settings of version 1 to `groups`.
+    /// Writes the settings of version 1 to `cgroups`.
     pub(super) fn write_v1(&self, cgroups: &[CgroupDir]) -> Result<()> {
         for settings in self.v1.chunk_by(|a, b| a.controller == b.controller) {
             let Setting {

@@ -45,17 +45,17 @@ impl Cgroup {
         if sub.is_some() {
             annotations::needs_v2(annotations::SUBGROUP, cgroup.unified)?;
         }
-        for cgroup in &mut cgroup.cgroups {
+        for placed in &mut cgroup.cgroups {
             // Slices belong to systemd, also those that it makes for this scope. In hierarchies
             // where systemd makes none, the last container in them removes them.
-            let above = if cgroup.is_managed() {
+            let above = if placed.is_managed() {
                 1
             } else {
                 path.iter().count() - 1
             };
-            let existing = cgroup.directory.ancestors().nth(above);
-            cgroup.existing = existing.unwrap_or(Path::new("/")).to_owned();
-            cgroup.directory.extend(&sub);
+            let existing = placed.directory.ancestors().nth(above);
+            placed.existing = existing.unwrap_or(Path::new("/")).to_owned();
+            placed.directory.extend(&sub);
         }
         Ok(cgroup)
     }

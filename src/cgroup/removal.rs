@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_groups_is_a_state_of_its_own() {
+    fn no_cgroups_is_a_state_of_its_own() {
         let none = Cgroup::default();
         assert!(none.pids().unwrap().is_empty());
         assert!(!none.is_frozen().unwrap());

@@ -51,12 +51,12 @@ impl Cgroup {
 /// Adds the missing one of the two memory limits. Version 2 limits swap alone, but the
 /// configuration has the sum of memory and swap, so a change of one limit needs the other.
 fn complete(memory: &mut LinuxMemory, cgroup: &Cgroup) -> Result<()> {
-    let Some(cgroup) = cgroup.v2() else {
+    let Some(v2) = cgroup.v2() else {
         return Ok(());
     };
     let is_set = |value: Option<i64>| value.is_some_and(|value| value != 0);
     let read = |name: &str| -> Result<Option<i64>> {
-        let path = cgroup.directory.join(name);
+        let path = v2.directory.join(name);
         match file::read(&path) {
             // Writing the limit will report the missing controller.
             Err(Errno::ENOENT) => Ok(None),

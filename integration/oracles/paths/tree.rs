@@ -4,22 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// A generator of random numbers (xorshift64*) that gives the same trees in every run.
-#[derive(Debug)]
-pub(super) struct Xorshift(pub(super) u64);
-
-impl Xorshift {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end.max(1)
-    }
-
-    fn word<'a>(&mut self, words: &[&'a str]) -> &'a str {
-        words[self.below(words.len())]
-    }
-}
+use super::random::Xorshift;
 
 /// The numbers of links in a row that the kernel always follows, and never follows. In between it
 /// depends: the kernel follows 40, but when it has to begin a look-up again, which on a busy machine
@@ -137,7 +122,7 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 pub(super) fn make_random(root: &Path, random: &mut Xorshift) {
     let mut directories = vec![root.to_owned()];
     for _ in 0..16 {
-        let path = directories[random.below(directories.len())].join(random.word(&NAMES));
+        let path = directories[random.below(directories.len())].join(word(random, &NAMES));
         if path.symlink_metadata().is_ok() {
             continue;
         }
@@ -154,12 +139,16 @@ pub(super) fn make_random(root: &Path, random: &mut Xorshift) {
 
 /// A path of few names: absolute or relative, with `.`, `..`, and more slashes than it needs.
 pub(super) fn random_path(random: &mut Xorshift) -> PathBuf {
-    let mut path = random.word(&["", "", "/", "//", "../"]).to_owned();
-    path += random.word(&["a", "b", "c", "d", "."]);
+    let mut path = word(random, &["", "", "/", "//", "../"]).to_owned();
+    path += word(random, &["a", "b", "c", "d", "."]);
     for _ in 0..random.below(5) {
-        path += random.word(&["/", "/", "//"]);
-        path += random.word(&["a", "b", "c", "d", ".", "..", ".."]);
+        path += word(random, &["/", "/", "//"]);
+        path += word(random, &["a", "b", "c", "d", ".", "..", ".."]);
     }
-    path += random.word(&["", "", "", "/", "/."]);
+    path += word(random, &["", "", "", "/", "/."]);
     path.into()
+}
+
+fn word<'a>(random: &mut Xorshift, words: &[&'a str]) -> &'a str {
+    words[random.below(words.len())]
 }

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_group_has_no_numbers() {
+    fn no_cgroup_has_no_numbers() {
         let stats = serde_json::to_value(read(&[])).unwrap();
         assert_eq!(stats["cpu"], serde_json::json!({}));
         assert!(stats["network_interfaces"].is_null());
