@@ -73,6 +73,34 @@ fn hooks_run_in_the_order_of_the_containers_life() {
     assert_eq!(written(&c.bundle, "order"), format!("{started}poststop 1\npoststop 2\n"));
 }
 
+/// Their parent is not in that namespace, and init does not exist yet.
+#[test]
+fn create_container_hooks_run_in_a_pid_namespace_that_is_joined() {
+    let donor = Bundle::busybox().args(["sleep", "1000"]).start();
+    let bundle = Bundle::busybox().writable().joins("pid", &donor.namespace("pid"));
+    let script = "cat >$OUT/state; echo $$ >$OUT/pid";
+    let bundle = hook(bundle, "createContainer", script).args(["true"]);
+    let bundle = hook(bundle, "startContainer", "true");
+    bundle.launch(&["run"], &bundle.id()).run().success();
+    let state: Value = serde_json::from_str(&written(&bundle, "state")).unwrap();
+    assert_eq!((&state["status"], &state["pid"]), (&"creating".into(), &Value::Null));
+    // Pids of the joined namespace are small: 1 is the donor's.
+    assert!(written(&bundle, "pid").trim().parse::<i32>().unwrap() < 100);
+    assert_eq!(donor.status(), "running");
+}
+
+/// At its time limit a hook ends with what it has started, also there.
+#[test]
+fn a_create_container_hook_in_a_joined_pid_namespace_ends_at_its_time_limit() {
+    let donor = Bundle::busybox().args(["sleep", "1000"]).start();
+    let bundle = Bundle::busybox().joins("pid", &donor.namespace("pid")).args(["true"]);
+    let script = "(sleep 1000 &); exec sleep 1000";
+    let bundle = hook(bundle, "createContainer", script).config(|c| {
+        c["hooks"]["createContainer"][0]["timeout"] = 1.into();
+    });
+    bundle.refused().one_line().says(&["createContainer", "not finished after 1 s"]);
+}
+
 #[test]
 fn a_container_is_created_until_its_program_runs() {
     for verb in ["run", "start"] {

@@ -15,12 +15,11 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::fstat;
 use nix::sys::uio::pread;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, chdir, execve, getppid, pipe2, write};
+use nix::unistd::{chdir, execve, pipe2, write};
 
 use crate::error::line;
 use crate::sys;
@@ -106,7 +105,7 @@ pub fn run(program: &ChildProgram, input: &[u8], place: &RunPlace<'_>) -> Result
         err,
         errors: &output,
     };
-    let execute = |parent| program.execute(&streams, place, parent);
+    let execute = |parent: BorrowedFd<'_>| program.execute(&streams, place, parent);
     let process = match place.has_keeper {
         true => keeper::start(execute, output.as_fd()),
         false => keeper::fork(execute),
@@ -274,9 +273,14 @@ pub struct ChildProgram {
 
 impl ChildProgram {
     /// Runs in the child: executes the program, or returns the status to end with if that fails.
-    /// The program inherits no other descriptor of `parent` and no blocked signal. It does not
-    /// outlive `parent`, so that a killed command leaves nothing behind.
-    fn execute(&self, streams: &ChildStreams<'_>, place: &RunPlace<'_>, parent: Pid) -> i32 {
+    /// The program inherits no other descriptor of `parent`, whose pidfd this is, and no blocked
+    /// signal. It does not outlive `parent`, so that a killed command leaves nothing behind.
+    fn execute(
+        &self,
+        streams: &ChildStreams<'_>,
+        place: &RunPlace<'_>,
+        parent: BorrowedFd<'_>,
+    ) -> i32 {
         let prepared = self.prepare(streams, place, parent);
         let executed = prepared.and_then(|()| Ok(execve(&self.path, &self.args, &self.env)?));
         match executed {
@@ -288,11 +292,13 @@ impl ChildProgram {
         }
     }
 
-    fn prepare(&self, streams: &ChildStreams<'_>, place: &RunPlace<'_>, parent: Pid) -> Result<()> {
-        set_pdeathsig(Signal::SIGKILL)?;
-        if getppid() != parent {
-            return Err(Errno::ECHILD.into());
-        }
+    fn prepare(
+        &self,
+        streams: &ChildStreams<'_>,
+        place: &RunPlace<'_>,
+        parent: BorrowedFd<'_>,
+    ) -> Result<()> {
+        keeper::end_with(parent, Signal::SIGKILL)?;
         nix::unistd::dup2_stdout(streams.out)?;
         nix::unistd::dup2_stderr(streams.err)?;
         nix::unistd::dup2_stdin(streams.stdin)?;

@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{fchdir, sethostname};
+use nix::unistd::{fchdir, getpid, sethostname};
 
 use crate::cgroup::OpenCgroup;
 use crate::child::{Confinement, HookOutputs, RunPlace};
@@ -101,9 +101,10 @@ fn run_start_hooks(
     program: Option<&ReadyProgram<'_>>,
     starter: &InitEnd,
 ) -> Result<()> {
+    let pid = getpid().as_raw();
     let Some(program) = program else {
         let place = RunPlace::inside(outputs);
-        return hooks.run_inside(HookKind::StartContainer, &[], place);
+        return hooks.run_inside(HookKind::StartContainer, pid, &[], place);
     };
     let mut keep = vec![starter.as_raw_fd()];
     keep.extend(program.descriptor());
@@ -115,7 +116,7 @@ fn run_start_hooks(
         confinement: Some(&confinement),
         ..RunPlace::inside(outputs)
     };
-    hooks.run_inside(HookKind::StartContainer, program.env(), place)?;
+    hooks.run_inside(HookKind::StartContainer, pid, program.env(), place)?;
     // The messenger is a second thread. It is made after the last hook, so that every hook is
     // forked from a process with one thread.
     program.prepare_filter()
@@ -270,7 +271,13 @@ fn run_hooks(
             peer: Some(parent.as_fd()),
             ..RunPlace::inside(open.hook_outputs)
         };
-        hooks.run_inside(HookKind::CreateContainer, &[], place)?;
+        // A builder is not init, and clones it only when it has built the root.
+        let pid = if plan.has_builder {
+            0
+        } else {
+            getpid().as_raw()
+        };
+        hooks.run_inside(HookKind::CreateContainer, pid, &[], place)?;
     }
     Ok(())
 }

@@ -167,7 +167,7 @@ fn parse_stat(stat: &[u8]) -> Option<u64> {
 
 /// Whether the process has ended: a pidfd is readable as soon as every thread has ended, even if
 /// the process has not been reaped.
-fn has_ended(pidfd: BorrowedFd<'_>) -> nix::Result<bool> {
+pub fn has_ended(pidfd: BorrowedFd<'_>) -> nix::Result<bool> {
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
     Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
 }

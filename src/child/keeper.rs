@@ -13,8 +13,9 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_pdeathsig};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getpid, getppid, write};
+use nix::unistd::{getpid, write};
 
+use crate::process;
 use crate::sys::{self, Fork};
 
 /// The signal that tells the keeper to end everything.
@@ -26,9 +27,12 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Starts `hook` in a process below a keeper. Returns the keeper's pidfd; the keeper ends as the
-/// hook does. `hook` gets the pid of its parent and returns its exit status. A failure in the
+/// hook does. `hook` gets the pidfd of its parent and returns its exit status. A failure in the
 /// keeper is written to `errors`.
-pub fn start(hook: impl FnOnce(Pid) -> i32, errors: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+pub fn start(
+    hook: impl FnOnce(BorrowedFd<'_>) -> i32,
+    errors: BorrowedFd<'_>,
+) -> nix::Result<OwnedFd> {
     fork(|parent| {
         keep(hook, parent, errors.as_raw_fd()).unwrap_or_else(|errno| {
             let _ = write(errors, errno.desc().as_bytes());
@@ -37,30 +41,49 @@ pub fn start(hook: impl FnOnce(Pid) -> i32, errors: BorrowedFd<'_>) -> nix::Resu
     })
 }
 
-/// Runs `child` in a process of its own. Returns its pidfd. `child` gets the pid of its parent and
+/// Runs `child` in a process of its own. Returns its pidfd. `child` gets the pidfd of its parent and
 /// returns its exit status.
-pub fn fork(child: impl FnOnce(Pid) -> i32) -> nix::Result<OwnedFd> {
-    let parent = getpid();
+pub fn fork(child: impl FnOnce(BorrowedFd<'_>) -> i32) -> nix::Result<OwnedFd> {
+    let parent = own_pidfd()?;
     match sys::clone3(0, None)? {
         Fork::Parent { pidfd, .. } => Ok(pidfd),
-        Fork::Child => sys::exit_now(child(parent)),
+        Fork::Child => sys::exit_now(child(parent.as_fd())),
+    }
+}
+
+fn own_pidfd() -> nix::Result<OwnedFd> {
+    sys::pidfd_open(getpid().as_raw())
+}
+
+/// Makes the kernel send `signal` to this process when `parent` ends.
+///
+/// # Errors
+/// `ECHILD` if it has ended already. Its pid would not tell: in a builder that has joined a pid
+/// namespace for its children, the children do not see the parent, alive or not.
+pub fn end_with(parent: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
+    set_pdeathsig(signal)?;
+    match process::has_ended(parent)? {
+        true => Err(Errno::ECHILD),
+        false => Ok(()),
     }
 }
 
 /// Runs in the keeper. Returns the status to end with.
-fn keep(hook: impl FnOnce(Pid) -> i32, parent: Pid, errors: RawFd) -> nix::Result<i32> {
+fn keep(
+    hook: impl FnOnce(BorrowedFd<'_>) -> i32,
+    parent: BorrowedFd<'_>,
+    errors: RawFd,
+) -> nix::Result<i32> {
     // No signal ends the keeper. It waits for two of them.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     set_child_subreaper(true)?;
-    set_pdeathsig(Signal::SIGTERM)?;
-    if getppid() != parent {
-        return Err(Errno::ECHILD);
-    }
-    let own = getpid();
+    end_with(parent, Signal::SIGTERM)?;
+    let own = own_pidfd()?;
     let (pid, process) = match sys::clone3(0, None)? {
-        Fork::Child => return Ok(hook(own)),
+        Fork::Child => sys::exit_now(hook(own.as_fd())),
         Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
+    drop(own);
     // This closes above all the keeper's copy of the pipe that the hook reads the state from.
     sys::close_all_but(vec![process.as_raw_fd(), errors], 3)?;
     let mut awaited = SigSet::empty();

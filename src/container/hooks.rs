@@ -22,7 +22,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
-use nix::unistd::getpid;
 use oci_spec::runtime::Hook;
 use serde::Serialize;
 
@@ -136,8 +135,15 @@ impl Hooks {
     }
 
     /// Runs the hooks of `kind` in their order from inside the container, up to the first that
-    /// fails. A hook that configures no environment gets `env`.
-    pub fn run_inside(&self, kind: HookKind, env: &[CString], place: RunPlace<'_>) -> Result<()> {
+    /// fails. `pid` is init's as the hook sees it, 0 if init does not exist yet. A hook that
+    /// configures no environment gets `env`.
+    pub fn run_inside(
+        &self,
+        kind: HookKind,
+        pid: i32,
+        env: &[CString],
+        place: RunPlace<'_>,
+    ) -> Result<()> {
         // startContainer hooks have no keeper: in the container's root nothing of the image can be
         // trusted to tell whom to kill, and the filter might not allow the keeper's calls. What
         // such a hook leaves behind ends with init, or is killed by `start`.
@@ -146,7 +152,7 @@ impl Hooks {
             has_keeper,
             ..place
         };
-        self.each(kind, getpid().as_raw(), env, &place).collect()
+        self.each(kind, pid, env, &place).collect()
     }
 
     /// Runs every hook of `kind` even if some fail. Returns one error line per failure.
