@@ -138,7 +138,7 @@ fn a_small_stack_of_the_caller_is_enough_for_every_command() {
             &["events", "--stats", &c.id],
             &["pause", &c.id],
             &["resume", &c.id],
-            &["netns", "list"],
+            &["netns", "--state", c.bundle.beside("networks").to_str().unwrap(), "list"],
             &["--help"],
             &["kill", &c.id, "KILL"],
         ] {
